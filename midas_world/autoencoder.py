@@ -1,0 +1,184 @@
+"""The deep-compression autoencoder: frames to latents and back.
+
+After DC-AE (Chen et al. 2024, arXiv 2410.10733): space-to-channel shortcuts around every change of
+resolution ("residual autoencoding"). Knows nothing of time, conditions or dynamics.
+
+Shapes: B batch, C latent channels, H W pixels, h w latent grid.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from midas_world.config import AutoencoderConfig
+
+
+class PreNormBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), the last convolution starting at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        groups = max(1, width // 32)
+        self.norm_1 = nn.GroupNorm(groups, width)
+        self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm_2 = nn.GroupNorm(groups, width)
+        self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv_2.weight)
+        nn.init.zeros_(self.conv_2.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> the same shape."""
+        hidden = self.conv_1(functional.silu(self.norm_1(x)))
+        return x + self.conv_2(functional.silu(self.norm_2(hidden)))
+
+
+def channel_mean(x: Tensor, channels: int) -> Tensor:
+    """Average groups of neighbouring channels, (B, g * channels, h, w) -> (B, channels, h, w)."""
+    return x.unflatten(1, (channels, -1)).mean(dim=2)
+
+
+class Downsample(nn.Module):
+    """Halve the resolution; the shortcut is pixel-unshuffle and the mean of channel groups."""
+
+    def __init__(self, width: int, next_width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, next_width // 4, 3, padding=1)
+        self.next_width = next_width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> (B, next_width, h / 2, w / 2)."""
+        shortcut = channel_mean(functional.pixel_unshuffle(x, 2), self.next_width)
+        return functional.pixel_unshuffle(self.conv(x), 2) + shortcut
+
+
+class Upsample(nn.Module):
+    """Double the resolution; the shortcut is duplicated channels and pixel-shuffle."""
+
+    def __init__(self, width: int, next_width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, 4 * next_width, 3, padding=1)
+        self.repeats = 4 * next_width // width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> (B, next_width, 2h, 2w)."""
+        shortcut = functional.pixel_shuffle(x.repeat_interleave(self.repeats, dim=1), 2)
+        return functional.pixel_shuffle(self.conv(x), 2) + shortcut
+
+
+class Encoder(nn.Module):
+    """Frames to raw latents."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.conv_in = nn.Conv2d(3 * config.patch_size**2, widths[0], 3, padding=1)
+        layers: list[nn.Module] = []
+        for index, (width, depth) in enumerate(zip(widths, config.encoder_depths, strict=True)):
+            layers += [PreNormBlock(width) for _ in range(depth)]
+            if index + 1 < len(widths):
+                layers.append(Downsample(width, widths[index + 1]))
+        self.layers = nn.Sequential(*layers)
+        self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, C, h, w)."""
+        x = self.layers(self.conv_in(functional.pixel_unshuffle(frames, self.config.patch_size)))
+        return self.conv_out(x) + channel_mean(x, self.config.latent_channels)
+
+
+class Decoder(nn.Module):
+    """Raw latents to frames."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
+        self.repeats = widths[-1] // config.latent_channels
+        layers: list[nn.Module] = []
+        for index in reversed(range(len(widths))):
+            layers += [PreNormBlock(widths[index]) for _ in range(config.decoder_depths[index])]
+            if index:
+                layers.append(Upsample(widths[index], widths[index - 1]))
+        self.layers = nn.Sequential(*layers)
+        self.norm_out = nn.GroupNorm(max(1, widths[0] // 32), widths[0])
+        self.conv_out = nn.Conv2d(widths[0], 3 * config.patch_size**2, 3, padding=1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, 3, H, W), about [-1, 1]."""
+        x = self.conv_in(latents) + latents.repeat_interleave(self.repeats, dim=1)
+        x = self.conv_out(functional.silu(self.norm_out(self.layers(x))))
+        return functional.pixel_shuffle(x, self.config.patch_size)
+
+
+class Autoencoder(nn.Module):
+    """Encode frames to latents standardised per channel, and decode them.
+
+    The mean and standard deviation of the raw latents are buffers, measured on training frames by
+    `set_statistics`; until then they are 0 and 1.
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
+        self.register_buffer("latent_std", torch.ones(config.latent_channels))
+
+    def encode_raw(self, frames: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> latents before standardisation, (B, C, h, w)."""
+        latents = self.encoder(frames)
+        if self.config.latent_norm:
+            latents = latents * latents.square().mean(dim=1, keepdim=True).add(1e-6).rsqrt()
+        return latents
+
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        """Latents before standardisation (B, C, h, w) -> (B, 3, H, W), about [-1, 1]."""
+        return self.decoder(latents)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> standardised latents (B, C, h, w)."""
+        mean, std = self.latent_mean[:, None, None], self.latent_std[:, None, None]
+        return (self.encode_raw(frames) - mean) / std
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Standardised latents (B, C, h, w) -> (B, 3, H, W), about [-1, 1]."""
+        mean, std = self.latent_mean[:, None, None], self.latent_std[:, None, None]
+        return self.decode_raw((latents * std + mean).to(latents.dtype))
+
+    def set_statistics(self, raw_latents: Tensor) -> None:
+        """Change the standardisation to that of raw latents (B, C, h, w)."""
+        std, mean = torch.std_mean(raw_latents.float(), dim=(0, 2, 3))
+        self.latent_mean.copy_(mean)
+        self.latent_std.copy_(std.clamp_min(1e-3))
+
+
+def to_tokens(latents: Tensor) -> Tensor:
+    """(..., C, h, w) -> (..., N, C)."""
+    return latents.flatten(-2).transpose(-1, -2)
+
+
+def to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(..., N, C) -> (..., C, h, w)."""
+    return tokens.transpose(-1, -2).unflatten(-1, grid)
+
+
+def normalize_frames(frames: Tensor) -> Tensor:
+    """uint8 frames (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]."""
+    return frames.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def quantize_frames(frames: Tensor) -> Tensor:
+    """Float frames (B, 3, H, W), about [-1, 1] -> uint8 (B, H, W, 3). The one place for it."""
+    return (
+        ((frames.float() + 1.0) * 127.5)
+        .round()
+        .clamp(0.0, 255.0)
+        .to(torch.uint8)
+        .permute(0, 2, 3, 1)
+    )

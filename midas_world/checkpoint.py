@@ -1,0 +1,101 @@
+"""Weights on disk: safetensors and YAML, written to a temporary name and renamed, never pickled.
+
+A checkpoint is a folder with ``weights.safetensors`` and ``config.yaml``. Loading is strict: every
+key and shape must agree, or `CheckpointError` says which does not and nothing is changed.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from midas_world.types import CheckpointError
+
+WEIGHTS_NAME = "weights.safetensors"
+CONFIG_NAME = "config.yaml"
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors to one safetensors file; the old file stays until the new one is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, temporary, metadata=dict(metadata or {}))
+    temporary.replace(path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read every tensor of a safetensors file.
+
+    Raises:
+        CheckpointError: The file is missing, truncated or corrupt.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is truncated or corrupt: {error}") from error
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file; `CheckpointError` as in `load_tensors`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is missing, truncated or corrupt: {error}") from error
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy tensors into a module, strictly; the module's dtypes stay.
+
+    Args:
+        module: What receives the weights.
+        tensors: By the names of ``module.state_dict()``.
+        source: Where they came from, for the error.
+
+    Raises:
+        CheckpointError: A key is missing or unknown, or a shape differs; nothing was changed.
+    """
+    own = module.state_dict()
+    problems = [f"missing key {name}" for name in own if name not in tensors]
+    problems += [f"unknown key {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, the config asks for {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5])
+        raise CheckpointError(f"{source} does not fit its config: {shown} ({len(problems)} in all)")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors below a prefix, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Return 16 hex digits that change whenever any weight or buffer changes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(json.dumps(list(tensor.shape)).encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

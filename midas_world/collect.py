@@ -1,0 +1,419 @@
+"""Collects episodes of a teacher: any Gymnasium env whose frames a world is to learn.
+
+The seed decides everything about an episode - policy, env, folder name - so that any number of
+workers gives the same episodes, and a run that was stopped goes on by skipping what exists. Seeds
+are also the key by which episodes are split: a held-out seed is one that no training run collects.
+
+Workers are processes of their own. One that fails loses its episode, not the others; the result
+names the seeds that failed. What an episode looks like on disk is episodes.py's business. One
+collector at a time writes into a folder: at its start it clears away interrupted episodes.
+"""
+
+import contextlib
+import errno
+import importlib
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import gymnasium
+import numpy as np
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from midas_world.episodes import (
+    Episode,
+    EpisodeMetadata,
+    EpisodeRecorder,
+    VideoOptions,
+    is_episode,
+    remove_temporaries,
+    save_episode,
+)
+
+logger = logging.getLogger(__name__)
+
+_PROBE_STEPS = 20
+_LOG_SECONDS = 30.0
+
+
+class Policy(Protocol):
+    """Chooses actions; made anew for every episode."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode; rng is the policy's only source of chance."""
+        ...
+
+    def act(self, observation: Any, info: dict[str, Any]) -> Any:
+        """Return the next action, given what the env gave last."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """What to collect, and where to.
+
+    Attributes:
+        env_id: Gymnasium id in the form "module:id", such as "envs:midas/StageTeacher-v0".
+        output: Folder that the episodes go into.
+        num_episodes: Episodes; their seeds count up from first_seed.
+        first_seed: Seed of the first episode.
+        num_steps: Steps per episode at most; the last one is then marked truncated.
+        env_kwargs: Keyword arguments for gymnasium.make.
+        frames: Where pixels come from: the "observation", or env.render() ("render").
+        policy_factory: "module:function" that takes a policy's name and returns a Policy; None
+            samples the action space, whatever the name.
+        policies: Weights of the named policies that play.
+        num_workers: Worker processes.
+        extra_keys: Info keys kept as columns where the env gives them.
+        video: How frames are stored.
+    """
+
+    env_id: str
+    output: Path
+    num_episodes: int
+    first_seed: int = 0
+    num_steps: int = 200
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    frames: Literal["observation", "render"] = "observation"
+    policy_factory: str | None = None
+    policies: dict[str, float] = field(default_factory=lambda: {"random": 1.0})
+    num_workers: int = 1
+    extra_keys: tuple[str, ...] = ("keypoints", "hearts", "score")
+    video: VideoOptions = field(default_factory=VideoOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("num_episodes", "num_steps", "num_workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed must not be negative, got {self.first_seed}")
+        if self.frames not in ("observation", "render"):
+            raise ValueError(f'frames must be "observation" or "render", got {self.frames!r}')
+        weights = self.policies.values()
+        if not weights or min(weights) < 0 or not sum(weights) > 0:
+            raise ValueError(f"policies must have positive weights, got {self.policies}")
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of all episodes."""
+        return range(self.first_seed, self.first_seed + self.num_episodes)
+
+    def path_of(self, seed: int) -> Path:
+        """The folder of the episode with this seed."""
+        return Path(self.output) / f"episode-{seed:08d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectResult:
+    """What a call of collect did.
+
+    Attributes:
+        collected: Episodes written by this call.
+        skipped: Episodes that were there already.
+        failed: Why an episode could not be collected, by seed.
+        frames: Frames written by this call.
+        seconds: Time taken.
+    """
+
+    collected: int
+    skipped: int
+    failed: Mapping[int, str]
+    frames: int
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every episode is there, else 1."""
+        return int(bool(self.failed))
+
+
+def make_env(config: CollectConfig) -> gymnasium.Env:
+    """Return the env that the config names."""
+    kwargs = dict(config.env_kwargs)
+    if config.frames == "render":
+        kwargs.setdefault("render_mode", "rgb_array")
+    return gymnasium.make(config.env_id, disable_env_checker=True, **kwargs)
+
+
+def choose_policy(config: CollectConfig, seed: int) -> str:
+    """Return the name of the policy that plays the episode with this seed."""
+    names = sorted(config.policies)
+    weights = np.array([config.policies[name] for name in names], float)
+    return str(np.random.default_rng((seed, 0)).choice(names, p=weights / weights.sum()))
+
+
+def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episode:
+    """Play one episode; it ends with the env's, or after config.num_steps, marked truncated."""
+    fps = env.metadata.get("render_fps")
+    if not fps:
+        raise ValueError(f"{config.env_id} must give its speed as metadata['render_fps']")
+    name = choose_policy(config, seed)
+    policy = _make_policy(config, name, env)
+    policy.reset(np.random.default_rng((seed, 1)))
+    observation, info = env.reset(seed=seed)
+    recorder = EpisodeRecorder(extra_keys=[key for key in config.extra_keys if key in info])
+    scene = info.get("scene", {})
+    recorder.reset(_frame(env, config, observation), info)
+    ended = False
+    while not ended:
+        action = policy.act(observation, info)
+        observation, reward, terminated, truncated, info = env.step(action)
+        truncated = truncated or (not terminated and recorder.num_steps + 1 == config.num_steps)
+        frame = _frame(env, config, observation)
+        recorder.step(action, frame, float(reward), terminated, truncated, info)
+        ended = terminated or truncated
+    metadata = EpisodeMetadata(
+        env_id=config.env_id,
+        seed=seed,
+        policy=name,
+        fps=fps,
+        scene=scene,
+        details={"env_kwargs": dict(config.env_kwargs)} if config.env_kwargs else {},
+    )
+    return recorder.to_episode(metadata)
+
+
+def collect(config: CollectConfig) -> CollectResult:
+    """Collect the episodes that are not there yet; log an estimate first and progress meanwhile.
+
+    A failing episode is logged and the others go on; a full disk ends the run. After Ctrl-C, or a
+    kill, only whole episodes are there, and another call goes on where this one was.
+
+    Raises:
+        RuntimeError: a worker process cannot start.
+    """
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    stale = remove_temporaries(output)
+    if stale:
+        logger.info("removed %d unfinished episodes of an interrupted run", stale)
+    seeds = [seed for seed in config.seeds if not is_episode(config.path_of(seed))]
+    skipped = config.num_episodes - len(seeds)
+    if skipped:
+        logger.info("%d of %d episodes are there already", skipped, config.num_episodes)
+    started = time.perf_counter()
+    reports: list[_Report] = []
+    if seeds:
+        _log_estimate(config, seeds)
+        started = time.perf_counter()
+        with contextlib.closing(_run_workers(config, seeds)) as running:
+            reports = _follow(running, total=config.num_episodes, skipped=skipped)
+    failed = {report.seed: report.error for report in reports if report.error is not None}
+    result = CollectResult(
+        collected=len(reports) - len(failed),
+        skipped=skipped,
+        failed=failed,
+        frames=sum(report.frames for report in reports),
+        seconds=time.perf_counter() - started,
+    )
+    logger.info(
+        "collected %d episodes, %d frames, in %.1f s",
+        *(result.collected, result.frames, result.seconds),
+    )
+    if failed:
+        names = ", ".join(map(str, sorted(failed)[:10]))
+        not_tried = len(seeds) - len(reports)
+        logger.error("%d episodes failed (seeds %s), %d not tried", len(failed), names, not_tried)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Report:
+    seed: int
+    frames: int = 0
+    error: str | None = None
+    disk_full: bool = False
+
+
+def _follow(reports: Iterator[_Report], *, total: int, skipped: int) -> list[_Report]:
+    """Show progress while reports come in, and return them all."""
+    started = logged = time.perf_counter()
+    seen: list[_Report] = []
+    frames = 0
+    # Without a terminal the bar disables itself, and a line is logged from time to time instead.
+    bar = tqdm(total=total, initial=skipped, unit="episode", disable=None)
+    with logging_redirect_tqdm(), bar:
+        for report in reports:
+            seen.append(report)
+            frames += report.frames
+            if report.error is not None:
+                logger.error("the episode of seed %d failed: %s", report.seed, report.error)
+            now = time.perf_counter()
+            rate = frames / (now - started)
+            bar.set_postfix_str(f"{rate:.0f} frames/s", refresh=False)
+            bar.update()
+            if bar.disable and now - logged > _LOG_SECONDS:
+                logged = now
+                logger.info("%d of %d episodes, %.0f frames/s", skipped + len(seen), total, rate)
+    return seen
+
+
+def _run_workers(config: CollectConfig, seeds: Sequence[int]) -> Generator[_Report, None, None]:
+    """Hand seeds to worker processes and yield what became of each; ends early on a full disk."""
+    pending = deque(seeds)
+    workers: dict[Connection, BaseProcess] = {}
+    busy: dict[Connection, int | None] = {}  # None: not ready yet
+    try:
+        for _ in range(min(config.num_workers, len(seeds))):
+            _start_worker(config, workers, busy)
+        while workers:
+            for connection in cast("list[Connection]", wait(list(workers))):
+                try:
+                    report = connection.recv()
+                except (EOFError, ConnectionError):
+                    code = _join_worker(connection, workers)
+                    seed = busy[connection]
+                    if seed is None:
+                        message = f"a worker could not start; it ended with code {code}"
+                        raise RuntimeError(message) from None
+                    yield _Report(seed=seed, error=f"its worker died with code {code}")
+                    if pending:
+                        _start_worker(config, workers, busy)
+                    continue
+                if report is not None:
+                    yield report
+                    if report.disk_full:
+                        pending.clear()
+                busy[connection] = pending.popleft() if pending else None
+                # A worker that died just now is met again, by recv, in the next round.
+                with contextlib.suppress(BrokenPipeError):
+                    connection.send(busy[connection])
+                if busy[connection] is None:
+                    _join_worker(connection, workers)
+    finally:
+        for process in workers.values():
+            process.terminate()
+        for connection in list(workers):
+            _join_worker(connection, workers)
+        remove_temporaries(Path(config.output))
+
+
+def _join_worker(connection: Connection, workers: dict[Connection, BaseProcess]) -> int | None:
+    """Wait for a worker that is ending, take it from the table, and return its exit code."""
+    process = workers.pop(connection)
+    process.join()
+    connection.close()
+    return process.exitcode
+
+
+def _start_worker(
+    config: CollectConfig,
+    workers: dict[Connection, BaseProcess],
+    busy: dict[Connection, int | None],
+) -> None:
+    """Add a new worker to both tables; it reports itself ready by sending None."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(config, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    workers[ours], busy[ours] = process, None
+
+
+def _work(config: CollectConfig, connection: Connection) -> None:
+    """Collect the seeds that come down the pipe until None comes; the body of a worker."""
+    # Ctrl-C reaches the whole process group; the parent decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    connection.send(None)
+    env = None
+    while (seed := connection.recv()) is not None:
+        try:
+            env = env or make_env(config)
+            episode = play_episode(env, config, seed)
+            save_episode(episode, config.path_of(seed), video=config.video)
+            report = _Report(seed=seed, frames=len(episode.frames))
+        except Exception as error:  # The border of a process: whatever it is, report the seed.
+            env = None  # Its state is unknown now.
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            message = f"disk full: {error}" if full else traceback.format_exc()
+            report = _Report(seed=seed, error=message, disk_full=full)
+        connection.send(report)
+    if env is not None:
+        env.close()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    # A killed parent leaves nobody to clean up or to report to; the next start clears away.
+    os._exit(1)
+
+
+def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
+    """Play and save a few steps here, and log what the whole run will take at most."""
+    with contextlib.closing(make_env(config)) as env, tempfile.TemporaryDirectory() as folder:
+
+        def saved_bytes(num_steps: int) -> int:
+            path = Path(folder) / str(num_steps)
+            episode = play_episode(env, replace(config, num_steps=num_steps), seeds[0])
+            save_episode(episode, path, video=config.video)
+            return sum(file.stat().st_size for file in path.iterdir())
+
+        # A video's first frame is far larger than the others, so it is measured apart; that also
+        # keeps what the env loads at its first reset out of the time.
+        first = saved_bytes(1)
+        started = time.perf_counter()
+        per_step = (saved_bytes(1 + _PROBE_STEPS) - first) / _PROBE_STEPS
+        seconds_per_step = (time.perf_counter() - started) / (1 + _PROBE_STEPS)
+    size = len(seeds) * (first + (config.num_steps - 1) * per_step)
+    parallel = min(config.num_workers, os.cpu_count() or 1)
+    minutes = len(seeds) * config.num_steps * seconds_per_step / parallel / 60
+    free = shutil.disk_usage(config.output).free
+    logger.info(
+        "%d episodes of at most %d steps: about %.1f MB (%.0f MB free), %.1f min with %d workers",
+        *(len(seeds), config.num_steps, size / 1e6, free / 1e6, minutes, config.num_workers),
+    )
+    if size > free:
+        logger.warning("the disk may fill: %.0f MB needed, %.0f MB free", size / 1e6, free / 1e6)
+
+
+def _frame(env: gymnasium.Env, config: CollectConfig, observation: Any) -> np.ndarray:
+    pixels = env.render() if config.frames == "render" else observation
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 3 or pixels.dtype != np.uint8:
+        raise ValueError(
+            f'{config.frames} of {config.env_id} is no (H, W, 3) uint8 picture; use frames="render"'
+            " for an env whose observation is something else"
+        )
+    return pixels
+
+
+class _ActionSampler:
+    """Samples the env's action space."""
+
+    def __init__(self, space: gymnasium.Space) -> None:
+        self._space = space
+
+    def reset(self, rng: np.random.Generator) -> None:
+        self._space.seed(int(rng.integers(2**31)))
+
+    def act(self, observation: Any, info: dict[str, Any]) -> Any:  # noqa: ARG002
+        return self._space.sample()
+
+
+def _make_policy(config: CollectConfig, name: str, env: gymnasium.Env) -> Policy:
+    if config.policy_factory is None:
+        return _ActionSampler(env.action_space)
+    module, _, function = config.policy_factory.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f'policy_factory must be "module:function", got {config.policy_factory!r}: {error}'
+        ) from error
+    return factory(name)

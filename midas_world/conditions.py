@@ -1,0 +1,169 @@
+"""The condition encoders: pose, text and audio to instruction tokens in the backbone's space.
+
+Each modality has its own encoder and its own learned embedding for "absent". Pose is also told to
+every latent token relative to that token's place in the picture, which is what lets a limb move
+in the right cell. Knows nothing of time beyond the one frame.
+
+Shapes: B batch, F frames, M condition tokens, N latent tokens, D width, P pose size, A audio size.
+"""
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from midas_world.config import ConditionsConfig
+from midas_world.layers import mlp
+from midas_world.types import StepConditions
+
+POSE, TEXT, AUDIO = range(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Conditions of B sequences of F frames.
+
+    Attributes:
+        pose: (B, F, P) float32.
+        text: (B, F, L) int64 hashed words and word pairs; 0 fills up.
+        audio: (B, F, A) float32.
+        present: (B, F, 3) bool: whether pose, text and audio are given.
+    """
+
+    pose: Tensor
+    text: Tensor
+    audio: Tensor
+    present: Tensor
+
+    def to(self, device: torch.device) -> "Conditions":
+        """Return the same on another device."""
+        return Conditions(
+            pose=self.pose.to(device),
+            text=self.text.to(device),
+            audio=self.audio.to(device),
+            present=self.present.to(device),
+        )
+
+    def frames(self, start: int, stop: int) -> "Conditions":
+        """Return the frames start to stop - 1."""
+        return Conditions(
+            pose=self.pose[:, start:stop],
+            text=self.text[:, start:stop],
+            audio=self.audio[:, start:stop],
+            present=self.present[:, start:stop],
+        )
+
+    def drop(self, rate: float, generator: torch.Generator) -> "Conditions":
+        """Return conditions in which each modality of each sequence is absent with a chance."""
+        keep = torch.rand(self.present.shape[0], 1, 3, generator=generator) >= rate
+        return replace(self, present=self.present & keep.to(self.present.device))
+
+
+@lru_cache(maxsize=4096)
+def _hash_text(text: str, length: int, buckets: int) -> tuple[int, ...]:
+    words = re.findall(r"[\w']+", text.lower())
+    grams = words + [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    ids = [1 + zlib.crc32(gram.encode()) % (buckets - 1) for gram in grams][:length]
+    return tuple(ids + [0] * (length - len(ids)))
+
+
+def hash_text(text: str, config: ConditionsConfig) -> np.ndarray:
+    """Return the hashed words, then word pairs, of a text: (L,) int64, filled up with 0."""
+    return np.asarray(_hash_text(text, config.text_length, config.text_buckets), np.int64)
+
+
+def stack_conditions(steps: Sequence[StepConditions], config: ConditionsConfig) -> Conditions:
+    """Return the conditions of B games at one step as tensors of one frame (B, 1, ...).
+
+    Raises:
+        ValueError: A pose or audio vector has another size than the config says.
+    """
+    count = len(steps)
+    pose = np.zeros((count, 1, config.pose_size), np.float32)
+    text = np.zeros((count, 1, config.text_length), np.int64)
+    audio = np.zeros((count, 1, config.audio_size), np.float32)
+    present = np.zeros((count, 1, 3), bool)
+    for row, step in enumerate(steps):
+        if step.pose is not None:
+            pose[row, 0] = _sized(step.pose, config.pose_size, "pose")
+            present[row, 0, POSE] = True
+        if step.text is not None:
+            text[row, 0] = hash_text(step.text, config)
+            present[row, 0, TEXT] = True
+        if step.audio is not None:
+            audio[row, 0] = _sized(step.audio, config.audio_size, "audio")
+            present[row, 0, AUDIO] = True
+    return Conditions(
+        pose=torch.from_numpy(pose),
+        text=torch.from_numpy(text),
+        audio=torch.from_numpy(audio),
+        present=torch.from_numpy(present),
+    )
+
+
+def _sized(vector: np.ndarray, size: int, name: str) -> np.ndarray:
+    if vector.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},), got {vector.shape}")
+    return vector
+
+
+class ConditionEncoder(nn.Module):
+    """Encode conditions to M instruction tokens and to an addition for every latent token."""
+
+    offsets: Tensor
+
+    def __init__(self, config: ConditionsConfig, *, width: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.config = config
+        hidden = config.encoder_width
+        self.pose = mlp(max(1, config.pose_size), hidden, width)
+        self.words = nn.EmbeddingBag(config.text_buckets, hidden, mode="mean", padding_idx=0)
+        self.text = mlp(hidden, hidden, width)
+        self.audio = mlp(max(1, config.audio_size), hidden, width)
+        self.absent = nn.Parameter(0.02 * torch.randn(3, width))
+        self.kind = nn.Parameter(0.02 * torch.randn(3, width))
+        self.local_pose = mlp(config.pose_size + 2 * config.num_keypoints + 1, hidden, width)
+        rows, columns = grid
+        y, x = torch.meshgrid(
+            (torch.arange(rows) + 0.5) / rows * 2 - 1,
+            (torch.arange(columns) + 0.5) / columns * 2 - 1,
+            indexing="ij",
+        )
+        # Cell centres in keypoint coordinates, and the scale that makes one cell about 1.
+        self.register_buffer("offsets", torch.stack((x, y), -1).flatten(0, 1), persistent=False)
+        self.scale = (columns / 2, rows / 2)
+
+    def forward(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """Return condition tokens (B, F, M, D) and additions for latent tokens (B, F, N, D)."""
+        present = conditions.present
+        pose = conditions.pose * present[..., POSE, None]
+        audio = conditions.audio * present[..., AUDIO, None]
+        if not self.config.pose_size:
+            pose = pose.new_zeros(*pose.shape[:-1], 1)
+        if not self.config.audio_size:
+            audio = audio.new_zeros(*audio.shape[:-1], 1)
+        bags = conditions.text * present[..., TEXT, None]
+        words = self.words(bags.flatten(0, 1)).unflatten(0, bags.shape[:2])
+        tokens = torch.stack((self.pose(pose), self.text(words), self.audio(audio)), dim=2)
+        tokens = torch.where(present[..., None], tokens, self.absent.to(tokens.dtype)) + self.kind
+        return tokens, self.local_pose(self._local_features(conditions))
+
+    def _local_features(self, conditions: Conditions) -> Tensor:
+        """Return the pose and, per latent token, its keypoints relative to the cell's centre."""
+        count = self.config.num_keypoints
+        present = conditions.present[..., POSE, None].to(conditions.pose.dtype)
+        pose = conditions.pose * present
+        keypoints = pose[..., : 2 * count].unflatten(-1, (count, 2))
+        scale = keypoints.new_tensor(self.scale)
+        relative = (keypoints[:, :, None] - self.offsets[:, None]) * scale
+        # Far keypoints say little: the clamp keeps their features small.
+        relative = (relative.clamp(-2.0, 2.0) * present[..., None, None]).flatten(-2)
+        spread = torch.cat((pose, present), dim=-1)[:, :, None].expand(
+            -1, -1, len(self.offsets), -1
+        )
+        return torch.cat((spread, relative), dim=-1)

@@ -1,0 +1,404 @@
+"""Configs of the model and its training, their limits, and the one function that reads them.
+
+Frozen dataclasses beside nothing but one another: every module receives its own config, never the
+whole tree. Presets are YAML files in ``midas_world/presets``; overrides are dotted strings.
+"""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+T = TypeVar("T")
+
+PRESETS_FOLDER = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """A deep-compression autoencoder (Chen et al. 2024, arXiv 2410.10733).
+
+    Attributes:
+        widths: Channels of each stage, from the finest to the coarsest.
+        encoder_depths: Blocks of each encoder stage; as many entries as ``widths``.
+        decoder_depths: Blocks of each decoder stage, listed from the finest too.
+        latent_channels: C.
+        patch_size: Pixel-unshuffle in front of the first stage (1: none).
+        block_types: One of "pre_norm" (ours: group norm before each convolution), "res" and
+            "efficient_vit" (the published DC-AE blocks) for each stage.
+        latent_norm: Scale each latent token to unit RMS over its channels before the noise.
+        latent_noise: Standard deviation of the noise added to latents while training.
+    """
+
+    widths: tuple[int, ...]
+    encoder_depths: tuple[int, ...]
+    decoder_depths: tuple[int, ...]
+    latent_channels: int = 128
+    patch_size: int = 4
+    block_types: tuple[str, ...] = ()
+    latent_norm: bool = True
+    latent_noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the limits that the modules rely on."""
+        stages = len(self.widths)
+        for name in ("encoder_depths", "decoder_depths"):
+            if len(getattr(self, name)) != stages:
+                raise ValueError(
+                    f"{name} must have one entry per width ({stages}), got {getattr(self, name)}"
+                )
+        if self.block_types and len(self.block_types) != stages:
+            raise ValueError(f"block_types must have {stages} entries, got {self.block_types}")
+        for block in self.block_types:
+            if block not in ("pre_norm", "res", "efficient_vit"):
+                raise ValueError(
+                    f"block_types must be 'pre_norm', 'res' or 'efficient_vit', got {block!r}"
+                )
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per latent token and side."""
+        return self.patch_size * 2 ** (len(self.widths) - 1)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The block type of each stage."""
+        return self.block_types or ("pre_norm",) * len(self.widths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionsConfig:
+    """Sizes of the conditions and of their encoders.
+
+    Attributes:
+        pose_size: P; 0 if the teacher gives no pose.
+        num_keypoints: The first ``2 * num_keypoints`` pose entries are x, y in the picture, [-1, 1].
+        audio_size: A; 0 if the teacher gives no sound.
+        text_buckets: Hash buckets for words and word pairs.
+        text_length: Most words and word pairs read of a text.
+        drop_rate: Chance that a modality is left out of a training sequence.
+        encoder_width: Width of the hidden layer of each encoder.
+    """
+
+    pose_size: int = 48
+    num_keypoints: int = 15
+    audio_size: int = 40
+    text_buckets: int = 4096
+    text_length: int = 48
+    drop_rate: float = 0.1
+    encoder_width: int = 256
+
+    def __post_init__(self) -> None:
+        """Check that the keypoints fit into the pose."""
+        if 2 * self.num_keypoints > self.pose_size:
+            raise ValueError(
+                f"num_keypoints must be at most pose_size / 2 = {self.pose_size // 2}, "
+                f"got {self.num_keypoints}"
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        """M: one instruction token per modality."""
+        return 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """A Qwen2-compatible decoder with frame-causal attention.
+
+    Attributes:
+        width: D.
+        mlp_width: Width inside SwiGLU.
+        context_frames: Frames that attention reaches back to, the present one included.
+    """
+
+    num_layers: int
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_width: int
+    context_frames: int = 16
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Check the limits that attention relies on."""
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even for RoPE, got {self.head_dim}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads must be a multiple of num_kv_heads, got {self.num_heads} and "
+                f"{self.num_kv_heads}"
+            )
+        if self.context_frames < 1:
+            raise ValueError(f"context_frames must be at least 1, got {self.context_frames}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """The flow-matching head and its sampler.
+
+    Attributes:
+        kind: "dit" attends over the frame's tokens; "mlp" treats each token alone (MAR).
+        num_denoise_steps: K at play time.
+        noise_draws: Noise draws per backbone pass while training.
+        sigma_mean: Mean of logit(sigma) while training.
+        sigma_std: Standard deviation of logit(sigma) while training.
+    """
+
+    num_layers: int
+    width: int
+    num_heads: int
+    kind: Literal["dit", "mlp"] = "dit"
+    num_denoise_steps: int = 4
+    noise_draws: int = 4
+    sigma_mean: float = 0.0
+    sigma_std: float = 1.5
+
+    def __post_init__(self) -> None:
+        """Check the head's sizes."""
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width must be a multiple of num_heads, got {self.width} and {self.num_heads}"
+            )
+        if self.num_denoise_steps < 1:
+            raise ValueError(f"num_denoise_steps must be at least 1, got {self.num_denoise_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """A whole world: picture, autoencoder, conditions, backbone and head.
+
+    Attributes:
+        height: H, pixels; a multiple of the autoencoder's downsampling.
+        width: W, pixels; likewise.
+        fps: Steps per second.
+        context_noise: Largest noise level on context latents while training (GameNGen: 0.7).
+        noise_buckets: Buckets of that level, each with a learned embedding.
+        play_noise: Noise level that the context is labelled with at play time.
+        reward_limit: Rewards are predicted on a symlog scale up to this size.
+        reward_bins: Bins of that scale.
+    """
+
+    height: int
+    width: int
+    fps: int = 20
+    context_noise: float = 0.3
+    noise_buckets: int = 10
+    play_noise: float = 0.0
+    reward_limit: float = 20.0
+    reward_bins: int = 41
+    autoencoder: AutoencoderConfig
+    conditions: ConditionsConfig = field(default_factory=ConditionsConfig)
+    backbone: BackboneConfig
+    diffusion: DiffusionConfig
+
+    def __post_init__(self) -> None:
+        """Check that the picture divides into latent tokens."""
+        step = self.autoencoder.downsampling
+        if self.height % step or self.width % step:
+            raise ValueError(
+                f"height and width must be multiples of the autoencoder's downsampling {step}, "
+                f"got {self.height} and {self.width}"
+            )
+        if not 0 <= self.play_noise <= max(self.context_noise, 0):
+            raise ValueError(
+                f"play_noise must lie in [0, context_noise = {self.context_noise}], "
+                f"got {self.play_noise}"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the latent grid."""
+        step = self.autoencoder.downsampling
+        return self.height // step, self.width // step
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """N."""
+        return math.prod(self.grid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with warm-up and cosine decay, gradient clipping and an average of the weights."""
+
+    learning_rate: float
+    train_steps: int
+    batch_size: int
+    warmup_steps: int = 200
+    final_learning_rate: float = 0.02
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.998
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        for name in ("train_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderTrainConfig:
+    """The first stage of training.
+
+    Attributes:
+        freeze_encoder_after: Train step from which only the decoder learns, so that the second
+            stage can start on latents that no longer change; -1: never.
+        gradient_weight: Weight of the L1 loss on the picture's gradients.
+        character_weight: Extra weight of pixels near the character's keypoints.
+        num_validation: Held-out frames for each evaluation.
+    """
+
+    optimizer: OptimizerConfig
+    freeze_encoder_after: int = -1
+    squared_weight: float = 2.0
+    gradient_weight: float = 0.5
+    character_weight: float = 2.0
+    num_validation: int = 64
+    evaluate_every: int = 500
+    save_every: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsTrainConfig:
+    """The second stage of training.
+
+    Attributes:
+        sequence_frames: F of a training sequence; longer than the backbone's context.
+        self_context_rate: Share of sequences whose context is the model's own prediction.
+        self_context_after: Train step from which that share applies.
+    """
+
+    optimizer: OptimizerConfig
+    sequence_frames: int = 24
+    self_context_rate: float = 0.0
+    self_context_after: int = 0
+    reward_weight: float = 0.05
+    termination_weight: float = 0.05
+    num_validation: int = 16
+    evaluate_every: int = 500
+    save_every: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which episodes a run learns from, and which are held out.
+
+    Attributes:
+        env_id: Gymnasium id of the teacher, "module:id".
+        num_episodes: Training episodes; their seeds count up from ``first_seed``.
+        num_validation_episodes: Held-out episodes; their seeds count up from
+            ``first_validation_seed`` and are never trained on.
+        num_steps: Steps per episode at most.
+        policies: Weights of the named policies that collect.
+    """
+
+    env_id: str = "envs:midas/StageTeacher-v0"
+    policy_factory: str = "envs.stage.policies:make_policy"
+    num_episodes: int = 300
+    first_seed: int = 1_000_000
+    num_validation_episodes: int = 8
+    first_validation_seed: int = 0
+    num_steps: int = 200
+    policies: dict[str, float] = field(
+        default_factory=lambda: {"random": 0.5, "expert": 0.2, "mixed": 0.3}
+    )
+
+    def __post_init__(self) -> None:
+        """Check that no held-out seed is trained on."""
+        first, last = self.first_seed, self.first_seed + self.num_episodes
+        held = self.first_validation_seed
+        if first < held + self.num_validation_episodes and held < last:
+            raise ValueError(
+                f"training seeds {first}..{last - 1} overlap the held-out seeds "
+                f"{held}..{held + self.num_validation_episodes - 1}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectConfig:
+    """Everything one preset says."""
+
+    world: WorldConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    train_autoencoder: AutoencoderTrainConfig
+    train_dynamics: DynamicsTrainConfig
+    seed: int = 0
+
+
+def preset_path(name: str) -> Path:
+    """Return the YAML file of a preset, given its name or any path to a YAML file.
+
+    Raises:
+        ValueError: No such preset; the message names the nearest one.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return path
+    names = sorted(file.stem for file in PRESETS_FOLDER.glob("*.yaml"))
+    if name in names:
+        return PRESETS_FOLDER / f"{name}.yaml"
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    raise ValueError(
+        f"no preset {name!r}; did you mean {nearest[0]!r}? Presets: {', '.join(names)}"
+    )
+
+
+def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Return the config that a YAML file and dotted overrides describe.
+
+    Args:
+        cls: The config's dataclass.
+        path: A YAML file.
+        overrides: Strings such as ``"world.backbone.num_layers=4"``.
+
+    Raises:
+        ValueError: The file or an override has an unknown key (the message names the nearest
+            valid one), a value of the wrong type, or a value outside its limits.
+    """
+    try:
+        loaded = OmegaConf.load(path)
+        changes = OmegaConf.from_dotlist([*overrides])
+        _check_keys(cls, OmegaConf.to_container(loaded), str(path))
+        _check_keys(cls, OmegaConf.to_container(changes), "override")
+        merged = OmegaConf.merge(OmegaConf.structured(cls), loaded, changes)
+        return cast("T", OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def load_preset(name: str, overrides: Sequence[str] = ()) -> ProjectConfig:
+    """Return the project config of a preset; see `load_config` for the errors."""
+    return load_config(ProjectConfig, preset_path(name), overrides)
+
+
+def save_config(config: Any, path: Path) -> None:
+    """Write a config as YAML."""
+    OmegaConf.save(OmegaConf.structured(config), path)
+
+
+def _check_keys(cls: type, values: Any, where: str, prefix: str = "") -> None:
+    """Raise ValueError for a key that the dataclass has not, naming the nearest that it has."""
+    if not isinstance(values, dict):
+        return
+    names = [item.name for item in fields(cls)]
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        if key not in names:
+            nearest = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
+            raise ValueError(
+                f"{where}: no key {prefix}{key}; did you mean {prefix}{nearest[0]}? "
+                f"Keys here: {', '.join(names)}"
+            )
+        if is_dataclass(hints[key]) and isinstance(hints[key], type):
+            _check_keys(hints[key], value, where, f"{prefix}{key}.")

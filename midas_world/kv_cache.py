@@ -1,0 +1,102 @@
+"""The rolling KV cache: a preallocated ring of the last ``context_frames`` frames.
+
+Five verbs: write, mask, commit, reset, clone. Keys are kept rotated by their absolute position;
+the angles come from float64, so the cost and the answer at step 1,000,000 are those at step 1,000.
+
+Shapes: B batch, T positions per frame (condition tokens + latent tokens), ring slots of T rows.
+"""
+
+import torch
+from torch import Tensor
+
+from midas_world.config import BackboneConfig
+
+
+class KVCache:
+    """Keys and values of the frames that attention may look back to.
+
+    Attributes:
+        keys: (layers, B, kv_heads, context_frames * T, head_dim), rotated.
+        values: The same shape.
+        frames_held: (B,) int64: how many frames each row has seen, at most ``context_frames``.
+        num_committed: Frames committed since construction; places the next one in the ring.
+    """
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        *,
+        batch_size: int,
+        positions_per_frame: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.positions_per_frame = positions_per_frame
+        shape = (
+            config.num_layers,
+            batch_size,
+            config.num_kv_heads,
+            config.context_frames * positions_per_frame,
+            config.head_dim,
+        )
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.frames_held = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        self.num_committed = 0
+        half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=device)
+        self._frequencies = config.rope_theta ** -(half / config.head_dim)
+        self._offsets = torch.arange(positions_per_frame, dtype=torch.float64, device=device)
+        self._slots = torch.arange(config.context_frames, device=device)
+
+    @property
+    def slot(self) -> int:
+        """Ring slot of the present frame."""
+        return self.num_committed % self.config.context_frames
+
+    def rope(self) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine for the present frame, each (T, head_dim), float32."""
+        positions = self._offsets + float(self.num_committed * self.positions_per_frame)
+        angles = positions[:, None] * self._frequencies
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos().float(), angles.sin().float()
+
+    def mask(self) -> Tensor:
+        """Return which cached rows the present frame sees, (B, 1, 1, context_frames * T) bool."""
+        age = (self.slot - self._slots) % self.config.context_frames
+        seen = age[None] <= self.frames_held[:, None]
+        return seen.repeat_interleave(self.positions_per_frame, dim=1)[:, None, None]
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Change the present frame's slot of a layer and return all its keys and values.
+
+        Args:
+            layer: Index of the layer.
+            keys: (B, kv_heads, T, head_dim), rotated.
+            values: The same shape.
+        """
+        start = self.slot * self.positions_per_frame
+        rows = slice(start, start + self.positions_per_frame)
+        self.keys[layer, :, :, rows] = keys
+        self.values[layer, :, :, rows] = values
+        return self.keys[layer], self.values[layer]
+
+    def commit(self) -> None:
+        """Make the present frame part of the past; the next write goes to the next slot."""
+        self.num_committed += 1
+        self.frames_held.add_(1).clamp_(max=self.config.context_frames - 1)
+
+    def reset(self, rows: Tensor | None = None) -> None:
+        """Forget the past of some rows, (B,) bool, or of all."""
+        if rows is None:
+            self.frames_held.zero_()
+        else:
+            self.frames_held.masked_fill_(rows, 0)
+
+    def clone(self) -> "KVCache":
+        """Return an independent copy."""
+        copy = object.__new__(KVCache)
+        copy.__dict__.update(self.__dict__)
+        copy.keys, copy.values = self.keys.clone(), self.values.clone()
+        copy.frames_held = self.frames_held.clone()
+        return copy

@@ -1,0 +1,1 @@
+"""Training of the two stages, the autoencoder and the dynamics."""

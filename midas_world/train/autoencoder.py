@@ -1,0 +1,210 @@
+"""Stage one: train the autoencoder on single frames.
+
+The loss is L1 + squared error + L1 of the picture's gradients, weighted up near the character,
+with noise on the latents so that the decoder forgives what the dynamics will get wrong. From
+``freeze_encoder_after`` on, only the decoder learns.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from midas_world.autoencoder import Autoencoder, normalize_frames, quantize_frames
+from midas_world.checkpoint import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    load_tensors,
+    load_weights,
+    save_tensors,
+)
+from midas_world.config import AutoencoderTrainConfig, ProjectConfig, save_config
+from midas_world.train.data import FrameStore, character_weight, open_frames
+from midas_world.train.loop import Trainer, mixed_precision
+from midas_world.train.strips import save_strip
+
+logger = logging.getLogger(__name__)
+
+
+class AutoencoderLoss(nn.Module):
+    """The autoencoder together with its loss, as the training loop wants it."""
+
+    def __init__(self, autoencoder: Autoencoder, config: AutoencoderTrainConfig) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.config = config
+        self.encoder_is_frozen = False
+
+    def forward(self, frames: Tensor, keypoints: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Return the losses of frames (B, H, W, 3) uint8, keypoints (B, K, 2), noise (B, C, h, w)."""
+        target = normalize_frames(frames).contiguous(memory_format=torch.channels_last)
+        with torch.set_grad_enabled(not self.encoder_is_frozen):
+            latents = self.autoencoder.encode_raw(target)
+        noisy = latents + self.autoencoder.config.latent_noise * noise.to(latents.dtype)
+        decoded = self.autoencoder.decode_raw(noisy).float()
+        weight = character_weight(keypoints, *target.shape[-2:])
+        weight = 1.0 + self.config.character_weight * weight
+        error = decoded - target
+        absolute = (weight * error.abs()).mean()
+        squared = (weight * error.square()).mean()
+        gradients = (weight[..., 1:] * error.diff(dim=-1).abs()).mean() + (
+            weight[..., 1:, :] * error.diff(dim=-2).abs()
+        ).mean()
+        config = self.config
+        loss = absolute + config.squared_weight * squared + config.gradient_weight * gradients
+        mse = error.detach().square().mean(dim=(1, 2, 3))
+        return {"loss": loss, "absolute": absolute, "psnr": psnr_of(mse).mean()}
+
+
+def psnr_of(mse: Tensor) -> Tensor:
+    """Return PSNR in dB from the mean squared error of pictures in [-1, 1]."""
+    return 10.0 * torch.log10(4.0 / mse.clamp_min(1e-10))
+
+
+def train_autoencoder(
+    config: ProjectConfig,
+    data: Path,
+    folder: Path,
+    *,
+    device: torch.device | None = None,
+    init_from: Path | None = None,
+    stop_at: int | None = None,
+) -> Path:
+    """Train, or go on training, and return the checkpoint folder.
+
+    Args:
+        config: The whole project config; it is saved beside the weights.
+        data: Folder with ``train`` and ``validation`` folders of episodes.
+        folder: Receives state, logs, strips and the checkpoint; an unfinished run there resumes.
+        device: Default: CUDA if there is one, else the CPU.
+        init_from: Checkpoint folder whose weights a new run starts from.
+        stop_at: Stop at this train step, as if the session had ended.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    train, held = open_frames(data / "train"), open_frames(data / "validation")
+    init = torch.Generator().manual_seed(config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(init.get_state())
+        autoencoder = Autoencoder(config.world.autoencoder)
+    if init_from is not None:
+        load_weights(autoencoder, load_tensors(init_from / WEIGHTS_NAME), source=str(init_from))
+    autoencoder = autoencoder.to(memory_format=torch.channels_last)
+    settings = config.train_autoencoder
+    module = AutoencoderLoss(autoencoder, settings)
+    trainer = Trainer(
+        module,
+        settings.optimizer,
+        folder,
+        seed=config.seed,
+        device=device,
+        find_unused=settings.freeze_encoder_after >= 0,
+    )
+    trainer.resume()
+    if trainer.processes.is_first:
+        save_config(config, folder / CONFIG_NAME)
+    shape = (config.world.autoencoder.latent_channels, *config.world.grid)
+    rng = np.random.default_rng(config.seed)
+    chosen = np.sort(
+        rng.choice(held.num_frames, min(settings.num_validation, held.num_frames), replace=False)
+    )
+    validation = torch.from_numpy(held.frames[chosen])
+
+    def make_batch(generator: torch.Generator, _: int) -> Mapping[str, Any]:
+        size = settings.optimizer.batch_size
+        rows = torch.randint(train.num_frames, (size,), generator=generator).numpy()
+        return {
+            "frames": torch.from_numpy(train.frames[rows]).to(device),
+            "keypoints": torch.from_numpy(train.keypoints[rows]).to(device),
+            "noise": torch.randn(size, *shape, generator=generator).to(device),
+        }
+
+    def before_step(train_step: int) -> None:
+        after = settings.freeze_encoder_after
+        if 0 <= after <= train_step and not module.encoder_is_frozen:
+            _freeze_encoder(trainer, module, train, is_first_time=train_step == after)
+
+    def evaluate() -> Mapping[str, float]:
+        decoded = reconstruct(autoencoder, validation, device=device, bf16=settings.optimizer.bf16)
+        error = (decoded.float() - validation.float()) / 127.5
+        save_strip(
+            [list(validation[:6].numpy()), list(decoded[:6].numpy())],
+            folder / "strips" / f"autoencoder-{trainer.train_step:07d}.png",
+        )
+        _save_checkpoint(autoencoder, train, folder, device=device, frozen=module.encoder_is_frozen)
+        return {"psnr": float(psnr_of(error.square().mean(dim=(1, 2, 3))).mean())}
+
+    trainer.run(
+        make_batch,
+        save_every=settings.save_every,
+        evaluate_every=settings.evaluate_every,
+        evaluate=evaluate,
+        before_step=before_step,
+        stop_at=stop_at,
+    )
+    return folder
+
+
+def _freeze_encoder(
+    trainer: Trainer, module: AutoencoderLoss, train: FrameStore, *, is_first_time: bool
+) -> None:
+    """Stop the encoder's learning; the first time, at its averaged weights and with statistics."""
+    autoencoder = module.autoencoder
+    if is_first_time:
+        with torch.no_grad():
+            for name, tensor in module.state_dict().items():
+                if name.startswith("autoencoder.encoder."):
+                    tensor.copy_(trainer.average[name])
+        _measure_statistics(autoencoder, train, device=trainer.device)
+        for name in ("autoencoder.latent_mean", "autoencoder.latent_std"):
+            trainer.average[name].copy_(module.state_dict()[name])
+        logger.info("the encoder is frozen from here on")
+    autoencoder.encoder.requires_grad_(requires_grad=False)
+    module.encoder_is_frozen = True
+
+
+@torch.no_grad()
+def _measure_statistics(
+    autoencoder: Autoencoder, train: FrameStore, *, device: torch.device
+) -> None:
+    """Set the standardisation from frames spread over the training data."""
+    rows = np.linspace(0, train.num_frames - 1, min(512, train.num_frames)).astype(int)
+    parts = []
+    for part in np.array_split(rows, max(1, len(rows) // 16)):
+        with mixed_precision(device, enabled=True):
+            frames = normalize_frames(torch.from_numpy(train.frames[part]).to(device))
+            parts.append(autoencoder.encode_raw(frames).float())
+    autoencoder.set_statistics(torch.cat(parts))
+
+
+def _save_checkpoint(
+    autoencoder: Autoencoder, train: FrameStore, folder: Path, *, device: torch.device, frozen: bool
+) -> None:
+    """Write the weights that are in the module now, with their latent statistics."""
+    if not frozen:
+        _measure_statistics(autoencoder, train, device=device)
+    save_tensors(autoencoder.state_dict(), folder / WEIGHTS_NAME)
+
+
+@torch.no_grad()
+def reconstruct(
+    autoencoder: Autoencoder, frames: Tensor, *, device: torch.device, bf16: bool = True
+) -> Tensor:
+    """Encode and decode frames (B, H, W, 3) uint8, sixteen at a time; the same shape comes back."""
+    parts = []
+    for part in frames.split(16):
+        with mixed_precision(device, enabled=bf16):
+            decoded = autoencoder.decode(autoencoder.encode(normalize_frames(part.to(device))))
+        parts.append(quantize_frames(decoded).cpu())
+    return torch.cat(parts)
+
+
+def load_autoencoder(folder: Path, config: ProjectConfig) -> Autoencoder:
+    """Return the autoencoder of a checkpoint folder, in float32 and evaluation mode."""
+    autoencoder = Autoencoder(config.world.autoencoder)
+    path = folder / WEIGHTS_NAME
+    load_weights(autoencoder, load_tensors(path), source=str(path))
+    return autoencoder.eval().to(memory_format=torch.channels_last)

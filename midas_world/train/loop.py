@@ -1,0 +1,289 @@
+"""The loop that both stages train in: AdamW, schedule, averaged weights, logs, exact resume.
+
+It knows nothing of what is learned. A stage hands over a module whose forward takes a batch and
+returns named losses, and a function that makes the batch of a train step from that step's own
+generator; so a run that was killed goes on exactly as if it had not been.
+"""
+
+import csv
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from midas_world.checkpoint import load_tensors, load_weights, save_tensors, select
+from midas_world.config import OptimizerConfig
+
+logger = logging.getLogger(__name__)
+
+STATE_NAME = "train_state.safetensors"
+LOG_NAME = "log.csv"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which process of how many this is; 0 of 1 without ``torchrun``."""
+
+    rank: int
+    count: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait for the other processes."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+def start_processes(device: torch.device) -> Processes:
+    """Join the other processes if ``torchrun`` started this one, else stay alone."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Processes(rank=int(os.environ.get("RANK", "0")), count=count)
+
+
+def step_generator(seed: int, train_step: int, *, rank: int = 0) -> torch.Generator:
+    """Return the generator that makes every random choice of one train step of one process."""
+    generator = torch.Generator()
+    generator.manual_seed((seed * 1_000_003 + train_step) * 4_099 + rank)
+    return generator
+
+
+def learning_rate(config: OptimizerConfig, train_step: int) -> float:
+    """Return the learning rate: linear warm-up, then cosine decay to a share of the peak."""
+    if train_step < config.warmup_steps:
+        return config.learning_rate * (train_step + 1) / config.warmup_steps
+    done = (train_step - config.warmup_steps) / max(1, config.train_steps - config.warmup_steps)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    low = config.final_learning_rate
+    return config.learning_rate * (low + (1.0 - low) * cosine)
+
+
+def mixed_precision(device: torch.device, *, enabled: bool) -> AbstractContextManager[Any]:
+    """Return bf16 autocast, or nothing."""
+    if not enabled:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+class Trainer:
+    """A module, its average, its optimizer and its logs in one folder.
+
+    Args:
+        module: Its forward returns a dict of scalar losses with the key "loss".
+        config: The optimizer's numbers.
+        folder: Receives ``train_state.safetensors``, ``log.csv`` and TensorBoard events.
+        seed: Of every random choice.
+        device: Where it trains.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        config: OptimizerConfig,
+        folder: Path,
+        *,
+        seed: int,
+        device: torch.device,
+        find_unused: bool = False,
+    ) -> None:
+        self.processes = start_processes(device)
+        self.module = module.to(device)
+        self.config = config
+        self.folder = folder
+        self.seed = seed
+        self.device = device
+        self.train_step = 0
+        self.average = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
+        decayed = [p for p in self.module.parameters() if p.ndim >= 2]
+        plain = [p for p in self.module.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.wrapped: nn.Module = self.module
+        if self.processes.count > 1:
+            self.wrapped = DistributedDataParallel(self.module, find_unused_parameters=find_unused)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def run(
+        self,
+        make_batch: Callable[[torch.Generator, int], Mapping[str, Any]],
+        *,
+        save_every: int,
+        evaluate_every: int,
+        evaluate: Callable[[], Mapping[str, float]],
+        before_step: Callable[[int], None] | None = None,
+        stop_at: int | None = None,
+    ) -> None:
+        """Train from where the folder's state left off to the last train step.
+
+        Args:
+            make_batch: From the step's generator and number to keyword arguments of the module.
+            save_every: Train steps between states on disk.
+            evaluate_every: Train steps between evaluations.
+            evaluate: Returns named numbers for the log; the average is in the module meanwhile.
+            before_step: Called with the train step's number before each.
+            stop_at: Stop (and save) earlier than the config says.
+        """
+        last = min(self.config.train_steps, stop_at or self.config.train_steps)
+        first_process = self.processes.is_first
+        bar = tqdm(
+            total=self.config.train_steps,
+            initial=self.train_step,
+            disable=not first_process,
+            mininterval=5.0,
+            unit="step",
+        )
+        seen, started = 0, time.perf_counter()
+        with bar:
+            while self.train_step < last:
+                if before_step:
+                    before_step(self.train_step)
+                generator = step_generator(self.seed, self.train_step, rank=self.processes.rank)
+                losses = self._update(make_batch(generator, self.train_step))
+                self.train_step += 1
+                seen += self.config.batch_size * self.processes.count
+                bar.update()
+                is_last = self.train_step == last
+                if self.train_step % 20 == 0 or is_last:
+                    values = {name: float(value) for name, value in losses.items()}
+                    rate = seen / (time.perf_counter() - started)
+                    bar.set_postfix(
+                        {**{k: f"{v:.4f}" for k, v in values.items()}, "items/s": f"{rate:.1f}"}
+                    )
+                    if first_process:
+                        self._log({**values, "items_per_s": rate, "lr": self._current_rate()})
+                if self.train_step % evaluate_every == 0 or is_last:
+                    if first_process:
+                        with self.averaged():
+                            self._log({f"eval/{k}": v for k, v in evaluate().items()})
+                    self.processes.wait()
+                    seen, started = 0, time.perf_counter()
+                if (self.train_step % save_every == 0 or is_last) and first_process:
+                    self.save()
+        self.processes.wait()
+
+    def _current_rate(self) -> float:
+        return learning_rate(self.config, self.train_step)
+
+    def _update(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Take one optimizer update and return the losses, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._current_rate()
+        with mixed_precision(self.device, enabled=self.config.bf16):
+            losses = self.wrapped(**batch)
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # A short average at first, so that the random start does not linger in it.
+        decay = min(self.config.ema_decay, (1 + self.train_step) / (10 + self.train_step))
+        with torch.no_grad():
+            state = self.module.state_dict()
+            floats = [name for name, tensor in state.items() if tensor.is_floating_point()]
+            torch._foreach_lerp_(
+                [self.average[name] for name in floats],
+                [state[name] for name in floats],
+                1.0 - decay,
+            )
+        return {**{name: value.detach() for name, value in losses.items()}, "grad_norm": norm}
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Put the averaged weights into the module for the length of a ``with``."""
+        return _Swapped(self.module, self.average)
+
+    def save(self) -> None:
+        """Write the whole state; the previous one stays until this one is whole."""
+        tensors: dict[str, Tensor] = {"train_step": torch.tensor(self.train_step)}
+        tensors |= {f"module.{k}": v for k, v in self.module.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for name, parameter in self.module.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        # Clones: two names of one storage are refused by safetensors.
+        save_tensors({k: v.clone() for k, v in tensors.items()}, self.folder / STATE_NAME)
+
+    def resume(self) -> bool:
+        """Continue from the folder's state, if there is one; return whether there was.
+
+        Raises:
+            CheckpointError: The state is corrupt or belongs to another config.
+        """
+        path = self.folder / STATE_NAME
+        if not path.is_file():
+            return False
+        tensors = load_tensors(path)
+        load_weights(self.module, select(tensors, "module."), source=str(path))
+        self.average = {
+            name: value.to(self.device) for name, value in select(tensors, "average.").items()
+        }
+        names = {name: parameter for name, parameter in self.module.named_parameters()}
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            for name, value in select(tensors, f"optimizer.{key}.").items():
+                placed = (
+                    value if key == "step" and self.device.type == "cpu" else value.to(self.device)
+                )
+                self.optimizer.state[names[name]][key] = placed
+        self.train_step = int(tensors["train_step"])
+        logger.info("resumed %s at train step %d", path, self.train_step)
+        return True
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        """Append rows to the CSV log (train_step, name, value) and to TensorBoard."""
+        path = self.folder / LOG_NAME
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(("train_step", "name", "value"))
+            for name, value in values.items():
+                writer.writerow((self.train_step, name, f"{value:.6g}"))
+        # Imported here: it takes a second, and only a training run wants it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        if not hasattr(self, "_writer"):
+            self._writer = SummaryWriter(str(self.folder / "tensorboard"))
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, self.train_step)
+        if any(name.startswith("eval/") for name in values):
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            logger.info("train step %d: %s", self.train_step, shown)
+
+
+class _Swapped(AbstractContextManager[None]):
+    """Weights in a module exchanged for others while inside."""
+
+    def __init__(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        self.module, self.weights = module, weights
+
+    def __enter__(self) -> None:
+        self.kept = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
+        self._copy(self.weights)
+        self.module.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self._copy(self.kept)
+        self.module.train()
+
+    @torch.no_grad()
+    def _copy(self, weights: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.module.state_dict().items():
+            tensor.copy_(weights[name])

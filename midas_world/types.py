@@ -1,0 +1,35 @@
+"""What passes between the rooms: one step's conditions, and the errors of our own.
+
+Knows NumPy only, so that environments and drawing code need no torch to import it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class MidasWorldError(Exception):
+    """Base of the errors that only this project raises."""
+
+
+class BackendUnavailableError(MidasWorldError):
+    """A backend was named that cannot run here; the message says which extra to install."""
+
+
+class CheckpointError(MidasWorldError):
+    """A checkpoint cannot be loaded; the message names the file and the key or field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConditions:
+    """What steers one frame. A modality that is None is absent.
+
+    Attributes:
+        pose: (P,) float32, about [-1, 1]: what the character means to do, as the env lays it out.
+        text: Words that describe the scene and the action.
+        audio: (A,) float32, about [0, 1]: log-mel features of this step's sound; 0 is silence.
+    """
+
+    pose: np.ndarray | None = None
+    text: str | None = None
+    audio: np.ndarray | None = None

@@ -1,0 +1,220 @@
+"""The world model: conditions, backbone, diffusion head and outcome heads put together.
+
+Frame t's conditions enter the backbone beside the latent tokens of frame t - 1; the hidden states
+condition the head, which samples the change to frame t. So a frame costs one backbone pass and K
+head passes, and the frame just made enters with the next step. Pixels are not its business.
+
+Shapes: B batch, F frames, M condition tokens, N tokens per frame, C latent channels, D width.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from midas_world.backbone import Backbone
+from midas_world.conditions import ConditionEncoder, Conditions
+from midas_world.config import WorldConfig
+from midas_world.diffusion import (
+    DiffusionHead,
+    euler_sample,
+    head_loss,
+    sample_sigma,
+    sigma_schedule,
+)
+from midas_world.kv_cache import KVCache
+from midas_world.layers import mlp
+
+
+class OutcomeHead(nn.Module):
+    """Reward (a distribution over symlog bins) and termination from a frame's hidden states."""
+
+    bins: Tensor
+
+    def __init__(self, *, hidden_width: int, reward_limit: float, reward_bins: int) -> None:
+        super().__init__()
+        self.trunk = mlp(2 * hidden_width, hidden_width, reward_bins + 1)
+        limit = math.log1p(reward_limit)
+        self.register_buffer("bins", torch.linspace(-limit, limit, reward_bins), persistent=False)
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., N, D) -> reward logits (..., bins) and termination logits (...)."""
+        pooled = torch.cat((hidden.mean(dim=-2), hidden.amax(dim=-2)), dim=-1)
+        out = self.trunk(pooled)
+        return out[..., :-1], out[..., -1]
+
+    def reward(self, logits: Tensor) -> Tensor:
+        """Return the expected reward of logits (..., bins)."""
+        mean = (logits.float().softmax(dim=-1) * self.bins).sum(dim=-1)
+        return mean.sign() * (mean.abs().exp() - 1.0)
+
+    def reward_loss(self, logits: Tensor, reward: Tensor) -> Tensor:
+        """Return cross entropy with the two-hot target (Hafner et al. 2023, eq. 9)."""
+        symlog = reward.sign() * reward.abs().log1p()
+        step = self.bins[1] - self.bins[0]
+        place = ((symlog.clamp(self.bins[0], self.bins[-1]) - self.bins[0]) / step)[..., None]
+        index = torch.arange(len(self.bins), device=reward.device)
+        target = (1.0 - (place - index).abs()).clamp_min(0.0)
+        return -(target * logits.float().log_softmax(dim=-1)).sum(dim=-1).mean()
+
+
+class WorldModel(nn.Module):
+    """Everything between conditions and the next frame's latent tokens."""
+
+    change_std: Tensor
+
+    def __init__(self, config: WorldConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.backbone.width
+        channels = config.autoencoder.latent_channels
+        self.conditions = ConditionEncoder(config.conditions, width=width, grid=config.grid)
+        self.latent_in = nn.Linear(channels, width)
+        self.places = nn.Parameter(0.02 * torch.randn(config.tokens_per_frame, width))
+        self.noise_level = nn.Embedding(config.noise_buckets, width)
+        self.backbone = Backbone(config.backbone)
+        self.head = DiffusionHead(
+            config.diffusion,
+            latent_channels=channels,
+            hidden_width=width,
+            tokens_per_frame=config.tokens_per_frame,
+        )
+        self.outcome = OutcomeHead(
+            hidden_width=width, reward_limit=config.reward_limit, reward_bins=config.reward_bins
+        )
+        self.register_buffer("change_std", torch.ones(channels))
+        for name, parameter in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.backbone.num_layers))
+
+    @property
+    def positions_per_frame(self) -> int:
+        """M + N: the backbone's positions per frame."""
+        return self.config.conditions.num_tokens + self.config.tokens_per_frame
+
+    def bucket(self, level: Tensor) -> Tensor:
+        """Return the bucket of noise levels in [0, context_noise], the same shape, int64."""
+        scaled = level / max(self.config.context_noise, 1e-6) * self.config.noise_buckets
+        return scaled.long().clamp(0, self.config.noise_buckets - 1)
+
+    def embed(self, context: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
+        """Return backbone tokens (B, F, M + N, D).
+
+        Args:
+            context: (B, F, N, C) latent tokens of the frame before each frame.
+            level: (B, F) noise level on them.
+            conditions: Of each frame.
+        """
+        instruction, local = self.conditions(conditions)
+        latent = self.latent_in(context) + self.places + local
+        latent = latent + self.noise_level(self.bucket(level))[:, :, None]
+        return torch.cat((instruction.to(latent.dtype), latent), dim=2)
+
+    def hidden(self, context: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
+        """Return the hidden states of whole sequences, (B, F, N, D); arguments as in `embed`."""
+        tokens = self.embed(context, level, conditions)
+        hidden = self.backbone(tokens.flatten(1, 2), positions_per_frame=self.positions_per_frame)
+        return hidden.unflatten(1, tokens.shape[1:3])[:, :, self.config.conditions.num_tokens :]
+
+    def step_hidden(self, context: Tensor, conditions: Conditions, cache: KVCache) -> Tensor:
+        """Return the hidden states of the present frame, (B, N, D); writes its cache slot.
+
+        Args:
+            context: (B, N, C) latent tokens of the last frame.
+            conditions: Of one frame.
+            cache: Of the frames before; the caller commits it.
+        """
+        level = context.new_full((context.shape[0], 1), self.config.play_noise)
+        tokens = self.embed(context[:, None], level, conditions)[:, 0]
+        return self.backbone.step(tokens, cache)[:, self.config.conditions.num_tokens :]
+
+    def sample(
+        self, context: Tensor, hidden: Tensor, noise: Tensor, *, num_denoise_steps: int
+    ) -> Tensor:
+        """Return the next frame's latent tokens, (B, N, C); context, noise alike, hidden (B, N, D)."""
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            return self.head(x, sigma, hidden, context).to(noise.dtype)
+
+        change = euler_sample(predict, noise, sigma_schedule(num_denoise_steps))
+        return context + change * self.change_std
+
+    def new_cache(self, batch_size: int, *, dtype: torch.dtype, device: torch.device) -> KVCache:
+        """Return an empty cache for B games."""
+        return KVCache(
+            self.config.backbone,
+            batch_size=batch_size,
+            positions_per_frame=self.positions_per_frame,
+            dtype=dtype,
+            device=device,
+        )
+
+    def losses(
+        self,
+        latents: Tensor,
+        conditions: Conditions,
+        reward: Tensor,
+        terminated: Tensor,
+        *,
+        generator: torch.Generator,
+        self_context_rate: float = 0.0,
+    ) -> dict[str, Tensor]:
+        """Return the named losses of sequences.
+
+        Args:
+            latents: (B, F + 1, N, C) frames 0 to F.
+            conditions: Of frames 1 to F.
+            reward: (B, F) of the steps that led to frames 1 to F.
+            terminated: (B, F) bool, likewise.
+            generator: Of every random choice, on the CPU.
+            self_context_rate: Share of context frames that are the model's own one-step
+                predictions, made without gradient from the true context.
+        """
+        device = latents.device
+        batch, frames = reward.shape
+        level = torch.rand(batch, frames, generator=generator) * self.config.context_noise
+        # A tenth of the frames stays clean, as at play time.
+        level = (level * (torch.rand(batch, frames, generator=generator) > 0.1)).to(device)
+        noise = torch.randn(latents[:, 1:].shape, generator=generator).to(device)
+        context = latents[:, :-1] + level[..., None, None] * noise
+        conditions = conditions.drop(self.config.conditions.drop_rate, generator)
+        if self_context_rate > 0:
+            own = self._own_prediction(context, level, conditions, generator)
+            chosen = torch.rand(batch, frames - 1, 1, 1, generator=generator).to(device)
+            mixed = torch.where(chosen < self_context_rate, own[:, :-1], latents[:, 1:-1])
+            start = latents[:, :1]
+            context = torch.cat((start, mixed), dim=1) + level[..., None, None] * noise
+        hidden = self.hidden(context, level, conditions)
+        data = (latents[:, 1:] - context) / self.change_std
+
+        draws = self.config.diffusion.noise_draws
+        flat = data.flatten(0, 1).repeat(draws, 1, 1)
+        sigma = sample_sigma(len(flat), self.config.diffusion, generator, device)
+        head_noise = torch.randn(flat.shape, generator=generator).to(device)
+        noisy = (1 - sigma)[:, None, None] * flat + sigma[:, None, None] * head_noise
+        predicted = self.head(
+            noisy,
+            sigma,
+            hidden.flatten(0, 1).repeat(draws, 1, 1),
+            context.flatten(0, 1).repeat(draws, 1, 1),
+        )
+        reward_logits, termination_logits = self.outcome(hidden)
+        return {
+            "head": head_loss(predicted, flat, sigma),
+            "reward": self.outcome.reward_loss(reward_logits, reward),
+            "termination": nn.functional.binary_cross_entropy_with_logits(
+                termination_logits.float(), terminated.float()
+            ),
+        }
+
+    @torch.no_grad()
+    def _own_prediction(
+        self, context: Tensor, level: Tensor, conditions: Conditions, generator: torch.Generator
+    ) -> Tensor:
+        """Return the model's prediction of every frame from its context, (B, F, N, C)."""
+        hidden = self.hidden(context, level, conditions).flatten(0, 1)
+        flat = context.flatten(0, 1)
+        noise = torch.randn(flat.shape, generator=generator).to(flat.device)
+        return (
+            self.sample(flat, hidden, noise, num_denoise_steps=2).unflatten(0, level.shape).float()
+        )
