@@ -70,7 +70,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
     problems = [f"missing key {name}" for name in own if name not in tensors]
     problems += [f"unknown key {name}" for name in tensors if name not in own]
     problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, the config asks for {tuple(own[name].shape)}"
+        f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import importlib
 import logging
+import math
 import multiprocessing
 import os
 import shutil
@@ -24,6 +25,7 @@ import traceback
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -373,11 +375,12 @@ def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
         seconds_per_step = (time.perf_counter() - started) / (1 + _PROBE_STEPS)
     size = len(seeds) * (first + (config.num_steps - 1) * per_step)
     parallel = min(config.num_workers, os.cpu_count() or 1)
-    minutes = len(seeds) * config.num_steps * seconds_per_step / parallel / 60
+    seconds = len(seeds) * config.num_steps * seconds_per_step / parallel
+    duration = timedelta(seconds=math.ceil(seconds))
     free = shutil.disk_usage(config.output).free
     logger.info(
-        "%d episodes of at most %d steps: about %.1f MB (%.0f MB free), %.1f min with %d workers",
-        *(len(seeds), config.num_steps, size / 1e6, free / 1e6, minutes, config.num_workers),
+        "%d episodes of at most %d steps: about %.1f MB (%.0f MB free), %s with %d workers",
+        *(len(seeds), config.num_steps, size / 1e6, free / 1e6, duration, config.num_workers),
     )
     if size > free:
         logger.warning("the disk may fill: %.0f MB needed, %.0f MB free", size / 1e6, free / 1e6)

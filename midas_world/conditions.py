@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ class Conditions:
 @lru_cache(maxsize=4096)
 def _hash_text(text: str, length: int, buckets: int) -> tuple[int, ...]:
     words = re.findall(r"[\w']+", text.lower())
-    grams = words + [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    grams = words + [f"{a} {b}" for a, b in pairwise(words)]
     ids = [1 + zlib.crc32(gram.encode()) % (buckets - 1) for gram in grams][:length]
     return tuple(ids + [0] * (length - len(ids)))
 

@@ -77,7 +77,7 @@ class ConditionsConfig:
 
     Attributes:
         pose_size: P; 0 if the teacher gives no pose.
-        num_keypoints: The first ``2 * num_keypoints`` pose entries are x, y in the picture, [-1, 1].
+        num_keypoints: The first ``2 * num_keypoints`` pose entries are x, y in [-1, 1].
         audio_size: A; 0 if the teacher gives no sound.
         text_buckets: Hash buckets for words and word pairs.
         text_length: Most words and word pairs read of a text.

@@ -38,7 +38,7 @@ class HeadBlock(nn.Module):
         self.table = nn.Parameter(torch.randn(6, width) / width**0.5)
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """x (B, N, width), modulation (B, 6, width) -> (B, N, width)."""
+        """Return (B, N, width) of x (B, N, width) and modulation (B, 6, width)."""
         parts = (modulation + self.table).to(x.dtype)[:, :, None].unbind(dim=1)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = parts
         size = (x.shape[-1],)

@@ -66,11 +66,25 @@ class EpisodeError(MidasWorldError, ValueError):
 class VideoOptions:
     """How frames are stored.
 
+    Measured on 600 frames of Stage at 192 x 320, one thread, PSNR over RGB of what is read back:
+
+        ===================================  ========  ========  ========  ========
+        options                              PSNR      KB/frame  encode/s  decode/s
+        ===================================  ========  ========  ========  ========
+        yuv444p crf 8, tune psnr             47.2 dB   7.4       390       -
+        yuv444p crf 10, tune psnr (default)  46.1 dB   6.1       410       590
+        yuv444p crf 12, tune psnr            45.1 dB   5.1       420       -
+        yuv444p crf 10, no tune              42.1 dB   3.8       400       590
+        yuv420p crf 8, no tune               36.1 dB   4.5       460       660
+        raw                                  exact     184       2400      5600
+        ===================================  ========  ========  ========  ========
+
     Attributes:
         codec: "h264" (needs PyAV) or "raw", which is lossless and large.
         crf: libx264's quality, 0 (lossless YUV) to 51.
         pix_fmt: "yuv444p" keeps full colour resolution; "yuv420p" plays in every browser.
-        preset: libx264's speed.
+        preset: libx264's speed, "ultrafast" to "veryslow".
+        tune: What libx264 aims at: "psnr" is nearest to the pixels, "animation" to the eye.
         threads: Encoder threads. 1 gives the same bytes whatever the number of cores.
     """
 
@@ -78,6 +92,7 @@ class VideoOptions:
     crf: int = 10
     pix_fmt: Literal["yuv444p", "yuv420p"] = "yuv444p"
     preset: str = "veryfast"
+    tune: str = "psnr"
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -91,25 +106,23 @@ class VideoOptions:
             raise ValueError(f"threads must be at least 1, got {self.threads}")
 
 
-PLAYS_EVERYWHERE = VideoOptions(pix_fmt="yuv420p", crf=18)
+PLAYS_EVERYWHERE = VideoOptions(pix_fmt="yuv420p", crf=18, tune="animation")
 """For sharing: what browsers and phones decode."""
 
 
 @cache
-def _versions() -> dict[str, str]:
-    packages = {}
-    for name in ("numpy", "gymnasium", "av"):
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            packages[name] = "absent"
-    python = platform.python_version()
-    return {"project": __version__, "format": str(FORMAT_VERSION), "python": python, **packages}
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 def current_versions() -> dict[str, str]:
     """Return the versions of project, format, python, numpy, gymnasium and av running here."""
-    return dict(_versions())
+    packages = {name: _version(name) for name in ("numpy", "gymnasium", "av")}
+    python = platform.python_version()
+    return {"project": __version__, "format": str(FORMAT_VERSION), "python": python, **packages}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -503,7 +516,7 @@ def _write_h264(file: Path, frames: np.ndarray, *, video: VideoOptions, fps: flo
     av = _import_av()
     scaling = _scaling(av)
     rate = Fraction(fps).limit_denominator(1001)
-    options = {"crf": str(video.crf), "preset": video.preset}
+    options = {"crf": str(video.crf), "preset": video.preset, "tune": video.tune}
     with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, video.pix_fmt

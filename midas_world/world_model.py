@@ -72,6 +72,7 @@ class WorldModel(nn.Module):
         self.latent_in = nn.Linear(channels, width)
         self.places = nn.Parameter(0.02 * torch.randn(config.tokens_per_frame, width))
         self.noise_level = nn.Embedding(config.noise_buckets, width)
+        nn.init.normal_(self.noise_level.weight, std=0.02)
         self.backbone = Backbone(config.backbone)
         self.head = DiffusionHead(
             config.diffusion,
@@ -131,7 +132,7 @@ class WorldModel(nn.Module):
     def sample(
         self, context: Tensor, hidden: Tensor, noise: Tensor, *, num_denoise_steps: int
     ) -> Tensor:
-        """Return the next frame's latent tokens, (B, N, C); context, noise alike, hidden (B, N, D)."""
+        """Return the next frame's latent tokens; context, noise (B, N, C), hidden (B, N, D)."""
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             return self.head(x, sigma, hidden, context).to(noise.dtype)

@@ -24,7 +24,7 @@ from midas_world.checkpoint import (
 )
 from midas_world.config import AutoencoderTrainConfig, ProjectConfig, save_config
 from midas_world.train.data import FrameStore, character_weight, open_frames
-from midas_world.train.loop import Trainer, mixed_precision
+from midas_world.train.loop import Trainer, mixed_precision, seeded_weights
 from midas_world.train.strips import save_strip
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class AutoencoderLoss(nn.Module):
         self.encoder_is_frozen = False
 
     def forward(self, frames: Tensor, keypoints: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Return the losses of frames (B, H, W, 3) uint8, keypoints (B, K, 2), noise (B, C, h, w)."""
+        """Return losses; frames (B, H, W, 3) uint8, keypoints (B, K, 2), noise (B, C, h, w)."""
         target = normalize_frames(frames).contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(not self.encoder_is_frozen):
             latents = self.autoencoder.encode_raw(target)
@@ -86,9 +86,7 @@ def train_autoencoder(
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, held = open_frames(data / "train"), open_frames(data / "validation")
-    init = torch.Generator().manual_seed(config.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.random.set_rng_state(init.get_state())
+    with seeded_weights(config.seed):
         autoencoder = Autoencoder(config.world.autoencoder)
     if init_from is not None:
         load_weights(autoencoder, load_tensors(init_from / WEIGHTS_NAME), source=str(init_from))

@@ -10,8 +10,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,14 @@ def step_generator(seed: int, train_step: int, *, rank: int = 0) -> torch.Genera
     generator = torch.Generator()
     generator.manual_seed((seed * 1_000_003 + train_step) * 4_099 + rank)
     return generator
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Make the random weights of modules built inside depend on a seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        yield
 
 
 def learning_rate(config: OptimizerConfig, train_step: int) -> float:
@@ -235,7 +243,7 @@ class Trainer:
         self.average = {
             name: value.to(self.device) for name, value in select(tensors, "average.").items()
         }
-        names = {name: parameter for name, parameter in self.module.named_parameters()}
+        names = dict(self.module.named_parameters())
         for key in ("step", "exp_avg", "exp_avg_sq"):
             for name, value in select(tensors, f"optimizer.{key}.").items():
                 placed = (

@@ -1,0 +1,1 @@
+"""The shipped teacher: Stage, a side-view game drawn with pygame."""

@@ -1,0 +1,233 @@
+"""From actions to conditions: the pose, text and audio of each step of Stage.
+
+The teacher and the learned world use the same conditioner, so it may depend on actions, the scene,
+a prompt and its own random stream only, never on what happens in the world. It draws nothing.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from envs.stage.character import OUTFITS
+from envs.stage.controller import ACTIONS, RUN_SPEED, WORLD_LENGTH, PoseController
+from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe, verb_phrase
+from envs.stage.scenery import PLACES, TIMES, WEATHERS
+from envs.stage.speech import NUM_MELS, SpeechTrack, load_speech_bank, loudness
+from midas_world.types import StepConditions
+
+POSE_SIZE = 48
+AUDIO_SIZE = 2 * NUM_MELS
+PROMPT_BYTES = 512
+
+_CAMERA_FREQUENCIES = 2.0 * np.pi * np.array([1, 2, 4, 8, 16, 32]) / WORLD_LENGTH
+_PAUSE_STEPS = 6
+_GAP_STEPS = (60, 200)
+_NOD_STEPS = 14
+_NOD_PX = 2.5
+_HEAD = 0
+
+
+class StageConditioner:
+    """Turns the history of actions into conditions, one step at a time.
+
+    Attributes:
+        controller: The pose controller; its x is the camera.
+        scene: What the words speak of.
+        mouth_open: 0 closed to 1 wide, from the loudness of the character's own voice.
+        gaze: 0 looks ahead, 1 looks at the other speaker.
+    """
+
+    def __init__(self) -> None:
+        bank = load_speech_bank()
+        self.controller = PoseController()
+        self._own = SpeechTrack(bank)
+        self._other = SpeechTrack(bank)
+        self.reset(scene=Scene(), rng=np.random.default_rng(0))
+
+    def reset(
+        self, *, scene: Scene, rng: np.random.Generator, x: float = 0.0, facing: int = 1
+    ) -> StepConditions:
+        """Start anew and return the conditions of the first frame.
+
+        Args:
+            scene: What the world looks like.
+            rng: Seeds the wording and the voices; drawn from here only.
+            x: World x in px.
+            facing: 1 right, -1 left.
+        """
+        self.controller.reset(x=x, facing=facing)
+        self.scene = scene
+        self.prompt: str | None = None
+        self.mouth_open = 0.0
+        self._listening = 0.0
+        self._action = 0
+        self._was_talking = False
+        self._nod_step = 0
+        self._audio = np.zeros(AUDIO_SIZE, np.float32)
+        self._seed, self._variant = (int(n) for n in rng.integers((2**31, NUM_TEXT_VARIANTS)))
+        self._turns = [0, 0]
+        self._own.stop()
+        self._play_next(self._other)
+        return self.conditions()
+
+    def step(
+        self,
+        action: int,
+        *,
+        own_voice: np.ndarray | None = None,
+        other_voice: np.ndarray | None = None,
+    ) -> StepConditions:
+        """Advance by one step and return the conditions of the frame that it leads to.
+
+        Args:
+            action: Index into ACTIONS.
+            own_voice: (20,) features of live audio that replace the character's own voice.
+            other_voice: (20,) features of live audio that replace the other speaker's voice.
+        """
+        self.controller.step(action)
+        self._action = action
+        own = self._step_own_voice() if own_voice is None else own_voice
+        other_speaks = self._other.is_speaking
+        if other_voice is None:
+            if self._other.is_over:
+                self._play_next(self._other)
+            other = self._other.step()
+        else:
+            other = other_voice
+            other_speaks = loudness(other) > 0.05
+        self._audio = np.concatenate((own, other), dtype=np.float32)
+        self.mouth_open += 0.6 * (min(1.0, 1.7 * loudness(own)) - self.mouth_open)
+        listens = other_speaks and not self.controller.talking
+        self._listening += 0.25 * (float(listens) - self._listening)
+        self._nod_step = self._nod_step + 1 if listens else 0
+        return self.conditions()
+
+    @property
+    def gaze(self) -> float:
+        """How much the character looks at the other speaker, 0 to 1."""
+        return self._listening
+
+    @property
+    def nod(self) -> float:
+        """How far the head is lowered in listening, 0 to 1."""
+        swing = 0.5 - 0.5 * np.cos(2.0 * np.pi * self._nod_step / _NOD_STEPS)
+        return float(self._listening * swing)
+
+    @property
+    def action_name(self) -> str:
+        """The name of the last action; "idle" at the first frame."""
+        return ACTIONS[self._action]
+
+    def keypoints(self) -> np.ndarray:
+        """Return (15, 2) float32 screen px: the controller's, the head lowered by a nod."""
+        keypoints = self.controller.keypoints()
+        if self._listening > 0.0:
+            keypoints = keypoints.copy()
+            keypoints[_HEAD] += (self.nod * self.controller.facing * 0.6, self.nod * _NOD_PX)
+        return keypoints
+
+    def conditions(self) -> StepConditions:
+        """Return the conditions of the present frame; changes nothing."""
+        return StepConditions(pose=self._pose(), text=self._text(), audio=self._audio.copy())
+
+    def set_scene(self, scene: Scene) -> None:
+        """Let the words speak of another scene from now on."""
+        self.scene = scene
+
+    def set_prompt(self, text: str | None) -> None:
+        """Let a player's words replace the scene's; the action's verb still follows them.
+
+        Raises:
+            ValueError: The text has more than PROMPT_BYTES bytes.
+        """
+        text = text.replace("\0", "").strip() if text else None
+        size = len(text.encode()) if text else 0
+        if size > PROMPT_BYTES:
+            raise ValueError(f"a prompt must have at most {PROMPT_BYTES} bytes, got {size}")
+        self.prompt = text or None
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return everything that changes, as numeric arrays of fixed shapes."""
+        scene = self.scene
+        names = (
+            PLACES.index(scene.place),
+            TIMES.index(scene.time_of_day),
+            WEATHERS.index(scene.weather),
+            OUTFITS.index(scene.outfit),
+        )
+        counters = (self._seed, self._variant, *self._turns, self._action, self._nod_step)
+        prompt = np.zeros(PROMPT_BYTES, np.uint8)
+        text = (self.prompt or "").encode()
+        prompt[: len(text)] = np.frombuffer(text, np.uint8)
+        return {
+            "controller": self.controller.state(),
+            "voices": np.concatenate((self._own.state(), self._other.state())),
+            "counters": np.array((*counters, self._was_talking), np.int64),
+            "levels": np.array((self.mouth_open, self._listening), np.float64),
+            "audio": self._audio.copy(),
+            "scene": np.array(names, np.int64),
+            "prompt": prompt,
+        }
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on exactly from what `state()` gave."""
+        self.controller.load_state(state["controller"])
+        self._own.load_state(state["voices"][:2])
+        self._other.load_state(state["voices"][2:])
+        counters = [int(value) for value in state["counters"]]
+        self._seed, self._variant = counters[:2]
+        self._turns = counters[2:4]
+        self._action, self._nod_step = counters[4:6]
+        self._was_talking = bool(counters[6])
+        self.mouth_open, self._listening = (float(level) for level in state["levels"])
+        self._audio = np.array(state["audio"], np.float32)
+        place, time_of_day, weather, outfit = (int(index) for index in state["scene"])
+        self.scene = Scene(PLACES[place], TIMES[time_of_day], WEATHERS[weather], OUTFITS[outfit])
+        self.prompt = bytes(state["prompt"].astype(np.uint8)).rstrip(b"\0").decode() or None
+
+    def _step_own_voice(self) -> np.ndarray:
+        """Advance the own voice, which speaks while the character talks; return its vector."""
+        talks = self.controller.talking
+        if not talks:
+            self._own.stop()
+        elif not self._was_talking or self._own.is_over:
+            self._play_next(self._own)
+        self._was_talking = talks
+        return self._own.step()
+
+    def _play_next(self, track: SpeechTrack) -> None:
+        """Begin the next sentence of a track: the other speaker's follows a long gap."""
+        is_other = track is self._other
+        turn = self._turns[is_other]
+        self._turns[is_other] += 1
+        rng = np.random.default_rng((self._seed, is_other, turn))
+        sentence = int(rng.integers(len(track.bank)))
+        if is_other:
+            wait = int(rng.integers(*_GAP_STEPS))
+        else:
+            wait = _PAUSE_STEPS if self._was_talking else 0
+        track.play(sentence, -wait)
+
+    def _pose(self) -> np.ndarray:
+        """Return the (48,) float32 pose vector.
+
+        0:30 keypoints (x / 160 - 1, y / 96 - 1); 30 facing; 31 velocity; 32 height; 33 eyes; 34
+        gaze; 35 spare; 36:48 sin and cos of the camera's position in the loop, six frequencies.
+        """
+        controller = self.controller
+        pose = np.zeros(POSE_SIZE, np.float32)
+        pose[:30] = (self.keypoints() / (160.0, 96.0) - 1.0).ravel()
+        pose[30] = controller.facing
+        pose[31] = controller.velocity / RUN_SPEED
+        pose[32] = controller.height / 64.0
+        pose[33] = controller.eye_open()
+        pose[34] = self.gaze
+        phases = _CAMERA_FREQUENCIES * controller.x
+        pose[36::2] = np.sin(phases)
+        pose[37::2] = np.cos(phases)
+        return pose
+
+    def _text(self) -> str:
+        if self.prompt is None:
+            return describe(self.scene, self.action_name, self._variant)
+        return f"{self.prompt}, {verb_phrase(self.action_name, self._variant)}"

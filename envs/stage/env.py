@@ -1,0 +1,322 @@
+"""Stage as a Gymnasium environment: the teacher that worlds learn from.
+
+Puts the parts together: the conditioner moves the character, the game knows the rules, scenery,
+sprites and character draw. Holds no rules and no shapes of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+import pygame
+from gymnasium import spaces
+from gymnasium.error import InvalidAction, ResetNeeded
+
+from envs.stage.character import draw_character, draw_portrait
+from envs.stage.conditioner import StageConditioner
+from envs.stage.controller import ACTIONS, WORLD_LENGTH
+from envs.stage.game import MAX_HEARTS, Game, GameObject, Kind
+from envs.stage.scene import Scene, scene_from_text
+from envs.stage.scenery import Scenery
+from envs.stage.skeleton import CENTER_X, GROUND_Y
+from envs.stage.sprites import draw_coin, draw_fire, draw_hearts, draw_rock
+from midas_world.types import StepConditions
+
+FRAME_HEIGHT = 192
+FRAME_WIDTH = 320
+DEFAULT_HORIZON = 1000
+MAX_OBJECTS = 16
+
+_PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
+_WINDOW_SCALE = 3
+_OPTIONS = ("scene", "x", "facing", "scene_changes")
+_SCENE_CHANGE_STEPS = 100
+_SCENE_CHANGE_CHANCE = 0.25
+_STUMBLE_RADIANS = 0.35
+
+
+class StageEnv(gym.Env[np.ndarray, np.int64]):
+    """A digital human walks, jumps and talks through a looping world; coins count, rocks hurt.
+
+    ## Action space
+    `Discrete(15)`; an action is held for one step of 1/20 s:
+
+    | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 |
+    |---|---|---|---|---|---|---|---|
+    | idle | walk_left | walk_right | run_left | run_right | jump | jump_left | jump_right |
+
+    | 8 | 9 | 10 | 11 | 12 | 13 | 14 |
+    |---|---|---|---|---|---|---|
+    | leap_left | leap_right | crouch | wave | punch | kick | talk |
+
+    ## Observation space
+    `Box(0, 255, (192, 320, 3), uint8)`: the frame as RGB. The character stays in the middle.
+
+    ## Rewards
+    +1 for each coin. 0 otherwise.
+
+    ## Starting state
+    A random scene, a random x in [0, 1600) and 3 hearts; no object lies near the start.
+
+    ## Episode end
+    Terminated when no heart is left: a rock or a fire costs one, after which nothing hurts for 20
+    steps. Truncated after `horizon` steps.
+
+    ## Info
+    `pose` (48,), `text`, `audio` (40,): the conditions of this frame. `keypoints` (15, 2): screen
+    px as drawn. `objects` (16, 3): kind (0 coin, 1 rock, 2 fire; -1 fills up), dx from the
+    character, dy from the ground, in px. `hearts`, `score`, `action_name`, `scene`, and
+    `conditioner_state`, from which a learned world can go on.
+
+    ## Options of reset
+    `scene`: a Scene or a dict of some of its fields; `x`: world x in px; `facing`: 1 or -1;
+    `scene_changes`: whether the scene may change in mid-episode (default True).
+
+    Args:
+        render_mode: None, "rgb_array" or "human" (a window).
+        horizon: Steps after which an episode is truncated.
+
+    Raises:
+        ValueError: The render mode is unknown or the horizon is below 1.
+    """
+
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 20}
+
+    def __init__(self, render_mode: str | None = None, horizon: int = DEFAULT_HORIZON) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            known = self.metadata["render_modes"]
+            raise ValueError(f"render_mode must be None or one of {known}, got {render_mode!r}")
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, got {horizon}")
+        self.render_mode = render_mode
+        self.horizon = horizon
+        self.action_space = spaces.Discrete(len(ACTIONS))
+        self.observation_space = spaces.Box(0, 255, (FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
+        self._scenery = Scenery()
+        self._conditioner = StageConditioner()
+        self._canvas = pygame.Surface((FRAME_WIDTH, FRAME_HEIGHT), 0, 32)
+        self._window: pygame.Surface | None = None
+        self._clock: pygame.time.Clock | None = None
+        self._game = Game(seed=0, start_x=0.0)
+        self._keypoints = np.zeros((15, 2), np.float32)
+        self._num_steps = 0
+        self._needs_reset = True
+        self._scene_changes = True
+        self._scene_change_step: int | None = None
+
+    @property
+    def scene(self) -> Scene:
+        """What the stage looks like now."""
+        return self._conditioner.scene
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode and return its first frame and info.
+
+        Raises:
+            ValueError: An option is unknown or has a value that cannot be used.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        unknown = sorted(set(options) - set(_OPTIONS))
+        if unknown:
+            raise ValueError(f"unknown reset options {unknown}; known are {list(_OPTIONS)}")
+        rng = self.np_random
+        scene = _scene_from_option(options.get("scene", {}), Scene.sample(rng))
+        random_x, random_facing = float(rng.integers(WORLD_LENGTH)), int(rng.choice((-1, 1)))
+        x, facing = float(options.get("x", random_x)), int(options.get("facing", random_facing))
+        if facing not in (-1, 1):
+            raise ValueError(f"facing must be 1 or -1, got {facing}")
+        conditions = self._conditioner.reset(scene=scene, rng=rng, x=x, facing=facing)
+        self._game = Game(seed=int(rng.integers(2**31)), start_x=x)
+        self._num_steps = 0
+        self._needs_reset = False
+        self._scene_changes = bool(options.get("scene_changes", True))
+        self._plan_scene_change()
+        frame = self._draw()
+        if self.render_mode == "human":
+            self.render()
+        return frame, self._info(conditions)
+
+    def step(
+        self, action: np.int64 | int
+    ) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Hold an action for 1/20 s; return frame, reward, terminated, truncated, info.
+
+        Raises:
+            ResetNeeded: There is no running episode.
+            InvalidAction: The action is not in the action space.
+        """
+        if self._needs_reset:
+            raise ResetNeeded("call reset() before step(), and again after an episode has ended")
+        if not self.action_space.contains(action):
+            raise InvalidAction(
+                f"action must be an integer 0 to {len(ACTIONS) - 1}, got {action!r}"
+            )
+        self._num_steps += 1
+        if self._num_steps == self._scene_change_step:
+            self._conditioner.set_scene(_changed(self.scene, self.np_random))
+        if self._num_steps % _SCENE_CHANGE_STEPS == 0:
+            self._plan_scene_change()
+        conditions = self._conditioner.step(int(action))
+        reward = self._game.step(self._conditioner.controller)
+        terminated = self._game.is_over
+        truncated = self._num_steps >= self.horizon
+        self._needs_reset = terminated or truncated
+        frame = self._draw()
+        if self.render_mode == "human":
+            self.render()
+        return frame, reward, terminated, truncated, self._info(conditions)
+
+    def set_prompt(self, text: str | None) -> None:
+        """Let a player's words change the scene, from the next step on; None gives it back."""
+        self._conditioner.set_prompt(text)
+        if text:
+            self._conditioner.set_scene(scene_from_text(text, self.scene))
+
+    def render(self) -> np.ndarray | None:
+        """Return the last frame ("rgb_array") or show it in the window ("human").
+
+        Raises:
+            ResetNeeded: There is no frame yet.
+        """
+        if self.render_mode is None:
+            gym.logger.warn('render() does nothing without a render_mode, such as "rgb_array"')
+            return None
+        if self._needs_reset and self._num_steps == 0:
+            raise ResetNeeded("call reset() before render()")
+        if self.render_mode == "rgb_array":
+            return self._frame()
+        self._show()
+        return None
+
+    def close(self) -> None:
+        """Close the window if there is one; may be called twice."""
+        if self._window is not None:
+            pygame.display.quit()
+            self._window = None
+            self._clock = None
+
+    def _plan_scene_change(self) -> None:
+        """Choose the step, if any, of the next hundred at which the scene changes."""
+        rng = self.np_random
+        changes = rng.random() < _SCENE_CHANGE_CHANCE
+        offset = int(rng.integers(1, _SCENE_CHANGE_STEPS))
+        wanted = changes and self._scene_changes and self._conditioner.prompt is None
+        self._scene_change_step = self._num_steps + offset if wanted else None
+
+    def _draw(self) -> np.ndarray:
+        """Draw the present state and return it as a new frame."""
+        canvas, scene = self._canvas, self.scene
+        conditioner, game = self._conditioner, self._game
+        controller = conditioner.controller
+        camera_x = controller.x
+        light = self._scenery.light(scene)
+        objects = game.visible(camera_x)
+        self._keypoints = self._stumble(conditioner.keypoints())
+        face = {
+            "facing": controller.facing,
+            "outfit": scene.outfit,
+            "mouth_open": conditioner.mouth_open,
+            "eye_open": controller.eye_open(),
+            "gaze": conditioner.gaze,
+            "light": light,
+        }
+        self._scenery.draw_background(canvas, scene, camera_x)
+        for item in objects:
+            if item.kind is not Kind.FIRE:
+                self._draw_object(item, camera_x, light)
+        draw_character(
+            canvas, self._keypoints.tolist(), flash=game.flinch, turn=controller.turn, **face
+        )
+        for item in objects:
+            if item.kind is Kind.FIRE:
+                self._draw_object(item, camera_x, light)
+        self._scenery.draw_weather(canvas, scene, camera_x, self._num_steps)
+        if controller.talking:
+            draw_portrait(canvas, _PORTRAIT, head_tilt=0.15 * conditioner.mouth_open, **face)
+        draw_hearts(canvas, game.hearts, MAX_HEARTS)
+        return self._frame()
+
+    def _draw_object(self, item: GameObject, camera_x: float, light: tuple[int, int, int]) -> None:
+        x = item.x - camera_x + CENTER_X
+        if item.kind is Kind.COIN:
+            draw_coin(self._canvas, x, item.y, light=light, step=self._num_steps)
+        elif item.kind is Kind.ROCK:
+            draw_rock(self._canvas, x, item.y, light=light, variant=item.variant)
+        else:
+            draw_fire(self._canvas, x, item.y, step=self._num_steps)
+
+    def _stumble(self, keypoints: np.ndarray) -> np.ndarray:
+        """Return keypoints that fall back around the feet while the character flinches."""
+        flinch = self._game.flinch
+        if flinch == 0.0:
+            return keypoints
+        controller = self._conditioner.controller
+        angle = -controller.facing * _STUMBLE_RADIANS * np.sin(np.pi * flinch) ** 2
+        cos, sin = np.cos(angle), np.sin(angle)
+        feet = np.array((CENTER_X, GROUND_Y - controller.height))
+        rotation = np.array(((cos, sin), (-sin, cos)))  # right of a row vector
+        return ((keypoints - feet) @ rotation + feet).astype(np.float32)
+
+    def _frame(self) -> np.ndarray:
+        """Return what is on the canvas as a new (192, 320, 3) uint8 array."""
+        return np.ascontiguousarray(pygame.surfarray.pixels3d(self._canvas).transpose(1, 0, 2))
+
+    def _info(self, conditions: StepConditions) -> dict[str, Any]:
+        controller = self._conditioner.controller
+        objects = np.full((MAX_OBJECTS, 3), -1.0, np.float32)
+        for row, item in zip(objects, self._game.visible(controller.x), strict=False):
+            row[:] = item.kind, item.x - controller.x, item.y - GROUND_Y
+        return {
+            "pose": conditions.pose,
+            "text": conditions.text,
+            "audio": conditions.audio,
+            "keypoints": self._keypoints.copy(),
+            "objects": objects,
+            "hearts": self._game.hearts,
+            "score": self._game.score,
+            "action_name": self._conditioner.action_name,
+            "scene": asdict(self.scene),
+            "conditioner_state": self._conditioner.state(),
+        }
+
+    def _show(self) -> None:
+        size = (FRAME_WIDTH * _WINDOW_SCALE, FRAME_HEIGHT * _WINDOW_SCALE)
+        if self._window is None or self._clock is None:
+            pygame.display.init()
+            pygame.display.set_caption("Stage")
+            self._window = pygame.display.set_mode(size)
+            self._clock = pygame.time.Clock()
+        pygame.transform.scale(self._canvas, size, self._window)
+        pygame.event.pump()
+        pygame.display.flip()
+        self._clock.tick(self.metadata["render_fps"])
+
+
+def _scene_from_option(option: Scene | Mapping[str, str], default: Scene) -> Scene:
+    """Return the scene of a reset option, filled up from `default`.
+
+    Raises:
+        ValueError: A field or a name in it is unknown.
+    """
+    if isinstance(option, Scene):
+        return option
+    fields = asdict(default)
+    unknown = sorted(set(option) - set(fields))
+    if unknown:
+        raise ValueError(f"unknown scene fields {unknown}; known are {list(fields)}")
+    return Scene(**(fields | dict(option)))
+
+
+def _changed(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Return a scene that differs from `scene` in one field or in several."""
+    new = scene
+    while new == scene:
+        sampled = asdict(Scene.sample(rng))
+        kept = {field: rng.random() < 0.5 for field in sampled}
+        new = Scene(**{f: getattr(scene, f) if kept[f] else sampled[f] for f in sampled})
+    return new

@@ -1,0 +1,147 @@
+"""Policies that play Stage to collect data: random, scripted and a mix of both."""
+
+import difflib
+from typing import Any, Protocol
+
+import numpy as np
+
+from envs.stage.controller import ACTIONS
+from envs.stage.game import Kind
+
+_RUN = {-1: ACTIONS.index("run_left"), 1: ACTIONS.index("run_right")}
+_LEAP = {-1: ACTIONS.index("leap_left"), 1: ACTIONS.index("leap_right")}
+_KICK = ACTIONS.index("kick")
+
+# Where things must lie ahead of a runner for the expert's moves. A leap clears about 12 to 78 px.
+_LEAP_NEAR_PX = 20.0
+_LEAP_FROM_PX = 56.0
+_LANDING_PX = 120.0
+_DECIDE_PX = 90.0
+_KICK_FROM_PX = 47.0
+_KICK_STEPS = 5
+_KICK_CHANCE = 0.3
+_HIGH_COIN_DY = -110.0
+_HEIGHT = 32  # index in the pose vector
+
+
+class Policy(Protocol):
+    """Chooses actions from observations and infos of StageEnv."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode; all later choices depend on `rng` and what is observed."""
+        ...
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return the next action."""
+        ...
+
+
+class RandomPolicy:
+    """Holds random actions for 4 to 20 steps; moves more often than not."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode."""
+        self._rng = rng
+        self._action = 0
+        self._num_left = 0
+        moves = np.array([name.startswith(("walk", "run", "leap")) for name in ACTIONS])
+        weights = np.where(moves, 2.0, 1.0)
+        self._chances = weights / weights.sum()
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return the action held at present."""
+        if self._num_left == 0:
+            self._action = int(self._rng.choice(len(ACTIONS), p=self._chances))
+            self._num_left = int(self._rng.integers(4, 21))
+        self._num_left -= 1
+        return self._action
+
+
+class ExpertPolicy:
+    """Runs one way, leaps over rocks and fires and for high coins, kicks a rock at times.
+
+    Attributes:
+        direction: 1 runs right, -1 runs left.
+    """
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode."""
+        self._rng = rng
+        self.direction = 1
+        self._kicks = False
+        self._num_kick_steps = 0
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return the action that serves best now."""
+        if self._num_kick_steps > 0:
+            self._num_kick_steps -= 1
+            return _KICK
+        kinds, ahead = info["objects"][:, 0], info["objects"][:, 1] * self.direction
+        is_obstacle = (kinds == Kind.ROCK) | (kinds == Kind.FIRE)
+        obstacles = ahead[is_obstacle & (ahead > -_LEAP_NEAR_PX)]
+        distance = float(obstacles.min(initial=np.inf))
+        if distance > _DECIDE_PX:
+            self._kicks = bool(self._rng.random() < _KICK_CHANCE)
+        if info["pose"][_HEIGHT] > 0.0:
+            return _RUN[self.direction]
+        is_rock = bool(np.any((kinds == Kind.ROCK) & (ahead == distance)))
+        if self._kicks and is_rock and 0.0 < distance < _KICK_FROM_PX:
+            self._kicks = False
+            self._num_kick_steps = _KICK_STEPS
+            return _KICK
+        if not (self._kicks and is_rock) and 0.0 < distance < _LEAP_FROM_PX:
+            return _LEAP[self.direction]
+        is_high = (kinds == Kind.COIN) & (info["objects"][:, 2] < _HIGH_COIN_DY)
+        coins = ahead[is_high & (ahead > _LEAP_NEAR_PX) & (ahead < _LEAP_FROM_PX)]
+        lands_on = (obstacles > _LEAP_FROM_PX) & (obstacles < _LANDING_PX)
+        if coins.size and not lands_on.any():
+            return _LEAP[self.direction]
+        return _RUN[self.direction]
+
+
+class MixedPolicy:
+    """Changes between expert and random play every 30 to 80 steps, and its way at times."""
+
+    _TURN_CHANCE = 0.3
+
+    def __init__(self) -> None:
+        self._expert = ExpertPolicy()
+        self._random = RandomPolicy()
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode."""
+        self._rng = rng
+        self._expert.reset(rng)
+        self._random.reset(rng)
+        self._is_expert = bool(rng.random() < 0.5)
+        self._num_left = int(rng.integers(30, 81))
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return the action of the policy whose turn it is."""
+        if self._num_left == 0:
+            self._is_expert = not self._is_expert
+            self._num_left = int(self._rng.integers(30, 81))
+            if self._rng.random() < self._TURN_CHANCE:
+                self._expert.direction *= -1
+        self._num_left -= 1
+        policy = self._expert if self._is_expert else self._random
+        return policy.act(observation, info)
+
+
+POLICIES: dict[str, type[RandomPolicy] | type[ExpertPolicy] | type[MixedPolicy]] = {
+    "random": RandomPolicy,
+    "expert": ExpertPolicy,
+    "mixed": MixedPolicy,
+}
+
+
+def make_policy(name: str) -> Policy:
+    """Return a policy by its name; call its `reset` before the first action.
+
+    Raises:
+        ValueError: There is no such policy; the message names the nearest.
+    """
+    if name not in POLICIES:
+        near = difflib.get_close_matches(name, POLICIES, n=1, cutoff=0.0)[0]
+        raise ValueError(f"no policy {name!r} among {list(POLICIES)}, did you mean {near!r}?")
+    return POLICIES[name]()

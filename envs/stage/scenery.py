@@ -1,0 +1,167 @@
+"""Draws the places of Stage: sky, three parallax layers and the weather in front.
+
+A place is painted once in neutral daylight (places.py); a mood (moods.py) then shades the painting
+for a time and a weather. What comes out is cached, so that a frame costs only a few blits. All of
+it loops after 1600 px of the camera.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import pygame
+
+from envs.stage.canvas import Pixels, surface_of
+from envs.stage.moods import (
+    HEIGHT,
+    TIMES,
+    WEATHERS,
+    WIDTH,
+    Mood,
+    mood_of,
+    paint_clouds,
+    paint_sky,
+    sprite_light,
+)
+from envs.stage.places import FAR_PERIOD, PLACES, paint_place
+from envs.stage.weather import WEATHER_PERIOD, draw_fog, draw_rain, draw_snow
+
+__all__ = ["PLACES", "TIMES", "WEATHERS", "WEATHER_PERIOD", "SceneLike", "Scenery"]
+
+_SOLID_GROUND = 160
+# A shaded scene takes about 1.3 MB.
+_CACHED_SCENES = 48
+
+
+class SceneLike(Protocol):
+    """The words of a scene that scenery depends on."""
+
+    @property
+    def place(self) -> str:
+        """One of PLACES."""
+        ...
+
+    @property
+    def time_of_day(self) -> str:
+        """One of TIMES."""
+        ...
+
+    @property
+    def weather(self) -> str:
+        """One of WEATHERS."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """A looping picture: rows from `top` on, scrolled by `parallax`."""
+
+    surface: pygame.Surface
+    top: int
+    parallax: float
+    flags: int
+
+    def draw(self, target: pygame.Surface, camera_x: float) -> None:
+        period = self.surface.get_width()
+        left = (math.floor(camera_x * self.parallax + 0.5) - WIDTH // 2) % period
+        target.blit(self.surface, (-left, self.top), special_flags=self.flags)
+        if period - left < WIDTH:
+            target.blit(self.surface, (period - left, self.top), special_flags=self.flags)
+
+
+class Scenery:
+    """Draws any scene at any camera position; needs no display.
+
+    The first frame of a scene takes some 50 to 150 ms, each later one about 0.1 ms.
+    """
+
+    def draw_background(self, surface: pygame.Surface, scene: SceneLike, camera_x: float) -> None:
+        """Draw sky, far, mid and ground layers over the whole surface.
+
+        Args:
+            surface: 320 x 192 pixels, 32 bits.
+            scene: Its place, time of day and weather are used.
+            camera_x: World x at the middle of the screen.
+        """
+        sky, strips = _shaded(*_look(scene))
+        surface.blit(sky, (0, 0))
+        for strip in strips:
+            strip.draw(surface, camera_x)
+
+    def draw_weather(
+        self, surface: pygame.Surface, scene: SceneLike, camera_x: float, step: int
+    ) -> None:
+        """Draw what falls in front of the scene; it repeats every WEATHER_PERIOD steps."""
+        mood = mood_of(scene.place, scene.time_of_day, scene.weather)
+        camera = math.floor(camera_x + 0.5)
+        if scene.weather == "rain":
+            draw_rain(surface, mood, camera, step % WEATHER_PERIOD)
+        elif scene.weather == "snow":
+            draw_snow(surface, mood, camera, step % WEATHER_PERIOD)
+        elif scene.weather == "fog":
+            draw_fog(surface, mood, camera, step % WEATHER_PERIOD)
+
+    def light(self, scene: SceneLike) -> tuple[int, int, int]:
+        """Return what the colours of sprites and character are multiplied by, 0 to 255."""
+        return sprite_light(scene.place, scene.time_of_day, scene.weather)
+
+
+def _look(scene: SceneLike) -> tuple[str, str, str]:
+    """Return what tells two pictures apart: it is always night in the night city."""
+    time_of_day = "night" if scene.place == "night city" else scene.time_of_day
+    return scene.place, time_of_day, scene.weather
+
+
+@lru_cache(maxsize=_CACHED_SCENES)
+def _shaded(
+    place: str, time_of_day: str, weather: str
+) -> tuple[pygame.Surface, tuple[_Strip, ...]]:
+    """Return sky and layers of a scene, from far to near; nobody may draw on them."""
+    mood = mood_of(place, time_of_day, weather)
+    far, mid, ground = _painting(place)
+    far_pixels = _lit(*far, mood, mood.haze_far, 0.4 * mood.snow)
+    far_pixels = _over(paint_clouds(mood, FAR_PERIOD), far_pixels)
+    mid_pixels = _lit(*mid, mood, mood.haze_mid, mood.snow)
+    ground_pixels = _lit(*ground, mood, mood.haze_ground, mood.snow)
+    solid = surface_of(ground_pixels[_SOLID_GROUND:, :, :3])
+    strips = (
+        _strip(far_pixels, 0.25),
+        _strip(mid_pixels, 0.5),
+        _strip(ground_pixels[:_SOLID_GROUND], 1.0),
+        _Strip(solid, _SOLID_GROUND, 1.0, 0),
+    )
+    return surface_of(paint_sky(mood)), strips
+
+
+@lru_cache(maxsize=len(PLACES))
+def _painting(place: str) -> tuple[tuple[Pixels, Pixels], ...]:
+    """Return (base, lamp) of the far, mid and ground layers in daylight, uint8."""
+    return tuple(
+        (layer.base.pixels().astype(np.uint8), layer.lamp.pixels().astype(np.uint8))
+        for layer in paint_place(place)
+    )
+
+
+def _strip(pixels: Pixels, parallax: float) -> _Strip:
+    rows = np.flatnonzero(pixels[..., 3].any(axis=1))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return _Strip(surface_of(pixels[top:bottom]), top, parallax, pygame.BLEND_PREMULTIPLIED)
+
+
+def _lit(base: Pixels, lamp: Pixels, mood: Mood, haze: float, snow: float) -> Pixels:
+    """Return base under the mood's light, whitened by snow, behind haze, with its lamps on."""
+    painted = base.astype(np.float32)
+    rgb, alpha = painted[..., :3], painted[..., 3:]
+    if snow:
+        cover = snow * np.interp(np.arange(HEIGHT), (138, 156), (0.24, 0.64))[:, None, None]
+        white = alpha * np.array([0.94, 0.97, 1.0], dtype=np.float32)
+        rgb = rgb + (white - rgb) * cover.astype(np.float32)
+    rgb = rgb * (np.asarray(mood.light, dtype=np.float32) / 255)
+    rgb = rgb + (alpha * (np.asarray(mood.haze, dtype=np.float32) / 255) - rgb) * haze
+    return _over(np.concatenate([rgb, alpha], axis=2), lamp * (mood.lamps * (1 - haze * 0.6)))
+
+
+def _over(below: Pixels, above: Pixels) -> Pixels:
+    return above + below * (1 - above[..., 3:] / 255)

@@ -1,0 +1,188 @@
+"""Speech as the world hears it: log-mel features, one vector per step of 50 ms.
+
+The shipped bank holds the features of some sentences in several languages; it is made by
+`python -m envs.stage.make_speech`. A `SpeechTrack` plays sentences of a bank. Users' own audio goes
+through `features_from_audio`. Every step's vector depends on that step's samples only, so live
+audio can be fed step by step. Drawing and the choice of who speaks when are left to others.
+
+S is the number of steps of a sentence.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+NUM_MELS = 20
+SAMPLE_RATE_HZ = 16_000
+STEPS_PER_SECOND = 20
+SAMPLES_PER_STEP = SAMPLE_RATE_HZ // STEPS_PER_SECOND
+BANK_PATH = Path(__file__).with_name("speech_bank.safetensors")
+
+_WINDOW = 400
+_HOP = 100
+_FFT_SIZE = 512
+_LOWEST_HZ = 80.0
+_HIGHEST_HZ = 7600.0
+# Power of a mel band, in dB, that becomes 0 and 1. Speech at normal level stays within.
+_SILENCE_DB = -60.0
+_LOUD_DB = 0.0
+
+
+@dataclass(frozen=True)
+class SpeechBank:
+    """Features of many sentences.
+
+    Attributes:
+        sentences: One (S, 20) float32 array in [0, 1] per sentence.
+        languages: One language code per sentence.
+    """
+
+    sentences: tuple[np.ndarray, ...]
+    languages: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+
+@lru_cache(maxsize=4)
+def load_speech_bank(path: Path = BANK_PATH) -> SpeechBank:
+    """Return the speech bank stored at `path`; the shipped one by default.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no speech bank at {path}; `python -m envs.stage.make_speech`")
+    with safe_open(path, framework="numpy") as bank:
+        features = bank.get_tensor("features").astype(np.float32)
+        lengths = bank.get_tensor("lengths")
+        languages = tuple(bank.metadata()["languages"].split(","))
+    sentences = np.split(features, np.cumsum(lengths)[:-1])
+    for sentence in sentences:
+        sentence.flags.writeable = False
+    return SpeechBank(tuple(sentences), languages)
+
+
+class SpeechTrack:
+    """Plays sentences of a bank, one vector per step; its whole state is two integers.
+
+    Attributes:
+        bank: Where the sentences come from.
+        sentence: The sentence being played; -1 is none.
+        position: The step of the sentence that comes next; below 0 it waits in silence.
+    """
+
+    def __init__(self, bank: SpeechBank) -> None:
+        self.bank = bank
+        self.sentence = -1
+        self.position = 0
+
+    @property
+    def is_speaking(self) -> bool:
+        """Whether the next step is one of the sentence's."""
+        return self.position >= 0 and not self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to wait for or to play."""
+        return self.sentence < 0 or self.position >= len(self.bank.sentences[self.sentence])
+
+    def play(self, sentence: int, position: int = 0) -> None:
+        """Set the track to `position` steps into a sentence, or that many steps before it.
+
+        Args:
+            sentence: Which one of the bank; -1 is silence.
+            position: Steps into the sentence; below 0, steps of silence before it.
+
+        Raises:
+            ValueError: The bank has no such sentence.
+        """
+        if not -1 <= sentence < len(self.bank):
+            raise ValueError(f"sentence must be -1 to {len(self.bank) - 1}, got {sentence}")
+        self.sentence = sentence
+        self.position = position
+
+    def stop(self) -> None:
+        """Set the track to silence."""
+        self.play(-1)
+
+    def step(self) -> np.ndarray:
+        """Advance the track by one step and return its (20,) float32 vector; zeros when silent."""
+        speaks = self.is_speaking
+        if not self.is_over:
+            self.position += 1
+        if not speaks:
+            return np.zeros(NUM_MELS, np.float32)
+        return self.bank.sentences[self.sentence][self.position - 1]
+
+    def state(self) -> np.ndarray:
+        """Return (sentence, position) as (2,) int64."""
+        return np.array([self.sentence, self.position], np.int64)
+
+    def load_state(self, state: np.ndarray) -> None:
+        """Set the track to what `state()` gave."""
+        self.play(int(state[0]), int(state[1]))
+
+
+def loudness(vector: np.ndarray) -> float:
+    """Return how loud a (20,) feature vector is, 0 (silence) to 1."""
+    # Voiced speech lives in the lower bands; hiss alone opens no mouth.
+    return float(vector[:12].mean())
+
+
+def features_from_audio(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """Return log-mel features of mono audio, one row per 50 ms; silence is 0.
+
+    Args:
+        samples: (A,) float, about [-1, 1], A >= 1; the last step is filled up with silence.
+        sample_rate_hz: Samples per second of `samples`; resampled to 16 kHz when it differs.
+
+    Returns:
+        (S, 20) float32 in [0, 1].
+
+    Raises:
+        ValueError: samples is not one-dimensional or empty, or the rate is not positive.
+    """
+    samples = np.asarray(samples, np.float64)
+    if samples.ndim != 1 or samples.size == 0:
+        raise ValueError(f"samples must be mono audio of shape (A,), got shape {samples.shape}")
+    if sample_rate_hz <= 0:
+        raise ValueError(f"sample_rate_hz must be positive, got {sample_rate_hz}")
+    if sample_rate_hz != SAMPLE_RATE_HZ:
+        samples = _resample(samples, round(samples.size * SAMPLE_RATE_HZ / sample_rate_hz))
+    num_steps = max(1, -(-samples.size // SAMPLES_PER_STEP))
+    samples = np.pad(samples, (0, num_steps * SAMPLES_PER_STEP - samples.size))
+    steps = samples.reshape(num_steps, SAMPLES_PER_STEP)
+    windows = np.lib.stride_tricks.sliding_window_view(steps, _WINDOW, axis=1)[:, ::_HOP]
+    spectrum = np.fft.rfft(windows * np.hanning(_WINDOW), _FFT_SIZE)  # (S, windows, bins)
+    power = (np.abs(spectrum) ** 2).mean(axis=1) / _WINDOW
+    decibels = 10.0 * np.log10(power @ _mel_filters().T + 1e-12)
+    scaled = (decibels - _SILENCE_DB) / (_LOUD_DB - _SILENCE_DB)
+    return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+
+
+def _resample(samples: np.ndarray, size: int) -> np.ndarray:
+    """Return `samples` at another rate, band-limited, by cutting or padding its spectrum."""
+    size = max(1, size)
+    spectrum = np.fft.rfft(samples)
+    return np.fft.irfft(spectrum[: size // 2 + 1], size) * (size / samples.size)
+
+
+@lru_cache(maxsize=1)
+def _mel_filters() -> np.ndarray:
+    """Return triangular filters on the mel scale (O'Shaughnessy 1987), each with sum 1."""
+
+    def to_mel(hz: float) -> float:
+        return 2595.0 * np.log10(1.0 + hz / 700.0)
+
+    mels = np.linspace(to_mel(_LOWEST_HZ), to_mel(_HIGHEST_HZ), NUM_MELS + 2)
+    corners = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    bins = np.fft.rfftfreq(_FFT_SIZE, 1.0 / SAMPLE_RATE_HZ)
+    left, centre, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
+    rising = (bins - left) / (centre - left)
+    falling = (right - bins) / (right - centre)
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    return filters / filters.sum(axis=1, keepdims=True)

@@ -1,0 +1,178 @@
+"""Coins, rocks, fires and hearts of Stage: painted once, then blitted.
+
+Positions are screen pixels; they may be fractions and may lie off the screen.
+"""
+
+import math
+from functools import lru_cache
+
+import pygame
+
+from envs.stage.canvas import Canvas, Color, mix, surface_of, tinted
+
+COIN_RADIUS = 8
+COIN_PERIOD = 16
+FIRE_PERIOD = 8
+NUM_ROCKS = 3
+HEART_SIZE = (15, 14)
+HEART_GAP = 4
+
+Light = tuple[int, int, int]
+
+_COIN_CENTER = 11
+_ROCK_SIZE, _ROCK_FOOT = (34, 24), 21
+_FIRE_SIZE, _FIRE_FOOT = (44, 46), 42
+_ROCK_OUTLINES = (
+    ((-14, 0), (-12, -9), (-5, -16), (4, -18), (11, -12), (14, -3), (13, 1), (-12, 1)),
+    ((-14, 0), (-13, -7), (-8, -13), (-1, -13), (4, -18), (11, -14), (14, -2), (12, 1), (-12, 1)),
+    ((-14, 0), (-10, -15), (-3, -18), (6, -15), (9, -9), (13, -6), (14, 0), (12, 1), (-12, 1)),
+)
+_ROCK_TOPS = (
+    ((-12, -9), (-5, -16), (4, -18), (1, -11), (-6, -8)),
+    ((-13, -7), (-8, -13), (-1, -13), (4, -18), (5, -10), (-5, -7)),
+    ((-10, -15), (-3, -18), (6, -15), (1, -11), (-7, -10)),
+)
+
+
+def draw_coin(surface: pygame.Surface, x: float, y: float, *, light: Light, step: int) -> None:
+    """Draw a gold coin of radius 8 around (x, y); it turns once in 16 steps."""
+    coin = _coin(step % COIN_PERIOD, light)
+    _blit(surface, coin, x - _COIN_CENTER, y - _COIN_CENTER)
+
+
+def draw_rock(
+    surface: pygame.Surface, x: float, ground_y: float, *, light: Light, variant: int
+) -> None:
+    """Draw a rock, 28 x 18, that stands on ground_y with its middle at x."""
+    rock = _rock(int(variant) % NUM_ROCKS, light)
+    _blit(surface, rock, x - _ROCK_SIZE[0] / 2, ground_y - _ROCK_FOOT)
+
+
+def draw_fire(surface: pygame.Surface, x: float, ground_y: float, *, step: int) -> None:
+    """Draw a camp fire, 24 x 32 with a soft glow around it; it flickers in a loop of 8 steps."""
+    fire = _fire(step % FIRE_PERIOD)
+    _blit(surface, fire, x - _FIRE_SIZE[0] / 2, ground_y - _FIRE_FOOT)
+
+
+def draw_hearts(surface: pygame.Surface, hearts: int, max_hearts: int) -> None:
+    """Draw max_hearts hearts from (8, 8) on, of which the first `hearts` are red."""
+    for i in range(max_hearts):
+        heart = _heart(i < hearts)
+        _blit(surface, heart, 8 + i * (HEART_SIZE[0] + HEART_GAP), 8)
+
+
+def _blit(surface: pygame.Surface, sprite: pygame.Surface, x: float, y: float) -> None:
+    place = (math.floor(x + 0.5), math.floor(y + 0.5))
+    surface.blit(sprite, place, special_flags=pygame.BLEND_PREMULTIPLIED)
+
+
+@lru_cache(maxsize=1024)
+def _coin(frame: int, light: Light) -> pygame.Surface:
+    # Metal shines, so a coin keeps part of its colour in the dark.
+    return tinted(_plain_coin(frame), mix(light, (255, 255, 255), 0.45))
+
+
+@lru_cache(maxsize=COIN_PERIOD)
+def _plain_coin(frame: int) -> pygame.Surface:
+    turn = 2 * math.pi * frame / COIN_PERIOD
+    half = COIN_RADIUS * (0.68 + 0.32 * math.cos(turn))
+    edge = 1.6 * math.sin(turn)
+    c, radius, m = Canvas(22, 22, loop=False), COIN_RADIUS, _COIN_CENTER
+    if abs(edge) > 0.2:
+        c.ellipse(m - edge, m, half, radius, (150, 86, 18))
+    c.ellipse(m, m, half, radius, (168, 98, 20))
+    c.ellipse(m, m, half - 1.1, radius - 1.1, (255, 222, 92), (250, 172, 34))
+    c.ellipse(m, m, half * 0.66, radius * 0.66, (226, 144, 26), (236, 160, 34))
+    c.ellipse(m, m + 0.4, half * 0.58, radius * 0.58, (255, 214, 78), (255, 196, 58))
+    c.rect(m - half * 0.17, m - 3, half * 0.34, 6.4, (214, 130, 24), radius=0.6)
+    c.ellipse(m - half * 0.44, m - radius * 0.44, half * 0.22, radius * 0.18, (255, 252, 226, 235))
+    return surface_of(c.pixels())
+
+
+@lru_cache(maxsize=128)
+def _rock(variant: int, light: Light) -> pygame.Surface:
+    return tinted(_plain_rock(variant), light)
+
+
+@lru_cache(maxsize=NUM_ROCKS)
+def _plain_rock(variant: int) -> pygame.Surface:
+    c, m, foot = Canvas(*_ROCK_SIZE, loop=False), _ROCK_SIZE[0] / 2, _ROCK_FOOT
+    outline = [(m + x, foot + y) for x, y in _ROCK_OUTLINES[variant]]
+    center = (m, foot - 8.0)
+    inner = [(x + (center[0] - x) * 0.12, y + (center[1] - y) * 0.14) for x, y in outline]
+    c.ellipse(m, foot + 0.5, 16, 2.5, (30, 24, 44, 90))
+    c.polygon(outline, (52, 48, 70))
+    c.polygon(inner, (150, 148, 168), (96, 92, 118))
+    shade = [p for p in inner if p[0] > m + 2]
+    c.polygon([(m + 4, foot - 10), *shade, (m - 1, foot - 0.5)], (112, 108, 134), (80, 76, 104))
+    top = [(m + x * 0.88, foot - 8 + (y + 8) * 0.86) for x, y in _ROCK_TOPS[variant]]
+    c.polygon(top, (214, 212, 224), (186, 184, 202))
+    return surface_of(c.pixels())
+
+
+@lru_cache(maxsize=FIRE_PERIOD)
+def _fire(frame: int) -> pygame.Surface:
+    turn = 2 * math.pi * frame / FIRE_PERIOD
+    c, m, foot = Canvas(*_FIRE_SIZE, loop=False), _FIRE_SIZE[0] / 2, float(_FIRE_FOOT)
+    c.glow(m, foot - 14, 21.5, 22 + math.sin(turn), (255, 150, 50), 0.5)
+    sway, rise = math.sin(turn), math.cos(turn)
+    flames: tuple[tuple[float, float, Color, Color], ...] = (
+        (12, 31, (255, 120, 40), (226, 52, 36)),
+        (8.6, 22, (255, 190, 60), (255, 132, 40)),
+        (5, 13, (255, 250, 200), (255, 224, 100)),
+    )
+    for half, tall, tip, low in flames:
+        c.polygon(_flame(m, foot - 2, half, tall + rise * tall * 0.05, sway), tip, low)
+    c.ellipse(m + 8 - sway, foot - 27 - rise * 2, 1.8, 2.2, (255, 190, 70))
+    c.stroke([(m - 11, foot - 0.5), (m + 9, foot - 4.5)], 4, (96, 58, 44))
+    c.stroke([(m + 11, foot - 0.5), (m - 9, foot - 4.5)], 4, (136, 86, 56))
+    c.ellipse(m + 10.6, foot - 0.7, 1.5, 1.7, (220, 166, 110))
+    return surface_of(c.pixels())
+
+
+def _flame(
+    x: float, foot: float, half: float, tall: float, sway: float
+) -> list[tuple[float, float]]:
+    """Return a drop-shaped outline with two side tongues whose tips lean with sway."""
+    profile = (
+        (-0.55, 0.0),
+        (-0.92, 0.16),
+        (-1.0, 0.34),
+        (-0.84, 0.5),
+        (-0.78, 0.68),
+        (-0.46, 0.56),
+        (-0.3, 0.74),
+        (-0.04, 1.0),
+        (0.2, 0.8),
+        (0.36, 0.6),
+        (0.62, 0.72),
+        (0.74, 0.86),
+        (0.86, 0.52),
+        (1.0, 0.32),
+        (0.9, 0.15),
+        (0.55, 0.0),
+    )
+    return [(x + half * (side + 0.2 * sway * up * up), foot - tall * up) for side, up in profile]
+
+
+@lru_cache(maxsize=2)
+def _heart(full: bool) -> pygame.Surface:
+    c = Canvas(*HEART_SIZE, loop=False)
+    rim: Color = (70, 8, 30) if full else (20, 20, 28, 170)
+    c.polygon(_heart_outline(1.0), rim)
+    if full:
+        c.polygon(_heart_outline(0.78), (255, 84, 96), (222, 24, 58))
+        c.ellipse(4.7, 4.6, 1.7, 1.3, (255, 214, 216))
+    else:
+        c.polygon(_heart_outline(0.74), (112, 112, 126, 150))
+    return surface_of(c.pixels())
+
+
+def _heart_outline(scale: float) -> list[tuple[float, float]]:
+    points = []
+    for i in range(48):
+        turn = 2 * math.pi * i / 48
+        side = math.sin(turn) ** 3
+        up = (13 * math.cos(turn) - 5 * math.cos(2 * turn) - 2 * math.cos(3 * turn)) / 16
+        points.append((7.5 + 7.2 * side * scale, 6.4 - (7.2 * up - 0.2) * scale))
+    return points

@@ -1,0 +1,220 @@
+"""A world on disk: a checkpoint folder with everything needed to play.
+
+    stage/
+        config.yaml                 the merged project config
+        weights.safetensors         autoencoder and world model, bfloat16
+        start_states.safetensors    short real contexts that episodes begin from
+        keymap.yaml                 action names, and which held keys mean which action
+        README.md                   the model card
+
+Knows the model's modules and files; engines and environments make it move.
+
+Shapes: S start states, F frames of one, N tokens per frame, C latent channels.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from midas_world.autoencoder import Autoencoder
+from midas_world.checkpoint import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    load_metadata,
+    load_tensors,
+    load_weights,
+    save_tensors,
+    select,
+)
+from midas_world.config import ProjectConfig, load_config, save_config
+from midas_world.types import CheckpointError, StepConditions
+from midas_world.world_model import WorldModel
+
+WORLDS_FOLDER = Path(__file__).parent / "worlds"
+START_STATES_NAME = "start_states.safetensors"
+KEYMAP_NAME = "keymap.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyMap:
+    """What the actions of a world are called and which keys call them.
+
+    Attributes:
+        actions: Names, in the order of the Discrete action space.
+        keys: Action name to the pygame key names ("left", "left shift") that must all be held;
+            the first entry whose keys are held wins, and with none it is the first action.
+    """
+
+    actions: tuple[str, ...]
+    keys: dict[str, list[str]]
+
+    def __post_init__(self) -> None:
+        """Check that every entry names an action."""
+        for action in self.keys:
+            if action not in self.actions:
+                raise ValueError(f"key map: no action {action!r}; actions: {self.actions}")
+
+    def action_of(self, held: frozenset[str] | set[str]) -> int:
+        """Return the action that the held keys mean."""
+        for action, keys in self.keys.items():
+            if held.issuperset(keys):
+                return self.actions.index(action)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartState:
+    """A short real context from which an episode of a world begins.
+
+    Attributes:
+        latents: (F, N, C) float32 latent tokens, oldest first; the last is the first frame shown.
+        conditions: Of each of the F frames.
+        conditioner_state: What the conditioner needs to go on from the last frame.
+        description: Words for it.
+    """
+
+    latents: Tensor
+    conditions: tuple[StepConditions, ...]
+    conditioner_state: Mapping[str, np.ndarray] = field(default_factory=dict)
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that there is one condition per frame."""
+        if len(self.latents) != len(self.conditions) or not len(self.conditions):
+            raise ValueError(
+                f"a start state needs one condition per frame and at least one frame, "
+                f"got {len(self.latents)} frames and {len(self.conditions)} conditions"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A loaded world, in float32 and evaluation mode."""
+
+    folder: Path
+    config: ProjectConfig
+    autoencoder: Autoencoder
+    model: WorldModel
+    start_states: tuple[StartState, ...]
+    keymap: KeyMap
+
+
+def find_world(name: str | Path) -> Path:
+    """Return the folder of a shipped world's name, or of a path.
+
+    Raises:
+        CheckpointError: There is no such folder; the message lists the shipped worlds.
+    """
+    for folder in (Path(name), WORLDS_FOLDER / str(name)):
+        if (folder / CONFIG_NAME).is_file():
+            return folder
+    shipped = sorted(path.parent.name for path in WORLDS_FOLDER.glob(f"*/{CONFIG_NAME}"))
+    raise CheckpointError(
+        f"no world {str(name)!r}: neither a folder with {CONFIG_NAME} nor a shipped one "
+        f"({', '.join(shipped) or 'none'})"
+    )
+
+
+def load_world(name: str | Path = "stage") -> World:
+    """Load a world by its shipped name or its folder.
+
+    Raises:
+        CheckpointError: A file is missing, corrupt or does not fit; it says which and why.
+    """
+    folder = find_world(name)
+    try:
+        config = load_config(ProjectConfig, folder / CONFIG_NAME)
+        keymap = load_config(KeyMap, folder / KEYMAP_NAME)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    tensors = load_tensors(folder / WEIGHTS_NAME)
+    autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
+    source = str(folder / WEIGHTS_NAME)
+    load_weights(autoencoder, select(tensors, "autoencoder."), source=source)
+    load_weights(model, select(tensors, "model."), source=source)
+    return World(
+        folder=folder,
+        config=config,
+        autoencoder=autoencoder.eval().requires_grad_(requires_grad=False),
+        model=model.eval().requires_grad_(requires_grad=False),
+        start_states=load_start_states(folder / START_STATES_NAME),
+        keymap=keymap,
+    )
+
+
+def save_world(
+    folder: Path,
+    *,
+    config: ProjectConfig,
+    autoencoder: Autoencoder,
+    model: WorldModel,
+    start_states: Sequence[StartState],
+    keymap: KeyMap,
+) -> None:
+    """Write a world's files, each whole or not at all; the config comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
+    tensors |= {f"model.{k}": v for k, v in model.state_dict().items()}
+    halved = {k: v.to(torch.bfloat16) for k, v in tensors.items()}
+    # The standardisation of latents keeps full precision: an offset there tints every frame.
+    exact = ("autoencoder.latent_mean", "autoencoder.latent_std", "model.change_std")
+    save_tensors(halved | {k: tensors[k] for k in exact}, folder / WEIGHTS_NAME)
+    save_start_states(start_states, folder / START_STATES_NAME)
+    OmegaConf.save(OmegaConf.structured(keymap), folder / KEYMAP_NAME)
+    save_config(config, folder / CONFIG_NAME)
+
+
+def save_start_states(start_states: Sequence[StartState], path: Path) -> None:
+    """Write start states as one safetensors file."""
+    tensors: dict[str, Tensor] = {}
+    words: list[dict[str, object]] = []
+    for index, state in enumerate(start_states):
+        prefix = f"{index:04d}."
+        tensors[prefix + "latents"] = state.latents.to(torch.float16)
+        for name in ("pose", "audio"):
+            rows = [getattr(step, name) for step in state.conditions]
+            if all(row is not None for row in rows):
+                tensors[prefix + name] = torch.from_numpy(np.stack(rows))
+        for key, value in state.conditioner_state.items():
+            tensors[f"{prefix}conditioner.{key}"] = torch.from_numpy(np.ascontiguousarray(value))
+        texts = [step.text for step in state.conditions]
+        words.append({"description": state.description, "texts": texts})
+    save_tensors(tensors, path, metadata={"start_states": json.dumps(words)})
+
+
+def load_start_states(path: Path) -> tuple[StartState, ...]:
+    """Read start states; `CheckpointError` if the file is missing, corrupt or incomplete."""
+    tensors = load_tensors(path)
+    try:
+        words = json.loads(load_metadata(path)["start_states"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no start states: {error}") from error
+    states = []
+    for index, item in enumerate(words):
+        own = select(tensors, f"{index:04d}.")
+        pose, audio = own.get("pose"), own.get("audio")
+        conditions = tuple(
+            StepConditions(
+                pose=None if pose is None else pose[row].numpy(),
+                text=text,
+                audio=None if audio is None else audio[row].numpy(),
+            )
+            for row, text in enumerate(item["texts"])
+        )
+        states.append(
+            StartState(
+                latents=own["latents"].float(),
+                conditions=conditions,
+                conditioner_state={
+                    key: value.numpy() for key, value in select(own, "conditioner.").items()
+                },
+                description=item["description"],
+            )
+        )
+    return tuple(states)

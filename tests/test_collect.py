@@ -1,0 +1,284 @@
+"""The collector, with a tiny env that workers find by importing this module."""
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+from midas_world.collect import (
+    CollectConfig,
+    choose_policy,
+    collect,
+    make_env,
+    play_episode,
+)
+from midas_world.episodes import VideoOptions, iter_episodes, list_episodes, load_episode
+
+ENV_ID = f"{__name__}:Fake/Disc-v0"
+
+
+class DiscEnv(gymnasium.Env):
+    """A square that is moved left or right; ends when it has gone far enough.
+
+    Args:
+        delay: Seconds that a step takes.
+        failing: Seeds whose third step raises.
+        dying: Seeds whose third step ends the process.
+        disk_full: Seeds whose third step finds the disk full.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - as in Env
+
+    def __init__(self, render_mode=None, delay=0.0, failing=(), dying=(), disk_full=()):
+        self.render_mode = render_mode
+        self.observation_space = gymnasium.spaces.Box(0, 255, (32, 48, 3), np.uint8)
+        self.action_space = gymnasium.spaces.Discrete(3)
+        self.delay, self.failing, self.dying, self.disk_full = delay, failing, dying, disk_full
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.time, self.x = seed, 0, 20
+        self.colour = self.np_random.integers(0, 256, 3)
+        return self.render(), self.info()
+
+    def step(self, action):
+        time.sleep(self.delay)
+        self.time += 1
+        if self.time == 3:
+            if self.seed in self.failing:
+                raise ArithmeticError("the disc is gone")
+            if self.seed in self.dying:
+                os._exit(9)
+            if self.seed in self.disk_full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        self.x += int(action) - 1
+        return self.render(), float(action == 2), abs(self.x - 20) > 8, False, self.info()
+
+    def render(self):
+        frame = np.full((32, 48, 3), 90, np.uint8)
+        frame[10:20, self.x : self.x + 8] = self.colour
+        return frame
+
+    def info(self):
+        pose = np.array([self.x / 48, 0.5], np.float32)
+        return {"pose": pose, "text": f"x {self.x}", "hearts": 3, "scene": {"place": "void"}}
+
+
+class Runner:
+    """Goes one way, which chance decides."""
+
+    def reset(self, rng):
+        self.action = int(rng.choice([0, 2]))
+
+    def act(self, observation, info):
+        return self.action
+
+
+class Idler:
+    def reset(self, rng):
+        pass
+
+    def act(self, observation, info):
+        return 1
+
+
+def make_policy(name):
+    return {"runner": Runner, "idler": Idler}[name]()
+
+
+# Workers import this module once more, under the name that the env's id gives.
+if "Fake/Disc-v0" not in gymnasium.registry:
+    gymnasium.register("Fake/Disc-v0", entry_point=DiscEnv)
+
+
+def config_for(output: Path, **changes) -> CollectConfig:
+    defaults = {
+        "env_id": ENV_ID,
+        "output": output,
+        "num_episodes": 5,
+        "first_seed": 40,
+        "num_steps": 12,
+        "policy_factory": f"{__name__}:make_policy",
+        "policies": {"runner": 1.0, "idler": 1.0},
+    }
+    return CollectConfig(**(defaults | changes))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder of episodes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_two_workers_collect_what_one_collects_and_a_second_call_finds_it(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        result = collect(config_for(tmp_path / "one"))
+    assert (result.collected, result.skipped, result.failed) == (5, 0, {})
+    assert result.exit_code == 0
+    assert "5 episodes of at most 12 steps: about" in caplog.text
+
+    collect(config_for(tmp_path / "two", num_workers=2))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+    before = contents(tmp_path / "one")
+    again = collect(config_for(tmp_path / "one"))
+    assert (again.collected, again.skipped) == (0, 5)
+    assert contents(tmp_path / "one") == before
+
+    names = [path.name for path in list_episodes(tmp_path / "one")]
+    assert names == [f"episode-{seed:08d}" for seed in range(40, 45)]
+    played = list(iter_episodes(tmp_path / "one"))
+    assert {episode.metadata.policy for episode in played} == {"runner", "idler"}
+    for seed, episode in enumerate(played, start=40):
+        assert episode.metadata.seed == seed
+        assert episode.metadata.scene == {"place": "void"}
+        assert list(episode.extras) == ["hearts"]
+        assert result.frames == sum(len(other.frames) for other in played)
+
+
+def test_a_failing_or_dying_seed_is_reported_and_the_others_go_on(tmp_path, caplog):
+    wrong = {"failing": [41], "dying": [43]}
+    config = config_for(tmp_path, num_workers=2, env_kwargs=wrong)
+    result = collect(config)
+    assert result.exit_code == 1
+    assert result.failed.keys() == {41, 43}
+    assert "ArithmeticError: the disc is gone" in result.failed[41]
+    assert result.failed[43] == "its worker died with code 9"
+    assert "episode of seed 41 failed" in caplog.text
+    assert contents(tmp_path).keys() == {
+        f"episode-{seed:08d}/{file}"
+        for seed in (40, 42, 44)
+        for file in ("video.mp4", "steps.safetensors", "header.json")
+    }
+
+
+def test_a_full_disk_ends_the_run_and_is_named(tmp_path, caplog):
+    result = collect(config_for(tmp_path, env_kwargs={"disk_full": [42]}))
+    assert (result.collected, list(result.failed), result.exit_code) == (2, [42], 1)
+    assert "disk full" in result.failed[42]
+    assert "2 not tried" in caplog.text
+
+
+def test_a_wrong_env_or_policy_fails_before_workers_start(tmp_path):
+    with pytest.raises(gymnasium.error.NameNotFound):
+        collect(config_for(tmp_path, env_id=f"{__name__}:Fake/Nothing-v0"))
+    with pytest.raises(ValueError, match="must be \"module:function\", got 'nowhere:at_all'"):
+        collect(config_for(tmp_path, policy_factory="nowhere:at_all"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+def test_after_a_kill_only_whole_episodes_are_there_and_a_rerun_finishes(tmp_path, kind):
+    slow = config_for(tmp_path / "killed", num_workers=2, env_kwargs={"delay": 0.02})
+    script = (
+        f"from {__name__} import *; import pathlib\n"
+        f"collect(config_for(pathlib.Path({str(slow.output)!r}), num_workers=2,"
+        " num_episodes=40, env_kwargs={'delay': 0.02}))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with process:
+        deadline = time.monotonic() + 60
+        while not (slow.output.is_dir() and list_episodes(slow.output)):
+            assert process.poll() is None, "the collector ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        if kind == signal.SIGINT:
+            os.killpg(process.pid, kind)  # As a terminal does.
+        else:
+            process.send_signal(kind)
+        # Workers hold the pipe too, so this waits until they have noticed.
+        process.communicate(timeout=20)
+    before = list(iter_episodes(slow.output))
+    assert 1 <= len(before) == len(list_episodes(slow.output)) < 40
+    if kind == signal.SIGINT:
+        assert not list(slow.output.glob(".tmp-*"))
+
+    result = collect(slow)
+    assert result.skipped >= 1
+    assert not list(slow.output.glob(".tmp-*"))
+    collect(config_for(tmp_path / "whole", num_workers=2, env_kwargs={"delay": 0.02}))
+    expected = contents(tmp_path / "whole")
+    finished = contents(slow.output)
+    assert {name: finished[name] for name in expected} == expected
+
+
+def test_the_horizon_truncates_and_the_env_terminates():
+    config = config_for(Path("unused"), num_steps=12)
+    with make_env(config) as env:
+        for seed in range(40, 46):
+            episode = play_episode(env, config, seed)
+            if choose_policy(config, seed) == "runner":
+                assert episode.num_steps == 9
+                assert (episode.terminated[-1], episode.truncated[-1]) == (True, False)
+            else:
+                assert episode.num_steps == 12
+                assert (episode.terminated[-1], episode.truncated[-1]) == (False, True)
+            assert not episode.terminated[:-1].any()
+            assert not episode.truncated[:-1].any()
+
+
+def test_the_same_seed_gives_the_same_episode_in_any_order():
+    config = config_for(Path("unused"), policy_factory=None)
+    with make_env(config) as env:
+        first, _, again = (play_episode(env, config, seed) for seed in (3, 4, 3))
+    np.testing.assert_array_equal(first.actions, again.actions)
+    np.testing.assert_array_equal(first.frames, again.frames)
+
+
+def test_frames_can_come_from_render():
+    config = config_for(Path("unused"), frames="render")
+    with make_env(config) as env:
+        assert env.render_mode == "rgb_array"
+        assert play_episode(env, config, 40).frames.shape[1:] == (32, 48, 3)
+
+
+def test_an_observation_that_is_no_picture_is_named():
+    config = config_for(Path("unused"), env_id="CartPole-v1", policy_factory=None)
+    with make_env(config) as env, pytest.raises(ValueError, match='use frames="render"'):
+        play_episode(env, config, 0)
+
+
+def test_policies_are_chosen_by_weight():
+    config = config_for(Path("unused"), policies={"runner": 3.0, "idler": 1.0, "never": 0.0})
+    chosen = [choose_policy(config, seed) for seed in range(400)]
+    assert 250 < chosen.count("runner") < 350
+    assert "never" not in chosen
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_episodes": 0}, "num_episodes must be at least 1, got 0"),
+        ({"num_workers": 0}, "num_workers"),
+        ({"first_seed": -1}, "first_seed"),
+        ({"policies": {"random": 0.0}}, "positive weights"),
+        ({"policies": {}}, "positive weights"),
+        ({"frames": "screen"}, "frames must be"),
+    ],
+)
+def test_config_has_limits(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config_for(Path("unused"), **changes)
+
+
+def test_raw_codec_is_lossless(tmp_path):
+    config = config_for(tmp_path, num_episodes=1, video=VideoOptions(codec="raw"))
+    collect(config)
+    with make_env(config) as env:
+        expected = play_episode(env, config, 40)
+    np.testing.assert_array_equal(load_episode(config.path_of(40)).frames, expected.frames)

@@ -1,0 +1,113 @@
+import time
+
+import numpy as np
+import pygame
+import pytest
+
+from envs.stage.character import OUTFITS, draw_character, draw_portrait
+from envs.stage.controller import ACTIONS, PoseController
+from envs.stage.skeleton import GROUND_Y, KEYPOINTS
+
+BACKGROUND = (90, 140, 190)
+
+
+def picture(keypoints=None, *, background=BACKGROUND, **changes) -> np.ndarray:
+    surface = pygame.Surface((320, 192))
+    surface.fill(background)
+    look = {"facing": 1, "outfit": "red jacket", "mouth_open": 0.0, "eye_open": 1.0} | changes
+    points = PoseController().keypoints() if keypoints is None else keypoints
+    draw_character(surface, points, **look)
+    return pygame.surfarray.array3d(surface).swapaxes(0, 1)
+
+
+def portrait(**changes) -> np.ndarray:
+    surface = pygame.Surface((320, 192))
+    surface.fill(BACKGROUND)
+    look = {"facing": 1, "outfit": "red jacket", "mouth_open": 0.0, "eye_open": 1.0} | changes
+    draw_portrait(surface, (10, 8, 60, 60), **look)
+    return pygame.surfarray.array3d(surface).swapaxes(0, 1)
+
+
+def changed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.abs(first.astype(int) - second).max(axis=-1) > 40
+
+
+@pytest.mark.parametrize("outfit", OUTFITS)
+@pytest.mark.parametrize("background", [BACKGROUND, (10, 12, 30), (245, 245, 245)])
+def test_every_joint_is_drawn(outfit, background):
+    controller = PoseController()
+    for _ in range(9):
+        controller.step(ACTIONS.index("run_left"))
+    keypoints = controller.keypoints()
+    frame = picture(keypoints, facing=-1, outfit=outfit, background=background)
+    drawn = changed(frame, np.broadcast_to(np.array(background), frame.shape))
+    for x, y in keypoints:
+        column, row = int(x), int(y)
+        assert drawn[row - 4 : row + 5, column - 4 : column + 5].any()
+    rows, columns = drawn.nonzero()
+    assert rows.max() <= GROUND_Y + 2
+    assert columns.min() > keypoints[:, 0].min() - 26
+    assert columns.max() < keypoints[:, 0].max() + 26
+
+
+def test_outfits_differ():
+    frames = [picture(outfit=outfit) for outfit in OUTFITS]
+    portraits = [portrait(outfit=outfit) for outfit in OUTFITS]
+    for images in (frames, portraits):
+        for i, first in enumerate(images):
+            for second in images[:i]:
+                assert changed(first, second).sum() > 500
+
+
+def test_open_mouth_changes_the_lower_face_only():
+    x, y = PoseController().keypoints()[KEYPOINTS.index("head")]
+    rows, columns = changed(picture(), picture(mouth_open=1.0)).nonzero()
+    assert len(rows) > 20
+    assert rows.min() >= y
+    assert rows.max() <= y + 14
+    assert np.abs(columns - x).max() <= 16
+    assert changed(portrait(), portrait(mouth_open=1.0)).sum() > 60
+
+
+def test_blink_gaze_light_and_flash_show():
+    assert changed(picture(), picture(eye_open=0.0)).sum() > 10
+    assert changed(picture(gaze=-1.0), picture(gaze=1.0)).any()
+    assert changed(portrait(), portrait(eye_open=0.0)).sum() > 30
+    assert changed(portrait(), portrait(head_tilt=0.2)).any()
+    assert picture(light=(90, 100, 160)).sum() < picture().sum()
+    hurt = picture(flash=1.0).astype(int) - picture()
+    assert hurt[..., 0].sum() > 0
+    assert changed(picture(), picture(flash=1.0)).sum() > 1000
+
+
+def test_facing_mirrors_the_body():
+    right, left = PoseController(), PoseController()
+    left.reset(facing=-1)
+    assert changed(picture(right.keypoints()), picture(left.keypoints(), facing=-1)).any()
+
+
+def test_unknown_outfit_is_refused():
+    with pytest.raises(ValueError, match="outfit"):
+        picture(outfit="armour")
+
+
+def test_body_may_lie_anywhere():
+    keypoints = PoseController().keypoints()
+    lying = np.stack([keypoints[:, 1] + 60.0, keypoints[:, 0] - 20.0], axis=1)
+    assert picture(lying).shape == (192, 320, 3)
+    assert picture(keypoints - 300.0).shape == (192, 320, 3)
+
+
+def test_drawing_repeats_itself_and_costs_little_more_later():
+    keypoints = PoseController().keypoints()
+    first = picture(keypoints)
+    picture(outfit="white suit")
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        for _ in range(10):
+            frame = picture(keypoints)
+        times.append(time.perf_counter() - start)
+        np.testing.assert_array_equal(frame, first)
+    # Nothing piles up from call to call; the factor only absorbs a busy machine.
+    assert min(times[3:]) < 5.0 * min(times[:3])

@@ -1,0 +1,248 @@
+import time
+import warnings
+from itertools import pairwise
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.utils.env_checker import check_env
+
+import envs  # noqa: F401 - registers the ids
+from envs.stage.controller import ACTIONS
+from envs.stage.env import StageEnv
+from envs.stage.game import MAX_HEARTS, Game, GameObject, Kind
+from envs.stage.scene import Scene
+from envs.stage.skeleton import GROUND_Y
+
+IDLE, RUN_RIGHT, TALK = (ACTIONS.index(name) for name in ("idle", "run_right", "talk"))
+
+
+def put(env: StageEnv, *objects: GameObject) -> None:
+    """Let nothing but `objects` lie around the character."""
+    env._game._segments = dict.fromkeys(range(-100, 100), ())
+    env._game._segments[0] = objects
+
+
+def test_gymnasium_s_own_checker_has_nothing_to_say():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make("midas/StageTeacher-v0", render_mode="rgb_array")
+        check_env(env.unwrapped, skip_render_check=False)
+        env.close()
+
+
+def test_equal_seeds_give_equal_frames_rewards_and_infos():
+    runs = []
+    for _ in range(2):
+        env = StageEnv()
+        observation, info = env.reset(seed=11)
+        rng = np.random.default_rng(0)
+        run = [(observation, 0.0, info)]
+        for action in rng.integers(len(ACTIONS), size=12).repeat(8):
+            observation, reward, terminated, _, info = env.step(action)
+            run.append((observation, reward, info))
+            if terminated:
+                break
+        runs.append(run)
+    assert len(runs[0]) == len(runs[1])
+    for (frame0, reward0, info0), (frame1, reward1, info1) in zip(*runs, strict=True):
+        np.testing.assert_array_equal(frame0, frame1)
+        assert reward0 == reward1
+        np.testing.assert_equal(info0, info1)
+
+
+def test_a_frame_is_a_new_array_and_changes_when_running():
+    env = StageEnv()
+    first, _ = env.reset(seed=0)
+    kept = first.copy()
+    second, *_ = env.step(RUN_RIGHT)
+    np.testing.assert_array_equal(first, kept)
+    assert second.shape == (192, 320, 3)
+    assert second.dtype == np.uint8
+    assert second.flags["C_CONTIGUOUS"]
+    assert (first != second).mean() > 0.02
+
+
+def test_info_has_the_conditions_and_what_is_drawn():
+    env = StageEnv()
+    _, first = env.reset(seed=0, options={"scene": {"place": "beach"}, "x": 300, "facing": 1})
+    _, _, _, _, info = env.step(RUN_RIGHT)
+    for name, shape in (("pose", (48,)), ("audio", (40,)), ("keypoints", (15, 2))):
+        assert info[name].shape == first[name].shape == shape
+        assert info[name].dtype == np.float32
+    assert info["objects"].shape == (16, 3)
+    assert info["scene"]["place"] == "beach"
+    assert info["action_name"] == "run_right"
+    assert first["hearts"] == MAX_HEARTS
+    drawn = (info["pose"][:30].reshape(15, 2) + 1.0) * (160.0, 96.0)
+    np.testing.assert_allclose(drawn, info["keypoints"], atol=1e-3)
+
+
+def test_coins_give_one_point_each():
+    env = StageEnv()
+    env.reset(seed=0, options={"x": 0})
+    put(env, GameObject(Kind.COIN, 40.0, 120.0, 0), GameObject(Kind.COIN, 90.0, 120.0, 0))
+    rewards = [env.step(RUN_RIGHT)[1] for _ in range(30)]
+    assert sum(rewards) == 2.0
+    assert max(rewards) == 1.0
+    assert env.step(IDLE)[4]["score"] == 2
+
+
+def test_a_rock_costs_a_heart_and_only_the_picture_stumbles():
+    env = StageEnv()
+    env.reset(seed=0, options={"x": 0})
+    put(env, GameObject(Kind.ROCK, 40.0, GROUND_Y, 0))
+    offsets, hearts = [], []
+    for _ in range(20):
+        info = env.step(RUN_RIGHT)[4]
+        intent = (info["pose"][:30].reshape(15, 2) + 1.0) * (160.0, 96.0)
+        offsets.append(np.abs(intent - info["keypoints"]).max())
+        hearts.append(info["hearts"])
+    assert hearts[0] == MAX_HEARTS
+    assert hearts[-1] == MAX_HEARTS - 1
+    assert max(offsets) > 5.0
+    assert offsets[-1] < 0.01
+
+
+def test_no_hearts_terminate_and_a_step_after_that_raises():
+    env = StageEnv()
+    env.reset(seed=0, options={"x": 0})
+    put(env, GameObject(Kind.FIRE, 0.0, GROUND_Y, 0))
+    for _ in range(60):
+        _, _, terminated, truncated, info = env.step(IDLE)
+        if terminated:
+            break
+    assert terminated
+    assert not truncated
+    assert info["hearts"] == 0
+    with pytest.raises(ResetNeeded):
+        env.step(IDLE)
+    env.reset()
+    env.step(IDLE)
+
+
+def test_the_horizon_truncates():
+    env = StageEnv(horizon=5)
+    env.reset(seed=0)
+    assert [env.step(IDLE)[3] for _ in range(5)] == [False] * 4 + [True]
+    with pytest.raises(ResetNeeded):
+        env.step(IDLE)
+
+
+def test_wrong_use_is_refused_in_plain_words():
+    env = StageEnv(render_mode="rgb_array")
+    with pytest.raises(ResetNeeded):
+        env.step(IDLE)
+    with pytest.raises(ResetNeeded):
+        env.render()
+    with pytest.raises(ValueError, match="unknown reset options"):
+        env.reset(options={"scenes": {}})
+    with pytest.raises(ValueError, match="did you mean 'city'"):
+        env.reset(options={"scene": {"place": "citty"}})
+    with pytest.raises(ValueError, match="unknown scene fields"):
+        env.reset(options={"scene": {"planet": "mars"}})
+    env.reset(seed=0)
+    for action in (15, -1, 2.5, "jump"):
+        with pytest.raises(InvalidAction):
+            env.step(action)
+    with pytest.raises(ValueError, match="render_mode"):
+        StageEnv(render_mode="ansi")
+    with pytest.raises(ValueError, match="horizon"):
+        StageEnv(horizon=0)
+
+
+def test_a_prompt_changes_the_scene_and_the_text():
+    env = StageEnv()
+    env.reset(seed=0, options={"scene": Scene("city", "noon", "clear", "red jacket")})
+    before, *_ = env.step(IDLE)
+    env.set_prompt("a rainy night in the desert")
+    after, _, _, _, info = env.step(IDLE)
+    assert info["scene"] == {
+        "place": "desert",
+        "time_of_day": "night",
+        "weather": "rain",
+        "outfit": "red jacket",
+    }
+    assert info["text"].startswith("a rainy night in the desert, ")
+    assert (before != after).mean() > 0.5
+
+
+def test_the_scene_changes_in_mid_episode_unless_told_not_to():
+    def num_changes(scene_changes: bool) -> int:
+        env = StageEnv()
+        changes = 0
+        for seed in range(4):
+            env.reset(seed=seed, options={"scene_changes": scene_changes})
+            put(env)
+            scenes = [str(env.step(IDLE)[4]["scene"]) for _ in range(300)]
+            changes += sum(a != b for a, b in pairwise(scenes))
+        return changes
+
+    assert 1 <= num_changes(True) <= 9
+    assert num_changes(False) == 0
+
+
+def test_start_depends_on_the_seed():
+    env = StageEnv()
+    starts = {(env.reset(seed=s)[1]["text"], env._conditioner.controller.x) for s in range(8)}
+    assert len(starts) == 8
+
+
+def test_talking_shows_the_portrait_in_the_bottom_left_cell_only():
+    env = StageEnv()
+    options = {"scene": Scene(), "x": 0, "facing": 1}
+    env.reset(seed=0, options=options)
+    put(env)
+    talking = env.step(TALK)[0]
+    env.reset(seed=0, options=options)
+    put(env)
+    silent = env.step(IDLE)[0]
+    differs = (talking != silent).any(axis=2)
+    assert differs[130:190, 2:62].mean() > 0.9
+    differs[130:190, 2:62] = False
+    assert not differs[:, :64].any()
+
+
+def test_render_returns_the_last_frame():
+    env = StageEnv(render_mode="rgb_array")
+    frame, _ = env.reset(seed=0)
+    np.testing.assert_array_equal(env.render(), frame)
+    frame, *_ = env.step(RUN_RIGHT)
+    np.testing.assert_array_equal(env.render(), frame)
+
+
+def test_human_mode_shows_a_window_and_closes_twice(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    env = StageEnv(render_mode="human")
+    env.reset(seed=0)
+    env.step(RUN_RIGHT)
+    assert env._window is not None
+    assert env.render() is None
+    env.close()
+    env.close()
+    assert env._window is None
+
+
+def test_vector_envs_take_its_infos():
+    vector = gym.vector.SyncVectorEnv([StageEnv, StageEnv])
+    vector.reset(seed=3)
+    observations, _, _, _, infos = vector.step(np.array([RUN_RIGHT, TALK]))
+    assert observations.shape == (2, 192, 320, 3)
+    assert infos["pose"].shape == (2, 48)
+    assert infos["conditioner_state"]["prompt"].shape[0] == 2
+    vector.close()
+
+
+def test_it_is_fast():
+    env = StageEnv()
+    env.reset(seed=0, options={"scene": Scene(weather="rain"), "scene_changes": False})
+    env._game = Game(seed=0, start_x=0.0)
+    env._game.hearts = 1000
+    env.step(RUN_RIGHT)
+    start = time.perf_counter()
+    for _ in range(200):
+        env.step(RUN_RIGHT)
+    rate = 200 / (time.perf_counter() - start)
+    print(f"StageEnv: {rate:.0f} frames/s")
+    assert rate > 100

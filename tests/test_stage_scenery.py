@@ -1,0 +1,124 @@
+"""Scenery loops, is deterministic, and every place, time and weather has its own look."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pygame
+import pytest
+
+from envs.stage.scenery import PLACES, TIMES, WEATHER_PERIOD, WEATHERS, Scenery
+
+WORLD_LENGTH = 1600
+
+
+@dataclass(frozen=True)
+class Words:
+    place: str
+    time_of_day: str = "noon"
+    weather: str = "clear"
+
+
+@pytest.fixture(scope="module")
+def scenery() -> Scenery:
+    return Scenery()
+
+
+def background(scenery: Scenery, words: Words, camera_x: float) -> np.ndarray:
+    surface = pygame.Surface((320, 192), 0, 32)
+    surface.fill((255, 0, 255))
+    scenery.draw_background(surface, words, camera_x)
+    return pygame.surfarray.array3d(surface)
+
+
+def weather(scenery: Scenery, words: Words, camera_x: float, step: int) -> np.ndarray:
+    surface = pygame.Surface((320, 192), 0, 32)
+    surface.fill((60, 90, 120))
+    scenery.draw_weather(surface, words, camera_x, step)
+    return pygame.surfarray.array3d(surface)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("camera_x", [0, 3, 157, 1598, -2501])
+def test_background_loops_after_world_length(scenery: Scenery, place: str, camera_x: int) -> None:
+    words = Words(place)
+    first = background(scenery, words, camera_x)
+    np.testing.assert_array_equal(first, background(scenery, words, camera_x + WORLD_LENGTH))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_ground_moves_with_the_camera(scenery: Scenery, place: str) -> None:
+    first = background(scenery, Words(place), 700)
+    moved = background(scenery, Words(place), 740)
+    np.testing.assert_array_equal(first[40:, 170:], moved[:-40, 170:])
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_background_covers_every_pixel(scenery: Scenery, place: str) -> None:
+    picture = background(scenery, Words(place, "sunset"), 333).astype(int)
+    uncovered = (picture == (255, 0, 255)).all(axis=2)
+    assert not uncovered.any()
+
+
+def test_every_scene_has_its_own_look(scenery: Scenery) -> None:
+    looks = {}
+    for place, time_of_day, falling in product(PLACES, TIMES, WEATHERS):
+        if place == "night city" and time_of_day != "night":
+            continue
+        words = Words(place, time_of_day, falling)
+        looks[words] = background(scenery, words, 200).mean(axis=0).round(1).tobytes()
+    assert len(set(looks.values())) == len(looks)
+
+
+def test_night_city_is_the_same_at_any_time(scenery: Scenery) -> None:
+    pictures = [background(scenery, Words("night city", time), 90) for time in TIMES]
+    for picture in pictures[1:]:
+        np.testing.assert_array_equal(picture, pictures[0])
+
+
+@pytest.mark.parametrize("falling", WEATHERS[1:])
+def test_weather_repeats_after_its_period_and_after_the_world(
+    scenery: Scenery, falling: str
+) -> None:
+    words = Words("city", "morning", falling)
+    first = weather(scenery, words, 41, 5)
+    np.testing.assert_array_equal(first, weather(scenery, words, 41, 5 + WEATHER_PERIOD))
+    np.testing.assert_array_equal(first, weather(scenery, words, 41 + WORLD_LENGTH, 5))
+    assert (first != weather(scenery, words, 41, 9)).any()
+
+
+@pytest.mark.parametrize("falling", ["rain", "snow"])
+def test_rain_and_snow_are_sparse_and_visible(scenery: Scenery, falling: str) -> None:
+    words = Words("meadow", "noon", falling)
+    changed = (weather(scenery, words, 0, 3) != (60, 90, 120)).any(axis=2)
+    assert 0.002 < changed.mean() < 0.1
+
+
+def test_clear_weather_draws_nothing(scenery: Scenery) -> None:
+    assert (weather(scenery, Words("beach"), 0, 0) == (60, 90, 120)).all()
+
+
+def test_night_light_is_darker_than_noon(scenery: Scenery) -> None:
+    noon, night = (scenery.light(Words("meadow", time)) for time in ("noon", "night"))
+    assert noon == (255, 255, 255)
+    assert all(100 < value < 230 for value in night)
+    assert night[2] > night[0]
+
+
+def test_drawing_is_deterministic() -> None:
+    words = Words("desert", "sunset", "rain")
+    first, second = (background(Scenery(), words, 77) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (Words("moon"), "place"),
+        (Words("city", "midnight"), "time_of_day"),
+        (Words("city", "noon", "hail"), "weather"),
+    ],
+)
+def test_unknown_words_are_refused(scenery: Scenery, words: Words, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        background(scenery, words, 0)

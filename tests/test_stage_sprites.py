@@ -1,0 +1,102 @@
+"""Sprites stay in their boxes, loop, and show what the game says."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pygame
+import pytest
+
+from envs.stage import sprites
+
+BACKDROP = (40, 80, 120)
+DAY = (255, 255, 255)
+NIGHT = (150, 160, 200)
+
+
+def drawn(draw: Callable[[pygame.Surface], None]) -> np.ndarray:
+    """Return the (192, 320, 3) picture after draw on a plain backdrop."""
+    surface = pygame.Surface((320, 192), 0, 32)
+    surface.fill(BACKDROP)
+    draw(surface)
+    return pygame.surfarray.array3d(surface).swapaxes(0, 1)
+
+
+def box(picture: np.ndarray) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom of what was drawn; the last two are exclusive."""
+    rows, columns = np.nonzero((picture != BACKDROP).any(axis=2))
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+def test_coin_fills_its_circle_and_no_more() -> None:
+    picture = drawn(lambda s: sprites.draw_coin(s, 100, 60, light=DAY, step=0))
+    left, top, right, bottom = box(picture)
+    assert 91 <= left <= 93
+    assert 51 <= top <= 53
+    assert 107 <= right <= 110
+    assert 67 <= bottom <= 70
+
+
+def test_rocks_stand_on_the_ground_and_differ() -> None:
+    pictures = [
+        drawn(lambda s, v=v: sprites.draw_rock(s, 160, 168, light=DAY, variant=v))
+        for v in range(sprites.NUM_ROCKS)
+    ]
+    for picture in pictures:
+        left, top, right, bottom = box(picture)
+        assert left >= 143
+        assert right <= 177
+        assert top >= 149
+        assert 168 <= bottom <= 172
+    assert len({picture.tobytes() for picture in pictures}) == sprites.NUM_ROCKS
+
+
+def test_fire_stays_in_its_glow_and_loops() -> None:
+    pictures = [drawn(lambda s, i=i: sprites.draw_fire(s, 160, 168, step=i)) for i in range(9)]
+    for picture in pictures:
+        left, top, right, bottom = box(picture)
+        assert left >= 138
+        assert right <= 182
+        assert top >= 126
+        assert bottom <= 172
+    np.testing.assert_array_equal(pictures[0], pictures[8])
+    assert len({picture.tobytes() for picture in pictures}) == 8
+
+
+def test_coin_loops_after_its_period() -> None:
+    first = drawn(lambda s: sprites.draw_coin(s, 50, 50, light=DAY, step=2))
+    later = drawn(lambda s: sprites.draw_coin(s, 50, 50, light=DAY, step=18))
+    np.testing.assert_array_equal(first, later)
+
+
+@pytest.mark.parametrize("hearts", [0, 1, 2])
+def test_each_heart_is_visible(hearts: int) -> None:
+    fewer = drawn(lambda s: sprites.draw_hearts(s, hearts, 3)).astype(int)
+    more = drawn(lambda s: sprites.draw_hearts(s, hearts + 1, 3)).astype(int)
+    left, top, right, bottom = box(fewer)
+    assert left >= 8
+    assert top >= 8
+    assert right <= 8 + 3 * 15 + 2 * 4
+    assert bottom <= 22
+    changed = np.abs(more - fewer).max(axis=2) > 60
+    columns = np.nonzero(changed.any(axis=0))[0]
+    assert changed.sum() > 60
+    assert columns.min() >= 8 + hearts * 19
+    assert columns.max() < 8 + hearts * 19 + 15
+
+
+def test_night_dims_rocks() -> None:
+    day = drawn(lambda s: sprites.draw_rock(s, 160, 168, light=DAY, variant=0))
+    night = drawn(lambda s: sprites.draw_rock(s, 160, 168, light=NIGHT, variant=0))
+    assert night.mean() < day.mean()
+
+
+@pytest.mark.parametrize("x", [-200.5, -3.25, 318.75, 900.0])
+def test_sprites_may_leave_the_screen(x: float) -> None:
+    def draw(surface: pygame.Surface) -> None:
+        sprites.draw_coin(surface, x, 90.5, light=NIGHT, step=3)
+        sprites.draw_rock(surface, x, 168, light=NIGHT, variant=7)
+        sprites.draw_fire(surface, x, 168, step=11)
+
+    picture = drawn(draw)
+    visible = -12 < x < 332
+    assert (picture != BACKDROP).any() == visible
