@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from midas_world.config import AutoencoderConfig
+from midas_world.dc_blocks import ChannelRMSNorm, EfficientViTBlock, ResBlock, activation_of
 
 
 class PreNormBlock(nn.Module):
@@ -40,29 +41,48 @@ def channel_mean(x: Tensor, channels: int) -> Tensor:
 class Downsample(nn.Module):
     """Halve the resolution; the shortcut is pixel-unshuffle and the mean of channel groups."""
 
-    def __init__(self, width: int, next_width: int) -> None:
+    def __init__(
+        self, width: int, next_width: int, *, kind: str = "pixel_unshuffle", shortcut: bool = True
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, next_width // 4, 3, padding=1)
+        self.unshuffles = kind == "pixel_unshuffle"
+        self.shortcut = shortcut
         self.next_width = next_width
+        if self.unshuffles:
+            self.conv = nn.Conv2d(width, next_width // 4, 3, padding=1)
+        else:
+            self.conv = nn.Conv2d(width, next_width, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) -> (B, next_width, h / 2, w / 2)."""
-        shortcut = channel_mean(functional.pixel_unshuffle(x, 2), self.next_width)
-        return functional.pixel_unshuffle(self.conv(x), 2) + shortcut
+        out = functional.pixel_unshuffle(self.conv(x), 2) if self.unshuffles else self.conv(x)
+        if not self.shortcut:
+            return out
+        return out + channel_mean(functional.pixel_unshuffle(x, 2), self.next_width)
 
 
 class Upsample(nn.Module):
     """Double the resolution; the shortcut is duplicated channels and pixel-shuffle."""
 
-    def __init__(self, width: int, next_width: int) -> None:
+    def __init__(
+        self, width: int, next_width: int, *, kind: str = "pixel_shuffle", shortcut: bool = True
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, 4 * next_width, 3, padding=1)
+        self.shuffles = kind == "pixel_shuffle"
+        self.shortcut = shortcut
         self.repeats = 4 * next_width // width
+        channels = 4 * next_width if self.shuffles else next_width
+        self.conv = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) -> (B, next_width, 2h, 2w)."""
-        shortcut = functional.pixel_shuffle(x.repeat_interleave(self.repeats, dim=1), 2)
-        return functional.pixel_shuffle(self.conv(x), 2) + shortcut
+        if self.shuffles:
+            out = functional.pixel_shuffle(self.conv(x), 2)
+        else:
+            out = self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+        if not self.shortcut:
+            return out
+        return out + functional.pixel_shuffle(x.repeat_interleave(self.repeats, dim=1), 2)
 
 
 class Encoder(nn.Module):
@@ -71,19 +91,27 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        widths = config.widths
-        self.conv_in = nn.Conv2d(3 * config.patch_size**2, widths[0], 3, padding=1)
+        widths, depths, kind = config.widths, config.encoder_depths, config.downsample_type
+        channels = 3 * config.patch_size**2
+        first = config.first_stage(depths)
+        self.conv_in = (
+            Downsample(channels, widths[1], kind=kind, shortcut=False)
+            if first
+            else nn.Conv2d(channels, widths[0], 3, padding=1)
+        )
         layers: list[nn.Module] = []
-        for index, (width, depth) in enumerate(zip(widths, config.encoder_depths, strict=True)):
-            layers += [PreNormBlock(width) for _ in range(depth)]
+        for index in range(first, len(widths)):
+            layers += [_block(config, index) for _ in range(depths[index])]
             if index + 1 < len(widths):
-                layers.append(Downsample(width, widths[index + 1]))
+                layers.append(Downsample(widths[index], widths[index + 1], kind=kind))
         self.layers = nn.Sequential(*layers)
         self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, C, h, w)."""
         x = self.layers(self.conv_in(functional.pixel_unshuffle(frames, self.config.patch_size)))
+        if not self.config.encoder_out_shortcut:
+            return self.conv_out(x)
         return self.conv_out(x) + channel_mean(x, self.config.latent_channels)
 
 
@@ -93,23 +121,57 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        widths = config.widths
+        widths, depths, kind = config.widths, config.decoder_depths, config.upsample_type
+        norms = config.decoder_norms or ("rms_norm",) * len(widths)
+        activations = config.decoder_activations or ("silu",) * len(widths)
+        channels = 3 * config.patch_size**2
+        first = config.first_stage(depths)
         self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
         self.repeats = widths[-1] // config.latent_channels
         layers: list[nn.Module] = []
-        for index in reversed(range(len(widths))):
-            layers += [PreNormBlock(widths[index]) for _ in range(config.decoder_depths[index])]
-            if index:
-                layers.append(Upsample(widths[index], widths[index - 1]))
+        for index in reversed(range(first, len(widths))):
+            layers += [
+                _block(config, index, norm=norms[index], activation=activations[index])
+                for _ in range(depths[index])
+            ]
+            if index > first:
+                layers.append(Upsample(widths[index], widths[index - 1], kind=kind))
         self.layers = nn.Sequential(*layers)
-        self.norm_out = nn.GroupNorm(max(1, widths[0] // 32), widths[0])
-        self.conv_out = nn.Conv2d(widths[0], 3 * config.patch_size**2, 3, padding=1)
+        if config.blocks[0] == "pre_norm":
+            self.norm_out = nn.GroupNorm(max(1, widths[0] // 32), widths[0])
+            self.activation = activation_of("silu")
+        else:
+            self.norm_out = ChannelRMSNorm(widths[first])
+            self.activation = activation_of(config.decoder_out_activation)
+        self.conv_out = (
+            Upsample(widths[first], channels, kind=kind, shortcut=False)
+            if first
+            else nn.Conv2d(widths[0], channels, 3, padding=1)
+        )
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, H, W), about [-1, 1]."""
-        x = self.conv_in(latents) + latents.repeat_interleave(self.repeats, dim=1)
-        x = self.conv_out(functional.silu(self.norm_out(self.layers(x))))
+        x = self.conv_in(latents)
+        if self.config.decoder_in_shortcut:
+            x = x + latents.repeat_interleave(self.repeats, dim=1)
+        x = self.conv_out(self.activation(self.norm_out(self.layers(x))))
         return functional.pixel_shuffle(x, self.config.patch_size)
+
+
+def _block(
+    config: AutoencoderConfig, stage: int, *, norm: str = "rms_norm", activation: str = "silu"
+) -> nn.Module:
+    """Return a new block of a stage."""
+    width = config.widths[stage]
+    match config.blocks[stage]:
+        case "res":
+            return ResBlock(width, norm=norm, activation=activation)
+        case "efficient_vit":
+            return EfficientViTBlock(
+                width, norm=norm, head_dim=config.attention_head_dim, scales=config.attention_scales
+            )
+        case _:
+            return PreNormBlock(width)
 
 
 class Autoencoder(nn.Module):

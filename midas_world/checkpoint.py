@@ -91,10 +91,10 @@ def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def weights_hash(module: nn.Module) -> str:
-    """Return 16 hex digits that change whenever any weight or buffer changes."""
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return 16 hex digits that change whenever any name, shape or value does."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(json.dumps(list(tensor.shape)).encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

@@ -8,11 +8,13 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 T = TypeVar("T")
 
@@ -30,9 +32,20 @@ class AutoencoderConfig:
         latent_channels: C.
         patch_size: Pixel-unshuffle in front of the first stage (1: none).
         block_types: One of "pre_norm" (ours: group norm before each convolution), "res" and
-            "efficient_vit" (the published DC-AE blocks) for each stage.
+            "efficient_vit" (the published DC-AE blocks) for each stage. The finest stage's type
+            also decides how pixels come in and go out.
         latent_norm: Scale each latent token to unit RMS over its channels before the noise.
         latent_noise: Standard deviation of the noise added to latents while training.
+        attention_head_dim: Of "efficient_vit" blocks.
+        attention_scales: Kernel sizes of their further queries, keys and values; () for none.
+        decoder_norms: "rms_norm" (where empty) or "batch_norm" of each decoder stage's published
+            blocks; those of the encoder are always rms_norm.
+        decoder_activations: "silu" (where empty) or "relu" of each decoder stage's "res" blocks.
+        decoder_out_activation: Before the published decoders' last convolution.
+        downsample_type: Halve by pixel-unshuffle after a convolution, or by a strided one.
+        upsample_type: Double by pixel-shuffle after a convolution, or by nearest before one.
+        encoder_out_shortcut: Add averaged channels to the encoder's last convolution.
+        decoder_in_shortcut: Add repeated channels to the decoder's first convolution.
     """
 
     widths: tuple[int, ...]
@@ -43,6 +56,15 @@ class AutoencoderConfig:
     block_types: tuple[str, ...] = ()
     latent_norm: bool = True
     latent_noise: float = 0.1
+    attention_head_dim: int = 32
+    attention_scales: tuple[int, ...] = ()
+    decoder_norms: tuple[str, ...] = ()
+    decoder_activations: tuple[str, ...] = ()
+    decoder_out_activation: Literal["relu", "silu"] = "relu"
+    downsample_type: Literal["pixel_unshuffle", "conv"] = "pixel_unshuffle"
+    upsample_type: Literal["pixel_shuffle", "interpolate"] = "pixel_shuffle"
+    encoder_out_shortcut: bool = True
+    decoder_in_shortcut: bool = True
 
     def __post_init__(self) -> None:
         """Check the limits that the modules rely on."""
@@ -52,13 +74,29 @@ class AutoencoderConfig:
                 raise ValueError(
                     f"{name} must have one entry per width ({stages}), got {getattr(self, name)}"
                 )
-        if self.block_types and len(self.block_types) != stages:
-            raise ValueError(f"block_types must have {stages} entries, got {self.block_types}")
-        for block in self.block_types:
-            if block not in ("pre_norm", "res", "efficient_vit"):
+        for name, allowed in (
+            ("block_types", ("pre_norm", "res", "efficient_vit")),
+            ("decoder_norms", ("rms_norm", "batch_norm")),
+            ("decoder_activations", ("silu", "relu")),
+        ):
+            given = getattr(self, name)
+            if given and len(given) != stages:
+                raise ValueError(f"{name} must have {stages} entries, got {given}")
+            for item in given:
+                if item not in allowed:
+                    raise ValueError(f"{name} must be of {', '.join(allowed)}, got {item!r}")
+        for fine, coarse in pairwise(self.widths):
+            if 4 * fine % coarse or coarse % 4:
                 raise ValueError(
-                    f"block_types must be 'pre_norm', 'res' or 'efficient_vit', got {block!r}"
+                    f"each of widths must be a multiple of 4 that divides four times the one "
+                    f"before, got {self.widths}"
                 )
+        shortcut = self.encoder_out_shortcut or self.decoder_in_shortcut
+        if shortcut and self.widths[-1] % self.latent_channels:
+            raise ValueError(
+                f"the last of widths must be a multiple of latent_channels "
+                f"{self.latent_channels} for the shortcuts, got {self.widths[-1]}"
+            )
 
     @property
     def downsampling(self) -> int:
@@ -69,6 +107,14 @@ class AutoencoderConfig:
     def blocks(self) -> tuple[str, ...]:
         """The block type of each stage."""
         return self.block_types or ("pre_norm",) * len(self.widths)
+
+    def first_stage(self, depths: tuple[int, ...]) -> int:
+        """Return the finest stage that is there: 1 where a published layout has no block in 0.
+
+        The convolution next to the pixels then halves or doubles the resolution itself.
+        """
+        is_empty = self.blocks[0] != "pre_norm" and len(depths) > 1 and not depths[0]
+        return int(is_empty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,9 +273,16 @@ class WorldConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with warm-up and cosine decay, gradient clipping and an average of the weights."""
+    """AdamW and Muon with warm-up and cosine decay, gradient clipping, an average of the weights.
+
+    Attributes:
+        learning_rate: Peak of AdamW.
+        muon_learning_rate: Peak of Muon, for the weights inside the network; 0: AdamW has all.
+        final_learning_rate: Share of the peak at the last train step.
+    """
 
     learning_rate: float
+    muon_learning_rate: float = 0.0
     train_steps: int
     batch_size: int
     warmup_steps: int = 200
@@ -368,12 +421,14 @@ def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     """
     try:
         loaded = OmegaConf.load(path)
+        if not OmegaConf.is_dict(loaded):
+            raise ValueError(f"{path} must hold keys and values")
         changes = OmegaConf.from_dotlist([*overrides])
         _check_keys(cls, OmegaConf.to_container(loaded), str(path))
         _check_keys(cls, OmegaConf.to_container(changes), "override")
         merged = OmegaConf.merge(OmegaConf.structured(cls), loaded, changes)
         return cast("T", OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,6 +137,9 @@ def load_world(name: str | Path = "stage") -> World:
     tensors = load_tensors(folder / WEIGHTS_NAME)
     autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
     source = str(folder / WEIGHTS_NAME)
+    strangers = [name for name in tensors if not name.startswith(("autoencoder.", "model."))]
+    if strangers:
+        raise CheckpointError(f"{source} does not fit its config: unknown key {strangers[0]}")
     load_weights(autoencoder, select(tensors, "autoencoder."), source=source)
     load_weights(model, select(tensors, "model."), source=source)
     return World(
@@ -161,7 +165,7 @@ def save_world(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
     tensors |= {f"model.{k}": v for k, v in model.state_dict().items()}
-    halved = {k: v.to(torch.bfloat16) for k, v in tensors.items()}
+    halved = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in tensors.items()}
     # The standardisation of latents keeps full precision: an offset there tints every frame.
     exact = ("autoencoder.latent_mean", "autoencoder.latent_std", "model.change_std")
     save_tensors(halved | {k: tensors[k] for k in exact}, folder / WEIGHTS_NAME)
@@ -177,14 +181,18 @@ def save_start_states(start_states: Sequence[StartState], path: Path) -> None:
     for index, state in enumerate(start_states):
         prefix = f"{index:04d}."
         tensors[prefix + "latents"] = state.latents.to(torch.float16)
+        present: dict[str, list[bool]] = {}
         for name in ("pose", "audio"):
             rows = [getattr(step, name) for step in state.conditions]
-            if all(row is not None for row in rows):
-                tensors[prefix + name] = torch.from_numpy(np.stack(rows))
+            present[name] = [row is not None for row in rows]
+            sizes = [row.shape for row in rows if row is not None]
+            if sizes:
+                filled = [np.zeros(sizes[0], np.float32) if row is None else row for row in rows]
+                tensors[prefix + name] = torch.from_numpy(np.stack(filled))
         for key, value in state.conditioner_state.items():
-            tensors[f"{prefix}conditioner.{key}"] = torch.from_numpy(np.ascontiguousarray(value))
+            tensors[f"{prefix}conditioner.{key}"] = torch.from_numpy(np.array(value, order="C"))
         texts = [step.text for step in state.conditions]
-        words.append({"description": state.description, "texts": texts})
+        words.append({"description": state.description, "texts": texts, "present": present})
     save_tensors(tensors, path, metadata={"start_states": json.dumps(words)})
 
 
@@ -193,28 +201,29 @@ def load_start_states(path: Path) -> tuple[StartState, ...]:
     tensors = load_tensors(path)
     try:
         words = json.loads(load_metadata(path)["start_states"])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no start states: {error}") from error
-    states = []
-    for index, item in enumerate(words):
-        own = select(tensors, f"{index:04d}.")
-        pose, audio = own.get("pose"), own.get("audio")
-        conditions = tuple(
-            StepConditions(
-                pose=None if pose is None else pose[row].numpy(),
-                text=text,
-                audio=None if audio is None else audio[row].numpy(),
-            )
-            for row, text in enumerate(item["texts"])
+        return tuple(
+            _start_state(select(tensors, f"{index:04d}."), item) for index, item in enumerate(words)
         )
-        states.append(
-            StartState(
-                latents=own["latents"].float(),
-                conditions=conditions,
-                conditioner_state={
-                    key: value.numpy() for key, value in select(own, "conditioner.").items()
-                },
-                description=item["description"],
-            )
-        )
-    return tuple(states)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} holds no start states, or not all of them: {type(error).__name__} {error}"
+        ) from error
+
+
+def _start_state(tensors: Mapping[str, Tensor], words: Mapping[str, Any]) -> StartState:
+    """Return one start state of its tensors and its words."""
+
+    def vector(name: str, row: int) -> np.ndarray | None:
+        return tensors[name][row].numpy() if words["present"][name][row] else None
+
+    return StartState(
+        latents=tensors["latents"].float(),
+        conditions=tuple(
+            StepConditions(pose=vector("pose", row), text=text, audio=vector("audio", row))
+            for row, text in enumerate(words["texts"])
+        ),
+        conditioner_state={
+            key: value.numpy() for key, value in select(tensors, "conditioner.").items()
+        },
+        description=words["description"],
+    )

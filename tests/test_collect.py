@@ -28,8 +28,9 @@ ENV_ID = f"{__name__}:Fake/Disc-v0"
 class DiscEnv(gymnasium.Env):
     """A square that is moved left or right; ends when it has gone far enough.
 
+    A step takes as many seconds as the environment variable DISC_DELAY says.
+
     Args:
-        delay: Seconds that a step takes.
         failing: Seeds whose third step raises.
         dying: Seeds whose third step ends the process.
         disk_full: Seeds whose third step finds the disk full.
@@ -37,11 +38,11 @@ class DiscEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - as in Env
 
-    def __init__(self, render_mode=None, delay=0.0, failing=(), dying=(), disk_full=()):
+    def __init__(self, render_mode=None, failing=(), dying=(), disk_full=()):
         self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(0, 255, (32, 48, 3), np.uint8)
         self.action_space = gymnasium.spaces.Discrete(3)
-        self.delay, self.failing, self.dying, self.disk_full = delay, failing, dying, disk_full
+        self.failing, self.dying, self.disk_full = failing, dying, disk_full
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -50,7 +51,7 @@ class DiscEnv(gymnasium.Env):
         return self.render(), self.info()
 
     def step(self, action):
-        time.sleep(self.delay)
+        time.sleep(float(os.environ.get("DISC_DELAY", "0")))
         self.time += 1
         if self.time == 3:
             if self.seed in self.failing:
@@ -118,30 +119,39 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_two_workers_collect_what_one_collects_and_a_second_call_finds_it(tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
-        result = collect(config_for(tmp_path / "one"))
-    assert (result.collected, result.skipped, result.failed) == (5, 0, {})
-    assert result.exit_code == 0
-    assert "5 episodes of at most 12 steps: about" in caplog.text
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A folder of five episodes, collected by one worker."""
+    output = tmp_path_factory.mktemp("uninterrupted")
+    result = collect(config_for(output))
+    assert (result.collected, result.skipped, result.failed, result.exit_code) == (5, 0, {}, 0)
+    return output
 
-    collect(config_for(tmp_path / "two", num_workers=2))
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
-    before = contents(tmp_path / "one")
-    again = collect(config_for(tmp_path / "one"))
-    assert (again.collected, again.skipped) == (0, 5)
-    assert contents(tmp_path / "one") == before
-
-    names = [path.name for path in list_episodes(tmp_path / "one")]
+def test_episodes_are_named_and_filled_by_their_seeds(uninterrupted):
+    names = [path.name for path in list_episodes(uninterrupted)]
     assert names == [f"episode-{seed:08d}" for seed in range(40, 45)]
-    played = list(iter_episodes(tmp_path / "one"))
+    played = list(iter_episodes(uninterrupted))
     assert {episode.metadata.policy for episode in played} == {"runner", "idler"}
     for seed, episode in enumerate(played, start=40):
         assert episode.metadata.seed == seed
         assert episode.metadata.scene == {"place": "void"}
         assert list(episode.extras) == ["hearts"]
-        assert result.frames == sum(len(other.frames) for other in played)
+
+
+def test_two_workers_collect_what_one_collects(uninterrupted, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        result = collect(config_for(tmp_path, num_workers=2))
+    assert "5 episodes of at most 12 steps: about" in caplog.text
+    assert result.frames == sum(len(episode.frames) for episode in iter_episodes(tmp_path))
+    assert contents(tmp_path) == contents(uninterrupted)
+
+
+def test_a_second_call_finds_everything_there(uninterrupted):
+    before = contents(uninterrupted)
+    again = collect(config_for(uninterrupted))
+    assert (again.collected, again.skipped) == (0, 5)
+    assert contents(uninterrupted) == before
 
 
 def test_a_failing_or_dying_seed_is_reported_and_the_others_go_on(tmp_path, caplog):
@@ -176,24 +186,22 @@ def test_a_wrong_env_or_policy_fails_before_workers_start(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
-def test_after_a_kill_only_whole_episodes_are_there_and_a_rerun_finishes(tmp_path, kind):
-    slow = config_for(tmp_path / "killed", num_workers=2, env_kwargs={"delay": 0.02})
+def test_after_a_kill_a_rerun_finishes_what_is_left(uninterrupted, tmp_path, kind):
     script = (
-        f"from {__name__} import *; import pathlib\n"
-        f"collect(config_for(pathlib.Path({str(slow.output)!r}), num_workers=2,"
-        " num_episodes=40, env_kwargs={'delay': 0.02}))"
+        f"from {__name__} import *\n"
+        f"collect(config_for(Path({str(tmp_path)!r}), num_workers=2, num_episodes=100))"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    variables = {"PYTHONPATH": os.pathsep.join(sys.path), "DISC_DELAY": "0.02"}
     process = subprocess.Popen(
         [sys.executable, "-c", script],
-        env=environment,
+        env=os.environ | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     with process:
-        deadline = time.monotonic() + 60
-        while not (slow.output.is_dir() and list_episodes(slow.output)):
+        deadline = time.monotonic() + 100
+        while not list_episodes(tmp_path):
             assert process.poll() is None, "the collector ended by itself"
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -201,20 +209,20 @@ def test_after_a_kill_only_whole_episodes_are_there_and_a_rerun_finishes(tmp_pat
             os.killpg(process.pid, kind)  # As a terminal does.
         else:
             process.send_signal(kind)
-        # Workers hold the pipe too, so this waits until they have noticed.
-        process.communicate(timeout=20)
-    before = list(iter_episodes(slow.output))
-    assert 1 <= len(before) == len(list_episodes(slow.output)) < 40
+        # Workers hold the pipe too, so this waits until they have ended.
+        process.communicate(timeout=60)
+    left = iter_episodes(tmp_path)
+    assert 1 <= len(list(left)) < 100
+    assert left.skipped == 0
     if kind == signal.SIGINT:
-        assert not list(slow.output.glob(".tmp-*"))
+        assert not list(tmp_path.glob(".tmp-*"))
 
-    result = collect(slow)
+    result = collect(config_for(tmp_path, num_workers=2))
     assert result.skipped >= 1
-    assert not list(slow.output.glob(".tmp-*"))
-    collect(config_for(tmp_path / "whole", num_workers=2, env_kwargs={"delay": 0.02}))
-    expected = contents(tmp_path / "whole")
-    finished = contents(slow.output)
-    assert {name: finished[name] for name in expected} == expected
+    assert result.exit_code == 0
+    assert not list(tmp_path.glob(".tmp-*"))
+    finished = contents(tmp_path)
+    assert contents(uninterrupted).items() <= finished.items()
 
 
 def test_the_horizon_truncates_and_the_env_terminates():

@@ -107,6 +107,13 @@ def test_h264_bytes_are_the_same_every_time(tmp_path):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
+def test_h264_is_written_without_macroblock_tree(tmp_path):
+    # With it, some pictures of Stage came out as other bytes at every run. libx264 notes its
+    # options in the stream.
+    save_episode(make_episode(), tmp_path / "one")
+    assert b"mbtree=0" in (tmp_path / "one" / "video.mp4").read_bytes()
+
+
 def test_frames_can_stay_on_disk(tmp_path):
     episode = make_episode()
     save_episode(episode, tmp_path / "one")

@@ -29,6 +29,24 @@ FRAME_WIDTH = 320
 DEFAULT_HORIZON = 1000
 MAX_OBJECTS = 16
 
+# Held keys that mean an action; the first entry whose keys are all held wins, none is idle.
+ACTION_KEYS: dict[str, list[str]] = {
+    "leap_left": ["space", "left shift", "left"],
+    "leap_right": ["space", "left shift", "right"],
+    "jump_left": ["space", "left"],
+    "jump_right": ["space", "right"],
+    "jump": ["space"],
+    "kick": ["k"],
+    "punch": ["j"],
+    "wave": ["h"],
+    "talk": ["e"],
+    "run_left": ["left shift", "left"],
+    "run_right": ["left shift", "right"],
+    "walk_left": ["left"],
+    "walk_right": ["right"],
+    "crouch": ["down"],
+}
+
 _PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
 _WINDOW_SCALE = 3
 _OPTIONS = ("scene", "x", "facing", "scene_changes")
@@ -83,6 +101,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 20}
+    action_names = ACTIONS
+    action_keys = ACTION_KEYS
 
     def __init__(self, render_mode: str | None = None, horizon: int = DEFAULT_HORIZON) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:

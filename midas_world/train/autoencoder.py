@@ -24,7 +24,7 @@ from midas_world.checkpoint import (
 )
 from midas_world.config import AutoencoderTrainConfig, ProjectConfig, save_config
 from midas_world.train.data import FrameStore, character_weight, open_frames
-from midas_world.train.loop import Trainer, mixed_precision, seeded_weights
+from midas_world.train.loop import Trainer, mixed_precision, seeded_weights, start_processes
 from midas_world.train.strips import save_strip
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,9 @@ def train_autoencoder(
         stop_at: Stop at this train step, as if the session had ended.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train, held = open_frames(data / "train"), open_frames(data / "validation")
+    with start_processes(device).first_goes_first():
+        train, held = open_frames(data / "train"), open_frames(data / "validation")
+    train.check_size(config.world.height, config.world.width)
     with seeded_weights(config.seed):
         autoencoder = Autoencoder(config.world.autoencoder)
     if init_from is not None:

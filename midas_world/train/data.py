@@ -45,6 +45,14 @@ class FrameStore:
         """F."""
         return len(self.frames)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError if the frames have another size than a config wants."""
+        if self.frames.shape[1:3] != (height, width):
+            raise ValueError(
+                f"the config wants frames of {height}x{width}, the episodes have "
+                f"{self.frames.shape[1]}x{self.frames.shape[2]}"
+            )
+
 
 def folder_hash(episodes: Sequence[Path]) -> str:
     """Return 16 hex digits that change with the list of episodes or any of their headers."""

@@ -30,14 +30,20 @@ from midas_world.checkpoint import (
     load_tensors,
     load_weights,
     save_tensors,
-    weights_hash,
+    tensors_hash,
 )
 from midas_world.conditions import Conditions, hash_text
 from midas_world.config import ConditionsConfig, DynamicsTrainConfig, ProjectConfig, save_config
 from midas_world.episodes import load_episode
 from midas_world.train.autoencoder import load_autoencoder, psnr_of
-from midas_world.train.data import FrameStore, open_frames
-from midas_world.train.loop import Trainer, mixed_precision, seeded_weights, step_generator
+from midas_world.train.data import FrameStore, folder_hash, open_frames
+from midas_world.train.loop import (
+    Trainer,
+    mixed_precision,
+    seeded_weights,
+    start_processes,
+    step_generator,
+)
 from midas_world.train.strips import save_strip
 from midas_world.world_model import WorldModel
 
@@ -101,10 +107,16 @@ class LatentStore:
 def open_latents(
     folder: Path, autoencoder: Autoencoder, config: ConditionsConfig, *, device: torch.device
 ) -> LatentStore:
-    """Encode every episode of a folder, or reopen what this very encoder made before."""
+    """Encode every episode of a folder, or reopen what this very encoder made of them before."""
     frames = open_frames(folder)
-    digest = weights_hash(autoencoder.encoder)
-    path = folder / ".cache" / f"latents-{digest}-{frames.num_frames}.safetensors"
+    # The decoder may go on learning: it has no say in the latents.
+    encoding = {
+        name: tensor
+        for name, tensor in autoencoder.state_dict().items()
+        if not name.startswith("decoder.")
+    }
+    name = f"latents-{tensors_hash(encoding)}-{folder_hash(frames.episodes)}.safetensors"
+    path = folder / ".cache" / name
     if not path.is_file():
         save_tensors({"latents": _encode(frames, autoencoder, device=device)}, path)
     latents = load_tensors(path)["latents"]
@@ -203,9 +215,11 @@ def train_dynamics(
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     coder = load_autoencoder(autoencoder, config).to(device)
-    train = open_latents(data / "train", coder, config.world.conditions, device=device)
-    held = open_latents(data / "validation", coder, config.world.conditions, device=device)
-    held_frames = open_frames(data / "validation")
+    with start_processes(device).first_goes_first():
+        train = open_latents(data / "train", coder, config.world.conditions, device=device)
+        held = open_latents(data / "validation", coder, config.world.conditions, device=device)
+        held_frames = open_frames(data / "validation")
+    held_frames.check_size(config.world.height, config.world.width)
     settings = config.train_dynamics
     with seeded_weights(config.seed):
         model = WorldModel(config.world)
@@ -221,7 +235,9 @@ def train_dynamics(
         save_config(config, folder / CONFIG_NAME)
     length = settings.sequence_frames + 1
     starts = torch.from_numpy(train.sequence_starts(length))
-    horizon = min(40, int(np.diff(held.starts).min()) - config.world.backbone.context_frames - 1)
+    # The longest held-out episodes decide: one that ended early must not shorten all measurements.
+    longest = int(np.diff(held.starts).max())
+    horizon = max(1, min(40, longest - config.world.backbone.context_frames - 1))
     held_starts = torch.from_numpy(
         held.sequence_starts(config.world.backbone.context_frames + horizon)
     )

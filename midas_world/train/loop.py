@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from midas_world.checkpoint import load_tensors, load_weights, save_tensors, select
 from midas_world.config import OptimizerConfig
+from midas_world.train.optimizer import make_optimizers
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +48,21 @@ class Processes:
         if self.count > 1:
             distributed.barrier()
 
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """Let the first process write the caches inside, and the others then find them."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
+
 
 def start_processes(device: torch.device) -> Processes:
     """Join the other processes if ``torchrun`` started this one, else stay alone."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if count > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Processes(rank=int(os.environ.get("RANK", "0")), count=count)
@@ -71,14 +83,14 @@ def seeded_weights(seed: int) -> Iterator[None]:
         yield
 
 
-def learning_rate(config: OptimizerConfig, train_step: int) -> float:
-    """Return the learning rate: linear warm-up, then cosine decay to a share of the peak."""
+def schedule(config: OptimizerConfig, train_step: int) -> float:
+    """Return the share of the peak learning rate: linear warm-up, then cosine decay."""
     if train_step < config.warmup_steps:
-        return config.learning_rate * (train_step + 1) / config.warmup_steps
+        return (train_step + 1) / config.warmup_steps
     done = (train_step - config.warmup_steps) / max(1, config.train_steps - config.warmup_steps)
     cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
     low = config.final_learning_rate
-    return config.learning_rate * (low + (1.0 - low) * cosine)
+    return low + (1.0 - low) * cosine
 
 
 def mixed_precision(device: torch.device, *, enabled: bool) -> AbstractContextManager[Any]:
@@ -117,15 +129,7 @@ class Trainer:
         self.device = device
         self.train_step = 0
         self.average = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
-        decayed = [p for p in self.module.parameters() if p.ndim >= 2]
-        plain = [p for p in self.module.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizers = make_optimizers(self.module, config)
         self.wrapped: nn.Module = self.module
         if self.processes.count > 1:
             self.wrapped = DistributedDataParallel(self.module, find_unused_parameters=find_unused)
@@ -178,7 +182,13 @@ class Trainer:
                         {**{k: f"{v:.4f}" for k, v in values.items()}, "items/s": f"{rate:.1f}"}
                     )
                     if first_process:
-                        self._log({**values, "items_per_s": rate, "lr": self._current_rate()})
+                        self._log(
+                            {
+                                **values,
+                                "items_per_s": rate,
+                                "lr": self._share() * self.config.learning_rate,
+                            }
+                        )
                 if self.train_step % evaluate_every == 0 or is_last:
                     if first_process:
                         with self.averaged():
@@ -189,19 +199,21 @@ class Trainer:
                     self.save()
         self.processes.wait()
 
-    def _current_rate(self) -> float:
-        return learning_rate(self.config, self.train_step)
+    def _share(self) -> float:
+        return schedule(self.config, self.train_step)
 
     def _update(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Take one optimizer update and return the losses, detached."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._current_rate()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self._share() * group["peak"]
         with mixed_precision(self.device, enabled=self.config.bf16):
             losses = self.wrapped(**batch)
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         # A short average at first, so that the random start does not linger in it.
         decay = min(self.config.ema_decay, (1 + self.train_step) / (10 + self.train_step))
         with torch.no_grad():
@@ -224,8 +236,9 @@ class Trainer:
         tensors |= {f"module.{k}": v for k, v in self.module.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         for name, parameter in self.module.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{key}.{name}"] = value
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"optimizer.{key}.{name}"] = value
         # Clones: two names of one storage are refused by safetensors.
         save_tensors({k: v.clone() for k, v in tensors.items()}, self.folder / STATE_NAME)
 
@@ -243,13 +256,13 @@ class Trainer:
         self.average = {
             name: value.to(self.device) for name, value in select(tensors, "average.").items()
         }
-        names = dict(self.module.named_parameters())
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            for name, value in select(tensors, f"optimizer.{key}.").items():
-                placed = (
-                    value if key == "step" and self.device.type == "cpu" else value.to(self.device)
-                )
-                self.optimizer.state[names[name]][key] = placed
+        parameters = dict(self.module.named_parameters())
+        for optimizer in self.optimizers:
+            own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            for key in ("step", "exp_avg", "exp_avg_sq", "momentum"):
+                for name, value in select(tensors, f"optimizer.{key}.").items():
+                    if id(parameters[name]) in own:
+                        optimizer.state[parameters[name]][key] = value.to(self.device)
         self.train_step = int(tensors["train_step"])
         logger.info("resumed %s at train step %d", path, self.train_step)
         return True

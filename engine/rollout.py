@@ -1,0 +1,213 @@
+"""Rollouts: play B games in step on an engine.
+
+Holds all that changes while a world is played (cache, last latents, a random generator per game,
+step counters) and nothing else; conditions come from above. A game's noise depends on its seed and
+its step only, so a game of a batch is the game alone, up to the rounding of another batch size.
+
+Shapes: B games, R rows of them, F frames, N tokens per frame, C latent channels, H W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.spec import Engine
+from midas_world.conditions import Conditions, stack_conditions
+from midas_world.types import StepConditions
+from midas_world.world import StartState
+
+_CACHE_PREFIX = "cache."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutStep:
+    """What one step brought.
+
+    Attributes:
+        latents: (B, N, C) float32 of the new frames.
+        reward: (B,) float32 expected rewards.
+        termination_probability: (B,) float32.
+    """
+
+    latents: Tensor
+    reward: np.ndarray
+    termination_probability: np.ndarray
+
+
+class Rollout:
+    """B games of one world.
+
+    Args:
+        engine: What makes the frames.
+        batch_size: B.
+
+    Attributes:
+        engine: As given.
+        batch_size: As given.
+        num_steps: (B,) int64 steps since each game's reset.
+    """
+
+    def __init__(self, engine: Engine, batch_size: int = 1) -> None:
+        self.engine = engine
+        self.batch_size = batch_size
+        self.num_steps = np.zeros(batch_size, np.int64)
+        self._cache = engine.new_cache(batch_size)
+        self._latents = torch.zeros(batch_size, *engine.spec.latent_shape)
+        self._noise = torch.zeros(batch_size, *engine.spec.latent_shape)
+        self._generators = [torch.Generator() for _ in range(batch_size)]
+        self._started = np.zeros(batch_size, bool)
+
+    @property
+    def latents(self) -> Tensor:
+        """A copy of the last frames' latents, (B, N, C) float32."""
+        return self._latents.clone()
+
+    def reset(
+        self,
+        start_states: Sequence[StartState],
+        *,
+        seeds: Sequence[int],
+        rows: Sequence[int] | None = None,
+    ) -> None:
+        """Begin games anew; the other games go on untouched.
+
+        Args:
+            start_states: One per game; its last frame becomes the game's first.
+            seeds: One per game, of its noise.
+            rows: Which games; None is all of them.
+
+        Raises:
+            ValueError: The counts differ, a row does not exist or comes twice, or latents have
+                another shape than the world's.
+        """
+        rows = range(self.batch_size) if rows is None else rows
+        self._check_rows(rows, start_states, seeds)
+        if len(rows) == self.batch_size:
+            # From here on positions count from zero again, so that equal games are bit-equal.
+            self._cache.reset()
+        by_length: dict[int, list[int]] = {}
+        for place, start in enumerate(start_states):
+            by_length.setdefault(len(start.latents), []).append(place)
+        for places in by_length.values():
+            self._prefill([start_states[place] for place in places], [rows[p] for p in places])
+        for row, start, seed in zip(rows, start_states, seeds, strict=True):
+            self._latents[row] = start.latents[-1]
+            self._generators[row].manual_seed(seed)
+            self.num_steps[row] = 0
+            self._started[row] = True
+
+    def step(self, conditions: Sequence[StepConditions]) -> RolloutStep:
+        """Make the next frame of every game from the conditions of that frame, one per game.
+
+        Raises:
+            ValueError: The count differs from B, or a game was never reset.
+        """
+        if len(conditions) != self.batch_size:
+            raise ValueError(
+                f"conditions must be one per game ({self.batch_size}), got {len(conditions)}"
+            )
+        if not self._started.all():
+            row = int(np.argmin(self._started))
+            raise ValueError(f"game {row} has no start state yet: call reset first")
+        for noise, generator in zip(self._noise, self._generators, strict=True):
+            torch.randn(noise.shape, generator=generator, out=noise)
+        stacked = stack_conditions(conditions, self.engine.spec.config.conditions)
+        latents, reward, termination = self.engine.step(
+            self._cache, self._latents, stacked, self._noise
+        )
+        self._latents.copy_(latents)
+        self.num_steps += 1
+        return RolloutStep(
+            latents=self.latents,
+            reward=reward.numpy(),
+            termination_probability=termination.numpy(),
+        )
+
+    def frames(self) -> np.ndarray:
+        """Return the present frames as a new array, uint8 (B, H, W, 3)."""
+        return self.engine.decode(self._latents)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of all that changes: equal states and conditions give equal frames."""
+        own = {
+            "latents": self._latents.clone(),
+            "num_steps": torch.from_numpy(self.num_steps.copy()),
+            "started": torch.from_numpy(self._started.copy()),
+            "generators": torch.stack([item.get_state() for item in self._generators]),
+        }
+        return own | {_CACHE_PREFIX + key: value for key, value in self._cache.state().items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on exactly from what `state` gave, on the same world and backend.
+
+        Raises:
+            ValueError: The state is of another world, batch size or version.
+        """
+        try:
+            if state["latents"].shape != self._latents.shape:
+                raise ValueError(
+                    f"latents must have shape {tuple(self._latents.shape)}, "
+                    f"got {tuple(state['latents'].shape)}"
+                )
+            self._cache.load_state(
+                {
+                    key.removeprefix(_CACHE_PREFIX): value
+                    for key, value in state.items()
+                    if key.startswith(_CACHE_PREFIX)
+                }
+            )
+            self._latents.copy_(state["latents"])
+            self.num_steps[:] = state["num_steps"].numpy()
+            self._started[:] = state["started"].numpy()
+            for generator, own in zip(self._generators, state["generators"], strict=True):
+                generator.set_state(own.clone())
+        except KeyError as error:
+            raise ValueError(f"the state lacks {error}") from error
+
+    def _prefill(self, start_states: Sequence[StartState], rows: Sequence[int]) -> None:
+        """Let the cache hold what came before the last frame of start states of one length."""
+        spec = self.engine.spec
+        # The present frame takes one place of the context: older ones could not be seen.
+        kept = min(len(start_states[0].latents), spec.config.backbone.context_frames)
+        context = torch.stack([start.latents[-kept:-1] for start in start_states]).float()
+        # Frame t's conditions go with the latents of frame t - 1.
+        per_frame = [
+            stack_conditions(
+                [start.conditions[frame] for start in start_states], spec.config.conditions
+            )
+            for frame in range(-kept + 1, 0)
+        ]
+        if per_frame:
+            conditions = Conditions(
+                pose=torch.cat([item.pose for item in per_frame], dim=1),
+                text=torch.cat([item.text for item in per_frame], dim=1),
+                audio=torch.cat([item.audio for item in per_frame], dim=1),
+                present=torch.cat([item.present for item in per_frame], dim=1),
+            )
+        else:
+            conditions = stack_conditions(
+                [StepConditions()] * len(start_states), spec.config.conditions
+            ).frames(0, 0)
+        self.engine.prefill(self._cache, context, conditions, rows=rows)
+
+    def _check_rows(
+        self, rows: Sequence[int], start_states: Sequence[StartState], seeds: Sequence[int]
+    ) -> None:
+        if not len(rows) == len(start_states) == len(seeds):
+            raise ValueError(
+                f"there must be one start state and one seed per game ({len(rows)}), "
+                f"got {len(start_states)} and {len(seeds)}"
+            )
+        if len(set(rows)) != len(rows) or not set(rows) <= set(range(self.batch_size)):
+            raise ValueError(
+                f"rows must be different games of 0 to {self.batch_size - 1}, got {list(rows)}"
+            )
+        for start in start_states:
+            if tuple(start.latents.shape[1:]) != self.engine.spec.latent_shape:
+                raise ValueError(
+                    f"start states must have latents of shape (F, *{self.engine.spec.latent_shape})"
+                    f", got {tuple(start.latents.shape)}"
+                )

@@ -1,0 +1,218 @@
+"""The torch engine: runs everywhere, on a CPU or a GPU, and is what other engines are held to.
+
+The backbone, the head and the decoder run in one dtype, cast once; conditions, outcome heads and
+the latents between steps stay float32, because a pose in bfloat16 would be off by half a pixel.
+
+Shapes: B games, R rows of them, F frames, M condition tokens, N tokens per frame, C channels.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.spec import Cache, EngineSpec
+from midas_world.autoencoder import normalize_frames, quantize_frames, to_grid, to_tokens
+from midas_world.conditions import Conditions
+from midas_world.diffusion import euler_sample, sigma_schedule
+from midas_world.kv_cache import KVCache
+from midas_world.world import World
+from midas_world.world_model import WorldModel
+
+
+class TorchCache:
+    """A KV cache whose whole state can be copied out and in."""
+
+    def __init__(self, kv_cache: KVCache) -> None:
+        self.kv_cache = kv_cache
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.kv_cache.reset()
+        self.kv_cache.num_committed = 0
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of all that changes."""
+        cache = self.kv_cache
+        return {
+            "keys": cache.keys.clone(),
+            "values": cache.values.clone(),
+            "frames_held": cache.frames_held.clone(),
+            "num_committed": torch.tensor(cache.num_committed),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on exactly from what `state` gave.
+
+        Raises:
+            ValueError: A tensor has another shape than this cache.
+        """
+        cache = self.kv_cache
+        for name in ("keys", "values", "frames_held"):
+            own, given = getattr(cache, name), state[name]
+            if own.shape != given.shape:
+                raise ValueError(
+                    f"{name} must have shape {tuple(own.shape)}, got {tuple(given.shape)}"
+                )
+        for name in ("keys", "values", "frames_held"):
+            getattr(cache, name).copy_(state[name])
+        cache.num_committed = int(state["num_committed"])
+
+
+class TorchEngine:
+    """Runs a world's networks with PyTorch.
+
+    Args:
+        world: What to run; it is not changed.
+        device: "cpu" or "cuda"; None takes the GPU if there is one.
+        dtype: Of backbone, head and decoder; None takes bfloat16 where the hardware multiplies
+            it natively (a GPU, AVX512_BF16), else float32.
+        num_denoise_steps: Head passes per frame; None takes the world's own number.
+        compile: Compile head and decoder with torch.compile: a minute of waiting for faster steps.
+
+    Raises:
+        ValueError: num_denoise_steps is below 1.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        num_denoise_steps: int | None = None,
+        compile: bool = False,
+    ) -> None:
+        config = world.config.world
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._dtype, reason = (dtype, "as asked") if dtype else _fastest_dtype(self._device)
+        steps = config.diffusion.num_denoise_steps
+        steps = steps if num_denoise_steps is None else num_denoise_steps
+        self._sigmas = sigma_schedule(steps)
+        self._spec = EngineSpec(
+            config=config,
+            backend="torch",
+            device=str(self._device),
+            dtype=str(self._dtype).removeprefix("torch."),
+            num_denoise_steps=steps,
+            reason=reason,
+        )
+        self._model = _cast_model(world.model, self._dtype).to(self._device)
+        self._autoencoder = copy.deepcopy(world.autoencoder).to(self._device)
+        decoder = self._autoencoder.decoder
+        decoder.to(dtype=self._dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._head = self._model.head
+        if compile:
+            self._head = torch.compile(self._head, dynamic=False)
+            decoder.compile(dynamic=False)
+
+    @property
+    def spec(self) -> EngineSpec:
+        """What this engine runs and on what."""
+        return self._spec
+
+    def new_cache(self, batch_size: int) -> TorchCache:
+        """Return the empty cache of B games.
+
+        Raises:
+            ValueError: batch_size is below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        return TorchCache(self._model.new_cache(batch_size, dtype=self._dtype, device=self._device))
+
+    @torch.inference_mode()
+    def prefill(
+        self, cache: Cache, context: Tensor, conditions: Conditions, *, rows: Sequence[int]
+    ) -> None:
+        """Replace what the cache remembers of some games by F frames; see `Engine.prefill`."""
+        assert isinstance(cache, TorchCache)
+        target = cache.kv_cache
+        frames = context.shape[1]
+        # Frames go to the ring slots just before the present one, where those of the other games
+        # lie too: a cache of the rows alone starts F frames earlier and ends in step.
+        source = self.new_cache(len(rows)).kv_cache
+        source.num_committed = target.num_committed - frames
+        context, conditions = context.to(self._device), conditions.to(self._device)
+        for frame in range(frames):
+            self._hidden(source, context[:, frame], conditions.frames(frame, frame + 1))
+            source.commit()
+        index = torch.tensor(rows, device=self._device)
+        target.keys[:, index] = source.keys
+        target.values[:, index] = source.values
+        target.frames_held[index] = source.frames_held
+
+    @torch.inference_mode()
+    def step(
+        self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Make the next frame of every game and add it to the cache; see `Engine.step`."""
+        assert isinstance(cache, TorchCache)
+        latents, noise = latents.to(self._device), noise.to(self._device)
+        hidden = self._hidden(cache.kv_cache, latents, conditions.to(self._device))
+        cache.kv_cache.commit()
+        context = latents.to(self._dtype)
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            return self._head(x.to(self._dtype), sigma, hidden, context).float()
+
+        change = euler_sample(predict, noise, self._sigmas)
+        outcome = self._model.outcome
+        reward_logits, termination_logits = outcome(hidden.float())
+        return (
+            (latents + change * self._model.change_std).cpu(),
+            outcome.reward(reward_logits).cpu(),
+            termination_logits.sigmoid().cpu(),
+        )
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
+        grid = to_grid(latents.to(self._device), self._spec.config.grid)
+        grid = grid.to(dtype=self._dtype, memory_format=torch.channels_last)
+        frames = quantize_frames(self._autoencoder.decode(grid))
+        return frames.contiguous().cpu().numpy()
+
+    @torch.inference_mode()
+    def encode(self, frames: np.ndarray) -> Tensor:
+        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C).
+
+        Raises:
+            ValueError: The frames have another shape or dtype.
+        """
+        expected = self._spec.frame_shape
+        if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8:
+            raise ValueError(
+                f"frames must be uint8 of shape (B, {', '.join(map(str, expected))}), "
+                f"got {frames.dtype} of shape {frames.shape}"
+            )
+        pixels = normalize_frames(torch.tensor(frames, device=self._device))
+        return to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
+
+    def _hidden(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Tensor:
+        """Return the present frame's hidden states, (R, N, D); writes its slot of the cache."""
+        model = self._model
+        level = latents.new_full((latents.shape[0], 1), self._spec.config.play_noise)
+        tokens = model.embed(latents[:, None], level, conditions)[:, 0].to(self._dtype)
+        return model.backbone.step(tokens, cache)[:, self._spec.config.conditions.num_tokens :]
+
+
+def _fastest_dtype(device: torch.device) -> tuple[torch.dtype, str]:
+    """Return the dtype for a device and why; never measured, so that frames repeat exactly."""
+    if device.type == "cuda":
+        return torch.bfloat16, "a GPU is fastest in bfloat16"
+    if torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16, "this CPU has AVX512_BF16"
+    return torch.float32, "this CPU has no AVX512_BF16"
+
+
+def _cast_model(model: WorldModel, dtype: torch.dtype) -> WorldModel:
+    """Return a copy whose backbone and head are in a dtype; noise levels stay float32."""
+    model = copy.deepcopy(model)
+    model.backbone.to(dtype)
+    model.head.to(dtype)
+    model.head.sigma.float()
+    model.head.modulation.float()
+    return model

@@ -1,0 +1,1 @@
+"""The window that games are played in, and playing without one."""

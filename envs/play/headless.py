@@ -1,0 +1,233 @@
+"""Playing without a display: actions from a file, the same game loop, and pictures to a file."""
+
+import difflib
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from envs.play.game import Game
+from envs.play.hud import Samples
+from envs.play.session import StepClock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a run without a display measured.
+
+    Attributes:
+        num_steps: Steps made.
+        num_episodes: Episodes begun.
+        total_reward: Sum over all of them.
+        seconds: From the first step's start to the last one's end.
+        median_ms: Of the step times.
+        p99_ms: Of the step times.
+    """
+
+    num_steps: int
+    num_episodes: int
+    total_reward: float
+    seconds: float
+    median_ms: float
+    p99_ms: float
+
+    def __str__(self) -> str:
+        """Words for the terminal."""
+        rate = self.num_steps / self.seconds if self.seconds else float("nan")
+        return (
+            f"{self.num_steps} steps in {self.seconds:.1f} s: {rate:.1f} steps/s, "
+            f"step median {self.median_ms:.1f} ms, p99 {self.p99_ms:.1f} ms; "
+            f"{self.num_episodes} episode(s), return {self.total_reward:g}"
+        )
+
+
+def parse_actions(text: str, names: Sequence[str]) -> list[int]:
+    """Return the actions that a text lists, one per step.
+
+    Args:
+        text: Names parted by line ends or commas; "walk_right x 20" repeats; "#" starts a comment.
+        names: Of all actions, in the order of the action space.
+
+    Raises:
+        ValueError: A name is unknown (the message tells the nearest), or there is none at all.
+    """
+    actions: list[int] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        for item in line.partition("#")[0].split(","):
+            entry = item.strip()
+            if not entry:
+                continue
+            match = re.fullmatch(r"(.*?)(?:\s+x\s*|\s*\*\s*)(\d+)", entry)
+            name, count = (match[1], int(match[2])) if match else (entry, 1)
+            if name not in names:
+                nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+                raise ValueError(
+                    f"line {number}: no action {name!r}, did you mean {nearest!r}? "
+                    f"Actions: {', '.join(names)}"
+                )
+            actions += [names.index(name)] * count
+    if not actions:
+        raise ValueError("there are no actions in it")
+    return actions
+
+
+def wandering_actions(num_steps: int, num_actions: int, rng: np.random.Generator) -> list[int]:
+    """Return random actions, each held for 4 to 20 steps."""
+    actions: list[int] = []
+    while len(actions) < num_steps:
+        actions += [int(rng.integers(num_actions))] * int(rng.integers(4, 21))
+    return actions[:num_steps]
+
+
+def run_headless(
+    game: Game,
+    actions: Iterable[int],
+    *,
+    fps: float | None = None,
+    keep: Callable[[np.ndarray], None] = lambda _: None,
+) -> Report:
+    """Play actions, starting anew where an episode ends, and return what was measured.
+
+    Args:
+        game: What to play.
+        actions: One per step.
+        fps: Steps per second; None is as fast as it goes.
+        keep: Called with every frame, the first one too.
+    """
+    clock = StepClock(1.0 / fps if fps else 0.0)
+    times = Samples(capacity=100_000)
+    total_reward = 0.0
+    num_steps, num_episodes = 0, 1
+    keep(game.reset().frame)
+    began = ended = time.perf_counter()
+    for action in actions:
+        if game.is_over:
+            keep(game.reset_to_next_start().frame)
+            num_episodes += 1
+        if fps:
+            time.sleep(clock.wait_s(time.perf_counter()))
+        started = time.perf_counter()
+        clock.start_step(started)
+        view = game.step(action)
+        ended = time.perf_counter()
+        times.add(ended - started)
+        num_steps += 1
+        total_reward += view.total_reward if game.is_over else 0.0
+        keep(view.frame)
+    if num_steps and not game.is_over:
+        total_reward += view.total_reward
+    return Report(
+        num_steps=num_steps,
+        num_episodes=num_episodes,
+        total_reward=total_reward,
+        seconds=ended - began,
+        median_ms=1000 * times.percentile(50),
+        p99_ms=1000 * times.percentile(99),
+    )
+
+
+class FrameSaver:
+    """Writes the frames of a run: a folder of PNG files, a GIF, or one PNG with a strip of them.
+
+    Args:
+        path: Ends in ".gif", in ".png" for a strip, or has no ending for a folder.
+        fps: Of the GIF.
+        num_frames: How many frames will come.
+
+    Raises:
+        ValueError: The path has another ending.
+    """
+
+    def __init__(self, path: Path, *, fps: float, num_frames: int) -> None:
+        if path.suffix not in ("", ".gif", ".png"):
+            raise ValueError(
+                f"--save takes a .gif, a .png (a strip of frames) or a folder, got {path.name!r}"
+            )
+        self.path = path
+        self._fps = fps
+        self._count = 0
+        self._frames: list[np.ndarray] = []
+        shown = min(num_frames, _STRIP_FRAMES)
+        self._wanted = set(np.linspace(0, num_frames - 1, shown).round().astype(int).tolist())
+
+    def add(self, frame: np.ndarray) -> None:
+        """Keep the next frame."""
+        if not self.path.suffix:
+            _write_png(frame, self.path / f"frame_{self._count:06d}.png")
+        elif self.path.suffix == ".gif" or self._count in self._wanted:
+            self._frames.append(frame)
+        self._count += 1
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        if self.path.suffix == ".gif":
+            _write_gif(self._frames, self.path, fps=self._fps)
+        elif self.path.suffix == ".png":
+            _write_png(_strip(self._frames), self.path)
+
+
+_STRIP_FRAMES = 12
+_STRIP_COLUMNS = 4
+
+
+def _strip(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Return frames side by side in rows, as one picture."""
+    columns = min(_STRIP_COLUMNS, len(frames))
+    rows = -(-len(frames) // columns)
+    height, width, _ = frames[0].shape
+    picture = np.zeros((rows * height, columns * width, 3), np.uint8)
+    for index, frame in enumerate(frames):
+        row, column = divmod(index, columns)
+        picture[row * height :, column * width :][:height, :width] = frame
+    return picture
+
+
+def _write_png(frame: np.ndarray, path: Path) -> None:
+    # pygame is loaded by those who want pictures.
+    import pygame
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    height, width, _ = frame.shape
+    pygame.image.save(pygame.image.frombytes(frame.tobytes(), (width, height), "RGB"), temporary)
+    temporary.replace(path)
+
+
+def _write_gif(frames: Sequence[np.ndarray], path: Path, *, fps: float) -> None:
+    """Write a looping GIF with a palette of its own colours."""
+    import av
+    import av.filter
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    height, width, _ = frames[0].shape
+    rate = round(fps)
+    with av.open(str(temporary), "w", format="gif") as container:
+        stream = container.add_stream("gif", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "pal8"
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=width, height=height, format="rgb24", time_base=stream.codec_context.time_base
+        )
+        split = graph.add("split")
+        palette = graph.add("palettegen", "stats_mode=full")
+        use = graph.add("paletteuse", "dither=bayer:bayer_scale=4")
+        sink = graph.add("buffersink")
+        source.link_to(split)
+        split.link_to(palette, 0)
+        split.link_to(use, 1, 0)
+        palette.link_to(use, 0, 1)
+        use.link_to(sink)
+        graph.configure()
+        for index, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture.pts, picture.time_base = index, stream.codec_context.time_base
+            graph.push(picture)
+        graph.push(None)
+        for _ in frames:
+            container.mux(stream.encode(graph.pull()))
+        container.mux(stream.encode(None))
+    temporary.replace(path)

@@ -1,0 +1,134 @@
+"""What the player holds down: keys and gamepads become the action of the next step.
+
+The window's thread reports presses and releases; the stepping thread takes what is held as late as
+it can. A tap between two steps counts for one step, so none is lost. Draws nothing.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# In this order: the first action whose keys are all held wins.
+STAGE_KEYS: dict[str, list[str]] = {
+    "leap_left": ["left shift", "left", "up"],
+    "leap_right": ["left shift", "right", "up"],
+    "jump_left": ["left", "up"],
+    "jump_right": ["right", "up"],
+    "jump": ["up"],
+    "crouch": ["down"],
+    "punch": ["2"],
+    "kick": ["3"],
+    "run_left": ["left shift", "left"],
+    "run_right": ["left shift", "right"],
+    "walk_left": ["left"],
+    "walk_right": ["right"],
+    "wave": ["1"],
+    "talk": ["e"],
+}
+
+# Other keys for the same thing, by pygame's key names; each counts as the key on the right.
+ALIASES: dict[str, str] = {
+    "a": "left",
+    "d": "right",
+    "space": "up",
+    "right shift": "left shift",
+    "j": "1",
+    "k": "2",
+    "l": "3",
+    "[1]": "1",
+    "[2]": "2",
+    "[3]": "3",
+}
+
+# SDL's order of buttons on a common gamepad: A, B, X, Y, then the left and right shoulder.
+PAD_BUTTONS: dict[int, str] = {
+    0: "up",
+    1: "3",
+    2: "2",
+    3: "1",
+    4: "left shift",
+    5: "e",
+}
+PAD_DEAD_ZONE = 0.35
+PAD_RUN_ZONE = 0.9
+
+_OPPOSITES = {"left": "right", "right": "left", "up": "down", "down": "up"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What is held at the moment of a step.
+
+    Attributes:
+        keys: Names of the keys.
+        pressed_at: When the oldest press that no step has used yet happened, in seconds of
+            `time.perf_counter`; None if nothing is new.
+    """
+
+    keys: frozenset[str]
+    pressed_at: float | None
+
+
+class Inputs:
+    """Held keys, from any number of devices.
+
+    Args:
+        aliases: Other names of keys; those that a key map uses itself should be left out.
+    """
+
+    def __init__(self, aliases: Mapping[str, str] = ALIASES) -> None:
+        self._aliases = dict(aliases)
+        self._lock = threading.Lock()
+        self._held: dict[tuple[object, str], None] = {}  # in the order of the presses
+        self._taps: dict[str, None] = {}
+        self._pressed_at: float | None = None
+
+    def press(self, name: str, *, source: object = "keyboard") -> None:
+        """Change what is held: a key went down on a device."""
+        name = self._aliases.get(name, name)
+        with self._lock:
+            if (source, name) in self._held:
+                return
+            self._held[source, name] = None
+            self._taps[name] = None
+            if self._pressed_at is None:
+                self._pressed_at = time.perf_counter()
+
+    def release(self, name: str, *, source: object = "keyboard") -> None:
+        """Change what is held: a key came up on a device."""
+        name = self._aliases.get(name, name)
+        with self._lock:
+            self._held.pop((source, name), None)
+
+    def release_all(self, *, source: object | None = None) -> None:
+        """Change what is held: nothing of a device, or of any, is held any more."""
+        with self._lock:
+            kept = {} if source is None else {k: None for k in self._held if k[0] != source}
+            self._held = kept
+            if source is None:
+                self._taps.clear()
+
+    def set_axis(self, value: float, names: tuple[str, str], *, source: object) -> None:
+        """Change what is held by a stick: below, above or inside its dead zone."""
+        for name, amount in zip(names, (-value, value), strict=True):
+            if amount > PAD_DEAD_ZONE:
+                self.press(name, source=source)
+            else:
+                self.release(name, source=source)
+
+    def take(self) -> Held:
+        """Return what is held or was tapped since the last call, and forget the taps.
+
+        Of two opposite directions the one pressed last counts.
+        """
+        with self._lock:
+            order = list(dict.fromkeys([name for _, name in self._held] + list(self._taps)))
+            pressed_at, self._pressed_at = self._pressed_at, None
+            self._taps.clear()
+        keys = set(order)
+        for name in order:
+            other = _OPPOSITES.get(name)
+            if other in keys and order.index(other) > order.index(name):
+                keys.discard(name)
+        return Held(keys=frozenset(keys), pressed_at=pressed_at)

@@ -1,0 +1,54 @@
+"""Frames on a window: whole-number scaling without blur, black borders around."""
+
+import numpy as np
+import pygame
+
+BORDER_COLOR = (12, 12, 16)
+
+
+def picture_rect(window_size: tuple[int, int], frame_size: tuple[int, int]) -> pygame.Rect:
+    """Return where in a window a frame goes: in the middle, as large as whole scaling allows.
+
+    Args:
+        window_size: (width, height) in px.
+        frame_size: (width, height) in px. A window smaller than that gets it scaled down.
+    """
+    ratio = min(window_size[0] / frame_size[0], window_size[1] / frame_size[1])
+    scale = float(int(ratio)) if ratio >= 1 else ratio
+    size = max(1, round(frame_size[0] * scale)), max(1, round(frame_size[1] * scale))
+    rect = pygame.Rect((0, 0), size)
+    rect.center = window_size[0] // 2, window_size[1] // 2
+    return rect
+
+
+def draw_frame(surface: pygame.Surface, frame: np.ndarray) -> pygame.Rect:
+    """Draw a frame, uint8 (H, W, 3), into the middle of a surface; return where it lies."""
+    height, width, _ = frame.shape
+    rect = picture_rect(surface.get_size(), (width, height))
+    picture = pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
+    if not rect.contains(surface.get_rect()):
+        surface.fill(BORDER_COLOR)
+    surface.blit(pygame.transform.scale(picture, rect.size), rect)
+    return rect
+
+
+class FrameWindow:
+    """A plain window that shows frames at a fixed rate: what render_mode="human" opens."""
+
+    def __init__(self, title: str, frame_shape: tuple[int, int, int], *, scale: int = 3) -> None:
+        pygame.display.init()
+        pygame.display.set_caption(title)
+        height, width, _ = frame_shape
+        self._surface = pygame.display.set_mode((width * scale, height * scale))
+        self._clock = pygame.time.Clock()
+
+    def show(self, frame: np.ndarray, *, fps: int) -> None:
+        """Draw a frame and wait until 1 / fps seconds have passed since the last."""
+        pygame.event.pump()
+        draw_frame(self._surface, frame)
+        pygame.display.flip()
+        self._clock.tick(fps)
+
+    def close(self) -> None:
+        """Close the window."""
+        pygame.display.quit()

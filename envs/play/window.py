@@ -1,0 +1,224 @@
+"""The window: shows the newest frame, reads keys and gamepads, and writes over the picture.
+
+It never waits for a step: a session's thread makes the frames. It opens before anything is loaded.
+"""
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pygame
+
+from envs.play import hud
+from envs.play.game import View
+from envs.play.inputs import ALIASES, Inputs
+from envs.play.pads import Pads
+from envs.play.picture import draw_frame
+from envs.play.session import Session
+
+SCREENSHOTS_FOLDER = Path("screenshots")
+
+_START_SIZE = (960, 576)
+_MIN_SIZE = (320, 192)
+_DRAW_PERIOD_S = 1 / 60
+_WAIT_MS = 10
+_IDLE_PERIOD_S = 0.25
+_MESSAGE_S = 3.0
+
+
+class Window:
+    """A resizable window on a session.
+
+    Args:
+        title: Shown on top and while loading.
+
+    Raises:
+        pygame.error: There is no display.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        pygame.display.init()
+        pygame.font.init()
+        pygame.display.set_caption(title)
+        self._surface = pygame.display.set_mode(_START_SIZE, pygame.RESIZABLE)
+        self._opened_at = time.perf_counter()
+        self.inputs = Inputs()
+        self.latencies = hud.Samples()
+        self._pads = Pads(self.inputs)
+        self._prompt = hud.PromptLine()
+        self._new_view_event = pygame.event.custom_type()
+        self._shows_keys = False
+        self._shows_measurements = False
+        self._drawn: View | None = None
+        self._drawn_at = 0.0
+        self._is_dirty = True
+        self._message = ""
+        self._message_until = 0.0
+        hud.draw_loading(self._surface, title, 0.0)
+        pygame.display.flip()
+        pygame.key.stop_text_input()
+
+    def notify(self) -> None:
+        """Wake the window from another thread: there is something new to show."""
+        pygame.event.post(pygame.Event(self._new_view_event))
+
+    def run(self, session: Session) -> None:
+        """Show a session until the player quits or it fails; the session is closed then."""
+        self._pads.open()
+        try:
+            while session.status != "failed" and self.run_once(session):
+                pass
+        finally:
+            session.close()
+
+    def run_once(self, session: Session) -> bool:
+        """Handle what has happened and draw if there is something new; False at the end."""
+        events = [pygame.event.wait(_WAIT_MS), *pygame.event.get()]
+        goes_on = all([self._handle(event, session) for event in events])
+        if session.message:
+            self._say(session.message)
+            session.message = ""
+        now = time.perf_counter()
+        since_drawn = now - self._drawn_at
+        is_idle = session.status == "loading" or self._shows_measurements or self._message
+        if is_idle and since_drawn >= (0.03 if session.status == "loading" else _IDLE_PERIOD_S):
+            self._is_dirty = True
+        if (self._is_dirty or session.view is not self._drawn) and since_drawn >= _DRAW_PERIOD_S:
+            self._draw(session, now)
+        return goes_on
+
+    def close(self) -> None:
+        """Close the window; may be called twice."""
+        self._pads.close()
+        pygame.display.quit()
+
+    def save_screenshot(self, frame: np.ndarray, folder: Path = SCREENSHOTS_FOLDER) -> Path:
+        """Write a frame as PNG and return its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
+        path = folder / f"{stamp}.png"
+        temporary = folder / f".tmp-{stamp}.png"
+        height, width, _ = frame.shape
+        picture = pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
+        pygame.image.save(picture, temporary)
+        return temporary.replace(path)
+
+    def _handle(self, event: pygame.Event, session: Session) -> bool:
+        """Change what an event asks for; return False if it asks to quit."""
+        if event.type == pygame.QUIT:
+            return False
+        if event.type in (pygame.VIDEORESIZE, pygame.WINDOWEXPOSED):
+            self._surface = pygame.display.get_surface()
+            self._is_dirty = True
+        elif event.type == pygame.WINDOWFOCUSLOST:
+            self.inputs.release_all()
+        elif event.type == pygame.KEYUP:
+            self.inputs.release(pygame.key.name(event.key))
+        elif self._prompt.is_open:
+            self._type(event, session)
+        elif event.type == pygame.KEYDOWN:
+            return self._press(event, session)
+        elif button := self._pads.handle(event):
+            self._command("return" if button == "start" else "p", session)
+        return True
+
+    def _type(self, event: pygame.Event, session: Session) -> None:
+        text = self._prompt.handle(event)
+        if text is not None:
+            session.set_prompt(text or None)
+        self._is_dirty = True
+
+    def _press(self, event: pygame.Event, session: Session) -> bool:
+        if event.key == pygame.K_ESCAPE:
+            return False
+        name = pygame.key.name(event.key)
+        if name == "r" and event.mod & pygame.KMOD_SHIFT:
+            name = "shift r"
+        if not self._command(name, session):
+            self.inputs.press(name)
+        return True
+
+    def _command(self, name: str, session: Session) -> bool:
+        """Obey a command key; return whether it is one."""
+        if name == "return":
+            if session.status == "over":
+                session.reset()
+            elif session.status == "paused":
+                session.toggle_pause()
+        elif name == "r":
+            session.reset()
+        elif name == "shift r":
+            session.reset_to_next_start()
+        elif name == "p":
+            session.toggle_pause()
+        elif name == "n":
+            session.single_step()
+        elif name == "t":
+            self.inputs.release_all()
+            self._prompt.open(session.prompt or "")
+        elif name == "s":
+            if session.view is not None:
+                self._say(f"saved {self.save_screenshot(session.view.frame)}")
+        elif name == "f1":
+            self._shows_keys = not self._shows_keys
+        elif name == "f3":
+            self._shows_measurements = not self._shows_measurements
+        else:
+            return False
+        self._is_dirty = True
+        return True
+
+    def _say(self, message: str) -> None:
+        self._message = message
+        self._message_until = time.perf_counter() + _MESSAGE_S
+        self._is_dirty = True
+
+    def _draw(self, session: Session, now: float) -> None:
+        """Draw everything, and measure how long the newest key press took to get here."""
+        view = session.view
+        if view is None:
+            hud.draw_loading(self._surface, self._title, now - self._opened_at)
+        else:
+            draw_frame(self._surface, view.frame)
+            self._write_over(session, view)
+        if self._shows_keys:
+            keys = session.playable.keymap.keys if session.playable else {}
+            hud.draw_lines(self._surface, hud.key_lines(keys, ALIASES), (12, 12))
+        if self._message:
+            if now < self._message_until:
+                hud.draw_bottom_line(self._surface, self._message)
+            else:
+                self._message = ""
+        if self._prompt.is_open:
+            hud.draw_bottom_line(self._surface, f"the world shows: {self._prompt.text}_")
+        pygame.display.flip()
+        shown_at = time.perf_counter()
+        if view is not self._drawn and view is not None and view.pressed_at is not None:
+            self.latencies.add(shown_at - view.pressed_at)
+        self._drawn, self._drawn_at, self._is_dirty = view, now, False
+
+    def _write_over(self, session: Session, view: View) -> None:
+        if session.status == "paused":
+            hud.draw_banner(self._surface, "paused: P goes on, N makes one step")
+        elif session.status == "over":
+            text = f"the end, return {view.total_reward:.0f}: Enter starts again"
+            hud.draw_banner(self._surface, text)
+        if self._shows_measurements and not self._shows_keys:
+            hud.draw_lines(self._surface, self._measurements(session, view), (12, 12))
+
+    def _measurements(self, session: Session, view: View) -> list[str]:
+        interval = session.step_intervals.mean()
+        rate = f"{1 / interval:.1f}" if interval > 0 else "-"
+        return [
+            f"steps per second  {rate}",
+            f"step p50 / p99  {hud.milliseconds(session.step_times, (50, 99))}",
+            f"key to picture p50 / p95 / p99  {hud.milliseconds(self.latencies, (50, 95, 99))}",
+            f"missed deadlines  {session.num_missed}",
+            f"action  {view.action_name.replace('_', ' ')}",
+            f"prompt  {session.prompt or '-'}",
+            f"words  {view.text}",
+            f"step, return  {view.num_steps}, {view.total_reward:.1f}",
+            f"backend  {session.playable.backend if session.playable else '-'}",
+        ]

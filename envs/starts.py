@@ -1,0 +1,97 @@
+"""Choosing what an episode of a world begins from: by seed, index, words, or given frames."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine import Engine
+from midas_world.types import StepConditions
+from midas_world.world import StartState
+
+_KEYS = ("frames", "conditions", "conditioner_state")
+_NUM_SHOWN = 8
+
+
+def check_names(what: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Check that names are known.
+
+    Raises:
+        ValueError: One is not; the message names the nearest known one.
+    """
+    for name in names:
+        if name not in known:
+            nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"unknown {what} {name!r}, did you mean {nearest!r}? Known: {', '.join(known)}"
+            )
+
+
+def choose_start(
+    option: Any, start_states: Sequence[StartState], *, rng: np.random.Generator, engine: Engine
+) -> tuple[int, StartState]:
+    """Return a start state and its index, which is -1 for one made of given frames.
+
+    Args:
+        option: None, an index, words, or a dict of frames; see `WorldEnv`.
+        start_states: The world's.
+        rng: Draws the start state if the option leaves it open.
+        engine: Encodes given frames.
+
+    Raises:
+        ValueError: The option cannot be used; the message says why.
+    """
+    if isinstance(option, Mapping):
+        return -1, _from_frames(option, engine)
+    if option is None:
+        candidates = range(len(start_states))
+    elif isinstance(option, str):
+        candidates = _search(option, start_states)
+    elif isinstance(option, int | np.integer) and not isinstance(option, bool):
+        if not 0 <= option < len(start_states):
+            raise ValueError(f"start_state must be 0 to {len(start_states) - 1}, got {option}")
+        candidates = [int(option)]
+    else:
+        raise ValueError(
+            f"start_state must be an int, a str or a dict, got {type(option).__name__}"
+        )
+    if not candidates:
+        raise ValueError("this world has no start states: give frames")
+    index = candidates[int(rng.integers(len(candidates)))]
+    return index, start_states[index]
+
+
+def _search(words: str, start_states: Sequence[StartState]) -> list[int]:
+    """Return the start states whose descriptions share the most words with a search."""
+    wanted = _words(words)
+    scores = [len(wanted & _words(start.description)) for start in start_states]
+    best = max(scores, default=0)
+    if best == 0:
+        shown = "; ".join([start.description for start in start_states][:_NUM_SHOWN])
+        raise ValueError(f"no start state speaks of {words!r}; there are: {shown}")
+    return [index for index, score in enumerate(scores) if score == best]
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower())) - {"a", "an", "the", "in", "at", "of"}
+
+
+def _from_frames(option: Mapping[str, Any], engine: Engine) -> StartState:
+    """Return the start state that frames, their conditions and a conditioner's state make."""
+    check_names("key of start_state", option, _KEYS)
+    frames = np.asarray(option.get("frames", ()))
+    if frames.ndim != 4 or not len(frames):
+        raise ValueError(f"frames must have shape (F, H, W, 3), got {frames.shape}")
+    given = option.get("conditions")
+    if given is None and len(frames) > 1:
+        raise ValueError("start_state needs conditions, one per frame, for more than one frame")
+    conditions = (StepConditions(),) if given is None else tuple(given)
+    state = option.get("conditioner_state") or {}
+    return StartState(
+        latents=engine.encode(frames),
+        conditions=conditions,
+        conditioner_state={key: np.asarray(value) for key, value in state.items()},
+        description=conditions[-1].text or "" if conditions else "",
+    )

@@ -1,0 +1,194 @@
+"""Measures of frames and of predictions: PSNR, SSIM, sharpness, precision and recall, and JPEG.
+
+Frames are uint8 (B, H, W, 3), one number per frame comes back. Knows no world and no teacher.
+
+Shapes: B frames, H W pixels, K keypoints.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from midas_world.train.autoencoder import psnr_of
+
+_LUMA = (0.299, 0.587, 0.114)
+_SSIM_SIGMA = 1.5
+_SSIM_WINDOW = 11
+_BATCH = 32
+
+
+def psnr(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the PSNR over RGB of each pair of frames in dB, (B,) float64; equal ones give 106."""
+    _check_pairs(frames, others)
+    parts = [np.zeros(0)]
+    for index in range(0, len(frames), _BATCH):
+        pair = [part[index : index + _BATCH].astype(np.float32) for part in (frames, others)]
+        error = np.square((pair[0] - pair[1]) / 127.5).mean(axis=(1, 2, 3))
+        parts.append(psnr_of(torch.from_numpy(error).double()).numpy())
+    return np.concatenate(parts)
+
+
+def ssim(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the structural similarity of each pair of frames, (B,) float64; equal ones give 1.
+
+    Wang et al. 2004, eq. 13, on luma, with their Gaussian window of 11 x 11 pixels and sigma 1.5,
+    averaged over all places where the window fits into the picture.
+
+    Raises:
+        ValueError: The shapes differ, or a side is shorter than the window.
+    """
+    _check_pairs(frames, others)
+    if min(frames.shape[1:3]) < _SSIM_WINDOW:
+        raise ValueError(
+            f"frames must be at least {_SSIM_WINDOW} px a side, got {frames.shape[1:3]}"
+        )
+    parts = [np.zeros(0)]
+    for index in range(0, len(frames), _BATCH):
+        pair = (luma(frames[index : index + _BATCH]), luma(others[index : index + _BATCH]))
+        parts.append(_ssim_of_luma(*pair).numpy())
+    return np.concatenate(parts)
+
+
+def _ssim_of_luma(x: Tensor, y: Tensor) -> Tensor:
+    """Return SSIM of pictures (B, 1, H, W) in [0, 255], (B,)."""
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    var_x = _window_mean(x * x) - mean_x.square()
+    var_y = _window_mean(y * y) - mean_y.square()
+    covariance = _window_mean(x * y) - mean_x * mean_y
+    light = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
+    structure = (2 * covariance + c2) / (var_x + var_y + c2)
+    return (light * structure).mean(dim=(1, 2, 3))
+
+
+def _window_mean(x: Tensor) -> Tensor:
+    """Return Gaussian-weighted means where the window fits, (B, 1, H, W) -> smaller."""
+    offsets = torch.arange(_SSIM_WINDOW, dtype=x.dtype) - _SSIM_WINDOW // 2
+    weights = torch.exp(-offsets.square() / (2 * _SSIM_SIGMA**2))
+    weights = weights / weights.sum()
+    rows = functional.conv2d(x, weights[None, None, :, None])
+    return functional.conv2d(rows, weights[None, None, None, :])
+
+
+def luma(frames: np.ndarray) -> Tensor:
+    """Return the BT.601 luma of frames, uint8 (B, H, W, 3) -> float64 (B, 1, H, W), 0 to 255."""
+    # float64: variances by differences of means would lose all digits of flat places in float32.
+    return torch.from_numpy(frames.astype(np.float64) @ np.array(_LUMA))[:, None]
+
+
+def sharpness(frames: np.ndarray) -> np.ndarray:
+    """Return the gradient energy of each frame, (B,): mean squared step of luma, in [0, 1]^2."""
+    y = luma(frames) / 255.0
+    energy = y.diff(dim=-1).square().mean(dim=(1, 2, 3)) + y.diff(dim=-2).square().mean(
+        dim=(1, 2, 3)
+    )
+    return energy.numpy()
+
+
+def mean_change(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the mean absolute difference of each pair of frames in levels of 255, (B,)."""
+    _check_pairs(frames, others)
+    pairs = zip(frames, others, strict=True)
+    return np.array([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs])
+
+
+def keypoint_error(keypoints: np.ndarray, others: np.ndarray, *, height: int) -> np.ndarray:
+    """Return the mean distance of keypoints (B, K, 2) px as a share of the frame's height, (B,)."""
+    distance = np.linalg.norm(keypoints.astype(np.float64) - others, axis=-1)
+    return distance.mean(axis=-1) / height
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """How well a yes-or-no prediction does.
+
+    Attributes:
+        positives: How often yes was right.
+        predicted: How often yes was said.
+        hits: How often both.
+        count: Predictions in all.
+    """
+
+    positives: int
+    predicted: int
+    hits: int
+    count: int
+
+    @property
+    def precision(self) -> float:
+        """Share of hits in what was said; NaN if nothing was."""
+        return self.hits / self.predicted if self.predicted else math.nan
+
+    @property
+    def recall(self) -> float:
+        """Share of hits in what was right; NaN if nothing was."""
+        return self.hits / self.positives if self.positives else math.nan
+
+
+def detection(predicted: np.ndarray, truth: np.ndarray) -> Detection:
+    """Return how well predictions (B,) bool meet the truth (B,) bool."""
+    return Detection(
+        positives=int(truth.sum()),
+        predicted=int(predicted.sum()),
+        hits=int((predicted & truth).sum()),
+        count=len(truth),
+    )
+
+
+def jpeg_of_size(frame: np.ndarray, num_bytes: int) -> tuple[np.ndarray, int]:
+    """Return a frame after JPEG at the quality whose file is nearest to a size, and that size.
+
+    Args:
+        frame: uint8 (H, W, 3).
+        num_bytes: The size aimed at. Quality 1 is the smallest file that JPEG gives.
+    """
+    files: dict[int, bytes] = {}
+    low, high = 1, 95
+    while low <= high:
+        quality = (low + high) // 2
+        files[quality] = _jpeg(frame, quality)
+        if len(files[quality]) < num_bytes:
+            low = quality + 1
+        else:
+            high = quality - 1
+    best = min(files.values(), key=lambda file: abs(len(file) - num_bytes))
+    with Image.open(io.BytesIO(best)) as picture:
+        return np.asarray(picture.convert("RGB")), len(best)
+
+
+def _jpeg(frame: np.ndarray, quality: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, format="JPEG", quality=quality, optimize=True)
+    return file.getvalue()
+
+
+def mean_of(values: Sequence[float] | np.ndarray) -> float:
+    """Return the mean of the numbers that are there; NaN if there is none."""
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if known.size else math.nan
+
+
+def mean_by_step(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """Return the mean over rows of different lengths at each step, (length,); NaN where none is."""
+    padded = np.full((len(rows), length), np.nan)
+    for line, row in zip(padded, rows, strict=True):
+        line[: len(row)] = row[:length]
+    return np.array([mean_of(column) for column in padded.T])
+
+
+def _check_pairs(frames: np.ndarray, others: np.ndarray) -> None:
+    for value in (frames, others):
+        if value.ndim != 4 or value.shape[-1] != 3 or value.dtype != np.uint8:
+            raise ValueError(
+                f"frames must be (B, H, W, 3) uint8, got {value.shape} {value.dtype}"
+            )
+    if frames.shape != others.shape:
+        raise ValueError(f"frames must pair up, got {frames.shape} and {others.shape}")

@@ -1,0 +1,241 @@
+"""The keypoint probe: a small network that says where the character's keypoints are in a frame.
+
+It learns from the teacher's frames, whose keypoints are known, and then reads the world's frames,
+whose are not. It is an instrument: its own error on held-out teacher frames is always reported
+beside what it measures. It sees pixels only, never actions or conditions, and of these only the box
+that held every keypoint it learned from, at half resolution.
+
+Shapes: B frames, H W pixels of a frame, h w pixels of the box, K keypoints.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from midas_world.checkpoint import load_tensors, load_weights, save_tensors
+from midas_world.train.loop import seeded_weights
+
+_VERSION = 1  # of the network and its training: another one makes cached probes invalid
+_MARGIN = 7  # px of half resolution around the keypoints
+_WARMUP_STEPS = 50
+_BOX_KEY = "box"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """The probe's size and training.
+
+    Attributes:
+        num_frames: Teacher frames that it learns from.
+        episode_steps: Steps of each teacher episode that gives them.
+        keep_every: Only every so manieth frame is kept, for variety.
+        first_seed: Of the teacher's episodes; not those that anything is measured on.
+        width: Channels.
+        train_steps: Optimizer updates.
+        batch_size: Frames of each.
+    """
+
+    num_frames: int = 4000
+    episode_steps: int = 160
+    keep_every: int = 4
+    first_seed: int = 20_000
+    width: int = 48
+    train_steps: int = 1200
+    batch_size: int = 24
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+    def key(self, *parts: object) -> str:
+        """Return 16 hex digits of this config and of what else decides the probe."""
+        text = json.dumps([_VERSION, asdict(self), *map(str, parts)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(norm(conv(relu(norm(x)))))), the first convolution dilated."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        groups = max(1, width // 8)
+        self.layers = nn.Sequential(
+            nn.GroupNorm(groups, width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation),
+            nn.GroupNorm(groups, width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> the same shape."""
+        return x + self.layers(x)
+
+
+class KeypointNetwork(nn.Module):
+    """Pictures to keypoints, by the means of heat maps (soft-argmax).
+
+    Args:
+        num_keypoints: K.
+        width: Channels.
+    """
+
+    def __init__(self, num_keypoints: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, width // 2, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+            *(ResidualBlock(width, dilation) for dilation in (1, 2, 4, 1, 2, 1)),
+            nn.ReLU(),
+            nn.Conv2d(width, num_keypoints, 1),
+        )
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return keypoints in [-1, 1] of the picture, (B, 3, h, w) in [0, 1] -> (B, K, 2)."""
+        heat = self.layers(pictures - 0.5)
+        chance = heat.flatten(2).softmax(dim=-1).unflatten(-1, heat.shape[-2:])
+        rows, columns = (_centres(size, heat) for size in heat.shape[-2:])
+        x = (chance.sum(dim=-2) * columns).sum(dim=-1)
+        y = (chance.sum(dim=-1) * rows).sum(dim=-1)
+        return torch.stack((x, y), dim=-1)
+
+
+def _centres(size: int, like: Tensor) -> Tensor:
+    """Return the centres of so many cells of [-1, 1], stretched so that its ends can be said."""
+    cells = torch.arange(size, dtype=like.dtype, device=like.device)
+    return ((cells + 0.5) / size * 2 - 1) * 1.1
+
+
+def halve(frames: np.ndarray) -> np.ndarray:
+    """Return frames at half resolution by averaging, uint8 (B, H, W, 3) -> (B, H // 2, W // 2, 3)."""
+    height, width = frames.shape[1] // 2, frames.shape[2] // 2
+    even = frames[:, : 2 * height, : 2 * width].astype(np.uint16)
+    total = even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2]
+    return ((total + 2) // 4).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a frame at half resolution, in its pixels: rows top to bottom - 1, and columns."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @classmethod
+    def around(cls, keypoints: np.ndarray, *, size: tuple[int, int]) -> "Box":
+        """Return a box that holds all keypoints, (B, K, 2) px of the frame, with a margin.
+
+        Args:
+            keypoints: Of the frame at full resolution.
+            size: Height and width at half resolution.
+        """
+        points = keypoints.reshape(-1, 2) / 2
+        left, top = np.maximum(points.min(axis=0) - _MARGIN, 0).astype(int).tolist()
+        width, height = (np.ptp(points, axis=0) + 2 * _MARGIN).astype(int) // 8 * 8 + 8
+        return cls(top, left, min(size[0], top + int(height)), min(size[1], left + int(width)))
+
+    def cut(self, halves: np.ndarray) -> Tensor:
+        """uint8 (B, H // 2, W // 2, 3) -> float32 (B, 3, h, w) in [0, 1]."""
+        part = halves[:, self.top : self.bottom, self.left : self.right]
+        return torch.from_numpy(np.ascontiguousarray(part)).permute(0, 3, 1, 2).float() / 255.0
+
+    def to_frame(self, places: Tensor) -> Tensor:
+        """Places in [-1, 1] of the box (..., 2) -> px of the frame at full resolution."""
+        size = places.new_tensor((self.right - self.left, self.bottom - self.top))
+        return (places + 1.0) * size + 2.0 * places.new_tensor((self.left, self.top))
+
+
+class Probe:
+    """A trained probe.
+
+    Args:
+        network: What reads the box.
+        box: The part of the frame that it reads.
+    """
+
+    def __init__(self, network: KeypointNetwork, box: Box) -> None:
+        self.network = network.eval()
+        self.box = box
+
+    @torch.inference_mode()
+    def keypoints(self, frames: np.ndarray) -> np.ndarray:
+        """Return where the keypoints are, uint8 (B, H, W, 3) -> (B, K, 2) float32 px."""
+        parts = []
+        for index in range(0, len(frames), 32):
+            made = self.network(self.box.cut(halve(frames[index : index + 32])))
+            parts.append(self.box.to_frame(made).numpy())
+        return np.concatenate(parts)
+
+
+def train_probe(halves: np.ndarray, keypoints: np.ndarray, config: ProbeConfig) -> Probe:
+    """Return a probe that learned from frames and their keypoints.
+
+    Args:
+        halves: (B, H // 2, W // 2, 3) uint8, from `halve`.
+        keypoints: (B, K, 2) px of the whole frame.
+        config: Of the probe.
+    """
+    if len(halves) != len(keypoints) or not len(halves):
+        raise ValueError(f"got {len(halves)} frames and {len(keypoints)} rows of keypoints")
+    box = Box.around(keypoints, size=(halves.shape[1], halves.shape[2]))
+    with seeded_weights(config.seed):
+        network = KeypointNetwork(keypoints.shape[1], config.width)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.01)
+    generator = torch.Generator().manual_seed(config.seed)
+    truth = torch.from_numpy(keypoints.astype(np.float32))
+    for step in tqdm(range(config.train_steps), desc="probe", mininterval=5.0):
+        rows = torch.randint(len(halves), (config.batch_size,), generator=generator)
+        pictures = _disturb(box.cut(halves[rows.numpy()]), generator)
+        error = box.to_frame(network(pictures)) - truth[rows]
+        # Distances, not squares: a few hidden limbs would otherwise rule the loss.
+        loss = error.square().sum(dim=-1).add(1e-2).sqrt().mean()
+        warm = min(1.0, (step + 1) / _WARMUP_STEPS)
+        cosine = 0.5 + 0.5 * math.cos(math.pi * step / config.train_steps)
+        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (0.02 + 0.98 * cosine)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+    return Probe(network, box)
+
+
+def save_probe(probe: Probe, path: Path) -> None:
+    """Write a probe as one safetensors file."""
+    box = torch.tensor([probe.box.top, probe.box.left, probe.box.bottom, probe.box.right])
+    save_tensors({**probe.network.state_dict(), _BOX_KEY: box}, path)
+
+
+def load_probe(path: Path, config: ProbeConfig, *, num_keypoints: int) -> Probe:
+    """Return a probe that `save_probe` wrote; `CheckpointError` if it does not fit."""
+    tensors = load_tensors(path)
+    network = KeypointNetwork(num_keypoints, config.width)
+    own = {name: tensor for name, tensor in tensors.items() if name != _BOX_KEY}
+    load_weights(network, own, source=str(path))
+    box = Box(*tensors[_BOX_KEY].tolist())
+    return Probe(network.to(memory_format=torch.channels_last), box)
+
+
+def _disturb(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Return frames with other colours, some noise and, half of them, a blur.
+
+    A world's frames differ from the teacher's in these ways, which say nothing about the pose.
+    """
+    count = len(frames)
+    gain = 1.0 + 0.15 * (torch.rand(count, 3, 1, 1, generator=generator) * 2 - 1)
+    shift = 0.05 * (torch.rand(count, 3, 1, 1, generator=generator) * 2 - 1)
+    blurred = functional.avg_pool2d(frames, 3, stride=1, padding=1, count_include_pad=False)
+    share = torch.rand(count, 1, 1, 1, generator=generator)
+    share = share * (torch.rand(count, 1, 1, 1, generator=generator) < 0.5)
+    noise = 0.02 * torch.randn(frames.shape, generator=generator)
+    return torch.lerp(frames, blurred, share) * gain + shift + noise

@@ -1,0 +1,248 @@
+"""Play a teacher, and play a world from the teacher's own frames with the same actions.
+
+Both are Gymnasium environments made by id, so nothing here knows the game. Of a teacher's info it
+reads the conditions ("pose", "text", "audio"), "keypoints" and "conditioner_state" where given.
+
+Shapes: T steps, F context frames, H W pixels, K keypoints.
+"""
+
+import importlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, SupportsFloat
+
+import gymnasium
+import numpy as np
+
+from midas_world.collect import Policy
+from midas_world.config import DataConfig
+from midas_world.types import StepConditions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """One frame of an environment and what came with it.
+
+    Attributes:
+        frame: (H, W, 3) uint8.
+        action: What led here; None at the first frame.
+        reward: Of the step that led here.
+        terminated: Whether that step ended the episode.
+        truncated: Whether the time is up.
+        info: As the environment gave it.
+    """
+
+    frame: np.ndarray
+    action: Any = None
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    info: Mapping[str, Any]
+
+    @property
+    def conditions(self) -> StepConditions:
+        """The conditions of this frame."""
+        return StepConditions(**{key: self.info.get(key) for key in ("pose", "text", "audio")})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherEpisode:
+    """T steps of the teacher, T + 1 frames, and what a world needs to go on from any of them.
+
+    Attributes:
+        seed: Of the teacher's reset.
+        policy: Who played.
+        frames: (T + 1, H, W, 3) uint8.
+        actions: T of them.
+        rewards: (T,) float64.
+        terminated: (T,) bool.
+        conditions: Of all T + 1 frames.
+        keypoints: (T + 1, K, 2) px, or None.
+        conditioner_states: Of all T + 1 frames.
+    """
+
+    seed: int
+    policy: str
+    frames: np.ndarray
+    actions: tuple[Any, ...]
+    rewards: np.ndarray
+    terminated: np.ndarray
+    conditions: tuple[StepConditions, ...]
+    keypoints: np.ndarray | None
+    conditioner_states: tuple[Mapping[str, np.ndarray], ...]
+
+    @property
+    def num_steps(self) -> int:
+        """T."""
+        return len(self.actions)
+
+    def start_state(self, num_frames: int) -> dict[str, Any]:
+        """Return the first F frames as the world's reset option "start_state"."""
+        return {
+            "frames": self.frames[:num_frames],
+            "conditions": list(self.conditions[:num_frames]),
+            "conditioner_state": dict(self.conditioner_states[num_frames - 1]),
+        }
+
+
+def load_policy(data: DataConfig, name: str) -> Policy:
+    """Return a policy of the teacher by its name.
+
+    Raises:
+        ValueError: The factory that the config names is not there.
+    """
+    module, _, function = data.policy_factory.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f'policy_factory must be "module:function", got {data.policy_factory!r}: {error}'
+        ) from error
+    return factory(name)
+
+
+def check_held_out(seeds: Sequence[int], data: DataConfig) -> None:
+    """Raise ValueError if a seed is one that the world was trained on."""
+    trained = range(data.first_seed, data.first_seed + data.num_episodes)
+    met = [seed for seed in seeds if seed in trained]
+    if met:
+        raise ValueError(f"seeds {met} are training seeds ({trained.start}..{trained.stop - 1})")
+
+
+def teacher_moments(
+    env: gymnasium.Env, policy: Policy, *, seed: int, options: Mapping[str, Any]
+) -> Iterator[Moment]:
+    """Yield the teacher's frames, the first one too, until the episode ends."""
+    policy.reset(np.random.default_rng((seed, 1)))
+    frame, info = env.reset(seed=seed, options=dict(options))
+    moment = Moment(frame=frame, info=info)
+    yield moment
+    while not (moment.terminated or moment.truncated):
+        action = policy.act(moment.frame, dict(moment.info))
+        moment = _step(env, action)
+        yield moment
+
+
+def play_teacher(
+    env: gymnasium.Env,
+    policy: Policy,
+    *,
+    name: str,
+    seed: int,
+    num_steps: int,
+    options: Mapping[str, Any],
+) -> TeacherEpisode:
+    """Play an episode of the teacher to its end, or for so many steps."""
+    moments: list[Moment] = []
+    for moment in teacher_moments(env, policy, seed=seed, options=options):
+        moments.append(moment)
+        if len(moments) > num_steps:
+            break
+    return to_episode(moments, name=name, seed=seed)
+
+
+def to_episode(moments: Sequence[Moment], *, name: str, seed: int) -> TeacherEpisode:
+    """Return the episode that consecutive moments of the teacher are."""
+    keypoints = [moment.info.get("keypoints") for moment in moments]
+    known = [value for value in keypoints if value is not None]
+    return TeacherEpisode(
+        seed=seed,
+        policy=name,
+        frames=np.stack([moment.frame for moment in moments]),
+        actions=tuple(moment.action for moment in moments[1:]),
+        rewards=np.array([moment.reward for moment in moments[1:]]),
+        terminated=np.array([moment.terminated for moment in moments[1:]], bool),
+        conditions=tuple(moment.conditions for moment in moments),
+        keypoints=np.stack(known) if len(known) == len(keypoints) else None,
+        conditioner_states=tuple(moment.info.get("conditioner_state", {}) for moment in moments),
+    )
+
+
+def play_world(
+    env: gymnasium.Env, start_state: Mapping[str, Any], actions: Sequence[Any], *, seed: int
+) -> Iterator[Moment]:
+    """Yield the world's frame after each action, whatever ends it predicts.
+
+    A world that says the episode is over goes on from its own last frames: only what it *shows* is
+    measured here, and the caller can count the ends.
+    """
+    length = len(start_state["frames"])
+    frames = deque(start_state["frames"], maxlen=length)
+    conditions = deque(start_state["conditions"], maxlen=length)
+    env.reset(seed=seed, options={"start_state": dict(start_state)})
+    for number, action in enumerate(actions, start=1):
+        moment = _step(env, action)
+        frames.append(moment.frame)
+        conditions.append(moment.conditions)
+        yield moment
+        if moment.terminated or moment.truncated:
+            own = {
+                "frames": np.stack(frames),
+                "conditions": list(conditions),
+                "conditioner_state": dict(moment.info["conditioner_state"]),
+            }
+            env.reset(seed=seed + number, options={"start_state": own})
+
+
+def _step(env: gymnasium.Env, action: Any) -> Moment:
+    frame, reward, terminated, truncated, info = env.step(action)
+    return Moment(
+        frame=frame,
+        action=action,
+        reward=float(reward),
+        terminated=terminated,
+        truncated=truncated,
+        info=info,
+    )
+
+
+class Endless(gymnasium.Wrapper):
+    """A teacher that begins another episode in the same scene instead of ending."""
+
+    def __init__(self, env: gymnasium.Env, options: Mapping[str, Any]) -> None:
+        super().__init__(env)
+        self._options = dict(options)
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step; at an end, the first frame of the next episode comes back."""
+        frame, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            scene = {"scene": info["scene"]} if "scene" in info else {}
+            frame, info = self.env.reset(options=self._options | scene)
+        return frame, reward, False, False, info
+
+
+class Bookends:
+    """A policy that at last repeats its own actions of an early stretch, to compare like with like.
+
+    Args:
+        policy: Who plays.
+        first: Step at which the stretch begins, counted from 0.
+        length: Steps of the stretch.
+        num_steps: Steps in all; the last ``length`` of them repeat the stretch.
+    """
+
+    def __init__(self, policy: Policy, *, first: int, length: int, num_steps: int) -> None:
+        if first + 2 * length > num_steps:
+            raise ValueError(
+                f"num_steps must be at least first + 2 * length = {first + 2 * length}, "
+                f"got {num_steps}"
+            )
+        self._policy = policy
+        self._first = first
+        self._gap = num_steps - length - first
+        self._actions: list[Any] = []
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        self._actions = []
+        self._policy.reset(rng)
+
+    def act(self, observation: Any, info: dict[str, Any]) -> Any:
+        """Return the next action."""
+        step = len(self._actions)
+        repeats = step >= self._first + self._gap
+        action = self._actions[step - self._gap] if repeats else self._policy.act(observation, info)
+        self._actions.append(action)
+        return action

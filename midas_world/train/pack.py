@@ -1,0 +1,122 @@
+"""Make a world folder of a trained run: weights, start states, key map."""
+
+import importlib
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
+from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, load_weights
+from midas_world.config import ProjectConfig
+from midas_world.train.autoencoder import load_autoencoder
+from midas_world.types import StepConditions
+from midas_world.world import KeyMap, StartState, save_world
+from midas_world.world_model import WorldModel
+
+logger = logging.getLogger(__name__)
+
+NUM_START_STATES = 48
+FIRST_START_SEED = 2_000_000
+
+
+def pack_world(config: ProjectConfig, world: Path, *, autoencoder: Path, dynamics: Path) -> Path:
+    """Write a world folder of the checkpoints of both stages and return it.
+
+    Start states come from fresh teacher episodes, whose seeds were neither trained on nor are
+    held out; a frame's place (``info["scene"]["place"]``, where the teacher gives it) takes an
+    equal share of them.
+    """
+    coder = load_autoencoder(autoencoder, config)
+    model = WorldModel(config.world)
+    load_weights(model, load_tensors(dynamics / WEIGHTS_NAME), source=str(dynamics))
+    env = gymnasium.make(config.data.env_id, disable_env_checker=True)
+    try:
+        states = make_start_states(env, coder, config)
+        keymap = keymap_of(env)
+    finally:
+        env.close()
+    save_world(
+        world,
+        config=config,
+        autoencoder=coder,
+        model=model,
+        start_states=states,
+        keymap=keymap,
+    )
+    size = (world / WEIGHTS_NAME).stat().st_size / 1e6
+    logger.info("packed %s: weights %.1f MB, %d start states", world, size, len(states))
+    return world
+
+
+def keymap_of(env: gymnasium.Env[Any, Any]) -> KeyMap:
+    """Return the key map that the teacher names (``action_names``, ``action_keys``).
+
+    A teacher that names none gets its actions numbered and called by the number keys.
+
+    Raises:
+        ValueError: The action space is not Discrete.
+    """
+    space = env.action_space
+    if not isinstance(space, gymnasium.spaces.Discrete):
+        raise ValueError(f"the key map needs a Discrete action space, got {space}")
+    inner = env.unwrapped
+    names = tuple(getattr(inner, "action_names", [f"action_{i}" for i in range(int(space.n))]))
+    numbered = {name: [str(index)] for index, name in enumerate(names[:10])}
+    return KeyMap(actions=names, keys=dict(getattr(inner, "action_keys", numbered)))
+
+
+def make_start_states(
+    env: gymnasium.Env[Any, Any], autoencoder: Autoencoder, config: ProjectConfig
+) -> list[StartState]:
+    """Play short seeded pieces of the teacher and encode them; see `pack_world`."""
+    length = config.world.backbone.context_frames
+    module, _, name = config.data.policy_factory.partition(":")
+    make_policy = getattr(importlib.import_module(module), name)
+    share = -(-NUM_START_STATES // 6)
+    taken: Counter[str] = Counter()
+    states: list[StartState] = []
+    for seed in range(FIRST_START_SEED, FIRST_START_SEED + 20 * NUM_START_STATES):
+        if len(states) == NUM_START_STATES:
+            break
+        observation, info = env.reset(seed=seed)
+        place = str(dict(info.get("scene", {})).get("place", ""))
+        if place and taken[place] >= share:
+            continue
+        policy = make_policy("mixed")
+        policy.reset(np.random.default_rng(seed))
+        frames, infos, ended = [observation], [info], False
+        while len(frames) < length and not ended:
+            action = policy.act(observation, info)
+            observation, _, terminated, truncated, info = env.step(action)
+            ended = bool(terminated or truncated)
+            frames.append(observation)
+            infos.append(info)
+        if ended:
+            continue
+        taken[place] += 1
+        states.append(_encode_start(np.stack(frames), infos, autoencoder))
+    return states
+
+
+@torch.no_grad()
+def _encode_start(
+    frames: np.ndarray, infos: list[dict[str, Any]], autoencoder: Autoencoder
+) -> StartState:
+    latents = autoencoder.encode(normalize_frames(torch.from_numpy(frames)))
+    conditions = tuple(
+        StepConditions(pose=info.get("pose"), text=info.get("text"), audio=info.get("audio"))
+        for info in infos
+    )
+    last = infos[-1]
+    scene = dict(last.get("scene", {}))
+    return StartState(
+        latents=to_tokens(latents),
+        conditions=conditions,
+        conditioner_state=last.get("conditioner_state", {}),
+        description=", ".join(map(str, scene.values())) or str(last.get("text", "")),
+    )

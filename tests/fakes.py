@@ -1,0 +1,185 @@
+"""Stand-ins without trained weights: a tiny world, an engine of plain sums, a counting env."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from engine.spec import EngineSpec
+from envs.play.inputs import STAGE_KEYS
+from envs.stage.conditioner import StageConditioner
+from envs.stage.controller import ACTIONS
+from envs.stage.scene import Scene
+from midas_world.autoencoder import Autoencoder
+from midas_world.conditions import Conditions
+from midas_world.config import ProjectConfig, WorldConfig, load_preset
+from midas_world.types import StepConditions
+from midas_world.world import KeyMap, StartState, save_world
+from midas_world.world_model import WorldModel
+
+START_SCENES = (
+    Scene("beach", "noon", "clear", "red jacket"),
+    Scene("night city", "night", "rain", "white suit"),
+    Scene("snow forest", "morning", "snow", "green coat"),
+)
+
+
+def stage_keymap() -> KeyMap:
+    return KeyMap(actions=ACTIONS, keys=STAGE_KEYS)
+
+
+def randomize(module: nn.Module, seed: int) -> None:
+    """Fill the weights from a seed, the zero-initialised ones too, so that pictures move."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                std = parameter[0].numel() ** -0.5
+                parameter.normal_(0.0, std, generator=generator)
+
+
+def make_start_state(config: WorldConfig, seed: int, *, frames: int = 3) -> StartState:
+    """Return a start state of Stage with random latents and a true conditioner state."""
+    generator = torch.Generator().manual_seed(seed)
+    scene = START_SCENES[seed % len(START_SCENES)]
+    conditioner = StageConditioner()
+    conditions = [conditioner.reset(scene=scene, rng=np.random.default_rng(seed))]
+    conditions += [conditioner.step(2) for _ in range(frames - 1)]
+    shape = (frames, config.tokens_per_frame, config.autoencoder.latent_channels)
+    return StartState(
+        latents=torch.randn(shape, generator=generator),
+        conditions=tuple(conditions),
+        conditioner_state=conditioner.state(),
+        description=f"{scene.place}, {scene.time_of_day}, {scene.weather}, {scene.outfit}",
+    )
+
+
+def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Path:
+    """Write a tiny world with random weights and three start states; return its folder."""
+    config = config or load_preset("tiny")
+    autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
+    randomize(autoencoder, 1)
+    randomize(model, 2)
+    with torch.no_grad():  # episodes of random weights should last
+        last = model.outcome.trunk[-1]
+        last.weight[-1] = 0.0
+        last.bias[-1] = -20.0
+    save_world(
+        folder,
+        config=config,
+        autoencoder=autoencoder,
+        model=model,
+        start_states=[make_start_state(config.world, seed) for seed in range(3)],
+        keymap=stage_keymap(),
+    )
+    return folder
+
+
+class FakeCache:
+    def __init__(self, batch_size: int) -> None:
+        self.total = torch.zeros(batch_size)
+
+    def reset(self) -> None:
+        self.total.zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        return {"total": self.total.clone()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.total.copy_(state["total"])
+
+
+class FakeEngine:
+    """An engine of plain arithmetic; `rewards` and `terminations` are what its next steps give."""
+
+    def __init__(self, config: WorldConfig) -> None:
+        self.spec = EngineSpec(
+            config=config, backend="fake", device="cpu", dtype="float32", num_denoise_steps=1
+        )
+        self.rewards: list[float] = []
+        self.terminations: list[float] = []
+        self.num_decoded = 0
+        self.prefilled: list[tuple[int, int]] = []
+
+    def new_cache(self, batch_size: int) -> FakeCache:
+        return FakeCache(batch_size)
+
+    def prefill(
+        self, cache: FakeCache, context: Tensor, conditions: Conditions, *, rows: Sequence[int]
+    ) -> None:
+        assert context.shape[:2] == conditions.pose.shape[:2]
+        for place, row in enumerate(rows):
+            self.prefilled.append((row, context.shape[1]))
+            cache.total[row] = context[place].sum() + conditions.pose[place].sum()
+
+    def step(
+        self, cache: FakeCache, latents: Tensor, conditions: Conditions, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        cache.total += conditions.pose.sum(dim=(1, 2))
+        drift = torch.sin(cache.total)[:, None, None]
+        reward = self.rewards.pop(0) if self.rewards else 0.0
+        termination = self.terminations.pop(0) if self.terminations else 0.0
+        batch = len(latents)
+        return (
+            0.8 * latents + 0.2 * noise + 0.1 * drift,
+            torch.full((batch,), reward),
+            torch.full((batch,), termination),
+        )
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        self.num_decoded += 1
+        height, width, _ = self.spec.frame_shape
+        pixels = (latents[..., :3].mean(dim=1) * 60 + 128).clamp(0, 255).byte().numpy()
+        return np.tile(pixels[:, None, None], (1, height, width, 1))
+
+    def encode(self, frames: np.ndarray) -> Tensor:
+        count, channels = self.spec.latent_shape
+        mean = torch.tensor(frames, dtype=torch.float32).mean(dim=(1, 2, 3)) / 255
+        return mean[:, None, None].expand(-1, count, channels).clone()
+
+
+class CountingEnv(gym.Env[np.ndarray, np.int64]):
+    """Frames whose red is the step, green ten times the action and blue 1 after a prompt."""
+
+    def __init__(self, *, num_actions: int = 15, over_after: int = 10**9, delay_s: float = 0.0):
+        self.action_space = spaces.Discrete(num_actions)
+        self.observation_space = spaces.Box(0, 255, (24, 40, 3), np.uint8)
+        self.over_after = over_after
+        self.delay_s = delay_s
+        self.prompt: str | None = None
+        self.resets: list[tuple[int | None, Any]] = []
+        self.is_closed = False
+        self._step = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.resets.append((seed, options))
+        self._step = 0
+        return self._frame(0), {}
+
+    def step(self, action):
+        time.sleep(self.delay_s)
+        self._step += 1
+        over = self._step >= self.over_after
+        return self._frame(int(action)), 1.0, over, False, {"text": f"action {action}"}
+
+    def set_prompt(self, text: str | None) -> None:
+        self.prompt = text
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _frame(self, action: int) -> np.ndarray:
+        frame = np.zeros((24, 40, 3), np.uint8)
+        frame[:] = (self._step % 256, 10 * action, 255 if self.prompt else 0)
+        return frame
+
+
+def no_conditions(count: int) -> list[StepConditions]:
+    return [StepConditions()] * count

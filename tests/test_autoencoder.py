@@ -1,0 +1,224 @@
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from midas_world.autoencoder import (
+    Autoencoder,
+    Downsample,
+    Upsample,
+    channel_mean,
+    normalize_frames,
+    quantize_frames,
+    to_grid,
+    to_tokens,
+)
+from midas_world.config import PRESETS_FOLDER, AutoencoderConfig, WorldConfig, load_preset
+from midas_world.dc_blocks import ChannelRMSNorm, LinearAttention
+from midas_world.world_model import WorldModel
+
+
+@cache
+def preset(name: str) -> WorldConfig:
+    return load_preset(name).world
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def autoencoder(**changes: object) -> Autoencoder:
+    return Autoencoder(dataclasses.replace(preset("tiny").autoencoder, **changes)).eval()
+
+
+@given(seed=st.integers(0, 1000), height=st.integers(1, 9), width=st.integers(1, 9))
+def test_frames_come_back_exactly_from_normalise_and_quantise(seed, height, width):
+    frames = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    normal = normalize_frames(torch.from_numpy(frames))
+    assert normal.dtype == torch.float32
+    assert normal.shape == (2, 3, height, width)
+    assert normal.abs().max() <= 1.0
+    assert np.array_equal(quantize_frames(normal).numpy(), frames)
+
+
+def test_every_grey_level_comes_back_and_what_lies_outside_is_clipped():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
+    assert torch.equal(quantize_frames(normalize_frames(levels)), levels)
+    wild = torch.tensor([-9.0, 9.0]).view(1, 1, 1, 2).expand(-1, 3, -1, -1)
+    assert quantize_frames(wild)[0, 0].tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+def test_tokens_and_grid_are_inverse_and_in_reading_order():
+    latents = randn(2, 4, 3, 5)
+    tokens = to_tokens(latents)
+    assert tokens.shape == (2, 15, 4)
+    assert torch.equal(to_grid(tokens, (3, 5)), latents)
+    assert torch.equal(tokens[0, 7], latents[0, :, 1, 2])
+
+
+@settings(deadline=None, max_examples=15)
+@given(groups=st.sampled_from([1, 2, 4]), channels=st.integers(1, 4))
+def test_channel_mean_averages_neighbours(groups, channels):
+    x = randn(1, groups * channels, 2, 2)
+    expected = torch.stack(
+        [x[:, i * groups : (i + 1) * groups].mean(1) for i in range(channels)], 1
+    )
+    torch.testing.assert_close(channel_mean(x, channels), expected)
+
+
+@pytest.mark.parametrize("kind", ["pixel_unshuffle", "conv"])
+def test_downsample_is_its_shortcut_where_the_convolution_is_silent(kind):
+    layer = Downsample(4, 8, kind=kind).requires_grad_(False)
+    layer.conv.weight.zero_()
+    layer.conv.bias.zero_()
+    constant = torch.arange(4.0).view(1, 4, 1, 1).expand(-1, -1, 4, 6)
+    # 16 unshuffled channels, each value four times; pairs are averaged.
+    expected = torch.tensor([0.0, 0, 1, 1, 2, 2, 3, 3]).view(1, 8, 1, 1).expand(-1, -1, 2, 3)
+    torch.testing.assert_close(layer(constant), expected)
+    silent = Downsample(4, 8, kind=kind, shortcut=False).requires_grad_(False)
+    silent.load_state_dict(layer.state_dict())
+    assert not silent(constant).any()
+
+
+@pytest.mark.parametrize("kind", ["pixel_shuffle", "interpolate"])
+def test_upsample_is_its_shortcut_where_the_convolution_is_silent(kind):
+    layer = Upsample(8, 4, kind=kind).requires_grad_(False)
+    layer.conv.weight.zero_()
+    layer.conv.bias.zero_()
+    x = randn(1, 8, 2, 3)
+    out = layer(x)
+    assert out.shape == (1, 4, 4, 6)
+    # Each channel twice: output channel c holds x[2c] in the upper and x[2c + 1] in the lower row.
+    torch.testing.assert_close(out[:, :, 0::2, 0::2], x[:, 0::2])
+    torch.testing.assert_close(out[:, :, 1::2, 1::2], x[:, 1::2])
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml")))
+def test_every_preset_encodes_to_its_grid_and_decodes_to_its_picture(name):
+    config = preset(name)
+    with torch.device("meta"):
+        model = Autoencoder(config.autoencoder)
+        latents = model.encode(torch.zeros(2, 3, config.height, config.width))
+        assert latents.shape == (2, config.autoencoder.latent_channels, *config.grid)
+        assert model.decode(latents).shape == (2, 3, config.height, config.width)
+
+
+def test_the_paper_preset_has_the_papers_sizes():
+    with torch.device("meta"):
+        model = WorldModel(preset("paper"))
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    # Qwen2.5-3B has 2.77 billion weights beside its words.
+    assert 2.7e9 < count(model.backbone) < 2.8e9
+    assert 0.45e9 < count(model.head) < 0.55e9
+    assert preset("paper").tokens_per_frame == 60
+    assert preset("paper").autoencoder.downsampling == 64
+
+
+def test_latents_have_unit_rms_per_token_where_the_config_says_so():
+    frames = randn(2, 3, 48, 80)
+    with torch.no_grad():
+        raw = autoencoder().encode_raw(frames)
+        free = autoencoder(latent_norm=False).encode_raw(frames)
+    torch.testing.assert_close(raw.square().mean(dim=1), torch.ones(2, 3, 5), rtol=1e-3, atol=1e-3)
+    assert (free.square().mean(dim=1) - 1).abs().max() > 0.01
+
+
+def test_statistics_standardise_each_channel_and_decode_undoes_them():
+    model = autoencoder()
+    frames = randn(8, 3, 48, 80)
+    with torch.no_grad():
+        raw = model.encode_raw(frames)
+        model.set_statistics(raw)
+        standard = model.encode(frames)
+        torch.testing.assert_close(standard.mean(dim=(0, 2, 3)), torch.zeros(8), atol=1e-5, rtol=0)
+        torch.testing.assert_close(standard.std(dim=(0, 2, 3)), torch.ones(8), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            model.decode(standard), model.decode_raw(raw), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_decoding_keeps_the_latents_dtype():
+    model = autoencoder().to(torch.bfloat16)
+    model.latent_std.data = model.latent_std.float()
+    assert model.decode(randn(1, 8, 3, 5).bfloat16()).dtype == torch.bfloat16
+
+
+def test_pre_norm_keeps_its_names():
+    """Trained worlds depend on them."""
+    names = set(autoencoder().state_dict())
+    assert {
+        "encoder.conv_in.weight",
+        "encoder.layers.0.conv.weight",
+        "encoder.layers.1.norm_1.weight",
+        "encoder.layers.1.conv_2.bias",
+        "encoder.conv_out.bias",
+        "decoder.conv_in.weight",
+        "decoder.layers.0.norm_2.bias",
+        "decoder.layers.1.conv.weight",
+        "decoder.norm_out.weight",
+        "decoder.conv_out.bias",
+        "latent_mean",
+        "latent_std",
+    } <= names
+    assert len(names) == 46
+
+
+def test_block_types_mix_within_one_autoencoder():
+    model = autoencoder(
+        widths=(8, 16, 32), latent_channels=8, block_types=("pre_norm", "res", "efficient_vit")
+    )
+    frames = randn(1, 3, 48, 80)
+    with torch.no_grad():
+        assert model.decode(model.encode(frames)).shape == frames.shape
+
+
+def test_channel_rms_norm_is_rms_norm_over_channels():
+    norm = ChannelRMSNorm(6)
+    x = 5 * randn(2, 6, 3, 4)
+    torch.testing.assert_close(norm(x).square().mean(dim=1), torch.ones(2, 3, 4), rtol=1e-4, atol=0)
+
+
+def test_linear_attention_equals_attention_with_relu_scores():
+    layer = LinearAttention(8, norm="rms_norm", head_dim=4, scales=()).requires_grad_(False)
+    layer.out.weight.copy_(torch.eye(8).view(8, 8, 1, 1))
+    layer.norm = torch.nn.Identity()
+    x = randn(2, 8, 3, 5)
+    heads = layer.qkv(x).flatten(2).unflatten(1, (2, 12))
+    q, k, v = (part.transpose(-1, -2) for part in heads.chunk(3, dim=2))
+    scores = q.relu() @ k.relu().transpose(-1, -2)
+    expected = (scores / scores.sum(dim=-1, keepdim=True)) @ v
+    torch.testing.assert_close(
+        layer(x).flatten(2).unflatten(1, (2, 4)), expected.transpose(-1, -2), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_linear_attention_stays_in_float32_under_autocast():
+    layer = LinearAttention(8, norm="rms_norm", head_dim=4, scales=(3,)).requires_grad_(False)
+    x = 0.1 * randn(1, 8, 4, 4)
+    expected = layer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(layer(x).float(), expected, rtol=5e-2, atol=5e-2)
+
+
+def test_the_published_layouts_are_deep_in_their_configs_only():
+    """An empty first stage costs no layer: the first convolution halves by itself."""
+    config = AutoencoderConfig(
+        widths=(4, 8, 16),
+        encoder_depths=(0, 1, 1),
+        decoder_depths=(0, 1, 1),
+        latent_channels=8,
+        patch_size=1,
+        block_types=("res", "res", "res"),
+    )
+    model = Autoencoder(config)
+    assert isinstance(model.encoder.conv_in, Downsample)
+    assert isinstance(model.decoder.conv_out, Upsample)
+    assert config.downsampling == 4
+    assert model.encode(randn(1, 3, 8, 12)).shape == (1, 8, 2, 3)

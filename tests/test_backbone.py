@@ -1,0 +1,142 @@
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from midas_world.backbone import Backbone, frame_causal_mask
+from midas_world.config import BackboneConfig
+from midas_world.kv_cache import KVCache
+
+CONFIG = BackboneConfig(
+    num_layers=2,
+    width=16,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=4,
+    mlp_width=24,
+    context_frames=3,
+)
+CPU = torch.device("cpu")
+
+
+def make_backbone(config: BackboneConfig = CONFIG, *, seed: int = 0) -> Backbone:
+    backbone = Backbone(config).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in backbone.parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
+        else:
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return backbone
+
+
+def make_tokens(batch: int, frames: int, positions: int, *, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, frames * positions, CONFIG.width, generator=generator)
+
+
+def make_cache(config: BackboneConfig, batch: int, positions: int) -> KVCache:
+    return KVCache(
+        config, batch_size=batch, positions_per_frame=positions, dtype=torch.float32, device=CPU
+    )
+
+
+def stream(backbone: Backbone, tokens: Tensor, cache: KVCache) -> Tensor:
+    parts = []
+    for frame in tokens.split(cache.positions_per_frame, dim=1):
+        parts.append(backbone.step(frame, cache))
+        cache.commit()
+    return torch.cat(parts, dim=1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    frames=st.integers(1, 9),
+    positions=st.integers(1, 5),
+    context_frames=st.integers(1, 5),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 9),
+)
+def test_streaming_equals_full_sequence(frames, positions, context_frames, batch, seed):
+    """Also where the window rolls: the full sequence's mask has the same window."""
+    config = dataclasses.replace(CONFIG, context_frames=context_frames)
+    backbone = make_backbone(config, seed=seed)
+    tokens = make_tokens(batch, frames, positions, seed=seed)
+    expected = backbone(tokens, positions_per_frame=positions)
+    streamed = stream(backbone, tokens, make_cache(config, batch, positions))
+    torch.testing.assert_close(streamed, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_committed", [1, 2, 10_000, 1_000_000])
+def test_after_many_frames_the_answer_is_the_same(num_committed):
+    """Angles grow to 18 million radians; float32 angles would be off by whole radians there."""
+    config = dataclasses.replace(CONFIG, context_frames=4)
+    backbone, tokens = make_backbone(config), make_tokens(2, 11, 18)
+    cache = make_cache(config, 2, 18)
+    expected = stream(backbone, tokens, cache)
+    later = make_cache(config, 2, 18)
+    later.num_committed = num_committed
+    torch.testing.assert_close(stream(backbone, tokens, later), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_mask_is_full_within_a_frame_and_causal_across_the_window():
+    mask = frame_causal_mask(4, 2, context_frames=2, device=CPU)
+    frame = torch.arange(4).repeat_interleave(2)
+    for row in range(8):
+        for column in range(8):
+            allowed = frame[row] - frame[column] in (0, 1)
+            assert mask[row, column] == allowed
+
+
+def test_no_frame_depends_on_a_later_one_or_on_one_before_the_window():
+    # Attention of one layer reaches context_frames - 1 back; L layers reach L times as far.
+    config = dataclasses.replace(CONFIG, num_layers=1, context_frames=3)
+    backbone, tokens = make_backbone(config), make_tokens(1, 7, 2)
+    before = backbone(tokens, positions_per_frame=2).unflatten(1, (7, 2))
+    changed = tokens.clone()
+    changed[:, 2 * 3] += 1.0  # frame 3
+    after = backbone(changed, positions_per_frame=2).unflatten(1, (7, 2))
+    differs = [(before[:, f] - after[:, f]).abs().max().item() > 1e-6 for f in range(7)]
+    assert differs == [False, False, False, True, True, True, False]
+    # Within the frame, both positions see the change.
+    assert (before[:, 3] - after[:, 3]).abs().amax(dim=-1).min() > 1e-6
+
+
+def test_writing_twice_before_a_commit_keeps_the_last():
+    backbone, tokens = make_backbone(), make_tokens(1, 4, 2)
+    cache, twice = make_cache(CONFIG, 1, 2), make_cache(CONFIG, 1, 2)
+    expected = stream(backbone, tokens, cache)
+    parts = []
+    for frame in tokens.split(2, dim=1):
+        backbone.step(frame + 5.0, twice)
+        parts.append(backbone.step(frame, twice))
+        twice.commit()
+    assert torch.equal(torch.cat(parts, dim=1), expected)
+
+
+def test_tokens_that_make_no_whole_frames_are_an_error():
+    backbone = make_backbone()
+    with pytest.raises(ValueError, match="multiple of positions_per_frame 3, got 4"):
+        backbone(make_tokens(1, 2, 2), positions_per_frame=3)
+    with pytest.raises(ValueError, match=r"one frame \(3\), got 4"):
+        backbone.step(make_tokens(1, 2, 2), make_cache(CONFIG, 1, 3))
+
+
+def test_bfloat16_weights_stay_close_to_float32():
+    backbone, tokens = make_backbone(), make_tokens(2, 5, 3)
+    expected = backbone(tokens, positions_per_frame=3)
+    half = make_backbone().to(torch.bfloat16)
+    cache = KVCache(CONFIG, batch_size=2, positions_per_frame=3, dtype=torch.bfloat16, device=CPU)
+    streamed = stream(half, tokens.bfloat16(), cache)
+    assert streamed.dtype == torch.bfloat16
+    # Outputs are of order 1; two layers in bfloat16 (8 bits) leave a few hundredths.
+    torch.testing.assert_close(streamed.float(), expected, rtol=5e-2, atol=1e-1)
+
+
+def test_gradients_reach_every_weight():
+    backbone = make_backbone().requires_grad_(True)
+    backbone(make_tokens(1, 3, 2), positions_per_frame=2).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in backbone.parameters())

@@ -1,0 +1,222 @@
+import dataclasses
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from midas_world.config import (
+    PRESETS_FOLDER,
+    AutoencoderConfig,
+    BackboneConfig,
+    ConditionsConfig,
+    DataConfig,
+    DiffusionConfig,
+    OptimizerConfig,
+    ProjectConfig,
+    WorldConfig,
+    load_config,
+    load_preset,
+    preset_path,
+    save_config,
+)
+
+PRESETS = sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_there_is_a_preset_of_every_promised_name():
+    assert {"tiny", "stage", "stage-hd", "paper"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_config_to_yaml_to_config_is_the_identity(name, tmp_path: Path):
+    config = load_preset(name)
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(ProjectConfig, tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_fit_their_picture_and_their_held_out_episodes(name):
+    config = load_preset(name)
+    world = config.world
+    assert world.tokens_per_frame == world.grid[0] * world.grid[1]
+    assert world.grid[0] * world.autoencoder.downsampling == world.height
+    # A training sequence reaches past the window, so that its left edge is not always a start.
+    assert config.train_dynamics.sequence_frames > world.backbone.context_frames
+    assert config.data.num_steps > config.train_dynamics.sequence_frames
+    assert config.data.num_steps + 1 > world.backbone.context_frames + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [("tiny", (3, 5)), ("stage", (3, 5)), ("stage-hd", (6, 10)), ("paper", (6, 10))],
+)
+def test_presets_have_the_designed_grids(name, grid):
+    assert load_preset(name).world.grid == grid
+
+
+def test_overrides_change_one_value_each():
+    config = load_preset("tiny")
+    changed = load_preset(
+        "tiny",
+        ["world.backbone.num_layers=3", "world.autoencoder.encoder_depths=[1,1,2]", "seed=7"],
+    )
+    assert changed.world.backbone.num_layers == 3
+    assert changed.world.autoencoder.encoder_depths == (1, 1, 2)
+    backbone = dataclasses.replace(changed.world.backbone, num_layers=2)
+    autoencoder = dataclasses.replace(changed.world.autoencoder, encoder_depths=(0, 1, 1))
+    world = dataclasses.replace(changed.world, backbone=backbone, autoencoder=autoencoder)
+    assert dataclasses.replace(changed, world=world, seed=0) == config
+
+
+def test_a_preset_may_be_any_yaml_file(tmp_path: Path):
+    copy = write(tmp_path / "mine.yaml", (PRESETS_FOLDER / "tiny.yaml").read_text())
+    assert load_preset(str(copy)) == load_preset("tiny")
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(ValueError, match=r"no preset 'tyni'; did you mean 'tiny'\?.*paper"):
+        preset_path("tyni")
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("sead=1", "did you mean seed"),
+        ("world.hight=48", r"did you mean world\.height"),
+        ("world.backbone.nun_layers=3", r"did you mean world\.backbone\.num_layers"),
+        ("train_dynamics.optimizer.lerning_rate=1", r"train_dynamics\.optimizer\.learning_rate"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_at_any_depth(override, nearest):
+    with pytest.raises(ValueError, match=nearest):
+        load_preset("tiny", [override])
+
+
+def test_an_unknown_key_in_a_file_names_the_file(tmp_path: Path):
+    text = (PRESETS_FOLDER / "tiny.yaml").read_text().replace("context_noise:", "contxt_noise:")
+    path = write(tmp_path / "typo.yaml", text)
+    with pytest.raises(ValueError, match=r"typo\.yaml: no key world\.contxt_noise.*context_noise"):
+        load_preset(str(path))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "world.backbone.num_layers=many",
+        "world.diffusion.kind=unet",
+        "world.autoencoder.widths=3",
+        "world.autoencoder=3",
+        "world.conditions=[1,2]",
+    ],
+)
+def test_a_value_of_the_wrong_type_is_an_error(override):
+    with pytest.raises(ValueError, match=r"tiny\.yaml"):
+        load_preset("tiny", [override])
+
+
+@pytest.mark.parametrize("text", ["world: {height: 48", "- 1\n- 2", "just words"])
+def test_a_broken_file_is_a_value_error(text, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"broken\.yaml"):
+        load_preset(str(write(tmp_path / "broken.yaml", text)))
+
+
+def test_a_missing_required_key_is_an_error(tmp_path: Path):
+    with pytest.raises(ValueError, match="world"):
+        load_preset(str(write(tmp_path / "empty.yaml", "seed: 3")))
+
+
+AUTOENCODER = {"widths": (8, 16), "encoder_depths": (1, 1), "decoder_depths": (1, 1)}
+BACKBONE = {
+    "num_layers": 1,
+    "width": 8,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+    "head_dim": 4,
+    "mlp_width": 8,
+}
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "message"),
+    [
+        (AutoencoderConfig, AUTOENCODER | {"encoder_depths": (1,)}, "encoder_depths"),
+        (AutoencoderConfig, AUTOENCODER | {"block_types": ("res",)}, "block_types must have 2"),
+        (AutoencoderConfig, AUTOENCODER | {"block_types": ("res", "vit")}, "got 'vit'"),
+        (AutoencoderConfig, AUTOENCODER | {"decoder_norms": ("l2", "l2")}, "decoder_norms"),
+        (AutoencoderConfig, AUTOENCODER | {"widths": (8, 48)}, "widths must be a multiple of 4"),
+        (AutoencoderConfig, AUTOENCODER | {"latent_channels": 5}, "multiple of latent_channels"),
+        (ConditionsConfig, {"pose_size": 10, "num_keypoints": 6}, "num_keypoints"),
+        (BackboneConfig, BACKBONE | {"head_dim": 5}, "head_dim must be even"),
+        (BackboneConfig, BACKBONE | {"num_kv_heads": 3}, "multiple of num_kv_heads"),
+        (BackboneConfig, BACKBONE | {"context_frames": 0}, "context_frames"),
+        (DiffusionConfig, {"num_layers": 1, "width": 9, "num_heads": 2}, "multiple of num_heads"),
+        (
+            DiffusionConfig,
+            {"num_layers": 1, "width": 8, "num_heads": 2, "num_denoise_steps": 0},
+            "num_denoise_steps",
+        ),
+        (OptimizerConfig, {"learning_rate": 1.0, "train_steps": 0, "batch_size": 1}, "train_steps"),
+        (DataConfig, {"first_seed": 0, "first_validation_seed": 3}, "overlap the held-out"),
+    ],
+)
+def test_limits_name_the_field(cls, values, message):
+    values = {"latent_channels": 8, **values} if cls is AutoencoderConfig else values
+    with pytest.raises(ValueError, match=message):
+        cls(**values)
+
+
+@given(
+    height=st.integers(1, 200),
+    width=st.integers(1, 200),
+)
+def test_a_world_is_valid_exactly_if_its_picture_divides_into_tokens(height, width):
+    config = tiny_world_config()
+    step = config.autoencoder.downsampling
+    if height % step or width % step:
+        with pytest.raises(ValueError, match="multiples of the autoencoder's downsampling"):
+            dataclasses.replace(config, height=height, width=width)
+    else:
+        changed = dataclasses.replace(config, height=height, width=width)
+        assert changed.tokens_per_frame == height * width // step**2
+
+
+@cache
+def tiny_world_config() -> WorldConfig:
+    return load_preset("tiny").world
+
+
+def test_play_noise_lies_within_the_noise_trained_on():
+    config = load_preset("tiny").world
+    assert dataclasses.replace(config, play_noise=config.context_noise).play_noise > 0
+    with pytest.raises(ValueError, match="play_noise"):
+        dataclasses.replace(config, play_noise=config.context_noise + 0.01)
+
+
+@given(first=st.integers(0, 40), count=st.integers(1, 10), held=st.integers(0, 40))
+def test_seeds_overlap_exactly_if_the_sets_do(first, count, held):
+    values = {
+        "first_seed": first,
+        "num_episodes": count,
+        "first_validation_seed": held,
+        "num_validation_episodes": 5,
+    }
+    if set(range(first, first + count)) & set(range(held, held + 5)):
+        with pytest.raises(ValueError, match="overlap"):
+            DataConfig(**values)
+    else:
+        DataConfig(**values)
+
+
+def test_a_published_layout_without_blocks_in_its_finest_stage_starts_at_the_next():
+    config = load_preset("paper").world.autoencoder
+    assert config.first_stage(config.encoder_depths) == 1
+    assert config.first_stage((1, 0)) == 0
+    ours = load_preset("tiny").world.autoencoder
+    assert ours.first_stage(ours.encoder_depths) == 0

@@ -1,0 +1,175 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from engine import make_engine
+from engine.torch_engine import TorchEngine
+from midas_world.autoencoder import to_tokens
+from midas_world.conditions import stack_conditions
+from midas_world.types import BackendUnavailableError, StepConditions
+from midas_world.world import World
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_world: World) -> TorchEngine:
+    return TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
+
+
+def conditions_of(engine: TorchEngine, frames: int, batch: int = 1):
+    rng = np.random.default_rng(5)
+    sizes = engine.spec.config.conditions
+    steps = [
+        [
+            StepConditions(
+                pose=rng.uniform(-1, 1, sizes.pose_size).astype(np.float32),
+                text=f"a person runs {frame}",
+                audio=rng.uniform(0, 1, sizes.audio_size).astype(np.float32),
+            )
+            for frame in range(frames)
+        ]
+        for _ in range(batch)
+    ]
+    return [stack_conditions([row[frame] for row in steps], sizes) for frame in range(frames)]
+
+
+def test_spec_tells_sizes_and_choices(engine):
+    spec = engine.spec
+    assert spec.frame_shape == (48, 80, 3)
+    assert spec.latent_shape == (15, 8)
+    assert spec.positions_per_frame == 18
+    assert (spec.backend, spec.device, spec.dtype) == ("torch", "cpu", "float32")
+    assert "torch float32 on cpu" in str(spec)
+
+
+def test_step_equals_the_model_over_the_whole_sequence(engine, tiny_world):
+    frames = 4
+    steps = conditions_of(engine, frames)
+    latents = torch.randn(1, frames, *engine.spec.latent_shape, generator=_seeded(1))
+    cache = engine.new_cache(1)
+    noise = torch.randn(1, *engine.spec.latent_shape, generator=_seeded(2))
+    for frame in range(frames):
+        made, reward, termination = engine.step(cache, latents[:, frame], steps[frame], noise)
+    whole = steps[0].__class__(
+        **{
+            name: torch.cat([getattr(step, name) for step in steps], dim=1)
+            for name in ("pose", "text", "audio", "present")
+        }
+    )
+    model = tiny_world.model
+    hidden = model.hidden(latents, torch.zeros(1, frames), whole)[:, -1]
+    expected = model.sample(latents[:, -1], hidden, noise, num_denoise_steps=2)
+    logits, stop = model.outcome(hidden)
+    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(reward, model.outcome.reward(logits), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(termination, stop.sigmoid(), rtol=1e-4, atol=1e-4)
+
+
+def test_prefilled_rows_equal_stepped_ones_and_leave_others_alone(engine):
+    steps = conditions_of(engine, 4, batch=2)
+    latents = torch.randn(2, 4, *engine.spec.latent_shape, generator=_seeded(3))
+    noise = torch.zeros(2, *engine.spec.latent_shape)
+    stepped = engine.new_cache(2)
+    for frame in range(3):
+        engine.step(stepped, latents[:, frame], steps[frame], noise)
+    expected, _, _ = engine.step(stepped, latents[:, 3], steps[3], noise)
+    # Game 1 has another past, which the prefill replaces; five frames in, so the ring wrapped.
+    mixed = engine.new_cache(2)
+    strange = torch.randn(2, *engine.spec.latent_shape, generator=_seeded(4))
+    for _ in range(2):
+        engine.step(mixed, strange, steps[0], noise)
+    mixed.kv_cache.reset()  # frames are forgotten, their places in the ring stay
+    for frame in range(3):
+        context = torch.stack((latents[0, frame], strange[1]))
+        engine.step(mixed, context, steps[frame], noise)
+    whole = steps[0].__class__(
+        **{
+            name: torch.cat([getattr(step, name)[1:] for step in steps[:3]], dim=1)
+            for name in ("pose", "text", "audio", "present")
+        }
+    )
+    engine.prefill(mixed, latents[1:, :3], whole, rows=[1])
+    actual, _, _ = engine.step(mixed, latents[:, 3], steps[3], noise)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_decode_gives_new_contiguous_uint8_frames(engine):
+    latents = torch.randn(2, *engine.spec.latent_shape, generator=_seeded(6))
+    frames, again = engine.decode(latents), engine.decode(latents)
+    assert frames.shape == (2, 48, 80, 3)
+    assert frames.dtype == np.uint8
+    assert frames.flags["C_CONTIGUOUS"]
+    assert frames.flags["WRITEABLE"]
+    assert not np.shares_memory(frames, again)
+    np.testing.assert_array_equal(frames, again)
+
+
+def test_encode_equals_the_autoencoder(engine, tiny_world):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 48, 80, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1.0
+    expected = to_tokens(tiny_world.autoencoder.encode(pixels))
+    torch.testing.assert_close(engine.encode(frames), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((1, 48, 81, 3), np.uint8),
+        np.zeros((48, 80, 3), np.uint8),
+        np.zeros((1, 48, 80, 3), np.float32),
+    ],
+)
+def test_encode_refuses_other_frames(engine, frames):
+    with pytest.raises(ValueError, match=r"uint8 of shape \(B, 48, 80, 3\)"):
+        engine.encode(frames)
+
+
+def test_bfloat16_is_close_to_float32(engine, tiny_world):
+    half = TorchEngine(tiny_world, device="cpu", dtype=torch.bfloat16)
+    latents = torch.randn(1, *engine.spec.latent_shape, generator=_seeded(7))
+    noise = torch.randn(1, *engine.spec.latent_shape, generator=_seeded(8))
+    (step,) = conditions_of(engine, 1)
+    exact = engine.step(engine.new_cache(1), latents, step, noise)
+    rough = half.step(half.new_cache(1), latents, step, noise)
+    for a, b in zip(exact, rough, strict=True):
+        assert b.dtype == torch.float32
+        # bf16 keeps 8 bits, and random weights do not damp the error of four layers.
+        torch.testing.assert_close(b, a, rtol=5e-2, atol=5e-2)
+    difference = engine.decode(latents).astype(int) - half.decode(latents).astype(int)
+    assert np.abs(difference).mean() < 2.0
+
+
+def test_engine_leaves_the_world_as_it_was(tiny_world):
+    before = copy.deepcopy(tiny_world.model.state_dict())
+    TorchEngine(tiny_world, device="cpu", dtype=torch.bfloat16)
+    after = tiny_world.model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert next(tiny_world.model.backbone.parameters()).dtype == torch.float32
+
+
+def test_more_denoise_steps_change_the_frame(tiny_world):
+    latents = torch.zeros(1, 15, 8)
+    noise = torch.randn(1, 15, 8, generator=_seeded(9))
+    made = []
+    for steps in (1, 2):
+        engine = TorchEngine(tiny_world, device="cpu", dtype=torch.float32, num_denoise_steps=steps)
+        assert engine.spec.num_denoise_steps == steps
+        (step,) = conditions_of(engine, 1)
+        made.append(engine.step(engine.new_cache(1), latents, step, noise)[0])
+    assert not torch.allclose(*made)
+    with pytest.raises(ValueError, match="num_denoise_steps"):
+        TorchEngine(tiny_world, num_denoise_steps=0)
+
+
+def test_backends_that_are_not_here_say_so(tiny_world):
+    for backend in ("onnx", "tensorrt"):
+        with pytest.raises(BackendUnavailableError, match="backend='torch'"):
+            make_engine(tiny_world, backend)
+    with pytest.raises(ValueError, match="did you mean 'torch'"):
+        make_engine(tiny_world, "torhc")
+    assert make_engine(tiny_world).spec.backend == "torch"
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

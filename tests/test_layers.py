@@ -1,0 +1,82 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from midas_world.layers import (
+    RMSNorm,
+    SwiGLU,
+    apply_rope,
+    rope_tables,
+    sinusoidal_embedding,
+)
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_rms_norm_gives_unit_rms_times_its_weight():
+    norm = RMSNorm(16)
+    x = 7.0 * randn(3, 5, 16)
+    rms = norm(x).square().mean(dim=-1).sqrt()
+    torch.testing.assert_close(rms, torch.ones(3, 5), rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        norm.weight.copy_(torch.arange(16.0))
+    expected = x / x.square().mean(dim=-1, keepdim=True).sqrt() * torch.arange(16.0)
+    torch.testing.assert_close(norm(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rms_norm_keeps_half_precision_and_computes_in_float32():
+    norm = RMSNorm(8).to(torch.bfloat16)
+    # Squares of these overflow float16 and lose everything in bfloat16 sums.
+    x = torch.full((1, 8), 300.0, dtype=torch.bfloat16)
+    assert norm(x).dtype == torch.bfloat16
+    torch.testing.assert_close(norm(x).float(), torch.ones(1, 8), rtol=1e-2, atol=1e-2)
+
+
+def test_swiglu_is_its_formula():
+    layer = SwiGLU(4, 6)
+    x = randn(2, 4)
+    gate, up = x @ layer.gate_proj.weight.T, x @ layer.up_proj.weight.T
+    expected = (gate * torch.sigmoid(gate) * up) @ layer.down_proj.weight.T
+    torch.testing.assert_close(layer(x), expected)
+
+
+@settings(deadline=None, max_examples=25)
+@given(first=st.integers(0, 500), second=st.integers(0, 500), shift=st.integers(0, 500))
+def test_rope_scores_depend_on_the_distance_alone(first, second, shift):
+    q, k = randn(1, 16, seed=1), randn(1, 16, seed=2)
+
+    def score(place_q: int, place_k: int) -> torch.Tensor:
+        rotated_q = apply_rope(q, *rope_tables(torch.tensor([place_q]), 16))
+        rotated_k = apply_rope(k, *rope_tables(torch.tensor([place_k]), 16))
+        return (rotated_q * rotated_k).sum()
+
+    torch.testing.assert_close(
+        score(first, second), score(first + shift, second + shift), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_rope_keeps_lengths_and_leaves_position_0_alone():
+    x = randn(2, 3, 5, 8)
+    rotated = apply_rope(x, *rope_tables(torch.arange(5), 8))
+    torch.testing.assert_close(rotated.norm(dim=-1), x.norm(dim=-1))
+    assert torch.equal(rotated[..., 0, :], x[..., 0, :])
+
+
+def test_rope_angles_are_positions_over_powers_of_theta():
+    cosine, sine = rope_tables(torch.tensor([3]), 4, theta=100.0)
+    angles = torch.tensor([[3.0, 0.3, 3.0, 0.3]])
+    torch.testing.assert_close(cosine, angles.cos())
+    torch.testing.assert_close(sine, angles.sin())
+
+
+@pytest.mark.parametrize("width", [2, 16, 256])
+def test_sinusoidal_embedding_tells_near_values_apart(width):
+    values = torch.linspace(0, 1, 101)
+    embedded = sinusoidal_embedding(values, width)
+    assert embedded.shape == (101, width)
+    assert embedded.abs().max() <= 1.0
+    distance = torch.cdist(embedded, embedded) + 10 * torch.eye(101)
+    assert distance.min() > (0.01 if width == 2 else 0.2)

@@ -1,0 +1,243 @@
+"""Our modules against transformers and diffusers, on tiny random weights and without network."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from midas_world.autoencoder import Autoencoder
+from midas_world.backbone import Backbone
+from midas_world.checkpoint import load_weights, select
+from midas_world.foreign_weights import (
+    autoencoder_dc_config,
+    autoencoder_dc_weights,
+    load_autoencoder_dc,
+    load_qwen2,
+    qwen2_config,
+    qwen2_weights,
+)
+from midas_world.kv_cache import KVCache
+from midas_world.types import CheckpointError
+
+pytestmark = [
+    pytest.mark.parity,
+    # Warnings of the libraries themselves, at import and construction.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+def random_weights(module: torch.nn.Module, *, seed: int = 0) -> None:
+    """Fill every weight and buffer with seeded noise; variances stay positive."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=generator)
+            scale = 0.5 / max(1, tensor[0].numel()) ** 0.5 if tensor.ndim > 1 else 0.2
+            is_scale = tensor.ndim == 1 and "bias" not in name and "mean" not in name
+            offset = 1.0 if is_scale else 0.0
+            tensor.copy_(
+                (offset + scale * noise).abs() if "var" in name else offset + scale * noise
+            )
+
+
+@pytest.fixture(scope="module")
+def qwen2():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.Qwen2Config(
+        vocab_size=32,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    )
+    model = transformers.Qwen2Model(config).eval()
+    random_weights(model)
+    return model
+
+
+def qwen2_hidden(qwen2, tokens: Tensor) -> Tensor:
+    with torch.no_grad():
+        return qwen2(inputs_embeds=tokens, use_cache=False).last_hidden_state
+
+
+def backbone_of(qwen2, context_frames: int) -> Backbone:
+    config = qwen2_config(qwen2.config.to_dict(), context_frames=context_frames)
+    backbone = Backbone(config)
+    load_weights(backbone, qwen2_weights(qwen2.state_dict()), source="qwen2")
+    return backbone.eval()
+
+
+def test_backbone_with_one_position_per_frame_equals_qwen2(qwen2):
+    backbone = backbone_of(qwen2, context_frames=12)
+    assert backbone.config.head_dim == 6
+    assert backbone.config.rope_theta == 1e6
+    tokens = torch.randn(2, 12, 24, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ours = backbone(tokens, positions_per_frame=1)
+    torch.testing.assert_close(ours, qwen2_hidden(qwen2, tokens), rtol=1e-5, atol=1e-5)
+
+
+def test_backbone_streamed_through_the_cache_equals_qwen2(qwen2):
+    backbone = backbone_of(qwen2, context_frames=9)
+    tokens = torch.randn(2, 9, 24, generator=torch.Generator().manual_seed(2))
+    cache = KVCache(
+        backbone.config,
+        batch_size=2,
+        positions_per_frame=1,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    parts = []
+    with torch.no_grad():
+        for token in tokens.split(1, dim=1):
+            parts.append(backbone.step(token, cache))
+            cache.commit()
+    torch.testing.assert_close(
+        torch.cat(parts, dim=1), qwen2_hidden(qwen2, tokens), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_qwen2_folders_load_by_name_and_strictly(qwen2, tmp_path: Path):
+    qwen2.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    backbone = Backbone(qwen2_config(values, context_frames=4))
+    load_qwen2(backbone, tmp_path)
+    expected = qwen2.state_dict()
+    for name, tensor in backbone.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    values["num_hidden_layers"] = 4
+    with pytest.raises(CheckpointError, match=r"missing key layers\.3"):
+        load_qwen2(Backbone(qwen2_config(values, context_frames=4)), tmp_path)
+
+
+def test_words_of_a_causal_language_model_are_left_out(qwen2):
+    prefixed = {f"model.{name}": tensor for name, tensor in qwen2.state_dict().items()}
+    prefixed["lm_head.weight"] = torch.zeros(32, 24)
+    assert list(qwen2_weights(prefixed)) == list(qwen2_weights(qwen2.state_dict()))
+    assert not any("embed" in name or "head" in name for name in qwen2_weights(prefixed))
+
+
+STAGES = {
+    # The structure of f32c32 as Sana uses it: every stage filled, several scales of attention.
+    "f32c32-sana": {
+        "latent_channels": 4,
+        "encoder_block_types": ("ResBlock", "EfficientViTBlock", "EfficientViTBlock"),
+        "block_out_channels": (8, 16, 16),
+        "encoder_layers_per_block": (1, 2, 1),
+        "decoder_layers_per_block": (2, 1, 1),
+        "multiscales": ((), (5,), (5,)),
+        "downsample_block_type": "conv",
+        "upsample_block_type": "interpolate",
+        "decoder_norm_types": "rms_norm",
+        "decoder_act_fns": "silu",
+        "scaling_factor": 0.4,
+    },
+    # The structure of f64c128: an empty first stage, batch norm and ReLU in the fine decoder.
+    "f64c128": {
+        "latent_channels": 8,
+        "encoder_block_types": ("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock"),
+        "block_out_channels": (4, 8, 16, 32),
+        "encoder_layers_per_block": (0, 2, 1, 2),
+        "decoder_layers_per_block": (0, 1, 2, 2),
+        "multiscales": ((), (), (), ()),
+        "downsample_block_type": "pixel_unshuffle",
+        "upsample_block_type": "pixel_shuffle",
+        "decoder_norm_types": ("batch_norm", "batch_norm", "batch_norm", "rms_norm"),
+        "decoder_act_fns": ("relu", "relu", "relu", "silu"),
+    },
+    # What DC-AE 1.5 changes: no latent shortcuts, residual blocks only.
+    "no-shortcuts": {
+        "latent_channels": 6,
+        "encoder_block_types": "ResBlock",
+        "block_out_channels": (8, 16),
+        "encoder_layers_per_block": (0, 1),
+        "decoder_layers_per_block": (1, 1),
+        "multiscales": ((), ()),
+        "downsample_block_type": "conv",
+        "upsample_block_type": "interpolate",
+        "decoder_norm_types": "rms_norm",
+        "decoder_act_fns": "silu",
+        "encoder_out_shortcut": False,
+        "decoder_in_shortcut": False,
+        "decoder_conv_act_fn": "silu",
+    },
+}
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def autoencoder_dc(request: pytest.FixtureRequest):
+    diffusers = pytest.importorskip("diffusers")
+    values = dict(STAGES[request.param])
+    widths, scales = values.pop("block_out_channels"), values.pop("multiscales")
+    model = diffusers.AutoencoderDC(
+        attention_head_dim=8,
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        decoder_block_types=values["encoder_block_types"],
+        encoder_qkv_multiscales=scales,
+        decoder_qkv_multiscales=scales,
+        **values,
+    ).eval()
+    random_weights(model)
+    return model
+
+
+# 16 px: the grid has fewer places than a head has channels, where diffusers takes its quadratic
+# branch; 64 px: its linear one.
+@pytest.mark.parametrize("size", [(16, 16), (64, 48)])
+def test_autoencoder_equals_autoencoder_dc(autoencoder_dc, size):
+    config = autoencoder_dc_config(autoencoder_dc.config)
+    ours = Autoencoder(config).eval()
+    weights = autoencoder_dc_weights(autoencoder_dc.state_dict(), config)
+    weights |= {name: getattr(ours, name) for name in ("latent_mean", "latent_std")}
+    load_weights(ours, weights, source="diffusers")
+    assert config.downsampling == autoencoder_dc.spatial_compression_ratio
+    frames = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    with torch.no_grad():
+        latents = autoencoder_dc.encode(frames).latent
+        torch.testing.assert_close(ours.encode_raw(frames), latents, rtol=1e-4, atol=1e-4)
+        decoded = autoencoder_dc.decode(latents).sample
+        torch.testing.assert_close(ours.decode_raw(latents), decoded, rtol=1e-4, atol=1e-4)
+    # The comparison would prove nothing on pictures without contrast.
+    assert latents.std() > 0.01
+    assert decoded.std() > 0.01
+
+
+def test_autoencoder_dc_folders_load_with_their_scaling(autoencoder_dc, tmp_path: Path):
+    autoencoder_dc.save_pretrained(tmp_path)
+    ours = load_autoencoder_dc(tmp_path)
+    frames = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    with torch.no_grad():
+        expected = autoencoder_dc.encode(frames).latent * autoencoder_dc.config.scaling_factor
+        torch.testing.assert_close(ours.encode(frames), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            ours.decode(ours.encode(frames)),
+            autoencoder_dc(frames).sample,
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+def test_a_foreign_layer_outside_the_stages_is_an_error(autoencoder_dc):
+    config = autoencoder_dc_config(autoencoder_dc.config)
+    weights = {"encoder.down_blocks.9.0.conv1.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="outside the stages"):
+        autoencoder_dc_weights(weights, config)
+
+
+def test_every_weight_of_ours_comes_from_one_of_theirs(autoencoder_dc):
+    config = autoencoder_dc_config(autoencoder_dc.config)
+    ours = Autoencoder(config).state_dict()
+    mapped = autoencoder_dc_weights(autoencoder_dc.state_dict(), config)
+    assert set(mapped) == set(ours) - {"latent_mean", "latent_std"}
+    assert select(mapped, "encoder.")
+    assert sum(t.numel() for t in mapped.values()) == sum(
+        t.numel() for t in autoencoder_dc.state_dict().values()
+    )

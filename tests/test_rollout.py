@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+import torch
+
+from engine.rollout import Rollout
+from engine.torch_engine import TorchEngine
+from midas_world.config import load_preset
+from midas_world.types import StepConditions
+from midas_world.world import StartState, World
+from tests.fakes import FakeEngine, make_start_state
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_world: World) -> TorchEngine:
+    return TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
+
+
+@pytest.fixture
+def fake() -> FakeEngine:
+    return FakeEngine(load_preset("tiny").world)
+
+
+def pose(value: float) -> StepConditions:
+    return StepConditions(pose=np.full(48, value, np.float32), text="someone walks right")
+
+
+def play(rollout: Rollout, values: list[float]) -> list[np.ndarray]:
+    frames = []
+    for value in values:
+        rollout.step([pose(value + row) for row in range(rollout.batch_size)])
+        frames.append(rollout.frames())
+    return frames
+
+
+def test_each_game_of_a_batch_equals_the_game_alone(engine, tiny_world):
+    starts = list(tiny_world.start_states)
+    batch = Rollout(engine, 3)
+    batch.reset(starts, seeds=[10, 11, 12])
+    for step in range(6):
+        batch.step([pose(0.1 * step + row) for row in range(3)])
+    for row in range(3):
+        alone = Rollout(engine)
+        alone.reset([starts[row]], seeds=[10 + row])
+        for step in range(6):
+            alone.step([pose(0.1 * step + row)])
+        # Other kernels for another batch size: the last bits differ.
+        torch.testing.assert_close(alone.latents[0], batch.latents[row], rtol=1e-4, atol=1e-4)
+
+
+def test_a_game_begun_anew_among_others_equals_the_game_alone(engine, tiny_world):
+    starts = tiny_world.start_states
+    batch = Rollout(engine, 2)
+    batch.reset(starts[:2], seeds=[1, 2])
+    other = Rollout(engine)
+    other.reset([starts[0]], seeds=[1])
+    for step in range(5):
+        batch.step([pose(0.1 * step), pose(0.3)])
+        other.step([pose(0.1 * step)])
+    batch.reset([starts[2]], seeds=[7], rows=[1])
+    alone = Rollout(engine)
+    alone.reset([starts[2]], seeds=[7])
+    for step in range(5):
+        batch.step([pose(0.2), pose(0.1 * step)])
+        other.step([pose(0.2)])
+        alone.step([pose(0.1 * step)])
+    torch.testing.assert_close(batch.latents[1], alone.latents[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(batch.latents[0], other.latents[0], rtol=1e-4, atol=1e-4)
+    assert batch.num_steps.tolist() == [10, 5]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_round_trip_is_bit_equal(tiny_world, dtype):
+    engine = TorchEngine(tiny_world, device="cpu", dtype=dtype)
+    rollout = Rollout(engine, 2)
+    rollout.reset(tiny_world.start_states[:2], seeds=[3, 4])
+    play(rollout, [0.1, 0.2, 0.3])
+    state = rollout.state()
+    expected = play(rollout, [0.4, 0.5, 0.6, 0.7, 0.8])
+    rollout.load_state(state)
+    fresh = Rollout(engine, 2)
+    fresh.load_state(state)
+    for again in (rollout, fresh):
+        for made, frame in zip(play(again, [0.4, 0.5, 0.6, 0.7, 0.8]), expected, strict=True):
+            np.testing.assert_array_equal(made, frame)
+
+
+def test_equal_seeds_give_equal_frames_and_others_do_not(engine, tiny_world):
+    rollout = Rollout(engine)
+    runs = []
+    for seed in (5, 6, 5):
+        rollout.reset([tiny_world.start_states[0]], seeds=[seed])
+        runs.append(np.stack(play(rollout, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5])))
+    np.testing.assert_array_equal(runs[0], runs[2])
+    assert (runs[0] != runs[1]).any()
+
+
+def test_the_first_frame_is_the_start_state_s_last(engine, tiny_world):
+    start = tiny_world.start_states[1]
+    rollout = Rollout(engine)
+    rollout.reset([start], seeds=[0])
+    np.testing.assert_array_equal(rollout.frames(), engine.decode(start.latents[-1:]))
+
+
+def test_context_before_the_window_is_left_out_of_the_prefill(fake):
+    rollout = Rollout(fake, 3)
+    starts = [
+        make_start_state(fake.spec.config, seed, frames=frames)
+        for seed, frames in enumerate((1, 3, 9))
+    ]
+    rollout.reset(starts, seeds=[0, 1, 2])
+    # context_frames is 4: the present frame and three before it.
+    assert fake.prefilled == [(0, 0), (1, 2), (2, 3)]
+
+
+def test_a_start_state_of_one_frame_is_enough(engine, tiny_world):
+    start = tiny_world.start_states[0]
+    single = StartState(latents=start.latents[-1:], conditions=start.conditions[-1:])
+    rollout = Rollout(engine)
+    rollout.reset([single], seeds=[0])
+    assert np.isfinite(rollout.step([pose(0.0)]).latents.numpy()).all()
+
+
+def test_frames_are_decoded_only_when_asked_for(fake):
+    rollout = Rollout(fake)
+    rollout.reset([make_start_state(fake.spec.config, 0)], seeds=[0])
+    rollout.step([pose(0.0)])
+    assert fake.num_decoded == 0
+    rollout.frames()
+    assert fake.num_decoded == 1
+
+
+def test_returned_latents_are_copies(fake):
+    rollout = Rollout(fake)
+    rollout.reset([make_start_state(fake.spec.config, 0)], seeds=[0])
+    latents = rollout.step([pose(0.0)]).latents
+    before = rollout.latents
+    latents.zero_()
+    torch.testing.assert_close(rollout.latents, before, rtol=0, atol=0)
+
+
+def test_wrong_calls_say_what_is_wrong(fake):
+    rollout = Rollout(fake, 2)
+    start = make_start_state(fake.spec.config, 0)
+    with pytest.raises(ValueError, match="game 0 has no start state"):
+        rollout.step([pose(0.0)] * 2)
+    with pytest.raises(ValueError, match=r"one per game \(2\), got 1"):
+        rollout.step([pose(0.0)])
+    with pytest.raises(ValueError, match="one start state and one seed"):
+        rollout.reset([start], seeds=[0])
+    with pytest.raises(ValueError, match="rows must be different games of 0 to 1"):
+        rollout.reset([start], seeds=[0], rows=[2])
+    other = StartState(latents=torch.zeros(1, 4, 8), conditions=(StepConditions(),))
+    with pytest.raises(ValueError, match="latents of shape"):
+        rollout.reset([other], seeds=[0], rows=[0])
+    with pytest.raises(ValueError, match="latents must have shape"):
+        rollout.load_state(Rollout(fake, 1).state())
+    with pytest.raises(ValueError, match="lacks 'latents'"):
+        rollout.load_state({})

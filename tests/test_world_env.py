@@ -1,0 +1,247 @@
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.utils.env_checker import check_env
+
+import envs  # noqa: F401 - registers the ids
+from envs.conditioners import WordsConditioner, make_conditioner
+from envs.stage.controller import ACTIONS
+from envs.stage.env import StageEnv
+from envs.world_env import WorldEnv
+from midas_world.types import BackendUnavailableError, CheckpointError, StepConditions
+from midas_world.world import KeyMap, World
+from tests.fakes import FakeEngine
+
+RUN = ACTIONS.index("run_right")
+
+
+@pytest.fixture
+def env(tiny_world: World):
+    env = WorldEnv(tiny_world)
+    yield env
+    env.close()
+
+
+@pytest.fixture
+def fake(tiny_world: World) -> WorldEnv:
+    return WorldEnv(tiny_world, engine=FakeEngine(tiny_world.config.world), horizon=5)
+
+
+def play(env: WorldEnv, seed: int | None, actions: list[int], **options):
+    frame, _ = env.reset(seed=seed, options=options)
+    frames = [frame] + [env.step(action)[0] for action in actions]
+    return np.stack(frames)
+
+
+def test_gymnasium_s_own_checker_has_nothing_to_say(tiny_folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make("midas/Stage-v0", world=str(tiny_folder), render_mode="rgb_array")
+        check_env(env.unwrapped)
+        env.close()
+        env.close()
+
+
+def test_spaces_and_names_are_the_world_s(env):
+    assert env.observation_space == gym.spaces.Box(0, 255, (48, 80, 3), np.uint8)
+    assert env.action_space == gym.spaces.Discrete(15)
+    assert env.action_names == ACTIONS
+    assert env.metadata["action_names"] == ACTIONS
+    assert env.metadata["render_fps"] == 20
+
+
+def test_equal_seeds_give_equal_episodes(env):
+    actions = [RUN] * 4 + [0, 5, 0]
+    first, other = play(env, 7, actions), play(env, 8, actions)
+    np.testing.assert_array_equal(play(env, 7, actions), first)
+    assert (first != other).any()
+
+
+def test_a_reset_without_seed_goes_on_in_the_random_stream(env):
+    runs = []
+    for _ in range(2):
+        env.reset(seed=3)
+        runs.append([play(env, None, [0, 1]) for _ in range(3)])
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert (runs[0][0] != runs[0][1]).any()
+
+
+def test_start_states_are_drawn_by_the_seed_and_named_in_info(env):
+    drawn = {env.reset(seed=seed)[1]["start_state"] for seed in range(20)}
+    assert drawn == {0, 1, 2}
+    assert env.reset(options={"start_state": 1})[1]["start_state"] == 1
+
+
+def test_words_find_the_start_state_that_they_describe(env):
+    for words, index in (("the beach", 0), ("NIGHT city in rain", 1), ("snowy forest", 2)):
+        assert env.reset(options={"start_state": words})[1]["start_state"] == index
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"promt": "x"}, "did you mean 'prompt'"),
+        ({"start": 1}, "did you mean 'start_state'"),
+        ({"start_state": 3}, "must be 0 to 2, got 3"),
+        ({"start_state": -1}, "must be 0 to 2, got -1"),
+        ({"start_state": 1.5}, "got float"),
+        ({"start_state": "volcano"}, "no start state speaks of 'volcano'; there are: beach"),
+        ({"start_state": {"frame": 1}}, "did you mean 'frames'"),
+        ({"start_state": {"frames": np.zeros((48, 80, 3), np.uint8)}}, r"\(F, H, W, 3\)"),
+        ({"start_state": {"frames": np.zeros((2, 48, 80, 3), np.uint8)}}, "needs conditions"),
+        ({"start_state": {"frames": np.zeros((1, 9, 9, 3), np.uint8)}}, "frames must be uint8"),
+        (
+            {
+                "start_state": {
+                    "frames": np.zeros((1, 48, 80, 3), np.uint8),
+                    "conditioner_state": {"nothing": np.zeros(1)},
+                }
+            },
+            "lacks",
+        ),
+        ({"prompt": 3}, "prompt must be a str"),
+        ({"prompt": "x" * 600}, "at most 512 bytes"),
+    ],
+)
+def test_wrong_options_say_what_is_wrong(env, options, message):
+    with pytest.raises(ValueError, match=message):
+        env.reset(seed=0, options=options)
+
+
+def test_a_prompt_replaces_the_words_and_the_verb_stays(env):
+    env.reset(seed=0, options={"prompt": "a desert at night", "start_state": 0})
+    text = env.step(RUN)[4]["text"]
+    assert text.startswith("a desert at night, ")
+    env.set_prompt(None)
+    assert "a desert at night, " not in env.step(RUN)[4]["text"]
+
+
+def test_an_episode_can_go_on_from_the_teacher(env):
+    teacher = StageEnv()
+    _, info = teacher.reset(seed=4, options={"scene_changes": False})
+    conditions = []
+    for _ in range(5):
+        _, _, _, _, info = teacher.step(RUN)
+        conditions.append(StepConditions(pose=info["pose"], text=info["text"], audio=info["audio"]))
+    frames = np.random.default_rng(0).integers(0, 256, (5, 48, 80, 3), dtype=np.uint8)
+    start = {
+        "frames": frames,
+        "conditions": conditions,
+        "conditioner_state": info["conditioner_state"],
+    }
+    _, begun = env.reset(seed=0, options={"start_state": start})
+    assert begun["start_state"] == -1
+    np.testing.assert_array_equal(begun["pose"], info["pose"])
+    for action in (RUN, RUN, 5, 0, 14):
+        ours, theirs = env.step(action)[4], teacher.step(action)[4]
+        for name in ("pose", "audio"):
+            np.testing.assert_array_equal(ours[name], theirs[name])
+        assert ours["text"] == theirs["text"]
+
+
+def test_a_single_frame_without_conditions_is_enough(env):
+    frames = np.zeros((1, 48, 80, 3), np.uint8)
+    env.reset(seed=0, options={"start_state": {"frames": frames}})
+    assert env.step(RUN)[0].shape == (48, 80, 3)
+
+
+def test_rewards_are_cut_off_below_the_threshold(fake):
+    fake.reset(seed=0)
+    fake.engine.rewards = [0.4, 0.9, -0.3, -1.0]
+    rewards = [fake.step(0)[1] for _ in range(4)]
+    assert rewards == [0.0, pytest.approx(0.9), 0.0, -1.0]
+    assert all(type(reward) is float for reward in rewards)
+
+
+def test_episodes_terminate_by_probability_and_truncate_at_the_horizon(fake):
+    fake.reset(seed=0)
+    fake.engine.terminations = [0.4, 0.6]
+    assert fake.step(0)[2:4] == (False, False)
+    _, _, terminated, truncated, info = fake.step(RUN)
+    assert (terminated, truncated) == (True, False)
+    assert info["termination_probability"] == pytest.approx(0.6)
+    assert info["action_name"] == "run_right"
+    assert info["step"] == 2
+    with pytest.raises(ResetNeeded):
+        fake.step(0)
+    fake.reset()
+    assert [fake.step(0)[3] for _ in range(5)] == [False] * 4 + [True]
+    with pytest.raises(ResetNeeded):
+        fake.step(0)
+
+
+def test_step_and_render_before_reset_and_wrong_actions_are_errors(tiny_world, fake):
+    with pytest.raises(ResetNeeded):
+        fake.step(0)
+    with pytest.raises(ResetNeeded):
+        fake.state()
+    env = WorldEnv(tiny_world, engine=fake.engine, render_mode="rgb_array")
+    with pytest.raises(ResetNeeded):
+        env.render()
+    env.reset(seed=0)
+    for action in (15, -1, 1.5, "run"):
+        with pytest.raises(InvalidAction, match="0 to 14"):
+            env.step(action)
+    frame = env.step(3)[0]
+    np.testing.assert_array_equal(env.render(), frame)
+    frame[:] = 0
+    assert env.render().any()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_state_round_trip_is_bit_equal(tiny_world, elsewhere):
+    env = WorldEnv(tiny_world)
+    env.reset(seed=5)
+    for action in (RUN, RUN, 14):
+        env.step(action)
+    state = env.state()
+    expected = [env.step(action) for action in (14, 14, 0, RUN, 5, 0)]
+    again = WorldEnv(tiny_world) if elsewhere else env
+    again.load_state(state)
+    for action, step in zip((14, 14, 0, RUN, 5, 0), expected, strict=True):
+        made = again.step(action)
+        np.testing.assert_array_equal(made[0], step[0])
+        assert made[1:4] == step[1:4]
+        assert made[4]["step"] == step[4]["step"]
+        assert made[4]["text"] == step[4]["text"]
+
+
+def test_constructor_says_what_is_wrong(tiny_world, tmp_path):
+    with pytest.raises(ValueError, match="render_mode"):
+        WorldEnv(tiny_world, render_mode="ansi")
+    with pytest.raises(ValueError, match="horizon"):
+        WorldEnv(tiny_world, horizon=0)
+    with pytest.raises(BackendUnavailableError):
+        WorldEnv(tiny_world, backend="tensorrt")
+    with pytest.raises(CheckpointError, match="no world"):
+        WorldEnv(tmp_path / "nowhere")
+
+
+def test_human_mode_opens_a_window_and_closes_twice(fake, tiny_world):
+    import pygame
+
+    env = WorldEnv(tiny_world, engine=fake.engine, render_mode="human")
+    frame, _ = env.reset(seed=0)
+    surface = pygame.display.get_surface()
+    assert surface.get_size() == (240, 144)
+    assert surface.get_at((120, 72))[:3] == tuple(frame[24, 40])
+    env.step(0)
+    env.close()
+    assert pygame.display.get_surface() is None
+    env.close()
+
+
+def test_worlds_of_other_teachers_are_steered_by_words():
+    keymap = KeyMap(actions=("noop", "turn_left"), keys={"turn_left": ["left"]})
+    conditioner = make_conditioner("CarRacing-v3", keymap)
+    assert isinstance(conditioner, WordsConditioner)
+    first = conditioner.reset(rng=np.random.default_rng(0))
+    assert (first.text, first.pose, first.audio) == ("noop", None, None)
+    conditioner.set_prompt("an icy road")
+    assert conditioner.step(1).text == "an icy road, turn left"
+    other = WordsConditioner(keymap.actions)
+    other.load_state(conditioner.state())
+    assert other.step(0).text == "an icy road, noop"
