@@ -59,10 +59,22 @@ class Conditions:
             present=self.present[:, start:stop],
         )
 
-    def drop(self, rate: float, generator: torch.Generator) -> "Conditions":
-        """Return conditions in which each modality of each sequence is absent with a chance."""
-        keep = torch.rand(self.present.shape[0], 1, 3, generator=generator) >= rate
-        return replace(self, present=self.present & keep.to(self.present.device))
+    def drop(self, rate: float, word_rate: float, generator: torch.Generator) -> "Conditions":
+        """Return conditions in which modalities and words are absent at random.
+
+        Args:
+            rate: Chance of each modality of each sequence.
+            word_rate: Most words left out of a sequence's texts; the share is drawn per sequence,
+                so that the model learns to keep from the context what the words do not say.
+            generator: On the CPU.
+        """
+        batch, device = self.present.shape[0], self.present.device
+        keep = torch.rand(batch, 1, 3, generator=generator) >= rate
+        share = word_rate * torch.rand(batch, 1, 1, generator=generator)
+        words = torch.rand(batch, 1, self.text.shape[-1], generator=generator) >= share
+        return replace(
+            self, present=self.present & keep.to(device), text=self.text * words.to(device)
+        )
 
 
 @lru_cache(maxsize=4096)

@@ -128,6 +128,7 @@ class ConditionsConfig:
         text_buckets: Hash buckets for words and word pairs.
         text_length: Most words and word pairs read of a text.
         drop_rate: Chance that a modality is left out of a training sequence.
+        word_drop_rate: Largest share of words left out of a training sequence's texts.
         encoder_width: Width of the hidden layer of each encoder.
     """
 
@@ -137,6 +138,7 @@ class ConditionsConfig:
     text_buckets: int = 4096
     text_length: int = 48
     drop_rate: float = 0.1
+    word_drop_rate: float = 0.5
     encoder_width: int = 256
 
     def __post_init__(self) -> None:

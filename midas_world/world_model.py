@@ -178,7 +178,8 @@ class WorldModel(nn.Module):
         level = (level * (torch.rand(batch, frames, generator=generator) > 0.1)).to(device)
         noise = torch.randn(latents[:, 1:].shape, generator=generator).to(device)
         context = latents[:, :-1] + level[..., None, None] * noise
-        conditions = conditions.drop(self.config.conditions.drop_rate, generator)
+        settings = self.config.conditions
+        conditions = conditions.drop(settings.drop_rate, settings.word_drop_rate, generator)
         if self_context_rate > 0:
             own = self._own_prediction(context, level, conditions, generator)
             chosen = torch.rand(batch, frames - 1, 1, 1, generator=generator).to(device)

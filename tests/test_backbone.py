@@ -25,11 +25,12 @@ CPU = torch.device("cpu")
 def make_backbone(config: BackboneConfig = CONFIG, *, seed: int = 0) -> Backbone:
     backbone = Backbone(config).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for parameter in backbone.parameters():
+    for name, parameter in backbone.named_parameters():
         if parameter.ndim > 1:
             parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
         else:
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+            mean = 1.0 if "norm" in name else 0.0
+            parameter.normal_(mean, 0.1, generator=generator)
     return backbone
 
 
@@ -133,7 +134,7 @@ def test_bfloat16_weights_stay_close_to_float32():
     streamed = stream(half, tokens.bfloat16(), cache)
     assert streamed.dtype == torch.bfloat16
     # Outputs are of order 1; two layers in bfloat16 (8 bits) leave a few hundredths.
-    torch.testing.assert_close(streamed.float(), expected, rtol=5e-2, atol=1e-1)
+    torch.testing.assert_close(streamed.float(), expected, rtol=2e-2, atol=6e-2)
 
 
 def test_gradients_reach_every_weight():

@@ -72,11 +72,11 @@ def test_rope_angles_are_positions_over_powers_of_theta():
     torch.testing.assert_close(sine, angles.sin())
 
 
-@pytest.mark.parametrize("width", [2, 16, 256])
+@pytest.mark.parametrize("width", [16, 256])
 def test_sinusoidal_embedding_tells_near_values_apart(width):
     values = torch.linspace(0, 1, 101)
     embedded = sinusoidal_embedding(values, width)
     assert embedded.shape == (101, width)
     assert embedded.abs().max() <= 1.0
     distance = torch.cdist(embedded, embedded) + 10 * torch.eye(101)
-    assert distance.min() > (0.01 if width == 2 else 0.2)
+    assert distance.min() > 0.2

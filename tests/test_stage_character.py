@@ -4,8 +4,9 @@ import numpy as np
 import pygame
 import pytest
 
-from envs.stage.character import OUTFITS, draw_character, draw_portrait
+from envs.stage.character import draw_character, draw_portrait
 from envs.stage.controller import ACTIONS, PoseController
+from envs.stage.looks import OUTFITS
 from envs.stage.skeleton import GROUND_Y, KEYPOINTS
 
 BACKGROUND = (90, 140, 190)

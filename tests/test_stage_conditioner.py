@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from envs.stage.character import OUTFITS
 from envs.stage.conditioner import AUDIO_SIZE, POSE_SIZE, PROMPT_BYTES, StageConditioner
 from envs.stage.controller import ACTIONS
+from envs.stage.looks import OUTFITS
 from envs.stage.scene import Scene, describe, scene_from_text
 from envs.stage.scenery import PLACES, TIMES, WEATHERS
 from envs.stage.speech import (

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from envs.stage.character import OUTFITS
 from envs.stage.controller import ACTIONS, RUN_SPEED, WORLD_LENGTH, PoseController
+from envs.stage.looks import OUTFITS
 from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe, verb_phrase
 from envs.stage.scenery import PLACES, TIMES, WEATHERS
 from envs.stage.speech import NUM_MELS, SpeechTrack, load_speech_bank, loudness

@@ -12,8 +12,8 @@ from typing import Self
 
 import numpy as np
 
-from envs.stage.character import OUTFITS
 from envs.stage.controller import ACTIONS
+from envs.stage.looks import OUTFITS
 from envs.stage.scenery import PLACES, TIMES, WEATHERS
 
 _WEATHER_WEIGHTS = {"clear": 0.55, "rain": 0.15, "snow": 0.15, "fog": 0.15}

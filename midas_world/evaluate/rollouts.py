@@ -7,7 +7,6 @@ Shapes: T steps, F context frames, H W pixels, K keypoints.
 """
 
 import importlib
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
@@ -162,27 +161,39 @@ def to_episode(moments: Sequence[Moment], *, name: str, seed: int) -> TeacherEpi
 def play_world(
     env: gymnasium.Env, start_state: Mapping[str, Any], actions: Sequence[Any], *, seed: int
 ) -> Iterator[Moment]:
-    """Yield the world's frame after each action, whatever ends it predicts.
+    """Yield the world's frame after each action, from the teacher's start state.
 
-    A world that says the episode is over goes on from its own last frames: only what it *shows* is
-    measured here, and the caller can count the ends.
+    Raises:
+        ValueError: The env ends the episode before the last action.
     """
-    length = len(start_state["frames"])
-    frames = deque(start_state["frames"], maxlen=length)
-    conditions = deque(start_state["conditions"], maxlen=length)
     env.reset(seed=seed, options={"start_state": dict(start_state)})
     for number, action in enumerate(actions, start=1):
         moment = _step(env, action)
-        frames.append(moment.frame)
-        conditions.append(moment.conditions)
         yield moment
-        if moment.terminated or moment.truncated:
-            own = {
-                "frames": np.stack(frames),
-                "conditions": list(conditions),
-                "conditioner_state": dict(moment.info["conditioner_state"]),
-            }
-            env.reset(seed=seed + number, options={"start_state": own})
+        if (moment.terminated or moment.truncated) and number < len(actions):
+            raise ValueError(f"the world's env ended after {number} of {len(actions)} steps")
+
+
+class EndlessEngine:
+    """A world's engine whose game is never over: what it *shows* is measured, to the last step.
+
+    Attributes:
+        num_ends: How often it would have ended an episode.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.num_ends = 0
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the engine's own."""
+        return getattr(self._engine, name)
+
+    def step(self, *arguments: Any) -> tuple[Any, Any, Any]:
+        """Make the next frame; the termination probability that comes back is 0."""
+        latents, reward, termination = self._engine.step(*arguments)
+        self.num_ends += int((termination > 0.5).sum())
+        return latents, reward, termination * 0.0
 
 
 def _step(env: gymnasium.Env, action: Any) -> Moment:

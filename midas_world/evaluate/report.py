@@ -1,0 +1,271 @@
+"""The report: what sections found, as JSON, Markdown and plots.
+
+A section's result is plain data, so that the Markdown is a function of the JSON. Knows no world.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+JSON_NAME = "evaluation.json"
+MARKDOWN_NAME = "evaluation.md"
+FORMAT_VERSION = 1
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of a section; floats are shown with so many digits after the point."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    title: str = ""
+    digits: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What one section found.
+
+    Attributes:
+        title: Its heading.
+        method: What was measured and how, in words.
+        values: Its numbers by name; headline numbers are found here by `GOALS`.
+        tables: For the reader.
+        notes: What to keep in mind.
+        pictures: Names of PNG files in the output folder.
+        status: "ok", "failed" or "skipped".
+        reason: Why it failed or was skipped.
+        seconds: Time taken.
+    """
+
+    title: str
+    method: str = ""
+    values: Mapping[str, Any]
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+    status: Literal["ok", "failed", "skipped"] = "ok"
+    reason: str = ""
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the section as JSON holds it: no NaN, no NumPy."""
+        return _plain(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A number to reach: at least, or at most where less is better."""
+
+    name: str
+    section: str
+    value: str
+    unit: str
+    reach: float
+    beyond: float
+    digits: int = 2
+    less_is_better: bool = False
+
+    def verdict(self, measured: float) -> str:
+        """Return "beyond", "reached" or "short"."""
+        sign = -1 if self.less_is_better else 1
+        if sign * measured >= sign * self.beyond:
+            return "beyond"
+        return "reached" if sign * measured >= sign * self.reach else "short"
+
+
+GOALS = (
+    Goal(
+        name="autoencoder PSNR, held-out frames",
+        section="autoencoder",
+        value="psnr",
+        unit="dB",
+        reach=30,
+        beyond=36,
+    ),
+    Goal(
+        name="next-frame PSNR against the teacher",
+        section="next_frame",
+        value="psnr",
+        unit="dB",
+        reach=28,
+        beyond=32,
+    ),
+    Goal(
+        name="pose error in rollouts, share of frame height",
+        section="pose",
+        value="error_percent",
+        unit="%",
+        reach=3.0,
+        beyond=1.5,
+        less_is_better=True,
+    ),
+    Goal(
+        name="sharpness at the end of long rollouts against step 20",
+        section="sharpness",
+        value="ratio",
+        unit="",
+        reach=0.8,
+        beyond=0.95,
+    ),
+    Goal(
+        name="env.step, median",
+        section="speed",
+        value="median_ms",
+        unit="ms",
+        reach=33,
+        beyond=16,
+        digits=1,
+        less_is_better=True,
+    ),
+    Goal(
+        name="env.step, p99 / median",
+        section="speed",
+        value="p99_per_median",
+        unit="",
+        reach=1.5,
+        beyond=1.2,
+        less_is_better=True,
+    ),
+)
+"""The numbers that README's design section sets for the shipped world."""
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> None:
+    """Write evaluation.json and evaluation.md, each whole or not at all.
+
+    Args:
+        report: "subject" (words by name) and "sections" (by name, from `Section.to_dict`).
+        folder: Receives the files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {"format_version": FORMAT_VERSION, **_plain(report)}
+    files = {
+        JSON_NAME: json.dumps(plain, indent=1, allow_nan=False) + "\n",
+        MARKDOWN_NAME: to_markdown(plain),
+    }
+    for name, text in files.items():
+        temporary = folder / f".tmp-{name}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / name)
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """Return the report in a folder, or None if there is none that can be read."""
+    try:
+        report = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return report if report.get("format_version") == FORMAT_VERSION else None
+
+
+def to_markdown(report: Mapping[str, Any]) -> str:
+    """Return a report as Markdown."""
+    sections = report["sections"]
+    lines = [f"# Evaluation of {report['subject'].get('world', 'a world')}", ""]
+    lines += [f"- {name}: {value}" for name, value in report["subject"].items()]
+    rows = [row for goal in GOALS if (row := _goal_row(goal, sections)) is not None]
+    columns = ("what", "measured", "reach", "beyond", "")
+    lines += ["", *_table_lines(Table(columns=columns, rows=tuple(rows)))]
+    for section in sections.values():
+        lines += ["", f"## {section['title']}", ""]
+        if section["status"] != "ok":
+            lines += [f"**{section['status']}**: {section['reason']}"]
+            continue
+        lines += [section["method"]]
+        for item in section["tables"]:
+            table = Table(
+                columns=tuple(item["columns"]),
+                rows=tuple(tuple(row) for row in item["rows"]),
+                digits=item["digits"],
+            )
+            lines += ["", *([f"**{item['title']}**", ""] if item["title"] else [])]
+            lines += _table_lines(table)
+        lines += ["", *(f"- {note}" for note in section["notes"])] if section["notes"] else []
+        lines += [f"\n![{name}]({name})" for name in section["pictures"]]
+        lines += ["", f"*{section['seconds']:.0f} s*"]
+    return "\n".join(lines) + "\n"
+
+
+def save_curves(
+    path: Path,
+    series: Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+) -> None:
+    """Write curves as a PNG; a name that ends in "(baseline)" is drawn thin and dashed.
+
+    Args:
+        path: The file.
+        series: x and y of each curve, by its name.
+        title: Of the plot.
+        x_label: Of the x axis.
+        y_label: Of the y axis.
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, (x, y) in series.items():
+        is_baseline = name.endswith("(baseline)")
+        style = {"linewidth": 1.2, "linestyle": "--"} if is_baseline else {"linewidth": 2.0}
+        axes.plot(np.asarray(x), np.asarray(y), label=name, **style)
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.print_png(str(path))
+
+
+def _goal_row(goal: Goal, sections: Mapping[str, Any]) -> tuple[Cell, ...] | None:
+    """Return a line of the headline table; None if the section was not asked for."""
+    section = sections.get(goal.section)
+    if section is None:
+        return None
+    measured = section["values"].get(goal.value)
+    shown = [_number(value, goal.digits, goal.unit) for value in (goal.reach, goal.beyond)]
+    if measured is None:
+        status = "not measured" if section["status"] == "ok" else section["status"]
+        return goal.name, "–", *shown, status
+    verdict = goal.verdict(measured)
+    return goal.name, _number(measured, goal.digits, goal.unit), *shown, verdict
+
+
+def _number(value: float, digits: int, unit: str) -> str:
+    return f"{value:.{digits}f} {unit}".rstrip()
+
+
+def _table_lines(table: Table) -> list[str]:
+    def shown(cell: Cell) -> str:
+        if cell is None:
+            return "–"
+        return f"{cell:.{table.digits}f}" if isinstance(cell, float) else str(cell)
+
+    lines = [table.columns, tuple("---" for _ in table.columns)]
+    lines += [tuple(shown(cell) for cell in row) for row in table.rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
