@@ -5,8 +5,9 @@ one. What the window does is in envs/play.
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,10 @@ EXIT_USAGE = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Play as the command line says and return the exit code."""
     args = _parser().parse_args(argv)
-    opener = open_teacher
+    # torch's threads spin while they wait, which stalls them where another program computes too:
+    # two cores, one of them busy, made a step take 400 ms instead of 16. Read when torch loads.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    opener: Callable[[], Playable] = open_teacher
     if not args.teacher:
         opener = partial(
             open_world,
@@ -40,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
 
 
-def _play_window(args: argparse.Namespace, opener: partial[Playable]) -> int:
+def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
     try:
+        _check_display()
         window = Window("Stage" if args.teacher else Path(args.world).name)
     except pygame.error as error:
         print(
@@ -68,7 +73,18 @@ def _play_window(args: argparse.Namespace, opener: partial[Playable]) -> int:
     return 0
 
 
-def _play_headless(args: argparse.Namespace, opener: partial[Playable]) -> int:
+def _check_display() -> None:
+    """Raise pygame.error if a window would open where nobody sees it, without being asked to."""
+    pygame.display.init()
+    driver = pygame.display.get_driver()
+    if driver in ("dummy", "offscreen") and "SDL_VIDEODRIVER" not in os.environ:
+        pygame.display.quit()
+        raise pygame.error("SDL found no video device")
+
+
+def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
+    if args.actions and not args.actions.is_file():
+        raise ValueError(f"there is no file of actions at {args.actions}")
     text = args.actions.read_text(encoding="utf-8") if args.actions else None
     playable = opener()
     game = Game(playable, seed=args.seed, prompt=args.prompt)

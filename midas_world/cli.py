@@ -6,6 +6,7 @@ import difflib
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv and argv[0] == "play":
         # The window has its own options, and opens before anything slow is imported.
         return importlib.import_module("play").main(argv[1:])
-    parser = _parser()
     _suggest_verb(argv)
-    arguments = parser.parse_args(argv)
+    # Overrides may stand anywhere among the options, which argparse cannot say.
+    overrides = [word for word in argv if _OVERRIDE.match(word)]
+    arguments = _parser().parse_args([word for word in argv if word not in overrides])
+    arguments.overrides = overrides
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         return arguments.run(arguments)
@@ -30,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+_OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
 VERBS = ("play", "collect", "train", "pack", "eval")
 
 
@@ -78,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="stage", help="a preset's name or a YAML file")
-    parser.add_argument("overrides", nargs="*", help="such as world.backbone.num_layers=4")
+    parser.epilog = "Overrides of the preset's values stand after it: world.backbone.num_layers=4"
 
 
 def _folder(given: Path | None, root: str, preset: str) -> Path:

@@ -24,6 +24,11 @@ from midas_world.types import StepConditions
 
 POSE, TEXT, AUDIO = range(3)
 
+# Pairs with these say no more than the other word alone.
+FILLER_WORDS = frozenset(
+    ("a", "an", "and", "are", "at", "by", "for", "in", "is", "it", "of", "on", "the", "to", "with")
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
@@ -80,7 +85,8 @@ class Conditions:
 @lru_cache(maxsize=4096)
 def _hash_text(text: str, length: int, buckets: int) -> tuple[int, ...]:
     words = re.findall(r"[\w']+", text.lower())
-    grams = words + [f"{a} {b}" for a, b in pairwise(words)]
+    pairs = [f"{a} {b}" for a, b in pairwise(words) if not {a, b} & FILLER_WORDS]
+    grams = words + pairs
     ids = [1 + zlib.crc32(gram.encode()) % (buckets - 1) for gram in grams][:length]
     return tuple(ids + [0] * (length - len(ids)))
 

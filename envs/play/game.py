@@ -49,7 +49,6 @@ class View:
         text: The words that steer the world.
         total_reward: Sum of the episode's rewards.
         is_over: The episode has ended; only a reset goes on.
-        pressed_at: When the oldest key press that this step was the first to use happened.
     """
 
     frame: np.ndarray
@@ -58,7 +57,6 @@ class View:
     text: str
     total_reward: float
     is_over: bool
-    pressed_at: float | None = None
 
 
 class Game:
@@ -88,7 +86,7 @@ class Game:
             self._env.set_prompt(self.prompt)
         self._start = info.get("start_state")
         self._num_steps, self._total_reward, self.is_over = 0, 0.0, False
-        return self._view(frame, info, self.playable.keymap.actions[0], None)
+        return self._view(frame, info, self.playable.keymap.actions[0])
 
     def reset_to_next_start(self) -> View:
         """Begin an episode from the next start state, or of the next seed."""
@@ -98,13 +96,13 @@ class Game:
             self._seed += 1
         return self.reset()
 
-    def step(self, action: int, *, pressed_at: float | None = None) -> View:
+    def step(self, action: int) -> View:
         """Hold an action for one step."""
         frame, reward, terminated, truncated, info = self._env.step(action)
         self._num_steps += 1
         self._total_reward += float(reward)
         self.is_over = bool(terminated or truncated)
-        return self._view(frame, info, self.playable.keymap.actions[action], pressed_at)
+        return self._view(frame, info, self.playable.keymap.actions[action])
 
     def set_prompt(self, text: str | None) -> None:
         """Let the player's words steer; None or nothing gives the world's own back.
@@ -124,7 +122,6 @@ class Game:
         frame: np.ndarray,
         info: Mapping[str, Any],
         action_name: str,
-        pressed_at: float | None,
     ) -> View:
         return View(
             frame=frame,
@@ -133,7 +130,6 @@ class Game:
             text=str(info.get("text", "")),
             total_reward=self._total_reward,
             is_over=self.is_over,
-            pressed_at=pressed_at,
         )
 
 

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import numpy as np
 from envs.play.game import Game
 from envs.play.hud import Samples
 from envs.play.session import StepClock
+
+_STRIP_FRAMES = 12
+_STRIP_COLUMNS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +103,17 @@ def run_headless(
     """
     clock = StepClock(1.0 / fps if fps else 0.0)
     times = Samples(capacity=100_000)
-    total_reward = 0.0
+    finished_reward = 0.0
     num_steps, num_episodes = 0, 1
-    keep(game.reset().frame)
+    view = game.reset()
+    keep(view.frame)
     began = ended = time.perf_counter()
     for action in actions:
         if game.is_over:
-            keep(game.reset_to_next_start().frame)
+            finished_reward += view.total_reward
             num_episodes += 1
+            view = game.reset_to_next_start()
+            keep(view.frame)
         if fps:
             time.sleep(clock.wait_s(time.perf_counter()))
         started = time.perf_counter()
@@ -115,14 +122,11 @@ def run_headless(
         ended = time.perf_counter()
         times.add(ended - started)
         num_steps += 1
-        total_reward += view.total_reward if game.is_over else 0.0
         keep(view.frame)
-    if num_steps and not game.is_over:
-        total_reward += view.total_reward
     return Report(
         num_steps=num_steps,
         num_episodes=num_episodes,
-        total_reward=total_reward,
+        total_reward=finished_reward + view.total_reward,
         seconds=ended - began,
         median_ms=1000 * times.percentile(50),
         p99_ms=1000 * times.percentile(99),
@@ -169,10 +173,6 @@ class FrameSaver:
             _write_png(_strip(self._frames), self.path)
 
 
-_STRIP_FRAMES = 12
-_STRIP_COLUMNS = 4
-
-
 def _strip(frames: Sequence[np.ndarray]) -> np.ndarray:
     """Return frames side by side in rows, as one picture."""
     columns = min(_STRIP_COLUMNS, len(frames))
@@ -205,12 +205,13 @@ def _write_gif(frames: Sequence[np.ndarray], path: Path, *, fps: float) -> None:
     temporary = path.with_name(f".tmp-{path.name}")
     height, width, _ = frames[0].shape
     rate = round(fps)
+    time_base = Fraction(1, rate)
     with av.open(str(temporary), "w", format="gif") as container:
         stream = container.add_stream("gif", rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "pal8"
         graph = av.filter.Graph()
         source = graph.add_buffer(
-            width=width, height=height, format="rgb24", time_base=stream.codec_context.time_base
+            width=width, height=height, format=av.VideoFormat("rgb24"), time_base=time_base
         )
         split = graph.add("split")
         palette = graph.add("palettegen", "stats_mode=full")
@@ -224,10 +225,12 @@ def _write_gif(frames: Sequence[np.ndarray], path: Path, *, fps: float) -> None:
         graph.configure()
         for index, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts, picture.time_base = index, stream.codec_context.time_base
+            picture.pts, picture.time_base = index, time_base
             graph.push(picture)
         graph.push(None)
         for _ in frames:
-            container.mux(stream.encode(graph.pull()))
+            made = graph.pull()
+            assert isinstance(made, av.VideoFrame)
+            container.mux(stream.encode(made))
         container.mux(stream.encode(None))
     temporary.replace(path)

@@ -97,7 +97,15 @@ class Session:
         self._last_start: float | None = None
         self._commands: queue.SimpleQueue[Callable[[Game], None]] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._presses: list[float] = []
         self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
+
+    def newest(self) -> tuple[View | None, list[float]]:
+        """Return the newest view, and when each key press was that it is the first to show."""
+        with self._lock:
+            presses, self._presses = self._presses, []
+            return self.view, presses
 
     @property
     def num_missed(self) -> int:
@@ -171,7 +179,11 @@ class Session:
         self._clock.start_step(started)
         held = self._inputs.take()
         action = game.playable.keymap.action_of(held.keys)
-        self.view = game.step(action, pressed_at=held.pressed_at)
+        view = game.step(action)
+        with self._lock:
+            self.view = view
+            if held.pressed_at is not None:
+                self._presses.append(held.pressed_at)
         self.step_times.add(time.perf_counter() - started)
         if self._last_start is not None:
             self.step_intervals.add(started - self._last_start)

@@ -76,7 +76,7 @@ class Window:
     def run_once(self, session: Session) -> bool:
         """Handle what has happened and draw if there is something new; False at the end."""
         events = [pygame.event.wait(_WAIT_MS), *pygame.event.get()]
-        goes_on = all([self._handle(event, session) for event in events])
+        answers = [self._handle(event, session) for event in events]
         if session.message:
             self._say(session.message)
             session.message = ""
@@ -87,7 +87,7 @@ class Window:
             self._is_dirty = True
         if (self._is_dirty or session.view is not self._drawn) and since_drawn >= _DRAW_PERIOD_S:
             self._draw(session, now)
-        return goes_on
+        return all(answers)
 
     def close(self) -> None:
         """Close the window; may be called twice."""
@@ -110,7 +110,7 @@ class Window:
         if event.type == pygame.QUIT:
             return False
         if event.type in (pygame.VIDEORESIZE, pygame.WINDOWEXPOSED):
-            self._surface = pygame.display.get_surface()
+            self._surface = pygame.display.get_surface() or self._surface
             self._is_dirty = True
         elif event.type == pygame.WINDOWFOCUSLOST:
             self.inputs.release_all()
@@ -176,8 +176,8 @@ class Window:
         self._is_dirty = True
 
     def _draw(self, session: Session, now: float) -> None:
-        """Draw everything, and measure how long the newest key press took to get here."""
-        view = session.view
+        """Draw everything, and measure how long key presses took to get here."""
+        view, presses = session.newest()
         if view is None:
             hud.draw_loading(self._surface, self._title, now - self._opened_at)
         else:
@@ -195,8 +195,8 @@ class Window:
             hud.draw_bottom_line(self._surface, f"the world shows: {self._prompt.text}_")
         pygame.display.flip()
         shown_at = time.perf_counter()
-        if view is not self._drawn and view is not None and view.pressed_at is not None:
-            self.latencies.add(shown_at - view.pressed_at)
+        for pressed_at in presses:
+            self.latencies.add(shown_at - pressed_at)
         self._drawn, self._drawn_at, self._is_dirty = view, now, False
 
     def _write_over(self, session: Session, view: View) -> None:

@@ -187,8 +187,6 @@ def mean_by_step(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
 def _check_pairs(frames: np.ndarray, others: np.ndarray) -> None:
     for value in (frames, others):
         if value.ndim != 4 or value.shape[-1] != 3 or value.dtype != np.uint8:
-            raise ValueError(
-                f"frames must be (B, H, W, 3) uint8, got {value.shape} {value.dtype}"
-            )
+            raise ValueError(f"frames must be (B, H, W, 3) uint8, got {value.shape} {value.dtype}")
     if frames.shape != others.shape:
         raise ValueError(f"frames must pair up, got {frames.shape} and {others.shape}")

@@ -115,7 +115,7 @@ def _centres(size: int, like: Tensor) -> Tensor:
 
 
 def halve(frames: np.ndarray) -> np.ndarray:
-    """Return frames at half resolution by averaging, uint8 (B, H, W, 3) -> (B, H // 2, W // 2, 3)."""
+    """Halve the resolution by averaging, uint8 (B, H, W, 3) -> (B, H // 2, W // 2, 3)."""
     height, width = frames.shape[1] // 2, frames.shape[2] // 2
     even = frames[:, : 2 * height, : 2 * width].astype(np.uint16)
     total = even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2]

@@ -236,7 +236,7 @@ def _goal_row(goal: Goal, sections: Mapping[str, Any]) -> tuple[Cell, ...] | Non
     shown = [_number(value, goal.digits, goal.unit) for value in (goal.reach, goal.beyond)]
     if measured is None:
         status = "not measured" if section["status"] == "ok" else section["status"]
-        return goal.name, "–", *shown, status
+        return goal.name, "-", *shown, status
     verdict = goal.verdict(measured)
     return goal.name, _number(measured, goal.digits, goal.unit), *shown, verdict
 
@@ -248,7 +248,7 @@ def _number(value: float, digits: int, unit: str) -> str:
 def _table_lines(table: Table) -> list[str]:
     def shown(cell: Cell) -> str:
         if cell is None:
-            return "–"
+            return "-"
         return f"{cell:.{table.digits}f}" if isinstance(cell, float) else str(cell)
 
     lines = [table.columns, tuple("---" for _ in table.columns)]

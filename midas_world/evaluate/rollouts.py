@@ -187,6 +187,8 @@ class EndlessEngine:
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is the engine's own."""
+        if name.startswith("_"):  # also keeps copying, which asks before _engine is there, finite
+            raise AttributeError(name)
         return getattr(self._engine, name)
 
     def step(self, *arguments: Any) -> tuple[Any, Any, Any]:

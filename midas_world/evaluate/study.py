@@ -173,7 +173,7 @@ class Study:
 
     def make_endless_world(self, num_steps: int) -> tuple[gymnasium.Env, EndlessEngine]:
         """Return the world as an environment that goes on for so many steps, and its engine."""
-        engine = EndlessEngine(getattr(self.make_world_env().unwrapped, "engine"))  # noqa: B009
+        engine = EndlessEngine(self.make_world_env().get_wrapper_attr("engine"))
         return self.make_world_env(engine=engine, horizon=num_steps + 1), engine
 
     def play_teacher(

@@ -1,0 +1,426 @@
+"""Sections on play: horizon, pose, sharpness and speed of the world as an environment.
+
+Shapes: T steps of a rollout, H W pixels, K keypoints.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from midas_world.evaluate.metrics import (
+    keypoint_error,
+    mean_by_step,
+    mean_of,
+    psnr,
+    sharpness,
+    ssim,
+)
+from midas_world.evaluate.report import Cell, Section, Table, save_curves
+from midas_world.evaluate.rollouts import (
+    Bookends,
+    Endless,
+    Moment,
+    check_held_out,
+    load_policy,
+    play_world,
+    teacher_moments,
+    to_episode,
+)
+from midas_world.evaluate.study import LONG_SEED, NotApplicableError, Rollout, Study
+from midas_world.train.strips import save_strip
+
+_MARKS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+_NUM_STRIPS = 4
+_EARLY_STEP = 20
+_LEAD_IN = 10
+_WARMUP_STEPS = 20
+
+
+def horizon_section(study: Study) -> Section:
+    """Measure how rollouts stay with the teacher under the same actions."""
+    rollouts, steps = study.rollouts(), study.config.rollout_steps
+    marks = [mark for mark in _MARKS if mark <= steps]
+    rows = {"world": [], "hold the last real frame (baseline)": [], "previous teacher frame": []}
+    similar: dict[str, list[np.ndarray]] = {name: [] for name in rows}
+    for rollout in tqdm(rollouts, desc="horizon", mininterval=5.0):
+        real = rollout.real
+        held = np.broadcast_to(rollout.teacher.frames[rollout.first - 1], real.shape)
+        previous = rollout.teacher.frames[rollout.first - 1 : -1]
+        for name, shown in zip(rows, (rollout.frames, held, previous), strict=True):
+            rows[name].append(psnr(real, shown))
+            similar[name].append(ssim(real, shown))
+    curves = {name: mean_by_step(item, steps) for name, item in rows.items()}
+    ssim_curves = {name: mean_by_step(item, steps) for name, item in similar.items()}
+    counts = [sum(len(rollout.frames) >= mark for rollout in rollouts) for mark in marks]
+    table = [
+        (
+            mark,
+            *(float(curve[mark - 1]) for curve in curves.values()),
+            *(float(curve[mark - 1]) for curve in list(ssim_curves.values())[:2]),
+            number,
+        )
+        for mark, number in zip(marks, counts, strict=True)
+    ]
+    x = np.arange(1, steps + 1)
+    save_curves(
+        study.output / "horizon.png",
+        {
+            "world": (x, curves["world"]),
+            "hold the last real frame (baseline)": (x, curves[list(rows)[1]]),
+            "previous teacher frame (baseline)": (x, curves[list(rows)[2]]),
+        },
+        title=f"Rollouts against the teacher, mean of {len(rollouts)}",
+        x_label="step",
+        y_label="PSNR, dB",
+    )
+    pictures = [_save_rollout_strip(study, rollout, marks) for rollout in rollouts[:_NUM_STRIPS]]
+    ends = sum(rollout.num_ends for rollout in rollouts)
+    played = sum(len(rollout.frames) for rollout in rollouts)
+    values = {"num_rollouts": len(rollouts), "num_steps": played, "num_ends_said": ends}
+    values |= {
+        f"{name}_{mark}": float(curve[mark - 1])
+        for name, curve in (("psnr", curves["world"]), ("ssim", ssim_curves["world"]))
+        for mark in marks
+    }
+    values["psnr_mean"] = mean_of(curves["world"])
+    return Section(
+        title="Horizon",
+        method=(
+            f"{len(rollouts)} rollouts of up to {steps} steps from the teacher's first "
+            f"{study.context_frames} frames (fresh seeds, policies {', '.join(study.policies)} in "
+            "turn, no scene changes), with the teacher's actions, against its frames at the same "
+            "step. Chance things that the actions do not decide, such as where the next coin "
+            "lies, differ by right. Strips: teacher above, world below."
+        ),
+        values=values,
+        tables=(
+            Table(
+                columns=(
+                    "step",
+                    "PSNR dB",
+                    "PSNR dB, hold the last real frame",
+                    "PSNR dB, previous teacher frame",
+                    "SSIM",
+                    "SSIM, hold the last real frame",
+                    "rollouts",
+                ),
+                rows=tuple(table),
+            ),
+        ),
+        notes=(
+            f"The world said {ends} times in {played} steps that the episode is over; it was "
+            "made to go on.",
+            "A teacher's episode may end before the last step: the number of rollouts falls.",
+        ),
+        pictures=("horizon.png", *pictures),
+    )
+
+
+def _save_rollout_strip(study: Study, rollout: Rollout, marks: list[int]) -> str:
+    name = f"rollout-{rollout.teacher.seed}-{rollout.teacher.policy}.png"
+    shown = [mark - 1 for mark in marks if mark <= len(rollout.frames)]
+    save_strip([list(x[shown]) for x in (rollout.real, rollout.frames)], study.output / name)
+    return name
+
+
+def pose_section(study: Study) -> Section:
+    """Measure where the character is drawn, by a probe, against where the teacher has it."""
+    steps, height = study.config.rollout_steps, study.world.config.world.height
+    probe, rollouts = study.probe(), study.rollouts()
+    rows: dict[str, list[np.ndarray]] = {"world": [], "probe": [], "still": []}
+    for rollout in tqdm(rollouts, desc="pose", mininterval=5.0):
+        known = rollout.teacher.keypoints
+        if known is None:
+            raise NotApplicableError('the teacher gives no info["keypoints"]')
+        truth = known[rollout.first :]
+        still = np.broadcast_to(known[rollout.first - 1], truth.shape)
+        for name, made in (
+            ("world", probe.keypoints(rollout.frames)),
+            ("probe", probe.keypoints(rollout.real)),
+            ("still", still),
+        ):
+            rows[name].append(100.0 * keypoint_error(made, truth, height=height))
+    curves = {name: mean_by_step(item, steps) for name, item in rows.items()}
+    means = {name: mean_of(np.concatenate(item)) for name, item in rows.items()}
+    marks = [0, *(mark for mark in _MARKS if mark <= steps)]
+    table: list[tuple[Cell, ...]] = [
+        (f"{low + 1} to {high}", *(mean_of(curve[low:high]) for curve in curves.values()))
+        for low, high in pairwise(marks)
+    ]
+    table.append(("all", *means.values()))
+    x = np.arange(1, steps + 1)
+    save_curves(
+        study.output / "pose.png",
+        {
+            "world, by the probe": (x, curves["world"]),
+            "teacher, by the probe (baseline)": (x, curves["probe"]),
+            "standing still (baseline)": (x, curves["still"]),
+        },
+        title=f"Keypoints against the teacher's, mean of {len(rollouts)} rollouts",
+        x_label="step",
+        y_label="mean error, % of frame height",
+    )
+    config = study.config.probe
+    return Section(
+        title="Pose error",
+        method=(
+            f"A keypoint probe trained on {config.num_frames} teacher frames of other seeds reads "
+            "the world's frames of the rollouts above; mean distance to the keypoints that the "
+            "teacher drew at the same step, in per cent of the frame's height. The probe's own "
+            "error on the teacher's frames of these rollouts stands beside it: what the world "
+            "shows cannot be told more finely than that."
+        ),
+        values={
+            "error_percent": means["world"],
+            "probe_error_percent": means["probe"],
+            "still_error_percent": means["still"],
+            "error_percent_last": mean_of(curves["world"][-max(1, steps // 10) :]),
+            "num_rollouts": len(rollouts),
+        },
+        tables=(
+            Table(
+                columns=("steps", "world %", "probe's own error %", "standing still %"),
+                rows=tuple(table),
+            ),
+        ),
+        notes=(
+            "Where a stumble or a hidden limb differs from the teacher's, that counts as error.",
+        ),
+        pictures=("pose.png",),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongRun:
+    """Sharpness of each step of a long run, of the world and of the teacher, and some frames."""
+
+    world: np.ndarray
+    teacher: np.ndarray
+    frames: list[np.ndarray]
+    teacher_frames: list[np.ndarray]
+    num_ends: int
+
+
+def sharpness_section(study: Study) -> Section:
+    """Measure whether the picture stays as sharp over thousands of steps as it was at first."""
+    steps = study.config.long_steps
+    window = min(study.config.sharpness_window, steps // 4)
+    early_end = min(_EARLY_STEP + window // 2, steps // 2)
+    marks = [mark for mark in (20, 200, 500, 1000, 2000) if mark < steps] + [steps]
+    runs = [
+        _long_run(study, LONG_SEED + index, early_end=early_end, marks=marks)
+        for index in range(study.config.num_long_runs)
+    ]
+    early, late = slice(early_end - window, early_end), slice(steps - window, steps)
+    tenth = max(1, steps // 10)
+    table: list[tuple[Cell, ...]] = []
+    for index, run in enumerate(runs):
+        ratio, own = (mean_of(x[late]) / mean_of(x[early]) for x in (run.world, run.teacher))
+        trend, own_trend = (
+            mean_of(x[-tenth:]) / mean_of(x[:tenth]) for x in (run.world, run.teacher)
+        )
+        spread = _window_spread(run.teacher, window)
+        table.append((LONG_SEED + index, ratio, own, ratio / own, trend, own_trend, spread))
+        save_strip(
+            [run.teacher_frames, run.frames], study.output / f"long-run-{LONG_SEED + index}.png"
+        )
+    names = (
+        *("ratio", "teacher_ratio", "ratio_to_teacher", "trend", "teacher_trend"),
+        "teacher_spread",
+    )
+    columns = zip(*(row[1:] for row in table), strict=True)
+    values: dict[str, Any] = {
+        name: mean_of(np.array(column, float)) for name, column in zip(names, columns, strict=True)
+    }
+    values |= {"num_runs": len(runs), "num_steps": steps}
+    values["num_ends_said"] = sum(run.num_ends for run in runs)
+    table.append(("mean", *(values[name] for name in names)))
+    x = np.arange(1, steps + 1)
+    save_curves(
+        study.output / "sharpness.png",
+        {
+            "world": _smooth(x, np.mean([run.world for run in runs], axis=0), window),
+            "teacher (baseline)": _smooth(x, np.mean([r.teacher for r in runs], axis=0), window),
+        },
+        title=f"Gradient energy, mean of {len(runs)} runs and {window} steps",
+        x_label="step",
+        y_label="gradient energy",
+    )
+    return Section(
+        title="Sharpness",
+        method=(
+            f"{len(runs)} rollouts of {steps} steps under held-out policies. Gradient energy of "
+            f"luma, mean of {window} frames, at the end over that around step "
+            f"{early_end - window // 2}; the actions of the two stretches are the same. What the "
+            "picture shows differs all the same, so the teacher's own ratio under the same actions "
+            "stands beside it (a teacher's episode that ends goes on with another in the same "
+            "scene), and so does the trend: the last tenth of the steps over the first. "
+            f"Strips, teacher above, world below, at steps {', '.join(map(str, marks))}."
+        ),
+        values=values,
+        tables=(
+            Table(
+                columns=(
+                    *("seed", "ratio", "teacher's ratio", "ratio / teacher's", "trend"),
+                    *("teacher's trend", "teacher's spread"),
+                ),
+                rows=tuple(table),
+            ),
+        ),
+        notes=(
+            "Teacher's spread: standard deviation of its windows over their mean, what chance "
+            "alone moves a ratio by.",
+            f"The world said {values['num_ends_said']} times that the episode is over; it was "
+            "made to go on.",
+        ),
+        pictures=(
+            "sharpness.png",
+            *(f"long-run-{LONG_SEED + index}.png" for index in range(len(runs))),
+        ),
+    )
+
+
+def _long_run(study: Study, seed: int, *, early_end: int, marks: list[int]) -> LongRun:
+    """Play the teacher for long, then the world with the same actions."""
+    steps, context = study.config.long_steps, study.context_frames
+    env, engine = study.make_endless_world(steps)
+    data, options = study.world.config.data, study.config.teacher_options
+    check_held_out([seed], data)
+    total = context - 1 + steps
+    # The window's actions and a few before them come again: a jump begins before it is seen.
+    length = min(study.config.sharpness_window + _LEAD_IN, early_end)
+    policy = Bookends(
+        load_policy(data, study.policies[seed % len(study.policies)]),
+        first=context - 1 + early_end - length,
+        length=length,
+        num_steps=total,
+    )
+    teacher = Endless(study.make_teacher(), options)
+    start: list[Moment] = []
+    actions: list[Any] = []
+
+    def teacher_frames() -> Iterator[np.ndarray]:
+        moments = teacher_moments(teacher, policy, seed=seed, options=options)
+        for number, moment in zip(range(total + 1), moments, strict=False):
+            if number < context:
+                start.append(moment)
+            else:
+                actions.append(moment.action)
+                yield moment.frame
+
+    teacher_energy, teacher_shown = _follow(teacher_frames(), marks, desc="teacher")
+    state = to_episode(start, name="", seed=seed).start_state(context)
+    moments = play_world(env, state, actions, seed=seed)
+    world_energy, shown = _follow((moment.frame for moment in moments), marks, desc="long run")
+    return LongRun(
+        world=world_energy,
+        teacher=teacher_energy,
+        frames=shown,
+        teacher_frames=teacher_shown,
+        num_ends=engine.num_ends,
+    )
+
+
+def _follow(
+    frames: Iterator[np.ndarray], marks: list[int], *, desc: str
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the sharpness of each frame, and the frames at some steps, counted from 1."""
+    energy, shown = [], []
+    for step, frame in enumerate(tqdm(frames, desc=desc, mininterval=5.0), start=1):
+        energy.append(sharpness(frame[None])[0])
+        if step in marks:
+            shown.append(frame)
+    return np.array(energy), shown
+
+
+def _window_spread(energy: np.ndarray, window: int) -> float:
+    count = len(energy) // window
+    means = energy[: count * window].reshape(count, window).mean(axis=1)
+    return float(means.std() / means.mean()) if means.mean() > 0 else float("nan")
+
+
+def _smooth(x: np.ndarray, y: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return running means, each at the middle of its window."""
+    return x[window // 2 :][: len(y) - window + 1], np.convolve(
+        y, np.full(window, 1 / window), mode="valid"
+    )
+
+
+def speed_section(study: Study) -> Section:
+    """Measure how long a step of the world takes here."""
+    env = study.make_world_env()
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    for _ in range(_WARMUP_STEPS):
+        _timed_step(env)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    times = np.array([1e3 * _timed_step(env) for _ in range(study.config.num_speed_steps)])
+    median, p95, p99 = (float(np.percentile(times, q)) for q in (50, 95, 99))
+    engine = str(getattr(env.get_wrapper_attr("engine"), "spec", "unknown"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    values: dict[str, Any] = {
+        "median_ms": median,
+        "p95_ms": p95,
+        "p99_ms": p99,
+        "p99_per_median": p99 / median,
+        "steps_per_s": 1e3 / median,
+        "num_steps": len(times),
+        "num_cores": cores,
+        "num_threads": torch.get_num_threads(),
+        "cpu": cpu_name(),
+        "engine": engine,
+        "load_average": load,
+    }
+    if torch.cuda.is_available():
+        values["gpu"] = torch.cuda.get_device_name()
+    table = (
+        ("env.step, median ms", median),
+        ("env.step, p95 ms", p95),
+        ("env.step, p99 ms", p99),
+        ("p99 / median", p99 / median),
+        ("steps per second", 1e3 / median),
+    )
+    return Section(
+        title="Speed",
+        method=(
+            f"{len(times)} steps of one game with random actions after {_WARMUP_STEPS} to warm "
+            f"up. {engine}; {values.get('gpu', values['cpu'])}, {cores} cores, "
+            f"{values['num_threads']} threads; load average when it began {load:.1f}."
+        ),
+        values=values,
+        tables=(Table(columns=("", "measured"), rows=table),),
+        notes=("Other work on the machine makes all of this worse: see the load average.",)
+        if load > 0.5 + values["num_threads"]
+        else (),
+    )
+
+
+def _timed_step(env: gymnasium.Env) -> float:
+    """Step with a random action and return the seconds taken; resets apart, where it ended."""
+    action = env.action_space.sample()
+    started = time.perf_counter()
+    _, _, terminated, truncated, _ = env.step(action)
+    seconds = time.perf_counter() - started
+    if terminated or truncated:
+        env.reset()
+    return seconds
+
+
+def cpu_name() -> str:
+    """Return what the CPU calls itself."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

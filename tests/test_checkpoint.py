@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from midas_world.checkpoint import (
+    load_metadata,
+    load_tensors,
+    load_weights,
+    save_tensors,
+    select,
+    tensors_hash,
+)
+from midas_world.types import CheckpointError
+
+
+def make_tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "layer.weight": torch.randn(3, 4, generator=generator),
+        "layer.bias": torch.randn(3, generator=generator).bfloat16(),
+        "count": torch.tensor(7),
+    }
+
+
+def test_tensors_and_metadata_come_back_exactly(tmp_path: Path):
+    path = tmp_path / "deep" / "file.safetensors"
+    tensors = make_tensors()
+    save_tensors(tensors, path, metadata={"made": "here"})
+    loaded = load_tensors(path)
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor)
+    assert load_metadata(path) == {"made": "here"}
+    assert [file.name for file in path.parent.iterdir()] == ["file.safetensors"]
+
+
+def test_transposed_views_are_saved_as_they_look(tmp_path: Path):
+    tensor = torch.arange(6.0).view(2, 3)
+    save_tensors({"view": tensor.T}, tmp_path / "a.safetensors")
+    assert torch.equal(load_tensors(tmp_path / "a.safetensors")["view"], tensor.T)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
+    path = tmp_path / "file.safetensors"
+    save_tensors(make_tensors(), path)
+    before = path.read_bytes()
+    shared = torch.zeros(4)
+    with pytest.raises(RuntimeError):  # safetensors refuses two names of one storage
+        save_tensors({"a": shared, "b": shared}, path)
+    assert path.read_bytes() == before
+
+
+def test_a_missing_file_is_a_checkpoint_error(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"no weights at .*absent"):
+        load_tensors(tmp_path / "absent.safetensors")
+    with pytest.raises(CheckpointError, match="absent"):
+        load_metadata(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
+def test_a_truncated_file_is_a_checkpoint_error(tmp_path: Path, share):
+    path = tmp_path / "cut.safetensors"
+    save_tensors(make_tensors(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match="truncated or corrupt"):
+        load_tensors(path)
+
+
+def test_a_corrupt_file_is_a_checkpoint_error(tmp_path: Path):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(b"\x40\0\0\0\0\0\0\0" + b"not json at all" * 20)
+    with pytest.raises(CheckpointError, match="truncated or corrupt"):
+        load_tensors(path)
+
+
+def make_module() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+
+def changed(module: nn.Module, **changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    tensors = {name: tensor + 1 for name, tensor in module.state_dict().items()}
+    for name, tensor in changes.items():
+        key = name.replace("__", ".").removeprefix("n")
+        if tensor is None:
+            del tensors[key]
+        else:
+            tensors[key] = tensor
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n0__bias": None}, r"missing key 0\.bias"),
+        ({"n9__bias": torch.zeros(1)}, r"unknown key 9\.bias"),
+        ({"n0__weight": torch.zeros(3, 5)}, r"0\.weight has shape \(3, 5\), not \(3, 4\)"),
+        ({"n0__weight": torch.zeros(12)}, r"0\.weight has shape"),
+    ],
+)
+def test_weights_that_do_not_fit_change_nothing(changes, message):
+    module = make_module()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.raises(
+        CheckpointError, match=rf"run-7 does not fit its config: {message}.*1 in all"
+    ):
+        load_weights(module, changed(module, **changes), source="run-7")
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_weights_load_into_parameters_and_buffers_and_keep_the_modules_dtype():
+    module = make_module()
+    tensors = {name: tensor.double() for name, tensor in changed(module).items()}
+    load_weights(module, tensors, source="here")
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor.double(), tensors[name]), name
+    assert module[0].weight.dtype == torch.float32
+    assert module[0].weight.requires_grad
+
+
+def test_many_problems_are_counted_and_a_few_shown():
+    with pytest.raises(CheckpointError, match=r"\(7 in all\)"):
+        load_weights(make_module(), {}, source="nothing")
+
+
+def test_select_takes_what_lies_below_a_prefix():
+    tensors = make_tensors()
+    assert list(select(tensors, "layer.")) == ["weight", "bias"]
+    assert select(tensors, "layer.")["weight"] is tensors["layer.weight"]
+
+
+def test_the_hash_changes_with_any_name_shape_or_value():
+    tensors = make_tensors()
+    first = tensors_hash(tensors)
+    assert first == tensors_hash(dict(reversed(make_tensors().items())))
+    others = [
+        tensors | {"count": torch.tensor(8)},
+        tensors | {"layer.weight": tensors["layer.weight"].view(4, 3)},
+        {name.upper(): tensor for name, tensor in tensors.items()},
+    ]
+    assert len({first, *map(tensors_hash, others)}) == 4
+    assert len(first) == 16

@@ -1,0 +1,200 @@
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from midas_world.config import DiffusionConfig
+from midas_world.diffusion import (
+    DiffusionHead,
+    euler_sample,
+    head_loss,
+    sample_sigma,
+    sigma_schedule,
+)
+
+CONFIG = DiffusionConfig(num_layers=2, width=16, num_heads=2)
+
+
+def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def make_head(config: DiffusionConfig = CONFIG) -> DiffusionHead:
+    head = DiffusionHead(config, latent_channels=4, hidden_width=8, tokens_per_frame=6)
+    head.requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in head.parameters():
+        parameter.normal_(0.0, 0.2, generator=generator)
+    return head
+
+
+@given(steps=st.integers(1, 1000), shift=st.floats(0.01, 100.0))
+def test_the_schedule_falls_from_exactly_1_to_exactly_0(steps, shift):
+    sigmas = sigma_schedule(steps, shift=shift)
+    assert len(sigmas) == steps + 1
+    assert sigmas.dtype == torch.float32
+    assert sigmas[0] == 1.0
+    assert sigmas[-1] == 0.0
+    assert (sigmas.diff() < 0).all()
+
+
+def test_shift_spends_more_steps_at_high_noise():
+    assert sigma_schedule(2, shift=3.0).tolist() == [1.0, 0.75, 0.0]
+    assert sigma_schedule(4).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+@pytest.mark.parametrize(("steps", "shift"), [(0, 1.0), (-1, 1.0), (4, 0.0), (4, -2.0)])
+def test_a_schedule_without_steps_or_shift_is_an_error(steps, shift):
+    with pytest.raises(ValueError, match="num_denoise_steps" if steps < 1 else "shift"):
+        sigma_schedule(steps, shift=shift)
+
+
+@settings(deadline=None)
+@given(steps=st.integers(1, 32), shift=st.floats(0.2, 5.0), seed=st.integers(0, 9))
+def test_euler_is_exact_on_a_straight_path(steps, shift, seed):
+    """With a fixed target the path is a line: every point on it, and its end, are known."""
+    data, noise = randn(2, 3, 4, seed=seed), randn(2, 3, 4, seed=seed + 100)
+
+    def predict(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        assert sigma.shape == (2,)
+        on_line = (1 - sigma[0]) * data + sigma[0] * noise
+        torch.testing.assert_close(x, on_line, rtol=1e-5, atol=1e-5)
+        return data
+
+    assert torch.equal(euler_sample(predict, noise, sigma_schedule(steps, shift=shift)), data)
+
+
+class GaussianData:
+    """Data of mean m and deviation s in each channel, for which everything is known.
+
+    With x = (1 - sigma) x0 + sigma n, the best prediction is m + a (x - (1 - sigma) m) with
+    a = (1 - sigma) s^2 / ((1 - sigma)^2 s^2 + sigma^2), and the exact flow takes n to m + s n.
+    """
+
+    mean = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)
+    std = torch.tensor([0.3, 1.0, 2.0, 0.05], dtype=torch.float64)
+
+    def gain(self, sigma: torch.Tensor) -> torch.Tensor:
+        clean = 1 - sigma
+        return clean * self.std**2 / (clean**2 * self.std**2 + sigma**2)
+
+    def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        sigma = sigma.double()[:, None, None]
+        return self.mean + self.gain(sigma) * (x - (1 - sigma) * self.mean)
+
+
+# Quantiles of the normal distribution: a "batch" whose mean and variance owe nothing to luck.
+QUANTILES = torch.special.ndtri((torch.arange(4001, dtype=torch.float64) + 0.5) / 4001)
+
+
+def test_samples_of_gaussian_data_follow_the_exact_flow():
+    data = GaussianData()
+    noise = QUANTILES[:, None, None].expand(-1, 1, 4)
+    samples = euler_sample(data.predict, noise, sigma_schedule(1000))
+    exact = data.mean + data.std * noise
+    # Euler is of first order: 1000 steps leave some thousandths of the change.
+    torch.testing.assert_close(samples, exact, rtol=0, atol=2e-2)
+    torch.testing.assert_close(samples.mean(dim=(0, 1)), data.mean, rtol=0, atol=1e-6)
+    variance = samples.var(dim=(0, 1), correction=0)
+    grid_variance = QUANTILES.var(correction=0)
+    torch.testing.assert_close(variance, data.std**2 * grid_variance, rtol=2e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 16])
+def test_few_steps_on_gaussian_data_give_what_euler_must_give(steps):
+    """Each step multiplies x - (1 - sigma) m by a + (next / sigma) (1 - a), solved by hand."""
+    data, sigmas = GaussianData(), sigma_schedule(steps)
+    factor = torch.ones(4, dtype=torch.float64)
+    for sigma, following in zip(sigmas[:-1].double(), sigmas[1:].double(), strict=True):
+        gain = data.gain(sigma)
+        factor = factor * (gain + following / sigma * (1 - gain))
+    noise = randn(64, 3, 4, dtype=torch.float64)
+    samples = euler_sample(data.predict, noise, sigmas)
+    torch.testing.assert_close(samples, data.mean + factor * noise, rtol=1e-6, atol=1e-6)
+
+
+def test_eulers_error_halves_when_the_steps_double():
+    data = GaussianData()
+    noise = torch.ones(1, 1, 4, dtype=torch.float64)
+    exact = data.mean + data.std
+    errors = [
+        (euler_sample(data.predict, noise, sigma_schedule(steps)) - exact).abs().max().item()
+        for steps in (100, 200, 400)
+    ]
+    assert errors[1] / errors[0] == pytest.approx(0.5, abs=0.1)
+    assert errors[2] / errors[1] == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_loss_weighs_clean_data_ten_times_noise():
+    data = torch.zeros(2, 3, 4)
+    predicted = torch.ones(2, 3, 4)
+    assert head_loss(predicted, data, torch.tensor([0.0, 0.0])).item() == pytest.approx(1.0)
+    assert head_loss(predicted, data, torch.tensor([1.0, 1.0])).item() == pytest.approx(0.1)
+    half = head_loss(2 * predicted, data, torch.tensor([0.5, 1.0]))
+    assert half.item() == pytest.approx((4 * 0.55 + 4 * 0.1) / 2)
+    assert head_loss(data, data, torch.tensor([0.3, 0.9])).item() == 0.0
+
+
+def test_the_loss_is_taken_in_float32():
+    predicted = torch.full((1, 2, 2), 1e-3, dtype=torch.bfloat16)
+    loss = head_loss(predicted, torch.zeros(1, 2, 2, dtype=torch.bfloat16), torch.zeros(1))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(1e-6, rel=1e-2)
+
+
+def test_training_sigmas_are_the_sigmoid_of_a_normal():
+    config = dataclasses.replace(CONFIG, sigma_mean=0.5, sigma_std=2.0)
+    generator = torch.Generator().manual_seed(0)
+    sigma = sample_sigma(20_000, config, generator, torch.device("cpu"))
+    assert ((sigma > 0) & (sigma < 1)).all()
+    logits = torch.logit(sigma.double())
+    assert logits.mean().item() == pytest.approx(0.5, abs=0.06)
+    assert logits.std().item() == pytest.approx(2.0, abs=0.04)
+
+
+@pytest.mark.parametrize(("kind", "mixes"), [("dit", True), ("mlp", False)])
+def test_a_dit_mixes_tokens_and_an_mlp_does_not(kind, mixes):
+    head = make_head(dataclasses.replace(CONFIG, kind=kind))
+    x, hidden, context = randn(2, 6, 4), randn(2, 6, 8, seed=1), randn(2, 6, 4, seed=2)
+    sigma = torch.tensor([0.3, 0.8])
+    before = head(x, sigma, hidden, context)
+    changed = x.clone()
+    changed[:, 2] += 1.0
+    differs = (head(changed, sigma, hidden, context) - before).abs().amax(dim=(0, 2)) > 1e-6
+    assert differs.tolist() == [mixes or token == 2 for token in range(6)]
+
+
+def test_the_head_listens_to_every_input():
+    head = make_head()
+    inputs = [
+        randn(2, 6, 4),
+        torch.tensor([0.3, 0.8]),
+        randn(2, 6, 8, seed=1),
+        randn(2, 6, 4, seed=2),
+    ]
+    before = head(*inputs)
+    assert before.shape == (2, 6, 4)
+    for index in range(4):
+        changed = list(inputs)
+        changed[index] = changed[index] * 0.5
+        assert (head(*changed) - before).abs().max() > 1e-4
+
+
+def test_an_untrained_head_predicts_no_change():
+    head = DiffusionHead(CONFIG, latent_channels=4, hidden_width=8, tokens_per_frame=6)
+    out = head(randn(2, 6, 4), torch.ones(2), randn(2, 6, 8), randn(2, 6, 4))
+    assert not out.any()
+
+
+def test_rows_of_a_batch_do_not_touch_each_other():
+    head = make_head()
+    x, hidden, context = randn(3, 6, 4), randn(3, 6, 8, seed=1), randn(3, 6, 4, seed=2)
+    sigma = torch.tensor([0.1, 0.5, 1.0])
+    whole = head(x, sigma, hidden, context)
+    for row in range(3):
+        part = slice(row, row + 1)
+        torch.testing.assert_close(
+            head(x[part], sigma[part], hidden[part], context[part]), whole[part]
+        )

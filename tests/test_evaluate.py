@@ -1,0 +1,335 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from PIL import Image
+
+from midas_world.config import load_preset
+from midas_world.evaluate import command
+from midas_world.evaluate.metrics import (
+    detection,
+    jpeg_of_size,
+    keypoint_error,
+    mean_by_step,
+    mean_of,
+    psnr,
+    sharpness,
+    ssim,
+)
+from midas_world.evaluate.probe import ProbeConfig, halve, load_probe, save_probe, train_probe
+from midas_world.evaluate.report import (
+    GOALS,
+    Section,
+    Table,
+    read_report,
+    save_curves,
+    write_report,
+)
+from midas_world.evaluate.rollouts import Bookends, Endless, check_held_out
+from midas_world.world import START_STATES_NAME, StartState, load_world, save_start_states
+from tests.fakes import make_tiny_world
+
+HEIGHT, WIDTH = 48, 80
+
+
+def noise_frames(count: int = 1, *, seed: int = 0, height: int = 32, width: int = 40) -> np.ndarray:
+    shape = (count, height, width, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def flat_frame(value: int) -> np.ndarray:
+    return np.full((1, 32, 40, 3), value, np.uint8)
+
+
+class DotTeacher(gymnasium.Env[np.ndarray, np.int64]):
+    """A dot that walks left and right over a gradient; leaving the picture ends the episode."""
+
+    def __init__(self, *, keypoints: bool = True) -> None:
+        self.action_space = spaces.Discrete(15)
+        self.observation_space = spaces.Box(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+        self.gives_keypoints = keypoints
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.x, self.y = float(self.np_random.integers(35, 45)), 24.0
+        return self.draw(), self.info(0)
+
+    def step(self, action):
+        before = self.x
+        self.x += (int(action) % 3 - 1) * 2.0
+        reward = float(before < 44.0 <= self.x)
+        return self.draw(), reward, not 8 < self.x < WIDTH - 8, False, self.info(int(action))
+
+    def info(self, action: int) -> dict[str, Any]:
+        known = {"keypoints": np.array([[self.x, self.y]], np.float32)}
+        return {"text": f"action {action}"} | (known if self.gives_keypoints else {})
+
+    def draw(self) -> np.ndarray:
+        return dot_frame(self.x, self.y)
+
+
+def dot_frame(x: float, y: float) -> np.ndarray:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    disc = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18.0)[..., None]
+    ground = np.stack((60 + columns, 100 + rows, np.full_like(rows, 120)), axis=-1)
+    return (ground * (1 - disc) + np.array((250, 40, 30)) * disc).astype(np.uint8)
+
+
+class SwayPolicy:
+    def reset(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def act(self, observation: Any, info: dict[str, Any]) -> int:
+        return int(self.rng.integers(3))
+
+
+def make_policy(name: str) -> SwayPolicy:  # noqa: ARG001
+    return SwayPolicy()
+
+
+@pytest.fixture
+def dot_world(tmp_path: Path) -> Path:
+    """A tiny world with random weights, whose teacher is the dot."""
+    if "DotTeacher-v0" not in gymnasium.registry:
+        gymnasium.register(id="DotTeacher-v0", entry_point=DotTeacher)
+        gymnasium.register(
+            id="MuteDotTeacher-v0", entry_point=DotTeacher, kwargs={"keypoints": False}
+        )
+    return write_dot_world(tmp_path / "dot", env_id="DotTeacher-v0")
+
+
+def write_dot_world(folder: Path, *, env_id: str) -> Path:
+    config = load_preset("tiny")
+    data = replace(
+        config.data,
+        env_id=env_id,
+        policy_factory="tests.test_evaluate:make_policy",
+    )
+    make_tiny_world(folder, config=replace(config, data=data))
+    # Its start states come from Stage, whose conditioner the dot has not.
+    starts = [StartState(latents=s.latents, conditions=s.conditions) for s in stage_starts(folder)]
+    save_start_states(starts, folder / START_STATES_NAME)
+    return folder
+
+
+def stage_starts(folder: Path) -> tuple[StartState, ...]:
+    return load_world(folder).start_states
+
+
+def test_psnr_of_known_errors():
+    black, grey = flat_frame(0), flat_frame(10)
+    np.testing.assert_allclose(psnr(black, grey), 20 * math.log10(255 / 10), atol=1e-4)
+    assert psnr(grey, grey)[0] > 100
+
+
+def test_ssim_of_equal_frames_is_1_and_of_unrelated_ones_near_0():
+    frames = noise_frames(2)
+    np.testing.assert_allclose(ssim(frames, frames), 1.0, atol=1e-9)
+    assert np.all(np.abs(ssim(frames, noise_frames(2, seed=1))) < 0.05)
+
+
+def test_ssim_of_flat_frames_is_its_light_term():
+    # Without structure, eq. 13 leaves (2 a b + c1) / (a^2 + b^2 + c1).
+    c1 = (0.01 * 255) ** 2
+    expected = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
+    np.testing.assert_allclose(ssim(flat_frame(100), flat_frame(150)), expected, rtol=1e-9)
+
+
+def test_ssim_falls_with_a_shift_and_more_with_a_larger_one():
+    rows, columns = np.mgrid[:48, :64]
+    wave = (127 + 100 * np.sin(columns / 5) * np.cos(rows / 7)).astype(np.uint8)
+    frame = np.repeat(wave[None, :, :, None], 3, axis=-1)
+    near, far = (ssim(frame, np.roll(frame, shift, axis=2))[0] for shift in (1, 4))
+    assert 1.0 > near > far
+
+
+def test_measures_refuse_frames_that_do_not_pair_up():
+    with pytest.raises(ValueError, match="pair up"):
+        psnr(flat_frame(0), flat_frame(0)[:, :-1])
+    with pytest.raises(ValueError, match="uint8"):
+        psnr(flat_frame(0), flat_frame(0).astype(np.float32))
+
+
+def test_sharpness_of_an_edge_halves_when_it_is_blurred_over_two_pixels():
+    edge = np.zeros((1, 32, 40, 3), np.uint8)
+    edge[:, :, 20:] = 200
+    blurred = edge.copy()
+    blurred[:, :, 20] = 100
+    np.testing.assert_allclose(sharpness(edge), (200 / 255) ** 2 / 39, rtol=1e-9)
+    np.testing.assert_allclose(sharpness(blurred), 0.5 * sharpness(edge), rtol=1e-9)
+
+
+def test_jpeg_comes_nearest_to_the_size_asked_for():
+    smooth = np.asarray(Image.fromarray(noise_frames()[0]).resize((160, 96)))
+    sizes = [jpeg_of_size(smooth, wanted)[1] for wanted in (1500, 3000)]
+    assert abs(sizes[0] - 1500) < 200
+    assert abs(sizes[1] - 3000) < 200
+    small, _ = jpeg_of_size(smooth, 1)
+    large, _ = jpeg_of_size(smooth, 10**6)
+    assert psnr(smooth[None], large[None]) > psnr(smooth[None], small[None])
+
+
+def test_detection_counts_hits():
+    found = detection(np.array([True, True, False, False]), np.array([True, False, True, False]))
+    assert (found.precision, found.recall) == (0.5, 0.5)
+    nothing = detection(np.zeros(3, bool), np.zeros(3, bool))
+    assert math.isnan(nothing.precision)
+    assert math.isnan(nothing.recall)
+
+
+def test_means_pass_over_what_is_missing():
+    means = mean_by_step([np.array([1.0, 3.0]), np.array([3.0])], 3)
+    np.testing.assert_array_equal(means, [2.0, 3.0, np.nan])
+    assert mean_of([1.0, math.nan]) == 1.0
+    assert math.isnan(mean_of([]))
+
+
+def test_halving_averages_four_pixels():
+    frame = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(1, 2, 4, 3)
+    expected = frame.reshape(1, 1, 2, 2, 2, 3).mean(axis=(2, 4))
+    assert np.abs(halve(frame) - expected).max() <= 0.5
+
+
+def test_a_probe_learns_where_a_dot_is_and_survives_the_disk(tmp_path):
+    rng = np.random.default_rng(0)
+    places = rng.uniform((15, 10), (65, 38), (400, 2)).astype(np.float32)
+    frames = np.stack([dot_frame(*place) for place in places])
+    keypoints = places[:, None]
+    config = ProbeConfig(width=16, train_steps=100, batch_size=12, learning_rate=5e-3)
+    probe = train_probe(halve(frames[:350]), keypoints[:350], config)
+    made = probe.keypoints(frames[350:])
+    assert keypoint_error(made, keypoints[350:], height=HEIGHT).mean() < 0.03
+    still = np.broadcast_to(keypoints[:350].mean(axis=0), made.shape)
+    assert keypoint_error(still, keypoints[350:], height=HEIGHT).mean() > 0.2
+    save_probe(probe, tmp_path / "probe.safetensors")
+    loaded = load_probe(tmp_path / "probe.safetensors", config, num_keypoints=1)
+    np.testing.assert_array_equal(loaded.keypoints(frames[350:]), made)
+
+
+def test_bookends_repeat_an_early_stretch_at_last():
+    policy = Bookends(SwayPolicy(), first=2, length=5, num_steps=30)
+    policy.reset(np.random.default_rng(3))
+    actions = [policy.act(None, {}) for _ in range(30)]
+    assert actions[25:] == actions[2:7]
+    assert len(set(actions)) > 1
+    with pytest.raises(ValueError, match="at least"):
+        Bookends(SwayPolicy(), first=2, length=5, num_steps=11)
+
+
+def test_an_endless_teacher_goes_on_after_an_end(dot_world):
+    env = Endless(gymnasium.make("DotTeacher-v0", disable_env_checker=True), {})
+    env.reset(seed=0)
+    steps = [env.step(2) for _ in range(60)]
+    assert not any(step[2] or step[3] for step in steps)
+    assert {step[0].shape for step in steps} == {(HEIGHT, WIDTH, 3)}
+
+
+def test_training_seeds_are_refused():
+    data = load_preset("tiny").data
+    check_held_out([0, 10_000], data)
+    with pytest.raises(ValueError, match="training seeds"):
+        check_held_out([data.first_seed + 1], data)
+
+
+def test_a_report_is_valid_json_and_markdown(tmp_path):
+    section = Section(
+        title="Next frame",
+        method="How.",
+        values={"psnr": np.float32(29.5), "other": math.nan, "list": np.arange(2)},
+        tables=(Table(columns=("a", "b"), rows=(("x", 1.0), ("y", math.nan))),),
+        pictures=("curve.png",),
+    )
+    failed = Section(title="Speed", values={}, status="failed", reason="no env")
+    sections = {"next_frame": section.to_dict(), "speed": failed.to_dict()}
+    write_report({"subject": {"world": "w"}, "sections": sections}, tmp_path)
+    report = read_report(tmp_path)
+    assert report is not None
+    assert report["sections"]["next_frame"]["values"] == {
+        "psnr": 29.5,
+        "other": None,
+        "list": [0, 1],
+    }
+    text = (tmp_path / "evaluation.md").read_text()
+    assert (
+        "| next-frame PSNR against the teacher | 29.50 dB | 28.00 dB | 32.00 dB | reached |" in text
+    )
+    assert "| y | - |" in text
+    assert "**failed**: no env" in text
+    assert "![curve.png](curve.png)" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in tables)
+    assert read_report(tmp_path / "nowhere") is None
+
+
+def test_verdicts_know_which_way_is_better():
+    goals = {goal.value: goal for goal in GOALS}
+    assert [goals["psnr"].verdict(value) for value in (29.0, 30.0, 36.0)][1:] != ["short"] * 2
+    error = goals["error_percent"]
+    assert [error.verdict(value) for value in (4.0, 3.0, 1.0)] == ["short", "reached", "beyond"]
+
+
+def test_curves_are_drawn_without_pyplot(tmp_path):
+    path = tmp_path / "curve.png"
+    series = {"world": ([1, 2, 3], [1.0, math.nan, 2.0]), "other (baseline)": ([1, 2], [1, 1])}
+    save_curves(path, series, title="t", x_label="x", y_label="y")
+    with Image.open(path) as picture:
+        assert picture.size[0] > 300
+
+
+def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
+    output = tmp_path / "eval"
+    assert command.main(["--world", str(dot_world), "--output", str(output), "--quick"]) == 0
+    report = json.loads((output / "evaluation.json").read_text())
+    sections = report["sections"]
+    assert list(sections) == list(command.SECTIONS)
+    assert {section["status"] for section in sections.values()} == {"ok"}
+    for section in sections.values():
+        assert all((output / name).is_file() for name in section["pictures"])
+    values = {name: section["values"] for name, section in sections.items()}
+    assert values["autoencoder"]["latent_bytes"] == 15 * 8 * 2
+    # Random weights draw nonsense: the true frame's own baselines must be far ahead of them.
+    assert values["next_frame"]["psnr"] < values["next_frame"]["repeat_psnr"]
+    assert values["horizon"]["num_steps"] == 20
+    assert 0 < values["pose"]["probe_error_percent"] < 50
+    assert values["sharpness"]["ratio"] > 0
+    assert values["speed"]["median_ms"] > 0
+    assert len(list(output.glob("probe-*.safetensors"))) == 1
+
+
+def test_a_missing_env_fails_its_sections_only(dot_world, tmp_path):
+    output = tmp_path / "eval"
+    common = ["--world", str(dot_world), "--output", str(output), "--quick"]
+    assert command.main([*common, "--sections", "autoencoder"]) == 0
+    missing = [*common, "--sections", "speed,next_frame", "--env-id", "NoSuchWorld-v0"]
+    assert command.main(missing) == 1
+    sections = json.loads((output / "evaluation.json").read_text())["sections"]
+    # Other settings, so the first report's section is not mixed in.
+    assert list(sections) == ["next_frame", "speed"]
+    assert sections["next_frame"]["status"] == "ok"
+    assert sections["speed"]["status"] == "failed"
+    assert "NoSuchWorld" in sections["speed"]["reason"]
+    assert command.main([*common, "--sections", "autoencoder"]) == 0
+    assert command.main([*common, "--sections", "outcomes"]) == 0
+    sections = json.loads((output / "evaluation.json").read_text())["sections"]
+    assert list(sections) == ["autoencoder", "outcomes"]
+
+
+def test_a_teacher_without_keypoints_skips_the_pose(dot_world, tmp_path):
+    mute = write_dot_world(tmp_path / "mute", env_id="MuteDotTeacher-v0")
+    arguments = ["--world", str(mute), "--output", str(tmp_path / "eval"), "--quick"]
+    assert command.main([*arguments, "--sections", "pose"]) == 0
+    text = (tmp_path / "eval" / "evaluation.md").read_text()
+    assert "**skipped**" in text
+    assert "keypoints" in text
+
+
+def test_an_unknown_section_is_named(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--sections", "speedy"])
+    assert "there are autoencoder" in capsys.readouterr().err

@@ -1,0 +1,417 @@
+import math
+import time
+from itertools import pairwise
+
+import av
+import numpy as np
+import pygame
+import pytest
+
+import play
+from envs.play import hud
+from envs.play.game import Game, Playable
+from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
+from envs.play.inputs import Inputs
+from envs.play.picture import draw_frame, picture_rect
+from envs.play.session import Session, StepClock
+from envs.play.window import Window
+from envs.stage.controller import ACTIONS
+from tests.fakes import CountingEnv, stage_keymap
+
+KICK, LEAP_RIGHT, RUN_LEFT = (ACTIONS.index(n) for n in ("kick", "leap_right", "run_left"))
+
+
+def playable(env: CountingEnv, **changes) -> Playable:
+    values = {"fps": 20, "title": "counting", "backend": "sums", **changes}
+    return Playable(env=env, keymap=stage_keymap(), **values)
+
+
+def press(key: int, mod: int = 0) -> None:
+    pygame.event.post(pygame.Event(pygame.KEYDOWN, key=key, mod=mod, unicode="", scancode=0))
+
+
+def release(key: int) -> None:
+    pygame.event.post(pygame.Event(pygame.KEYUP, key=key, mod=0, unicode="", scancode=0))
+
+
+def run_until(window: Window, session: Session, condition, *, timeout_s: float = 10.0) -> None:
+    end = time.perf_counter() + timeout_s
+    while not condition():
+        assert time.perf_counter() < end, f"not within {timeout_s} s; status {session.status}"
+        assert session.error is None, session.error
+        window.run_once(session)
+
+
+@pytest.fixture
+def window():
+    window = Window("a world")
+    yield window
+    window.close()
+    window.close()
+
+
+@pytest.fixture
+def playing(window):
+    """Return a function that starts a session of a CountingEnv on the window."""
+    sessions = []
+
+    def start(env: CountingEnv, *, fps: float = 200, **changes) -> Session:
+        session = Session(
+            lambda: playable(env, **changes), window.inputs, fps=fps, notify=window.notify
+        )
+        sessions.append(session)
+        session.start()
+        run_until(window, session, lambda: session.view is not None)
+        return session
+
+    yield start
+    for session in sessions:
+        session.close()
+        session.close()
+
+
+# Inputs
+
+
+def test_held_keys_mean_the_first_action_whose_keys_are_all_held():
+    inputs = Inputs()
+    for name in ("right", "left shift", "space"):
+        inputs.press(name)
+    assert stage_keymap().action_of(inputs.take().keys) == LEAP_RIGHT
+    inputs.release("space")
+    inputs.press("l")
+    assert stage_keymap().action_of(inputs.take().keys) == KICK
+
+
+def test_a_tap_between_two_steps_counts_for_one_step():
+    inputs = Inputs()
+    inputs.press("3")
+    inputs.release("3")
+    assert inputs.take().keys == {"3"}
+    assert inputs.take().keys == frozenset()
+
+
+def test_of_two_opposite_directions_the_later_one_counts():
+    inputs = Inputs()
+    inputs.press("right")
+    inputs.press("a")
+    assert inputs.take().keys == {"left"}
+    inputs.release("a")
+    assert inputs.take().keys == {"right"}
+
+
+def test_a_press_is_dated_once():
+    inputs = Inputs()
+    before = time.perf_counter()
+    inputs.press("left")
+    inputs.press("left")
+    taken = inputs.take()
+    assert before <= taken.pressed_at <= time.perf_counter()
+    assert inputs.take().pressed_at is None
+
+
+def test_devices_hold_keys_apart_from_each_other():
+    inputs = Inputs()
+    inputs.press("up")
+    inputs.set_axis(-0.9, ("left", "right"), source="stick")
+    inputs.set_axis(0.1, ("up", "down"), source="other stick")
+    assert inputs.take().keys == {"up", "left"}
+    inputs.release_all(source="keyboard")
+    assert inputs.take().keys == {"left"}
+
+
+# Clock, measurements and drawing
+
+
+def test_clock_keeps_its_rate_and_counts_late_steps_without_catching_up():
+    clock = StepClock(0.05)
+    assert clock.wait_s(1.0) == 0.0
+    clock.start_step(1.0)
+    assert clock.wait_s(1.0) == pytest.approx(0.05)
+    clock.start_step(1.051)  # a sleep that was a little long
+    assert clock.num_missed == 0
+    assert clock.wait_s(1.06) == pytest.approx(0.04)
+    clock.start_step(1.3)
+    assert clock.num_missed == 1
+    assert clock.wait_s(1.3) == pytest.approx(0.05)
+
+
+def test_percentiles_are_measured_values_of_the_last_samples():
+    samples = hud.Samples(capacity=100)
+    assert math.isnan(samples.percentile(50))
+    for value in range(1, 301):
+        samples.add(float(value))
+    assert len(samples) == 100
+    assert [samples.percentile(p) for p in (0, 50, 95, 99, 100)] == [201, 250, 295, 299, 300]
+    assert samples.mean() == pytest.approx(250.5)
+    assert hud.milliseconds(hud.Samples(), (50,)) == "-"
+
+
+def test_pictures_grow_by_whole_numbers_and_stay_sharp():
+    assert picture_rect((970, 600), (320, 192)) == pygame.Rect(5, 12, 960, 576)
+    assert picture_rect((160, 300), (320, 192)) == pygame.Rect(0, 102, 160, 96)
+    frame = np.zeros((2, 2, 3), np.uint8)
+    frame[0, 1] = 255
+    surface = pygame.Surface((9, 8))
+    surface.fill("red")
+    assert draw_frame(surface, frame) == pygame.Rect(0, 0, 8, 8)
+    shown = pygame.surfarray.array3d(surface)
+    assert set(np.unique(shown[:8])) == {0, 255}
+    assert (shown[4:8, :4] == 255).all()
+    assert not shown[:4].any()
+
+
+def test_key_lines_name_every_action_and_command():
+    lines = "\n".join(hud.key_lines(stage_keymap().keys, {"k": "2", "[2]": "2", "space": "up"}))
+    for words in ("2/k", "up/space", "leap right", "type what", "Shift+R", "Esc"):
+        assert words in lines
+    assert "[2]" not in lines
+
+
+# The window
+
+
+def test_window_shows_a_picture_at_once(window):
+    shown = pygame.surfarray.array3d(pygame.display.get_surface())[::4, ::4]
+    assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 5
+    assert pygame.display.get_caption()[0] == "a world"
+
+
+def test_held_keys_reach_the_picture_and_the_way_is_timed(window, playing):
+    session = playing(CountingEnv())
+    press(pygame.K_3)
+
+    def shown() -> tuple[int, ...]:
+        return tuple(pygame.display.get_surface().get_at((480, 288)))[:3]
+
+    run_until(window, session, lambda: shown()[1] == 10 * KICK)
+    run_until(window, session, lambda: len(window.latencies) > 0)
+    assert 0.0 < window.latencies.percentile(50) < 5.0
+    release(pygame.K_3)
+    run_until(window, session, lambda: shown()[1] == 0)
+
+
+def test_pause_single_step_and_reset(window, playing):
+    env = CountingEnv()
+    session = playing(env)
+    press(pygame.K_p)
+    run_until(window, session, lambda: session.status == "paused")
+    count = session.view.num_steps
+    press(pygame.K_n)
+    run_until(window, session, lambda: session.view.num_steps == count + 1)
+    assert session.status == "paused"
+    press(pygame.K_r)
+    run_until(window, session, lambda: len(env.resets) == 2)
+    assert env.resets[0] == env.resets[1]
+    press(pygame.K_r, pygame.KMOD_LSHIFT)
+    run_until(window, session, lambda: len(env.resets) == 3)
+    assert env.resets[2][0] == env.resets[0][0] + 1
+
+
+def test_an_ended_episode_waits_for_enter(window, playing):
+    env = CountingEnv(over_after=3)
+    session = playing(env)
+    run_until(window, session, lambda: session.status == "over")
+    assert session.view.total_reward == 3.0
+    press(pygame.K_RETURN)
+    run_until(window, session, lambda: len(env.resets) == 2)
+
+
+def test_prompt_is_typed_and_applied(window, playing):
+    env = CountingEnv()
+    session = playing(env)
+    press(pygame.K_t)
+    for letter in "snowx":
+        pygame.event.post(pygame.Event(pygame.TEXTINPUT, text=letter))
+    press(pygame.K_BACKSPACE)
+    press(pygame.K_p)  # a letter, not a command, while the line is open
+    press(pygame.K_RETURN)
+    run_until(window, session, lambda: env.prompt is not None)
+    assert env.prompt == "snow"
+    assert session.prompt == "snow"
+    assert session.status == "playing"
+
+
+def test_escape_leaves_the_prompt_as_it_was(window, playing):
+    session = playing(CountingEnv())
+    press(pygame.K_t)
+    pygame.event.post(pygame.Event(pygame.TEXTINPUT, text="x"))
+    press(pygame.K_ESCAPE)
+    for _ in range(3):
+        assert window.run_once(session)
+    assert session.prompt is None
+    press(pygame.K_ESCAPE)
+    # More than one wait: the thread's own events come in between.
+    assert not all(window.run_once(session) for _ in range(20))
+
+
+def test_overlays_and_screenshot(window, playing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    session = playing(CountingEnv())
+    press(pygame.K_F3)
+    run_until(window, session, lambda: len(session.step_intervals) > 2)
+    plain = pygame.surfarray.array3d(pygame.display.get_surface())[20:200, 20:120]
+    assert len(np.unique(plain.reshape(-1, 3), axis=0)) > 2
+    press(pygame.K_F1)
+    press(pygame.K_s)
+    run_until(window, session, lambda: list(tmp_path.glob("screenshots/*.png")))
+    saved = pygame.image.load(next(iter(tmp_path.glob("screenshots/*.png"))))
+    assert saved.get_size() == (40, 24)
+
+
+def test_a_game_that_cannot_be_opened_ends_the_window_with_its_error(window):
+    def fails() -> Playable:
+        raise ValueError("no such world")
+
+    session = Session(fails, window.inputs, notify=window.notify)
+    session.start()
+    window.run(session)
+    assert session.status == "failed"
+    assert str(session.error) == "no such world"
+
+
+def test_closing_the_window_closes_the_game(window):
+    env = CountingEnv()
+    session = Session(lambda: playable(env), window.inputs, notify=window.notify)
+    session.start()
+    run_until(window, session, lambda: session.view is not None)
+    pygame.event.post(pygame.Event(pygame.QUIT))
+    window.run(session)
+    assert env.is_closed
+
+
+def test_slow_steps_are_counted_as_missed_and_do_not_stop_the_window(window, playing):
+    session = playing(CountingEnv(delay_s=0.03), fps=100)
+    run_until(window, session, lambda: session.num_missed >= 3)
+    started = time.perf_counter()
+    window.run_once(session)
+    assert time.perf_counter() - started < 1.0
+
+
+# Without a window
+
+
+def test_actions_are_read_from_lines_commas_and_repeats():
+    text = "walk_right x 3\nkick, jump  # twice as high\n\nidle*2\ntalk x2"
+    names = [ACTIONS[action] for action in parse_actions(text, ACTIONS)]
+    assert names == ["walk_right"] * 3 + ["kick", "jump", "idle", "idle", "talk", "talk"]
+
+
+def test_wrong_actions_name_the_nearest():
+    with pytest.raises(ValueError, match="line 2: no action 'walk_rigth', did you mean 'walk_ri"):
+        parse_actions("idle\nwalk_rigth x 3", ACTIONS)
+    with pytest.raises(ValueError, match="no actions"):
+        parse_actions("# nothing\n", ACTIONS)
+
+
+def test_wandering_actions_are_seeded_and_held():
+    actions, again = (wandering_actions(100, 15, np.random.default_rng(1)) for _ in range(2))
+    assert actions == again
+    assert len(actions) == 100
+    assert sum(a != b for a, b in pairwise(actions)) < 26
+
+
+def test_headless_run_begins_anew_and_adds_up():
+    env = CountingEnv(over_after=4)
+    game = Game(playable(env), seed=3, prompt="rain")
+    frames = []
+    report = run_headless(game, [KICK] * 10, keep=frames.append)
+    assert (report.num_steps, report.num_episodes, report.total_reward) == (10, 3, 10.0)
+    assert len(frames) == 13
+    assert [seed for seed, _ in env.resets] == [3, 4, 5]
+    assert env.prompt == "rain"
+    assert "10 steps in" in str(report)
+
+
+def test_next_start_state_follows_the_present_one():
+    class Bank(CountingEnv):
+        def reset(self, *, seed=None, options=None):
+            frame, _ = super().reset(seed=seed, options=options)
+            return frame, {"start_state": (options or {"start_state": 2})["start_state"]}
+
+    env = Bank()
+    game = Game(playable(env, num_starts=4), seed=0)
+    game.reset()
+    game.reset_to_next_start()
+    game.reset()
+    game.reset_to_next_start()
+    game.reset_to_next_start()
+    starts = [options and options["start_state"] for _, options in env.resets]
+    assert starts == [None, 3, 3, 0, 1]
+
+
+def test_frames_are_saved_as_folder_strip_and_gif(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [np.full((24, 40, 3), rng.integers(256, size=3), np.uint8) for _ in range(20)]
+    for name in ("folder", "strip.png", "film.gif"):
+        saver = FrameSaver(tmp_path / "new" / name, fps=20, num_frames=len(frames))
+        for frame in frames:
+            saver.add(frame)
+        saver.close()
+    assert len(list((tmp_path / "new" / "folder").glob("frame_*.png"))) == 20
+    strip = pygame.image.load(tmp_path / "new" / "strip.png")
+    assert strip.get_size() == (160, 72)
+    assert strip.get_at((0, 0))[:3] == tuple(frames[0][0, 0])
+    assert strip.get_at((159, 71))[:3] == tuple(frames[-1][0, 0])
+    with av.open(str(tmp_path / "new" / "film.gif")) as film:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(decoded) == 20
+    assert np.abs(decoded[7].astype(int) - frames[7]).max() <= 8
+    assert not list((tmp_path / "new").glob(".tmp*"))
+    with pytest.raises(ValueError, match="--save takes"):
+        FrameSaver(tmp_path / "film.avi", fps=20, num_frames=1)
+
+
+# The command
+
+
+def test_command_plays_a_world_without_a_window(tiny_folder, tmp_path, capsys):
+    actions = tmp_path / "actions.txt"
+    actions.write_text("run_right x 3\n")
+    command = ["--headless", "--world", str(tiny_folder), "--actions", str(actions)]
+    assert play.main([*command, "--steps", "5", "--save", str(tmp_path / "out.png")]) == 0
+    out = capsys.readouterr().out
+    assert "5 steps in" in out
+    assert "torch" in out
+    assert (tmp_path / "out.png").is_file()
+
+
+def test_command_plays_the_teacher(capsys):
+    assert play.main(["--headless", "--teacher", "--steps", "3", "--prompt", "a beach"]) == 0
+    assert "pygame drawing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--world", "nowhere"], "no world 'nowhere'"),
+        (["--teacher", "--actions", "nowhere.txt"], "there is no file of actions"),
+        (["--teacher", "--steps", "1", "--save", "film.avi"], "--save takes"),
+    ],
+)
+def test_command_says_what_is_wrong(arguments, message, capsys):
+    assert play.main(["--headless", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_command_says_which_file_of_a_world_is_corrupt(tiny_folder, tmp_path, capsys):
+    for file in tiny_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert play.main(["--headless", "--world", str(tmp_path)]) == 2
+    assert "truncated or corrupt" in capsys.readouterr().err
+    assert play.main(["--world", str(tmp_path)]) == 2  # with a window
+    assert "truncated or corrupt" in capsys.readouterr().err
+
+
+def test_command_without_a_display_names_the_way_out(monkeypatch, capsys):
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+    monkeypatch.setattr(pygame.display, "get_driver", lambda: "offscreen")
+    assert play.main(["--teacher"]) == 2
+    assert "use --headless" in capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def _keep_environment(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good

@@ -1,0 +1,224 @@
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from midas_world.autoencoder import Autoencoder
+from midas_world.checkpoint import load_tensors, save_tensors
+from midas_world.config import load_preset
+from midas_world.types import CheckpointError, StepConditions
+from midas_world.world import (
+    KeyMap,
+    StartState,
+    find_world,
+    load_start_states,
+    load_world,
+    save_start_states,
+    save_world,
+)
+from midas_world.world_model import WorldModel
+
+KEYMAP = KeyMap(
+    actions=("idle", "left", "run_left"),
+    keys={"run_left": ["left", "left shift"], "left": ["left"]},
+)
+
+
+def make_start_state(seed: int = 0, *, frames: int = 3) -> StartState:
+    rng = np.random.default_rng(seed)
+    conditions = [
+        StepConditions(
+            pose=rng.normal(size=48).astype(np.float32),
+            text=f"walking in the snow, frame {index}: schön",
+            audio=rng.random(40).astype(np.float32),
+        )
+        for index in range(frames)
+    ]
+    # Not every modality is there in every frame.
+    conditions[0] = StepConditions(pose=conditions[0].pose)
+    conditions[-1] = dataclasses.replace(conditions[-1], audio=None)
+    return StartState(
+        latents=torch.from_numpy(rng.normal(size=(frames, 15, 8)).astype(np.float32)),
+        conditions=tuple(conditions),
+        conditioner_state={
+            "step": np.array(17),
+            "x": np.array([1.5, -2.25]),
+            "words": np.frombuffer("schön".encode(), np.uint8),
+            "flags": np.array([True, False]),
+        },
+        description="snow forest, night",
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = load_preset("tiny")
+    autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
+    with torch.no_grad():
+        autoencoder.latent_mean.add_(0.123456789)
+        model.change_std.mul_(0.987654321)
+    path = tmp_path_factory.mktemp("worlds") / "tiny"
+    save_world(
+        path,
+        config=config,
+        autoencoder=autoencoder,
+        model=model,
+        start_states=[make_start_state(seed) for seed in range(2)],
+        keymap=KEYMAP,
+    )
+    return path
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """Return a copy of the world that a test may damage."""
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def test_a_world_comes_back_as_it_was_saved(folder: Path):
+    world = load_world(folder)
+    assert world.config == load_preset("tiny")
+    assert world.keymap == KEYMAP
+    assert world.folder == folder
+    assert len(world.start_states) == 2
+    tensors = load_tensors(folder / "weights.safetensors")
+    for prefix, module in (("autoencoder.", world.autoencoder), ("model.", world.model)):
+        assert not module.training
+        for name, tensor in module.state_dict().items():
+            assert tensor.dtype == torch.float32
+            assert not tensor.requires_grad
+            assert torch.equal(tensor, tensors[prefix + name].float()), name
+
+
+def test_the_standardisation_keeps_full_precision(folder: Path):
+    world = load_world(folder)
+    assert world.autoencoder.latent_mean[0].item() == np.float32(0.123456789)
+    assert world.model.change_std[0].item() == np.float32(0.987654321)
+    assert load_tensors(folder / "weights.safetensors")["model.places"].dtype == torch.bfloat16
+
+
+def test_saving_what_was_loaded_gives_the_same_weights(folder: Path, tmp_path: Path):
+    world = load_world(folder)
+    save_world(
+        tmp_path / "again",
+        config=world.config,
+        autoencoder=world.autoencoder,
+        model=world.model,
+        start_states=world.start_states,
+        keymap=world.keymap,
+    )
+    for name in ("weights.safetensors", "config.yaml", "keymap.yaml"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
+    first = load_tensors(folder / "start_states.safetensors")
+    second = load_tensors(tmp_path / "again" / "start_states.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_start_states_come_back_with_what_is_absent_and_how_the_conditioner_stood(tmp_path: Path):
+    states = [make_start_state(0, frames=4), make_start_state(1)]
+    save_start_states(states, tmp_path / "states.safetensors")
+    for state, loaded in zip(
+        states, load_start_states(tmp_path / "states.safetensors"), strict=True
+    ):
+        # Latents are kept in float16.
+        torch.testing.assert_close(loaded.latents, state.latents, rtol=1e-3, atol=1e-3)
+        assert loaded.description == state.description
+        for before, after in zip(state.conditions, loaded.conditions, strict=True):
+            assert after.text == before.text
+            np.testing.assert_equal(after.pose, before.pose)
+            np.testing.assert_equal(after.audio, before.audio)
+        assert loaded.conditioner_state.keys() == state.conditioner_state.keys()
+        for name, value in state.conditioner_state.items():
+            assert loaded.conditioner_state[name].dtype == value.dtype
+            assert loaded.conditioner_state[name].shape == value.shape
+            np.testing.assert_array_equal(loaded.conditioner_state[name], value)
+
+
+def test_a_start_state_needs_one_condition_per_frame():
+    with pytest.raises(ValueError, match="3 frames and 1 conditions"):
+        StartState(latents=torch.zeros(3, 15, 8), conditions=(StepConditions(),))
+    with pytest.raises(ValueError, match="at least one frame"):
+        StartState(latents=torch.zeros(0, 15, 8), conditions=())
+
+
+def test_an_unknown_world_names_those_there_are():
+    with pytest.raises(CheckpointError, match=r"no world 'atlantis'.*shipped"):
+        find_world("atlantis")
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "start_states.safetensors", "keymap.yaml", "config.yaml"]
+)
+def test_a_missing_file_is_a_checkpoint_error_that_names_the_folder(copy: Path, name):
+    (copy / name).unlink()
+    with pytest.raises(CheckpointError, match="copy"):
+        load_world(copy)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "start_states.safetensors"])
+def test_a_truncated_file_is_a_checkpoint_error(copy: Path, name):
+    data = (copy / name).read_bytes()
+    (copy / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match=name):
+        load_world(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.yaml", "world: {height: ["),
+        ("config.yaml", "unknown: 3"),
+        ("keymap.yaml", "actions: [idle]\nkeys: {fly: [space]}"),
+        ("keymap.yaml", "- idle"),
+    ],
+)
+def test_a_broken_yaml_file_is_a_checkpoint_error(copy: Path, name, text):
+    (copy / name).write_text(text)
+    with pytest.raises(CheckpointError, match="copy"):
+        load_world(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("model.places"), "missing key places"),
+        (lambda t: t.update({"model.extra": torch.zeros(1)}), "unknown key extra"),
+        (lambda t: t.update({"extra": torch.zeros(1)}), "unknown key extra"),
+        (lambda t: t.update({"autoencoder.latent_std": torch.zeros(3)}), "latent_std has shape"),
+    ],
+)
+def test_weights_that_do_not_fit_are_a_checkpoint_error(copy: Path, change, message):
+    tensors = load_tensors(copy / "weights.safetensors")
+    change(tensors)
+    save_tensors(tensors, copy / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        load_world(copy)
+
+
+def test_start_states_without_latents_are_a_checkpoint_error(copy: Path):
+    path = copy / "start_states.safetensors"
+    tensors = load_tensors(path)
+    save_tensors(tensors, path)  # the words are lost
+    with pytest.raises(CheckpointError, match="start_states"):
+        load_world(copy)
+    save_start_states([make_start_state()], path)
+    metadata = {"start_states": '[{"description": "", "texts": ["a"], "present": {}}]'}
+    save_tensors({"0000.latents": torch.zeros(1, 15, 8)}, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match="not all of them: KeyError 'pose'"):
+        load_world(copy)
+
+
+def test_held_keys_mean_the_first_entry_that_they_fill():
+    assert KEYMAP.action_of({"left", "left shift"}) == 2
+    assert KEYMAP.action_of({"left", "space"}) == 1
+    assert KEYMAP.action_of({"left shift"}) == 0
+    assert KEYMAP.action_of(set()) == 0
+
+
+def test_a_key_map_of_unknown_actions_is_an_error():
+    with pytest.raises(ValueError, match="no action 'fly'"):
+        KeyMap(actions=("idle",), keys={"fly": ["space"]})
