@@ -89,7 +89,7 @@ class SwayPolicy:
         return int(self.rng.integers(3))
 
 
-def make_policy(name: str) -> SwayPolicy:  # noqa: ARG001
+def make_policy(name: str) -> SwayPolicy:
     return SwayPolicy()
 
 

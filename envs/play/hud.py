@@ -12,6 +12,7 @@ import pygame
 TEXT_COLOR = (240, 240, 235)
 SHADE = (10, 12, 20, 190)
 _PADDING = 8
+_MARGIN = 14
 
 COMMANDS: tuple[tuple[str, str], ...] = (
     ("T", "type what the world should look like"),
@@ -65,11 +66,11 @@ def key_lines(keys: Mapping[str, Sequence[str]], aliases: Mapping[str, str]) -> 
         if len(alias) == 1 or alias == "space":
             others.setdefault(name, []).append(alias)
     lines = []
-    for action, held in reversed(list(keys.items())):
+    for action, held in sorted(keys.items(), key=lambda item: len(item[1])):
         words = " + ".join("/".join([name, *others.get(name, [])]) for name in held)
-        lines.append(f"{words:<28}{action.replace('_', ' ')}")
+        lines.append(f"{words}  {action.replace('_', ' ')}")
     lines.append("")
-    return lines + [f"{words:<28}{meaning}" for words, meaning in COMMANDS]
+    return lines + [f"{words}  {meaning}" for words, meaning in COMMANDS]
 
 
 @lru_cache(maxsize=4)
@@ -77,12 +78,10 @@ def _font(size: int) -> pygame.font.Font:
     return pygame.font.Font(None, size)
 
 
-def draw_lines(
-    surface: pygame.Surface, lines: Sequence[str], topleft: tuple[int, int], *, size: int = 20
-) -> pygame.Rect:
-    """Draw lines of text on a dark plate and return where they lie.
+def draw_lines(surface: pygame.Surface, lines: Sequence[str], *, size: int = 20) -> pygame.Rect:
+    """Draw lines of text on a dark plate at the lower left and return where they lie.
 
-    A run of spaces is a gap to the next column.
+    Two spaces in a line are a gap to the second column.
     """
     font = _font(size)
     column = max((font.size(line.split("  ")[0])[0] for line in lines if "  " in line), default=0)
@@ -101,7 +100,8 @@ def draw_lines(
         plate.blit(font.render(part[0], True, TEXT_COLOR), (_PADDING, y))
         if len(part) > 1:
             plate.blit(font.render(part[1], True, TEXT_COLOR), (_PADDING + column + size, y))
-    return surface.blit(plate, topleft)
+    place = plate.get_rect(left=_MARGIN, bottom=surface.get_height() - 3 * _MARGIN)
+    return surface.blit(plate, place.move(0, max(0, -place.top)))
 
 
 def draw_banner(surface: pygame.Surface, text: str, *, size: int = 34) -> None:

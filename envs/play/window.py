@@ -185,7 +185,7 @@ class Window:
             self._write_over(session, view)
         if self._shows_keys:
             keys = session.playable.keymap.keys if session.playable else {}
-            hud.draw_lines(self._surface, hud.key_lines(keys, ALIASES), (12, 12))
+            hud.draw_lines(self._surface, hud.key_lines(keys, ALIASES))
         if self._message:
             if now < self._message_until:
                 hud.draw_bottom_line(self._surface, self._message)
@@ -206,7 +206,7 @@ class Window:
             text = f"the end, return {view.total_reward:.0f}: Enter starts again"
             hud.draw_banner(self._surface, text)
         if self._shows_measurements and not self._shows_keys:
-            hud.draw_lines(self._surface, self._measurements(session, view), (12, 12))
+            hud.draw_lines(self._surface, self._measurements(session, view))
 
     def _measurements(self, session: Session, view: View) -> list[str]:
         interval = session.step_intervals.mean()

@@ -1,4 +1,4 @@
-"""Policies that play Stage to collect data: random, scripted and a mix of both."""
+"""Policies that play Stage to collect data: random, scripted, a mix of both, and reckless."""
 
 import difflib
 from typing import Any, Protocol
@@ -128,10 +128,35 @@ class MixedPolicy:
         return policy.act(observation, info)
 
 
-POLICIES: dict[str, type[RandomPolicy] | type[ExpertPolicy] | type[MixedPolicy]] = {
+class RecklessPolicy:
+    """Runs into everything: without it, hits and ends would be too rare to learn."""
+
+    _PAUSE_CHANCE = 0.03
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode."""
+        self._rng = rng
+        self._direction = int(rng.choice((-1, 1)))
+        self._pause = 0
+        self._num_left = 0
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return running one way, or now and then a few steps of anything."""
+        if self._num_left > 0:
+            self._num_left -= 1
+            return self._pause
+        if self._rng.random() < self._PAUSE_CHANCE:
+            self._pause = int(self._rng.integers(len(ACTIONS)))
+            self._num_left = int(self._rng.integers(3, 10))
+            self._direction *= int(self._rng.choice((-1, 1, 1)))
+        return _RUN[self._direction]
+
+
+POLICIES: dict[str, type[Policy]] = {
     "random": RandomPolicy,
     "expert": ExpertPolicy,
     "mixed": MixedPolicy,
+    "reckless": RecklessPolicy,
 }
 
 

@@ -111,13 +111,13 @@ def train_autoencoder(
     chosen = np.sort(
         rng.choice(held.num_frames, min(settings.num_validation, held.num_frames), replace=False)
     )
-    validation = torch.from_numpy(held.frames[chosen])
+    validation = torch.from_numpy(held.gather(chosen))
 
     def make_batch(generator: torch.Generator, _: int) -> Mapping[str, Any]:
         size = settings.optimizer.batch_size
         rows = torch.randint(train.num_frames, (size,), generator=generator).numpy()
         return {
-            "frames": torch.from_numpy(train.frames[rows]).to(device),
+            "frames": torch.from_numpy(train.gather(rows)).to(device),
             "keypoints": torch.from_numpy(train.keypoints[rows]).to(device),
             "noise": torch.randn(size, *shape, generator=generator).to(device),
         }
@@ -175,7 +175,7 @@ def _measure_statistics(
     parts = []
     for part in np.array_split(rows, max(1, len(rows) // 16)):
         with mixed_precision(device, enabled=True):
-            frames = normalize_frames(torch.from_numpy(train.frames[part]).to(device))
+            frames = normalize_frames(torch.from_numpy(train.gather(part)).to(device))
             parts.append(autoencoder.encode_raw(frames).float())
     autoencoder.set_statistics(torch.cat(parts))
 

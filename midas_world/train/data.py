@@ -7,9 +7,7 @@ Shapes: F frames, H W pixels, N tokens per frame, C latent channels, P pose size
 """
 
 import hashlib
-import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from midas_world.checkpoint import load_tensors, save_tensors
 from midas_world.episodes import EpisodeError, list_episodes, load_episode
 
 logger = logging.getLogger(__name__)
@@ -26,45 +23,51 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FrameStore:
-    """All frames of a folder of episodes, one after another.
+    """All frames of a folder of episodes, one episode after another; a row is one frame.
 
     Attributes:
-        frames: (F, H, W, 3) uint8, memory-mapped.
-        keypoints: (F, K, 2) float32 px, or (F, 0, 2) where the teacher has none.
-        starts: First frame of each episode, and F at the end.
         episodes: The episodes' folders.
+        frames: Of each episode, (T + 1, H, W, 3) uint8, memory-mapped.
+        keypoints: (rows, K, 2) float32 px; K is 0 where the teacher has none.
+        starts: First row of each episode, and the number of rows at the end.
     """
 
-    frames: np.ndarray
+    episodes: tuple[Path, ...]
+    frames: tuple[np.ndarray, ...]
     keypoints: np.ndarray
     starts: np.ndarray
-    episodes: tuple[Path, ...]
 
     @property
     def num_frames(self) -> int:
-        """F."""
-        return len(self.frames)
+        """The number of rows."""
+        return int(self.starts[-1])
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise ValueError if the frames have another size than a config wants."""
-        if self.frames.shape[1:3] != (height, width):
-            raise ValueError(
-                f"the config wants frames of {height}x{width}, the episodes have "
-                f"{self.frames.shape[1]}x{self.frames.shape[2]}"
-            )
+        """Raise ValueError if an episode's frames have another size than a config wants."""
+        for episode, frames in zip(self.episodes, self.frames, strict=True):
+            if frames.shape[1:3] != (height, width):
+                raise ValueError(
+                    f"the config wants frames of {height}x{width}, "
+                    f"{episode} has {frames.shape[1]}x{frames.shape[2]}"
+                )
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return the frames of some rows, (len(rows), H, W, 3) uint8, as a new array."""
+        episode = np.searchsorted(self.starts, rows, side="right") - 1
+        return np.stack(
+            [self.frames[e][row - self.starts[e]] for e, row in zip(episode, rows, strict=True)]
+        )
 
 
-def folder_hash(episodes: Sequence[Path]) -> str:
-    """Return 16 hex digits that change with the list of episodes or any of their headers."""
-    digest = hashlib.sha256()
-    for episode in episodes:
-        digest.update(episode.name.encode())
-        digest.update((episode / "header.json").read_bytes())
-    return digest.hexdigest()[:16]
+def cache_key(episode: Path) -> str:
+    """Return 16 hex digits that change with anything in the episode (its header has the sums)."""
+    return hashlib.sha256((episode / "header.json").read_bytes()).hexdigest()[:16]
 
 
 def open_frames(folder: Path) -> FrameStore:
-    """Decode every episode of a folder, or reopen what was decoded before.
+    """Decode the episodes of a folder that were not decoded before, and map them all.
+
+    An episode that cannot be read is skipped with a warning and counted.
 
     Raises:
         ValueError: The folder holds no readable episode.
@@ -72,41 +75,35 @@ def open_frames(folder: Path) -> FrameStore:
     episodes = list_episodes(folder)
     if not episodes:
         raise ValueError(f"no episodes in {folder}; collect some first")
-    cache = folder / ".cache" / f"frames-{folder_hash(episodes)}"
-    if not (cache / "index.json").is_file():
-        _decode(episodes, cache)
-    index = json.loads((cache / "index.json").read_text())
-    shape = tuple(index["shape"])
-    frames = np.memmap(cache / "frames.u8", dtype=np.uint8, mode="r", shape=shape)
-    keypoints = load_tensors(cache / "keypoints.safetensors")["keypoints"].numpy()
-    kept = tuple(folder / name for name in index["episodes"])
-    return FrameStore(frames, keypoints, np.asarray(index["starts"]), kept)
-
-
-def _decode(episodes: Sequence[Path], cache: Path) -> None:
-    """Write the decoded frames; the index comes last and makes them valid."""
+    cache = folder / ".cache" / "frames"
     cache.mkdir(parents=True, exist_ok=True)
-    starts, names, keypoints, frame_shape = [0], [], [], (0, 0, 3)
-    with (cache / "frames.u8").open("wb") as file:
-        for path in tqdm(episodes, desc="decode", unit="episode", mininterval=5.0):
-            try:
-                episode = load_episode(path)
-            except EpisodeError as error:
-                logger.warning("skipped: %s", error)
-                continue
-            file.write(np.ascontiguousarray(episode.frames).tobytes())
-            count, frame_shape = len(episode.frames), episode.frames.shape[1:]
-            empty = np.zeros((count, 0, 2), np.float32)
-            keypoints.append(episode.extras.get("keypoints", empty).astype(np.float32))
-            starts.append(starts[-1] + count)
-            names.append(path.name)
-    if not names:
-        raise ValueError(f"none of the {len(episodes)} episodes in {cache.parents[1]} is readable")
-    rows = np.concatenate(keypoints)
-    save_tensors({"keypoints": torch.from_numpy(rows)}, cache / "keypoints.safetensors")
-    index = {"shape": [starts[-1], *frame_shape], "starts": starts, "episodes": names}
-    (cache / ".tmp-index.json").write_text(json.dumps(index))
-    (cache / ".tmp-index.json").replace(cache / "index.json")
+    kept, frames, keypoints = [], [], []
+    for path in tqdm(episodes, desc="decode", unit="episode", mininterval=5.0):
+        try:
+            columns = load_episode(path, frames=False)
+            pixels = _open_pixels(path, cache / f"{path.name}-{cache_key(path)}.npy")
+        except EpisodeError as error:
+            logger.warning("skipped: %s", error)
+            continue
+        kept.append(path)
+        frames.append(pixels)
+        empty = np.zeros((len(pixels), 0, 2), np.float32)
+        keypoints.append(columns.extras.get("keypoints", empty).astype(np.float32))
+    if not kept:
+        raise ValueError(f"none of the {len(episodes)} episodes in {folder} is readable")
+    if len(kept) < len(episodes):
+        logger.warning("%d of %d episodes skipped", len(episodes) - len(kept), len(episodes))
+    starts = np.cumsum([0, *map(len, frames)])
+    return FrameStore(tuple(kept), tuple(frames), np.concatenate(keypoints), starts)
+
+
+def _open_pixels(episode: Path, path: Path) -> np.ndarray:
+    """Return an episode's frames memory-mapped, decoding them first if need be."""
+    if not path.is_file():
+        temporary = path.with_name(f".tmp-{path.name}")
+        np.save(temporary, load_episode(episode).frames)
+        temporary.replace(path)
+    return np.load(path, mmap_mode="r")
 
 
 def character_weight(keypoints: Tensor, height: int, width: int, *, radius: float = 9.0) -> Tensor:
