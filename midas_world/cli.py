@@ -92,7 +92,7 @@ def _folder(given: Path | None, root: str, preset: str) -> Path:
 def _collect(arguments: argparse.Namespace) -> int:
     from midas_world.collect import CollectConfig, collect
     from midas_world.config import load_preset
-    from midas_world.episodes import VideoOptions
+    from midas_world.video import VideoOptions
 
     data = load_preset(arguments.preset, arguments.overrides).data
     output = _folder(arguments.data, "data", arguments.preset)

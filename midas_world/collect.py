@@ -4,47 +4,41 @@ The seed decides everything about an episode - policy, env, folder name - so tha
 workers gives the same episodes, and a run that was stopped goes on by skipping what exists. Seeds
 are also the key by which episodes are split: a held-out seed is one that no training run collects.
 
-Workers are processes of their own. One that fails loses its episode, not the others; the result
-names the seeds that failed. What an episode looks like on disk is episodes.py's business. One
+A worker that fails loses its episode, not the others; the result names the seeds that failed. How
+workers run is collect_workers.py's business, what an episode looks like on disk episodes.py's. One
 collector at a time writes into a folder: at its start it clears away interrupted episodes.
 """
 
 import contextlib
-import errno
 import importlib
 import logging
 import math
-import multiprocessing
 import os
 import shutil
-import signal
 import tempfile
-import threading
 import time
-import traceback
-from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import gymnasium
 import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from midas_world.collect_workers import Report, run_workers
 from midas_world.episodes import (
     Episode,
     EpisodeMetadata,
-    EpisodeRecorder,
-    VideoOptions,
     is_episode,
     remove_temporaries,
     save_episode,
 )
+from midas_world.recorder import EpisodeRecorder
+from midas_world.video import VideoOptions
 
 logger = logging.getLogger(__name__)
 
@@ -158,13 +152,31 @@ def choose_policy(config: CollectConfig, seed: int) -> str:
     return str(np.random.default_rng((seed, 0)).choice(names, p=weights / weights.sum()))
 
 
+def load_policy(factory: str, name: str) -> Policy:
+    """Return the policy of this name that the function "module:function" makes.
+
+    Raises:
+        ValueError: There is no such function.
+    """
+    module, _, function = factory.partition(":")
+    try:
+        make_policy = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        message = f'policy_factory must be "module:function", got {factory!r}: {error}'
+        raise ValueError(message) from error
+    return make_policy(name)
+
+
 def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episode:
     """Play one episode; it ends with the env's, or after config.num_steps, marked truncated."""
     fps = env.metadata.get("render_fps")
     if not fps:
         raise ValueError(f"{config.env_id} must give its speed as metadata['render_fps']")
     name = choose_policy(config, seed)
-    policy = _make_policy(config, name, env)
+    if config.policy_factory is None:
+        policy = _ActionSampler(env.action_space)
+    else:
+        policy = load_policy(config.policy_factory, name)
     policy.reset(np.random.default_rng((seed, 1)))
     observation, info = env.reset(seed=seed)
     recorder = EpisodeRecorder(extra_keys=[key for key in config.extra_keys if key in info])
@@ -208,12 +220,17 @@ def collect(config: CollectConfig) -> CollectResult:
     if skipped:
         logger.info("%d of %d episodes are there already", skipped, config.num_episodes)
     started = time.perf_counter()
-    reports: list[_Report] = []
+    reports: list[Report] = []
     if seeds:
         _log_estimate(config, seeds)
         started = time.perf_counter()
-        with contextlib.closing(_run_workers(config, seeds)) as running:
-            reports = _follow(running, total=config.num_episodes, skipped=skipped)
+        make_collector = partial(_EpisodeCollector, config)
+        running = run_workers(make_collector, seeds, num_workers=config.num_workers)
+        try:
+            with contextlib.closing(running):
+                reports = _follow(running, total=config.num_episodes, skipped=skipped)
+        finally:
+            remove_temporaries(output)
     failed = {report.seed: report.error for report in reports if report.error is not None}
     result = CollectResult(
         collected=len(reports) - len(failed),
@@ -233,18 +250,26 @@ def collect(config: CollectConfig) -> CollectResult:
     return result
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Report:
-    seed: int
-    frames: int = 0
-    error: str | None = None
-    disk_full: bool = False
+class _EpisodeCollector:
+    """Plays and saves episodes in one env: what a worker does."""
+
+    def __init__(self, config: CollectConfig) -> None:
+        self._config = config
+        self._env = make_env(config)
+
+    def collect(self, seed: int) -> int:
+        episode = play_episode(self._env, self._config, seed)
+        save_episode(episode, self._config.path_of(seed), video=self._config.video)
+        return len(episode.frames)
+
+    def close(self) -> None:
+        self._env.close()
 
 
-def _follow(reports: Iterator[_Report], *, total: int, skipped: int) -> list[_Report]:
+def _follow(reports: Iterator[Report], *, total: int, skipped: int) -> list[Report]:
     """Show progress while reports come in, and return them all."""
     started = logged = time.perf_counter()
-    seen: list[_Report] = []
+    seen: list[Report] = []
     frames = 0
     # Without a terminal the bar disables itself, and a line is logged from time to time instead.
     bar = tqdm(total=total, initial=skipped, unit="episode", disable=None)
@@ -262,99 +287,6 @@ def _follow(reports: Iterator[_Report], *, total: int, skipped: int) -> list[_Re
                 logged = now
                 logger.info("%d of %d episodes, %.0f frames/s", skipped + len(seen), total, rate)
     return seen
-
-
-def _run_workers(config: CollectConfig, seeds: Sequence[int]) -> Generator[_Report, None, None]:
-    """Hand seeds to worker processes and yield what became of each; ends early on a full disk."""
-    pending = deque(seeds)
-    workers: dict[Connection, BaseProcess] = {}
-    busy: dict[Connection, int | None] = {}  # None: not ready yet
-    try:
-        for _ in range(min(config.num_workers, len(seeds))):
-            _start_worker(config, workers, busy)
-        while workers:
-            for connection in cast("list[Connection]", wait(list(workers))):
-                try:
-                    report = connection.recv()
-                except (EOFError, ConnectionError):
-                    code = _join_worker(connection, workers)
-                    seed = busy[connection]
-                    if seed is None:
-                        message = f"a worker could not start; it ended with code {code}"
-                        raise RuntimeError(message) from None
-                    yield _Report(seed=seed, error=f"its worker died with code {code}")
-                    if pending:
-                        _start_worker(config, workers, busy)
-                    continue
-                if report is not None:
-                    yield report
-                    if report.disk_full:
-                        pending.clear()
-                busy[connection] = pending.popleft() if pending else None
-                # A worker that died just now is met again, by recv, in the next round.
-                with contextlib.suppress(BrokenPipeError):
-                    connection.send(busy[connection])
-                if busy[connection] is None:
-                    _join_worker(connection, workers)
-    finally:
-        for process in workers.values():
-            process.terminate()
-        for connection in list(workers):
-            _join_worker(connection, workers)
-        remove_temporaries(Path(config.output))
-
-
-def _join_worker(connection: Connection, workers: dict[Connection, BaseProcess]) -> int | None:
-    """Wait for a worker that is ending, take it from the table, and return its exit code."""
-    process = workers.pop(connection)
-    process.join()
-    connection.close()
-    return process.exitcode
-
-
-def _start_worker(
-    config: CollectConfig,
-    workers: dict[Connection, BaseProcess],
-    busy: dict[Connection, int | None],
-) -> None:
-    """Add a new worker to both tables; it reports itself ready by sending None."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(config, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    workers[ours], busy[ours] = process, None
-
-
-def _work(config: CollectConfig, connection: Connection) -> None:
-    """Collect the seeds that come down the pipe until None comes; the body of a worker."""
-    # Ctrl-C reaches the whole process group; the parent decides what to do about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    connection.send(None)
-    env = None
-    while (seed := connection.recv()) is not None:
-        try:
-            env = env or make_env(config)
-            episode = play_episode(env, config, seed)
-            save_episode(episode, config.path_of(seed), video=config.video)
-            report = _Report(seed=seed, frames=len(episode.frames))
-        except Exception as error:  # The border of a process: whatever it is, report the seed.
-            env = None  # Its state is unknown now.
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            message = f"disk full: {error}" if full else traceback.format_exc()
-            report = _Report(seed=seed, error=message, disk_full=full)
-        connection.send(report)
-    if env is not None:
-        env.close()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    # A killed parent leaves nobody to clean up or to report to; the next start clears away.
-    os._exit(1)
 
 
 def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
@@ -407,16 +339,3 @@ class _ActionSampler:
 
     def act(self, observation: Any, info: dict[str, Any]) -> Any:  # noqa: ARG002
         return self._space.sample()
-
-
-def _make_policy(config: CollectConfig, name: str, env: gymnasium.Env) -> Policy:
-    if config.policy_factory is None:
-        return _ActionSampler(env.action_space)
-    module, _, function = config.policy_factory.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f'policy_factory must be "module:function", got {config.policy_factory!r}: {error}'
-        ) from error
-    return factory(name)

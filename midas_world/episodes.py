@@ -7,11 +7,8 @@
                              and the size and SHA-256 of the two files beside it
 
 A folder is written under a temporary name (".tmp-..."), flushed, then renamed: a reader sees a
-whole episode or none. Who plays, and where episodes go, is the caller's business (collect.py).
-
-Colour: frames are sRGB; H.264 holds BT.709 in limited range, and is tagged so. libswscale rounds
-limited range without bias (mean error under 0.04 of 255 on noise, 52 dB), full range with a bias of
-nearly 1, which is why limited range is the more faithful one here.
+whole episode or none. How pixels become a file is video.py's business; who plays, and where
+episodes go, the caller's (recorder.py, collect.py).
 
 Shape letters: T actions, H and W frame size, P pose and A audio features.
 """
@@ -26,11 +23,9 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -38,14 +33,20 @@ import safetensors.numpy
 
 from midas_world import __version__
 from midas_world.types import MidasWorldError
+from midas_world.video import (
+    DEFAULT_VIDEO,
+    FRAMES_FILES,
+    VideoError,
+    VideoOptions,
+    read_frames,
+    write_frames,
+)
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 HEADER = "header.json"
 STEPS = "steps.safetensors"
-VIDEO = "video.mp4"
-RAW_FRAMES = "frames.safetensors"
 TEMPORARY_PREFIX = ".tmp-"
 _EXTRAS_PREFIX = "extras/"
 
@@ -60,58 +61,6 @@ class EpisodeError(MidasWorldError, ValueError):
 
     def __reduce__(self) -> tuple[type["EpisodeError"], tuple[Path, str]]:
         return EpisodeError, (self.path, self.reason)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoOptions:
-    """How frames are stored.
-
-    Measured on 600 frames of Stage at 192 x 320, one thread; PSNR over RGB of what is read back:
-
-        =====================================  =======  ==========
-        options                                PSNR     KB / frame
-        =====================================  =======  ==========
-        yuv444p, crf 8, tune psnr              47.0 dB  7.7
-        yuv444p, crf 10, tune psnr (default)   46.1 dB  6.4
-        yuv444p, crf 12, tune psnr             45.0 dB  5.3
-        yuv444p, crf 10, tune animation        43.3 dB  4.5
-        yuv444p, crf 0 (lossless YUV)          52.1 dB  14.4
-        yuv420p, crf 10, tune psnr             36.1 dB  4.5
-        yuv420p, crf 18, tune animation        34.9 dB  2.2
-        raw                                    exact    184.3
-        =====================================  =======  ==========
-
-    The default encodes about 350 and decodes about 600 frames a second.
-
-    Attributes:
-        codec: "h264" (needs PyAV) or "raw", which is lossless and large.
-        crf: libx264's quality, 0 (lossless YUV) to 51.
-        pix_fmt: "yuv444p" keeps full colour resolution; "yuv420p" plays in every browser.
-        preset: libx264's speed, "ultrafast" to "veryslow".
-        tune: What libx264 aims at: "psnr" is nearest to the pixels, "animation" to the eye.
-        threads: Encoder threads. 1 gives the same bytes whatever the number of cores.
-    """
-
-    codec: Literal["h264", "raw"] = "h264"
-    crf: int = 10
-    pix_fmt: Literal["yuv444p", "yuv420p"] = "yuv444p"
-    preset: str = "veryfast"
-    tune: str = "psnr"
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.codec not in ("h264", "raw"):
-            raise ValueError(f'codec must be "h264" or "raw", got {self.codec!r}')
-        if self.pix_fmt not in ("yuv444p", "yuv420p"):
-            raise ValueError(f'pix_fmt must be "yuv444p" or "yuv420p", got {self.pix_fmt!r}')
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf must be from 0 to 51, got {self.crf}")
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {self.threads}")
-
-
-PLAYS_EVERYWHERE = VideoOptions(pix_fmt="yuv420p", crf=18, tune="animation")
-"""For sharing: what browsers and phones decode."""
 
 
 @cache
@@ -217,93 +166,7 @@ class Episode:
         return len(self.actions)
 
 
-class EpisodeRecorder:
-    """Gathers what an env gives into an Episode.
-
-    Info's "pose", "text" and "audio" become columns if reset's info has them, and so must every
-    later info. Observations are copied: an env may reuse its buffer.
-
-    Args:
-        extra_keys: Other info keys to keep as columns, such as "keypoints" or "hearts".
-    """
-
-    def __init__(self, *, extra_keys: Sequence[str] = ()) -> None:
-        self._extra_keys = tuple(extra_keys)
-        self._frames: list[np.ndarray] = []
-
-    @property
-    def num_steps(self) -> int:
-        """Steps recorded since reset."""
-        return max(0, len(self._frames) - 1)
-
-    def reset(self, observation: np.ndarray, info: Mapping[str, Any]) -> None:
-        """Forget everything and begin an episode with its first frame."""
-        self._frames = []
-        self._actions: list[np.ndarray] = []
-        self._rewards: list[float] = []
-        self._terminated: list[bool] = []
-        self._truncated: list[bool] = []
-        present = [key for key in ("pose", "text", "audio") if info.get(key) is not None]
-        self._columns: dict[str, list[Any]] = {key: [] for key in (*present, *self._extra_keys)}
-        self._append(observation, info)
-
-    def step(
-        self,
-        action: Any,
-        observation: np.ndarray,
-        reward: float,
-        terminated: bool,
-        truncated: bool,
-        info: Mapping[str, Any],
-    ) -> None:
-        """Add what one env step took and gave.
-
-        Raises:
-            ValueError: reset was not called, the episode has ended, or info lacks a column.
-        """
-        if not self._frames:
-            raise ValueError("call reset() before step()")
-        if self.num_steps and (self._terminated[-1] or self._truncated[-1]):
-            raise ValueError(f"the episode ended at step {self.num_steps}; call reset()")
-        self._append(observation, info)
-        self._actions.append(np.array(action))
-        self._rewards.append(float(reward))
-        self._terminated.append(bool(terminated))
-        self._truncated.append(bool(truncated))
-
-    def to_episode(self, metadata: EpisodeMetadata) -> Episode:
-        """Return what was recorded since reset; may be called before the episode ends."""
-        if not self.num_steps:
-            raise ValueError("nothing was recorded: call reset() and step() first")
-        columns = dict(self._columns)
-        text = columns.pop("text", None)
-        known = {
-            key: np.stack([np.asarray(value, np.float32) for value in columns.pop(key)])
-            for key in ("pose", "audio")
-            if key in columns
-        }
-        return Episode(
-            frames=np.stack(self._frames),
-            actions=np.stack(self._actions),
-            rewards=np.array(self._rewards, np.float32),
-            terminated=np.array(self._terminated, bool),
-            truncated=np.array(self._truncated, bool),
-            text=None if text is None else tuple(text),
-            extras={key: np.stack(values) for key, values in columns.items()},
-            metadata=metadata,
-            **known,
-        )
-
-    def _append(self, observation: np.ndarray, info: Mapping[str, Any]) -> None:
-        missing = [key for key in self._columns if info.get(key) is None]
-        if missing:
-            raise ValueError(f"info lacks {', '.join(missing)} at step {len(self._frames)}")
-        self._frames.append(np.array(observation))
-        for key, values in self._columns.items():
-            values.append(str(info[key]) if key == "text" else np.array(info[key]))
-
-
-def save_episode(episode: Episode, path: Path, *, video: VideoOptions = VideoOptions()) -> None:
+def save_episode(episode: Episode, path: Path, *, video: VideoOptions = DEFAULT_VIDEO) -> None:
     """Write an episode as the new folder `path`; whole, or not at all.
 
     Raises:
@@ -321,13 +184,8 @@ def save_episode(episode: Episode, path: Path, *, video: VideoOptions = VideoOpt
     temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}"
     temporary.mkdir()
     try:
-        if video.codec == "h264":
-            frames_file = temporary / VIDEO
-            _write_h264(frames_file, episode.frames, video=video, fps=episode.metadata.fps)
-        else:
-            frames_file = temporary / RAW_FRAMES
-            frames = np.ascontiguousarray(episode.frames)
-            frames_file.write_bytes(safetensors.numpy.save({"frames": frames}))
+        fps = episode.metadata.fps
+        frames_file = write_frames(temporary, episode.frames, video=video, fps=fps)
         texts = None if episode.text is None else tuple(dict.fromkeys(episode.text))
         steps_file = temporary / STEPS
         steps_file.write_bytes(safetensors.numpy.save(_to_columns(episode, texts)))
@@ -367,9 +225,9 @@ def load_episode(path: Path, *, frames: bool = True) -> Episode:
     try:
         num_steps = int(header["num_steps"])
         height, width = header["frame_size"]
-        files, texts, codec = header["files"], header["texts"], header["video"]["codec"]
+        files, texts = header["files"], header["texts"]
         metadata = EpisodeMetadata(**header["metadata"])
-        frames_file = path / (VIDEO if codec == "h264" else RAW_FRAMES)
+        frames_file = path / FRAMES_FILES[header["video"]["codec"]]
         _check_file(frames_file, files[frames_file.name], contents=frames)
         _check_file(path / STEPS, files[STEPS], contents=True)
         columns = safetensors.numpy.load_file(path / STEPS)
@@ -380,12 +238,10 @@ def load_episode(path: Path, *, frames: bool = True) -> Episode:
         }
         indices = columns.pop("text", None)
         text = None if indices is None else tuple(texts[index] for index in indices)
-        if not frames:
-            pixels = np.empty((num_steps + 1, 0, 0, 3), np.uint8)
-        elif codec == "h264":
-            pixels = _read_h264(frames_file, (num_steps + 1, height, width, 3))
+        if frames:
+            pixels = _read_pixels(frames_file, (num_steps + 1, height, width, 3))
         else:
-            pixels = safetensors.numpy.load_file(frames_file)["frames"]
+            pixels = np.empty((num_steps + 1, 0, 0, 3), np.uint8)
         return Episode(frames=pixels, text=text, extras=extras, metadata=metadata, **columns)
     except EpisodeError:
         raise
@@ -401,7 +257,7 @@ def is_episode(path: Path) -> bool:
 
 def list_episodes(folder: Path) -> list[Path]:
     """Return the episode folders directly in `folder`, sorted by name, damaged ones included."""
-    known = (HEADER, STEPS, VIDEO, RAW_FRAMES)
+    known = (HEADER, STEPS, *FRAMES_FILES.values())
     return sorted(
         path
         for path in Path(folder).iterdir()
@@ -487,6 +343,13 @@ def _read_header(path: Path) -> dict[str, Any]:
     return header
 
 
+def _read_pixels(file: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
+    try:
+        return read_frames(file, shape)
+    except VideoError as error:
+        raise EpisodeError(file, str(error)) from error
+
+
 def _check_file(file: Path, expected: Mapping[str, Any], *, contents: bool) -> None:
     if not file.is_file():
         raise EpisodeError(file, "missing")
@@ -496,71 +359,3 @@ def _check_file(file: Path, expected: Mapping[str, Any], *, contents: bool) -> N
         raise EpisodeError(file, f"{verb}: {size} bytes, {expected['bytes']} were written")
     if contents and _fingerprint(file) != expected:
         raise EpisodeError(file, "damaged: its contents do not match the header's checksum")
-
-
-def _import_av() -> ModuleType:
-    try:
-        import av
-    except ImportError as error:
-        message = 'H.264 video needs PyAV: pip install av; or record with codec="raw"'
-        raise ImportError(message) from error
-    return av
-
-
-def _scaling(av: ModuleType) -> int:
-    # Without these flags 4:2:0 comes out darker by one level of 255.
-    kind = av.video.reformatter.Interpolation
-    return kind.BICUBIC | kind.ACCURATE_RND | kind.FULL_CHR_H_INT | kind.FULL_CHR_H_INP
-
-
-def _write_h264(file: Path, frames: np.ndarray, *, video: VideoOptions, fps: float) -> None:
-    height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
-        raise ValueError(f'codec "h264" needs an even frame size, got {height} x {width}')
-    av = _import_av()
-    scaling = _scaling(av)
-    rate = Fraction(fps).limit_denominator(1001)
-    options = {"crf": str(video.crf), "preset": video.preset, "tune": video.tune}
-    # Macroblock-tree makes libx264's output differ from run to run, even on one thread (seen with
-    # AVX-512), and takes bits from what is soon out of sight, which training sees all the same.
-    options["x264-params"] = "mbtree=0"
-    with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, video.pix_fmt
-        context = stream.codec_context
-        context.thread_count = video.threads
-        context.color_range = 1  # limited ("MPEG")
-        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
-        for pixels in frames:
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-                format=video.pix_fmt,
-                dst_colorspace="itu709",
-                dst_color_range=1,
-                interpolation=scaling,
-            )
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def _read_h264(file: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
-    av = _import_av()
-    scaling = _scaling(av)
-    frames = np.empty(shape, np.uint8)
-    count = 0
-    try:
-        with av.open(str(file)) as container:
-            for frame in container.decode(video=0):
-                rgb = frame.reformat(
-                    format="rgb24",
-                    src_colorspace="itu709",
-                    src_color_range=1,
-                    interpolation=scaling,
-                )
-                if count < len(frames):
-                    frames[count] = rgb.to_ndarray()
-                count += 1
-    except (av.error.FFmpegError, ValueError) as error:
-        raise EpisodeError(file, f"frame {count} cannot be decoded: {error}") from error
-    if count != len(frames):
-        raise EpisodeError(file, f"holds {count} frames, the header says {len(frames)}")
-    return frames

@@ -12,9 +12,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from engine.spec import EngineSpec
-from envs.play.inputs import STAGE_KEYS
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS
+from envs.stage.env import ACTION_KEYS
 from envs.stage.scene import Scene
 from midas_world.autoencoder import Autoencoder
 from midas_world.conditions import Conditions
@@ -31,7 +31,7 @@ START_SCENES = (
 
 
 def stage_keymap() -> KeyMap:
-    return KeyMap(actions=ACTIONS, keys=STAGE_KEYS)
+    return KeyMap(actions=ACTIONS, keys=ACTION_KEYS)
 
 
 def randomize(module: nn.Module, seed: int) -> None:

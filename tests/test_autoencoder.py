@@ -35,6 +35,7 @@ def autoencoder(**changes: object) -> Autoencoder:
     return Autoencoder(dataclasses.replace(preset("tiny").autoencoder, **changes)).eval()
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000), height=st.integers(1, 9), width=st.integers(1, 9))
 def test_frames_come_back_exactly_from_normalise_and_quantise(seed, height, width):
     frames = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), dtype=np.uint8)

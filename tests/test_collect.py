@@ -1,6 +1,3 @@
-"""The collector, with a tiny env that workers find by importing this module."""
-
-import errno
 import logging
 import os
 import signal
@@ -13,104 +10,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from midas_world.collect import (
-    CollectConfig,
-    choose_policy,
-    collect,
-    make_env,
-    play_episode,
-)
-from midas_world.episodes import VideoOptions, iter_episodes, list_episodes, load_episode
-
-ENV_ID = f"{__name__}:Fake/Disc-v0"
-
-
-class DiscEnv(gymnasium.Env):
-    """A square that is moved left or right; ends when it has gone far enough.
-
-    A step takes as many seconds as the environment variable DISC_DELAY says.
-
-    Args:
-        failing: Seeds whose third step raises.
-        dying: Seeds whose third step ends the process.
-        disk_full: Seeds whose third step finds the disk full.
-    """
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - as in Env
-
-    def __init__(self, render_mode=None, failing=(), dying=(), disk_full=()):
-        self.render_mode = render_mode
-        self.observation_space = gymnasium.spaces.Box(0, 255, (32, 48, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Discrete(3)
-        self.failing, self.dying, self.disk_full = failing, dying, disk_full
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.seed, self.time, self.x = seed, 0, 20
-        self.colour = self.np_random.integers(0, 256, 3)
-        return self.render(), self.info()
-
-    def step(self, action):
-        time.sleep(float(os.environ.get("DISC_DELAY", "0")))
-        self.time += 1
-        if self.time == 3:
-            if self.seed in self.failing:
-                raise ArithmeticError("the disc is gone")
-            if self.seed in self.dying:
-                os._exit(9)
-            if self.seed in self.disk_full:
-                raise OSError(errno.ENOSPC, "No space left on device")
-        self.x += int(action) - 1
-        return self.render(), float(action == 2), abs(self.x - 20) > 8, False, self.info()
-
-    def render(self):
-        frame = np.full((32, 48, 3), 90, np.uint8)
-        frame[10:20, self.x : self.x + 8] = self.colour
-        return frame
-
-    def info(self):
-        pose = np.array([self.x / 48, 0.5], np.float32)
-        return {"pose": pose, "text": f"x {self.x}", "hearts": 3, "scene": {"place": "void"}}
-
-
-class Runner:
-    """Goes one way, which chance decides."""
-
-    def reset(self, rng):
-        self.action = int(rng.choice([0, 2]))
-
-    def act(self, observation, info):
-        return self.action
-
-
-class Idler:
-    def reset(self, rng):
-        pass
-
-    def act(self, observation, info):
-        return 1
-
-
-def make_policy(name):
-    return {"runner": Runner, "idler": Idler}[name]()
-
-
-# Workers import this module once more, under the name that the env's id gives.
-if "Fake/Disc-v0" not in gymnasium.registry:
-    gymnasium.register("Fake/Disc-v0", entry_point=DiscEnv)
-
-
-def config_for(output: Path, **changes) -> CollectConfig:
-    defaults = {
-        "env_id": ENV_ID,
-        "output": output,
-        "num_episodes": 5,
-        "first_seed": 40,
-        "num_steps": 12,
-        "policy_factory": f"{__name__}:make_policy",
-        "policies": {"runner": 1.0, "idler": 1.0},
-    }
-    return CollectConfig(**(defaults | changes))
+from midas_world.collect import choose_policy, collect, make_env, play_episode
+from midas_world.episodes import is_episode, iter_episodes, list_episodes
+from midas_world.video import VideoOptions
+from tests.disc_env import config_for
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -156,18 +59,18 @@ def test_a_second_call_finds_everything_there(uninterrupted):
 
 def test_a_failing_or_dying_seed_is_reported_and_the_others_go_on(tmp_path, caplog):
     wrong = {"failing": [41], "dying": [43]}
-    config = config_for(tmp_path, num_workers=2, env_kwargs=wrong)
+    config = config_for(tmp_path, num_workers=2, env_kwargs=wrong, video=VideoOptions(codec="raw"))
     result = collect(config)
-    assert result.exit_code == 1
+    assert (result.collected, result.exit_code) == (3, 1)
     assert result.failed.keys() == {41, 43}
     assert "ArithmeticError: the disc is gone" in result.failed[41]
     assert result.failed[43] == "its worker died with code 9"
     assert "episode of seed 41 failed" in caplog.text
-    assert contents(tmp_path).keys() == {
-        f"episode-{seed:08d}/{file}"
-        for seed in (40, 42, 44)
-        for file in ("video.mp4", "steps.safetensors", "header.json")
-    }
+    assert list_episodes(tmp_path) == [config.path_of(seed) for seed in (40, 42, 44)]
+    with make_env(config) as env:
+        for episode, seed in zip(iter_episodes(tmp_path), (40, 42, 44), strict=True):
+            expected = play_episode(env, config, seed).frames
+            np.testing.assert_array_equal(episode.frames, expected)
 
 
 def test_a_full_disk_ends_the_run_and_is_named(tmp_path, caplog):
@@ -179,21 +82,24 @@ def test_a_full_disk_ends_the_run_and_is_named(tmp_path, caplog):
 
 def test_a_wrong_env_or_policy_fails_before_workers_start(tmp_path):
     with pytest.raises(gymnasium.error.NameNotFound):
-        collect(config_for(tmp_path, env_id=f"{__name__}:Fake/Nothing-v0"))
+        collect(config_for(tmp_path, env_id="tests.disc_env:Fake/Nothing-v0"))
     with pytest.raises(ValueError, match="must be \"module:function\", got 'nowhere:at_all'"):
         collect(config_for(tmp_path, policy_factory="nowhere:at_all"))
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
-def test_after_a_kill_a_rerun_finishes_what_is_left(uninterrupted, tmp_path, kind):
-    script = (
-        f"from {__name__} import *\n"
-        f"collect(config_for(Path({str(tmp_path)!r}), num_workers=2, num_episodes=100))"
+def end_after(seed: int, output: Path, kind: signal.Signals) -> None:
+    """Collect in another process, and send it a signal when this seed, but no later one, is there.
+
+    Its two workers are in the midst of the next episodes then.
+    """
+    code = (
+        "import pathlib, midas_world.collect, tests.disc_env\n"
+        f"config = tests.disc_env.config_for(pathlib.Path({str(output)!r}), num_workers=2)\n"
+        "midas_world.collect.collect(config)"
     )
-    variables = {"PYTHONPATH": os.pathsep.join(sys.path), "DISC_DELAY": "0.02"}
+    variables = {"PYTHONPATH": os.pathsep.join(sys.path), "DISC_STUCK_FROM": str(seed + 1)}
     process = subprocess.Popen(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", code],
         env=os.environ | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -201,7 +107,7 @@ def test_after_a_kill_a_rerun_finishes_what_is_left(uninterrupted, tmp_path, kin
     )
     with process:
         deadline = time.monotonic() + 100
-        while not list_episodes(tmp_path):
+        while not is_episode(config_for(output).path_of(seed)):
             assert process.poll() is None, "the collector ended by itself"
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -211,18 +117,20 @@ def test_after_a_kill_a_rerun_finishes_what_is_left(uninterrupted, tmp_path, kin
             process.send_signal(kind)
         # Workers hold the pipe too, so this waits until they have ended.
         process.communicate(timeout=60)
-    left = iter_episodes(tmp_path)
-    assert 1 <= len(list(left)) < 100
-    assert left.skipped == 0
-    if kind == signal.SIGINT:
-        assert not list(tmp_path.glob(".tmp-*"))
 
-    result = collect(config_for(tmp_path, num_workers=2))
-    assert result.skipped >= 1
-    assert result.exit_code == 0
+
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+def test_after_ctrl_c_and_a_kill_a_rerun_finishes_what_is_left(uninterrupted, tmp_path):
+    config = config_for(tmp_path)
+    end_after(40, tmp_path, signal.SIGINT)
+    assert list(tmp_path.iterdir()) == [config.path_of(40)]
+    end_after(41, tmp_path, signal.SIGKILL)
+    assert list_episodes(tmp_path) == [config.path_of(40), config.path_of(41)]
+    (tmp_path / ".tmp-episode-00000042-0123").mkdir()  # As when it is killed while it saves.
+    result = collect(config)
+    assert (result.collected, result.skipped, result.exit_code) == (3, 2, 0)
+    assert contents(tmp_path) == contents(uninterrupted)
     assert not list(tmp_path.glob(".tmp-*"))
-    finished = contents(tmp_path)
-    assert contents(uninterrupted).items() <= finished.items()
 
 
 def test_the_horizon_truncates_and_the_env_terminates():
@@ -282,11 +190,3 @@ def test_policies_are_chosen_by_weight():
 def test_config_has_limits(changes, message):
     with pytest.raises(ValueError, match=message):
         config_for(Path("unused"), **changes)
-
-
-def test_raw_codec_is_lossless(tmp_path):
-    config = config_for(tmp_path, num_episodes=1, video=VideoOptions(codec="raw"))
-    collect(config)
-    with make_env(config) as env:
-        expected = play_episode(env, config, 40)
-    np.testing.assert_array_equal(load_episode(config.path_of(40)).frames, expected.frames)

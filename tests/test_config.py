@@ -3,7 +3,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midas_world.config import (
@@ -172,6 +172,7 @@ def test_limits_name_the_field(cls, values, message):
         cls(**values)
 
 
+@settings(deadline=None)
 @given(
     height=st.integers(1, 200),
     width=st.integers(1, 200),
@@ -199,6 +200,7 @@ def test_play_noise_lies_within_the_noise_trained_on():
         dataclasses.replace(config, play_noise=config.context_noise + 0.01)
 
 
+@settings(deadline=None)
 @given(first=st.integers(0, 40), count=st.integers(1, 10), held=st.integers(0, 40))
 def test_seeds_overlap_exactly_if_the_sets_do(first, count, held):
     values = {

@@ -30,6 +30,7 @@ def make_head(config: DiffusionConfig = CONFIG) -> DiffusionHead:
     return head
 
 
+@settings(deadline=None)
 @given(steps=st.integers(1, 1000), shift=st.floats(0.01, 100.0))
 def test_the_schedule_falls_from_exactly_1_to_exactly_0(steps, shift):
     sigmas = sigma_schedule(steps, shift=shift)

@@ -171,5 +171,20 @@ def test_backends_that_are_not_here_say_so(tiny_world):
     assert make_engine(tiny_world).spec.backend == "torch"
 
 
+@pytest.mark.gpu
+def test_gpu_is_close_to_the_cpu(engine, tiny_world):
+    gpu = TorchEngine(tiny_world, device="cuda", dtype=torch.float32)
+    latents = torch.randn(1, *engine.spec.latent_shape, generator=_seeded(7))
+    noise = torch.randn(1, *engine.spec.latent_shape, generator=_seeded(8))
+    steps = conditions_of(engine, 3)
+    caches = engine.new_cache(1), gpu.new_cache(1)
+    for step in steps:
+        made = [e.step(c, latents, step, noise) for e, c in zip((engine, gpu), caches, strict=True)]
+        for a, b in zip(*made, strict=True):
+            assert b.device.type == "cpu"
+            # Convolutions and products may run in TF32 there.
+            torch.testing.assert_close(b, a, rtol=1e-2, atol=1e-2)
+
+
 def _seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

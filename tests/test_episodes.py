@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 
 from midas_world import episodes
 from midas_world.episodes import (
-    PLAYS_EVERYWHERE,
     Episode,
     EpisodeError,
     EpisodeMetadata,
-    EpisodeRecorder,
-    VideoOptions,
     iter_episodes,
     list_episodes,
     load_episode,
     remove_temporaries,
     save_episode,
 )
+from midas_world.video import PLAYS_EVERYWHERE, VideoOptions, write_gif
 
 RAW = VideoOptions(codec="raw")
 METADATA = EpisodeMetadata(
@@ -196,6 +194,8 @@ def test_without_pyav_the_error_names_it_and_raw_still_works(tmp_path, monkeypat
     with pytest.raises(ImportError, match="pip install av"):
         save_episode(make_episode(), tmp_path / "one")
     with pytest.raises(ImportError, match="pip install av"):
+        write_gif(tmp_path / "film.gif", moving_disc(2), fps=20)
+    with pytest.raises(ImportError, match="pip install av"):
         list(iter_episodes(tmp_path))  # Not a damaged episode, so not to be skipped.
     save_episode(make_episode(), tmp_path / "raw", video=RAW)
     load_episode(tmp_path / "raw")
@@ -290,51 +290,6 @@ def test_an_episode_is_never_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="one"):
         save_episode(make_episode(3), tmp_path / "one", video=RAW)
     assert load_episode(tmp_path / "one").num_steps == 6
-
-
-def test_recorder_builds_what_was_played():
-    frames = moving_disc(4)
-    recorder = EpisodeRecorder(extra_keys=["hearts"])
-    buffer = np.empty_like(frames[0])  # An env that reuses its observation.
-
-    def observe(index):
-        buffer[:] = frames[index]
-        pose = np.full(3, index)
-        return buffer, {"pose": pose, "text": f"frame {index}", "hearts": 3 - index, "score": 9}
-
-    recorder.reset(*observe(0))
-    for index in range(1, 4):
-        observation, info = observe(index)
-        recorder.step(index + 4, observation, 0.5 * index, index == 3, False, info)
-    episode = recorder.to_episode(METADATA)
-    np.testing.assert_array_equal(episode.frames, frames)
-    np.testing.assert_array_equal(episode.actions, [5, 6, 7])
-    np.testing.assert_array_equal(episode.rewards, np.float32([0.5, 1.0, 1.5]))
-    np.testing.assert_array_equal(episode.terminated, [False, False, True])
-    np.testing.assert_array_equal(
-        episode.pose, np.arange(4, dtype=np.float32)[:, None].repeat(3, 1)
-    )
-    assert episode.text == ("frame 0", "frame 1", "frame 2", "frame 3")
-    assert episode.audio is None
-    assert list(episode.extras) == ["hearts"]
-    with pytest.raises(ValueError, match="ended at step 3"):
-        recorder.step(0, frames[0], 0.0, False, False, info)
-    recorder.reset(*observe(0))
-    assert recorder.num_steps == 0
-
-
-def test_recorder_says_what_is_missing():
-    frame = moving_disc(1)[0]
-    recorder = EpisodeRecorder(extra_keys=["hearts"])
-    with pytest.raises(ValueError, match="reset"):
-        recorder.step(0, frame, 0.0, False, False, {})
-    with pytest.raises(ValueError, match="nothing was recorded"):
-        recorder.to_episode(METADATA)
-    with pytest.raises(ValueError, match="info lacks hearts at step 0"):
-        recorder.reset(frame, {"text": "a"})
-    recorder.reset(frame, {"text": "a", "hearts": 3})
-    with pytest.raises(ValueError, match="info lacks text at step 1"):
-        recorder.step(0, frame, 0.0, False, False, {"hearts": 3})
 
 
 def test_metadata_names_the_versions():

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 from dataclasses import replace
@@ -31,7 +32,7 @@ from midas_world.evaluate.report import (
     save_curves,
     write_report,
 )
-from midas_world.evaluate.rollouts import Bookends, Endless, check_held_out
+from midas_world.evaluate.rollouts import Bookends, Endless, EndlessEngine, check_held_out
 from midas_world.world import START_STATES_NAME, StartState, load_world, save_start_states
 from tests.fakes import make_tiny_world
 
@@ -228,6 +229,20 @@ def test_an_endless_teacher_goes_on_after_an_end(dot_world):
     steps = [env.step(2) for _ in range(60)]
     assert not any(step[2] or step[3] for step in steps)
     assert {step[0].shape for step in steps} == {(HEIGHT, WIDTH, 3)}
+
+
+def test_an_endless_engine_counts_ends_and_says_none():
+    class Engine:
+        spec = "spec"
+
+        def step(self, termination: np.ndarray):
+            return "latents", "reward", termination
+
+    engine = EndlessEngine(Engine())
+    assert engine.step(np.array([0.9, 0.1]))[2].tolist() == [0.0, 0.0]
+    assert engine.num_ends == 1
+    assert engine.spec == "spec"
+    assert copy.copy(engine).num_ends == 1
 
 
 def test_training_seeds_are_refused():

@@ -29,8 +29,7 @@ SCRIPTS = ("midas_world/train/shipped.py",)
 # Which files may import a heavy package: a folder's name stands for all files in it.
 OWNERS = {
     "pygame": ("envs/", "play.py"),
-    # The episodes' videos; and the GIFs of play without a window.
-    "av": ("midas_world/episodes.py", "envs/play/headless.py"),
+    "av": ("midas_world/video.py",),
     "omegaconf": ("midas_world/config.py", "midas_world/world.py", "engine/"),
     "matplotlib": ("midas_world/train/strips.py", "midas_world/evaluate/report.py"),
     "tensorboard": (),

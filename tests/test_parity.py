@@ -21,12 +21,7 @@ from midas_world.foreign_weights import (
 from midas_world.kv_cache import KVCache
 from midas_world.types import CheckpointError
 
-pytestmark = [
-    pytest.mark.parity,
-    # Warnings of the libraries themselves, at import and construction.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = pytest.mark.parity
 
 
 def random_weights(module: torch.nn.Module, *, seed: int = 0) -> None:
@@ -55,7 +50,7 @@ def qwen2():
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        rope_theta=1e6,
     )
     model = transformers.Qwen2Model(config).eval()
     random_weights(model)

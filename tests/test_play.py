@@ -11,19 +11,21 @@ import play
 from envs.play import hud
 from envs.play.game import Game, Playable
 from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
-from envs.play.inputs import Inputs
+from envs.play.inputs import Inputs, aliases_of
 from envs.play.picture import draw_frame, picture_rect
 from envs.play.session import Session, StepClock
 from envs.play.window import Window
 from envs.stage.controller import ACTIONS
+from envs.stage.env import ACTION_KEYS
+from midas_world.world import KeyMap
 from tests.fakes import CountingEnv, stage_keymap
 
 KICK, LEAP_RIGHT, RUN_LEFT = (ACTIONS.index(n) for n in ("kick", "leap_right", "run_left"))
 
 
 def playable(env: CountingEnv, **changes) -> Playable:
-    values = {"fps": 20, "title": "counting", "backend": "sums", **changes}
-    return Playable(env=env, keymap=stage_keymap(), **values)
+    values = {"keymap": stage_keymap(), "fps": 20, "title": "counting", "backend": "sums"}
+    return Playable(env=env, **(values | changes))
 
 
 def press(key: int, mod: int = 0) -> None:
@@ -74,13 +76,17 @@ def playing(window):
 
 
 def test_held_keys_mean_the_first_action_whose_keys_are_all_held():
-    inputs = Inputs()
-    for name in ("right", "left shift", "space"):
+    inputs = Inputs(ACTION_KEYS)
+    for name in ("right", "left shift", "up"):
         inputs.press(name)
     assert stage_keymap().action_of(inputs.take().keys) == LEAP_RIGHT
-    inputs.release("space")
-    inputs.press("l")
+    inputs.release("up")
+    inputs.press("3")
     assert stage_keymap().action_of(inputs.take().keys) == KICK
+
+
+def test_alternatives_give_way_to_the_key_map_s_own_keys():
+    assert aliases_of({"fire": ["1"], "up": ["up"], "jump": ["space"]}) == {"h": "1", "[1]": "1"}
 
 
 def test_a_tap_between_two_steps_counts_for_one_step():
@@ -92,7 +98,7 @@ def test_a_tap_between_two_steps_counts_for_one_step():
 
 
 def test_of_two_opposite_directions_the_later_one_counts():
-    inputs = Inputs()
+    inputs = Inputs(ACTION_KEYS)
     inputs.press("right")
     inputs.press("a")
     assert inputs.take().keys == {"left"}
@@ -162,8 +168,8 @@ def test_pictures_grow_by_whole_numbers_and_stay_sharp():
 
 
 def test_key_lines_name_every_action_and_command():
-    lines = "\n".join(hud.key_lines(stage_keymap().keys, {"k": "2", "[2]": "2", "space": "up"}))
-    for words in ("2/k", "up/space", "leap right", "type what", "Shift+R", "Esc"):
+    lines = "\n".join(hud.key_lines(ACTION_KEYS, aliases_of(ACTION_KEYS)))
+    for words in ("j/2", "space/up", "leap right", "type what", "Shift+R", "Esc"):
         assert words in lines
     assert "[2]" not in lines
 
@@ -206,6 +212,15 @@ def test_pause_single_step_and_reset(window, playing):
     press(pygame.K_r, pygame.KMOD_LSHIFT)
     run_until(window, session, lambda: len(env.resets) == 3)
     assert env.resets[2][0] == env.resets[0][0] + 1
+
+
+def test_keys_of_the_game_are_no_commands(window, playing):
+    session = playing(CountingEnv(), keymap=KeyMap(actions=ACTIONS, keys={"kick": ["p"]}))
+    press(pygame.K_p)
+    run_until(window, session, lambda: session.view.action_name == "kick")
+    assert session.status == "playing"
+    press(pygame.K_p, pygame.KMOD_LCTRL)
+    run_until(window, session, lambda: session.status == "paused")
 
 
 def test_an_ended_episode_waits_for_enter(window, playing):

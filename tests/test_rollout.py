@@ -156,3 +156,14 @@ def test_wrong_calls_say_what_is_wrong(fake):
         rollout.load_state(Rollout(fake, 1).state())
     with pytest.raises(ValueError, match="lacks 'latents'"):
         rollout.load_state({})
+
+
+def test_nothing_grows_with_the_steps(engine, tiny_world):
+    rollout = Rollout(engine)
+    rollout.reset([tiny_world.start_states[0]], seeds=[0])
+    sizes = []
+    for _ in range(2):
+        play(rollout, [0.1] * 20)
+        sizes.append({key: value.shape for key, value in rollout.state().items()})
+    assert sizes[0] == sizes[1]
+    assert np.isfinite(rollout.latents.numpy()).all()

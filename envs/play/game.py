@@ -158,15 +158,13 @@ def open_world(
 
 def open_teacher() -> Playable:
     """Open Stage itself, the game that the shipped world learned from."""
-    from envs.play.inputs import STAGE_KEYS
-    from envs.stage.controller import ACTIONS
     from envs.stage.env import StageEnv
     from midas_world.world import KeyMap
 
     env = StageEnv(horizon=ENDLESS)
     return Playable(
         env=env,
-        keymap=KeyMap(actions=ACTIONS, keys=STAGE_KEYS),
+        keymap=KeyMap(actions=env.action_names, keys=env.action_keys),
         fps=env.metadata["render_fps"],
         title="stage (the teacher)",
         backend="pygame drawing",

@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from envs.play.game import Game
 from envs.play.hud import Samples
 from envs.play.session import StepClock
+from midas_world.video import write_gif
 
 _STRIP_FRAMES = 12
 _STRIP_COLUMNS = 4
@@ -197,40 +197,7 @@ def _write_png(frame: np.ndarray, path: Path) -> None:
 
 
 def _write_gif(frames: Sequence[np.ndarray], path: Path, *, fps: float) -> None:
-    """Write a looping GIF with a palette of its own colours."""
-    import av
-    import av.filter
-
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
-    height, width, _ = frames[0].shape
-    rate = round(fps)
-    time_base = Fraction(1, rate)
-    with av.open(str(temporary), "w", format="gif") as container:
-        stream = container.add_stream("gif", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = width, height, "pal8"
-        graph = av.filter.Graph()
-        source = graph.add_buffer(
-            width=width, height=height, format=av.VideoFormat("rgb24"), time_base=time_base
-        )
-        split = graph.add("split")
-        palette = graph.add("palettegen", "stats_mode=full")
-        use = graph.add("paletteuse", "dither=bayer:bayer_scale=4")
-        sink = graph.add("buffersink")
-        source.link_to(split)
-        split.link_to(palette, 0)
-        split.link_to(use, 1, 0)
-        palette.link_to(use, 0, 1)
-        use.link_to(sink)
-        graph.configure()
-        for index, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts, picture.time_base = index, time_base
-            graph.push(picture)
-        graph.push(None)
-        for _ in frames:
-            made = graph.pull()
-            assert isinstance(made, av.VideoFrame)
-            container.mux(stream.encode(made))
-        container.mux(stream.encode(None))
+    write_gif(temporary, frames, fps=fps)
     temporary.replace(path)

@@ -63,7 +63,7 @@ def key_lines(keys: Mapping[str, Sequence[str]], aliases: Mapping[str, str]) -> 
     """Return one line per action and per command: which keys call it."""
     others: dict[str, list[str]] = {}
     for alias, name in aliases.items():
-        if len(alias) == 1 or alias == "space":
+        if not alias.startswith("[") and alias != "right shift":
             others.setdefault(name, []).append(alias)
     lines = []
     for action, held in sorted(keys.items(), key=lambda item: len(item[1])):

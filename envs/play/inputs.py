@@ -6,50 +6,22 @@ it can. A tap between two steps counts for one step, so none is lost. Draws noth
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# In this order: the first action whose keys are all held wins.
-STAGE_KEYS: dict[str, list[str]] = {
-    "leap_left": ["left shift", "left", "up"],
-    "leap_right": ["left shift", "right", "up"],
-    "jump_left": ["left", "up"],
-    "jump_right": ["right", "up"],
-    "jump": ["up"],
-    "crouch": ["down"],
-    "punch": ["2"],
-    "kick": ["3"],
-    "run_left": ["left shift", "left"],
-    "run_right": ["left shift", "right"],
-    "walk_left": ["left"],
-    "walk_right": ["right"],
-    "wave": ["1"],
-    "talk": ["e"],
-}
-
-# Other keys for the same thing, by pygame's key names; each counts as the key on the right.
-ALIASES: dict[str, str] = {
-    "a": "left",
-    "d": "right",
-    "space": "up",
-    "right shift": "left shift",
-    "j": "1",
-    "k": "2",
-    "l": "3",
-    "[1]": "1",
-    "[2]": "2",
-    "[3]": "3",
-}
+# Keys that are as good as each other: where a key map uses one of a group, the others count as it.
+ALTERNATIVES: tuple[tuple[str, ...], ...] = (
+    ("left", "a"),
+    ("right", "d"),
+    ("space", "up", "w"),
+    ("left shift", "right shift"),
+    ("h", "1", "[1]"),
+    ("j", "2", "[2]"),
+    ("k", "3", "[3]"),
+)
 
 # SDL's order of buttons on a common gamepad: A, B, X, Y, then the left and right shoulder.
-PAD_BUTTONS: dict[int, str] = {
-    0: "up",
-    1: "3",
-    2: "2",
-    3: "1",
-    4: "left shift",
-    5: "e",
-}
+PAD_BUTTONS: dict[int, str] = {0: "space", 1: "k", 2: "j", 3: "h", 4: "left shift", 5: "e"}
 PAD_DEAD_ZONE = 0.35
 PAD_RUN_ZONE = 0.9
 
@@ -70,23 +42,42 @@ class Held:
     pressed_at: float | None
 
 
+def aliases_of(keys: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return which other keys count as which keys of a key map (action name to held keys)."""
+    used = {name for held in keys.values() for name in held}
+    aliases: dict[str, str] = {}
+    for group in ALTERNATIVES:
+        own = [name for name in group if name in used]
+        if len(own) == 1:
+            aliases |= {name: own[0] for name in group if name not in used}
+    return aliases
+
+
 class Inputs:
     """Held keys, from any number of devices.
 
-    Args:
-        aliases: Other names of keys; those that a key map uses itself should be left out.
+    Attributes:
+        aliases: Other keys that count as keys of the key map.
+        game_keys: Keys of the key map.
     """
 
-    def __init__(self, aliases: Mapping[str, str] = ALIASES) -> None:
-        self._aliases = dict(aliases)
+    def __init__(self, keys: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.aliases: dict[str, str] = {}
+        self.game_keys: frozenset[str] = frozenset()
+        self.use_keys(keys or {})
         self._lock = threading.Lock()
         self._held: dict[tuple[object, str], None] = {}  # in the order of the presses
         self._taps: dict[str, None] = {}
         self._pressed_at: float | None = None
 
+    def use_keys(self, keys: Mapping[str, Sequence[str]]) -> None:
+        """Change which keys are known: those of a key map, and their alternatives."""
+        self.aliases = aliases_of(keys)
+        self.game_keys = frozenset(name for held in keys.values() for name in held)
+
     def press(self, name: str, *, source: object = "keyboard") -> None:
         """Change what is held: a key went down on a device."""
-        name = self._aliases.get(name, name)
+        name = self.aliases.get(name, name)
         with self._lock:
             if (source, name) in self._held:
                 return
@@ -97,7 +88,7 @@ class Inputs:
 
     def release(self, name: str, *, source: object = "keyboard") -> None:
         """Change what is held: a key came up on a device."""
-        name = self._aliases.get(name, name)
+        name = self.aliases.get(name, name)
         with self._lock:
             self._held.pop((source, name), None)
 

@@ -153,6 +153,7 @@ class Session:
 
     def _play(self) -> None:
         self.playable = self._open_game()
+        self._inputs.use_keys(self.playable.keymap.keys)
         game = Game(self.playable, seed=self._seed, prompt=self.prompt)
         try:
             self._clock = StepClock(1.0 / (self._fps or self.playable.fps))

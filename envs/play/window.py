@@ -12,7 +12,7 @@ import pygame
 
 from envs.play import hud
 from envs.play.game import View
-from envs.play.inputs import ALIASES, Inputs
+from envs.play.inputs import Inputs
 from envs.play.pads import Pads
 from envs.play.picture import draw_frame
 from envs.play.session import Session
@@ -136,7 +136,9 @@ class Window:
         name = pygame.key.name(event.key)
         if name == "r" and event.mod & pygame.KMOD_SHIFT:
             name = "shift r"
-        if not self._command(name, session):
+        # A key map may use letters that are commands here: the game has them, Ctrl reaches these.
+        is_game_key = name in self.inputs.game_keys and not event.mod & pygame.KMOD_CTRL
+        if is_game_key or not self._command(name, session):
             self.inputs.press(name)
         return True
 
@@ -185,7 +187,7 @@ class Window:
             self._write_over(session, view)
         if self._shows_keys:
             keys = session.playable.keymap.keys if session.playable else {}
-            hud.draw_lines(self._surface, hud.key_lines(keys, ALIASES))
+            hud.draw_lines(self._surface, hud.key_lines(keys, self.inputs.aliases))
         if self._message:
             if now < self._message_until:
                 hud.draw_bottom_line(self._surface, self._message)

@@ -29,7 +29,6 @@ from midas_world.evaluate.play_sections import (
     cpu_name,
     horizon_section,
     pose_section,
-    sharpness_section,
     speed_section,
 )
 from midas_world.evaluate.probe import ProbeConfig
@@ -39,6 +38,7 @@ from midas_world.evaluate.report import (
     read_report,
     write_report,
 )
+from midas_world.evaluate.sharpness import sharpness_section
 from midas_world.evaluate.study import EvaluationConfig, NotApplicableError, Study
 from midas_world.world import World, load_world
 
@@ -107,7 +107,7 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     study = Study(world, config, output)
     subject = {
-        "world": world.folder.name,
+        "world": world.folder.resolve().name,
         "weights": study.weights_hash,
         "teacher": world.config.data.env_id,
         "settings": json.loads(json.dumps(asdict(config))),
@@ -115,6 +115,7 @@ def evaluate(
         "machine": f"{cpu_name()}, {platform.system()}",
     }
     found = _earlier(output, subject)
+    report: dict[str, Any] = {"subject": subject, "sections": found}
     for name in (name for name in SECTIONS if name in sections):
         with logging_redirect_tqdm():
             section = run_section(study, name)

@@ -73,7 +73,7 @@ def autoencoder_section(study: Study) -> Section:
         values=values,
         tables=(
             Table(
-                columns=("", "PSNR dB", "PSNR of the worst tenth dB", "SSIM", "bytes per frame"),
+                columns=("", "PSNR dB", "PSNR dB, 10th percentile", "SSIM", "bytes per frame"),
                 rows=tuple(table),
                 digits=3,
             ),
@@ -192,8 +192,7 @@ def outcomes_section(study: Study) -> Section:
             ),
         ),
         notes=tuple(
-            f"Only {item.positives} positives for {name}: one more or less moves its recall by "
-            f"{1 / max(1, item.positives):.2f}."
+            f"Few positives for {name} ({item.positives}): its precision and recall say little."
             for name, item in found.items()
             if item.positives < _FEW_POSITIVES
         ),

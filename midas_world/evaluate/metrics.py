@@ -9,12 +9,12 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from midas_world.train.autoencoder import psnr_of
 
@@ -70,11 +70,21 @@ def _ssim_of_luma(x: Tensor, y: Tensor) -> Tensor:
 
 def _window_mean(x: Tensor) -> Tensor:
     """Return Gaussian-weighted means where the window fits, (B, 1, H, W) -> smaller."""
-    offsets = torch.arange(_SSIM_WINDOW, dtype=x.dtype) - _SSIM_WINDOW // 2
+    return _window(x.shape[-2]) @ x @ _window(x.shape[-1]).T
+
+
+@lru_cache
+def _window(size: int) -> Tensor:
+    """Return the window at each place of a line where it fits, (size - 10, size) float64.
+
+    As a matrix it is ten times as fast as a convolution in float64 on a CPU.
+    """
+    offsets = torch.arange(_SSIM_WINDOW, dtype=torch.float64) - _SSIM_WINDOW // 2
     weights = torch.exp(-offsets.square() / (2 * _SSIM_SIGMA**2))
-    weights = weights / weights.sum()
-    rows = functional.conv2d(x, weights[None, None, :, None])
-    return functional.conv2d(rows, weights[None, None, None, :])
+    places = torch.zeros(size - _SSIM_WINDOW + 1, size, dtype=torch.float64)
+    for place, row in enumerate(places):
+        row[place : place + _SSIM_WINDOW] = weights / weights.sum()
+    return places
 
 
 def luma(frames: np.ndarray) -> Tensor:

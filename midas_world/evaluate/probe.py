@@ -24,7 +24,8 @@ from midas_world.checkpoint import load_tensors, load_weights, save_tensors
 from midas_world.train.loop import seeded_weights
 
 _VERSION = 1  # of the network and its training: another one makes cached probes invalid
-_MARGIN = 7  # px of half resolution around the keypoints
+_MARGIN = 7  # px of half resolution around the keypoints: more than a heat map's cell
+_PEAK_CELLS = 2
 _WARMUP_STEPS = 50
 _BOX_KEY = "box"
 
@@ -80,7 +81,7 @@ class ResidualBlock(nn.Module):
 
 
 class KeypointNetwork(nn.Module):
-    """Pictures to keypoints, by the means of heat maps (soft-argmax).
+    """Pictures to one heat map per keypoint.
 
     Args:
         num_keypoints: K.
@@ -99,19 +100,49 @@ class KeypointNetwork(nn.Module):
         )
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Return keypoints in [-1, 1] of the picture, (B, 3, h, w) in [0, 1] -> (B, K, 2)."""
-        heat = self.layers(pictures - 0.5)
-        chance = heat.flatten(2).softmax(dim=-1).unflatten(-1, heat.shape[-2:])
-        rows, columns = (_centres(size, heat) for size in heat.shape[-2:])
-        x = (chance.sum(dim=-2) * columns).sum(dim=-1)
-        y = (chance.sum(dim=-1) * rows).sum(dim=-1)
-        return torch.stack((x, y), dim=-1)
+        """Return heat maps as logits, (B, 3, h, w) in [0, 1] -> (B, K, h / 4, w / 4)."""
+        return self.layers(pictures - 0.5)
 
 
-def _centres(size: int, like: Tensor) -> Tensor:
-    """Return the centres of so many cells of [-1, 1], stretched so that its ends can be said."""
-    cells = torch.arange(size, dtype=like.dtype, device=like.device)
-    return ((cells + 0.5) / size * 2 - 1) * 1.1
+def peaks(heat: Tensor) -> Tensor:
+    """Return where heat maps peak, in [-1, 1] of the picture, (B, K, rows, columns) -> (B, K, 2).
+
+    The mean place over the cells near the highest one: a limb that could be here or there must not
+    be said to be in between.
+    """
+    rows, columns = heat.shape[-2:]
+    best = heat.flatten(2).argmax(dim=-1)
+    row, column = torch.arange(rows), torch.arange(columns)
+    near_row = (row - best[..., None] // columns).abs() <= _PEAK_CELLS
+    near_column = (column - best[..., None] % columns).abs() <= _PEAK_CELLS
+    far = ~(near_row[..., :, None] & near_column[..., None, :])
+    chance = heat.masked_fill(far, -torch.inf).flatten(2).softmax(dim=-1).unflatten(-1, (rows, -1))
+    x = (chance.sum(dim=-2) * _centres(columns)).sum(dim=-1)
+    y = (chance.sum(dim=-1) * _centres(rows)).sum(dim=-1)
+    return torch.stack((x, y), dim=-1)
+
+
+def heat_loss(heat: Tensor, places: Tensor) -> Tensor:
+    """Return the cross entropy of heat maps with the places in [-1, 1] that they should peak at.
+
+    A place is shared out over the four cells around it so that their mean is the place itself.
+
+    Args:
+        heat: (B, K, rows, columns) logits.
+        places: (B, K, 2).
+    """
+    shares = [
+        (1.0 - (place[..., None] - _centres(size)).abs() * (size / 2)).clamp_min(0.0)
+        for place, size in zip(places.unbind(dim=-1), reversed(heat.shape[-2:]), strict=True)
+    ]
+    target = (shares[1][..., :, None] * shares[0][..., None, :]).flatten(2)
+    target = target / target.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+    return -(target * heat.flatten(2).log_softmax(dim=-1)).sum(dim=-1).mean()
+
+
+def _centres(size: int) -> Tensor:
+    """Return the centres of so many cells of [-1, 1]."""
+    return (torch.arange(size) + 0.5) / size * 2 - 1
 
 
 def halve(frames: np.ndarray) -> np.ndarray:
@@ -151,8 +182,19 @@ class Box:
 
     def to_frame(self, places: Tensor) -> Tensor:
         """Places in [-1, 1] of the box (..., 2) -> px of the frame at full resolution."""
-        size = places.new_tensor((self.right - self.left, self.bottom - self.top))
-        return (places + 1.0) * size + 2.0 * places.new_tensor((self.left, self.top))
+        return (places + 1.0) * self._size + self._corner
+
+    def from_frame(self, keypoints: Tensor) -> Tensor:
+        """Px of the frame at full resolution (..., 2) -> places in [-1, 1] of the box."""
+        return (keypoints - self._corner) / self._size - 1.0
+
+    @property
+    def _size(self) -> Tensor:
+        return torch.tensor((self.right - self.left, self.bottom - self.top))
+
+    @property
+    def _corner(self) -> Tensor:
+        return 2.0 * torch.tensor((self.left, self.top))
 
 
 class Probe:
@@ -172,8 +214,8 @@ class Probe:
         """Return where the keypoints are, uint8 (B, H, W, 3) -> (B, K, 2) float32 px."""
         parts = []
         for index in range(0, len(frames), 32):
-            made = self.network(self.box.cut(halve(frames[index : index + 32])))
-            parts.append(self.box.to_frame(made).numpy())
+            heat = self.network(self.box.cut(halve(frames[index : index + 32])))
+            parts.append(self.box.to_frame(peaks(heat)).numpy())
         return np.concatenate(parts)
 
 
@@ -190,16 +232,14 @@ def train_probe(halves: np.ndarray, keypoints: np.ndarray, config: ProbeConfig) 
     box = Box.around(keypoints, size=(halves.shape[1], halves.shape[2]))
     with seeded_weights(config.seed):
         network = KeypointNetwork(keypoints.shape[1], config.width)
-    network = network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.01)
     generator = torch.Generator().manual_seed(config.seed)
-    truth = torch.from_numpy(keypoints.astype(np.float32))
+    places = box.from_frame(torch.from_numpy(keypoints.astype(np.float32)))
     for step in tqdm(range(config.train_steps), desc="probe", mininterval=5.0):
         rows = torch.randint(len(halves), (config.batch_size,), generator=generator)
         pictures = _disturb(box.cut(halves[rows.numpy()]), generator)
-        error = box.to_frame(network(pictures)) - truth[rows]
-        # Distances, not squares: a few hidden limbs would otherwise rule the loss.
-        loss = error.square().sum(dim=-1).add(1e-2).sqrt().mean()
+        loss = heat_loss(network(pictures), places[rows])
         warm = min(1.0, (step + 1) / _WARMUP_STEPS)
         cosine = 0.5 + 0.5 * math.cos(math.pi * step / config.train_steps)
         optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (0.02 + 0.98 * cosine)
@@ -223,7 +263,8 @@ def load_probe(path: Path, config: ProbeConfig, *, num_keypoints: int) -> Probe:
     own = {name: tensor for name, tensor in tensors.items() if name != _BOX_KEY}
     load_weights(network, own, source=str(path))
     box = Box(*tensors[_BOX_KEY].tolist())
-    return Probe(network.to(memory_format=torch.channels_last), box)
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return Probe(network, box)
 
 
 def _disturb(frames: Tensor, generator: torch.Generator) -> Tensor:

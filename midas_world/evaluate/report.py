@@ -64,7 +64,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """A number to reach: at least, or at most where less is better."""
+    """A number to reach: at least, or at most where less is better; never above the limit."""
 
     name: str
     section: str
@@ -74,9 +74,12 @@ class Goal:
     beyond: float
     digits: int = 2
     less_is_better: bool = False
+    limit: float = math.inf
 
     def verdict(self, measured: float) -> str:
-        """Return "beyond", "reached" or "short"."""
+        """Return "beyond", "reached", "short" or "too much"."""
+        if measured > self.limit:
+            return "too much"
         sign = -1 if self.less_is_better else 1
         if sign * measured >= sign * self.beyond:
             return "beyond"
@@ -116,6 +119,8 @@ GOALS = (
         unit="",
         reach=0.8,
         beyond=0.95,
+        # A picture that falls apart into grain has more gradients, not fewer.
+        limit=1.25,
     ),
     Goal(
         name="env.step, median",
@@ -172,7 +177,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     """Return a report as Markdown."""
     sections = report["sections"]
     lines = [f"# Evaluation of {report['subject'].get('world', 'a world')}", ""]
-    lines += [f"- {name}: {value}" for name, value in report["subject"].items()]
+    words = {k: v for k, v in report["subject"].items() if isinstance(v, str)}
+    lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in words.items()]
     rows = [row for goal in GOALS if (row := _goal_row(goal, sections)) is not None]
     columns = ("what", "measured", "reach", "beyond", "")
     lines += ["", *_table_lines(Table(columns=columns, rows=tuple(rows)))]
@@ -218,8 +224,13 @@ def save_curves(
     axes = figure.add_subplot()
     for name, (x, y) in series.items():
         is_baseline = name.endswith("(baseline)")
-        style = {"linewidth": 1.2, "linestyle": "--"} if is_baseline else {"linewidth": 2.0}
-        axes.plot(np.asarray(x), np.asarray(y), label=name, **style)
+        axes.plot(
+            np.asarray(x),
+            np.asarray(y),
+            label=name,
+            linewidth=1.2 if is_baseline else 2.0,
+            linestyle="--" if is_baseline else "-",
+        )
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False)

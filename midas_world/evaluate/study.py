@@ -75,7 +75,7 @@ class EvaluationConfig:
 
     world_env_id: str = "envs:midas/Stage-v0"
     num_denoise_steps: int | None = None
-    num_episodes: int = 8
+    num_episodes: int = 12
     episode_steps: int = 200
     num_autoencoder_frames: int = 200
     num_next_frames: int = 800

@@ -261,8 +261,15 @@ class Trainer:
             own = {id(p) for group in optimizer.param_groups for p in group["params"]}
             for key in ("step", "exp_avg", "exp_avg_sq", "momentum"):
                 for name, value in select(tensors, f"optimizer.{key}.").items():
-                    if id(parameters[name]) in own:
-                        optimizer.state[parameters[name]][key] = value.to(self.device)
+                    parameter = parameters[name]
+                    if id(parameter) not in own:
+                        continue
+                    placed = value.to(self.device)
+                    if value.shape == parameter.shape:
+                        # In the parameter's memory format: fused AdamW reads both by address,
+                        # and would pair channels-last weights with other weights' averages.
+                        placed = torch.empty_like(parameter).copy_(value)
+                    optimizer.state[parameter][key] = placed
         self.train_step = int(tensors["train_step"])
         logger.info("resumed %s at train step %d", path, self.train_step)
         return True
