@@ -10,6 +10,7 @@ from torch import Tensor
 from midas_world.autoencoder import Autoencoder
 from midas_world.backbone import Backbone
 from midas_world.checkpoint import load_weights, select
+from midas_world.config import load_preset
 from midas_world.foreign_weights import (
     autoencoder_dc_config,
     autoencoder_dc_weights,
@@ -236,3 +237,57 @@ def test_every_weight_of_ours_comes_from_one_of_theirs(autoencoder_dc):
     assert sum(t.numel() for t in mapped.values()) == sum(
         t.numel() for t in autoencoder_dc.state_dict().values()
     )
+
+
+# What the published config.json files say.
+QWEN25_3B = {
+    "hidden_size": 2048,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+}
+F64C128 = {
+    "latent_channels": 128,
+    "attention_head_dim": 32,
+    "encoder_block_types": ["ResBlock"] * 3 + ["EfficientViTBlock"] * 4,
+    "decoder_block_types": ["ResBlock"] * 3 + ["EfficientViTBlock"] * 4,
+    "encoder_block_out_channels": [128, 256, 512, 512, 1024, 1024, 2048],
+    "decoder_block_out_channels": [128, 256, 512, 512, 1024, 1024, 2048],
+    "encoder_layers_per_block": [0, 4, 8, 2, 2, 2, 2],
+    "decoder_layers_per_block": [0, 5, 10, 2, 2, 2, 2],
+    "encoder_qkv_multiscales": [[]] * 7,
+    "decoder_qkv_multiscales": [[]] * 7,
+    "upsample_block_type": "pixel_shuffle",
+    "downsample_block_type": "pixel_unshuffle",
+    "decoder_norm_types": ["batch_norm"] * 3 + ["rms_norm"] * 4,
+    "decoder_act_fns": ["relu"] * 3 + ["silu"] * 4,
+}
+
+
+def shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def test_the_paper_preset_takes_the_weights_of_qwen25_3b():
+    transformers = pytest.importorskip("transformers")
+    config = load_preset("paper").world.backbone
+    assert qwen2_config(QWEN25_3B, context_frames=config.context_frames) == config
+    with torch.device("meta"):
+        theirs = transformers.Qwen2Model(transformers.Qwen2Config(vocab_size=8, **QWEN25_3B))
+        ours = Backbone(config)
+    assert shapes(qwen2_weights(theirs.state_dict())) == shapes(ours.state_dict())
+
+
+def test_the_paper_preset_takes_the_weights_of_dc_ae_f64c128():
+    diffusers = pytest.importorskip("diffusers")
+    config = load_preset("paper").world.autoencoder
+    assert autoencoder_dc_config(F64C128) == config
+    with torch.device("meta"):
+        theirs = diffusers.AutoencoderDC(**F64C128)
+        ours = Autoencoder(config)
+    mapped = shapes(autoencoder_dc_weights(theirs.state_dict(), config))
+    statistics = {"latent_mean": torch.Size([128]), "latent_std": torch.Size([128])}
+    assert mapped | statistics == shapes(ours.state_dict())

@@ -124,7 +124,9 @@ def test_text_changes_with_action_scene_and_prompt_only():
     conditioner.set_scene(Scene(place="desert"))
     assert conditioner.step(RUN).text not in running
     conditioner.set_prompt("on the moon")
-    assert conditioner.step(RUN).text.startswith("on the moon, ")
+    assert conditioner.step(RUN).text.endswith(", on the moon")
+    conditioner.set_prompt("at the beach")
+    assert scene_from_text(conditioner.step(RUN).text, Scene()).place == "beach"
     conditioner.set_prompt(None)
     conditioner.set_scene(Scene())
     assert conditioner.step(RUN).text in running

@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.stage.controller import ACTIONS, RUN_SPEED, WORLD_LENGTH, PoseController
 from envs.stage.looks import OUTFITS
-from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe, verb_phrase
+from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe, scene_from_text
 from envs.stage.scenery import PLACES, TIMES, WEATHERS
 from envs.stage.speech import NUM_MELS, SpeechTrack, load_speech_bank, loudness
 from midas_world.types import StepConditions
@@ -230,4 +230,7 @@ class StageConditioner:
     def _text(self) -> str:
         if self.prompt is None:
             return describe(self.scene, self.action_name, self._variant)
-        return f"{self.prompt}, {verb_phrase(self.action_name, self._variant)}"
+        # A prompt may name one thing only: a whole description, as worlds are trained on, says the
+        # rest, and the player's own words stand behind it.
+        scene = scene_from_text(self.prompt, self.scene)
+        return f"{describe(scene, self.action_name, self._variant)}, {self.prompt}"

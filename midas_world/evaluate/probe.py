@@ -44,14 +44,14 @@ class ProbeConfig:
         batch_size: Frames of each.
     """
 
-    num_frames: int = 4000
+    num_frames: int = 5000
     episode_steps: int = 160
     keep_every: int = 4
     first_seed: int = 20_000
-    width: int = 48
-    train_steps: int = 1200
+    width: int = 40
+    train_steps: int = 2000
     batch_size: int = 24
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     seed: int = 0
 
     def key(self, *parts: object) -> str:

@@ -92,7 +92,7 @@ def train_autoencoder(
         autoencoder = Autoencoder(config.world.autoencoder)
     if init_from is not None:
         load_weights(autoencoder, load_tensors(init_from / WEIGHTS_NAME), source=str(init_from))
-    autoencoder = autoencoder.to(memory_format=torch.channels_last)
+    autoencoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     settings = config.train_autoencoder
     module = AutoencoderLoss(autoencoder, settings)
     trainer = Trainer(
@@ -207,4 +207,5 @@ def load_autoencoder(folder: Path, config: ProjectConfig) -> Autoencoder:
     autoencoder = Autoencoder(config.world.autoencoder)
     path = folder / WEIGHTS_NAME
     load_weights(autoencoder, load_tensors(path), source=str(path))
-    return autoencoder.eval().to(memory_format=torch.channels_last)
+    autoencoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return autoencoder.eval()

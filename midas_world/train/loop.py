@@ -219,7 +219,7 @@ class Trainer:
         with torch.no_grad():
             state = self.module.state_dict()
             floats = [name for name, tensor in state.items() if tensor.is_floating_point()]
-            torch._foreach_lerp_(
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
                 [self.average[name] for name in floats],
                 [state[name] for name in floats],
                 1.0 - decay,

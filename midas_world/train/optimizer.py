@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[Tensor],
         *,
         lr: float,
         momentum: float = 0.95,
@@ -113,7 +113,7 @@ def make_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.op
     return optimizers
 
 
-def _inner_weights(module: nn.Module) -> list[nn.Parameter]:
+def _inner_weights(module: nn.Module) -> list[Tensor]:
     """Return the weights of linear and convolution layers, but for the network's edges."""
     return [
         layer.weight

@@ -1,6 +1,5 @@
 """Make a world folder of a trained run: weights, start states, key map."""
 
-import importlib
 import logging
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
 from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, load_weights
+from midas_world.collect import load_policy
 from midas_world.config import ProjectConfig
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.types import StepConditions
@@ -75,8 +75,6 @@ def make_start_states(
 ) -> list[StartState]:
     """Play short seeded pieces of the teacher and encode them; see `pack_world`."""
     length = config.world.backbone.context_frames
-    module, _, name = config.data.policy_factory.partition(":")
-    make_policy = getattr(importlib.import_module(module), name)
     share = -(-NUM_START_STATES // 6)
     taken: Counter[str] = Counter()
     states: list[StartState] = []
@@ -87,7 +85,7 @@ def make_start_states(
         place = str(dict(info.get("scene", {})).get("place", ""))
         if place and taken[place] >= share:
             continue
-        policy = make_policy("mixed")
+        policy = load_policy(config.data.policy_factory, "mixed")
         policy.reset(np.random.default_rng(seed))
         frames, infos, ended = [observation], [info], False
         while len(frames) < length and not ended:
