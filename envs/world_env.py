@@ -100,7 +100,7 @@ class WorldEnv(gym.Env[np.ndarray, np.int64]):
 
     | Option of `reset` | Type | Description                                                     |
     |-------------------|------|-----------------------------------------------------------------|
-    | `prompt`          | str  | Words that replace the start state's                            |
+    | `prompt`          | str  | Words that change the start state's                             |
     | `start_state`     | int  | Index of a start state                                          |
     |                   | str  | Words; one of the start states that they fit best is drawn      |
     |                   | dict | Real frames to go on from, see below                            |

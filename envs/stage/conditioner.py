@@ -135,7 +135,9 @@ class StageConditioner:
         self.scene = scene
 
     def set_prompt(self, text: str | None) -> None:
-        """Let a player's words replace the scene's; the action's verb still follows them.
+        """Change the scene to what a player's words say of it; the words stay in the text.
+
+        What they leave open stays as it is, so that prompts add up. None takes the words back.
 
         Raises:
             ValueError: The text has more than PROMPT_BYTES bytes.
@@ -145,6 +147,8 @@ class StageConditioner:
         if size > PROMPT_BYTES:
             raise ValueError(f"a prompt must have at most {PROMPT_BYTES} bytes, got {size}")
         self.prompt = text or None
+        if self.prompt is not None:
+            self.scene = scene_from_text(self.prompt, self.scene)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return everything that changes, as numeric arrays of fixed shapes."""
@@ -228,9 +232,6 @@ class StageConditioner:
         return pose
 
     def _text(self) -> str:
-        if self.prompt is None:
-            return describe(self.scene, self.action_name, self._variant)
-        # A prompt may name one thing only: a whole description, as worlds are trained on, says the
-        # rest, and the player's own words stand behind it.
-        scene = scene_from_text(self.prompt, self.scene)
-        return f"{describe(scene, self.action_name, self._variant)}, {self.prompt}"
+        # Always a whole description, as worlds are trained on; a prompt may say one thing only.
+        text = describe(self.scene, self.action_name, self._variant)
+        return text if self.prompt is None else f"{text}, {self.prompt}"

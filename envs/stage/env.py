@@ -18,7 +18,7 @@ from envs.stage.character import draw_character, draw_portrait
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS, WORLD_LENGTH
 from envs.stage.game import MAX_HEARTS, Game, GameObject, Kind
-from envs.stage.scene import Scene, scene_from_text
+from envs.stage.scene import Scene
 from envs.stage.scenery import Scenery
 from envs.stage.skeleton import CENTER_X, GROUND_Y
 from envs.stage.sprites import draw_coin, draw_fire, draw_hearts, draw_rock
@@ -192,10 +192,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         return frame, reward, terminated, truncated, self._info(conditions)
 
     def set_prompt(self, text: str | None) -> None:
-        """Let a player's words change the scene, from the next step on; None gives it back."""
+        """Let a player's words change the scene, from the next step on; see `StageConditioner`."""
         self._conditioner.set_prompt(text)
-        if text:
-            self._conditioner.set_scene(scene_from_text(text, self.scene))
 
     def render(self) -> np.ndarray | None:
         """Return the last frame ("rgb_array") or show it in the window ("human").
