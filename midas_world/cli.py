@@ -21,12 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The window has its own options, and opens before anything slow is imported.
         return importlib.import_module("play").main(argv[1:])
     _suggest_verb(argv)
-    # Overrides may stand anywhere among the options, which argparse cannot say.
-    overrides = [word for word in argv if _OVERRIDE.match(word)]
-    arguments = _parser().parse_args([word for word in argv if word not in overrides])
-    arguments.overrides = overrides
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
+        if argv and argv[0] == "eval":
+            return importlib.import_module("midas_world.evaluate.command").main(argv[1:])
+        # Overrides may stand anywhere among the options, which argparse cannot say.
+        overrides = [word for word in argv if _OVERRIDE.match(word)]
+        arguments = _parser().parse_args([word for word in argv if word not in overrides])
+        arguments.overrides = overrides
         return arguments.run(arguments)
     except (MidasWorldError, ValueError, FileNotFoundError) as error:
         print(f"midas-world {argv[0]}: {error}", file=sys.stderr)
@@ -74,9 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--world", type=Path, required=True, help="folder to write")
     pack.set_defaults(run=_pack)
 
-    evaluate = verbs.add_parser("eval", help="measure a world against its teacher")
-    evaluate.add_argument("arguments", nargs=argparse.REMAINDER)
-    evaluate.set_defaults(run=_evaluate)
+    # These have parsers of their own, and are here for the help alone.
+    verbs.add_parser("play", help="play a world; see midas-world play --help")
+    verbs.add_parser(
+        "eval", help="measure a world against its teacher; see midas-world eval --help"
+    )
     return parser
 
 
@@ -103,7 +107,7 @@ def _collect(arguments: argparse.Namespace) -> int:
         first_seed=data.first_seed,
         num_steps=data.num_steps,
         policy_factory=data.policy_factory,
-        policies=data.policies,
+        policies=data.policy_weights,
         num_workers=arguments.workers,
         video=VideoOptions(codec=arguments.codec),
     )
@@ -143,12 +147,6 @@ def _pack(arguments: argparse.Namespace) -> int:
     autoencoder = arguments.autoencoder or output / "autoencoder"
     pack_world(config, arguments.world, autoencoder=autoencoder, dynamics=output / "dynamics")
     return 0
-
-
-def _evaluate(arguments: argparse.Namespace) -> int:
-    from midas_world.evaluate.command import main as evaluate_main
-
-    return evaluate_main(arguments.arguments)
 
 
 if __name__ == "__main__":

@@ -355,7 +355,8 @@ class DataConfig:
         num_validation_episodes: Held-out episodes; their seeds count up from
             ``first_validation_seed`` and are never trained on.
         num_steps: Steps per episode at most.
-        policies: Weights of the named policies that collect.
+        policies: Weights of the named policies that collect; none: "random" alone. (A default
+            here would be merged with what a preset says, not replaced by it.)
     """
 
     env_id: str = "envs:midas/StageTeacher-v0"
@@ -365,9 +366,12 @@ class DataConfig:
     num_validation_episodes: int = 8
     first_validation_seed: int = 0
     num_steps: int = 200
-    policies: dict[str, float] = field(
-        default_factory=lambda: {"random": 0.5, "expert": 0.2, "mixed": 0.3}
-    )
+    policies: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def policy_weights(self) -> dict[str, float]:
+        """Weights of the policies that collect."""
+        return self.policies or {"random": 1.0}
 
     def __post_init__(self) -> None:
         """Check that no held-out seed is trained on."""

@@ -143,7 +143,7 @@ class Study:
     @property
     def policies(self) -> list[str]:
         """Names of the policies, which take turns."""
-        return sorted(self.world.config.data.policies)
+        return sorted(self.world.config.data.policy_weights)
 
     @cached_property
     def weights_hash(self) -> str:
