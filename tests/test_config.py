@@ -11,9 +11,7 @@ from midas_world.config import (
     AutoencoderConfig,
     BackboneConfig,
     ConditionsConfig,
-    DataConfig,
     DiffusionConfig,
-    OptimizerConfig,
     ProjectConfig,
     WorldConfig,
     load_config,
@@ -21,6 +19,7 @@ from midas_world.config import (
     preset_path,
     save_config,
 )
+from midas_world.train_config import DataConfig, OptimizerConfig
 
 PRESETS = sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml"))
 

@@ -14,7 +14,8 @@ ROOMS = ("midas_world", "engine", "envs", "play")
 
 # Inside the model: a module imports only what stands in a line above its own.
 MODEL = (
-    ("types", "config"),
+    ("types", "train_config"),
+    ("config",),
     ("layers", "checkpoint"),
     ("dc_blocks", "kv_cache"),
     ("autoencoder", "backbone", "conditions", "diffusion"),

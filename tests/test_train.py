@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import load_tensors, select
-from midas_world.config import OptimizerConfig, ProjectConfig, load_config, load_preset
+from midas_world.config import ProjectConfig, load_config, load_preset
 from midas_world.episodes import Episode, EpisodeMetadata, VideoOptions, save_episode
 from midas_world.train.autoencoder import (
     AutoencoderLoss,
@@ -28,6 +28,7 @@ from midas_world.train.dynamics import DynamicsLoss, dream, open_latents, train_
 from midas_world.train.loop import Trainer, schedule, seeded_weights, step_generator
 from midas_world.train.optimizer import Muon, make_optimizers, orthogonalize
 from midas_world.train.strips import save_strip
+from midas_world.train_config import OptimizerConfig
 from midas_world.types import CheckpointError
 from midas_world.world_model import WorldModel
 

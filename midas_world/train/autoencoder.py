@@ -22,10 +22,11 @@ from midas_world.checkpoint import (
     load_weights,
     save_tensors,
 )
-from midas_world.config import AutoencoderTrainConfig, ProjectConfig, save_config
+from midas_world.config import ProjectConfig, save_config
 from midas_world.train.data import FrameStore, character_weight, open_frames
 from midas_world.train.loop import Trainer, mixed_precision, seeded_weights, start_processes
 from midas_world.train.strips import save_strip
+from midas_world.train_config import AutoencoderTrainConfig
 
 logger = logging.getLogger(__name__)
 

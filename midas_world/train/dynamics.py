@@ -27,7 +27,7 @@ from midas_world.checkpoint import (
     load_weights,
     save_tensors,
 )
-from midas_world.config import DynamicsTrainConfig, ProjectConfig, save_config
+from midas_world.config import ProjectConfig, save_config
 from midas_world.train.autoencoder import load_autoencoder, psnr_of
 from midas_world.train.data import open_frames
 from midas_world.train.latents import LatentStore, open_latents
@@ -39,6 +39,7 @@ from midas_world.train.loop import (
     step_generator,
 )
 from midas_world.train.strips import save_strip
+from midas_world.train_config import DynamicsTrainConfig
 from midas_world.world_model import WorldModel
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,114 @@
+"""Configs of training: the optimizer, the two stages, and the data they learn from."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and Muon with warm-up and cosine decay, gradient clipping, an average of the weights.
+
+    Attributes:
+        learning_rate: Peak of AdamW.
+        muon_learning_rate: Peak of Muon, for the weights inside the network; 0: AdamW has all.
+        final_learning_rate: Share of the peak at the last train step.
+    """
+
+    learning_rate: float
+    muon_learning_rate: float = 0.0
+    train_steps: int
+    batch_size: int
+    warmup_steps: int = 200
+    final_learning_rate: float = 0.02
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.998
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        for name in ("train_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderTrainConfig:
+    """The first stage of training.
+
+    Attributes:
+        freeze_encoder_after: Train step from which only the decoder learns, so that the second
+            stage can start on latents that no longer change; -1: never.
+        gradient_weight: Weight of the L1 loss on the picture's gradients.
+        character_weight: Extra weight of pixels near the character's keypoints.
+        num_validation: Held-out frames for each evaluation.
+    """
+
+    optimizer: OptimizerConfig
+    freeze_encoder_after: int = -1
+    squared_weight: float = 2.0
+    gradient_weight: float = 0.5
+    character_weight: float = 2.0
+    num_validation: int = 64
+    evaluate_every: int = 500
+    save_every: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsTrainConfig:
+    """The second stage of training.
+
+    Attributes:
+        sequence_frames: F of a training sequence; longer than the backbone's context.
+        self_context_rate: Share of sequences whose context is the model's own prediction.
+        self_context_after: Train step from which that share applies.
+    """
+
+    optimizer: OptimizerConfig
+    sequence_frames: int = 24
+    self_context_rate: float = 0.0
+    self_context_after: int = 0
+    reward_weight: float = 0.05
+    termination_weight: float = 0.05
+    num_validation: int = 16
+    evaluate_every: int = 500
+    save_every: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which episodes a run learns from, and which are held out.
+
+    Attributes:
+        env_id: Gymnasium id of the teacher, "module:id".
+        num_episodes: Training episodes; their seeds count up from ``first_seed``.
+        num_validation_episodes: Held-out episodes; their seeds count up from
+            ``first_validation_seed`` and are never trained on.
+        num_steps: Steps per episode at most.
+        policies: Weights of the named policies that collect; none: "random" alone. (A default
+            here would be merged with what a preset says, not replaced by it.)
+    """
+
+    env_id: str = "envs:midas/StageTeacher-v0"
+    policy_factory: str = "envs.stage.policies:make_policy"
+    num_episodes: int = 300
+    first_seed: int = 1_000_000
+    num_validation_episodes: int = 8
+    first_validation_seed: int = 0
+    num_steps: int = 200
+    policies: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def policy_weights(self) -> dict[str, float]:
+        """Weights of the policies that collect."""
+        return self.policies or {"random": 1.0}
+
+    def __post_init__(self) -> None:
+        """Check that no held-out seed is trained on."""
+        first, last = self.first_seed, self.first_seed + self.num_episodes
+        held = self.first_validation_seed
+        if first < held + self.num_validation_episodes and held < last:
+            raise ValueError(
+                f"training seeds {first}..{last - 1} overlap the held-out seeds "
+                f"{held}..{held + self.num_validation_episodes - 1}"
+            )
