@@ -18,6 +18,9 @@ from midas_world.types import CheckpointError
 
 WEIGHTS_NAME = "weights.safetensors"
 CONFIG_NAME = "config.yaml"
+SCALE_SUFFIX = ":scale"
+# Entries below which a tensor is not worth compressing.
+MIN_COMPRESSED = 4096
 
 
 def save_tensors(
@@ -80,6 +83,40 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+
+def compress(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors a quarter as large: big weights as int8 with a scale per row.
+
+    A weight becomes round(weight / scale) with scale = max |row| / 127, a row being all that leads
+    to one output. `expand` undoes it, to within half a scale. Small tensors stay as they are.
+    """
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2 or tensor.numel() < MIN_COMPRESSED or not tensor.is_floating_point():
+            result[name] = tensor
+            continue
+        rows = tensor.detach().float().flatten(1)
+        # A bfloat16 scale times 127 is exact in float32, so compressing again changes nothing.
+        scale = (rows.abs().amax(dim=1).clamp_min(1e-12) / 127.0).to(torch.bfloat16)
+        steps = (rows / scale.float()[:, None]).round().clamp(-127, 127)
+        result[name] = steps.to(torch.int8).view(tensor.shape)
+        result[name + SCALE_SUFFIX] = scale
+    return result
+
+
+def expand(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the float32 tensors that `compress` was given; others as they are."""
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(SCALE_SUFFIX):
+            continue
+        scale = tensors.get(name + SCALE_SUFFIX)
+        if scale is not None:
+            shape = (-1, *[1] * (tensor.ndim - 1))
+            tensor = tensor.float() * scale.float().view(shape)
+        result[name] = tensor
+    return result
 
 
 def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
     stage/
         config.yaml                 the merged project config
-        weights.safetensors         autoencoder and world model, bfloat16
+        weights.safetensors         autoencoder and world model, int8 rows with scales
         start_states.safetensors    short real contexts that episodes begin from
         keymap.yaml                 action names, and which held keys mean which action
         README.md                   the model card
@@ -27,6 +27,8 @@ from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
+    compress,
+    expand,
     load_metadata,
     load_tensors,
     load_weights,
@@ -134,7 +136,7 @@ def load_world(name: str | Path = "stage") -> World:
         keymap = load_config(KeyMap, folder / KEYMAP_NAME)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    tensors = load_tensors(folder / WEIGHTS_NAME)
+    tensors = expand(load_tensors(folder / WEIGHTS_NAME))
     autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
     source = str(folder / WEIGHTS_NAME)
     strangers = [name for name in tensors if not name.startswith(("autoencoder.", "model."))]
@@ -165,10 +167,7 @@ def save_world(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
     tensors |= {f"model.{k}": v for k, v in model.state_dict().items()}
-    halved = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in tensors.items()}
-    # The standardisation of latents keeps full precision: an offset there tints every frame.
-    exact = ("autoencoder.latent_mean", "autoencoder.latent_std", "model.change_std")
-    save_tensors(halved | {k: tensors[k] for k in exact}, folder / WEIGHTS_NAME)
+    save_tensors(compress(tensors), folder / WEIGHTS_NAME)
     save_start_states(start_states, folder / START_STATES_NAME)
     OmegaConf.save(OmegaConf.structured(keymap), folder / KEYMAP_NAME)
     save_config(config, folder / CONFIG_NAME)

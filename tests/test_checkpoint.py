@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from midas_world.checkpoint import (
+    compress,
+    expand,
     load_metadata,
     load_tensors,
     load_weights,
@@ -144,3 +146,20 @@ def test_the_hash_changes_with_any_name_shape_or_value():
     ]
     assert len({first, *map(tensors_hash, others)}) == 4
     assert len(first) == 16
+
+
+def test_compressed_weights_come_back_within_half_a_scale():
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.logspace(-3, 1, 64)[:, None, None, None]
+    weight = torch.randn(64, 8, 3, 3, generator=generator) * sizes
+    bias, zero = torch.randn(64, generator=generator), torch.zeros(64, 64)
+    packed = compress({"weight": weight, "bias": bias, "zero": zero})
+    assert packed["weight"].dtype == torch.int8
+    back = expand(packed)
+    assert list(back) == ["weight", "bias", "zero"]
+    half = weight.flatten(1).abs().amax(dim=1) / 254
+    assert ((back["weight"] - weight).flatten(1).abs().amax(dim=1) <= half * 1.01).all()
+    assert torch.equal(back["bias"], bias)
+    assert torch.equal(back["zero"], zero)
+    again = compress(back)
+    assert all(torch.equal(again[name], packed[name]) for name in packed)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from midas_world.autoencoder import Autoencoder
-from midas_world.checkpoint import load_tensors, save_tensors
+from midas_world.checkpoint import expand, load_tensors, save_tensors
 from midas_world.config import load_preset
 from midas_world.types import CheckpointError, StepConditions
 from midas_world.world import (
@@ -84,7 +84,7 @@ def test_a_world_comes_back_as_it_was_saved(folder: Path):
     assert world.keymap == KEYMAP
     assert world.folder == folder
     assert len(world.start_states) == 2
-    tensors = load_tensors(folder / "weights.safetensors")
+    tensors = expand(load_tensors(folder / "weights.safetensors"))
     for prefix, module in (("autoencoder.", world.autoencoder), ("model.", world.model)):
         assert not module.training
         for name, tensor in module.state_dict().items():
@@ -97,7 +97,6 @@ def test_the_standardisation_keeps_full_precision(folder: Path):
     world = load_world(folder)
     assert world.autoencoder.latent_mean[0].item() == np.float32(0.123456789)
     assert world.model.change_std[0].item() == np.float32(0.987654321)
-    assert load_tensors(folder / "weights.safetensors")["model.places"].dtype == torch.bfloat16
 
 
 def test_saving_what_was_loaded_gives_the_same_weights(folder: Path, tmp_path: Path):
