@@ -64,6 +64,15 @@ class Conditions:
             present=self.present[:, start:stop],
         )
 
+    def rows(self, start: int, stop: int) -> "Conditions":
+        """Return the sequences start to stop - 1."""
+        return Conditions(
+            pose=self.pose[start:stop],
+            text=self.text[start:stop],
+            audio=self.audio[start:stop],
+            present=self.present[start:stop],
+        )
+
     def drop(self, rate: float, word_rate: float, generator: torch.Generator) -> "Conditions":
         """Return conditions in which modalities and words are absent at random.
 

@@ -60,7 +60,7 @@ class DynamicsTrainConfig:
 
     Attributes:
         sequence_frames: F of a training sequence; longer than the backbone's context.
-        self_context_rate: Share of sequences whose context is the model's own prediction.
+        self_context_rate: Share of sequences whose context is the model's own rollout.
         self_context_after: Train step from which that share applies.
     """
 

@@ -25,6 +25,9 @@ from midas_world.diffusion import (
 from midas_world.kv_cache import KVCache
 from midas_world.layers import mlp
 
+# Head passes per frame of the rollouts that training makes.
+OWN_DENOISE_STEPS = 2
+
 
 class OutcomeHead(nn.Module):
     """Reward (a distribution over symlog bins) and termination from a frame's hidden states."""
@@ -168,8 +171,9 @@ class WorldModel(nn.Module):
             reward: (B, F) of the steps that led to frames 1 to F.
             terminated: (B, F) bool, likewise.
             generator: Of every random choice, on the CPU.
-            self_context_rate: Share of context frames that are the model's own one-step
-                predictions, made without gradient from the true context.
+            self_context_rate: Share of sequences whose context is the model's own rollout from
+                the first frame, so that it learns the way back from where it drifts (Self Forcing,
+                arXiv 2506.08009, with the loss on single frames).
         """
         device = latents.device
         batch, frames = reward.shape
@@ -180,12 +184,12 @@ class WorldModel(nn.Module):
         context = latents[:, :-1] + level[..., None, None] * noise
         settings = self.config.conditions
         conditions = conditions.drop(settings.drop_rate, settings.word_drop_rate, generator)
-        if self_context_rate > 0:
-            own = self._own_prediction(context, level, conditions, generator)
-            chosen = torch.rand(batch, frames - 1, 1, 1, generator=generator).to(device)
-            mixed = torch.where(chosen < self_context_rate, own[:, :-1], latents[:, 1:-1])
-            start = latents[:, :1]
-            context = torch.cat((start, mixed), dim=1) + level[..., None, None] * noise
+        num_own = round(self_context_rate * batch)
+        if num_own:
+            own = self._own_context(latents[:num_own], conditions.rows(0, num_own), generator)
+            context = torch.cat((own, context[num_own:]))
+            # Unlabelled, as at play time.
+            level = torch.cat((torch.zeros_like(level[:num_own]), level[num_own:]))
         hidden = self.hidden(context, level, conditions)
         data = (latents[:, 1:] - context) / self.change_std
 
@@ -210,13 +214,24 @@ class WorldModel(nn.Module):
         }
 
     @torch.no_grad()
-    def _own_prediction(
-        self, context: Tensor, level: Tensor, conditions: Conditions, generator: torch.Generator
+    def _own_context(
+        self, latents: Tensor, conditions: Conditions, generator: torch.Generator
     ) -> Tensor:
-        """Return the model's prediction of every frame from its context, (B, F, N, C)."""
-        hidden = self.hidden(context, level, conditions).flatten(0, 1)
-        flat = context.flatten(0, 1)
-        noise = torch.randn(flat.shape, generator=generator).to(flat.device)
-        return (
-            self.sample(flat, hidden, noise, num_denoise_steps=2).unflatten(0, level.shape).float()
+        """Return the context of a rollout from the first frame: frames 0 to F - 1, (B, F, N, C)."""
+        frames = latents.shape[1] - 1
+        dtype = torch.get_autocast_dtype(latents.device.type)
+        is_mixed = torch.is_autocast_enabled(latents.device.type)
+        cache = self.new_cache(
+            len(latents), dtype=dtype if is_mixed else latents.dtype, device=latents.device
         )
+        last = latents[:, 0]
+        made = [last]
+        for frame in range(frames - 1):
+            hidden = self.step_hidden(last, conditions.frames(frame, frame + 1), cache)
+            cache.commit()
+            noise = torch.randn(last.shape, generator=generator).to(last.device)
+            last = self.sample(last, hidden, noise, num_denoise_steps=OWN_DENOISE_STEPS).float()
+            made.append(last)
+        # Weights that autocast cast without gradient must not be met by the pass with gradient.
+        torch.clear_autocast_cache()
+        return torch.stack(made, dim=1)
