@@ -93,6 +93,8 @@ def end_after(seed: int, output: Path, kind: signal.Signals) -> None:
     Its two workers are in the midst of the next episodes then.
     """
     code = (
+        # A shell's background jobs ignore SIGINT, and their children inherit that.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import pathlib, midas_world.collect, tests.disc_env\n"
         f"config = tests.disc_env.config_for(pathlib.Path({str(output)!r}), num_workers=2)\n"
         "midas_world.collect.collect(config)"
