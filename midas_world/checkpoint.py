@@ -85,6 +85,16 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
             tensor.copy_(tensors[name])
 
 
+def load_part(folder: Path, part: str) -> dict[str, Tensor]:
+    """Read one part ("autoencoder" or "model") of a world folder, or a checkpoint of it alone.
+
+    Raises:
+        CheckpointError: The weights are missing, truncated or corrupt.
+    """
+    tensors = expand(load_tensors(folder / WEIGHTS_NAME))
+    return select(tensors, f"{part}.") or tensors
+
+
 def compress(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors a quarter as large: big weights as int8 with a scale per row.
 

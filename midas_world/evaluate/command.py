@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if arguments.episodes is not None:
         count = arguments.episodes
-        config = replace(config, num_episodes=count, num_rollouts=count)
+        long_runs = min(config.num_long_runs, max(1, count // 4))
+        config = replace(config, num_episodes=count, num_rollouts=count, num_long_runs=long_runs)
     world = load_world(arguments.world)
     report = evaluate(world, config, arguments.output, sections=arguments.sections)
     statuses = {name: report["sections"][name]["status"] for name in arguments.sections}

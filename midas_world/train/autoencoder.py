@@ -18,7 +18,7 @@ from midas_world.autoencoder import Autoencoder, normalize_frames, quantize_fram
 from midas_world.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
-    load_tensors,
+    load_part,
     load_weights,
     save_tensors,
 )
@@ -82,7 +82,7 @@ def train_autoencoder(
         data: Folder with ``train`` and ``validation`` folders of episodes.
         folder: Receives state, logs, strips and the checkpoint; an unfinished run there resumes.
         device: Default: CUDA if there is one, else the CPU.
-        init_from: Checkpoint folder whose weights a new run starts from.
+        init_from: Checkpoint or world folder whose weights a new run starts from.
         stop_at: Stop at this train step, as if the session had ended.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -92,7 +92,7 @@ def train_autoencoder(
     with seeded_weights(config.seed):
         autoencoder = Autoencoder(config.world.autoencoder)
     if init_from is not None:
-        load_weights(autoencoder, load_tensors(init_from / WEIGHTS_NAME), source=str(init_from))
+        load_weights(autoencoder, load_part(init_from, "autoencoder"), source=str(init_from))
     autoencoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     settings = config.train_autoencoder
     module = AutoencoderLoss(autoencoder, settings)
@@ -206,7 +206,6 @@ def reconstruct(
 def load_autoencoder(folder: Path, config: ProjectConfig) -> Autoencoder:
     """Return the autoencoder of a checkpoint folder, in float32 and evaluation mode."""
     autoencoder = Autoencoder(config.world.autoencoder)
-    path = folder / WEIGHTS_NAME
-    load_weights(autoencoder, load_tensors(path), source=str(path))
+    load_weights(autoencoder, load_part(folder, "autoencoder"), source=str(folder))
     autoencoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return autoencoder.eval()

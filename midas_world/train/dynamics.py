@@ -23,7 +23,7 @@ from midas_world.autoencoder import (
 from midas_world.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
-    load_tensors,
+    load_part,
     load_weights,
     save_tensors,
 )
@@ -86,7 +86,7 @@ def train_dynamics(
         folder: Receives state, logs, strips and the checkpoint; an unfinished run there resumes.
         autoencoder: Checkpoint folder of the first stage.
         device: Default: CUDA if there is one, else the CPU.
-        init_from: Checkpoint folder whose weights a new run starts from.
+        init_from: Checkpoint or world folder whose weights a new run starts from.
         stop_at: Stop at this train step, as if the session had ended.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -100,7 +100,7 @@ def train_dynamics(
     with seeded_weights(config.seed):
         model = WorldModel(config.world)
     if init_from is not None:
-        load_weights(model, load_tensors(init_from / WEIGHTS_NAME), source=str(init_from))
+        load_weights(model, load_part(init_from, "model"), source=str(init_from))
     else:
         model.change_std.copy_(_change_std(train))
     trainer = Trainer(

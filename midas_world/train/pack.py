@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
-from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, load_weights
+from midas_world.checkpoint import WEIGHTS_NAME, load_part, load_weights
 from midas_world.collect import load_policy
 from midas_world.config import ProjectConfig
 from midas_world.train.autoencoder import load_autoencoder
@@ -33,7 +33,7 @@ def pack_world(config: ProjectConfig, world: Path, *, autoencoder: Path, dynamic
     """
     coder = load_autoencoder(autoencoder, config)
     model = WorldModel(config.world)
-    load_weights(model, load_tensors(dynamics / WEIGHTS_NAME), source=str(dynamics))
+    load_weights(model, load_part(dynamics, "model"), source=str(dynamics))
     env = gymnasium.make(config.data.env_id, disable_env_checker=True)
     try:
         states = make_start_states(env, coder, config)
