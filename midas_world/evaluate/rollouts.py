@@ -6,7 +6,6 @@ reads the conditions ("pose", "text", "audio"), "keypoints" and "conditioner_sta
 Shapes: T steps, F context frames, H W pixels, K keypoints.
 """
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
@@ -83,22 +82,6 @@ class TeacherEpisode:
             "conditions": list(self.conditions[:num_frames]),
             "conditioner_state": dict(self.conditioner_states[num_frames - 1]),
         }
-
-
-def load_policy(data: DataConfig, name: str) -> Policy:
-    """Return a policy of the teacher by its name.
-
-    Raises:
-        ValueError: The factory that the config names is not there.
-    """
-    module, _, function = data.policy_factory.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f'policy_factory must be "module:function", got {data.policy_factory!r}: {error}'
-        ) from error
-    return factory(name)
 
 
 def check_held_out(seeds: Sequence[int], data: DataConfig) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from midas_world.collect import load_policy
 from midas_world.evaluate.metrics import mean_of, sharpness
 from midas_world.evaluate.report import Cell, Section, Table, save_curves
 from midas_world.evaluate.rollouts import (
@@ -17,7 +18,6 @@ from midas_world.evaluate.rollouts import (
     Endless,
     Moment,
     check_held_out,
-    load_policy,
     play_world,
     teacher_moments,
     to_episode,
@@ -131,7 +131,7 @@ def _long_run(study: Study, seed: int, *, early_end: int, marks: list[int]) -> L
     # The window's actions and a few before them come again: a jump begins before it is seen.
     length = min(study.config.sharpness_window + _LEAD_IN, early_end)
     policy = Bookends(
-        load_policy(data, study.policies[seed % len(study.policies)]),
+        load_policy(data.policy_factory, study.policies[seed % len(study.policies)]),
         first=context - 1 + early_end - length,
         length=length,
         num_steps=total,

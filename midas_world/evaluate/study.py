@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from midas_world.checkpoint import WEIGHTS_NAME
+from midas_world.collect import load_policy
 from midas_world.evaluate.probe import (
     Probe,
     ProbeConfig,
@@ -32,7 +33,6 @@ from midas_world.evaluate.rollouts import (
     EndlessEngine,
     TeacherEpisode,
     check_held_out,
-    load_policy,
     play_teacher,
     play_world,
     teacher_moments,
@@ -187,7 +187,7 @@ class Study:
         data = self.world.config.data
         check_held_out([seed], data)
         name = self.policies[seed % len(self.policies)]
-        policy = load_policy(data, name)
+        policy = load_policy(data.policy_factory, name)
         episode = play_teacher(
             env, policy, name=name, seed=seed, num_steps=num_steps, options=options
         )
@@ -271,7 +271,9 @@ class Study:
         progress = tqdm(total=config.num_frames, desc="probe frames", mininterval=5.0)
         for seed in count(config.first_seed):
             check_held_out([seed], self.world.config.data)
-            policy = load_policy(self.world.config.data, self.policies[seed % len(self.policies)])
+            policy = load_policy(
+                self.world.config.data.policy_factory, self.policies[seed % len(self.policies)]
+            )
             moments = teacher_moments(env, policy, seed=seed, options={})
             for step, moment in zip(range(config.episode_steps + 1), moments, strict=False):
                 if step % config.keep_every == 0 and len(halves) < config.num_frames:
