@@ -574,3 +574,17 @@ def test_strips_hold_every_frame_in_its_place(tmp_path):
     assert (sheet[4:6] == 255).all()
     with pytest.raises(ValueError, match="equally long"):
         save_strip([frames[0], frames[1][:1]], tmp_path / "b.png")
+
+
+def test_an_encoder_frozen_from_the_start_keeps_its_latents(data: Path, tmp_path: Path):
+    first = train_autoencoder(tiny(), data, tmp_path / "first", device=CPU, stop_at=2)
+    config = tiny("train_autoencoder.freeze_encoder_after=0")
+    second = train_autoencoder(
+        config, data, tmp_path / "second", device=CPU, init_from=first, stop_at=2
+    )
+    before = load_tensors(first / "weights.safetensors")
+    after = load_tensors(second / "weights.safetensors")
+    for name, tensor in after.items():
+        if not name.startswith("decoder."):
+            assert torch.equal(tensor, before[name]), name
+    assert any(not torch.equal(after[name], before[name]) for name in after)

@@ -126,7 +126,8 @@ def train_autoencoder(
     def before_step(train_step: int) -> None:
         after = settings.freeze_encoder_after
         if 0 <= after <= train_step and not module.encoder_is_frozen:
-            _freeze_encoder(trainer, module, train, is_first_time=train_step == after)
+            # Frozen from the start, it is another run's, with that run's statistics.
+            _freeze_encoder(trainer, module, train, is_first_time=train_step == after > 0)
 
     def evaluate() -> Mapping[str, float]:
         decoded = reconstruct(autoencoder, validation, device=device, bf16=settings.optimizer.bf16)
