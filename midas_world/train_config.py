@@ -1,6 +1,7 @@
 """Configs of training: the optimizer, the two stages, and the data they learn from."""
 
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +63,18 @@ class DynamicsTrainConfig:
         sequence_frames: F of a training sequence; longer than the backbone's context.
         self_context_rate: Share of sequences whose context is the model's own rollout.
         self_context_after: Train step from which that share applies.
+        self_context_carries: Whether those rollouts go on from train step to train step, to the
+            end of their episode, so that drift is met as deep as an episode is long.
+        scene_switch_rate: Share of those rollouts that begin from another episode's frame, so that
+            the model learns to draw what the words and the pose say, whatever it sees.
     """
 
     optimizer: OptimizerConfig
     sequence_frames: int = 24
     self_context_rate: float = 0.0
     self_context_after: int = 0
+    self_context_carries: bool = False
+    scene_switch_rate: float = 0.0
     reward_weight: float = 0.05
     termination_weight: float = 0.05
     num_validation: int = 16
@@ -76,11 +83,72 @@ class DynamicsTrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ActionConfig:
+    """What an action of a foreign teacher is, and which keys call it.
+
+    Attributes:
+        value: What its env is given: a number, or a list of them; None: the action's own place
+            among all, for an env whose actions are numbered.
+        keys: Names of the keys, as pygame has them, that must all be held.
+    """
+
+    value: Any = None
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """How a foreign env becomes a teacher; see midas_world/teachers.py.
+
+    Attributes:
+        height: Of the frames, px; 0: as the env draws them.
+        width: Likewise.
+        fit: How a frame of another shape gets that size: "pad" adds black bars, "crop" cuts what
+            is too much, "stretch" distorts.
+        frames: "render" takes pixels from env.render(), "observation" from observations that are
+            pictures; "auto" the former where the env can, else the latter.
+        repeat: Steps of the env for one of the teacher, by the same action; rewards are summed.
+        fps: Steps of the env per second; 0: as its metadata says.
+        conditions: "action": pose is the action alone, one entry each; "info": pose and audio are
+            what the env's info gives.
+        actions: By name, the first being what happens while no key is held; none: made from the
+            env's action space.
+    """
+
+    height: int = 0
+    width: int = 0
+    fit: Literal["pad", "crop", "stretch"] = "pad"
+    frames: Literal["auto", "render", "observation"] = "auto"
+    repeat: int = 1
+    fps: float = 0.0
+    conditions: Literal["action", "info"] = "action"
+    actions: dict[str, ActionConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.repeat < 1:
+            raise ValueError(f"repeat must be at least 1, got {self.repeat}")
+        if (self.height > 0) != (self.width > 0) or self.height < 0:
+            raise ValueError(
+                f"height and width must both be positive or both 0, got {self.height} and "
+                f"{self.width}"
+            )
+        if self.fps < 0:
+            raise ValueError(f"fps must not be negative, got {self.fps}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which episodes a run learns from, and which are held out.
 
     Attributes:
         env_id: Gymnasium id of the teacher, "module:id".
+        env_kwargs: What gymnasium.make is given with it.
+        teacher: How a foreign env is adapted; None: it gives frames and named actions by itself.
+        conditioner: "module:function" that makes a world's conditioner from its KeyMap; empty:
+            which one it is follows from env_id and teacher.
+        policy_factory: "module:function" that makes a policy of its name; empty: the ones that
+            play any env, of midas_world/policies.py.
         num_episodes: Training episodes; their seeds count up from ``first_seed``.
         num_validation_episodes: Held-out episodes; their seeds count up from
             ``first_validation_seed`` and are never trained on.
@@ -90,6 +158,9 @@ class DataConfig:
     """
 
     env_id: str = "envs:midas/StageTeacher-v0"
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    teacher: TeacherConfig | None = None
+    conditioner: str = ""
     policy_factory: str = "envs.stage.policies:make_policy"
     num_episodes: int = 300
     first_seed: int = 1_000_000

@@ -161,7 +161,7 @@ class WorldModel(nn.Module):
         terminated: Tensor,
         *,
         generator: torch.Generator,
-        self_context_rate: float = 0.0,
+        own_context: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the named losses of sequences.
 
@@ -171,9 +171,8 @@ class WorldModel(nn.Module):
             reward: (B, F) of the steps that led to frames 1 to F.
             terminated: (B, F) bool, likewise.
             generator: Of every random choice, on the CPU.
-            self_context_rate: Share of sequences whose context is the model's own rollout from
-                the first frame, so that it learns the way back from where it drifts (Self Forcing,
-                arXiv 2506.08009, with the loss on single frames).
+            own_context: (R, F, N, C) of `own_context`: the first R sequences see these latents in
+                place of the teacher's.
         """
         device = latents.device
         batch, frames = reward.shape
@@ -182,12 +181,9 @@ class WorldModel(nn.Module):
         level = (level * (torch.rand(batch, frames, generator=generator) > 0.1)).to(device)
         noise = torch.randn(latents[:, 1:].shape, generator=generator).to(device)
         context = latents[:, :-1] + level[..., None, None] * noise
-        settings = self.config.conditions
-        conditions = conditions.drop(settings.drop_rate, settings.word_drop_rate, generator)
-        num_own = round(self_context_rate * batch)
-        if num_own:
-            own = self._own_context(latents[:num_own], conditions.rows(0, num_own), generator)
-            context = torch.cat((own, context[num_own:]))
+        if own_context is not None:
+            num_own = len(own_context)
+            context = torch.cat((own_context, context[num_own:]))
             # Unlabelled, as at play time.
             level = torch.cat((torch.zeros_like(level[:num_own]), level[num_own:]))
         hidden = self.hidden(context, level, conditions)
@@ -214,17 +210,26 @@ class WorldModel(nn.Module):
         }
 
     @torch.no_grad()
-    def _own_context(
-        self, latents: Tensor, conditions: Conditions, generator: torch.Generator
+    def own_context(
+        self, first: Tensor, conditions: Conditions, generator: torch.Generator
     ) -> Tensor:
-        """Return the context of a rollout from the first frame: frames 0 to F - 1, (B, F, N, C)."""
-        frames = latents.shape[1] - 1
-        dtype = torch.get_autocast_dtype(latents.device.type)
-        is_mixed = torch.is_autocast_enabled(latents.device.type)
+        """Return frames 0 to F - 1 of the model's own rollout, (B, F, N, C).
+
+        Trained on these with the teacher's frames as targets, the model learns the way back from
+        where it drifts (Self Forcing, arXiv 2506.08009, with the loss on single frames).
+
+        Args:
+            first: (B, N, C) latents of frame 0.
+            conditions: Of frames 1 to F.
+            generator: Of the head's noise, on the CPU.
+        """
+        frames = conditions.pose.shape[1]
+        dtype = torch.get_autocast_dtype(first.device.type)
+        is_mixed = torch.is_autocast_enabled(first.device.type)
         cache = self.new_cache(
-            len(latents), dtype=dtype if is_mixed else latents.dtype, device=latents.device
+            len(first), dtype=dtype if is_mixed else first.dtype, device=first.device
         )
-        last = latents[:, 0]
+        last = first
         made = [last]
         for frame in range(frames - 1):
             hidden = self.step_hidden(last, conditions.frames(frame, frame + 1), cache)

@@ -135,7 +135,9 @@ def test_training_the_dynamics_lowers_the_loss_on_a_fixed_batch(data, trained):
         module = DynamicsLoss(model, tiny().train_dynamics)
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            return float(module(**batch, generator=generator, self_context_rate=0.0)["loss"])
+            rows = torch.zeros(5, dtype=torch.int64)
+            losses = module(**batch, rows=rows, num_own=0, generator=generator)
+            return float(losses["loss"])
 
     model = WorldModel(tiny().world)
     tensors = load_tensors(trained / "dynamics" / "weights.safetensors")
@@ -169,7 +171,9 @@ STAGES = {
     "dynamics": [
         "train_dynamics.optimizer.muon_learning_rate=0.01",
         "train_dynamics.self_context_rate=0.5",
-        "train_dynamics.self_context_after=4",
+        "train_dynamics.self_context_after=2",
+        "train_dynamics.self_context_carries=true",
+        "train_dynamics.scene_switch_rate=0.5",
     ],
 }
 
@@ -198,6 +202,30 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(data, trained, tmp_path
     assert same(whole, parts)
     name = "weights.safetensors"
     assert same(load_tensors(tmp_path / "whole" / name), load_tensors(tmp_path / "parts" / name))
+
+
+def test_own_rollouts_go_on_along_their_episode(data, trained, tmp_path):
+    overrides = ("train_dynamics.self_context_rate=1.0", "train_dynamics.self_context_carries=true")
+    config = tiny(*overrides)
+    store = open_frames(data / "train")
+    length = config.train_dynamics.sequence_frames
+    stands = []
+    for stop in (1, 2, 3, 4):
+        coder = trained / "autoencoder"
+        train_dynamics(config, data, tmp_path, autoencoder=coder, device=CPU, stop_at=stop)
+        state = load_tensors(tmp_path / STATE)
+        stands.append(state["module.own_rows"])
+        assert state["module.own_latents"].any()
+    went_on = 0
+    for before, after in pairwise(stands):
+        moved = after - before == length - 1
+        room = (
+            store.starts[np.searchsorted(store.starts, before.numpy(), side="right")]
+            - before.numpy()
+        )
+        assert torch.equal(moved, torch.from_numpy(room > length))
+        went_on += int(moved.sum())
+    assert went_on
 
 
 def test_a_finished_run_stays_as_it_is(data, tmp_path):

@@ -102,14 +102,26 @@ def test_samples_are_the_context_plus_a_scaled_change():
     torch.testing.assert_close(one, context + 2 * predicted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("self_context_rate", [0.0, 0.5, 1.0])
-def test_losses_are_finite_and_reach_every_weight(self_context_rate):
-    model = make_model()
-    losses = model.losses(
-        **make_batch(2, 5),
-        generator=torch.Generator().manual_seed(0),
-        self_context_rate=self_context_rate,
+def own_context(model: WorldModel, data: dict, count: int, generator: torch.Generator):
+    if not count:
+        return None
+    return model.own_context(
+        data["latents"][:count, 0], data["conditions"].rows(0, count), generator
     )
+
+
+@pytest.mark.parametrize("num_own", [0, 1, 2])
+def test_losses_are_finite_and_reach_every_weight(num_own):
+    model, data = make_model(), make_batch(2, 5)
+    # Absent modalities have weights of their own.
+    absent = dataclasses.replace(
+        data["conditions"],
+        present=data["conditions"].present & (torch.arange(2) > 0)[:, None, None],
+    )
+    data["conditions"] = absent
+    generator = torch.Generator().manual_seed(0)
+    own = own_context(model, data, num_own, generator)
+    losses = model.losses(**data, generator=generator, own_context=own)
     assert set(losses) == {"head", "reward", "termination"}
     assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
     sum(losses.values()).backward()
@@ -117,17 +129,35 @@ def test_losses_are_finite_and_reach_every_weight(self_context_rate):
     assert not silent
 
 
-@pytest.mark.parametrize("self_context_rate", [0.0, 0.5])
-def test_losses_depend_on_their_generator_alone(self_context_rate):
+@pytest.mark.parametrize("num_own", [0, 1])
+def test_losses_depend_on_their_generator_alone(num_own):
     model, data = make_model(), make_batch(2, 4)
 
     def losses(seed: int) -> list[float]:
         generator = torch.Generator().manual_seed(seed)
-        named = model.losses(**data, generator=generator, self_context_rate=self_context_rate)
+        own = own_context(model, data, num_own, generator)
+        named = model.losses(**data, generator=generator, own_context=own)
         return [float(value.detach()) for value in named.values()]
 
     assert losses(1) == losses(1)
     assert losses(1) != losses(2)
+
+
+def test_own_context_is_the_rollout_from_the_first_frame():
+    model, data = make_model(), make_batch(2, 4)
+    own = own_context(model, data, 2, torch.Generator().manual_seed(3))
+    assert own.shape == data["latents"][:, :-1].shape
+    assert torch.equal(own[:, 0], data["latents"][:, 0])
+    generator, cache = torch.Generator().manual_seed(3), None
+    cache = model.new_cache(2, dtype=torch.float32, device=torch.device("cpu"))
+    last = data["latents"][:, 0]
+    with torch.no_grad():
+        for frame in range(3):
+            hidden = model.step_hidden(last, data["conditions"].frames(frame, frame + 1), cache)
+            cache.commit()
+            noise = torch.randn(last.shape, generator=generator)
+            last = model.sample(last, hidden, noise, num_denoise_steps=2)
+            assert torch.equal(own[:, frame + 1], last)
 
 
 def test_a_world_without_context_noise_can_be_trained():

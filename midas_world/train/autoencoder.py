@@ -25,6 +25,7 @@ from midas_world.checkpoint import (
 from midas_world.config import ProjectConfig, save_config
 from midas_world.train.data import FrameStore, character_weight, open_frames
 from midas_world.train.loop import Trainer, mixed_precision, seeded_weights, start_processes
+from midas_world.train.picture_loss import PictureLoss
 from midas_world.train.strips import save_strip
 from midas_world.train_config import AutoencoderTrainConfig
 
@@ -42,21 +43,20 @@ class AutoencoderLoss(nn.Module):
 
     def forward(self, frames: Tensor, keypoints: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Return losses; frames (B, H, W, 3) uint8, keypoints (B, K, 2), noise (B, C, h, w)."""
-        target = normalize_frames(frames).contiguous(memory_format=torch.channels_last)
+        target = normalize_frames(frames).contiguous()
         with torch.set_grad_enabled(not self.encoder_is_frozen):
-            latents = self.autoencoder.encode_raw(target)
+            latents = self.autoencoder.encode_raw(
+                target.contiguous(memory_format=torch.channels_last)
+            )
         noisy = latents + self.autoencoder.config.latent_noise * noise.to(latents.dtype)
-        decoded = self.autoencoder.decode_raw(noisy).float()
+        # Rows last: on a CPU twice as fast as channels last, with three channels.
+        error = self.autoencoder.decode_raw(noisy).float().contiguous() - target
         weight = character_weight(keypoints, *target.shape[-2:])
         weight = 1.0 + self.config.character_weight * weight
-        error = decoded - target
-        absolute = (weight * error.abs()).mean()
-        squared = (weight * error.square()).mean()
-        gradients = (weight[..., 1:] * error.diff(dim=-1).abs()).mean() + (
-            weight[..., 1:, :] * error.diff(dim=-2).abs()
-        ).mean()
         config = self.config
-        loss = absolute + config.squared_weight * squared + config.gradient_weight * gradients
+        loss, absolute = PictureLoss.apply(
+            error, weight, config.squared_weight, config.gradient_weight
+        )
         mse = error.detach().square().mean(dim=(1, 2, 3))
         return {"loss": loss, "absolute": absolute, "psnr": psnr_of(mse).mean()}
 

@@ -27,6 +27,7 @@ from midas_world.checkpoint import (
     load_weights,
     save_tensors,
 )
+from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, save_config
 from midas_world.train.autoencoder import load_autoencoder, psnr_of
 from midas_world.train.data import open_frames
@@ -44,21 +45,65 @@ from midas_world.world_model import WorldModel
 
 logger = logging.getLogger(__name__)
 
+# A rollout of an untrained model may run away: beyond this it is not gone on with.
+MOST_LATENT = 12.0
+
 
 class DynamicsLoss(nn.Module):
-    """The world model together with its weighted loss, as the training loop wants it."""
+    """The world model together with its weighted loss, as the training loop wants it.
+
+    Attributes:
+        own_rows: (batch,) row of the data at which each of the model's own rollouts stands, or -1.
+            Buffers, so that a run that was killed goes on with the same rollouts.
+        own_latents: (batch, N, C) of those frames.
+    """
+
+    own_rows: Tensor
+    own_latents: Tensor
 
     def __init__(self, model: WorldModel, config: DynamicsTrainConfig) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        world, size = model.config, config.optimizer.batch_size
+        shape = (size, world.tokens_per_frame, world.autoencoder.latent_channels)
+        self.register_buffer("own_rows", torch.full((size,), -1))
+        self.register_buffer("own_latents", torch.zeros(shape))
 
     def forward(
-        self, *, generator: torch.Generator, self_context_rate: float, **batch: Any
+        self,
+        *,
+        latents: Tensor,
+        conditions: Conditions,
+        rows: Tensor,
+        num_own: int,
+        generator: torch.Generator,
+        **batch: Any,
     ) -> dict[str, Tensor]:
-        """Return the losses of a batch of `LatentStore.gather`."""
+        """Return the losses of a batch of `LatentStore.gather`.
+
+        Args:
+            latents: (B, F + 1, N, C).
+            conditions: Of frames 1 to F.
+            rows: (B,) row of the data of each sequence's first frame.
+            num_own: The first so many sequences see the model's own rollout.
+            generator: Of every random choice, on the CPU.
+            batch: What else `WorldModel.losses` wants.
+        """
+        settings = self.model.config.conditions
+        conditions = conditions.drop(settings.drop_rate, settings.word_drop_rate, generator)
+        own = None
+        if num_own:
+            own = self.model.own_context(
+                latents[:num_own, 0], conditions.rows(0, num_own), generator
+            )
+            last = own[:, -1]
+            is_sane = last.abs().amax(dim=(1, 2)) < MOST_LATENT
+            stands = rows[:num_own] + own.shape[1] - 1
+            self.own_rows[:num_own] = torch.where(is_sane, stands, -1)
+            self.own_latents[:num_own] = last
         losses = self.model.losses(
-            **batch, generator=generator, self_context_rate=self_context_rate
+            latents, conditions, generator=generator, own_context=own, **batch
         )
         loss = (
             losses["head"]
@@ -103,10 +148,11 @@ def train_dynamics(
         load_weights(model, load_part(init_from, "model"), source=str(init_from))
     else:
         model.change_std.copy_(_change_std(train))
-    trainer = Trainer(
-        DynamicsLoss(model, settings), settings.optimizer, folder, seed=config.seed, device=device
-    )
+    module = DynamicsLoss(model, settings)
+    trainer = Trainer(module, settings.optimizer, folder, seed=config.seed, device=device)
     trainer.resume()
+    if not trainer.processes.is_first:
+        module.own_rows.fill_(-1)  # the state's are the first process's
     if trainer.processes.is_first:
         save_config(config, folder / CONFIG_NAME)
     length = settings.sequence_frames + 1
@@ -121,15 +167,30 @@ def train_dynamics(
         torch.linspace(0, len(held_starts) - 1, settings.num_validation).round().long()
     ]
 
+    is_start = torch.zeros(len(train.latents), dtype=torch.bool)
+    is_start[starts] = True
+
     def make_batch(generator: torch.Generator, train_step: int) -> Mapping[str, Any]:
         size = settings.optimizer.batch_size
         rows = starts[torch.randint(len(starts), (size,), generator=generator)]
+        others = starts[torch.randint(len(starts), (size,), generator=generator)]
+        switches = torch.rand(size, generator=generator) < settings.scene_switch_rate
+        rate = settings.self_context_rate if train_step >= settings.self_context_after else 0.0
+        num_own = round(rate * size)
+        own = torch.arange(size) < num_own
+        stands = module.own_rows.cpu()
+        goes_on = own & (stands >= 0) & is_start[stands] & settings.self_context_carries
+        rows = torch.where(goes_on, stands, rows)
         batch = train.gather(rows, length)
-        is_own = train_step >= settings.self_context_after
+        latents = batch["latents"]
+        latents[goes_on, 0] = module.own_latents.cpu()[goes_on]
+        begins = own & ~goes_on & switches
+        latents[begins, 0] = train.latents[others[begins]].float()
         return {
             **{name: value.to(device) for name, value in batch.items()},
+            "rows": rows.to(device),
+            "num_own": num_own,
             "generator": generator,
-            "self_context_rate": settings.self_context_rate if is_own else 0.0,
         }
 
     def evaluate() -> Mapping[str, float]:

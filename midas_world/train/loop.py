@@ -132,7 +132,10 @@ class Trainer:
         self.optimizers = make_optimizers(self.module, config)
         self.wrapped: nn.Module = self.module
         if self.processes.count > 1:
-            self.wrapped = DistributedDataParallel(self.module, find_unused_parameters=find_unused)
+            # Buffers are each process's own, or the same by construction.
+            self.wrapped = DistributedDataParallel(
+                self.module, find_unused_parameters=find_unused, broadcast_buffers=False
+            )
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(
