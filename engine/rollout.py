@@ -7,19 +7,22 @@ its step only, so a game of a batch is the game alone, up to the rounding of ano
 Shapes: B games, R rows of them, F frames, N tokens per frame, C latent channels, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.spec import Engine
+from engine.spec import Engine, SpreadEngine, spread_engine
 from midas_world.conditions import Conditions, stack_conditions
 from midas_world.types import StepConditions
+from midas_world.uncertainty import uncertainty_noise
 from midas_world.world import StartState
 
 _CACHE_PREFIX = "cache."
+# Entries of a state that belong to all games together.
+SHARED_PREFIX = "shared."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +33,14 @@ class RolloutStep:
         latents: (B, N, C) float32 of the new frames.
         reward: (B,) float32 expected rewards.
         termination_probability: (B,) float32.
+        uncertainty: (B,) float32 spread of the head over noise, in units of the usual change from
+            one frame to the next; None where none was asked for.
     """
 
     latents: Tensor
     reward: np.ndarray
     termination_probability: np.ndarray
+    uncertainty: np.ndarray | None = None
 
 
 class Rollout:
@@ -43,14 +49,22 @@ class Rollout:
     Args:
         engine: What makes the frames.
         batch_size: B.
+        num_uncertainty_draws: Draws of noise that each step's uncertainty is taken over; 0: none.
+            The frames are the same with and without.
+
+    Raises:
+        ValueError: num_uncertainty_draws is 1 or negative, or the engine gives no uncertainty.
 
     Attributes:
         engine: As given.
         batch_size: As given.
         num_steps: (B,) int64 steps since each game's reset.
+        started: (B,) bool: games that were ever reset.
     """
 
-    def __init__(self, engine: Engine, batch_size: int = 1) -> None:
+    def __init__(
+        self, engine: Engine, batch_size: int = 1, *, num_uncertainty_draws: int = 0
+    ) -> None:
         self.engine = engine
         self.batch_size = batch_size
         self.num_steps = np.zeros(batch_size, np.int64)
@@ -58,7 +72,13 @@ class Rollout:
         self._latents = torch.zeros(batch_size, *engine.spec.latent_shape)
         self._noise = torch.zeros(batch_size, *engine.spec.latent_shape)
         self._generators = [torch.Generator() for _ in range(batch_size)]
-        self._started = np.zeros(batch_size, bool)
+        self.started = np.zeros(batch_size, bool)
+        self._layout: dict[str, tuple[int | None, Tensor]] = {}
+        self._spread: tuple[SpreadEngine, Tensor] | None = None
+        if num_uncertainty_draws:
+            noise = uncertainty_noise(num_uncertainty_draws, engine.spec.latent_shape)
+            extra = noise[:, None].expand(-1, batch_size, -1, -1)
+            self._spread = spread_engine(engine), extra
 
     @property
     def latents(self) -> Tensor:
@@ -97,7 +117,7 @@ class Rollout:
             self._latents[row] = start.latents[-1]
             self._generators[row].manual_seed(seed)
             self.num_steps[row] = 0
-            self._started[row] = True
+            self.started[row] = True
 
     def step(self, conditions: Sequence[StepConditions]) -> RolloutStep:
         """Make the next frame of every game from the conditions of that frame, one per game.
@@ -109,21 +129,26 @@ class Rollout:
             raise ValueError(
                 f"conditions must be one per game ({self.batch_size}), got {len(conditions)}"
             )
-        if not self._started.all():
-            row = int(np.argmin(self._started))
+        if not self.started.all():
+            row = int(np.argmin(self.started))
             raise ValueError(f"game {row} has no start state yet: call reset first")
         for noise, generator in zip(self._noise, self._generators, strict=True):
             torch.randn(noise.shape, generator=generator, out=noise)
         stacked = stack_conditions(conditions, self.engine.spec.config.conditions)
-        latents, reward, termination = self.engine.step(
-            self._cache, self._latents, stacked, self._noise
-        )
+        inputs = self._cache, self._latents, stacked, self._noise
+        spread = None
+        if self._spread is None:
+            latents, reward, termination = self.engine.step(*inputs)
+        else:
+            engine, extra_noise = self._spread
+            latents, reward, termination, spread = engine.step_with_spread(*inputs, extra_noise)
         self._latents.copy_(latents)
         self.num_steps += 1
         return RolloutStep(
             latents=self.latents,
             reward=reward.numpy(),
             termination_probability=termination.numpy(),
+            uncertainty=None if spread is None else spread.numpy(),
         )
 
     def frames(self) -> np.ndarray:
@@ -131,41 +156,71 @@ class Rollout:
         return self.engine.decode(self._latents)
 
     def state(self) -> dict[str, Tensor]:
-        """Return a copy of all that changes: equal states and conditions give equal frames."""
-        own = {
+        """Return a copy of all that changes: equal states and conditions give equal frames.
+
+        Entries are (B, ...), one row per game, but for those whose names begin with SHARED_PREFIX.
+        """
+        state = {
             "latents": self._latents.clone(),
             "num_steps": torch.from_numpy(self.num_steps.copy()),
-            "started": torch.from_numpy(self._started.copy()),
+            "started": torch.from_numpy(self.started.copy()),
             "generators": torch.stack([item.get_state() for item in self._generators]),
         }
-        return own | {_CACHE_PREFIX + key: value for key, value in self._cache.state().items()}
+        cache = self._cache.state()
+        for name, (dim, _) in self._cache_layout().items():
+            if dim is None:
+                state[SHARED_PREFIX + name] = cache[name]
+            else:
+                state[_CACHE_PREFIX + name] = cache[name].movedim(dim, 0)
+        return state
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on exactly from what `state` gave, on the same world and backend.
 
         Raises:
-            ValueError: The state is of another world, batch size or version.
+            ValueError: The state is of another world, engine, batch size or version; nothing was
+                changed.
         """
+        cache: dict[str, Tensor] = {}
         try:
-            if state["latents"].shape != self._latents.shape:
-                raise ValueError(
-                    f"latents must have shape {tuple(self._latents.shape)}, "
-                    f"got {tuple(state['latents'].shape)}"
-                )
-            self._cache.load_state(
-                {
-                    key.removeprefix(_CACHE_PREFIX): value
-                    for key, value in state.items()
-                    if key.startswith(_CACHE_PREFIX)
-                }
-            )
-            self._latents.copy_(state["latents"])
-            self.num_steps[:] = state["num_steps"].numpy()
-            self._started[:] = state["started"].numpy()
-            for generator, own in zip(self._generators, state["generators"], strict=True):
-                generator.set_state(own.clone())
+            _check_alike("latents", state["latents"], self._latents)
+            for name, (dim, own) in self._cache_layout().items():
+                if dim is None:
+                    cache[name] = state[SHARED_PREFIX + name]
+                else:
+                    cache[name] = state[_CACHE_PREFIX + name].movedim(0, dim)
+                _check_alike(name, cache[name], own)
+            num_steps, started = state["num_steps"].numpy(), state["started"].numpy()
+            generators = [row.clone() for row in state["generators"]]
         except KeyError as error:
             raise ValueError(f"the state lacks {error}") from error
+        if not len(num_steps) == len(started) == len(generators) == self.batch_size:
+            raise ValueError(f"every entry of the state must be of {self.batch_size} games")
+        self._cache.load_state(cache)
+        self._latents.copy_(state["latents"])
+        self.num_steps[:] = num_steps
+        self.started[:] = started
+        for generator, own in zip(self._generators, generators, strict=True):
+            generator.set_state(own)
+
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """Let the noise of every game, from the next step on, follow from a seed of its own."""
+        for generator, seed in zip(self._generators, seeds, strict=True):
+            generator.manual_seed(seed)
+
+    def _cache_layout(self) -> dict[str, tuple[int | None, Tensor]]:
+        """Return, for each entry of the cache, which dimension counts games, and its likeness.
+
+        Only the engine knows its cache; but games are what another number of games changes.
+        """
+        if not self._layout:
+            one, two = (self.engine.new_cache(batch_size).state() for batch_size in (1, 2))
+            for name, tensor in one.items():
+                dim, shape = _differing_dim(tensor, two[name]), list(tensor.shape)
+                if dim is not None:
+                    shape[dim] = self.batch_size
+                self._layout[name] = dim, tensor.new_empty(shape, device="meta")
+        return self._layout
 
     def _prefill(self, start_states: Sequence[StartState], rows: Sequence[int]) -> None:
         """Let the cache hold what came before the last frame of start states of one length."""
@@ -211,3 +266,18 @@ class Rollout:
                     f"start states must have latents of shape (F, *{self.engine.spec.latent_shape})"
                     f", got {tuple(start.latents.shape)}"
                 )
+
+
+def _differing_dim(tensor: Tensor, other: Tensor) -> int | None:
+    """Return the dimension in which two tensors differ in size; None if in none."""
+    differing = [dim for dim, size in enumerate(tensor.shape) if size != other.shape[dim]]
+    assert len(differing) < 2, "a cache must count games in one dimension"
+    return differing[0] if differing else None
+
+
+def _check_alike(name: str, given: Tensor, own: Tensor) -> None:
+    if given.shape != own.shape or given.dtype != own.dtype:
+        raise ValueError(
+            f"{name} must have shape {tuple(own.shape)} and be {own.dtype}, "
+            f"got {tuple(given.shape)} and {given.dtype}"
+        )

@@ -1,51 +1,41 @@
 """A learned world as a Gymnasium environment: a network draws every frame.
 
-Turns actions into conditions, lets a rollout make the frame, and keeps Gymnasium's contract. What
-an episode begins from is chosen in starts.py.
+Keeps Gymnasium's contract for one game; what a game is lies in games.py, what it begins from in
+starts.py, and many games at once in vector_env.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-import torch
-from gymnasium import spaces
-from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
 
-from engine import Engine, make_engine
-from engine.rollout import Rollout
-from envs.conditioners import make_conditioner
-from envs.starts import check_names, choose_start
-from midas_world.types import StepConditions
-from midas_world.world import KeyMap, StartState, World, load_world
+from engine import Engine
+from envs.games import DEFAULT_HORIZON, Games
+from envs.world_state import WorldState
+from midas_world.world import KeyMap, StartState, World
 
 if TYPE_CHECKING:
     from envs.play.picture import FrameWindow
-
-DEFAULT_HORIZON = 1000
-
-_OPTIONS = ("prompt", "start_state")
-_REWARD_THRESHOLD = 0.5
-_TERMINATION_THRESHOLD = 0.5
-_ROLLOUT_PREFIX = "rollout."
-_CONDITIONER_PREFIX = "conditioner."
+    from envs.vector_env import WorldVectorEnv
 
 
-class WorldEnv(gym.Env[np.ndarray, np.int64]):
+class WorldEnv(gym.Env[Any, Any]):
     """A world that a network learned from a teacher, such as Stage.
 
     ## Description
 
     There is no game engine behind the picture: each step the network draws the next frame from what
     it drew before and from what the action means (a pose, words, sounds), and tells the reward and
-    whether the episode is over.
+    whether the episode is over. Its whole state is a value: `save_state`, `restore_state`, `fork`.
 
     ## Action Space
 
-    `Discrete(n)`; the names of the actions are in `action_names`. The shipped world `stage` has 15,
-    each held for one step of 1/20 s:
+    `action="discrete"`: `Discrete(n)`; the names are in `action_names`. The shipped world `stage`
+    has 15, each held for one step of 1/20 s:
 
     | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 |
     |---|---|---|---|---|---|---|---|
@@ -55,9 +45,28 @@ class WorldEnv(gym.Env[np.ndarray, np.int64]):
     |---|---|---|---|---|---|---|
     | leap_left | leap_right | crouch | wave | punch | kick | talk |
 
+    `action="keys"`: `MultiBinary(k)`, 1 for each key that is held; their order is in `key_names`
+    (`stage`: space, left shift, left, right, k, j, h, e, down). They mean an action by the world's
+    key map: the first entry whose keys are all held, else the first action.
+
+    `action="conditions"`: a `Dict` of what steers the network, for those who do without the
+    world's own pose controller and voices. One may be left out: it is then absent.
+
+    | Key     | Space                          | Meaning                                           |
+    |---------|--------------------------------|---------------------------------------------------|
+    | `pose`  | `Box(-1, 1, (P,), float32)`    | the skeleton as the teacher lays it out (P = 48)  |
+    | `text`  | `Text(0 to 512)`               | words: ASCII letters, digits, punctuation, spaces |
+    | `audio` | `Box(0, 1, (A,), float32)`     | log-mel features of this step's sound (A = 40)    |
+
     ## Observation Space
 
-    `Box(0, 255, (H, W, 3), uint8)`: the frame as RGB; 192 x 320 for `stage`.
+    | `observation` | Space                                                                    |
+    |---------------|--------------------------------------------------------------------------|
+    | `"pixels"`    | `Box(0, 255, (H, W, 3), uint8)`: the frame as RGB; 192 x 320 for `stage` |
+    | `"latent"`    | `Box(-32, 32, (N, C), float32)`: the frame's latent tokens, which are    |
+    |               | never decoded unless you `render()`; (15, 128) for `stage`               |
+    | `"dict"`      | `Dict` of `pixels`, and `pose` and `audio` as above, where the world has |
+    |               | them: the conditions of this frame, zeros for an absent one              |
 
     ## Rewards
 
@@ -76,9 +85,11 @@ class WorldEnv(gym.Env[np.ndarray, np.int64]):
 
     ## Info
 
-    `step`: steps since the reset. `action_name`, `termination_probability`. `text`, `pose`,
-    `audio`: the conditions of this frame, those that the world has. `reset` adds `start_state`, the
-    index of the start state, or -1 if it was given as frames.
+    `step`: steps since the reset. `termination_probability`. `text`, `pose`, `audio`: the
+    conditions of this frame, those that it has. `action_name`, but for `action="conditions"`.
+    `uncertainty`, where `num_uncertainty_draws` asks for it: how far several samples of the frame
+    lie apart, in units of the usual change from one frame to the next.
+    `reset` adds `start_state`, the index of the start state, or -1 if it was given as frames.
 
     ## Arguments
 
@@ -89,14 +100,17 @@ class WorldEnv(gym.Env[np.ndarray, np.int64]):
     >>> frame, info = env.reset(seed=1, options={"prompt": "a beach at sunset"})
     ```
 
-    | Parameter           | Type       | Default   | Description                                 |
-    |---------------------|------------|-----------|---------------------------------------------|
-    | `world`             | **str**    | `"stage"` | A shipped world's name or a folder          |
-    | `render_mode`       | **str**    | `None`    | `"rgb_array"`, or `"human"` for a window    |
-    | `horizon`           | **int**    | `1000`    | Steps after which an episode is truncated   |
-    | `backend`           | **str**    | `"auto"`  | What runs the networks: `"torch"`           |
-    | `num_denoise_steps` | **int**    | `None`    | Quality against speed; None: the world's    |
-    | `engine`            | **Engine** | `None`    | A running engine of this world, to share it |
+    | Parameter               | Type       | Default      | Description                            |
+    |-------------------------|------------|--------------|----------------------------------------|
+    | `world`                 | **str**    | `"stage"`    | A shipped world's name or a folder     |
+    | `observation`           | **str**    | `"pixels"`   | `"pixels"`, `"latent"`, `"dict"`       |
+    | `action`                | **str**    | `"discrete"` | `"discrete"`, `"keys"`, `"conditions"` |
+    | `render_mode`           | **str**    | `None`       | `"rgb_array"`, or `"human"`: a window  |
+    | `horizon`               | **int**    | `1000`       | Steps until an episode is truncated    |
+    | `backend`               | **str**    | `"auto"`     | What runs the networks                 |
+    | `num_denoise_steps`     | **int**    | `None`       | Quality for speed; None: the world's   |
+    | `num_uncertainty_draws` | **int**    | `0`          | Samples of the uncertainty; 0: none    |
+    | `engine`                | **Engine** | `None`       | A running engine of this world         |
 
     | Option of `reset` | Type | Description                                                     |
     |-------------------|------|-----------------------------------------------------------------|
@@ -119,41 +133,53 @@ class WorldEnv(gym.Env[np.ndarray, np.int64]):
         self,
         world: str | Path | World = "stage",
         *,
+        observation: str = "pixels",
+        action: str = "discrete",
         render_mode: str | None = None,
         horizon: int = DEFAULT_HORIZON,
         backend: str = "auto",
         num_denoise_steps: int | None = None,
+        num_uncertainty_draws: int = 0,
         engine: Engine | None = None,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = self.metadata["render_modes"]
             raise ValueError(f"render_mode must be None or one of {known}, got {render_mode!r}")
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}")
-        self.world = world if isinstance(world, World) else load_world(world)
-        if engine is None:
-            engine = make_engine(self.world, backend, num_denoise_steps=num_denoise_steps)
-        self.engine = engine
-        self.render_mode = render_mode
+        self._games = Games(
+            world,
+            num_games=1,
+            observation=observation,
+            action=action,
+            horizon=horizon,
+            backend=backend,
+            num_denoise_steps=num_denoise_steps,
+            num_uncertainty_draws=num_uncertainty_draws,
+            engine=engine,
+        )
+        self._modes = observation, action
+        self._num_uncertainty_draws = num_uncertainty_draws
+        self.world = self._games.world
+        self.engine = self._games.engine
         self.horizon = horizon
+        self.render_mode = render_mode
         self.metadata = {
             **self.metadata,
-            "render_fps": engine.spec.fps,
+            "render_fps": self.engine.spec.fps,
             "action_names": self.action_names,
         }
-        self.action_space = spaces.Discrete(len(self.action_names))
-        self.observation_space = spaces.Box(0, 255, engine.spec.frame_shape, np.uint8)
-        self._conditioner = make_conditioner(self.world.config.data.env_id, self.keymap)
-        self._rollout = Rollout(engine)
-        self._frame: np.ndarray | None = None
-        self._num_steps = 0
-        self._needs_reset = True
+        self.action_space = self._games.action_space
+        self.observation_space = self._games.observation_space
         self._window: FrameWindow | None = None
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        """Names of the actions, in the order of the action space."""
+        """Names of the actions, in the order of the discrete action space."""
         return self.keymap.actions
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """Names of the keys, in the order in which action="keys" holds them."""
+        return self._games.keys
 
     @property
     def keymap(self) -> KeyMap:
@@ -167,100 +193,113 @@ class WorldEnv(gym.Env[np.ndarray, np.int64]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode and return its first frame and info.
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode and return its first observation and info.
 
         Raises:
             ValueError: An option is unknown or has a value that cannot be used.
         """
         super().reset(seed=seed)
-        self._needs_reset = True  # should an option be wrong
-        options = options or {}
-        check_names("reset option", options, _OPTIONS)
-        index, start = choose_start(
-            options.get("start_state"), self.start_states, rng=self.np_random, engine=self.engine
-        )
-        conditions = self._conditioner.reset(rng=self.np_random, description=start.description)
-        if start.conditioner_state:
-            self._load_conditioner(start.conditioner_state)
-            conditions = start.conditions[-1]
-        if (prompt := options.get("prompt")) is not None:
-            if not isinstance(prompt, str):
-                raise ValueError(f"option prompt must be a str, got {type(prompt).__name__}")
-            self._conditioner.set_prompt(prompt)
-        self._rollout.reset([start], seeds=[int(self.np_random.integers(2**63))])
-        self._num_steps = 0
-        self._needs_reset = False
-        frame = self._show_next()
-        info = self._info(conditions, action=0, termination_probability=0.0)
-        return frame, info | {"start_state": index}
+        (index,) = self._games.reset([0], rngs=[self.np_random], options=[options or {}])
+        self._show_if_human()
+        return self.observe(), self._games.info(0) | {"start_state": index}
 
-    def step(
-        self, action: np.int64 | int
-    ) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Hold an action for one step; return frame, reward, terminated, truncated, info.
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Hold an action for one step; return observation, reward, terminated, truncated, info.
 
         Raises:
             ResetNeeded: There is no running episode.
             InvalidAction: The action is not in the action space.
         """
-        if self._needs_reset:
+        if self._games.over[0]:
             raise ResetNeeded("call reset() before step(), and again after an episode has ended")
-        if not self.action_space.contains(action):
-            raise InvalidAction(
-                f"action must be an integer 0 to {len(self.action_names) - 1}, got {action!r}"
-            )
-        conditions = self._conditioner.step(int(action))
-        made = self._rollout.step([conditions])
-        self._num_steps += 1
-        reward = float(made.reward[0])
-        reward = reward if abs(reward) > _REWARD_THRESHOLD else 0.0
-        probability = float(made.termination_probability[0])
-        terminated = probability > _TERMINATION_THRESHOLD
-        truncated = self._num_steps >= self.horizon
-        self._needs_reset = terminated or truncated
-        frame = self._show_next()
-        info = self._info(conditions, action=int(action), termination_probability=probability)
-        return frame, reward, terminated, truncated, info
+        outcome = self._games.step([action])
+        self._show_if_human()
+        return (
+            self.observe(),
+            float(outcome.rewards[0]),
+            bool(outcome.terminated[0]),
+            bool(outcome.truncated[0]),
+            self._games.info(0),
+        )
+
+    def observe(self) -> Any:
+        """Return the present observation, as after `restore_state`, which returns none.
+
+        Raises:
+            ResetNeeded: There is none yet.
+        """
+        self._check_begun("observe")
+        return self._games.observe_game(0)
 
     def set_prompt(self, text: str | None) -> None:
         """Let words steer the world from the next step on; None gives the old words back.
 
         Raises:
-            ValueError: The text is too long.
+            ValueError: The text is too long, or words come with each action.
         """
-        self._conditioner.set_prompt(text)
+        self._games.set_prompt(text, [0])
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Return a copy of all that changes in an episode, as numeric arrays.
+    def save_state(self) -> WorldState:
+        """Return a copy of all that changes: equal states and actions give equal frames.
 
-        The random stream of start states is not part of it: it belongs to `reset`.
+        Cache, latents, conditioner, clock, noise, and the stream that resets draw from.
 
         Raises:
-            ResetNeeded: There is no running episode.
+            ResetNeeded: No episode has begun.
         """
-        if self._needs_reset:
-            raise ResetNeeded("call reset() before state()")
-        rollout = {_ROLLOUT_PREFIX + k: _to_numpy(v) for k, v in self._rollout.state().items()}
-        own = self._conditioner.state()
-        conditioner = {_CONDITIONER_PREFIX + k: v.copy() for k, v in own.items()}
-        return rollout | conditioner | {"num_steps": np.array(self._num_steps)}
+        self._check_begun("save_state")
+        return self._games.state([self.np_random])
 
-    def load_state(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Go on exactly from what `state` gave, and return the frame it was taken at.
+    def restore_state(self, state: WorldState) -> None:
+        """Go on exactly from what `save_state` gave, here or in another process.
+
+        Costs less than a step: nothing is decoded until someone looks.
 
         Raises:
-            ValueError: The state is of another world, engine or version.
+            ValueError: The state is of another world, engine or version, or of several games.
         """
-        dtypes = {key: value.dtype for key, value in self._rollout.state().items()}
-        rollout = {
-            key: _to_tensor(array, dtypes.get(key)) for key, array in _below(state, _ROLLOUT_PREFIX)
-        }
-        self._rollout.load_state(rollout)
-        self._load_conditioner(dict(_below(state, _CONDITIONER_PREFIX)))
-        self._num_steps = int(state["num_steps"])
-        self._needs_reset = False
-        return self._show_next()
+        self._games.load_state(state, [self.np_random])
+        self._np_random_seed = -1  # Gymnasium's word for a stream without a seed
+
+    def fork(
+        self,
+        num_games: int,
+        *,
+        seeds: Sequence[int] | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+    ) -> "WorldVectorEnv":
+        """Return games that all go on from here, on the same engine; this one is untouched.
+
+        Args:
+            num_games: How many.
+            seeds: One per game, for its noise from now on. None: all share this game's noise, so
+                that they differ by their actions alone.
+            autoreset_mode: Of the games, as in `WorldVectorEnv`.
+
+        Raises:
+            ResetNeeded: No episode has begun.
+            ValueError: The number of seeds is not that of games.
+        """
+        # A vector of games is not needed to play one.
+        from envs.vector_env import WorldVectorEnv
+
+        self._check_begun("fork")
+        games = WorldVectorEnv(
+            num_games,
+            self.world,
+            observation=self._modes[0],
+            action=self._modes[1],
+            render_mode="rgb_array",
+            horizon=self.horizon,
+            num_uncertainty_draws=self._num_uncertainty_draws,
+            engine=self.engine,
+            autoreset_mode=autoreset_mode,
+        )
+        games.restore_state(self.save_state())
+        if seeds is not None:
+            games.reseed(seeds)
+        return games
 
     def render(self) -> np.ndarray | None:
         """Return the last frame ("rgb_array") or show it in the window ("human").
@@ -271,12 +310,10 @@ class WorldEnv(gym.Env[np.ndarray, np.int64]):
         if self.render_mode is None:
             gym.logger.warn('render() does nothing without a render_mode, such as "rgb_array"')
             return None
-        frame = self._frame
-        if frame is None:
-            raise ResetNeeded("call reset() before render()")
+        self._check_begun("render")
         if self.render_mode == "rgb_array":
-            return frame.copy()
-        self._show(frame)
+            return self._games.frames()[0].copy()
+        self._show_if_human()
         return None
 
     def close(self) -> None:
@@ -285,57 +322,17 @@ class WorldEnv(gym.Env[np.ndarray, np.int64]):
             self._window.close()
             self._window = None
 
-    def _load_conditioner(self, state: Mapping[str, np.ndarray]) -> None:
-        try:
-            self._conditioner.load_state(state)
-        except KeyError as error:
-            raise ValueError(f"the conditioner's state lacks {error}") from error
+    def _check_begun(self, what: str) -> None:
+        if not self._games.has_begun:
+            raise ResetNeeded(f"call reset() before {what}()")
 
-    def _show_next(self) -> np.ndarray:
-        """Decode and keep the present frame, show it if there is a window, and return it."""
-        frame: np.ndarray = self._rollout.frames()[0]
-        self._frame = frame
-        if self.render_mode == "human":
-            self._show(frame)
-        return frame.copy()
-
-    def _show(self, frame: np.ndarray) -> None:
+    def _show_if_human(self) -> None:
+        """Show the present frame if there is to be a window."""
+        if self.render_mode != "human":
+            return
         if self._window is None:
             # pygame is loaded by those who want a window.
             from envs.play.picture import FrameWindow
 
             self._window = FrameWindow(self.world.folder.name, self.engine.spec.frame_shape)
-        self._window.show(frame, fps=self.metadata["render_fps"])
-
-    def _info(
-        self, conditions: StepConditions, *, action: int, termination_probability: float
-    ) -> dict[str, Any]:
-        info: dict[str, Any] = {
-            "step": self._num_steps,
-            "action_name": self.action_names[action],
-            "termination_probability": termination_probability,
-        }
-        if conditions.text is not None:
-            info["text"] = conditions.text
-        if conditions.pose is not None:
-            info["pose"] = conditions.pose.copy()
-        if conditions.audio is not None:
-            info["audio"] = conditions.audio.copy()
-        return info
-
-
-def _below(state: Mapping[str, np.ndarray], prefix: str) -> list[tuple[str, np.ndarray]]:
-    """Return the entries below a prefix, without it."""
-    return [(k.removeprefix(prefix), v) for k, v in state.items() if k.startswith(prefix)]
-
-
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """Return a tensor as an array; bfloat16, which NumPy has not, as its bits in int16."""
-    tensor = tensor.cpu()
-    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _to_tensor(array: np.ndarray, dtype: torch.dtype | None) -> torch.Tensor:
-    """Return what `_to_numpy` made an array of, as a tensor of its old dtype."""
-    tensor = torch.from_numpy(array.copy())
-    return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
+        self._window.show(self._games.frames()[0], fps=self.metadata["render_fps"])

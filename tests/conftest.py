@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
-        if "gpu" in item.keywords or "tensorrt" in item.keywords:
+        if item.get_closest_marker("gpu") or item.get_closest_marker("tensorrt"):
             item.add_marker(skip)
 
 

@@ -176,7 +176,7 @@ def test_step_and_render_before_reset_and_wrong_actions_are_errors(tiny_world, f
     with pytest.raises(ResetNeeded):
         fake.step(0)
     with pytest.raises(ResetNeeded):
-        fake.state()
+        fake.save_state()
     env = WorldEnv(tiny_world, engine=fake.engine, render_mode="rgb_array")
     with pytest.raises(ResetNeeded):
         env.render()
@@ -196,10 +196,10 @@ def test_state_round_trip_is_bit_equal(tiny_world, elsewhere):
     env.reset(seed=5)
     for action in (RUN, RUN, 14):
         env.step(action)
-    state = env.state()
+    state = env.save_state()
     expected = [env.step(action) for action in (14, 14, 0, RUN, 5, 0)]
     again = WorldEnv(tiny_world) if elsewhere else env
-    again.load_state(state)
+    again.restore_state(state)
     for action, step in zip((14, 14, 0, RUN, 5, 0), expected, strict=True):
         made = again.step(action)
         np.testing.assert_array_equal(made[0], step[0])
@@ -244,3 +244,107 @@ def test_worlds_of_other_teachers_are_steered_by_words():
     other = WordsConditioner(keymap.actions)
     other.load_state(conditioner.state())
     assert other.step(0).text == "an icy road, noop"
+
+
+def test_held_keys_mean_actions_by_the_key_map(tiny_world):
+    env = WorldEnv(
+        tiny_world, engine=FakeEngine(tiny_world.config.world), action="keys", horizon=99
+    )
+    assert env.key_names == (
+        *("space", "left shift", "left", "right"),
+        *("k", "j", "h", "e", "down"),
+    )
+    assert env.action_space == gym.spaces.MultiBinary(9)
+    env.reset(seed=0)
+    for held, name in (
+        ((), "idle"),
+        (("left shift", "right"), "run_right"),
+        (("left shift",), "idle"),
+        (("space", "left shift", "left"), "leap_left"),
+        (("space", "e"), "jump"),
+        (("left", "right"), "walk_left"),
+    ):
+        action = np.array([key in held for key in env.key_names], np.int8)
+        info = env.step(action)[4]
+        assert info["action_name"] == name == ACTIONS[env.keymap.action_of(set(held))]
+    for action in (np.zeros(8, np.int8), np.full(9, 2), 3):
+        with pytest.raises(InvalidAction, match="9 zeros or ones, for space, left shift"):
+            env.step(action)
+
+
+def test_conditions_go_straight_to_the_network(tiny_world):
+    engine = FakeEngine(tiny_world.config.world)
+    given = []
+    step = engine.step
+    engine.step = lambda *args: given.append(args[2]) or step(*args)
+    env = WorldEnv(tiny_world, engine=engine, action="conditions", observation="dict")
+    env.reset(seed=0)
+    action = {
+        "pose": np.linspace(-1, 1, 48, dtype=np.float32),
+        "text": "a person waves",
+        "audio": np.linspace(0, 1, 40, dtype=np.float32),
+    }
+    seen, _, _, _, info = env.step(action)
+    np.testing.assert_array_equal(given[0].pose[0, 0], action["pose"])
+    np.testing.assert_array_equal(given[0].audio[0, 0], action["audio"])
+    assert given[0].present.all()
+    assert info["text"] == "a person waves"
+    assert "action_name" not in info
+    np.testing.assert_array_equal(seen["pose"], action["pose"])
+    seen = env.step({"text": ""})[0]
+    assert not given[1].present.any()
+    assert not seen["pose"].any()
+    for wrong, message in (
+        ({"pose": np.zeros(3, np.float32)}, "action 'pose' must be in Box"),
+        ({"text": "naïve"}, "action 'text' must be in Text"),
+        ({"poses": 1}, "may have .*pose.*; got 'poses'"),
+        (0, "must be a dict of conditions, got int"),
+    ):
+        with pytest.raises(InvalidAction, match=message):
+            env.step(wrong)
+    with pytest.raises(ValueError, match="no prompt"):
+        env.set_prompt("a beach")
+    with pytest.raises(ValueError, match="no prompt"):
+        env.reset(options={"prompt": "a beach"})
+
+
+def test_dict_observations_hold_the_conditions_of_the_frame(fake, tiny_world):
+    env = WorldEnv(tiny_world, engine=fake.engine, observation="dict")
+    assert set(env.observation_space.spaces) == {"pixels", "pose", "audio"}
+    seen, info = env.reset(seed=1)
+    for _ in range(3):
+        for name in ("pose", "audio"):
+            np.testing.assert_array_equal(seen[name], info[name])
+        seen, _, _, _, info = env.step(14)
+    assert seen["pixels"].shape == (48, 80, 3)
+
+
+def test_unknown_modes_are_named(tiny_world, fake):
+    for name, nearest in (("observation", "pixels"), ("action", "keys")):
+        with pytest.raises(ValueError, match=f"unknown {name} .*did you mean '{nearest}'"):
+            WorldEnv(tiny_world, engine=fake.engine, **{name: nearest[:-1]})
+
+
+def test_resets_without_a_seed_differ_between_environments(tiny_world, fake):
+    starts = [WorldEnv(tiny_world, engine=fake.engine) for _ in range(2)]
+    latents = []
+    for env in starts:
+        env.reset()
+        env.step(0)
+        latents.append(env.save_state().tensors["rollout.latents"])
+    assert (latents[0] != latents[1]).any()
+
+
+def test_uncertainty_is_told_where_it_is_asked_for(tiny_world):
+    told = []
+    for draws in (0, 3):
+        env = WorldEnv(tiny_world, num_uncertainty_draws=draws)
+        assert "uncertainty" not in env.reset(seed=0)[1]
+        frame, _, _, _, info = env.step(RUN)
+        told.append((frame, info.get("uncertainty")))
+    assert told[0][1] is None
+    assert told[1][1] > 0
+    np.testing.assert_array_equal(told[0][0], told[1][0])
+    _, _, _, _, infos = env.fork(2).step([RUN, 0])
+    assert infos["uncertainty"].shape == (2,)
+    assert infos["_uncertainty"].all()

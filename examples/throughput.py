@@ -1,0 +1,106 @@
+"""How many frames a second a world makes for B games at once, and in how much memory.
+
+    python -m examples.throughput                        # the curve, as a Markdown table
+    python -m examples.throughput --memory-steps 20000   # whether memory grows with the steps
+
+Each row is measured in a process of its own, so that its memory is its own. Linux and macOS.
+"""
+
+import argparse
+import resource
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+WARM_UP_STEPS = 10
+FIRST_STEPS = 200
+BATCHES = (1, 2, 4, 8, 16, 32)
+OBSERVATIONS = ("pixels", "latent")
+
+
+def main() -> None:
+    """Measure what is asked for and print it."""
+    args = _parser().parse_args()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        if args.memory_steps:
+            print(f"| observation | MiB after {FIRST_STEPS} steps | after {args.memory_steps} |")
+            print("|---|---|---|")
+            for mode in args.observation:
+                first, last = pool.submit(memory, args.world, mode, args.memory_steps).result()
+                print(
+                    f"| {mode} | {first:.0f} | {last:.0f} ({last / first - 1:+.1%}) |", flush=True
+                )
+            return
+        print("| observation | games | frames/s | step, median ms | p99 ms | peak memory, MiB |")
+        print("|---|---|---|---|---|---|")
+        for mode in args.observation:
+            for batch in args.batch:
+                job = pool.submit(throughput, args.world, mode, batch, args.steps)
+                median, p99, peak = job.result()
+                rate = 1e3 * batch / median
+                print(
+                    f"| {mode} | {batch} | {rate:.0f} | {median:.1f} | {p99:.1f} | {peak:.0f} |",
+                    flush=True,
+                )
+
+
+def throughput(world: str, observation: str, batch: int, steps: int) -> tuple[float, float, float]:
+    """Return median and p99 of a step in ms, and this process's peak memory in MiB."""
+    times: list[float] = []
+    for seconds in _play(world, observation, batch, WARM_UP_STEPS + steps):
+        times.append(1e3 * seconds)
+    times = sorted(times[WARM_UP_STEPS:])
+    p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
+    return statistics.median(times), p99, _peak_mib()
+
+
+def memory(world: str, observation: str, steps: int) -> tuple[float, float]:
+    """Return this process's peak memory in MiB after FIRST_STEPS steps and after all of them."""
+    first = 0.0
+    for number, _ in enumerate(_play(world, observation, 1, steps), start=1):
+        if number == FIRST_STEPS:
+            first = _peak_mib()
+    return first, _peak_mib()
+
+
+def _play(world: str, observation: str, batch: int, steps: int):
+    """Play random actions and yield how many seconds each step took."""
+    # The parent stays small: what it holds would count as its children's memory.
+    import gymnasium
+
+    import envs  # noqa: F401 - registers the ids
+
+    games = gymnasium.make_vec(
+        "midas/Stage-v0", num_envs=batch, world=world, observation=observation, horizon=10**9
+    )
+    games.action_space.seed(0)
+    games.reset(seed=0)
+    for _ in range(steps):
+        actions = games.action_space.sample()
+        started = time.perf_counter()
+        games.step(actions)
+        yield time.perf_counter() - started
+    games.close()
+
+
+def _peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Measure a world's speed and memory.")
+    parser.add_argument("--world", default="stage", help="a shipped world's name, or a folder")
+    parser.add_argument("--batch", type=int, nargs="+", default=BATCHES, metavar="B")
+    parser.add_argument("--observation", nargs="+", default=OBSERVATIONS, choices=OBSERVATIONS)
+    parser.add_argument("--steps", type=int, default=100, help="measured steps per row")
+    parser.add_argument(
+        "--memory-steps", type=int, help=f"steps of the memory check, more than {FIRST_STEPS}"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,371 @@
+"""Dream to real: train PPO inside a world, and see what it is worth in the game itself.
+
+    python -m examples.train_ppo --output runs/ppo
+
+Trains Stable-Baselines3's PPO in the learned world and, with equal steps, in the teacher; evaluates
+both in the teacher, from seeds that neither the world nor the policies trained on; and plays a
+random policy, one that looks at nothing, and the scripted expert beside them. Every finished run is
+a file under `--output`, so a call that was cut goes on where it was. report.py makes the table and
+the picture of them.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecMonitor
+from tqdm import tqdm
+
+from engine import Engine, make_engine
+from examples.games import (
+    Choose,
+    GameConfig,
+    Games,
+    Observation,
+    Played,
+    choose_always,
+    choose_at_random,
+    make_dream,
+    make_teacher,
+    play,
+    play_expert,
+)
+from examples.report import report
+from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, save_tensors
+from midas_world.world import World, load_world
+
+# The world's own episodes have the seeds 1,000,000 to 1,000,419 (and 0 to 7 to validate).
+EVALUATION_SEED = 500_000
+TRAINING_SEED = 700_000
+BLIND_ACTION = "leap_right"
+
+# Few steps must do: many passes over each rollout, and a view of some 20 choices ahead.
+ROLLOUT_CHOICES = 512
+PPO_SETTINGS = {
+    "n_epochs": 8,
+    "learning_rate": 5e-4,
+    "gamma": 0.95,
+    "gae_lambda": 0.9,
+    "ent_coef": 0.01,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """How long and how often to train and to evaluate.
+
+    Attributes:
+        num_steps: Steps of the environment per training, in the dream as in the teacher.
+        num_points: Evaluations in the course of one training, the last at its end.
+        num_episodes: Episodes of every evaluation but the last.
+        num_final_episodes: Episodes of the last.
+    """
+
+    num_steps: int = 40_000
+    num_points: int = 8
+    num_episodes: int = 16
+    num_final_episodes: int = 64
+
+    def __post_init__(self) -> None:
+        """Check that there is something to do."""
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+class Evaluate(BaseCallback):
+    """Evaluates the policy now and then, and moves a progress bar.
+
+    Args:
+        evaluate: Called with the policy's choice at the steps of the curve.
+        every: Choices between two evaluations.
+        frame_skip: Steps per choice.
+        bar: Of the training's steps.
+    """
+
+    def __init__(
+        self, evaluate: Callable[[Choose], Played], *, every: float, frame_skip: int, bar: tqdm
+    ) -> None:
+        super().__init__()
+        self.points: list[dict[str, Any]] = []
+        self._evaluate = evaluate
+        self._every = every
+        self._frame_skip = frame_skip
+        self._bar = bar
+
+    def _on_rollout_start(self) -> None:
+        # The policy of this moment is what the last rollout has made of it.
+        if self.num_timesteps >= len(self.points) * self._every:
+            self.add_point(self._evaluate)
+
+    def _on_step(self) -> bool:
+        self._bar.update(self.training_env.num_envs * self._frame_skip)
+        return True
+
+    def add_point(self, evaluate: Callable[[Choose], Played]) -> None:
+        """Add a point to the curve."""
+        lately = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        played = evaluate(choice_of(self.model))
+        self.points.append(
+            {
+                "steps": self.num_timesteps * self._frame_skip,
+                "training_return": float(np.mean(lately)) if lately else None,
+                **asdict(played),
+            }
+        )
+        self._bar.set_postfix_str(f"return in the teacher {played.mean_return:.2f}")
+
+
+def choice_of(model: Any) -> Choose:
+    """Return the choices of a trained model."""
+    return lambda seen: model.predict(seen, deterministic=True)[0]
+
+
+def make_ppo(
+    games: VecMonitor | Games, config: GameConfig, *, num_steps: int, seed: int, device: str
+) -> PPO:
+    """Return an untrained PPO for games."""
+    choices = min(ROLLOUT_CHOICES, num_steps // config.frame_skip) // config.num_games
+    choices = max(2, choices)
+    return PPO(
+        "CnnPolicy" if config.observation == "pixels" else "MlpPolicy",
+        games,
+        n_steps=choices,
+        batch_size=min(128, choices * config.num_games),
+        **PPO_SETTINGS,
+        seed=seed,
+        device=device,
+    )
+
+
+class Experiment:
+    """Runs what is not yet under a folder.
+
+    Args:
+        folder: Where runs are written.
+        games: What policies see and do.
+        config: How long and how often.
+        world: Where to dream.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    def __init__(
+        self, folder: Path, games: GameConfig, config: ExperimentConfig, world: World, device: str
+    ) -> None:
+        self.folder = folder
+        self.games = games
+        self.config = config
+        self.world = world
+        self._device = device
+        self._engine: Engine | None = None
+        self._teacher: Games | None = None
+        self._dream: Games | None = None
+        self._seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.num_final_episodes)
+        weights = (world.folder / WEIGHTS_NAME).read_bytes()
+        self._world_settings = {"world": hashlib.sha256(weights).hexdigest()}
+        self._play_settings = {
+            "games": asdict(games),
+            "num_final_episodes": config.num_final_episodes,
+        }
+        self._train_settings = {
+            "games": asdict(games),
+            "config": asdict(config),
+            "ppo": PPO_SETTINGS | {"rollout_choices": ROLLOUT_CHOICES},
+        }
+        if games.observation == "latent":
+            self._train_settings |= self._world_settings
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def train(self, where: str, seed: int) -> dict[str, Any]:
+        """Return the run of a PPO trained in "dream" or "teacher", from disk if it is there."""
+        settings = self._train_settings | (self._world_settings if where == "dream" else {})
+        return self._kept(f"{where}-{seed}", settings, lambda: self._train(where, seed))
+
+    def play_teacher(self, policy: str, seed: int) -> dict[str, Any]:
+        """Return the run of the policy "random", "blind" or "expert", from disk if it is there."""
+
+        def run() -> dict[str, Any]:
+            if policy == "expert":
+                played = play_expert(self.games, seeds=self._seeds, policy_seed=seed)
+            else:
+                played = play(self._teacher_games(), untrained(policy, seed), seeds=self._seeds)
+            return {"points": [{"steps": 0, "training_return": None, **asdict(played)}]}
+
+        return self._kept(f"{policy}-{seed}", self._play_settings, run)
+
+    def play_dream(self, policy: str, seed: int) -> dict[str, Any]:
+        """Return what the world says of a policy that was trained or played in the teacher."""
+
+        def run() -> dict[str, Any]:
+            games = self._dream_games()
+            if policy in ("dream", "teacher"):
+                model = self._make_ppo(games, seed)
+                model.policy.load_state_dict(load_tensors(self._policy_file(policy, seed)))
+                choose = choice_of(model)
+            else:
+                choose = untrained(policy, seed)
+            seeds = self._seeds[: self.config.num_episodes]
+            return {"points": [{"steps": 0, **asdict(play(games, choose, seeds=seeds))}]}
+
+        settings = self._train_settings | self._world_settings
+        return self._kept(f"{policy}-{seed}-in-dream", settings, run)
+
+    def close(self) -> None:
+        """Close all games."""
+        for games in (self._teacher, self._dream):
+            if games is not None:
+                games.close()
+
+    def _train(self, where: str, seed: int) -> dict[str, Any]:
+        config, frame_skip = self.config, self.games.frame_skip
+        inner = self._make_dream() if where == "dream" else self._make_teacher()
+        games = VecMonitor(inner)
+        teacher = self._teacher_games()
+        begin = time.monotonic()
+        model = self._make_ppo(games, seed)
+        with tqdm(total=config.num_steps, desc=f"{where} {seed}", unit="step") as bar:
+            evaluate = Evaluate(
+                lambda choose: play(teacher, choose, seeds=self._seeds[: config.num_episodes]),
+                every=config.num_steps / frame_skip / config.num_points,
+                frame_skip=frame_skip,
+                bar=bar,
+            )
+            model.learn(config.num_steps // frame_skip, callback=evaluate)
+            evaluate.add_point(lambda choose: play(teacher, choose, seeds=self._seeds))
+        games.close()
+        # The policy shares its eyes between actor and critic; a file holds them once for each.
+        weights = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+        save_tensors(weights, self._policy_file(where, seed))
+        return {"points": evaluate.points, "wall_s": round(time.monotonic() - begin, 1)}
+
+    def _make_ppo(self, games: VecMonitor | Games, seed: int) -> PPO:
+        return make_ppo(
+            games,
+            self.games,
+            num_steps=self.config.num_steps,
+            seed=TRAINING_SEED + 1000 * seed,
+            device=self._device,
+        )
+
+    def _kept(
+        self, name: str, settings: dict[str, Any], run: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return a finished run's file, or run and write it.
+
+        Raises:
+            ValueError: There is a file, made with other settings.
+        """
+        file = self.folder / f"{name}.json"
+        if file.exists():
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            if kept["settings"] != settings:
+                raise ValueError(
+                    f"{file} was made with other settings ({kept['settings']}, now {settings}): "
+                    f"choose another --output or delete it"
+                )
+            return kept
+        result = {"settings": settings, **run()}
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        temporary.replace(file)
+        return result
+
+    def _policy_file(self, where: str, seed: int) -> Path:
+        return self.folder / f"{where}-{seed}.safetensors"
+
+    def _running_engine(self) -> Engine:
+        if self._engine is None:
+            device = None if self._device == "auto" else self._device
+            self._engine = make_engine(self.world, device=device)
+        return self._engine
+
+    def _make_teacher(self) -> Games:
+        latent = self.games.observation == "latent"
+        return make_teacher(self.games, self._running_engine() if latent else None)
+
+    def _make_dream(self) -> Games:
+        return make_dream(self.games, self.world, self._running_engine())
+
+    def _teacher_games(self) -> Games:
+        if self._teacher is None:
+            self._teacher = self._make_teacher()
+        return self._teacher
+
+    def _dream_games(self) -> Games:
+        if self._dream is None:
+            self._dream = self._make_dream()
+        return self._dream
+
+
+def untrained(policy: str, seed: int) -> Choose:
+    """Return the choices of "random" or "blind"."""
+    return choose_at_random(seed) if policy == "random" else choose_always(BLIND_ACTION)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's arguments."""
+    games, config = GameConfig(), ExperimentConfig()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/ppo"), help="folder of the runs")
+    parser.add_argument("--world", default="stage", help="a shipped world's name or a folder")
+    parser.add_argument("--observation", choices=get_args(Observation), default="pixels")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
+    parser.add_argument("--steps", type=int, default=config.num_steps, help="per training")
+    parser.add_argument("--envs", type=int, default=games.num_games, help="games at once")
+    parser.add_argument("--horizon", type=int, default=games.horizon)
+    parser.add_argument("--frame-skip", type=int, default=games.frame_skip)
+    parser.add_argument("--stack", type=int, default=games.num_stacked, help="last pictures seen")
+    parser.add_argument("--points", type=int, default=config.num_points, help="of a curve")
+    parser.add_argument("--episodes", type=int, default=config.num_episodes, help="per point")
+    parser.add_argument("--final-episodes", type=int, default=config.num_final_episodes)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--only-teacher", action="store_true", help="do not dream")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the experiment, or what is left of it, and report."""
+    options = parse(arguments)
+    games = GameConfig(
+        observation=options.observation,
+        num_games=options.envs,
+        horizon=options.horizon,
+        frame_skip=options.frame_skip,
+        num_stacked=options.stack,
+    )
+    config = ExperimentConfig(
+        num_steps=options.steps,
+        num_points=options.points,
+        num_episodes=options.episodes,
+        num_final_episodes=options.final_episodes,
+    )
+    experiment = Experiment(
+        options.output, games, config, load_world(options.world), options.device
+    )
+    runs: dict[str, list[dict[str, Any]]] = {}
+    dreams: dict[str, list[dict[str, Any]]] = {}
+    seeds = range(options.seeds)
+    for policy in ("random", "blind", "expert"):
+        runs[policy] = [experiment.play_teacher(policy, seed) for seed in seeds]
+    for where in ("teacher",) if options.only_teacher else ("teacher", "dream"):
+        runs[where] = [experiment.train(where, seed) for seed in seeds]
+    if not options.only_teacher:
+        for policy in runs:
+            if policy != "expert":  # it asks the teacher where things lie
+                dreams[policy] = [experiment.play_dream(policy, seed) for seed in seeds]
+    experiment.close()
+    print(report(options.output, runs, dreams))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What Gymnasium, Stable-Baselines3 and their wrappers ask of every id and mode."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from gymnasium.wrappers import (
+    FlattenObservation,
+    FrameStackObservation,
+    RecordEpisodeStatistics,
+    RecordVideo,
+    ResizeObservation,
+)
+from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
+
+import envs  # noqa: F401 - registers the ids
+from envs.spaces import ACTIONS, OBSERVATIONS
+from envs.vector_env import WorldVectorEnv
+from envs.world_env import WorldEnv
+
+ROOT = Path(__file__).parents[1]
+TEACHER = "midas/StageTeacher-v0"
+WORLD = "midas/Stage-v0"
+
+
+def make_bare(world: Path, **kwargs) -> gym.Env:
+    return gym.make(WORLD, world=str(world), **kwargs).unwrapped
+
+
+# Warnings are errors in all tests.
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_gymnasium_s_checker_has_nothing_to_say(tiny_folder, observation, action):
+    env = make_bare(tiny_folder, observation=observation, action=action, render_mode="rgb_array")
+    # The other render modes do not depend on the action mode, and each loads the world again.
+    is_first = action == "discrete"
+    check_env(env, skip_render_check=not is_first, skip_close_check=not is_first)
+    env.close()
+    env.close()
+
+
+def test_gymnasium_s_checker_has_nothing_to_say_about_the_teacher():
+    check_env(gym.make(TEACHER, render_mode="rgb_array").unwrapped)
+
+
+# Stable-Baselines3 has no Dict actions, and takes an observation of two dimensions only flat.
+@pytest.mark.parametrize("action", ["discrete", "keys"])
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_stable_baselines3_s_checker_has_nothing_to_say(tiny_folder, observation, action):
+    env = make_bare(tiny_folder, observation=observation, action=action, render_mode="rgb_array")
+    check_env_of_sb3(FlattenObservation(env) if observation == "latent" else env)
+
+
+def test_stable_baselines3_s_checker_has_nothing_to_say_about_the_teacher():
+    check_env_of_sb3(gym.make(TEACHER).unwrapped)
+
+
+@pytest.mark.parametrize("name", [WORLD, f"envs:{WORLD}"])
+def test_ids_make_the_learned_world(tiny_folder, name):
+    env = gym.make(name, world=str(tiny_folder))
+    assert isinstance(env.unwrapped, WorldEnv)
+    assert env.unwrapped.world.folder == tiny_folder
+
+
+def test_a_spec_survives_pickling(tiny_folder):
+    env = gym.make(WORLD, world=tiny_folder, observation="dict", action="keys", horizon=7)
+    again = pickle.loads(pickle.dumps(env.spec)).make()
+    assert again.spec == env.spec
+    assert again.unwrapped.horizon == 7
+    assert again.observation_space == env.observation_space
+    assert again.action_space == env.action_space
+
+
+def test_a_vector_spec_survives_pickling(tiny_folder):
+    games = gym.make_vec(WORLD, num_envs=2, world=tiny_folder, autoreset_mode="SameStep")
+    again = gym.make_vec(pickle.loads(pickle.dumps(games.spec)))
+    assert isinstance(again, WorldVectorEnv)
+    assert again.num_envs == 2
+    assert again.metadata["autoreset_mode"] == games.metadata["autoreset_mode"]
+
+
+def test_many_processes_play_what_one_plays(tiny_folder):
+    def play(mode: str, **kwargs) -> np.ndarray:
+        games = gym.make_vec(WORLD, 2, mode, vector_kwargs=kwargs, world=str(tiny_folder))
+        frames = [games.reset(seed=3)[0]]
+        frames += [games.step(np.array([action, 4]))[0] for action in (4, 0, 14)]
+        games.close()
+        return np.stack(frames)
+
+    # Not fork: torch's threads do not survive it.
+    np.testing.assert_array_equal(play("async", context="spawn"), play("sync"))
+
+
+def test_wrappers_wrap(tiny_folder, tmp_path):
+    env = gym.make(WORLD, world=str(tiny_folder), render_mode="rgb_array", max_episode_steps=4)
+    env = RecordVideo(env, str(tmp_path / "videos"), episode_trigger=lambda _: True)
+    env = FrameStackObservation(ResizeObservation(RecordEpisodeStatistics(env), (24, 40)), 3)
+    observation, _ = env.reset(seed=0)
+    assert observation.shape == (3, 24, 40, 3)
+    truncated = False
+    for step in range(4):
+        assert not truncated, step
+        observation, _, _, truncated, info = env.step(4)
+    assert truncated
+    assert info["episode"]["l"] == 4
+    env.close()
+    (video,) = (tmp_path / "videos").glob("*.mp4")
+    assert video.stat().st_size > 500
+
+
+def test_a_step_after_the_end_raises(tiny_folder):
+    env = gym.make(WORLD, world=str(tiny_folder), horizon=2)
+    env.reset(seed=0)
+    assert [env.step(0)[3] for _ in range(2)] == [False, True]
+    with pytest.raises(ResetNeeded):
+        env.step(0)
+    env.reset()
+    env.step(0)
+
+
+def run(code: str, *folders: Path) -> subprocess.CompletedProcess[str]:
+    path = [str(folder) for folder in folders]
+    code = f"import sys; sys.path[:0] = {path!r}; {code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+
+
+@pytest.mark.parametrize("kind", ["package", "module"])
+def test_another_engine_is_named_and_refused(tmp_path, kind):
+    other = tmp_path / ("engine/__init__.py" if kind == "package" else "engine.py")
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("")
+    done = run("import envs", tmp_path, ROOT)
+    assert done.returncode == 1
+    found = other.parent if kind == "package" else other
+    assert f"the package 'engine' that Python finds, {found}, is not midas-world's" in done.stderr
+    assert f"PYTHONPATH={ROOT}" in done.stderr
+
+
+def test_another_envs_is_named_and_refused(tmp_path):
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "__init__.py").write_text("")
+    code = "import envs; from midas_world.packages import check_packages; check_packages('envs')"
+    done = run(code, tmp_path, ROOT)
+    assert f"the package 'envs' that Python finds, {tmp_path / 'envs'}, is not" in done.stderr

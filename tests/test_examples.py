@@ -1,0 +1,351 @@
+"""The examples run end to end on the tiny world, go on where they were, and count rightly."""
+
+import json
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import envs  # noqa: F401 - registers the ids
+from engine import make_engine
+from envs.stage.controller import ACTIONS
+from envs.world_env import WorldEnv
+from examples import plan
+from examples.actions import ACTION_INDICES, ACTION_NAMES
+from midas_world.world import World
+
+IDLE, LEAP = ACTIONS.index("idle"), ACTIONS.index("leap_right")
+
+
+class CoinEnv(gym.Env):
+    """Every leap is worth 1; the fifth step ends the episode. Frames show the step."""
+
+    def __init__(self, ends_after: int = 5, horizon: int = 100) -> None:
+        self.observation_space = gym.spaces.Box(0, 255, (48, 80, 3), np.uint8)
+        self.action_space = gym.spaces.Discrete(len(ACTIONS))
+        self.ends_after = ends_after
+        self.horizon = horizon
+        self.num_steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.num_steps = 0
+        return self.frame(), {}
+
+    def step(self, action):
+        self.num_steps += 1
+        is_over, is_cut = self.num_steps >= self.ends_after, self.num_steps >= self.horizon
+        return self.frame(), float(action == LEAP), is_over, is_cut, {}
+
+    def frame(self):
+        return np.full((48, 80, 3), self.num_steps, np.uint8)
+
+
+def make_coin_games(config, **kwargs):
+    games = pytest.importorskip("examples.games")
+    inner = SyncVectorEnv(
+        [lambda: CoinEnv(**kwargs)] * config.num_games, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    return games.Games(inner, config)
+
+
+@pytest.fixture
+def games_module():
+    pytest.importorskip("stable_baselines3")
+    from examples import games
+
+    return games
+
+
+@pytest.fixture
+def latent_world(tiny_world: World):
+    env = WorldEnv(tiny_world, observation="latent", horizon=40)
+    yield env
+    env.close()
+
+
+def run(returns: list[float], ended: list[bool] | None = None) -> dict:
+    return {"points": [{"steps": 0, "returns": returns, "ended": ended or [False] * len(returns)}]}
+
+
+# Games for learners
+
+
+def test_an_action_is_held_and_its_rewards_add_up(games_module):
+    config = games_module.GameConfig(num_games=2, frame_skip=2, horizon=4, num_stacked=2)
+    games = make_coin_games(config)
+    games.reset()
+    leap, idle = ACTION_NAMES.index("leap_right"), ACTION_NAMES.index("idle")
+    seen, rewards, done, _ = games.step(np.array([leap, idle]))
+    assert rewards.tolist() == [2.0, 0.0]
+    assert not done.any()
+    assert seen.shape == (2, 6, 48, 80)
+    assert seen[0, :, 0, 0].tolist() == [0, 0, 0, 2, 2, 2]  # the first frame twice, then this one
+
+
+def test_what_comes_after_an_end_is_neither_rewarded_nor_seen_as_the_last(games_module):
+    config = games_module.GameConfig(num_games=1, frame_skip=4, horizon=8, num_stacked=2)
+    games = make_coin_games(config)
+    games.reset()
+    leap = np.array([ACTION_NAMES.index("leap_right")])
+    games.step(leap)
+    seen, rewards, done, infos = games.step(leap)  # ends at step 5, the first of these four
+    assert rewards.tolist() == [1.0]
+    assert done.tolist() == [True]
+    assert infos[0]["terminal_observation"][:, 0, 0].tolist() == [4, 4, 4, 5, 5, 5]
+    assert infos[0]["TimeLimit.truncated"] is False
+    assert seen[0, :, 0, 0].tolist() == [3] * 6  # the new episode, idle for three steps
+
+
+def test_a_truncated_episode_says_so(games_module):
+    config = games_module.GameConfig(num_games=1, frame_skip=2, horizon=2)
+    games = make_coin_games(config, horizon=2)
+    games.reset()
+    _, _, done, infos = games.step(np.array([0]))
+    assert done.tolist() == [True]
+    assert infos[0]["TimeLimit.truncated"] is True
+
+
+def test_play_counts_one_episode_per_seed_whatever_the_number_of_games(games_module):
+    config = games_module.GameConfig(num_games=2, frame_skip=2, horizon=4)
+    played = games_module.play(
+        make_coin_games(config), games_module.choose_always("leap_right"), seeds=[1, 2, 3]
+    )
+    assert played.returns == (5.0, 5.0, 5.0)
+    assert played.lengths == (3, 3, 3)
+    assert played.ended == (True, True, True)
+
+
+def test_pictures_are_means_of_blocks(games_module):
+    frames = np.zeros((1, 96, 160, 3), np.uint8)
+    frames[0, :2, :2, 1] = 100
+    frames[0, 0, 0, 2] = 100
+    small = games_module.small_pictures(frames)
+    assert small.shape == (1, 3, 48, 80)
+    assert small[0, :, 0, 0].tolist() == [0, 100, 25]
+
+
+def test_the_dream_shows_what_the_world_draws(games_module, tiny_world):
+    config = games_module.GameConfig(num_games=1, frame_skip=2, horizon=4, num_stacked=1)
+    engine = make_engine(tiny_world)
+    dream = games_module.make_dream(config, tiny_world, engine)
+    env = WorldEnv(tiny_world, engine=engine)
+    first = games_module.small_pictures(env.reset(seed=5)[0][None])
+    np.testing.assert_array_equal(dream.start([5]), first)
+    env.step(ACTION_INDICES[2])
+    frame = env.step(ACTION_INDICES[2])[0]
+    seen = dream.step(np.array([2]))[0]
+    np.testing.assert_array_equal(seen, games_module.small_pictures(frame[None]))
+    dream.close()
+
+
+def test_latent_policies_see_the_teacher_through_the_world_s_encoder(games_module, tiny_world):
+    config = games_module.GameConfig(
+        observation="latent", num_games=2, frame_skip=2, horizon=4, num_stacked=2
+    )
+    engine = make_engine(tiny_world)
+    with pytest.raises(ValueError, match="needs an engine"):
+        games_module.make_teacher(config, None)
+    dream = games_module.make_dream(config, tiny_world, engine)
+    count, channels = engine.spec.latent_shape
+    assert dream.reset().shape == (2, 2 * count * channels)
+    dream.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"horizon": 10, "frame_skip": 4}, "multiple of frame_skip"),
+        ({"num_games": 0}, "num_games must be at least 1"),
+        ({"observation": "sound"}, "pixels or latent"),
+    ],
+)
+def test_a_wrong_game_config_is_told(games_module, wrong, says):
+    with pytest.raises(ValueError, match=says):
+        games_module.GameConfig(**wrong)
+
+
+# The table
+
+
+def test_the_table_counts_gains_from_random_and_shares_of_the_teacher_s(games_module):
+    from examples.report import make_rows, make_table, verdict
+
+    runs = {
+        "random": [run([1.0, 3.0]), run([2.0, 2.0])],
+        "teacher": [run([10.0]), run([14.0], [True])],
+        "dream": [run([9.0, 11.0], [True, False]), run([10.0, 10.0])],
+    }
+    dreams = {"random": [run([2.5])], "dream": [run([20.0, 40.0], [True, False])]}
+    rows = {row.policy: row for row in make_rows(runs, dreams)}
+    assert rows["random"].gain == 0.0
+    assert rows["teacher"].gain == 10.0
+    assert rows["teacher"].survived == 0.5
+    assert rows["dream"].returns == (10.0, 10.0)
+    assert rows["dream"].share == pytest.approx(0.8)
+    assert rows["dream"].survived == 0.75
+    table = make_table(list(rows.values()))
+    assert "| 12.00 ± 2.83 | 50% | +10.00 | 100% | - |" in table
+    assert "| 10.00 ± 0.00 | 75% | +8.00 | 80% | 30.00 ± 0.00 |" in table
+    text = verdict(list(rows.values()))
+    assert "keeps 80% of the gain" in text
+    assert "gives the dream policy 30.00, the teacher 10.00: +20.00" in text
+    assert "survives 50% of episodes there, 75% in the teacher" in text
+
+
+def test_there_is_no_share_of_a_gain_that_is_none(games_module):
+    from examples.report import make_rows
+
+    rows = make_rows({"random": [run([5.0])], "teacher": [run([4.0])]}, {})
+    assert [row.share for row in rows] == [None, None]
+    with pytest.raises(ValueError, match="random policy"):
+        make_rows({"teacher": [run([4.0])]}, {})
+
+
+# The experiment
+
+
+def test_the_experiment_runs_and_goes_on_where_it_was(games_module, tiny_folder, tmp_path, capsys):
+    from examples import train_ppo
+
+    arguments = ["--world", str(tiny_folder), "--output", str(tmp_path), "--device", "cpu"]
+    arguments += ["--seeds", "1", "--steps", "16", "--envs", "1", "--horizon", "8"]
+    arguments += ["--points", "1", "--episodes", "1", "--final-episodes", "2"]
+    train_ppo.main(arguments)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {"table.md", "curves.png", "results.json", "dream-0.safetensors"}
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["runs"]) == {"random", "blind", "expert", "teacher", "dream"}
+    assert set(results["dreams"]) == {"random", "blind", "teacher", "dream"}
+    curve = results["runs"]["dream"][0]["points"]
+    assert [len(point["returns"]) for point in curve] == [1, 2]
+    assert curve[0]["steps"] == 0
+    table = capsys.readouterr().out
+    assert "PPO trained in the dream" in table
+
+    runs = [path for path in tmp_path.glob("*-0*") if path.suffix in (".json", ".safetensors")]
+    times = {path: path.stat().st_mtime_ns for path in runs}
+    (tmp_path / "dream-0-in-dream.json").unlink()
+    train_ppo.main(arguments)
+    assert capsys.readouterr().out == table
+    again = {path: path.stat().st_mtime_ns for path in runs}
+    changed = {path.name for path in runs if again[path] != times[path]}
+    assert changed == {"dream-0-in-dream.json"}
+    with pytest.raises(ValueError, match="made with other settings"):
+        train_ppo.main([*arguments, "--final-episodes", "3"])
+
+
+# The planner
+
+
+class CoinWorld:
+    """Forks into games in which a run to the right is worth 1 a step, and a jump ends all."""
+
+    def __init__(self) -> None:
+        self.num_forks = 0
+
+    def fork(self, num_games, *, seeds):
+        assert len(seeds) == num_games
+        self.num_forks += 1
+        return self
+
+    def step(self, actions):
+        rewards = (np.asarray(actions) == ACTIONS.index("run_right")).astype(float)
+        ends = np.asarray(actions) == ACTIONS.index("jump")
+        return None, rewards, ends, np.zeros_like(ends), {}
+
+    def close(self) -> None: ...
+
+
+def test_the_planner_finds_the_action_that_pays():
+    config = plan.PlanConfig(num_futures=400, depth=8, hold=4, commitment=4)
+    world = CoinWorld()
+    actions = plan.shoot(world, config, np.random.default_rng(0))  # type: ignore[arg-type]
+    assert actions.tolist() == [ACTIONS.index("run_right")] * 4
+    assert world.num_forks == 1
+
+
+def test_planning_leaves_the_world_as_it_was(latent_world):
+    config = plan.PlanConfig(num_futures=3, depth=4, hold=2, commitment=2)
+    latent_world.reset(seed=3)
+    before = latent_world.save_state()
+    plan.shoot(latent_world, config, np.random.default_rng(1))
+    after = latent_world.save_state()
+    for name, tensor in before.tensors.items():
+        np.testing.assert_array_equal(_bits(after.tensors[name]), _bits(tensor), err_msg=name)
+    ahead = latent_world.step(LEAP)[0]
+    latent_world.restore_state(before)
+    np.testing.assert_array_equal(latent_world.step(LEAP)[0], ahead)
+
+
+def _bits(tensor: torch.Tensor) -> np.ndarray:
+    """NumPy has no bfloat16: compare its bits."""
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def test_the_prior_holds_actions_of_the_reduced_set():
+    config = plan.PlanConfig(num_futures=5, depth=12, hold=4, commitment=4)
+    actions = plan.draw_actions(config, 5, np.random.default_rng(0))
+    assert actions.shape == (12, 5)
+    assert set(np.unique(actions)) <= set(ACTION_INDICES)
+    held = actions.reshape(3, 4, 5)
+    assert (held == held[:, :1]).all()
+    assert IDLE in ACTION_INDICES
+
+
+@pytest.mark.parametrize("where", ["world", "teacher"])
+def test_plan_runs_in_the_world_and_in_the_teacher(where, tiny_world, monkeypatch, capsys):
+    if where == "teacher":  # the tiny world draws smaller frames than the teacher
+        shape = tiny_world.config.world.height, tiny_world.config.world.width
+        make = gym.make
+        monkeypatch.setattr(
+            plan.gym,
+            "make",
+            lambda name, **kwargs: (
+                Shrunk(make(name, **kwargs), shape)
+                if name == plan.TEACHER_ID
+                else make(name, **kwargs)
+            ),
+        )
+    arguments = ["--world", str(tiny_world.folder), "--act-in", where, "--seeds", "2"]
+    arguments += ["--futures", "2", "--depth", "4", "--horizon", "8"]
+    arguments += ["--hold", "2", "--commitment", "4"]
+    plan.main(arguments)
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].startswith(f"| policy | return in the {where} ")
+    assert [line.split("|")[1].strip() for line in table[2:]] == ["prior", "planner"]
+    assert all("| 2 |" in line for line in table[2:])
+
+
+class Shrunk(gym.ObservationWrapper):
+    """Frames of the teacher in the tiny world's size."""
+
+    def __init__(self, env, shape):
+        super().__init__(env)
+        self.step_px = env.observation_space.shape[0] // shape[0]
+        self.observation_space = gym.spaces.Box(0, 255, (*shape, 3), np.uint8)
+
+    def observation(self, observation):
+        return observation[:: self.step_px, :: self.step_px]
+
+
+def test_a_wrong_plan_config_is_told():
+    with pytest.raises(ValueError, match="multiples of hold"):
+        plan.PlanConfig(depth=10, hold=4, commitment=4)
+    with pytest.raises(ValueError, match="at most depth"):
+        plan.PlanConfig(depth=4, hold=4, commitment=8)
+
+
+def test_the_table_of_plans_has_means_and_spreads():
+    table = plan.make_table({"prior": [1.0, 3.0]}, {"prior": [0.2]}, "world")
+    assert table.splitlines()[2] == "| prior | 2.00 ± 1.41 | 2 | 200 |"
+
+
+def test_examples_have_readable_help(capsys):
+    with pytest.raises(SystemExit):
+        plan.main(["--help"])
+    assert "--futures" in capsys.readouterr().out
+    assert Path(plan.__file__).parent.name == "examples"
