@@ -2,12 +2,14 @@
 
 import difflib
 import logging
+from pathlib import Path
 
 import torch
 
+from engine.cache_folder import cache_folder
+from engine.select import Request, make_fastest, make_named
 from engine.spec import Cache, Engine, EngineSpec
 from engine.torch_engine import TorchEngine
-from midas_world.types import BackendUnavailableError
 from midas_world.world import World
 
 __all__ = ["BACKENDS", "Cache", "Engine", "EngineSpec", "TorchEngine", "make_engine"]
@@ -23,18 +25,27 @@ def make_engine(
     *,
     device: str | torch.device | None = None,
     num_denoise_steps: int | None = None,
+    folder: Path | None = None,
 ) -> Engine:
     """Return an engine that runs a world.
 
+    "auto" takes the fastest backend that is ready: installed, and with nothing left to export or
+    to build. Where several are, the first start measures a few frames on each, which takes about a
+    second, and later starts remember. So equal seeds give equal frames on one machine, until the
+    world, the number of threads, a version or the set of backends that are ready changes; name a
+    backend to be independent of that. A named backend makes what it lacks first (the ONNX graphs
+    of a world take minutes, once), and is an error if it cannot run: there is no silent fallback.
+
     Args:
         world: What to run.
-        backend: One of BACKENDS; "auto" takes the fastest that works here.
-        device: "cpu" or "cuda"; None takes the GPU if there is one.
+        backend: One of BACKENDS.
+        device: "cpu" or "cuda"; None takes the GPU if there is one and the backend can use it.
         num_denoise_steps: Head passes per frame; None takes the world's own number.
+        folder: Where exported graphs and measurements are kept; None is the user's cache folder.
 
     Raises:
         ValueError: No backend has this name, or num_denoise_steps is below 1.
-        BackendUnavailableError: The backend cannot run here.
+        BackendUnavailableError: The backend cannot run here; it says what to install.
     """
     if backend not in BACKENDS:
         nearest = difflib.get_close_matches(str(backend), BACKENDS, n=1, cutoff=0.0)[0]
@@ -42,10 +53,13 @@ def make_engine(
             f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}, "
             f"did you mean {nearest!r}?"
         )
-    if backend in ("onnx", "tensorrt"):
-        raise BackendUnavailableError(
-            f"this version has no {backend!r} backend; use backend='torch' (or 'auto')"
-        )
-    engine = TorchEngine(world, device=device, num_denoise_steps=num_denoise_steps)
+    has_gpu = torch.cuda.is_available() and backend != "onnx"
+    request = Request(
+        world=world,
+        device=str(device or ("cuda" if has_gpu else "cpu")),
+        num_denoise_steps=num_denoise_steps,
+        folder=folder or cache_folder(),
+    )
+    engine = make_fastest(request) if backend == "auto" else make_named(backend, request)
     _log.info("%s runs on %s: %s", world.folder.name, engine.spec, engine.spec.reason)
     return engine

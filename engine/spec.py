@@ -10,7 +10,7 @@ pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from torch import Tensor
@@ -130,3 +130,43 @@ class Engine(Protocol):
     def encode(self, frames: np.ndarray) -> Tensor:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
         ...
+
+
+class SpreadEngine(Engine, Protocol):
+    """An engine that can also say how unsure it is of a frame; not every backend does."""
+
+    def step_with_spread(
+        self,
+        cache: Cache,
+        latents: Tensor,
+        conditions: Conditions,
+        noise: Tensor,
+        extra_noise: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Make the next frame as `step` does, bit for bit, and tell the spread of the head.
+
+        Args:
+            cache: Changed.
+            latents: (B, N, C) float32 of the last frame.
+            conditions: (B, 1, ...) of the next frame.
+            noise: (B, N, C) float32 standard normal.
+            extra_noise: (S, B, N, C) float32 standard normal, for the spread alone; S at least 2.
+
+        Returns:
+            What `step` returns, and the spread (B,) float32: see midas_world/uncertainty.py.
+        """
+        ...
+
+
+def spread_engine(engine: Engine) -> SpreadEngine:
+    """Return the same engine as one that gives a spread.
+
+    Raises:
+        ValueError: It gives none.
+    """
+    if not hasattr(engine, "step_with_spread"):
+        raise ValueError(
+            f"the {engine.spec.backend!r} backend gives no uncertainty; use backend='torch', or no "
+            "uncertainty draws"
+        )
+    return cast("SpreadEngine", engine)

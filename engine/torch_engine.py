@@ -18,6 +18,7 @@ from midas_world.autoencoder import normalize_frames, quantize_frames, to_grid, 
 from midas_world.conditions import Conditions
 from midas_world.diffusion import euler_sample, sigma_schedule
 from midas_world.kv_cache import KVCache
+from midas_world.uncertainty import head_spread
 from midas_world.world import World
 from midas_world.world_model import WorldModel
 
@@ -71,6 +72,7 @@ class TorchEngine:
             it natively (a GPU, AVX512_BF16), else float32.
         num_denoise_steps: Head passes per frame; None takes the world's own number.
         compile: Compile head and decoder with torch.compile: a minute of waiting for faster steps.
+        reason: In words, why the backend was chosen, for the spec.
 
     Raises:
         ValueError: num_denoise_steps is below 1.
@@ -84,10 +86,11 @@ class TorchEngine:
         dtype: torch.dtype | None = None,
         num_denoise_steps: int | None = None,
         compile: bool = False,
+        reason: str = "",
     ) -> None:
         config = world.config.world
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._dtype, reason = (dtype, "as asked") if dtype else _fastest_dtype(self._device)
+        self._dtype, why = (dtype, "dtype as asked") if dtype else _fastest_dtype(self._device)
         steps = config.diffusion.num_denoise_steps
         steps = steps if num_denoise_steps is None else num_denoise_steps
         self._sigmas = sigma_schedule(steps)
@@ -97,7 +100,7 @@ class TorchEngine:
             device=str(self._device),
             dtype=str(self._dtype).removeprefix("torch."),
             num_denoise_steps=steps,
-            reason=reason,
+            reason=f"{reason}; {why}" if reason else why,
         )
         self._model = _cast_model(world.model, self._dtype).to(self._device)
         self._autoencoder = copy.deepcopy(world.autoencoder).to(self._device)
@@ -149,23 +152,24 @@ class TorchEngine:
         self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Make the next frame of every game and add it to the cache; see `Engine.step`."""
-        assert isinstance(cache, TorchCache)
-        latents, noise = latents.to(self._device), noise.to(self._device)
-        hidden = self._hidden(cache.kv_cache, latents, conditions.to(self._device))
-        cache.kv_cache.commit()
-        context = latents.to(self._dtype)
+        hidden = self._advance(cache, latents, conditions)
+        return self._make(hidden, latents, noise)
 
-        def predict(x: Tensor, sigma: Tensor) -> Tensor:
-            return self._head(x.to(self._dtype), sigma, hidden, context).float()
-
-        change = euler_sample(predict, noise, self._sigmas)
-        outcome = self._model.outcome
-        reward_logits, termination_logits = outcome(hidden.float())
-        return (
-            (latents + change * self._model.change_std).cpu(),
-            outcome.reward(reward_logits).cpu(),
-            termination_logits.sigmoid().cpu(),
-        )
+    @torch.inference_mode()
+    def step_with_spread(
+        self,
+        cache: Cache,
+        latents: Tensor,
+        conditions: Conditions,
+        noise: Tensor,
+        extra_noise: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Make the next frame and tell the head's spread; see `SpreadEngine.step_with_spread`."""
+        hidden = self._advance(cache, latents, conditions)
+        # Not in one batch with the frame's own pass: that would change its last bits.
+        context = latents.to(device=self._device, dtype=self._dtype)
+        spread = head_spread(self._head, hidden, context, extra_noise.to(self._device))
+        return *self._make(hidden, latents, noise), spread.cpu()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -190,6 +194,32 @@ class TorchEngine:
             )
         pixels = normalize_frames(torch.tensor(frames, device=self._device))
         return to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
+
+    def _advance(self, cache: Cache, latents: Tensor, conditions: Conditions) -> Tensor:
+        """Return the next frame's hidden states, (B, N, D), and add the last frame to the cache."""
+        assert isinstance(cache, TorchCache)
+        hidden = self._hidden(cache.kv_cache, latents.to(self._device), conditions.to(self._device))
+        cache.kv_cache.commit()
+        return hidden
+
+    def _make(
+        self, hidden: Tensor, latents: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `step` does, of hidden states (B, N, D)."""
+        latents = latents.to(self._device)
+        context = latents.to(self._dtype)
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            return self._head(x.to(self._dtype), sigma, hidden, context).float()
+
+        change = euler_sample(predict, noise.to(self._device), self._sigmas)
+        outcome = self._model.outcome
+        reward_logits, termination_logits = outcome(hidden.float())
+        return (
+            (latents + change * self._model.change_std).cpu(),
+            outcome.reward(reward_logits).cpu(),
+            termination_logits.sigmoid().cpu(),
+        )
 
     def _hidden(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Tensor:
         """Return the present frame's hidden states, (R, N, D); writes its slot of the cache."""

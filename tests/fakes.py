@@ -132,6 +132,17 @@ class FakeEngine:
             torch.full((batch,), termination),
         )
 
+    def step_with_spread(
+        self,
+        cache: FakeCache,
+        latents: Tensor,
+        conditions: Conditions,
+        noise: Tensor,
+        extra_noise: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        spread = extra_noise.var(dim=0).mean(dim=(1, 2)).sqrt()
+        return *self.step(cache, latents, conditions, noise), spread
+
     def decode(self, latents: Tensor) -> np.ndarray:
         self.num_decoded += 1
         height, width, _ = self.spec.frame_shape

@@ -23,13 +23,13 @@ from midas_world.evaluate.metrics import (
     sharpness,
     ssim,
 )
+from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.probe import ProbeConfig, halve, load_probe, save_probe, train_probe
 from midas_world.evaluate.report import (
     GOALS,
     Section,
     Table,
     read_report,
-    save_curves,
     write_report,
 )
 from midas_world.evaluate.rollouts import Bookends, Endless, EndlessEngine, check_held_out
@@ -314,6 +314,13 @@ def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
     assert 0 < values["pose"]["probe_error_percent"] < 50
     assert values["sharpness"]["ratio"] > 0
     assert values["speed"]["median_ms"] > 0
+    outcomes = values["outcomes"]
+    assert outcomes["num_steps"] == sum(outcomes["reward_bins"]["counts"])
+    assert 0 <= outcomes["termination_ece"] <= 1
+    groups = values["uncertainty"]["groups"]
+    assert {"rollout, step 1", "rollout, steps 16 to 20"} < set(groups)
+    assert groups["nothing but noise"]["count"] == 4
+    assert all(group["mean"] > 0 for group in groups.values())
     assert len(list(output.glob("probe-*.safetensors"))) == 1
 
 

@@ -23,10 +23,9 @@ from midas_world.episodes import current_versions
 from midas_world.evaluate.frame_sections import (
     autoencoder_section,
     next_frame_section,
-    outcomes_section,
 )
+from midas_world.evaluate.outcome_section import outcomes_section
 from midas_world.evaluate.play_sections import (
-    cpu_name,
     horizon_section,
     pose_section,
     speed_section,
@@ -40,6 +39,8 @@ from midas_world.evaluate.report import (
 )
 from midas_world.evaluate.sharpness import sharpness_section
 from midas_world.evaluate.study import EvaluationConfig, NotApplicableError, Study
+from midas_world.evaluate.uncertainty_section import uncertainty_section
+from midas_world.machine import cpu_name
 from midas_world.world import World, load_world
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "pose": pose_section,
     "sharpness": sharpness_section,
     "outcomes": outcomes_section,
+    "uncertainty": uncertainty_section,
     "speed": speed_section,
 }
 
@@ -64,6 +66,11 @@ QUICK = EvaluationConfig(
     num_long_runs=1,
     long_steps=40,
     sharpness_window=5,
+    num_outcome_episodes=2,
+    outcome_steps=24,
+    num_uncertainty_runs=2,
+    uncertainty_steps=20,
+    num_uncertainty_windows=4,
     num_speed_steps=20,
     probe=ProbeConfig(num_frames=32, episode_steps=32, width=16, train_steps=20, batch_size=8),
 )
@@ -88,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = arguments.episodes
         long_runs = min(config.num_long_runs, max(1, count // 4))
         config = replace(config, num_episodes=count, num_rollouts=count, num_long_runs=long_runs)
+    if arguments.outcome_episodes is not None:
+        config = replace(config, num_outcome_episodes=arguments.outcome_episodes)
     world = load_world(arguments.world)
     report = evaluate(world, config, arguments.output, sections=arguments.sections)
     statuses = {name: report["sections"][name]["status"] for name in arguments.sections}
@@ -184,6 +193,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"held-out episodes and rollouts; default: {defaults.num_episodes} and "
         f"{defaults.num_rollouts}",
+    )
+    parser.add_argument(
+        "--outcome-episodes",
+        type=int,
+        metavar="N",
+        help=f"held-out episodes for reward and termination; default: "
+        f"{defaults.num_outcome_episodes}",
     )
     parser.add_argument("--quick", action="store_true", help="as little as shows that it runs")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Sections on single frames of held-out teacher episodes: autoencoder, next frame, outcomes.
+"""Sections on single frames of held-out teacher episodes: autoencoder and next frame.
 
 They run the networks on real contexts, without an environment.
 
@@ -12,11 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from midas_world.autoencoder import normalize_frames, to_tokens
-from midas_world.conditions import Conditions, stack_conditions
+from midas_world.evaluate.forced import forced_steps
 from midas_world.evaluate.metrics import (
-    Detection,
-    detection,
     jpeg_of_size,
     mean_change,
     mean_of,
@@ -32,9 +29,6 @@ from midas_world.train.loop import mixed_precision, step_generator
 from midas_world.train.strips import save_strip
 
 _STRIP_FRAMES = 6
-_SAMPLE_BATCH = 64
-_FEW_POSITIVES = 30
-_THRESHOLD = 0.5
 
 
 def autoencoder_section(study: Study) -> Section:
@@ -92,15 +86,11 @@ class RealContext:
         episode: The teacher's.
         first: First frame that is predicted.
         latents: (T + 1 - first, N, C) predicted latents.
-        reward: (T + 1 - first,) expected rewards of the steps that led to these frames.
-        termination: (T + 1 - first,) probabilities that they ended the episode.
     """
 
     episode: TeacherEpisode
     first: int
     latents: Tensor
-    reward: np.ndarray
-    termination: np.ndarray
 
 
 def next_frame_section(study: Study) -> Section:
@@ -141,7 +131,7 @@ def next_frame_section(study: Study) -> Section:
         method=(
             f"{len(real)} frames of {len(contexts)} held-out episodes, each predicted from the "
             f"teacher's true frames and conditions before it (at least "
-            f"{study.context_frames}), {_num_denoise_steps(study)} denoise steps. Moving: "
+            f"{study.context_frames}), {study.num_denoise_steps} denoise steps. Moving: "
             f"{int(moving.sum())} frames whose mean absolute change from the last one exceeds "
             f"{threshold:g} of 255. Strip: teacher, world."
         ),
@@ -157,126 +147,34 @@ def next_frame_section(study: Study) -> Section:
     )
 
 
-def outcomes_section(study: Study) -> Section:
-    """Measure reward and termination as predicted from a real context."""
-    contexts = _real_contexts(study)
-    rewards = np.concatenate([c.episode.rewards[c.first - 1 :] for c in contexts])
-    ends = np.concatenate([c.episode.terminated[c.first - 1 :] for c in contexts])
-    predicted = np.concatenate([c.reward for c in contexts])
-    probability = np.concatenate([c.termination for c in contexts])
-    found = {
-        "reward": detection(np.abs(predicted) > _THRESHOLD, np.abs(rewards) > _THRESHOLD),
-        "termination": detection(probability > _THRESHOLD, ends),
-    }
-    values: dict[str, float] = {"num_steps": len(rewards)}
-    for name, item in found.items():
-        values |= {
-            f"{name}_precision": item.precision,
-            f"{name}_recall": item.recall,
-            f"{name}_positives": item.positives,
-            f"{name}_predicted": item.predicted,
-        }
-    values["reward_mean_error"] = mean_of(np.abs(predicted - rewards))
-    return Section(
-        title="Reward and termination",
-        method=(
-            f"{len(rewards)} steps of {len(contexts)} held-out episodes, each predicted from the "
-            f"teacher's true frames; a reward or an end counts as said above {_THRESHOLD:g}. What "
-            "is right must be said at the very step at which it happens."
-        ),
-        values=values,
-        tables=(
-            Table(
-                columns=("", "precision", "recall", "happened", "said", "both"),
-                rows=tuple(_outcome_row(name, item) for name, item in found.items()),
-            ),
-        ),
-        notes=tuple(
-            f"Few positives for {name} ({item.positives}): its precision and recall say little."
-            for name, item in found.items()
-            if item.positives < _FEW_POSITIVES
-        ),
-    )
-
-
-def _outcome_row(name: str, item: Detection) -> tuple[Cell, ...]:
-    shares = [None if np.isnan(share) else share for share in (item.precision, item.recall)]
-    return name, *shares, item.positives, item.predicted, item.hits
-
-
 def _real_contexts(study: Study) -> list[RealContext]:
-    def make() -> list[RealContext]:
-        first = study.context_frames
-        long_enough = [e for e in study.episodes() if e.num_steps >= first]
-        if not long_enough:
-            raise ValueError(f"no held-out episode is longer than the context of {first} frames")
-        return [
-            _predict(study, episode)
-            for episode in tqdm(long_enough, desc="next frame", mininterval=5.0)
-        ]
-
-    return study.once("real contexts", make)
-
-
-@torch.no_grad()
-def _predict(study: Study, episode: TeacherEpisode) -> RealContext:
-    """Return the world's predictions of an episode's frames."""
+    """Return the world's predictions of the held-out episodes' frames."""
     model, device, first = study.model, study.device, study.context_frames
-    latents = _encode(study, episode.frames)
-    conditions = _sequence(study, episode)
-    cache = model.new_cache(1, dtype=torch.float32, device=device)
-    hidden = []
-    with mixed_precision(device, enabled=True):
-        for step in range(episode.num_steps):
-            now = conditions.frames(step + 1, step + 2)
-            states = model.step_hidden(latents[step : step + 1], now, cache)
-            cache.commit()
-            if step + 1 >= first:
-                hidden.append(states)
-        states = torch.cat(hidden)
-        context = latents[first - 1 : -1]
-        noise = torch.randn(context.shape, generator=step_generator(episode.seed, 0)).to(device)
-        steps = _num_denoise_steps(study)
-        made = [
-            model.sample(*part, num_denoise_steps=steps).float().cpu()
-            for part in zip(
-                *(tensor.split(_SAMPLE_BATCH) for tensor in (context, states, noise)), strict=True
+    episodes = study.episodes()
+    latent = [study.to_latent(episode) for episode in episodes]
+    generators = [step_generator(episode.seed, 0) for episode in episodes]
+    made: list[list[Tensor]] = [[] for _ in episodes]
+    for step in tqdm(forced_steps(model, latent, first=first), desc="next frame", mininterval=5.0):
+        noise = torch.stack(
+            [torch.randn(step.context.shape[1:], generator=generators[i]) for i in step.episodes]
+        )
+        with torch.no_grad(), mixed_precision(device, enabled=True):
+            frames = model.sample(
+                step.context,
+                step.hidden,
+                noise.to(device),
+                num_denoise_steps=study.num_denoise_steps,
             )
-        ]
-        reward_logits, termination_logits = model.outcome(states.float())
-    return RealContext(
-        episode=episode,
-        first=first,
-        latents=torch.cat(made),
-        reward=model.outcome.reward(reward_logits).float().cpu().numpy(),
-        termination=termination_logits.float().sigmoid().cpu().numpy(),
-    )
-
-
-@torch.no_grad()
-def _encode(study: Study, frames: np.ndarray) -> Tensor:
-    """Return latent tokens, (F, H, W, 3) uint8 -> (F, N, C) float32."""
-    parts = []
-    for part in torch.from_numpy(frames).split(16):
-        with mixed_precision(study.device, enabled=True):
-            latents = study.autoencoder.encode(normalize_frames(part.to(study.device)))
-        parts.append(to_tokens(latents).float())
-    return torch.cat(parts)
-
-
-def _sequence(study: Study, episode: TeacherEpisode) -> Conditions:
-    """Return the conditions of an episode's frames as one sequence, (1, T + 1, ...)."""
-    rows = stack_conditions(episode.conditions, study.world.config.world.conditions)
-    return Conditions(
-        pose=rows.pose.transpose(0, 1),
-        text=rows.text.transpose(0, 1),
-        audio=rows.audio.transpose(0, 1),
-        present=rows.present.transpose(0, 1),
-    ).to(study.device)
-
-
-def _num_denoise_steps(study: Study) -> int:
-    return study.config.num_denoise_steps or study.world.config.world.diffusion.num_denoise_steps
+        for index, frame in zip(step.episodes, frames.float().cpu(), strict=True):
+            made[index].append(frame)
+    contexts = [
+        RealContext(episode=episode, first=first, latents=torch.stack(rows))
+        for episode, rows in zip(episodes, made, strict=True)
+        if rows
+    ]
+    if not contexts:
+        raise ValueError(f"no held-out episode is longer than the context of {first} frames")
+    return contexts
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:

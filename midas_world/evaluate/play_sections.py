@@ -3,11 +3,8 @@
 Shapes: T steps of a rollout, H W pixels, K keypoints.
 """
 
-import os
-import platform
 import time
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -22,8 +19,10 @@ from midas_world.evaluate.metrics import (
     psnr,
     ssim,
 )
-from midas_world.evaluate.report import Cell, Section, Table, save_curves
+from midas_world.evaluate.plots import save_curves
+from midas_world.evaluate.report import Cell, Section, Table
 from midas_world.evaluate.study import NotApplicableError, Rollout, Study
+from midas_world.machine import cpu_name, load_average, num_cores
 from midas_world.train.strips import save_strip
 
 _MARKS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -192,11 +191,11 @@ def speed_section(study: Study) -> Section:
     env.reset(seed=0)
     for _ in range(_WARMUP_STEPS):
         _timed_step(env)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    load = load_average()
     times = np.array([1e3 * _timed_step(env) for _ in range(study.config.num_speed_steps)])
     median, p95, p99 = (float(np.percentile(times, q)) for q in (50, 95, 99))
     engine = str(getattr(env.get_wrapper_attr("engine"), "spec", "unknown"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = num_cores()
     values: dict[str, Any] = {
         "median_ms": median,
         "p95_ms": p95,
@@ -243,13 +242,3 @@ def _timed_step(env: gymnasium.Env) -> float:
     if terminated or truncated:
         env.reset()
     return seconds
-
-
-def cpu_name() -> str:
-    """Return what the CPU calls itself."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

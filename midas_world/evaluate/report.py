@@ -1,18 +1,16 @@
-"""The report: what sections found, as JSON, Markdown and plots.
+"""The report: what sections found, as JSON and Markdown.
 
 A section's result is plain data, so that the Markdown is a function of the JSON. Knows no world.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 JSON_NAME = "evaluation.json"
 MARKDOWN_NAME = "evaluation.md"
@@ -200,42 +198,6 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         lines += [f"\n![{name}]({name})" for name in section["pictures"]]
         lines += ["", f"*{section['seconds']:.0f} s*"]
     return "\n".join(lines) + "\n"
-
-
-def save_curves(
-    path: Path,
-    series: Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-) -> None:
-    """Write curves as a PNG; a name that ends in "(baseline)" is drawn thin and dashed.
-
-    Args:
-        path: The file.
-        series: x and y of each curve, by its name.
-        title: Of the plot.
-        x_label: Of the x axis.
-        y_label: Of the y axis.
-    """
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name, (x, y) in series.items():
-        is_baseline = name.endswith("(baseline)")
-        axes.plot(
-            np.asarray(x),
-            np.asarray(y),
-            label=name,
-            linewidth=1.2 if is_baseline else 2.0,
-            linestyle="--" if is_baseline else "-",
-        )
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.print_png(str(path))
 
 
 def _goal_row(goal: Goal, sections: Mapping[str, Any]) -> tuple[Cell, ...] | None:

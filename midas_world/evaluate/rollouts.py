@@ -174,11 +174,18 @@ class EndlessEngine:
             raise AttributeError(name)
         return getattr(self._engine, name)
 
-    def step(self, *arguments: Any) -> tuple[Any, Any, Any]:
+    def step(self, *arguments: Any) -> tuple[Any, ...]:
         """Make the next frame; the termination probability that comes back is 0."""
-        latents, reward, termination = self._engine.step(*arguments)
+        return self._without_end(self._engine.step(*arguments))
+
+    def step_with_spread(self, *arguments: Any) -> tuple[Any, ...]:
+        """Likewise, with the head's spread."""
+        return self._without_end(self._engine.step_with_spread(*arguments))
+
+    def _without_end(self, made: tuple[Any, ...]) -> tuple[Any, ...]:
+        latents, reward, termination, *rest = made
         self.num_ends += int((termination > 0.5).sum())
-        return latents, reward, termination * 0.0
+        return latents, reward, termination * 0.0, *rest
 
 
 def _step(env: gymnasium.Env, action: Any) -> Moment:

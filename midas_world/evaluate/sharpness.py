@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from midas_world.collect import load_policy
 from midas_world.evaluate.metrics import mean_of, sharpness
-from midas_world.evaluate.report import Cell, Section, Table, save_curves
+from midas_world.evaluate.plots import save_curves
+from midas_world.evaluate.report import Cell, Section, Table
 from midas_world.evaluate.rollouts import (
     Bookends,
     Endless,
@@ -130,13 +131,14 @@ def _long_run(study: Study, seed: int, *, early_end: int, marks: list[int]) -> L
     total = context - 1 + steps
     # The window's actions and a few before them come again: a jump begins before it is seen.
     length = min(study.config.sharpness_window + _LEAD_IN, early_end)
+    teacher = Endless(study.make_teacher(), options)
+    name = study.policies[seed % len(study.policies)]
     policy = Bookends(
-        load_policy(data.policy_factory, study.policies[seed % len(study.policies)]),
+        load_policy(data.policy_factory, name, teacher.action_space),
         first=context - 1 + early_end - length,
         length=length,
         num_steps=total,
     )
-    teacher = Endless(study.make_teacher(), options)
     start: list[Moment] = []
     actions: list[Any] = []
 

@@ -1,13 +1,13 @@
 """A study: one world, its teacher, and what the sections of an evaluation have in common.
 
 Playing is expensive, so episodes and rollouts are made once, when a section first asks for them.
-Three kinds of seeds, none of them trained on: the held-out episodes' own, fresh ones for rollouts,
-and the probe's, which it learns from and nothing is measured on.
+Seeds are never those of training: the held-out episodes' own, fresh ones for rollouts, outcomes and
+uncertainty, and the probe's, which it learns from and nothing is measured on.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from midas_world.checkpoint import WEIGHTS_NAME
 from midas_world.collect import load_policy
+from midas_world.evaluate.forced import LatentEpisode, to_latent_episode
 from midas_world.evaluate.probe import (
     Probe,
     ProbeConfig,
@@ -37,12 +38,16 @@ from midas_world.evaluate.rollouts import (
     play_world,
     teacher_moments,
 )
+from midas_world.teachers import make_teacher
+from midas_world.uncertainty import MIN_DRAWS
 from midas_world.world import World
 
 logger = logging.getLogger(__name__)
 
 ROLLOUT_SEED = 10_000
 LONG_SEED = 11_000
+OUTCOME_SEED = 12_000
+UNCERTAINTY_SEED = 13_000
 
 
 class NotApplicableError(Exception):
@@ -67,6 +72,16 @@ class EvaluationConfig:
         num_long_runs: Rollouts for sharpness.
         long_steps: Steps of each.
         sharpness_window: Frames that are averaged at both ends of a long run.
+        num_outcome_episodes: Held-out teacher episodes for reward and termination: many, for both
+            are rare.
+        outcome_steps: Steps of each at most.
+        outcome_policies: Who plays them, in turn; names that the world's data lack are passed
+            over, and if none is left all of theirs play. Stage's reckless one ends episodes.
+        num_uncertainty_runs: Teacher episodes for the uncertainty, each also the start of a
+            rollout.
+        uncertainty_steps: Steps of each rollout.
+        num_uncertainty_draws: Head samples that the spread is taken over.
+        num_uncertainty_windows: Contexts for each way of making a context wrong.
         num_speed_steps: Steps that are timed.
         teacher_options: Reset options of the teacher in rollouts, beside the seed: what the
             actions do not decide must not happen, for a world cannot know of it.
@@ -85,14 +100,26 @@ class EvaluationConfig:
     num_long_runs: int = 3
     long_steps: int = 2000
     sharpness_window: int = 20
+    num_outcome_episodes: int = 42
+    outcome_steps: int = 200
+    outcome_policies: tuple[str, ...] = ("expert", "reckless", "mixed", "reckless", "random")
+    num_uncertainty_runs: int = 12
+    uncertainty_steps: int = 200
+    num_uncertainty_draws: int = 4
+    num_uncertainty_windows: int = 48
     num_speed_steps: int = 300
     teacher_options: Mapping[str, Any] = field(default_factory=lambda: {"scene_changes": False})
     probe: ProbeConfig = field(default_factory=ProbeConfig)
 
     def __post_init__(self) -> None:
-        for name in ("num_episodes", "num_rollouts", "num_long_runs", "num_speed_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, value in vars(self).items():
+            if name.startswith("num_") and value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.num_uncertainty_draws < MIN_DRAWS:
+            raise ValueError(
+                f"num_uncertainty_draws must be at least {MIN_DRAWS}, "
+                f"got {self.num_uncertainty_draws}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +168,12 @@ class Study:
         return self.world.config.world.backbone.context_frames
 
     @property
+    def num_denoise_steps(self) -> int:
+        """K, head passes per frame."""
+        own = self.world.config.world.diffusion.num_denoise_steps
+        return self.config.num_denoise_steps or own
+
+    @property
     def policies(self) -> list[str]:
         """Names of the policies, which take turns."""
         return sorted(self.world.config.data.policy_weights)
@@ -159,7 +192,7 @@ class Study:
 
     def make_teacher(self) -> gymnasium.Env:
         """Return a new teacher."""
-        return gymnasium.make(self.world.config.data.env_id, disable_env_checker=True)
+        return make_teacher(self.world.config.data)
 
     def make_world_env(self, **kwargs: Any) -> gymnasium.Env:
         """Return the world as an environment."""
@@ -177,17 +210,24 @@ class Study:
         return self.make_world_env(engine=engine, horizon=num_steps + 1), engine
 
     def play_teacher(
-        self, env: gymnasium.Env, seed: int, *, num_steps: int, options: Mapping[str, Any]
+        self,
+        env: gymnasium.Env,
+        seed: int,
+        *,
+        num_steps: int,
+        options: Mapping[str, Any],
+        policies: Sequence[str] = (),
     ) -> TeacherEpisode:
-        """Return an episode of the teacher; which policy plays follows from the seed.
+        """Return an episode of the teacher; the seed says which policy plays, of all or of some.
 
         Raises:
             ValueError: The seed was trained on, or the frames have another size than the world's.
         """
         data = self.world.config.data
         check_held_out([seed], data)
-        name = self.policies[seed % len(self.policies)]
-        policy = load_policy(data.policy_factory, name)
+        names = policies or self.policies
+        name = names[seed % len(names)]
+        policy = load_policy(data.policy_factory, name, env.action_space)
         episode = play_teacher(
             env, policy, name=name, seed=seed, num_steps=num_steps, options=options
         )
@@ -197,6 +237,30 @@ class Study:
                 f"the world's frames are {size}, the teacher's {episode.frames.shape[1:3]}"
             )
         return episode
+
+    def to_latent(self, episode: TeacherEpisode) -> LatentEpisode:
+        """Return an episode as the world sees it."""
+        return to_latent_episode(
+            episode,
+            autoencoder=self.autoencoder,
+            config=self.world.config.world.conditions,
+            device=self.device,
+        )
+
+    def outcome_episodes(self) -> list[LatentEpisode]:
+        """Return the held-out episodes for reward and termination; their frames are not kept."""
+        config = self.config
+        seeds = range(OUTCOME_SEED, OUTCOME_SEED + config.num_outcome_episodes)
+        known = [name for name in config.outcome_policies if name in self.policies]
+        env = self.make_teacher()
+        return [
+            self.to_latent(
+                self.play_teacher(
+                    env, seed, num_steps=config.outcome_steps, options={}, policies=known
+                )
+            )
+            for seed in tqdm(seeds, desc="teacher", mininterval=5.0)
+        ]
 
     def episodes(self) -> list[TeacherEpisode]:
         """Return the held-out episodes, with all that happens in them."""
@@ -272,7 +336,9 @@ class Study:
         for seed in count(config.first_seed):
             check_held_out([seed], self.world.config.data)
             policy = load_policy(
-                self.world.config.data.policy_factory, self.policies[seed % len(self.policies)]
+                self.world.config.data.policy_factory,
+                self.policies[seed % len(self.policies)],
+                env.action_space,
             )
             moments = teacher_moments(env, policy, seed=seed, options={})
             for step, moment in zip(range(config.episode_steps + 1), moments, strict=False):

@@ -1,0 +1,102 @@
+"""``midas-world bench``: measure a world's speed here, where the time goes, and what is left."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from engine import BACKENDS
+from engine.bench.report import MARKDOWN_NAME, to_markdown
+from engine.bench.run import BenchConfig, bench
+from engine.bench.subject import preset_subject, world_subject
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return the exit status: 0 fine, 1 a backend could not be measured.
+
+    Raises:
+        CheckpointError: There is no such world.
+        ValueError: There is no such preset, or an argument is outside its limits.
+        BackendUnavailableError: There is no such device.
+    """
+    arguments = _parser().parse_args(argv)
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {arguments.threads}")
+        torch.set_num_threads(arguments.threads)
+    config = BenchConfig(
+        backends=tuple(dict.fromkeys(arguments.backend)),
+        batch_sizes=tuple(sorted(set(arguments.batches))),
+        num_steps=arguments.steps,
+        device=arguments.device,
+        num_denoise_steps=arguments.num_denoise_steps,
+        drift_steps=arguments.drift,
+    )
+    if arguments.preset is None:
+        subject = world_subject(arguments.world)
+    else:
+        subject = preset_subject(arguments.preset)
+    output = arguments.output or Path("runs/bench") / subject.name
+    report = bench(subject, config, output)
+    print(to_markdown(report))
+    _log.info("the report is in %s", output / MARKDOWN_NAME)
+    return int(any(result["status"] == "unavailable" for result in report["results"]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = BenchConfig()
+    parser = argparse.ArgumentParser(
+        prog="midas-world bench",
+        description="Measure how fast a world runs here, part by part and as a whole, and how fast "
+        "this machine could run it at best.",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--world", default="stage", help="a shipped world's name, or a folder")
+    what.add_argument(
+        "--preset",
+        help="a preset's name or a YAML file instead; with random weights, unless a shipped world "
+        "has its name and sizes",
+    )
+    parser.add_argument(
+        "--backend",
+        nargs="+",
+        choices=BACKENDS,
+        default=defaults.backends,
+        metavar="NAME",
+        help=f"of {', '.join(BACKENDS)}; default: torch",
+    )
+    parser.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=defaults.batch_sizes,
+        metavar="B",
+        help=f"games at once; default: {' '.join(map(str, defaults.batch_sizes))}",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=defaults.num_steps,
+        metavar="N",
+        help=f"timed steps for each number of games; default: {defaults.num_steps}",
+    )
+    parser.add_argument(
+        "--drift",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also play one game of N steps and hold its last ones against step 100; default: no",
+    )
+    parser.add_argument(
+        "--num-denoise-steps", type=int, metavar="K", help="default: the world's own"
+    )
+    parser.add_argument("--device", help="cpu or cuda; default: the GPU where there is one")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: as PyTorch takes them")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="folder to write; default: runs/bench/NAME"
+    )
+    return parser

@@ -1,0 +1,170 @@
+"""The benchmark's report: bench.json, and bench.md as a function of it. Measures nothing."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+JSON_NAME = "bench.json"
+MARKDOWN_NAME = "bench.md"
+FORMAT_VERSION = 1
+
+Cell = str | float | None
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> None:
+    """Write bench.json and bench.md, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = _plain(report)
+    files = {
+        JSON_NAME: json.dumps(plain, indent=1, allow_nan=False) + "\n",
+        MARKDOWN_NAME: to_markdown(plain),
+    }
+    for name, text in files.items():
+        temporary = folder / f".tmp-{name}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / name)
+
+
+def to_markdown(report: Mapping[str, Any]) -> str:
+    """Return a report, as JSON holds it, as Markdown."""
+    subject = report["subject"]
+    lines = [f"# Benchmark of {subject['name']}", ""]
+    lines += [
+        f"- weights: {subject['weights']}",
+        f"- picture: {subject['resolution']}, {subject['tokens_per_frame']} tokens a frame, "
+        f"context of {subject['context_frames']} frames",
+        f"- parameters: {subject['num_parameters'] / 1e6:.1f} million ("
+        + ", ".join(f"{k} {v / 1e6:.1f}" for k, v in subject["part_parameters"].items())
+        + ")",
+        *(f"- {name}: {value}" for name, value in report["machine"].items()),
+    ]
+    for result in report["results"]:
+        lines += ["", *_result_lines(result)]
+    return "\n".join(lines) + "\n"
+
+
+def _result_lines(result: Mapping[str, Any]) -> list[str]:
+    lines = [f"## {result['title']}", ""]
+    if result["status"] == "unavailable":
+        return [*lines, f"**Not measured**: {result['reason']}"]
+    lines += [f"{result['conditions']}.", ""]
+    if result["status"] == "roofline":
+        lines += [f"**The roofline alone**: {result['reason']}", ""]
+    lines += _rates_lines(result["rates"])
+    lines += ["", f"**Parts of a step, {_games(result['part_batch_size'])}**", ""]
+    lines += _table(
+        (
+            "part",
+            "median ms",
+            "p99 ms",
+            "GFLOP",
+            "weights MB",
+            "KV cache MB",
+            "activations MB",
+            "roofline ms",
+            "limit",
+            "measured / roofline",
+        ),
+        [_part_row(row) for row in result["parts"]],
+        digits=3,
+    )
+    lines += ["", "**Whole steps (a step and its frames) against games at once**", ""]
+    lines += _table(
+        (
+            "games",
+            "median ms",
+            "p99 ms",
+            "frames/s",
+            "peak memory MiB",
+            "GPU peak MiB",
+            "roofline frames/s",
+            "measured / roofline",
+        ),
+        [_batch_row(row) for row in result["batches"]],
+        digits=2,
+    )
+    if drift := result["drift"]:
+        lines += ["", "**Early and late in one game**", ""]
+        lines += _table(
+            ("step", "median ms", "p99 ms", "peak memory MiB"),
+            [
+                (
+                    str(drift[f"{name}_step"]),
+                    drift[name]["median_ms"],
+                    drift[name]["p99_ms"],
+                    drift[f"{name}_peak_mib"],
+                )
+                for name in ("early", "late")
+            ],
+            digits=2,
+        )
+    return [*lines, "", *(f"- {note}" for note in result["notes"])]
+
+
+def _rates_lines(rates: Mapping[str, Any]) -> list[str]:
+    products = ", ".join(
+        f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates["flops_per_s"].items()
+    )
+    return [
+        f"Measured on {rates['device']}: copy {rates['bytes_per_s'] / 1e9:.1f} GB/s, matrix "
+        f"products {products}."
+    ]
+
+
+def _part_row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
+    cost, time = row["cost"] or {}, row["time"] or {}
+    return (
+        row["part"],
+        time.get("median_ms"),
+        time.get("p99_ms"),
+        _scaled(cost.get("flops"), 1e9),
+        *(_scaled(cost.get(f"{name}_bytes"), 1e6) for name in ("weight", "cache", "activation")),
+        row["roofline_ms"],
+        row["limit"],
+        row["ratio"],
+    )
+
+
+def _batch_row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
+    time = row["time"] or {}
+    return (
+        str(row["batch_size"]),
+        time.get("median_ms") if row["time"] else row["reason"],
+        time.get("p99_ms"),
+        row["frames_per_s"],
+        row["peak_mib"],
+        row["gpu_peak_mib"],
+        row["roofline_frames_per_s"],
+        row["ratio"],
+    )
+
+
+def _scaled(value: float | None, unit: float) -> float | None:
+    return None if value is None else value / unit
+
+
+def _games(number: int) -> str:
+    return f"{number} game" if number == 1 else f"{number} games at once"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, digits: int) -> list[str]:
+    def shown(cell: Cell) -> str:
+        if cell is None:
+            return "-"
+        return cell if isinstance(cell, str) else f"{cell:.{digits}f}"
+
+    lines = [list(columns), ["---"] * len(columns), *([shown(c) for c in row] for row in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

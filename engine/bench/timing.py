@@ -1,0 +1,224 @@
+"""How long a frame takes: whole, part by part, and after many steps.
+
+Whole steps are those of a rollout and its frames, on any backend. Parts are the torch engine's: its
+own modules are run on its own tensors, one part after another, as `step` and `decode` do.
+
+Shapes: B games, N tokens per frame, C latent channels, H W pixels.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.rollout import Rollout
+from engine.spec import Engine
+from engine.torch_engine import TorchCache, TorchEngine
+from midas_world.autoencoder import quantize_frames, to_grid
+from midas_world.conditions import Conditions, stack_conditions
+from midas_world.diffusion import euler_sample
+from midas_world.machine import peak_memory_mib
+from midas_world.types import StepConditions
+from midas_world.world import StartState
+
+WARM_UP_STEPS = 5
+# Of the check whether late steps are slower than early ones.
+EARLY_STEP = 100
+WINDOW_STEPS = 100
+
+Times = list[float]
+"""Milliseconds, one number per step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Median and 99th percentile of times, in milliseconds."""
+
+    median_ms: float
+    p99_ms: float
+
+
+def spread_of(times: Sequence[float]) -> Spread:
+    """Return median and 99th percentile."""
+    median, p99 = np.percentile(times, (50, 99))
+    return Spread(median_ms=float(median), p99_ms=float(p99))
+
+
+class Game:
+    """B games from one start state, each step with the same conditions."""
+
+    def __init__(self, engine: Engine, start: StartState, *, batch_size: int) -> None:
+        self._rollout = Rollout(engine, batch_size)
+        self._rollout.reset([start] * batch_size, seeds=range(batch_size))
+        self._conditions: list[StepConditions] = [start.conditions[-1]] * batch_size
+
+    def time_steps(self, num_steps: int) -> Times:
+        """Play and return how long each step and its frames took."""
+        times = []
+        for _ in range(num_steps):
+            began = time.perf_counter()
+            self._rollout.step(self._conditions)
+            self._rollout.frames()  # an array on the CPU: nothing is left under way
+            times.append(1e3 * (time.perf_counter() - began))
+        return times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """Steps early and late in one long game, and the process's peak memory by then."""
+
+    early_step: int
+    late_step: int
+    early: Spread
+    late: Spread
+    early_peak_mib: float
+    late_peak_mib: float
+
+
+def measure_drift(
+    engine: Engine,
+    start: StartState,
+    *,
+    num_steps: int,
+    early_step: int = EARLY_STEP,
+    window: int = WINDOW_STEPS,
+) -> Drift:
+    """Play one game and return the times of the windows that end so late and begin so early.
+
+    Raises:
+        ValueError: The game is too short for two windows.
+    """
+    least = early_step + 2 * window
+    if num_steps < least:
+        raise ValueError(f"the drift check needs at least {least} steps, got {num_steps}")
+    game = Game(engine, start, batch_size=1)
+    game.time_steps(early_step)
+    early = game.time_steps(window)
+    early_peak = peak_memory_mib()
+    game.time_steps(num_steps - early_step - 2 * window)
+    late = game.time_steps(window)
+    return Drift(
+        early_step=early_step,
+        late_step=num_steps,
+        early=spread_of(early),
+        late=spread_of(late),
+        early_peak_mib=early_peak,
+        late_peak_mib=peak_memory_mib(),
+    )
+
+
+class Stopwatch:
+    """Time between marks: a CPU's by the clock, a GPU's by events, which do not make it wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._is_cuda = device.type == "cuda"
+        self._marks: list[tuple[str, float | torch.cuda.Event]] = []
+
+    def __call__(self, part: str) -> None:
+        """Say that a part ends now; the first mark of a step only begins it."""
+        if self._is_cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record(torch.cuda.current_stream(self._device))
+            self._marks.append((part, event))
+        else:
+            self._marks.append((part, time.perf_counter()))
+
+    def take(self) -> dict[str, float]:
+        """Return the milliseconds of each part since the first mark, and forget all marks."""
+        if self._is_cuda:
+            torch.cuda.synchronize(self._device)
+        times: dict[str, float] = {}
+        for (_, before), (part, after) in zip(self._marks, self._marks[1:], strict=False):
+            if isinstance(before, float):
+                assert isinstance(after, float)
+                milliseconds = 1e3 * (after - before)
+            else:
+                assert not isinstance(after, float)
+                milliseconds = before.elapsed_time(after)
+            times[part] = times.get(part, 0.0) + milliseconds
+        self._marks.clear()
+        return times
+
+
+def time_parts(
+    engine: TorchEngine, start: StartState, *, batch_size: int, num_steps: int
+) -> dict[str, Times]:
+    """Return how long each part of each step took, by part in the order of a step."""
+    steps = [start.conditions[-1]] * batch_size
+    conditions = stack_conditions(steps, engine.spec.config.conditions)
+    latents = start.latents[-1].float().expand(batch_size, -1, -1).contiguous()
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    cache = engine.new_cache(batch_size)
+    mark = Stopwatch(engine._device)
+    times: dict[str, Times] = {}
+    for number in range(WARM_UP_STEPS + num_steps):
+        latents, *_ = run_parts(engine, cache, latents, conditions, noise, mark=mark)
+        for part, milliseconds in mark.take().items():
+            if number >= WARM_UP_STEPS:
+                times.setdefault(part, []).append(milliseconds)
+    return times
+
+
+@torch.inference_mode()
+def run_parts(
+    engine: TorchEngine,
+    cache: TorchCache,
+    latents: Tensor,
+    conditions: Conditions,
+    noise: Tensor,
+    *,
+    mark: Callable[[str], None],
+) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
+    """Make the next frame as the torch engine does, marking where each part ends.
+
+    It stands beside the engine and reads its modules, so that the engine's own path has no clocks
+    in it; a test holds the two equal.
+
+    Args:
+        engine: Whose modules run.
+        cache: Changed.
+        latents: (B, N, C) float32 of the last frame.
+        conditions: (B, 1, ...) of the next frame.
+        noise: (B, N, C) float32.
+        mark: Called with the name of the part that ends.
+
+    Returns:
+        What `step` returns, and the frames, uint8 (B, H, W, 3).
+    """
+    device, dtype, config = engine._device, engine._dtype, engine.spec.config
+    model, kv_cache = engine._model, cache.kv_cache
+    mark("")
+    latents, conditions, noise = latents.to(device), conditions.to(device), noise.to(device)
+    mark("copies")
+    level = latents.new_full((latents.shape[0], 1), config.play_noise)
+    tokens = model.embed(latents[:, None], level, conditions)[:, 0].to(dtype)
+    mark("conditions")
+    hidden = model.backbone.step(tokens, kv_cache)[:, config.conditions.num_tokens :]
+    kv_cache.commit()
+    mark("backbone")
+    context = latents.to(dtype)
+
+    def predict(x: Tensor, sigma: Tensor) -> Tensor:
+        return engine._head(x.to(dtype), sigma, hidden, context).float()
+
+    change = euler_sample(predict, noise, engine._sigmas)
+    latents = latents + change * model.change_std
+    mark("head")
+    reward_logits, termination_logits = model.outcome(hidden.float())
+    reward, termination = model.outcome.reward(reward_logits), termination_logits.sigmoid()
+    mark("outcome")
+    made, reward, termination = latents.cpu(), reward.cpu(), termination.cpu()
+    latents = made.to(device)
+    mark("copies")
+    grid = to_grid(latents, config.grid).to(dtype=dtype, memory_format=torch.channels_last)
+    pixels = engine._autoencoder.decode(grid)
+    mark("decoder")
+    frames = quantize_frames(pixels).contiguous()
+    mark("pixels")
+    array = frames.cpu().numpy()
+    mark("copies")
+    return made, reward, termination, array

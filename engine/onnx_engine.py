@@ -1,0 +1,313 @@
+"""The ONNX Runtime engine: the fastest on a CPU.
+
+In "int8" the products of backbone and sampler and the convolutions of the decoder are eight-bit;
+conditions, attention, norms, outcome heads and the latents between steps stay float32. The KV
+cache is never copied: the graph reads the ring where it lies and gives the new frame's rows alone.
+
+Shapes: B games, R rows of them, F frames, T positions per frame, N tokens per frame, C channels.
+"""
+
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.onnx_export import discard_graph, export_graphs
+from engine.onnx_graphs import GRAPHS, UNSEEN
+from engine.onnx_runtime import Session
+from engine.spec import Cache, EngineSpec
+from midas_world.conditions import Conditions
+from midas_world.diffusion import sigma_schedule
+from midas_world.kv_cache import KVCache
+from midas_world.types import CheckpointError
+from midas_world.uncertainty import head_spread
+from midas_world.world import World
+
+DEFAULT_PRECISION = "int8"
+
+_log = logging.getLogger(__name__)
+
+
+class OnnxCache:
+    """A KV cache whose whole state can be copied out and in, and arrays for graphs to write to."""
+
+    def __init__(self, kv_cache: KVCache, spec: EngineSpec) -> None:
+        self.kv_cache = kv_cache
+        layers, batch, heads, rows, size = kv_cache.keys.shape
+        width = spec.config.backbone.width
+        new_rows = (layers, batch, heads, spec.positions_per_frame, size)
+        self.tokens = np.empty((batch, spec.positions_per_frame, width), np.float32)
+        self.hidden = np.empty((batch, spec.latent_shape[0], width), np.float32)
+        self.new_keys = np.empty(new_rows, np.float32)
+        self.new_values = np.empty(new_rows, np.float32)
+        self.mask = np.empty((batch, rows), np.float32)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.kv_cache.reset()
+        self.kv_cache.num_committed = 0
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of all that changes."""
+        cache = self.kv_cache
+        return {
+            "keys": cache.keys.clone(),
+            "values": cache.values.clone(),
+            "frames_held": cache.frames_held.clone(),
+            "num_committed": torch.tensor(cache.num_committed),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on exactly from what `state` gave.
+
+        Raises:
+            ValueError: A tensor has another shape than this cache.
+        """
+        cache = self.kv_cache
+        tensors = {"keys": cache.keys, "values": cache.values, "frames_held": cache.frames_held}
+        for name, own in tensors.items():
+            if own.shape != state[name].shape:
+                raise ValueError(
+                    f"{name} must have shape {tuple(own.shape)}, got {tuple(state[name].shape)}"
+                )
+        for name, own in tensors.items():
+            own.copy_(state[name])
+        cache.num_committed = int(state["num_committed"])
+
+
+class OnnxEngine:
+    """Runs a world's networks with ONNX Runtime on the CPU.
+
+    The graphs are exported on first use, which takes minutes, and kept in the user's cache folder.
+
+    Args:
+        world: What to run; it is not changed.
+        precision: "int8" or "float32".
+        num_threads: That work on one graph; None is as many as torch would use.
+        num_denoise_steps: Head passes per frame; None takes the world's own number.
+        folder: Above the folder of graphs; None is the user's cache.
+        reason: In words, why it was chosen, for the spec.
+
+    Raises:
+        ValueError: num_denoise_steps or num_threads is below 1, or no precision has this name.
+        BackendUnavailableError: The graphs are not there and cannot be exported.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        precision: str = DEFAULT_PRECISION,
+        num_threads: int | None = None,
+        num_denoise_steps: int | None = None,
+        folder: Path | None = None,
+        reason: str = "as asked",
+    ) -> None:
+        config = world.config.world
+        steps = config.diffusion.num_denoise_steps
+        steps = steps if num_denoise_steps is None else num_denoise_steps
+        sigma_schedule(steps)  # says what is wrong with a number of steps
+        threads = torch.get_num_threads() if num_threads is None else num_threads
+        self._world, self._folder, self._num_threads = world, folder, threads
+        self._spec = EngineSpec(
+            config=config,
+            backend="onnx",
+            device="cpu",
+            dtype=precision,
+            num_denoise_steps=steps,
+            reason=reason,
+        )
+        self._sessions = self._load(GRAPHS, steps)
+
+    @property
+    def spec(self) -> EngineSpec:
+        """What this engine runs and on what."""
+        return self._spec
+
+    def new_cache(self, batch_size: int) -> OnnxCache:
+        """Return the empty cache of B games.
+
+        Raises:
+            ValueError: batch_size is below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        kv_cache = KVCache(
+            self._spec.config.backbone,
+            batch_size=batch_size,
+            positions_per_frame=self._spec.positions_per_frame,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+        )
+        return OnnxCache(kv_cache, self._spec)
+
+    def prefill(
+        self, cache: Cache, context: Tensor, conditions: Conditions, *, rows: Sequence[int]
+    ) -> None:
+        """Replace what the cache remembers of some games by F frames; see `Engine.prefill`."""
+        assert isinstance(cache, OnnxCache)
+        target = cache.kv_cache
+        frames = context.shape[1]
+        # Frames go to the ring slots just before the present one, where those of the other games
+        # lie too: a cache of the rows alone starts F frames earlier and ends in step.
+        source = self.new_cache(len(rows))
+        source.kv_cache.num_committed = target.num_committed - frames
+        for frame in range(frames):
+            self._advance(source, context[:, frame], conditions.frames(frame, frame + 1))
+        index = torch.tensor(rows)
+        target.keys[:, index] = source.kv_cache.keys
+        target.values[:, index] = source.kv_cache.values
+        target.frames_held[index] = source.kv_cache.frames_held
+
+    def step(
+        self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Make the next frame of every game and add it to the cache; see `Engine.step`."""
+        assert isinstance(cache, OnnxCache)
+        self._advance(cache, latents, conditions)
+        return self._make(cache, latents, noise)
+
+    def step_with_spread(
+        self,
+        cache: Cache,
+        latents: Tensor,
+        conditions: Conditions,
+        noise: Tensor,
+        extra_noise: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Make the next frame and tell the head's spread; see `SpreadEngine.step_with_spread`.
+
+        The first call exports and loads one more graph.
+        """
+        assert isinstance(cache, OnnxCache)
+        self._advance(cache, latents, conditions)
+        hidden = torch.from_numpy(cache.hidden)
+        spread = head_spread(self._predict_from_noise, hidden, latents, extra_noise)
+        return *self._make(cache, latents, noise), spread
+
+    def _predict_from_noise(
+        self, noise: Tensor, _: Tensor, hidden: Tensor, context: Tensor
+    ) -> Tensor:
+        """Return the head's prediction at sigma = 1, as `DiffusionHead` is called."""
+        made = torch.empty(noise.shape)
+        self._one_step_sampler.run(
+            {"latents": _array(context), "hidden": _array(hidden), "noise": _array(noise)},
+            {"next_latents": made.numpy()},
+        )
+        # With one denoise step, the sampler's result is the prediction, in latents.
+        return (made - context) / self._world.model.change_std
+
+    @functools.cached_property
+    def _one_step_sampler(self) -> Session:
+        """The head alone, as a sampler of one step."""
+        return self._load(("sampler",), 1)["sampler"]
+
+    def _load(self, names: Sequence[str], num_denoise_steps: int) -> dict[str, Session]:
+        """Return graphs ready to run, exporting those that are missing or corrupt."""
+
+        def export() -> dict[str, Path]:
+            return export_graphs(
+                self._world,
+                num_denoise_steps=num_denoise_steps,
+                precision=self._spec.dtype,
+                names=names,
+                folder=self._folder,
+            )
+
+        sessions = {}
+        for name, path in export().items():
+            try:
+                sessions[name] = Session(path, num_threads=self._num_threads)
+            except CheckpointError as error:
+                _log.warning("%s; exporting it again", error)
+                discard_graph(path)
+                sessions[name] = Session(export()[name], num_threads=self._num_threads)
+        return sessions
+
+    def _make(
+        self, cache: OnnxCache, latents: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `step` does, of the hidden states that the cache holds."""
+        batch = len(latents)
+        made = torch.empty(latents.shape)
+        reward, termination = torch.empty(batch), torch.empty(batch)
+        self._sessions["sampler"].run(
+            {"latents": _array(latents), "hidden": cache.hidden, "noise": _array(noise)},
+            {"next_latents": made.numpy()},
+        )
+        self._sessions["outcome"].run(
+            {"hidden": cache.hidden},
+            {"reward": reward.numpy(), "termination": termination.numpy()},
+        )
+        return made, reward, termination
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
+        frames = np.empty((len(latents), *self._spec.frame_shape), np.uint8)
+        self._sessions["decoder"].run({"latents": _array(latents)}, {"frames": frames})
+        return frames
+
+    def encode(self, frames: np.ndarray) -> Tensor:
+        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C).
+
+        Raises:
+            ValueError: The frames have another shape or dtype.
+        """
+        expected = self._spec.frame_shape
+        if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8:
+            raise ValueError(
+                f"frames must be uint8 of shape (B, {', '.join(map(str, expected))}), "
+                f"got {frames.dtype} of shape {frames.shape}"
+            )
+        latents = torch.empty(len(frames), *self._spec.latent_shape)
+        self._sessions["encoder"].run(
+            {"frames": np.ascontiguousarray(frames)}, {"latents": latents.numpy()}
+        )
+        return latents
+
+    def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> None:
+        """Run one frame through the backbone; the cache gets its rows and its hidden states."""
+        ring = cache.kv_cache
+        self._sessions["conditions"].run(
+            {
+                "pose": _array(conditions.pose[:, 0]),
+                "text": _array(conditions.text[:, 0]),
+                "audio": _array(conditions.audio[:, 0]),
+                "present": _array(conditions.present[:, 0]),
+                "latents": _array(latents),
+            },
+            {"tokens": cache.tokens},
+        )
+        start = ring.slot * ring.positions_per_frame
+        own = slice(start, start + ring.positions_per_frame)
+        cache.mask[:] = np.where(ring.mask()[:, 0, 0].numpy(), 0.0, UNSEEN)
+        # The present frame meets attention by itself; what its slot holds is a frame too old.
+        cache.mask[:, own] = UNSEEN
+        cosine, sine = ring.rope()
+        self._sessions["backbone"].run(
+            {
+                "tokens": cache.tokens,
+                "cosine": cosine.numpy(),
+                "sine": sine.numpy(),
+                "mask": cache.mask,
+                "keys": ring.keys.numpy(),
+                "values": ring.values.numpy(),
+            },
+            {
+                "hidden": cache.hidden,
+                "new_keys": cache.new_keys,
+                "new_values": cache.new_values,
+            },
+        )
+        ring.keys.numpy()[:, :, :, own] = cache.new_keys
+        ring.values.numpy()[:, :, :, own] = cache.new_values
+        ring.commit()
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """Return a CPU tensor as a contiguous array, of the same memory where it can be."""
+    return tensor.contiguous().numpy()

@@ -1,0 +1,285 @@
+"""The graphs that a world's networks are exported as, for ONNX Runtime and TensorRT alike.
+
+One step runs conditions -> backbone -> sampler and outcome; decoder and encoder stand apart. All
+that changes (KV cache, ring position, noise) comes in and goes out as tensors, so that one graph
+serves every step. Weights stay those of the world; nothing here knows a runtime or a file.
+
+| graph | inputs | outputs |
+|---|---|---|
+| conditions | pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, latents (B, N, C) | tokens (B, T, D) |
+| backbone | tokens (B, T, D), cosine (T, head_dim), sine (T, head_dim), mask (B, S), keys (layers, B, kv_heads, S, head_dim), values (same) | hidden (B, N, D), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
+| sampler | latents (B, N, C), hidden (B, N, D), noise (B, N, C) | next_latents (B, N, C) |
+| outcome | hidden (B, N, D) | reward (B,), termination (B,) |
+| decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
+| encoder | frames (B, H, W, 3) uint8 | latents (B, N, C) |
+
+All others are float32. The angles come in as tables, because runtimes without float64 would lose
+them at step 1,000,000; the mask is 0 where a cached row is seen and `UNSEEN` elsewhere, the
+present frame's own slot included: its rows reach attention directly.
+
+Shapes: B batch, T = M + N positions of a frame, S = context_frames * T ring rows, N latent tokens,
+C latent channels, D width, P pose size, L words, A audio size, H W pixels.
+"""  # noqa: E501
+
+import copy
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from midas_world.autoencoder import (
+    Autoencoder,
+    normalize_frames,
+    quantize_frames,
+    to_grid,
+    to_tokens,
+)
+from midas_world.backbone import Attention, Layer
+from midas_world.conditions import Conditions
+from midas_world.diffusion import euler_sample, sigma_schedule
+from midas_world.world import World
+from midas_world.world_model import WorldModel
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+GRAPHS = ("conditions", "backbone", "sampler", "outcome", "decoder", "encoder")
+
+# Added to the scores of rows that are not seen: the least float16, of which softmax makes 0.
+UNSEEN = -65504.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """A module to export, and what its inputs and outputs are called.
+
+    Attributes:
+        name: One of GRAPHS.
+        module: Takes and returns tensors only.
+        inputs: Name to an example, in the order of the module's arguments.
+        outputs: Names, in the order of the module's results.
+        batch_axes: Which axis of an input is the batch; inputs that have none are left out.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    batch_axes: dict[str, int]
+
+
+def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: int) -> Graph:
+    """Return a graph of a world, with zeros of a batch size as example inputs.
+
+    Args:
+        name: One of GRAPHS.
+        world: Whose weights it holds; not changed.
+        num_denoise_steps: K; only the sampler knows it.
+        batch_size: Of the examples.
+    """
+    model, config = world.model, world.config.world
+    sizes, backbone = config.conditions, config.backbone
+    tokens = config.tokens_per_frame
+    positions = model.positions_per_frame
+    latents = torch.zeros(batch_size, tokens, config.autoencoder.latent_channels)
+    hidden = torch.zeros(batch_size, tokens, backbone.width)
+    frames = torch.zeros(batch_size, config.height, config.width, 3, dtype=torch.uint8)
+    match name:
+        case "conditions":
+            module, outputs = ConditionsGraph(model), ("tokens",)
+            inputs = {
+                "pose": torch.zeros(batch_size, sizes.pose_size),
+                "text": torch.zeros(batch_size, sizes.text_length, dtype=torch.int64),
+                "audio": torch.zeros(batch_size, sizes.audio_size),
+                "present": torch.zeros(batch_size, 3, dtype=torch.bool),
+                "latents": latents,
+            }
+        case "backbone":
+            module, outputs = BackboneGraph(model), ("hidden", "new_keys", "new_values")
+            rows = backbone.context_frames * positions
+            cached = torch.zeros(
+                backbone.num_layers, batch_size, backbone.num_kv_heads, rows, backbone.head_dim
+            )
+            inputs = {
+                "tokens": torch.zeros(batch_size, positions, backbone.width),
+                "cosine": torch.zeros(positions, backbone.head_dim),
+                "sine": torch.zeros(positions, backbone.head_dim),
+                "mask": torch.zeros(batch_size, rows),
+                "keys": cached,
+                "values": cached.clone(),
+            }
+        case "sampler":
+            module, outputs = SamplerGraph(model, num_denoise_steps), ("next_latents",)
+            inputs = {"latents": latents, "hidden": hidden, "noise": latents.clone()}
+        case "outcome":
+            module, outputs = OutcomeGraph(model), ("reward", "termination")
+            inputs = {"hidden": hidden}
+        case "decoder":
+            module, outputs = DecoderGraph(world.autoencoder, config.grid), ("frames",)
+            inputs = {"latents": latents}
+        case "encoder":
+            module, outputs = EncoderGraph(world.autoencoder), ("latents",)
+            inputs = {"frames": frames}
+        case _:
+            raise ValueError(f"graph must be one of {', '.join(GRAPHS)}, got {name!r}")
+    axes = {key: 1 if key in ("keys", "values") else 0 for key in inputs}
+    axes = {key: axis for key, axis in axes.items() if key not in ("cosine", "sine")}
+    return Graph(name=name, module=module.eval(), inputs=inputs, outputs=outputs, batch_axes=axes)
+
+
+class ConditionsGraph(nn.Module):
+    """One frame's conditions and the last frame's latents to backbone tokens."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        # Shallow: the weights stay the world's, only the bag of words is another module.
+        self.model = _shallow(model)
+        self.model.conditions = _shallow(model.conditions)
+        self.model.conditions.words = MeanOfWords(model.conditions.words)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def forward(
+        self, pose: Tensor, text: Tensor, audio: Tensor, present: Tensor, latents: Tensor
+    ) -> Tensor:
+        """Return the tokens (B, T, D)."""
+        conditions = Conditions(
+            pose=pose[:, None], text=text[:, None], audio=audio[:, None], present=present[:, None]
+        )
+        level = torch.full((1, 1), self.model.config.play_noise)
+        return self.model.embed(latents[:, None], level, conditions)[:, 0]
+
+
+class MeanOfWords(nn.Module):
+    """What EmbeddingBag gives in mode "mean", in operators that every runtime knows."""
+
+    def __init__(self, words: nn.EmbeddingBag) -> None:
+        super().__init__()
+        assert words.mode == "mean"
+        assert words.padding_idx == 0
+        self.weight = words.weight
+
+    def forward(self, bags: Tensor) -> Tensor:
+        """Return the mean over words that are not 0, (B, L) -> (B, width)."""
+        given = (bags != 0).to(self.weight.dtype)[..., None]
+        return (self.weight[bags] * given).sum(dim=1) / given.sum(dim=1).clamp_min(1.0)
+
+
+class BackboneGraph(nn.Module):
+    """One frame through the backbone: the ring comes in whole, its new rows alone go out."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.num_condition_tokens = model.config.conditions.num_tokens
+
+    def forward(
+        self,
+        tokens: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        mask: Tensor,
+        keys: Tensor,
+        values: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return hidden states and the present frame's rotated keys and values."""
+        new_keys, new_values = [], []
+        x = tokens
+        for index, layer in enumerate(self.backbone.layers):
+            assert isinstance(layer, Layer)
+            q, k, v = layer.self_attn.project(layer.input_layernorm(x), (cosine, sine))
+            attended = _attend(layer.self_attn, q, k, v, keys[index], values[index], mask)
+            x = x + attended
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            new_keys.append(k)
+            new_values.append(v)
+        hidden = self.backbone.norm(x)[:, self.num_condition_tokens :]
+        return hidden, torch.stack(new_keys), torch.stack(new_values)
+
+
+def _attend(
+    attention: Attention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor,
+) -> Tensor:
+    """Return the attended values, (B, T, D).
+
+    Scores of the ring and of the present frame are formed apart, so that nothing as large as the
+    ring is copied; the queries that share a key head stand in one matrix.
+    """
+    config = attention.config
+    grouped = q.unflatten(1, (config.num_kv_heads, -1)).flatten(2, 3) * config.head_dim**-0.5
+    past = grouped @ keys.transpose(-1, -2) + mask[:, None, None]
+    present = grouped @ k.transpose(-1, -2)
+    weights = torch.cat((past, present), dim=-1).softmax(dim=-1)
+    rows = keys.shape[-2]
+    out = weights[..., :rows] @ values + weights[..., rows:] @ v
+    out = out.unflatten(2, (-1, k.shape[-2])).flatten(1, 2)
+    return attention.o_proj(out.transpose(1, 2).flatten(-2))
+
+
+class SamplerGraph(nn.Module):
+    """All K denoise steps from noise to the next frame's latents."""
+
+    def __init__(self, model: WorldModel, num_denoise_steps: int) -> None:
+        super().__init__()
+        self.head = model.head
+        self.change_std = model.change_std
+        self.sigmas = sigma_schedule(num_denoise_steps)
+
+    def forward(self, latents: Tensor, hidden: Tensor, noise: Tensor) -> Tensor:
+        """Return the next latents (B, N, C)."""
+        # One level for the whole batch: all that follows from it alone becomes a constant.
+        levels = iter(self.sigmas.tolist())
+
+        def predict(x: Tensor, _: Tensor) -> Tensor:
+            return self.head(x, torch.full((1,), next(levels)), hidden, latents)
+
+        return latents + self.change_std * euler_sample(predict, noise, self.sigmas)
+
+
+class OutcomeGraph(nn.Module):
+    """Expected reward and termination probability."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.outcome = model.outcome
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rewards (B,) and probabilities (B,)."""
+        reward, termination = self.outcome(hidden)
+        return self.outcome.reward(reward), termination.sigmoid()
+
+
+class DecoderGraph(nn.Module):
+    """Latents to uint8 frames."""
+
+    def __init__(self, autoencoder: Autoencoder, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.grid = grid
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Return frames (B, H, W, 3) uint8."""
+        return quantize_frames(self.autoencoder.decode(to_grid(latents, self.grid)))
+
+
+class EncoderGraph(nn.Module):
+    """Uint8 frames to latents."""
+
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return latents (B, N, C)."""
+        return to_tokens(self.autoencoder.encode(normalize_frames(frames)))
+
+
+def _shallow(module: _Module) -> _Module:
+    """Return a copy that shares the weights, and whose submodules can be replaced."""
+    other = copy.copy(module)
+    other._modules = dict(module._modules)
+    return other

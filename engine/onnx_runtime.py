@@ -1,0 +1,216 @@
+"""The one file that knows ONNX Runtime: sessions that run on given memory, and int8 graphs.
+
+Two kinds of int8. Products of the backbone and the sampler keep eight-bit weights with a scale per
+output, and quantise each row of their input by itself while running (MatMulNBits): so a game of a
+batch does not feel the others. Convolutions of the decoder quantise their input by ranges that
+were measured on real frames, so nothing depends on the batch either.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
+from torch import Tensor
+
+from midas_world.types import CheckpointError
+
+# Input entries that share one scale in MatMulNBits.
+_BLOCK = 64
+_ZERO = 128
+# Weights with fewer entries are not worth an operator of their own.
+_MIN_WEIGHT = 1024
+
+
+class Session:
+    """A graph ready to run on arrays that the caller owns.
+
+    Args:
+        path: An ONNX file.
+        num_threads: That work on one call.
+
+    Raises:
+        ValueError: num_threads is below 1.
+        CheckpointError: The file is corrupt.
+    """
+
+    def __init__(self, path: Path, *, num_threads: int) -> None:
+        if num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Waiting threads of one graph must not take the cores of the next one.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+        except (Fail, InvalidGraph, InvalidProtobuf) as error:
+            raise CheckpointError(f"{path} is corrupt: {error}") from error
+        self._binding = self._session.io_binding()
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+        """Fill the outputs; nothing is copied, so all arrays must be contiguous.
+
+        Args:
+            inputs: Every input of the graph.
+            outputs: Every output of the graph, of its shape; they are overwritten.
+        """
+        binding = self._binding
+        for name, array in inputs.items():
+            assert array.flags.c_contiguous, name
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            assert array.flags.c_contiguous, name
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._session.run_with_iobinding(binding)
+
+
+def quantize_matmuls(source: Path, target: Path) -> None:
+    """Write a graph whose products with large weights are eight-bit.
+
+    A weight becomes round(weight / scale), scale = max |column| / 127. Shipped worlds are stored
+    that way, so their weights stay exactly as they are; only the products' inputs are rounded.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    folded = target.with_name("folded.onnx")
+    _fold_constants(source, folded)
+    model = onnx.load(folded)
+    folded.unlink()
+    graph = model.graph
+    weights = {item.name: item for item in graph.initializer}
+    packed: dict[str, tuple[str, str]] = {}
+    used_elsewhere = {
+        name
+        for node in graph.node
+        for place, name in enumerate(node.input)
+        if (node.op_type, place) != ("MatMul", 1)
+    }
+    nodes = []
+    for node in graph.node:
+        weight = weights.get(node.input[1]) if node.op_type == "MatMul" else None
+        if weight is None or len(weight.dims) != 2 or np.prod(weight.dims) < _MIN_WEIGHT:
+            nodes.append(node)
+            continue
+        rows, columns = weight.dims
+        if weight.name not in packed:
+            levels, scales = _pack(numpy_helper.to_array(weight))
+            packed[weight.name] = (f"{weight.name}.levels", f"{weight.name}.scales")
+            for name, array in zip(packed[weight.name], (levels, scales), strict=True):
+                graph.initializer.append(numpy_helper.from_array(array, name))
+        nodes.append(
+            helper.make_node(
+                "MatMulNBits",
+                [node.input[0], *packed[weight.name]],
+                list(node.output),
+                name=node.name,
+                domain="com.microsoft",
+                K=rows,
+                N=columns,
+                bits=8,
+                block_size=_BLOCK,
+                accuracy_level=4,  # the input is eight-bit, too
+            )
+        )
+    del graph.node[:]
+    graph.node.extend(nodes)
+    kept = [item for item in graph.initializer if item.name not in packed.keys() - used_elsewhere]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    if all(item.domain != "com.microsoft" for item in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, target)
+
+
+def _pack(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the levels (columns, blocks, block) uint8 and scales (columns, blocks) of a weight."""
+    scale = np.maximum(np.abs(weight).max(axis=0), 1e-12) / 127.0
+    levels = np.rint(weight / scale).astype(np.int16) + _ZERO
+    blocks = -(-len(weight) // _BLOCK)
+    padded = np.full((blocks * _BLOCK, weight.shape[1]), _ZERO, np.uint8)
+    padded[: len(weight)] = levels
+    scales = np.repeat(scale[:, None], blocks, axis=1).astype(np.float32)
+    return np.ascontiguousarray(padded.T.reshape(-1, blocks, _BLOCK)), scales
+
+
+def quantize_convs(
+    source: Path,
+    target: Path,
+    samples: Sequence[Mapping[str, Tensor]],
+    *,
+    num_precise: int,
+    reduce_range: bool,
+) -> None:
+    """Write a graph whose convolutions are eight-bit.
+
+    Args:
+        source: A float32 graph.
+        target: The file to write.
+        samples: Inputs on which the ranges of what the convolutions take and give are measured.
+        num_precise: So many convolutions at the end stay float32.
+        reduce_range: Keep weights to seven bits.
+    """
+    import onnx
+
+    with _quiet_root_logger():
+        from onnxruntime.quantization import (
+            CalibrationDataReader,
+            CalibrationMethod,
+            QuantFormat,
+            QuantType,
+            quantize_static,
+        )
+
+        class Samples(CalibrationDataReader):
+            def __init__(self) -> None:
+                self.left = iter(samples)
+
+            def get_next(self) -> dict[str, np.ndarray]:
+                # The end of the samples is told by an empty one.
+                return {name: array.numpy() for name, array in next(self.left, {}).items()}
+
+        convs = [node.name for node in onnx.load(source).graph.node if node.op_type == "Conv"]
+        quantize_static(
+            source,
+            target,
+            Samples(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=convs[len(convs) - num_precise :],
+            per_channel=True,
+            reduce_range=reduce_range,
+            # Unsigned inputs and signed weights are what VNNI multiplies.
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+
+
+def _fold_constants(source: Path, target: Path) -> None:
+    """Write a graph with what depends on weights alone computed, transposed weights above all."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """Keep the quantiser, which logs on the root logger, from setting up logging or speaking."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+    is_disabled = root.disabled
+    root.addHandler(handler)
+    root.disabled = True
+    try:
+        yield
+    finally:
+        root.disabled = is_disabled
+        root.removeHandler(handler)

@@ -1,0 +1,260 @@
+"""Which backend runs a world: a named one, or the fastest that is ready here.
+
+"auto" measures once and remembers. What it remembers is keyed by the world, the machine and all
+versions, so that equal seeds give equal frames from one start to the next; a new version, another
+number of threads, or graphs that were exported since then are a new question. It never makes
+anyone wait: a backend whose files would have to be made first is not asked.
+
+A backend to add is one more entry of `_BACKENDS`.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+import midas_world
+from engine.spec import Engine
+from engine.torch_engine import TorchEngine
+from midas_world.conditions import stack_conditions
+from midas_world.types import BackendUnavailableError, StepConditions
+from midas_world.world import World
+
+# Steps whose times are not counted, and those that are, of which the fastest tells: on a busy
+# machine all others tell of its other work.
+WARM_UP_STEPS = 2
+MEASURED_STEPS = 8
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        world: What to run.
+        device: "cpu" or "cuda".
+        num_denoise_steps: Head passes per frame; None takes the world's own number.
+        folder: Where exported graphs and measurements are kept.
+        reason: In words, why the backend was chosen, for the engine's spec.
+    """
+
+    world: World
+    device: str
+    num_denoise_steps: int | None
+    folder: Path
+    reason: str = "as asked"
+
+    @property
+    def denoise_steps(self) -> int:
+        """Head passes per frame."""
+        own = self.world.config.world.diffusion.num_denoise_steps
+        return own if self.num_denoise_steps is None else self.num_denoise_steps
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the networks are to run on the CPU."""
+        return self.device.startswith("cpu")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run a world.
+
+    Attributes:
+        check: Raises BackendUnavailableError if a request cannot be met here.
+        is_ready: Whether it can start at once, with nothing to export or to build.
+        make: Return the engine, waiting for whatever has to be made.
+    """
+
+    check: Callable[[Request], None]
+    is_ready: Callable[[Request], bool]
+    make: Callable[[Request], Engine]
+
+
+def make_named(backend: str, request: Request) -> Engine:
+    """Return the engine of a named backend.
+
+    Raises:
+        BackendUnavailableError: It cannot run here.
+    """
+    _BACKENDS[backend].check(request)
+    return _BACKENDS[backend].make(request)
+
+
+def make_fastest(request: Request) -> Engine:
+    """Return the engine of the fastest backend that is ready here; its spec says why."""
+    ready = [name for name, backend in _BACKENDS.items() if _is_ready(backend, request)]
+    if len(ready) == 1:
+        reason = f"only {ready[0]} is ready here"
+        return make_named(ready[0], replace(request, reason=reason))
+    path = request.folder / "choices" / f"{_choice_key(request, ready)}.json"
+    times = _load_times(path, ready)
+    if not times:
+        times = {
+            name: measure_step(make_named(name, request), request.world) * 1000.0 for name in ready
+        }
+        # Another process may have measured meanwhile: the first word stands.
+        times = _load_times(path, ready) or times
+        _save_times(times, path)
+    ranked = sorted(times, key=times.__getitem__)
+    words = ", ".join(f"{name} {times[name]:.1f} ms" for name in ranked)
+    return make_named(ranked[0], replace(request, reason=f"the fastest here: {words} a frame"))
+
+
+def measure_step(engine: Engine, world: World) -> float:
+    """Return the seconds that one step and decode of one game take, the fastest of a few."""
+    shape = (1, *engine.spec.latent_shape)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    given = [StepConditions()]
+    latents = noise
+    if world.start_states:
+        given = [world.start_states[0].conditions[-1]]
+        latents = world.start_states[0].latents[-1:].float()
+    conditions = stack_conditions(given, engine.spec.config.conditions)
+    cache = engine.new_cache(1)
+    times = []
+    for _ in range(WARM_UP_STEPS + MEASURED_STEPS):
+        began = time.perf_counter()
+        engine.step(cache, latents, conditions, noise)
+        engine.decode(latents)
+        times.append(time.perf_counter() - began)
+    return min(times[WARM_UP_STEPS:])
+
+
+def _is_ready(backend: Backend, request: Request) -> bool:
+    try:
+        backend.check(request)
+    except BackendUnavailableError:
+        return False
+    return backend.is_ready(request)
+
+
+def _choice_key(request: Request, ready: Sequence[str]) -> str:
+    """Return a hash of all that a measurement is true for."""
+    from engine.onnx_export import graphs_folder  # its name tells the world and the code
+
+    key = {
+        "world": graphs_folder(request.world).name,
+        "device": _device_name(request),
+        "num_threads": torch.get_num_threads(),
+        "num_denoise_steps": request.denoise_steps,
+        "ready": list(ready),
+        "versions": {
+            "midas-world": midas_world.__version__,
+            **{name: _version(name) for name in ("torch", "onnxruntime", "tensorrt")},
+        },
+    }
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _device_name(request: Request) -> str:
+    if not request.is_cpu:
+        return torch.cuda.get_device_name(request.device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _load_times(path: Path, ready: Sequence[str]) -> dict[str, float]:
+    """Return the remembered milliseconds, or nothing if there are none that can be read."""
+    try:
+        times = json.loads(path.read_text(encoding="utf-8"))["milliseconds"]
+        return {name: float(times[name]) for name in ready}
+    except FileNotFoundError:
+        return {}
+    except (KeyError, TypeError, ValueError):
+        _log.warning("%s cannot be read; measuring again", path)
+        return {}
+
+
+def _save_times(times: Mapping[str, float], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    temporary.write_text(json.dumps({"milliseconds": times}, indent=2), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _missing(packages: Sequence[str]) -> list[str]:
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
+def _check_torch(request: Request) -> None:
+    if not request.is_cpu and not torch.cuda.is_available():
+        raise BackendUnavailableError(f"there is no {request.device!r} device here; use 'cpu'")
+
+
+def _make_torch(request: Request) -> Engine:
+    return TorchEngine(
+        request.world,
+        device=request.device,
+        num_denoise_steps=request.num_denoise_steps,
+        reason=request.reason,
+    )
+
+
+def _check_onnx(request: Request) -> None:
+    if not request.is_cpu:
+        raise BackendUnavailableError(
+            f"backend 'onnx' runs on the CPU, not on {request.device!r}; use device='cpu'"
+        )
+    missing = _missing(("onnxruntime", "onnx", "onnxscript"))
+    if missing:
+        raise BackendUnavailableError(
+            f"backend 'onnx' needs {', '.join(missing)}: pip install \"midas-world[onnx]\""
+        )
+
+
+def _onnx_is_ready(request: Request) -> bool:
+    from engine.onnx_engine import DEFAULT_PRECISION
+    from engine.onnx_export import graph_paths, graphs_folder
+
+    graphs = graphs_folder(request.world, folder=request.folder / "onnx")
+    paths = graph_paths(
+        graphs, precision=DEFAULT_PRECISION, num_denoise_steps=request.denoise_steps
+    )
+    return all(path.is_file() for path in paths.values())
+
+
+def _make_onnx(request: Request) -> Engine:
+    from engine.onnx_engine import OnnxEngine
+
+    return OnnxEngine(
+        request.world,
+        num_denoise_steps=request.num_denoise_steps,
+        folder=request.folder / "onnx",
+        reason=request.reason,
+    )
+
+
+def _no_tensorrt(_: Request) -> NoReturn:
+    raise BackendUnavailableError(
+        "this version has no 'tensorrt' backend; use backend='torch' (or 'auto')"
+    )
+
+
+_BACKENDS = {
+    "torch": Backend(_check_torch, lambda _: True, _make_torch),
+    "onnx": Backend(_check_onnx, _onnx_is_ready, _make_onnx),
+    "tensorrt": Backend(_no_tensorrt, lambda _: False, _no_tensorrt),
+}

@@ -1,0 +1,369 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine import TorchEngine
+from engine.bench import roofline, run, timing
+from engine.bench.counting import Cost, Count, count_call, count_step
+from engine.bench.report import write_report
+from engine.bench.roofline import Rates, lower_bound, measure_rates
+from engine.bench.run import BenchConfig, bench
+from engine.bench.subject import Subject, preset_subject, random_world, world_subject
+from midas_world import cli
+from midas_world.conditions import stack_conditions
+from midas_world.config import load_preset
+from midas_world.machine import forget_peak_memory, num_cores, peak_memory_mib
+from midas_world.types import BackendUnavailableError, CheckpointError
+from midas_world.world import World
+from tests.fakes import FakeEngine
+
+CPU = torch.device("cpu")
+RATES = Rates(
+    device="cpu", num_threads=1, bytes_per_s=1e9, flops_per_s={"float32": 1e9, "bfloat16": 4e9}
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_rates(monkeypatch: pytest.MonkeyPatch):
+    """Let the machine's rates be measured in no time."""
+    monkeypatch.setattr(roofline, "COPY_BYTES", {"cpu": 2**12})
+    monkeypatch.setattr(roofline, "MATRIX_SIZE", {"cpu": 32})
+    run._rates.cache_clear()
+    yield
+    run._rates.cache_clear()
+
+
+def test_a_linear_counts_as_worked_out_by_hand():
+    with torch.device("meta"):
+        layer, x = nn.Linear(3, 5), torch.empty(2, 7, 3)
+    count = count_call(lambda: layer(x), [layer])
+    assert count == Count(
+        flops=2 * (2 * 7) * 3 * 5,
+        num_weights=3 * 5 + 5,
+        num_activations=2 * 7 * 3 + 2 * 7 * 5,
+    )
+    assert count.cost(dtype="bfloat16") == Cost(
+        dtype="bfloat16", flops=420, weight_bytes=40, activation_bytes=224, cache_bytes=0
+    )
+
+
+def test_a_convolution_counts_as_worked_out_by_hand():
+    with torch.device("meta"):
+        layer, x = nn.Conv2d(4, 6, 3, padding=1, stride=2, groups=2), torch.empty(1, 4, 8, 10)
+    count = count_call(lambda: layer(x), [nn.Sequential(layer)])
+    # Each of 4 x 5 places and 6 channels sums over 3 x 3 places of 4 / 2 channels.
+    assert count.flops == 2 * (4 * 5) * 6 * (3 * 3) * 2
+    assert count.num_weights == 6 * 2 * 9 + 6
+    assert count.num_activations == 4 * 8 * 10 + 6 * 4 * 5
+    assert count.cost(dtype="float32", batch_size=3).num_bytes == 4 * 114 + 3 * 4 * 440
+
+
+def test_products_outside_modules_count_and_tables_do_not():
+    with torch.device("meta"):
+        table, x = nn.Embedding(1000, 4), torch.empty(2, 4)
+        index = torch.zeros(3, dtype=torch.int64)
+    count = count_call(lambda: x @ table(index).T, [table], parameters=[x], num_cached=9)
+    assert count.flops == 2 * 2 * 4 * 3
+    assert (count.num_weights, count.num_activations, count.num_cached) == (8, 0, 9)
+
+
+def test_int8_halves_no_activations_and_float32_parts_stay():
+    count = Count(flops=1, num_weights=10, num_activations=3, num_cached=2)
+    cost = count.times(2).cost(dtype="int8")
+    assert (cost.flops, cost.weight_bytes, cost.activation_bytes, cost.cache_bytes) == (
+        2,
+        20,
+        24,
+        16,
+    )
+    fixed = Count(flops=1, num_weights=10, num_activations=3, stays_float32=True)
+    assert fixed.cost(dtype="int8").dtype == "float32"
+    with pytest.raises(ValueError, match="one of float32, bfloat16, float16, int8, got 'fp4'"):
+        count.cost(dtype="fp4")
+
+
+def test_a_step_of_tiny_reads_all_its_weights(tiny_world: World):
+    config = tiny_world.config.world
+    count = count_step(config, num_denoise_steps=3)
+    model, autoencoder = tiny_world.model, tiny_world.autoencoder
+    sizes = {
+        name: sum(parameter.numel() for parameter in module.parameters())
+        for name, module in (("model", model), ("autoencoder", autoencoder))
+    }
+    assert count.num_parameters == sum(sizes.values())
+    assert count.parts["head"].num_weights == 3 * count.part_parameters["head"]
+    assert count.parts["backbone"].num_weights == count.part_parameters["backbone"]
+    assert count.parts["decoder"].num_weights == count.part_parameters["decoder"]
+    read = sum(part.num_weights for part in count.parts.values())
+    read -= 2 * count.part_parameters["head"]
+    tables = model.conditions.words.weight.numel() + model.noise_level.weight.numel()
+    assert read == sizes["model"] - tables + count.part_parameters["decoder"]
+    # Two layers, one head of 16, four frames of 18 places; and one frame written.
+    assert count.parts["backbone"].num_cached == 2 * 2 * 16 * 18 * (4 + 1)
+
+
+def test_operations_of_the_backbone_are_those_worked_out_by_hand():
+    config = load_preset("tiny").world
+    places, width, wide, seen = 18, 32, 64, 4 * 18
+    linear = width * 32 + 2 * width * 16 + 32 * width + 3 * width * wide
+    attention = 2 * 2 * seen * 16  # two heads: scores and their sums of values
+    expected = 2 * 2 * places * (linear + attention)
+    assert count_step(config).parts["backbone"].flops == expected
+
+
+def test_the_largest_preset_is_counted_in_no_memory():
+    count_step(load_preset("tiny").world)  # what torch itself loads for it comes first
+    assert forget_peak_memory() or peak_memory_mib() > 0
+    before = peak_memory_mib()
+    config = load_preset("paper", ["world.backbone.num_layers=4", "world.diffusion.num_layers=2"])
+    count = count_step(config.world)
+    assert count.num_parameters > 1e9
+    assert peak_memory_mib() - before < 200  # in float32 it would be 4 GB and more
+
+
+def test_the_bound_is_the_slower_of_memory_and_products():
+    cost = Cost(
+        dtype="bfloat16", flops=8_000_000, weight_bytes=10**6, activation_bytes=0, cache_bytes=0
+    )
+    assert lower_bound(cost, RATES).milliseconds == pytest.approx(2.0)
+    assert lower_bound(cost, RATES).limit == "products"
+    heavy = Cost(
+        dtype="int8", flops=10**9, weight_bytes=0, activation_bytes=0, cache_bytes=5 * 10**6
+    )
+    assert lower_bound(heavy, RATES).milliseconds == pytest.approx(5.0)
+    assert lower_bound(heavy, RATES).limit == "memory"
+    assert RATES.fastest_dtype == "bfloat16"
+
+
+def test_rates_are_measured():
+    rates = measure_rates("cpu")
+    assert rates.bytes_per_s > 0
+    assert set(rates.flops_per_s) == {"float32", "bfloat16"}
+    assert all(rate > 0 for rate in rates.flops_per_s.values())
+
+
+def test_parts_one_after_another_make_the_engines_own_frame(tiny_world: World):
+    engine = TorchEngine(tiny_world, device="cpu")
+    start = tiny_world.start_states[0]
+    conditions = stack_conditions([start.conditions[-1]], engine.spec.config.conditions)
+    latents = start.latents[-1:].float()
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+    one, two, parts = engine.new_cache(1), engine.new_cache(1), []
+    for _ in range(2):
+        expected = engine.step(one, latents, conditions, noise)
+        *made, frames = timing.run_parts(engine, two, latents, conditions, noise, mark=parts.append)
+        for actual, wanted in zip(made, expected, strict=True):
+            torch.testing.assert_close(actual, wanted, rtol=0, atol=0)
+        np.testing.assert_array_equal(frames, engine.decode(expected[0]))
+        latents = expected[0]
+    assert set(parts) - {""} == {"copies", "pixels", *count_step(engine.spec.config).parts}
+
+
+def test_a_stopwatch_adds_up_parts_of_one_name(monkeypatch: pytest.MonkeyPatch):
+    ticks = iter((1.0, 1.5, 3.5, 3.75, 10.0, 11.0))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
+    mark = timing.Stopwatch(CPU)
+    for part in ("", "copies", "head", "copies"):
+        mark(part)
+    assert mark.take() == {"copies": 750.0, "head": 2000.0}
+    mark("")
+    mark("head")
+    assert mark.take() == {"head": 1000.0}
+
+
+def test_drift_compares_a_late_window_with_an_early_one(
+    tiny_world: World, monkeypatch: pytest.MonkeyPatch
+):
+    engine = FakeEngine(tiny_world.config.world)
+    numbers = iter(range(1000))
+    monkeypatch.setattr(
+        timing.Game, "time_steps", lambda _, count: [float(next(numbers)) for _ in range(count)]
+    )
+    start = tiny_world.start_states[0]
+    drift = timing.measure_drift(engine, start, num_steps=60, early_step=10, window=5)
+    assert (drift.early.median_ms, drift.late.median_ms) == (12.0, 57.0)
+    assert (drift.early_step, drift.late_step) == (10, 60)
+    with pytest.raises(ValueError, match="at least 20 steps, got 19"):
+        timing.measure_drift(engine, start, num_steps=19, early_step=10, window=5)
+
+
+def test_the_command_measures_a_world_and_writes_both_files(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["bench", "--world", str(tiny_folder), "--batches", "2", "1", "--steps", "2"]
+    assert cli.main([*words, "--device", "cpu", "--output", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "bench.json").read_text())
+    [result] = report["results"]
+    assert report["subject"]["weights"] == "of the world 'tiny'"
+    assert [row["batch_size"] for row in result["batches"]] == [1, 2]
+    for row in result["batches"]:
+        assert row["frames_per_s"] == pytest.approx(
+            1e3 * row["batch_size"] / row["time"]["median_ms"]
+        )
+        assert row["ratio"] == pytest.approx(row["time"]["median_ms"] / row["roofline_ms"])
+        assert row["peak_mib"] > 10
+    rows = {row["part"]: row for row in result["parts"]}
+    assert list(rows) == [
+        "copies",
+        "conditions",
+        "backbone",
+        "head",
+        "outcome",
+        "decoder",
+        "pixels",
+        "Python and the rest",
+        "whole step",
+    ]
+    medians = [row["time"]["median_ms"] for row in rows.values()]
+    assert sum(medians[:-1]) == pytest.approx(medians[-1])
+    assert rows["whole step"]["time"] == result["batches"][0]["time"]
+    for word in ("torch", "2 denoise steps", "48x80", f"{torch.get_num_threads()} threads"):
+        assert word in result["conditions"]
+    markdown = (tmp_path / "bench.md").read_text()
+    assert markdown.strip() == capsys.readouterr().out.strip()
+    assert "| decoder |" in markdown
+    assert f"{num_cores()} cores" in markdown
+
+
+def test_what_is_too_large_for_a_cpu_gets_the_roofline_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run, "MAX_CPU_PARAMETERS", 1000)
+
+    def make(_: torch.device) -> World:
+        raise AssertionError("its weights must not be made")
+
+    config = load_preset("tiny").world
+    subject = Subject(name="large", config=config, weights="random", make=make)
+    report = bench(subject, BenchConfig(device="cpu", batch_sizes=(1, 4)), tmp_path)
+    [result] = report["results"]
+    assert result["status"] == "roofline"
+    assert "too many to play on a CPU" in result["reason"]
+    assert result["parts"][-1]["roofline_ms"] > 0
+    assert result["parts"][-1]["time"] is None
+    assert all(row["roofline_frames_per_s"] > 0 for row in result["batches"])
+    assert "**The roofline alone**" in (tmp_path / "bench.md").read_text()
+
+
+def test_a_backend_that_cannot_run_is_told_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def make_engine(world: World, backend: str, **options):
+        if backend == "tensorrt":
+            raise BackendUnavailableError("install the extra")
+        return FakeEngine(world.config.world)
+
+    monkeypatch.setattr(run, "make_engine", make_engine)
+    config = BenchConfig(backends=("tensorrt", "onnx"), batch_sizes=(1,), num_steps=1, device="cpu")
+    report = bench(preset_subject("tiny"), config, tmp_path)
+    assert [result["status"] for result in report["results"]] == ["unavailable", "measured"]
+    assert "**Not measured**: install the extra" in (tmp_path / "bench.md").read_text()
+    rows = report["results"][1]["parts"]
+    assert [row["part"] for row in rows if row["time"]] == ["whole step"]
+
+
+def test_more_games_than_memory_holds_end_the_series(
+    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Full(FakeEngine):
+        def new_cache(self, batch_size: int):
+            if batch_size > 1:
+                raise torch.OutOfMemoryError("no room")
+            return super().new_cache(batch_size)
+
+    monkeypatch.setattr(run, "make_engine", lambda world, *_, **__: Full(world.config.world))
+    subject = Subject(
+        name="tiny", config=tiny_world.config.world, weights="", make=lambda _: tiny_world
+    )
+    config = BenchConfig(batch_sizes=(1, 2, 4), num_steps=1, device="cpu")
+    [result] = bench(subject, config, tmp_path)["results"]
+    assert [row["reason"] for row in result["batches"]] == ["", "out of GPU memory"]
+    assert "| 2 | out of GPU memory |" in (tmp_path / "bench.md").read_text()
+
+
+def test_a_preset_without_a_world_says_that_its_weights_are_random():
+    subject = preset_subject("tiny")
+    assert subject.weights == "random: the preset has no trained world"
+    world, again = subject.make(CPU), subject.make(CPU)
+    first = world.model.state_dict()
+    for name, tensor in again.model.state_dict().items():
+        torch.testing.assert_close(tensor, first[name], rtol=0, atol=0)
+    # Training starts these at zero.
+    assert world.model.head.output.weight.abs().min() > 0
+    assert len(world.start_states[0].latents) == subject.config.backbone.context_frames
+
+
+def test_random_worlds_leave_the_global_stream_alone():
+    before = torch.get_rng_state()
+    random_world(load_preset("tiny"), "tiny", CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_preset_takes_the_weights_of_the_shipped_world_of_its_sizes(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("engine.bench.subject.WORLDS_FOLDER", tiny_folder.parent)
+    assert preset_subject("tiny").weights == "of the world 'tiny'"
+    other = load_preset("tiny", ["world.backbone.num_layers=1"])
+    monkeypatch.setattr("engine.bench.subject.load_preset", lambda _: other)
+    assert "the shipped world 'tiny' has other sizes" in preset_subject("tiny").weights
+
+
+def test_unknown_names_are_told_with_the_known_ones(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(ValueError, match=r"no preset 'papre'; did you mean 'paper'.*tiny"):
+        preset_subject("papre")
+    with pytest.raises(CheckpointError, match=r"no world 'stgae'.*stage"):
+        world_subject("stgae")
+    assert cli.main(["bench", "--preset", "papre"]) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--backend", "jax"])
+    message = capsys.readouterr().err
+    assert "did you mean 'paper'" in message
+    assert all(name in message for name in ("auto", "torch", "onnx", "tensorrt"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_sizes": (0, 1)}, "batches must be at least 1"),
+        ({"num_steps": 0}, "steps must be at least 1, got 0"),
+        ({"drift_steps": 200}, "drift must be at least 300 steps, got 200"),
+    ],
+)
+def test_limits_of_the_settings_are_told(values, message):
+    with pytest.raises(ValueError, match=message):
+        BenchConfig(**values)
+
+
+def test_a_report_holds_no_number_that_json_has_not(tmp_path: Path):
+    write_report(
+        {
+            "subject": {
+                "name": "x",
+                "weights": "none",
+                "resolution": "1x1",
+                "tokens_per_frame": 1,
+                "context_frames": 1,
+                "num_parameters": 0,
+                "part_parameters": {},
+                "odd": float("nan"),
+            },
+            "machine": {},
+            "results": [],
+        },
+        tmp_path,
+    )
+    assert json.loads((tmp_path / "bench.json").read_text())["subject"]["odd"] is None
+
+
+@pytest.mark.gpu
+def test_a_gpu_times_parts_by_events_and_tells_its_memory(tmp_path: Path):
+    config = BenchConfig(batch_sizes=(1,), num_steps=2, device="cuda")
+    roofline.COPY_BYTES["cuda"], roofline.MATRIX_SIZE["cuda"] = 2**24, 256
+    [result] = bench(preset_subject("tiny"), config, tmp_path)["results"]
+    assert result["batches"][0]["gpu_peak_mib"] > 0
+    assert all(row["time"]["median_ms"] > 0 for row in result["parts"] if row["cost"])

@@ -1,0 +1,330 @@
+"""Every backend answers the same calls alike: held to plain float32 torch, and to itself."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.rollout import Rollout
+from engine.spec import Engine, spread_engine
+from engine.torch_engine import TorchEngine
+from midas_world.conditions import Conditions, stack_conditions
+from midas_world.types import StepConditions
+from midas_world.world import World
+
+STEPS = 50
+BATCH = 3
+
+# Largest and mean distance of latents (of about 1) from float32 torch after 50 steps from the
+# same noise, with random weights, which do not damp errors as trained ones do; and the least PSNR
+# of the frames. float32 differs by the order of sums alone; bfloat16 keeps 8 bits of every number;
+# int8 rounds what enters each product to 8 bits of its largest.
+TOLERANCES = {
+    "torch-float32": (1e-4, 1e-5, 80.0),
+    "torch-bfloat16": (0.5, 0.05, 30.0),
+    "onnx-float32": (1e-3, 1e-4, 60.0),
+    "onnx-int8": (0.5, 0.05, 30.0),
+    "torch-cuda": (0.5, 0.05, 30.0),
+}
+# A game of a batch and the game alone: products of other sizes sum in another order.
+BATCH_TOLERANCES = {
+    "torch-float32": 1e-4,
+    "torch-bfloat16": 0.5,
+    "onnx-float32": 1e-3,
+    "onnx-int8": 0.5,
+    "torch-cuda": 0.5,
+}
+
+
+def make_backend(name: str, world: World, folder: Path) -> Engine:
+    """Return one of the engines under test, or skip with the reason."""
+    backend, _, kind = name.partition("-")
+    if name == "torch-cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+        return TorchEngine(world, device="cuda")
+    if backend == "torch":
+        return TorchEngine(world, device="cpu", dtype=getattr(torch, kind))
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from engine.onnx_engine import OnnxEngine
+
+    return OnnxEngine(world, precision=kind, num_threads=1, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def graphs(pytestconfig: pytest.Config) -> Path:
+    """Return where exported graphs are kept from one test run to the next.
+
+    Their folder is named by all that they follow from, so none is stale.
+    """
+    assert pytestconfig.cache is not None
+    return pytestconfig.cache.mkdir("onnx")
+
+
+@pytest.fixture(scope="module", params=sorted(TOLERANCES))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def engine(name: str, tiny_world: World, graphs: Path) -> Engine:
+    return make_backend(name, tiny_world, graphs)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_world: World) -> TorchEngine:
+    return TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def steps_of(engine: Engine, count: int, *, game: int = 0) -> list[StepConditions]:
+    """Return conditions of a game, some of them absent now and then."""
+    sizes = engine.spec.config.conditions
+    rng = np.random.default_rng(game)
+    return [
+        StepConditions(
+            pose=rng.uniform(-1, 1, sizes.pose_size).astype(np.float32) if step % 5 else None,
+            text=f"a person of game {game} runs {step}" if step % 7 else None,
+            audio=rng.uniform(0, 1, sizes.audio_size).astype(np.float32) if step % 3 else None,
+        )
+        for step in range(count)
+    ]
+
+
+def play(engine: Engine, world: World, count: int, *, games: list[int]) -> tuple[Tensor, Tensor]:
+    """Return latents (count, B, N, C) and rewards (count, B) of games played in one batch."""
+    rollout = Rollout(engine, len(games))
+    starts = [world.start_states[game] for game in games]
+    rollout.reset(starts, seeds=games)
+    given = [steps_of(engine, count, game=game) for game in games]
+    made, rewards = [], []
+    for step in range(count):
+        result = rollout.step([steps[step] for steps in given])
+        made.append(result.latents)
+        rewards.append(torch.from_numpy(result.reward))
+    return torch.stack(made), torch.stack(rewards)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = np.square(a.astype(np.float64) - b).mean()
+    return float(10 * np.log10(255.0**2 / max(error, 1e-12)))
+
+
+def one_step(engine: Engine, batch: int, seed: int) -> tuple[Tensor, Conditions, Tensor]:
+    """Return random latents, conditions and noise of one step."""
+    shape = (batch, *engine.spec.latent_shape)
+    steps = [steps_of(engine, 2, game=seed + row)[1] for row in range(batch)]
+    return (
+        torch.randn(shape, generator=seeded(seed)),
+        stack_conditions(steps, engine.spec.config.conditions),
+        torch.randn(shape, generator=seeded(seed + 1000)),
+    )
+
+
+def test_spec_tells_what_runs(engine: Engine, plain: TorchEngine, name: str):
+    spec = engine.spec
+    assert spec.config == plain.spec.config
+    assert spec.num_denoise_steps == plain.spec.num_denoise_steps
+    assert spec.backend == name.partition("-")[0]
+    assert spec.reason
+    assert spec.backend in str(spec)
+
+
+def test_fifty_steps_are_close_to_float32_torch(
+    engine: Engine, plain: TorchEngine, tiny_world: World, name: str
+):
+    latents, rewards = play(engine, tiny_world, STEPS, games=[0])
+    expected, expected_rewards = play(plain, tiny_world, STEPS, games=[0])
+    largest, mean, least_psnr = TOLERANCES[name]
+    distance = (latents - expected).abs()
+    assert distance.max() <= largest
+    assert distance.mean() <= mean
+    assert (rewards - expected_rewards).abs().max() <= largest
+    assert psnr(engine.decode(latents[-1]), plain.decode(expected[-1])) >= least_psnr
+    # Frames of rollouts that stand still or fade would be close, too.
+    assert expected[-1].std() > 0.1
+    assert (expected[-1] - expected[-2]).std() > 0.01
+
+
+def test_equal_seeds_give_equal_frames_bit_for_bit(engine: Engine, tiny_world: World):
+    first, first_rewards = play(engine, tiny_world, 6, games=[0, 1])
+    second, second_rewards = play(engine, tiny_world, 6, games=[0, 1])
+    assert torch.equal(first, second)
+    assert torch.equal(first_rewards, second_rewards)
+    np.testing.assert_array_equal(engine.decode(first[-1]), engine.decode(second[-1]))
+
+
+def test_a_game_of_a_batch_is_the_game_alone(engine: Engine, tiny_world: World, name: str):
+    together, _ = play(engine, tiny_world, 10, games=[0, 1, 2])
+    for place in range(BATCH):
+        alone, _ = play(engine, tiny_world, 10, games=[place])
+        distance = (together[:, place] - alone[:, 0]).abs().max()
+        assert distance <= BATCH_TOLERANCES[name]
+    assert (together[:, 0] - together[:, 1]).abs().max() > 0.1
+
+
+def test_loaded_cache_states_go_on_exactly(engine: Engine):
+    cache, other = engine.new_cache(2), engine.new_cache(2)
+    for seed in range(6):  # one more than the ring holds
+        engine.step(cache, *one_step(engine, 2, seed))
+        engine.step(other, *one_step(engine, 2, seed + 50))
+    state = cache.state()
+    expected = [engine.step(cache, *one_step(engine, 2, seed))[0] for seed in (7, 8)]
+    other.load_state(state)
+    actual = [engine.step(other, *one_step(engine, 2, seed))[0] for seed in (7, 8)]
+    assert torch.equal(torch.stack(actual), torch.stack(expected))
+    # The copy did not change with its cache.
+    cache.load_state(state)
+    assert torch.equal(engine.step(cache, *one_step(engine, 2, 7))[0], expected[0])
+
+
+def test_states_of_another_batch_size_are_refused(engine: Engine):
+    cache = engine.new_cache(2)
+    with pytest.raises(ValueError, match="must have shape"):
+        cache.load_state(engine.new_cache(3).state())
+
+
+def test_a_reset_cache_is_a_new_one(engine: Engine):
+    used, new = engine.new_cache(1), engine.new_cache(1)
+    for seed in range(5):
+        engine.step(used, *one_step(engine, 1, seed))
+    used.reset()
+    for seed in (3, 4):
+        expected = engine.step(new, *one_step(engine, 1, seed))[0]
+        assert torch.equal(engine.step(used, *one_step(engine, 1, seed))[0], expected)
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3])
+def test_prefill_leaves_other_rows_as_they_are(engine: Engine, frames: int):
+    cache, untouched = engine.new_cache(BATCH), engine.new_cache(BATCH)
+    for seed in range(3):
+        for each in (cache, untouched):
+            engine.step(each, *one_step(engine, BATCH, seed))
+    context = torch.randn(1, frames, *engine.spec.latent_shape, generator=seeded(1))
+    past = [steps_of(engine, frames + 1, game=9)[frame + 1] for frame in range(frames)]
+    given = stack_conditions(past or [StepConditions()], engine.spec.config.conditions)
+    conditions = Conditions(
+        pose=given.pose.transpose(0, 1)[:, :frames],
+        text=given.text.transpose(0, 1)[:, :frames],
+        audio=given.audio.transpose(0, 1)[:, :frames],
+        present=given.present.transpose(0, 1)[:, :frames],
+    )
+    engine.prefill(cache, context, conditions, rows=[1])
+    step = one_step(engine, BATCH, 5)
+    after, before = engine.step(cache, *step)[0], engine.step(untouched, *step)[0]
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+    assert not torch.equal(after[1], before[1])
+
+
+def test_prefilled_frames_are_those_stepped_through(engine: Engine, name: str):
+    frames = 3
+    steps = [one_step(engine, 1, seed) for seed in range(frames + 1)]
+    stepped, filled = engine.new_cache(1), engine.new_cache(1)
+    for step in steps[:-1]:
+        engine.step(stepped, *step)
+    conditions = Conditions(
+        pose=torch.cat([step[1].pose for step in steps[:-1]], dim=1),
+        text=torch.cat([step[1].text for step in steps[:-1]], dim=1),
+        audio=torch.cat([step[1].audio for step in steps[:-1]], dim=1),
+        present=torch.cat([step[1].present for step in steps[:-1]], dim=1),
+    )
+    context = torch.stack([step[0] for step in steps[:-1]], dim=1)
+    engine.prefill(filled, context, conditions, rows=[0])
+    expected = engine.step(stepped, *steps[-1])
+    actual = engine.step(filled, *steps[-1])
+    # The positions differ by a whole number of frames, and so do the rotations' roundings.
+    largest = TOLERANCES[name][0]
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=largest, atol=largest)
+
+
+def test_results_are_new_float32_tensors(engine: Engine):
+    cache = engine.new_cache(2)
+    first = engine.step(cache, *one_step(engine, 2, 0))
+    kept = [tensor.clone() for tensor in first]
+    engine.step(cache, *one_step(engine, 2, 1))
+    for tensor, copy in zip(first, kept, strict=True):
+        assert tensor.dtype == torch.float32
+        assert tensor.device.type == "cpu"
+        assert torch.equal(tensor, copy)
+    assert first[0].shape == (2, *engine.spec.latent_shape)
+    assert first[1].shape == first[2].shape == (2,)
+    assert ((first[2] >= 0) & (first[2] <= 1)).all()
+
+
+def test_inputs_are_left_as_they_are(engine: Engine):
+    latents, conditions, noise = one_step(engine, 2, 0)
+    copies = latents.clone(), noise.clone(), conditions.pose.clone()
+    engine.step(engine.new_cache(2), latents, conditions, noise)
+    for tensor, copy in zip((latents, noise, conditions.pose), copies, strict=True):
+        assert torch.equal(tensor, copy)
+
+
+def test_frames_are_new_writable_uint8(engine: Engine, plain: TorchEngine, name: str):
+    latents = torch.randn(2, *engine.spec.latent_shape, generator=seeded(3))
+    frames = engine.decode(latents)
+    assert frames.shape == (2, *engine.spec.frame_shape)
+    assert frames.dtype == np.uint8
+    assert frames.flags["C_CONTIGUOUS"]
+    assert frames.flags["WRITEABLE"]
+    assert not np.shares_memory(frames, engine.decode(latents))
+    assert psnr(frames, plain.decode(latents)) >= TOLERANCES[name][2]
+
+
+def test_encoded_frames_are_close_to_float32_torch(engine: Engine, plain: TorchEngine, name: str):
+    frames = np.random.default_rng(0).integers(0, 256, (2, *engine.spec.frame_shape), np.uint8)
+    latents = engine.encode(frames)
+    assert latents.shape == (2, *engine.spec.latent_shape)
+    assert latents.dtype == torch.float32
+    largest = TOLERANCES[name][0]
+    torch.testing.assert_close(latents, plain.encode(frames), rtol=largest, atol=largest)
+    mirrored = frames[:, :, ::-1]  # not contiguous
+    assert torch.equal(engine.encode(mirrored), engine.encode(mirrored.copy()))
+
+
+@pytest.mark.parametrize(
+    "frames", [np.zeros((1, 3, 3, 3), np.uint8), np.zeros((1, 48, 80, 3), np.float32)]
+)
+def test_frames_of_another_kind_are_refused(engine: Engine, frames: np.ndarray):
+    with pytest.raises(ValueError, match=r"uint8 of shape \(B, 48, 80, 3\)"):
+        engine.encode(frames)
+
+
+def test_a_cache_of_no_games_is_refused(engine: Engine):
+    with pytest.raises(ValueError, match="batch_size"):
+        engine.new_cache(0)
+
+
+def test_the_spread_leaves_the_frame_as_it_is(engine: Engine, plain: TorchEngine, name: str):
+    step = one_step(engine, 2, 0)
+    extra = torch.randn(3, 2, *engine.spec.latent_shape, generator=seeded(4))
+    expected = engine.step(engine.new_cache(2), *step)
+    *made, spread = spread_engine(engine).step_with_spread(engine.new_cache(2), *step, extra)
+    for a, b in zip(made, expected, strict=True):
+        assert torch.equal(a, b)
+    exact = plain.step_with_spread(plain.new_cache(2), *step, extra)[-1]
+    largest = TOLERANCES[name][0]
+    torch.testing.assert_close(spread, exact, rtol=largest, atol=largest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_shipped_world_on_onnx_is_close_to_float32_torch(kind: str, graphs: Path):
+    if not os.environ.get("MIDAS_TEST_SHIPPED"):
+        pytest.skip("exporting the shipped world takes minutes: set MIDAS_TEST_SHIPPED=1")
+    from midas_world.world import load_world
+
+    world = load_world("stage")
+    engine = make_backend(f"onnx-{kind}", world, graphs)
+    plain = TorchEngine(world, device="cpu", dtype=torch.float32)
+    latents, _ = play(engine, world, 10, games=[0])
+    expected, _ = play(plain, world, 10, games=[0])
+    least = {"float32": 70.0, "int8": 35.0}[kind]
+    assert psnr(engine.decode(latents[-1]), plain.decode(expected[-1])) >= least

@@ -1,0 +1,282 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine import make_engine
+from engine.cache_folder import cache_folder
+from engine.select import Request, measure_step
+from midas_world.types import BackendUnavailableError, CheckpointError
+from midas_world.world import World
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from engine import select  # noqa: E402
+from engine.onnx_engine import OnnxEngine  # noqa: E402
+from engine.onnx_export import OPSET, export_graphs, graph_paths, graphs_folder  # noqa: E402
+from engine.onnx_graphs import GRAPHS, make_graph  # noqa: E402
+from engine.onnx_runtime import Session, _pack, quantize_matmuls  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def kept(pytestconfig: pytest.Config) -> Path:
+    """Return where exported graphs are kept from one test run to the next."""
+    assert pytestconfig.cache is not None
+    return pytestconfig.cache.mkdir("onnx")
+
+
+@pytest.fixture(scope="module")
+def paths(tiny_world: World, kept: Path) -> dict[str, Path]:
+    export_graphs(tiny_world, precision="int8", folder=kept)
+    return export_graphs(tiny_world, folder=kept)
+
+
+@pytest.fixture
+def folder(tiny_world: World, kept: Path, paths: dict[str, Path], tmp_path: Path) -> Path:
+    """Return a cache folder of a test's own, with the tiny world's graphs in it."""
+    target = graphs_folder(tiny_world, folder=tmp_path / "onnx")
+    target.mkdir(parents=True)
+    for file in graphs_folder(tiny_world, folder=kept).iterdir():
+        if file.is_file():
+            (target / file.name).hardlink_to(file)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_graphs_are_valid_named_and_open_in_the_batch(
+    name: str, tiny_world: World, paths: dict[str, Path]
+):
+    model = onnx.load(paths[name])
+    onnx.checker.check_model(model, full_check=True)
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", OPSET)]
+    graph = make_graph(name, tiny_world, num_denoise_steps=2, batch_size=2)
+    assert [item.name for item in model.graph.input] == list(graph.inputs)
+    assert [item.name for item in model.graph.output] == list(graph.outputs)
+    for item in model.graph.input:
+        dims = [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim]
+        axis = graph.batch_axes.get(item.name)
+        expected = list(graph.inputs[item.name].shape)
+        if axis is not None:
+            expected[axis] = "batch"
+        assert dims == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_graphs_give_what_their_modules_give(
+    name: str, batch_size: int, tiny_world: World, paths: dict[str, Path]
+):
+    graph = make_graph(name, tiny_world, num_denoise_steps=2, batch_size=batch_size)
+    generator = torch.Generator().manual_seed(batch_size)
+    inputs = {
+        key: torch.randn(value.shape, generator=generator)
+        if value.is_floating_point()
+        else torch.randint(0, 2, value.shape, generator=generator).to(value.dtype)
+        for key, value in graph.inputs.items()
+    }
+    with torch.no_grad():
+        results = graph.module(*inputs.values())
+    results = results if isinstance(results, tuple) else (results,)
+    expected = {key: value.numpy() for key, value in zip(graph.outputs, results, strict=True)}
+    actual = {key: np.zeros_like(value, order="C") for key, value in expected.items()}
+    Session(paths[name], num_threads=1).run(
+        {key: value.numpy() for key, value in inputs.items()}, actual
+    )
+    for key, value in expected.items():
+        if value.dtype == np.uint8:  # a rounding on the edge falls to either side
+            assert np.abs(value.astype(int) - actual[key]).max() <= 1
+        else:
+            np.testing.assert_allclose(actual[key], value, rtol=1e-4, atol=1e-4)
+
+
+def test_static_graphs_have_the_batch_size_asked_for(tiny_world: World, tmp_path: Path):
+    (path,) = export_graphs(tiny_world, batch_size=4, names=["outcome"], folder=tmp_path).values()
+    (hidden,) = onnx.load(path).graph.input
+    dims = [dim.dim_value for dim in hidden.type.tensor_type.shape.dim]
+    assert dims == [4, 15, tiny_world.config.world.backbone.width]
+    # Nothing half written stays behind.
+    assert [file.name for file in path.parent.iterdir()] == ["outcome-b4.onnx"]
+
+
+def test_int8_graphs_use_int8(tiny_world: World, kept: Path, paths: dict[str, Path]):
+    del paths
+    whole = graph_paths(
+        graphs_folder(tiny_world, folder=kept), precision="int8", num_denoise_steps=2
+    )
+    products = [node.op_type for node in onnx.load(whole["backbone"]).graph.node]
+    assert products.count("MatMulNBits") >= 2 * 5
+    decoder = [node.op_type for node in onnx.load(whole["decoder"]).graph.node]
+    assert decoder.count("QuantizeLinear") > 0
+    assert "Conv" in decoder
+
+
+def test_stored_int8_weights_stay_exactly_as_they_are():
+    rng = np.random.default_rng(0)
+    levels = rng.integers(-127, 128, (96, 5))
+    levels[0] = 127
+    scale = rng.uniform(0.001, 0.1, 5).astype(np.float32)
+    packed, scales = _pack((levels * scale).astype(np.float32))
+    unpacked = (packed.astype(int) - 128).reshape(5, -1)
+    np.testing.assert_array_equal(unpacked[:, :96], levels.T)
+    np.testing.assert_array_equal(unpacked[:, 96:], 0)
+    np.testing.assert_allclose(scales, np.repeat(scale[:, None], 2, axis=1), rtol=1e-6)
+
+
+def test_int8_products_are_close(paths: dict[str, Path], tmp_path: Path, tiny_world: World):
+    target = tmp_path / "sampler.onnx"
+    quantize_matmuls(paths["sampler"], target)
+    graph = make_graph("sampler", tiny_world, num_denoise_steps=2, batch_size=2)
+    generator = torch.Generator().manual_seed(0)
+    inputs = {k: torch.randn(v.shape, generator=generator) for k, v in graph.inputs.items()}
+    arrays = {key: value.numpy() for key, value in inputs.items()}
+    made = {"next_latents": np.zeros_like(arrays["latents"])}
+    Session(target, num_threads=1).run(arrays, made)
+    with torch.no_grad():
+        exact = graph.module(*inputs.values()).numpy()
+    error = np.sqrt(np.mean(np.square(made["next_latents"] - exact)))
+    assert 0 < error < 0.05 * exact.std()
+
+
+def test_another_weight_code_or_start_state_is_another_folder(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from midas_world.world import load_world
+
+    world = load_world(tiny_folder)
+    before = graphs_folder(world, folder=tmp_path)
+    assert graphs_folder(load_world(tiny_folder), folder=tmp_path) == before
+    world.model.places[0, 0] += 1.0
+    assert graphs_folder(world, folder=tmp_path) != before
+    monkeypatch.setattr("engine.onnx_export.OPSET", OPSET + 1)
+    assert graphs_folder(load_world(tiny_folder), folder=tmp_path) != before
+
+
+def test_wrong_names_are_refused(tiny_world: World, tmp_path: Path):
+    with pytest.raises(ValueError, match="precision must be one of float32, int8, got 'fp4'"):
+        export_graphs(tiny_world, precision="fp4", folder=tmp_path)
+    with pytest.raises(ValueError, match=r"graphs are .*; got \['head'\]"):
+        export_graphs(tiny_world, names=["head"], folder=tmp_path)
+    with pytest.raises(ValueError, match="num_denoise_steps must be at least 1, got 0"):
+        OnnxEngine(tiny_world, num_denoise_steps=0, folder=tmp_path)
+    with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
+        OnnxEngine(tiny_world, num_threads=0, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_corrupt_graphs_are_made_again(
+    tiny_world: World, folder: Path, caplog: pytest.LogCaptureFixture
+):
+    graphs = graphs_folder(tiny_world, folder=folder / "onnx")
+    (graphs / "outcome.onnx").unlink()  # a link to a file that other tests use
+    (graphs / "outcome.onnx").write_bytes(b"not a graph")
+    with pytest.raises(CheckpointError, match=r"outcome\.onnx is corrupt"):
+        Session(graphs / "outcome.onnx", num_threads=1)
+    engine = OnnxEngine(tiny_world, num_threads=1, folder=folder / "onnx")
+    assert "exporting it again" in caplog.text
+    frames = engine.decode(torch.zeros(1, *engine.spec.latent_shape))
+    assert frames.shape == (1, 48, 80, 3)
+
+
+def test_auto_takes_torch_while_no_graphs_are_there(tiny_world: World, tmp_path: Path):
+    engine = make_engine(tiny_world, folder=tmp_path)
+    assert engine.spec.backend == "torch"
+    assert engine.spec.reason.startswith("only torch is ready here")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("milliseconds", "winner"), [((5.0, 9.0), "torch"), ((9.0, 5.0), "onnx")])
+def test_auto_measures_once_and_remembers(
+    milliseconds: tuple[float, float],
+    winner: str,
+    tiny_world: World,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    measured: list[str] = []
+
+    def fake(engine, world) -> float:
+        assert world is tiny_world
+        measured.append(engine.spec.backend)
+        return milliseconds[(len(measured) - 1) % 2] / 1000.0
+
+    monkeypatch.setattr(select, "measure_step", fake)
+    for _ in range(2):
+        engine = make_engine(tiny_world, device="cpu", folder=folder)
+        assert engine.spec.backend == winner
+        assert f"the fastest here: {winner} 5.0 ms" in engine.spec.reason
+        assert measured == ["torch", "onnx"]
+    (choice,) = (folder / "choices").iterdir()
+    assert json.loads(choice.read_text())["milliseconds"] == {
+        "torch": pytest.approx(milliseconds[0]),
+        "onnx": pytest.approx(milliseconds[1]),
+    }
+    # What cannot be read is measured again.
+    choice.write_text("{")
+    make_engine(tiny_world, device="cpu", num_denoise_steps=2, folder=folder)
+    assert len(measured) == 4
+
+
+def test_measuring_plays_the_engine(tiny_world: World):
+    from engine.torch_engine import TorchEngine
+
+    engine = TorchEngine(tiny_world, device="cpu")
+    assert 0.0 < measure_step(engine, tiny_world) < 10.0
+
+
+def test_a_named_backend_without_its_packages_says_what_to_install(
+    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        select.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else True
+    )
+    with pytest.raises(BackendUnavailableError, match=r'pip install "midas-world\[onnx\]"'):
+        make_engine(tiny_world, "onnx", folder=tmp_path)
+    assert make_engine(tiny_world, folder=tmp_path).spec.backend == "torch"
+
+
+def test_onnx_refuses_a_gpu(tiny_world: World, tmp_path: Path):
+    with pytest.raises(BackendUnavailableError, match="runs on the CPU, not on 'cuda'"):
+        make_engine(tiny_world, "onnx", device="cuda", folder=tmp_path)
+
+
+def test_make_engine_runs_onnx(tiny_world: World, folder: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO):
+        engine = make_engine(tiny_world, "onnx", folder=folder)
+    assert (engine.spec.backend, engine.spec.dtype) == ("onnx", "int8")
+    assert engine.spec.reason == "as asked"
+    assert "runs on onnx int8 on cpu" in caplog.text
+
+
+def test_request_knows_the_cpu(tiny_world: World, tmp_path: Path):
+    sizes = {"world": tiny_world, "num_denoise_steps": None, "folder": tmp_path}
+    assert Request(device="cpu", **sizes).is_cpu
+    assert not Request(device="cuda:0", **sizes).is_cpu
+
+
+def test_more_denoise_steps_are_another_sampler(tmp_path: Path):
+    names = {
+        steps: graph_paths(tmp_path, precision="float32", num_denoise_steps=steps)["sampler"].name
+        for steps in (1, 2)
+    }
+    assert names == {1: "sampler-k1.onnx", 2: "sampler-k2.onnx"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable", "value", "expected"),
+    [
+        ("linux", "XDG_CACHE_HOME", "/a/cache", "/a/cache/midas-world"),
+        ("win32", "LOCALAPPDATA", "/a/local", "/a/local/midas-world/Cache"),
+        ("darwin", "HOME", "/home/a", "/home/a/Library/Caches/midas-world"),
+    ],
+)
+def test_cache_folder_follows_the_platform(
+    platform: str, variable: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setenv(variable, value)
+    assert cache_folder() == Path(expected)
