@@ -5,22 +5,28 @@ one. What the window does is in envs/play.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pygame
 
 from envs.play.game import Game, Playable, open_teacher, open_world
 from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
+from envs.play.rewind import DEFAULT_SECONDS
 from envs.play.session import Session
 from envs.play.window import Window
 from midas_world.types import MidasWorldError
 
+EXIT_DIFFERENT = 1
 EXIT_USAGE = 2
+
+AnyWindow = TypeVar("AnyWindow", bound=Window)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,11 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.teacher:
         opener = partial(
             open_world,
-            args.world,
+            args.world or "stage",
             backend=args.backend,
             num_denoise_steps=args.denoise_steps,
         )
     try:
+        if args.resimulate or args.replay:
+            return (_resimulate if args.resimulate else _replay)(args)
         return (_play_headless if args.headless else _play_window)(args, opener)
     except (MidasWorldError, ValueError, OSError) as error:
         print(f"play: {error}", file=sys.stderr)
@@ -45,15 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
-    try:
-        _check_display()
-        window = Window("Stage" if args.teacher else Path(args.world).name)
-    except pygame.error as error:
-        print(
-            f"play: there is no display to open a window on ({error}); "
-            "use --headless to play without one",
-            file=sys.stderr,
-        )
+    window = _open_window(Window, "Stage" if args.teacher else Path(args.world or "stage").name)
+    if window is None:
         return EXIT_USAGE
     session = Session(
         opener,
@@ -61,6 +62,40 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> in
         seed=args.seed,
         prompt=args.prompt,
         fps=args.fps,
+        rewind_seconds=args.rewind_seconds,
+        record=args.record,
+        notify=window.notify,
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(window.close)
+        if args.global_hotkey:
+            # pynput is loaded by those who want it.
+            from envs.play.hotkey import GlobalHotkey
+
+            stack.callback(GlobalHotkey("<f9>", session.toggle_recording).close)
+        session.start()
+        window.run(session)
+    if session.error is not None:
+        raise session.error
+    return 0
+
+
+def _replay(args: argparse.Namespace) -> int:
+    # PyAV is loaded by those who want to see a film.
+    from envs.play.recorded import Tape, open_recorded
+    from envs.play.replay import ReplaySession
+    from envs.play.replay_window import ReplayWindow
+    from midas_world.sessions import load_session
+
+    tape = Tape(load_session(args.replay))
+    window = _open_window(ReplayWindow, args.replay.resolve().name)
+    if window is None:
+        return EXIT_USAGE
+    session = ReplaySession(
+        tape,
+        partial(open_recorded, tape.session.header, world=args.world),
+        window.inputs,
+        rewind_seconds=args.rewind_seconds,
         notify=window.notify,
     )
     session.start()
@@ -71,6 +106,42 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> in
     if session.error is not None:
         raise session.error
     return 0
+
+
+def _resimulate(args: argparse.Namespace) -> int:
+    from envs.play.recorded import Tape, make_recorded
+    from envs.play.resimulate import resimulate
+    from midas_world.sessions import load_session
+
+    if args.replay is None:
+        raise ValueError("--resimulate runs a session again: name it with --replay SESSION")
+    tape = Tape(load_session(args.replay))
+    env = make_recorded(tape.session.header, world=args.world)
+    try:
+        result = resimulate(tape, env, on_frame=partial(_tell_equal, len(tape)))
+    finally:
+        env.close()
+    print(result)
+    return 0 if result.is_equal else EXIT_DIFFERENT
+
+
+def _tell_equal(num_frames: int, num_equal: int) -> None:
+    if num_equal % 500 == 0:
+        print(f"{num_equal} of {num_frames} frames are equal so far", file=sys.stderr)
+
+
+def _open_window(kind: type[AnyWindow], title: str) -> AnyWindow | None:
+    """Open a window, or say why there is none."""
+    try:
+        _check_display()
+        return kind(title)
+    except pygame.error as error:
+        print(
+            f"play: there is no display to open a window on ({error}); "
+            "use --headless to play without one",
+            file=sys.stderr,
+        )
+        return None
 
 
 def _check_display() -> None:
@@ -99,6 +170,8 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
         if args.save:
             fps = args.fps or playable.fps
             saver = FrameSaver(args.save, fps=fps, num_frames=len(actions) + 1)
+        if args.record:
+            game.recorder.start(args.record, fps=args.fps, on_error=_say_recording_ended)
         report = run_headless(
             game, actions, fps=args.fps, keep=saver.add if saver else lambda _: None
         )
@@ -106,9 +179,16 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
         if saver:
             saver.close()
             print(f"saved {saver.path}")
+        if args.record:
+            game.recorder.stop(wait=True)
+            print(f"recorded {args.record}")
     finally:
         game.close()
     return 0
+
+
+def _say_recording_ended(words: str) -> None:
+    print(f"play: recording ended: {words}", file=sys.stderr)
 
 
 def _sized(actions: list[int], num_steps: int | None) -> list[int]:
@@ -120,13 +200,40 @@ def _sized(actions: list[int], num_steps: int | None) -> list[int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="play", description="Play a world, or its teacher.")
-    parser.add_argument("--world", default="stage", help="a shipped world's name, or a folder")
+    parser.add_argument("--world", help="a shipped world's name, or a folder (default: stage)")
     parser.add_argument("--teacher", action="store_true", help="play Stage itself, drawn by pygame")
     parser.add_argument("--seed", type=_natural, default=0, help="of the first episode")
     parser.add_argument("--prompt", help="words for what the world should look like")
     parser.add_argument("--fps", type=_positive, help="steps per second (default: the world's)")
     parser.add_argument("--backend", default="auto", help="what runs the networks: auto or torch")
     parser.add_argument("--denoise-steps", type=_natural, help="quality against speed")
+    parser.add_argument(
+        "--rewind-seconds",
+        type=_positive,
+        default=DEFAULT_SECONDS,
+        help="how far Backspace goes back at most (default: %(default)g; 256 MB at most)",
+    )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FOLDER",
+        help="record a session into this new folder from the start (in the window, F9 starts and "
+        "stops one under recordings/)",
+    )
+    parser.add_argument(
+        "--global-hotkey",
+        action="store_true",
+        help="let F9 record while another window has the focus; pynput then listens to all keys",
+    )
+    again = parser.add_argument_group("a recorded session")
+    again.add_argument(
+        "--replay", type=Path, metavar="SESSION", help="watch it; T takes over and plays on"
+    )
+    again.add_argument(
+        "--resimulate",
+        action="store_true",
+        help="run the world again and compare every frame: exit code 0 if all are equal, else 1",
+    )
     alone = parser.add_argument_group("without a window")
     alone.add_argument("--headless", action="store_true", help="play without a display")
     alone.add_argument("--steps", type=_natural, help="how many (default: the file's, or 200)")

@@ -3,16 +3,17 @@
     python -m examples.throughput                        # the curve, as a Markdown table
     python -m examples.throughput --memory-steps 20000   # whether memory grows with the steps
 
+This measures whole environments; `midas-world bench` measures the networks, part by part.
 Each row is measured in a process of its own, so that its memory is its own. Linux and macOS.
 """
 
 import argparse
-import resource
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+
+from midas_world.machine import peak_memory_mib
 
 WARM_UP_STEPS = 10
 FIRST_STEPS = 200
@@ -53,7 +54,7 @@ def throughput(world: str, observation: str, batch: int, steps: int) -> tuple[fl
         times.append(1e3 * seconds)
     times = sorted(times[WARM_UP_STEPS:])
     p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
-    return statistics.median(times), p99, _peak_mib()
+    return statistics.median(times), p99, peak_memory_mib()
 
 
 def memory(world: str, observation: str, steps: int) -> tuple[float, float]:
@@ -61,8 +62,8 @@ def memory(world: str, observation: str, steps: int) -> tuple[float, float]:
     first = 0.0
     for number, _ in enumerate(_play(world, observation, 1, steps), start=1):
         if number == FIRST_STEPS:
-            first = _peak_mib()
-    return first, _peak_mib()
+            first = peak_memory_mib()
+    return first, peak_memory_mib()
 
 
 def _play(world: str, observation: str, batch: int, steps: int):
@@ -83,11 +84,6 @@ def _play(world: str, observation: str, batch: int, steps: int):
         games.step(actions)
         yield time.perf_counter() - started
     games.close()
-
-
-def _peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,22 +11,33 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from midas_world.packages import check_packages
+from midas_world.teacher_options import add_teacher_options, given_options
 from midas_world.types import MidasWorldError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0 fine, 1 something failed, 2 bad input."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    check_packages("envs", "engine")
     if argv and argv[0] == "play":
         # The window has its own options, and opens before anything slow is imported.
         return importlib.import_module("play").main(argv[1:])
     _suggest_verb(argv)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # where "module:function" of a user's own is found
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         if argv and argv[0] == "eval":
             return importlib.import_module("midas_world.evaluate.command").main(argv[1:])
+        if argv and argv[0] == "export":
+            return importlib.import_module("midas_world.export.command").main(argv[1:])
+        if argv and argv[0] == "dream":
+            return importlib.import_module("midas_world.dream_command").main(argv[1:])
+        if argv and argv[0] == "bench":
+            return importlib.import_module("engine.bench.command").main(argv[1:])
         # Overrides may stand anywhere among the options, which argparse cannot say.
-        overrides = [word for word in argv if _OVERRIDE.match(word)]
+        overrides = find_overrides(argv)
         arguments = _parser().parse_args([word for word in argv if word not in overrides])
         arguments.overrides = overrides
         return arguments.run(arguments)
@@ -35,8 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+DEFAULT_PRESET = "stage"
 _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
-VERBS = ("play", "collect", "train", "pack", "eval")
+_DOTTED = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
+VERBS = ("play", "collect", "train", "pack", "eval", "dream", "bench", "export")
+
+
+def find_overrides(argv: Sequence[str]) -> list[str]:
+    """Return the words that override a preset's values: `world.backbone.num_layers=4`.
+
+    Where an env is given keyword arguments or weights of policies, only words with a dot are.
+    """
+    has_pairs = not {"--env-kwargs", "--policy"}.isdisjoint(argv)
+    pattern = _DOTTED if has_pairs else _OVERRIDE
+    return [word for word in argv if pattern.match(word)]
 
 
 def _suggest_verb(argv: Sequence[str]) -> None:
@@ -55,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--data", type=Path, help="default: data/PRESET")
     collect.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     collect.add_argument("--codec", choices=("h264", "raw"), default="h264")
+    collect.add_argument("--env", metavar="ID", help="any Gymnasium env as the teacher")
+    add_teacher_options(collect)
     collect.set_defaults(run=_collect)
 
     train = verbs.add_parser("train", help="train the autoencoder, then the dynamics")
@@ -79,13 +104,20 @@ def _parser() -> argparse.ArgumentParser:
     # These have parsers of their own, and are here for the help alone.
     verbs.add_parser("play", help="play a world; see midas-world play --help")
     verbs.add_parser(
+        "export", help="a recorded session as film or dataset; see midas-world export --help"
+    )
+    verbs.add_parser(
+        "dream", help="a world of any Gymnasium env, by one command; see midas-world dream --help"
+    )
+    verbs.add_parser(
         "eval", help="measure a world against its teacher; see midas-world eval --help"
     )
+    verbs.add_parser("bench", help="measure a world's speed; see midas-world bench --help")
     return parser
 
 
 def _add_preset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="stage", help="a preset's name or a YAML file")
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help="a preset's name or a YAML file")
     parser.epilog = "Overrides of the preset's values stand after it: world.backbone.num_layers=4"
 
 
@@ -98,10 +130,17 @@ def _collect(arguments: argparse.Namespace) -> int:
     from midas_world.config import load_preset
     from midas_world.video import VideoOptions
 
+    if arguments.env:
+        arguments.preset = str(_fit_preset(arguments))
+        arguments.overrides = []
+    elif words := given_options(arguments):
+        raise ValueError(f"{', '.join(words)}: only with --env")
     data = load_preset(arguments.preset, arguments.overrides).data
     output = _folder(arguments.data, "data", arguments.preset)
     common = CollectConfig(
         env_id=data.env_id,
+        env_kwargs=data.env_kwargs,
+        teacher=data.teacher,
         output=output / "train",
         num_episodes=data.num_episodes,
         first_seed=data.first_seed,
@@ -119,6 +158,31 @@ def _collect(arguments: argparse.Namespace) -> int:
     )
     failures = [result for config in (held, common) if (result := collect(config)).failed]
     return 1 if failures else 0
+
+
+def _fit_preset(arguments: argparse.Namespace) -> Path:
+    """Write a preset fitted to the env that --env names into its data folder; return its path."""
+    from midas_world.teacher_project import (
+        CPU_TOKENS,
+        describe,
+        keep_preset,
+        name_of,
+        project_for,
+    )
+
+    folder = arguments.data or Path("data") / name_of(arguments.env)
+    config = project_for(
+        arguments.env,
+        arguments,
+        preset="dream" if arguments.preset == DEFAULT_PRESET else arguments.preset,
+        overrides=arguments.overrides,
+        max_tokens=CPU_TOKENS,
+        is_to_play=False,
+    )
+    path = folder / f"{folder.name}.yaml"
+    keep_preset(config, path)
+    print(f"{describe(config)}\n  preset   {path}")
+    return path
 
 
 def _train(arguments: argparse.Namespace) -> int:

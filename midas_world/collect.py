@@ -4,6 +4,10 @@ The seed decides everything about an episode - policy, env, folder name - so tha
 workers gives the same episodes, and a run that was stopped goes on by skipping what exists. Seeds
 are also the key by which episodes are split: a held-out seed is one that no training run collects.
 
+A teacher gives its frames itself; a foreign env is adapted first (teachers.py), as `teacher` says.
+Episodes of other origins, such as a player's own, may lie in the same folder: training reads every
+episode there.
+
 A worker that fails loses its episode, not the others; the result names the seeds that failed. How
 workers run is collect_workers.py's business, what an episode looks like on disk episodes.py's. One
 collector at a time writes into a folder: at its start it clears away interrupted episodes.
@@ -37,7 +41,10 @@ from midas_world.episodes import (
     remove_temporaries,
     save_episode,
 )
+from midas_world.policies import make_policy
 from midas_world.recorder import EpisodeRecorder
+from midas_world.teachers import adapt
+from midas_world.train_config import TeacherConfig
 from midas_world.video import VideoOptions
 
 logger = logging.getLogger(__name__)
@@ -70,8 +77,10 @@ class CollectConfig:
         num_steps: Steps per episode at most; the last one is then marked truncated.
         env_kwargs: Keyword arguments for gymnasium.make.
         frames: Where pixels come from: the "observation", or env.render() ("render").
-        policy_factory: "module:function" that takes a policy's name and returns a Policy; None
-            samples the action space, whatever the name.
+        teacher: How a foreign env is adapted; its frames then are the observation. None: the env
+            is a teacher as it is.
+        policy_factory: "module:function" that takes a policy's name and returns a Policy; None or
+            empty: the policies of midas_world/policies.py, which play any env.
         policies: Weights of the named policies that play.
         num_workers: Worker processes.
         extra_keys: Info keys kept as columns where the env gives them.
@@ -85,6 +94,7 @@ class CollectConfig:
     num_steps: int = 200
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     frames: Literal["observation", "render"] = "observation"
+    teacher: TeacherConfig | None = None
     policy_factory: str | None = None
     policies: dict[str, float] = field(default_factory=lambda: {"random": 1.0})
     num_workers: int = 1
@@ -138,7 +148,9 @@ class CollectResult:
 
 
 def make_env(config: CollectConfig) -> gymnasium.Env:
-    """Return the env that the config names."""
+    """Return the env that the config names, adapted if it says how."""
+    if config.teacher is not None:
+        return adapt(config.env_id, config.env_kwargs, config.teacher)
     kwargs = dict(config.env_kwargs)
     if config.frames == "render":
         kwargs.setdefault("render_mode", "rgb_array")
@@ -152,19 +164,31 @@ def choose_policy(config: CollectConfig, seed: int) -> str:
     return str(np.random.default_rng((seed, 0)).choice(names, p=weights / weights.sum()))
 
 
-def load_policy(factory: str, name: str) -> Policy:
-    """Return the policy of this name that the function "module:function" makes.
+def load_policy(
+    factory: str | None, name: str, action_space: gymnasium.Space[Any] | None = None
+) -> Policy:
+    """Return the policy of this name.
+
+    Args:
+        factory: "module:function" that makes it of its name; None or empty: it is one of
+            midas_world/policies.py, which need the action space.
+        name: Its name.
+        action_space: Of the env that it will play.
 
     Raises:
-        ValueError: There is no such function.
+        ValueError: There is no such function, or no such policy.
     """
+    if not factory:
+        if action_space is None:
+            raise ValueError(f"policy {name!r} needs the action space that it plays in")
+        return make_policy(name, action_space)
     module, _, function = factory.partition(":")
     try:
-        make_policy = getattr(importlib.import_module(module), function)
+        make_own = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         message = f'policy_factory must be "module:function", got {factory!r}: {error}'
         raise ValueError(message) from error
-    return make_policy(name)
+    return make_own(name)
 
 
 def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episode:
@@ -173,10 +197,7 @@ def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episod
     if not fps:
         raise ValueError(f"{config.env_id} must give its speed as metadata['render_fps']")
     name = choose_policy(config, seed)
-    if config.policy_factory is None:
-        policy = _ActionSampler(env.action_space)
-    else:
-        policy = load_policy(config.policy_factory, name)
+    policy = load_policy(config.policy_factory, name, env.action_space)
     policy.reset(np.random.default_rng((seed, 1)))
     observation, info = env.reset(seed=seed)
     recorder = EpisodeRecorder(extra_keys=[key for key in config.extra_keys if key in info])
@@ -196,7 +217,7 @@ def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episod
         policy=name,
         fps=fps,
         scene=scene,
-        details={"env_kwargs": dict(config.env_kwargs)} if config.env_kwargs else {},
+        details=_details(env, config),
     )
     return recorder.to_episode(metadata)
 
@@ -289,25 +310,55 @@ def _follow(reports: Iterator[Report], *, total: int, skipped: int) -> list[Repo
     return seen
 
 
-def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
-    """Play and save a few steps here, and log what the whole run will take at most."""
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What collecting takes, measured.
+
+    Attributes:
+        first_bytes: On disk, of an episode of one step.
+        step_bytes: On disk, of each further step.
+        step_seconds: Time of a step in one worker, its share of saving included.
+    """
+
+    first_bytes: int
+    step_bytes: float
+    step_seconds: float
+
+    def num_bytes(self, num_episodes: int, num_steps: int) -> float:
+        """The size of so many episodes of so many steps."""
+        return num_episodes * (self.first_bytes + (num_steps - 1) * self.step_bytes)
+
+    def seconds(self, num_steps: int, num_workers: int) -> float:
+        """The time that so many steps take altogether, on the cores that there are."""
+        return num_steps * self.step_seconds / min(num_workers, os.cpu_count() or 1)
+
+
+def measure_pace(config: CollectConfig) -> Pace:
+    """Play and save a few steps of the first seed in a temporary folder."""
     with contextlib.closing(make_env(config)) as env, tempfile.TemporaryDirectory() as folder:
 
-        def saved_bytes(num_steps: int) -> int:
+        def saved(num_steps: int) -> tuple[int, int]:
             path = Path(folder) / str(num_steps)
-            episode = play_episode(env, replace(config, num_steps=num_steps), seeds[0])
+            episode = play_episode(env, replace(config, num_steps=num_steps), config.first_seed)
             save_episode(episode, path, video=config.video)
-            return sum(file.stat().st_size for file in path.iterdir())
+            return sum(file.stat().st_size for file in path.iterdir()), episode.num_steps
 
         # A video's first frame is far larger than the others, so it is measured apart; that also
         # keeps what the env loads at its first reset out of the time.
-        first = saved_bytes(1)
+        first, _ = saved(1)
         started = time.perf_counter()
-        per_step = (saved_bytes(1 + _PROBE_STEPS) - first) / _PROBE_STEPS
-        seconds_per_step = (time.perf_counter() - started) / (1 + _PROBE_STEPS)
-    size = len(seeds) * (first + (config.num_steps - 1) * per_step)
-    parallel = min(config.num_workers, os.cpu_count() or 1)
-    seconds = len(seeds) * config.num_steps * seconds_per_step / parallel
+        longer, steps = saved(1 + _PROBE_STEPS)
+        seconds = (time.perf_counter() - started) / steps
+    return Pace(
+        first_bytes=first, step_bytes=(longer - first) / max(1, steps - 1), step_seconds=seconds
+    )
+
+
+def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
+    """Log what collecting these seeds will take at most."""
+    pace = measure_pace(replace(config, first_seed=seeds[0]))
+    size = pace.num_bytes(len(seeds), config.num_steps)
+    seconds = pace.seconds(len(seeds) * config.num_steps, config.num_workers)
     duration = timedelta(seconds=math.ceil(seconds))
     free = shutil.disk_usage(config.output).free
     logger.info(
@@ -318,6 +369,15 @@ def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
         logger.warning("the disk may fill: %.0f MB needed, %.0f MB free", size / 1e6, free / 1e6)
 
 
+def _details(env: gymnasium.Env, config: CollectConfig) -> dict[str, Any]:
+    """Return what else the header should say of the env."""
+    details: dict[str, Any] = {"env_kwargs": dict(config.env_kwargs)} if config.env_kwargs else {}
+    if config.teacher is not None:
+        details["action_names"] = list(getattr(env, "action_names", ()))
+        details["repeat"] = config.teacher.repeat
+    return details
+
+
 def _frame(env: gymnasium.Env, config: CollectConfig, observation: Any) -> np.ndarray:
     pixels = env.render() if config.frames == "render" else observation
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 3 or pixels.dtype != np.uint8:
@@ -326,16 +386,3 @@ def _frame(env: gymnasium.Env, config: CollectConfig, observation: Any) -> np.nd
             " for an env whose observation is something else"
         )
     return pixels
-
-
-class _ActionSampler:
-    """Samples the env's action space."""
-
-    def __init__(self, space: gymnasium.Space) -> None:
-        self._space = space
-
-    def reset(self, rng: np.random.Generator) -> None:
-        self._space.seed(int(rng.integers(2**31)))
-
-    def act(self, observation: Any, info: dict[str, Any]) -> Any:  # noqa: ARG002
-        return self._space.sample()

@@ -1,7 +1,8 @@
 """Frames in a file: H.264 or lossless uint8 for episodes, and a GIF to show around.
 
-The only module that imports PyAV ("av"), and only when it is needed: raw frames go without. What
-lies beside the frames, and whether a file is whole, is the caller's business (episodes.py).
+PyAV ("av") is imported only when it is needed: raw frames go without. What lies beside the frames,
+and whether a file is whole, is the caller's business (episodes.py); films that grow while they are
+recorded are session_video.py's.
 
 Colour: frames are sRGB; H.264 holds BT.709 in limited range, and is tagged so. libswscale rounds
 limited range without bias (mean error under 0.04 of 255 on noise, 52 dB), full range with a bias of
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.numpy
@@ -117,7 +118,7 @@ def read_frames(file: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
 
 def write_gif(file: Path, frames: Sequence[np.ndarray], *, fps: float) -> None:
     """Write (H, W, 3) uint8 frames as a looping GIF with a palette of its own colours."""
-    av = _import_av()
+    av = import_av()
     height, width, _ = frames[0].shape
     rate = round(fps)
     time_base = Fraction(1, rate)
@@ -148,7 +149,8 @@ def write_gif(file: Path, frames: Sequence[np.ndarray], *, fps: float) -> None:
         container.mux(stream.encode(None))
 
 
-def _import_av() -> ModuleType:
+def import_av() -> ModuleType:
+    """Return PyAV; ImportError says how to get it."""
     try:
         import av
         import av.filter
@@ -156,6 +158,33 @@ def _import_av() -> ModuleType:
         message = 'H.264 and GIF need PyAV: pip install av; or record with codec="raw"'
         raise ImportError(message) from error
     return av
+
+
+def to_yuv(av: ModuleType, pixels: np.ndarray, pix_fmt: str) -> Any:
+    """Return (H, W, 3) uint8 pixels as a PyAV frame for H.264; H and W must be even for 4:2:0."""
+    return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+        format=pix_fmt,
+        dst_colorspace="itu709",
+        dst_color_range=_LIMITED_RANGE,
+        interpolation=_scaling(av),
+    )
+
+
+def to_rgb(av: ModuleType, frame: Any) -> np.ndarray:
+    """Return a PyAV frame of our H.264 as (H, W, 3) uint8 pixels."""
+    rgb = frame.reformat(
+        format="rgb24",
+        src_colorspace="itu709",
+        src_color_range=_LIMITED_RANGE,
+        interpolation=_scaling(av),
+    )
+    return rgb.to_ndarray()
+
+
+def tag_colors(context: Any) -> None:
+    """Let a PyAV codec context say in the file how `to_yuv` lays out colours."""
+    context.color_range = _LIMITED_RANGE
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
 
 
 def _scaling(av: ModuleType) -> int:
@@ -168,8 +197,7 @@ def _write_h264(file: Path, frames: np.ndarray, *, video: VideoOptions, fps: flo
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f'codec "h264" needs an even frame size, got {height} x {width}')
-    av = _import_av()
-    scaling = _scaling(av)
+    av = import_av()
     rate = Fraction(fps).limit_denominator(1001)
     options = {"crf": str(video.crf), "preset": video.preset, "tune": video.tune}
     # Macroblock-tree makes libx264's output differ from run to run, even on one thread (seen with
@@ -180,35 +208,21 @@ def _write_h264(file: Path, frames: np.ndarray, *, video: VideoOptions, fps: flo
         stream.width, stream.height, stream.pix_fmt = width, height, video.pix_fmt
         context = stream.codec_context
         context.thread_count = video.threads
-        context.color_range = _LIMITED_RANGE
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        tag_colors(context)
         for pixels in frames:
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-                format=video.pix_fmt,
-                dst_colorspace="itu709",
-                dst_color_range=_LIMITED_RANGE,
-                interpolation=scaling,
-            )
-            container.mux(stream.encode(frame))
+            container.mux(stream.encode(to_yuv(av, pixels, video.pix_fmt)))
         container.mux(stream.encode())
 
 
 def _read_h264(file: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
-    av = _import_av()
-    scaling = _scaling(av)
+    av = import_av()
     frames = np.empty(shape, np.uint8)
     count = 0
     try:
         with av.open(str(file)) as container:
             for frame in container.decode(video=0):
-                rgb = frame.reformat(
-                    format="rgb24",
-                    src_colorspace="itu709",
-                    src_color_range=_LIMITED_RANGE,
-                    interpolation=scaling,
-                )
                 if count < len(frames):
-                    frames[count] = rgb.to_ndarray()
+                    frames[count] = to_rgb(av, frame)
                 count += 1
     except (av.error.FFmpegError, ValueError) as error:
         raise VideoError(f"frame {count} cannot be decoded: {error}") from error

@@ -151,7 +151,7 @@ def test_the_horizon_truncates_and_the_env_terminates():
 
 
 def test_the_same_seed_gives_the_same_episode_in_any_order():
-    config = config_for(Path("unused"), policy_factory=None)
+    config = config_for(Path("unused"), policy_factory=None, policies={"random": 1, "sticky": 1})
     with make_env(config) as env:
         first, _, again = (play_episode(env, config, seed) for seed in (3, 4, 3))
     np.testing.assert_array_equal(first.actions, again.actions)
@@ -166,7 +166,8 @@ def test_frames_can_come_from_render():
 
 
 def test_an_observation_that_is_no_picture_is_named():
-    config = config_for(Path("unused"), env_id="CartPole-v1", policy_factory=None)
+    any_env = {"policy_factory": None, "policies": {"random": 1.0}}
+    config = config_for(Path("unused"), env_id="CartPole-v1", **any_env)
     with make_env(config) as env, pytest.raises(ValueError, match='use frames="render"'):
         play_episode(env, config, 0)
 

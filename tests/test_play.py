@@ -1,47 +1,24 @@
 import math
 import time
-from itertools import pairwise
 
-import av
 import numpy as np
 import pygame
 import pytest
 
-import play
 from envs.play import hud
-from envs.play.game import Game, Playable
-from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
+from envs.play.clock import StepClock
+from envs.play.game import Playable
 from envs.play.inputs import Inputs, aliases_of
 from envs.play.picture import draw_frame, picture_rect
-from envs.play.session import Session, StepClock
+from envs.play.session import Session
 from envs.play.window import Window
 from envs.stage.controller import ACTIONS
 from envs.stage.env import ACTION_KEYS
 from midas_world.world import KeyMap
 from tests.fakes import CountingEnv, stage_keymap
+from tests.windows import playable, press, release, run_until
 
 KICK, LEAP_RIGHT, RUN_LEFT = (ACTIONS.index(n) for n in ("kick", "leap_right", "run_left"))
-
-
-def playable(env: CountingEnv, **changes) -> Playable:
-    values = {"keymap": stage_keymap(), "fps": 20, "title": "counting", "backend": "sums"}
-    return Playable(env=env, **(values | changes))
-
-
-def press(key: int, mod: int = 0) -> None:
-    pygame.event.post(pygame.Event(pygame.KEYDOWN, key=key, mod=mod, unicode="", scancode=0))
-
-
-def release(key: int) -> None:
-    pygame.event.post(pygame.Event(pygame.KEYUP, key=key, mod=0, unicode="", scancode=0))
-
-
-def run_until(window: Window, session: Session, condition, *, timeout_s: float = 10.0) -> None:
-    end = time.perf_counter() + timeout_s
-    while not condition():
-        assert time.perf_counter() < end, f"not within {timeout_s} s; status {session.status}"
-        assert session.error is None, session.error
-        window.run_once(session)
 
 
 @pytest.fixture
@@ -81,12 +58,12 @@ def test_held_keys_mean_the_first_action_whose_keys_are_all_held():
         inputs.press(name)
     assert stage_keymap().action_of(inputs.take().keys) == LEAP_RIGHT
     inputs.release("up")
-    inputs.press("3")
+    inputs.press("[3]")
     assert stage_keymap().action_of(inputs.take().keys) == KICK
 
 
 def test_alternatives_give_way_to_the_key_map_s_own_keys():
-    assert aliases_of({"fire": ["1"], "up": ["up"], "jump": ["space"]}) == {"h": "1", "[1]": "1"}
+    assert aliases_of({"fire": ["k"], "up": ["up"], "jump": ["space"]}) == {"[3]": "k"}
 
 
 def test_a_tap_between_two_steps_counts_for_one_step():
@@ -169,7 +146,7 @@ def test_pictures_grow_by_whole_numbers_and_stay_sharp():
 
 def test_key_lines_name_every_action_and_command():
     lines = "\n".join(hud.key_lines(ACTION_KEYS, aliases_of(ACTION_KEYS)))
-    for words in ("j/2", "space/up", "leap right", "type what", "Shift+R", "Esc"):
+    for words in ("j  punch", "space/up", "leap right", "type what", "Shift+R", "Backspace", "Esc"):
         assert words in lines
     assert "[2]" not in lines
 
@@ -185,7 +162,7 @@ def test_window_shows_a_picture_at_once(window):
 
 def test_held_keys_reach_the_picture_and_the_way_is_timed(window, playing):
     session = playing(CountingEnv())
-    press(pygame.K_3)
+    press(pygame.K_k)
 
     def shown() -> tuple[int, ...]:
         return tuple(pygame.display.get_surface().get_at((480, 288)))[:3]
@@ -193,7 +170,7 @@ def test_held_keys_reach_the_picture_and_the_way_is_timed(window, playing):
     run_until(window, session, lambda: shown()[1] == 10 * KICK)
     run_until(window, session, lambda: len(window.latencies) > 0)
     assert 0.0 < window.latencies.percentile(50) < 5.0
-    release(pygame.K_3)
+    release(pygame.K_k)
     run_until(window, session, lambda: shown()[1] == 0)
 
 
@@ -304,132 +281,3 @@ def test_slow_steps_are_counted_as_missed_and_do_not_stop_the_window(window, pla
     started = time.perf_counter()
     window.run_once(session)
     assert time.perf_counter() - started < 1.0
-
-
-# Without a window
-
-
-def test_actions_are_read_from_lines_commas_and_repeats():
-    text = "walk_right x 3\nkick, jump  # twice as high\n\nidle*2\ntalk x2"
-    names = [ACTIONS[action] for action in parse_actions(text, ACTIONS)]
-    assert names == ["walk_right"] * 3 + ["kick", "jump", "idle", "idle", "talk", "talk"]
-
-
-def test_wrong_actions_name_the_nearest():
-    with pytest.raises(ValueError, match="line 2: no action 'walk_rigth', did you mean 'walk_ri"):
-        parse_actions("idle\nwalk_rigth x 3", ACTIONS)
-    with pytest.raises(ValueError, match="no actions"):
-        parse_actions("# nothing\n", ACTIONS)
-
-
-def test_wandering_actions_are_seeded_and_held():
-    actions, again = (wandering_actions(100, 15, np.random.default_rng(1)) for _ in range(2))
-    assert actions == again
-    assert len(actions) == 100
-    assert sum(a != b for a, b in pairwise(actions)) < 26
-
-
-def test_headless_run_begins_anew_and_adds_up():
-    env = CountingEnv(over_after=4)
-    game = Game(playable(env), seed=3, prompt="rain")
-    frames = []
-    report = run_headless(game, [KICK] * 10, keep=frames.append)
-    assert (report.num_steps, report.num_episodes, report.total_reward) == (10, 3, 10.0)
-    assert len(frames) == 13
-    assert [seed for seed, _ in env.resets] == [3, 4, 5]
-    assert env.prompt == "rain"
-    assert "10 steps in" in str(report)
-
-
-def test_next_start_state_follows_the_present_one():
-    class Bank(CountingEnv):
-        def reset(self, *, seed=None, options=None):
-            frame, _ = super().reset(seed=seed, options=options)
-            return frame, {"start_state": (options or {"start_state": 2})["start_state"]}
-
-    env = Bank()
-    game = Game(playable(env, num_starts=4), seed=0)
-    game.reset()
-    game.reset_to_next_start()
-    game.reset()
-    game.reset_to_next_start()
-    game.reset_to_next_start()
-    starts = [options and options["start_state"] for _, options in env.resets]
-    assert starts == [None, 3, 3, 0, 1]
-
-
-def test_frames_are_saved_as_folder_strip_and_gif(tmp_path):
-    rng = np.random.default_rng(0)
-    frames = [np.full((24, 40, 3), rng.integers(256, size=3), np.uint8) for _ in range(20)]
-    for name in ("folder", "strip.png", "film.gif"):
-        saver = FrameSaver(tmp_path / "new" / name, fps=20, num_frames=len(frames))
-        for frame in frames:
-            saver.add(frame)
-        saver.close()
-    assert len(list((tmp_path / "new" / "folder").glob("frame_*.png"))) == 20
-    strip = pygame.image.load(tmp_path / "new" / "strip.png")
-    assert strip.get_size() == (160, 72)
-    assert strip.get_at((0, 0))[:3] == tuple(frames[0][0, 0])
-    assert strip.get_at((159, 71))[:3] == tuple(frames[-1][0, 0])
-    with av.open(str(tmp_path / "new" / "film.gif")) as film:
-        decoded = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
-    assert len(decoded) == 20
-    assert np.abs(decoded[7].astype(int) - frames[7]).max() <= 8
-    assert not list((tmp_path / "new").glob(".tmp*"))
-    with pytest.raises(ValueError, match="--save takes"):
-        FrameSaver(tmp_path / "film.avi", fps=20, num_frames=1)
-
-
-# The command
-
-
-def test_command_plays_a_world_without_a_window(tiny_folder, tmp_path, capsys):
-    actions = tmp_path / "actions.txt"
-    actions.write_text("run_right x 3\n")
-    command = ["--headless", "--world", str(tiny_folder), "--actions", str(actions)]
-    assert play.main([*command, "--steps", "5", "--save", str(tmp_path / "out.png")]) == 0
-    out = capsys.readouterr().out
-    assert "5 steps in" in out
-    assert "torch" in out
-    assert (tmp_path / "out.png").is_file()
-
-
-def test_command_plays_the_teacher(capsys):
-    assert play.main(["--headless", "--teacher", "--steps", "3", "--prompt", "a beach"]) == 0
-    assert "pygame drawing" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--world", "nowhere"], "no world 'nowhere'"),
-        (["--teacher", "--actions", "nowhere.txt"], "there is no file of actions"),
-        (["--teacher", "--steps", "1", "--save", "film.avi"], "--save takes"),
-    ],
-)
-def test_command_says_what_is_wrong(arguments, message, capsys):
-    assert play.main(["--headless", *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_command_says_which_file_of_a_world_is_corrupt(tiny_folder, tmp_path, capsys):
-    for file in tiny_folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    weights = tmp_path / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    assert play.main(["--headless", "--world", str(tmp_path)]) == 2
-    assert "truncated or corrupt" in capsys.readouterr().err
-    assert play.main(["--world", str(tmp_path)]) == 2  # with a window
-    assert "truncated or corrupt" in capsys.readouterr().err
-
-
-def test_command_without_a_display_names_the_way_out(monkeypatch, capsys):
-    monkeypatch.delenv("SDL_VIDEODRIVER")
-    monkeypatch.setattr(pygame.display, "get_driver", lambda: "offscreen")
-    assert play.main(["--teacher"]) == 2
-    assert "use --headless" in capsys.readouterr().err
-
-
-@pytest.fixture(autouse=True)
-def _keep_environment(monkeypatch):
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good

@@ -10,15 +10,19 @@ import numpy as np
 import pygame
 
 TEXT_COLOR = (240, 240, 235)
+RECORDING_COLOR = (255, 96, 80)
 SHADE = (10, 12, 20, 190)
-_PADDING = 8
-_MARGIN = 14
+PADDING = 8
+MARGIN = 14
 
 COMMANDS: tuple[tuple[str, str], ...] = (
     ("T", "type what the world should look like"),
     ("P, N", "pause, one step"),
+    ("Backspace", "hold: run backwards; let go: play on from there"),
+    ("B, 1 to 9", "drop a bookmark, jump back to one"),
+    ("F2", "the teacher beside the world"),
     ("R, Shift+R", "start again, next start state"),
-    ("S", "save a screenshot"),
+    ("S, F9", "save a screenshot, record"),
     ("F1, F3", "these keys, measurements"),
     ("Esc", "quit"),
 )
@@ -73,56 +77,74 @@ def key_lines(keys: Mapping[str, Sequence[str]], aliases: Mapping[str, str]) -> 
     return lines + [f"{words}  {meaning}" for words, meaning in COMMANDS]
 
 
-@lru_cache(maxsize=4)
-def _font(size: int) -> pygame.font.Font:
+@lru_cache(maxsize=8)
+def font(size: int) -> pygame.font.Font:
+    """Return the letters of a size in px."""
     return pygame.font.Font(None, size)
 
 
-def draw_lines(surface: pygame.Surface, lines: Sequence[str], *, size: int = 20) -> pygame.Rect:
+def draw_lines(
+    surface: pygame.Surface, lines: Sequence[str], *, size: int = 20, above: int = 3 * MARGIN
+) -> pygame.Rect:
     """Draw lines of text on a dark plate at the lower left and return where they lie.
 
-    Two spaces in a line are a gap to the second column.
+    The plate ends `above` px over the lower edge. Two spaces in a line are a gap to the second
+    column.
     """
-    font = _font(size)
-    column = max((font.size(line.split("  ")[0])[0] for line in lines if "  " in line), default=0)
+    letters = font(size)
+    column = max(
+        (letters.size(line.split("  ")[0])[0] for line in lines if "  " in line), default=0
+    )
     parts = [[part.strip() for part in line.split("  ", 1)] for line in lines]
     widths = [
-        column + size + font.size(part[1])[0] if len(part) > 1 else font.size(part[0])[0]
+        column + size + letters.size(part[1])[0] if len(part) > 1 else letters.size(part[0])[0]
         for part in parts
     ]
-    step = font.get_linesize()
+    step = letters.get_linesize()
     plate = pygame.Surface(
-        (max(widths, default=0) + 2 * _PADDING, step * len(lines) + 2 * _PADDING), pygame.SRCALPHA
+        (max(widths, default=0) + 2 * PADDING, step * len(lines) + 2 * PADDING), pygame.SRCALPHA
     )
     plate.fill(SHADE)
     for row, part in enumerate(parts):
-        y = _PADDING + row * step
-        plate.blit(font.render(part[0], True, TEXT_COLOR), (_PADDING, y))
+        y = PADDING + row * step
+        plate.blit(letters.render(part[0], True, TEXT_COLOR), (PADDING, y))
         if len(part) > 1:
-            plate.blit(font.render(part[1], True, TEXT_COLOR), (_PADDING + column + size, y))
-    place = plate.get_rect(left=_MARGIN, bottom=surface.get_height() - 3 * _MARGIN)
+            plate.blit(letters.render(part[1], True, TEXT_COLOR), (PADDING + column + size, y))
+    place = plate.get_rect(left=MARGIN, bottom=surface.get_height() - above)
     return surface.blit(plate, place.move(0, max(0, -place.top)))
 
 
 def draw_banner(surface: pygame.Surface, text: str, *, size: int = 34) -> None:
     """Draw a line of text on a dark band across the middle."""
-    words = _font(size).render(text, True, TEXT_COLOR)
+    words = font(size).render(text, True, TEXT_COLOR)
     width, height = surface.get_size()
-    band = pygame.Surface((width, words.get_height() + 2 * _PADDING), pygame.SRCALPHA)
+    band = pygame.Surface((width, words.get_height() + 2 * PADDING), pygame.SRCALPHA)
     band.fill(SHADE)
     top = (height - band.get_height()) // 2
     surface.blit(band, (0, top))
-    surface.blit(words, ((width - words.get_width()) // 2, top + _PADDING))
+    surface.blit(words, ((width - words.get_width()) // 2, top + PADDING))
 
 
 def draw_bottom_line(surface: pygame.Surface, text: str, *, size: int = 24) -> None:
     """Draw a line of text on a dark band along the lower edge; its end stays in sight."""
-    words = _font(size).render(text, True, TEXT_COLOR)
+    words = font(size).render(text, True, TEXT_COLOR)
     width, height = surface.get_size()
-    band = pygame.Surface((width, words.get_height() + 2 * _PADDING), pygame.SRCALPHA)
+    band = pygame.Surface((width, words.get_height() + 2 * PADDING), pygame.SRCALPHA)
     band.fill(SHADE)
-    band.blit(words, (min(_PADDING, width - _PADDING - words.get_width()), _PADDING))
+    band.blit(words, (min(PADDING, width - PADDING - words.get_width()), PADDING))
     surface.blit(band, (0, height - band.get_height()))
+
+
+def draw_recording(surface: pygame.Surface, text: str, *, is_error: bool = False) -> None:
+    """Draw a line about recording at the upper right, after a red light."""
+    words = font(20).render(text, True, RECORDING_COLOR if is_error else TEXT_COLOR)
+    width, height = words.get_size()
+    light = height // 3
+    plate = pygame.Surface((width + 3 * light + 2 * PADDING, height + PADDING), pygame.SRCALPHA)
+    plate.fill(SHADE)
+    pygame.draw.circle(plate, RECORDING_COLOR, (PADDING + light, plate.get_height() // 2), light)
+    plate.blit(words, (PADDING + 3 * light, PADDING // 2))
+    surface.blit(plate, plate.get_rect(right=surface.get_width() - MARGIN, top=MARGIN))
 
 
 def draw_loading(surface: pygame.Surface, title: str, elapsed_s: float) -> None:
@@ -133,9 +155,9 @@ def draw_loading(surface: pygame.Surface, title: str, elapsed_s: float) -> None:
         glow = 0.5 + 0.5 * np.cos(4.0 * elapsed_s - 0.9 * index)
         color = pygame.Color(40, 44, 70).lerp(pygame.Color(255, 196, 92), float(glow) ** 3)
         pygame.draw.circle(surface, color, (width // 2 + (index - 2) * 28, height // 2 + 34), 7)
-    name = _font(48).render(title, True, TEXT_COLOR)
+    name = font(48).render(title, True, TEXT_COLOR)
     surface.blit(name, ((width - name.get_width()) // 2, height // 2 - 44))
-    hint = _font(20).render("loading the world; F1 shows the keys", True, (150, 154, 180))
+    hint = font(20).render("loading the world; F1 shows the keys", True, (150, 154, 180))
     surface.blit(hint, ((width - hint.get_width()) // 2, height // 2 + 62))
 
 

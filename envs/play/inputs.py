@@ -15,9 +15,9 @@ ALTERNATIVES: tuple[tuple[str, ...], ...] = (
     ("right", "d"),
     ("space", "up", "w"),
     ("left shift", "right shift"),
-    ("h", "1", "[1]"),
-    ("j", "2", "[2]"),
-    ("k", "3", "[3]"),
+    ("h", "[1]"),
+    ("j", "[2]"),
+    ("k", "[3]"),
 )
 
 # SDL's order of buttons on a common gamepad: A, B, X, Y, then the left and right shoulder.

@@ -8,44 +8,30 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
+from envs.play.bookmarks import Bookmarks
+from envs.play.clock import StepClock
+from envs.play.compare import Comparison
 from envs.play.game import Game, Playable, View
+from envs.play.game_recorder import GameRecorder
 from envs.play.hud import Samples
 from envs.play.inputs import Inputs
+from envs.play.rewind import DEFAULT_SECONDS, Rewind
+from envs.record import new_session_folder
+from midas_world.session_writer import RecordingStatus
 
-Status = Literal["loading", "playing", "paused", "over", "failed", "closed"]
+Status = Literal["loading", "playing", "paused", "rewinding", "over", "failed", "closed"]
 
-# Sleeping is not exact: a step that starts this share of a period late still counts as on time.
-_TOLERANCE = 0.1
+# Playing so many steps again is worth a word to the player.
+_LONG_WAY_STEPS = 40
+# The window and a global hotkey may both report one press of a key.
+_KEY_BOUNCE_S = 0.3
 
 
-class StepClock:
-    """When steps are due at a fixed rate. A late step delays the next ones: none are caught up.
-
-    Attributes:
-        num_missed: Steps that started late.
-    """
-
-    def __init__(self, period_s: float) -> None:
-        self.period_s = period_s
-        self.num_missed = 0
-        self._due: float | None = None
-
-    def restart(self) -> None:
-        """Let the next step be due at once, as after a pause."""
-        self._due = None
-
-    def wait_s(self, now: float) -> float:
-        """Return the seconds until the next step is due, at least 0."""
-        return 0.0 if self._due is None else max(0.0, self._due - now)
-
-    def start_step(self, now: float) -> None:
-        """Note that a step starts."""
-        due = now if self._due is None else self._due
-        is_late = now > due + _TOLERANCE * self.period_s
-        self.num_missed += is_late
-        self._due = (now if is_late else due) + self.period_s
+class _ClosedError(Exception):
+    """The session is to end in the middle of something long."""
 
 
 class Session:
@@ -57,6 +43,8 @@ class Session:
         seed: Of the first episode.
         prompt: The player's words.
         fps: Steps per second; None takes the game's own number.
+        rewind_seconds: How far the player can go back.
+        record: Folder of a session to record from the start; None waits for the player.
         notify: Called in the thread after each new view and each change of status.
 
     Attributes:
@@ -68,6 +56,10 @@ class Session:
         message: What the player should be told, such as why a prompt was refused.
         step_times: Seconds of each step.
         step_intervals: Seconds between the starts of steps.
+        bookmarks: Moments that the player can jump back to.
+        rewind: What was shown lately; None while loading.
+        comparison: The teacher beside the world; None while that is off.
+        recording_error: Why the last recording ended by itself; empty if it did not.
     """
 
     def __init__(
@@ -78,6 +70,8 @@ class Session:
         seed: int = 0,
         prompt: str | None = None,
         fps: float | None = None,
+        rewind_seconds: float = DEFAULT_SECONDS,
+        record: Path | None = None,
         notify: Callable[[], object] = lambda: None,
     ) -> None:
         self.status: Status = "loading"
@@ -88,6 +82,15 @@ class Session:
         self.message = ""
         self.step_times = Samples()
         self.step_intervals = Samples()
+        self.bookmarks = Bookmarks()
+        self.rewind: Rewind | None = None
+        self.comparison: Comparison | None = None
+        self.recording_error = ""
+        self._record = record
+        self._recorder: GameRecorder | None = None
+        self._toggled_at = -_KEY_BOUNCE_S
+        self._rewind_seconds = rewind_seconds
+        self._was_paused = False
         self._open_game = open_game
         self._inputs = inputs
         self._seed = seed
@@ -106,6 +109,16 @@ class Session:
         with self._lock:
             presses, self._presses = self._presses, []
             return self.view, presses
+
+    @property
+    def recording(self) -> RecordingStatus | None:
+        """How the recording is doing; None if nothing is recorded."""
+        return self._recorder.status if self._recorder is not None else None
+
+    @property
+    def period_s(self) -> float:
+        """Seconds from step to step."""
+        return self._clock.period_s
 
     @property
     def num_missed(self) -> int:
@@ -133,19 +146,48 @@ class Session:
 
     def reset(self) -> None:
         """Begin the same episode again."""
-        self._commands.put(lambda game: self._begin(game.reset()))
+        self._commands.put(lambda game: self._arrive(game, game.reset()))
 
     def reset_to_next_start(self) -> None:
         """Begin an episode from the next start state."""
-        self._commands.put(lambda game: self._begin(game.reset_to_next_start()))
+        self._commands.put(lambda game: self._arrive(game, game.reset_to_next_start()))
 
     def set_prompt(self, text: str | None) -> None:
         """Let the player's words steer from the next step on."""
         self._commands.put(lambda game: self._set_prompt(game, text))
 
+    def start_rewind(self) -> None:
+        """Run backwards until `stop_rewind`."""
+        self._commands.put(self._start_rewind)
+
+    def stop_rewind(self) -> None:
+        """Go on from where running backwards has come to, if it runs."""
+        self._commands.put(self._stop_rewind)
+
+    def drop_bookmark(self) -> None:
+        """Keep the present moment to jump back to."""
+        self._commands.put(self._drop_bookmark)
+
+    def jump(self, number: int) -> None:
+        """Go on from a bookmark."""
+        self._commands.put(lambda game: self._jump(game, number))
+
+    def toggle_recording(self) -> None:
+        """Record from now on into a new session, or stop that."""
+        now = time.perf_counter()
+        if now - self._toggled_at >= _KEY_BOUNCE_S:
+            self._toggled_at = now
+            self._commands.put(self._toggle_recording)
+
+    def toggle_compare(self) -> None:
+        """Let the teacher play beside the world, or stop it."""
+        self._commands.put(self._toggle_compare)
+
     def _run(self) -> None:
         try:
             self._play()
+        except _ClosedError:
+            self._set_status("closed")
         # The thread's edge: whatever it was, the window's thread must hear of it and end.
         except Exception as error:
             self.error = error
@@ -156,22 +198,32 @@ class Session:
         self._inputs.use_keys(self.playable.keymap.keys)
         game = Game(self.playable, seed=self._seed, prompt=self.prompt)
         try:
-            self._clock = StepClock(1.0 / (self._fps or self.playable.fps))
-            self._begin(game.reset())
+            fps = self._fps or self.playable.fps
+            self._clock = StepClock(1.0 / fps)
+            self.rewind = Rewind(max(1, round(self._rewind_seconds * fps)))
+            self._recorder = game.recorder
+            if self._record is not None:
+                self._start_recording(game, self._record)
+            self._arrive(game, self._first_view(game))
             while not self._closing.is_set():
                 self._turn(game)
         finally:
+            self._stop_comparison()
             game.close()
         self._set_status("closed")
 
     def _turn(self, game: Game) -> None:
         """Obey a command if there is one before the next step is due; else make that step."""
-        wait_s = self._clock.wait_s(time.perf_counter()) if self.status == "playing" else None
+        moves = self.status in ("playing", "rewinding")
+        wait_s = self._clock.wait_s(time.perf_counter()) if moves else None
         try:
             # SimpleQueue.get takes a timeout of 0 for "do not wait".
             command = self._commands.get(timeout=wait_s)
         except queue.Empty:
-            self._step(game)
+            if self.status == "rewinding":
+                self._step_back()
+            else:
+                self._step(game)
         else:
             command(game)
 
@@ -185,6 +237,7 @@ class Session:
             self.view = view
             if held.pressed_at is not None:
                 self._presses.append(held.pressed_at)
+        self._remember(game, view)
         self.step_times.add(time.perf_counter() - started)
         if self._last_start is not None:
             self.step_intervals.add(started - self._last_start)
@@ -194,9 +247,16 @@ class Session:
         else:
             self._tell()
 
-    def _begin(self, view: View) -> None:
-        self.view = view
-        self._go_on()
+    def _first_view(self, game: Game) -> View:
+        """Bring a game to where playing begins."""
+        return game.reset()
+
+    def _remember(self, game: Game, view: View, *, is_jump: bool = False) -> None:
+        """Keep what is shown now, to go back to, and let the teacher follow."""
+        assert self.rewind is not None
+        self.rewind.add(game, view, is_jump=is_jump)
+        if self.comparison is not None:
+            self.comparison.follow(game.branch, view)
 
     def _go_on(self) -> None:
         self._clock.restart()
@@ -218,6 +278,99 @@ class Session:
             self._clock.restart()
             self._step(game)
 
+    def _start_rewind(self, game: Game) -> None:
+        if self.status in ("playing", "paused", "over"):
+            self._was_paused = self.status == "paused"
+            self._clock.restart()
+            self._set_status("rewinding")
+            self._step_back()
+
+    def _step_back(self) -> None:
+        assert self.rewind is not None
+        self._clock.start_step(time.perf_counter())
+        view = self.rewind.back()
+        if view is None:
+            return
+        self.view = view
+        if self.comparison is not None:
+            self.comparison.show_past(view)
+        self._tell()
+
+    def _stop_rewind(self, game: Game) -> None:
+        if self.status != "rewinding":
+            return
+        assert self.rewind is not None
+        view = self.rewind.resume(game, on_step=self._tell_progress)
+        self._arrive(game, view, is_known=True)
+        if self._was_paused:
+            self._set_status("paused")
+
+    def _drop_bookmark(self, game: Game) -> None:
+        if self.view is None or self.status == "rewinding":
+            return
+        number = self.bookmarks.drop(game.snapshot(self.view))
+        self.message = f"bookmark {number}: key {number} comes back here"
+        self._tell()
+
+    def _jump(self, game: Game, number: int) -> None:
+        snapshot = self.bookmarks.get(number)
+        if snapshot is None:
+            self.message = f"there is no bookmark {number}: B drops one"
+            self._tell()
+            return
+        view = game.restore(snapshot, on_step=self._tell_progress)
+        self.message = f"back at bookmark {number}"
+        self._arrive(game, view)
+
+    def _arrive(self, game: Game, view: View, *, is_known: bool = False) -> None:
+        """Go on from a moment that does not follow from the one before."""
+        self.view, self.prompt = view, game.prompt
+        if not is_known:
+            self._remember(game, view, is_jump=True)
+        elif self.comparison is not None:
+            self.comparison.follow(game.branch, view)
+        if game.is_over:
+            self._set_status("over")
+        else:
+            self._go_on()
+
+    def _toggle_recording(self, game: Game) -> None:
+        status = game.recorder.status
+        if status is not None and status.error is None:
+            game.recorder.stop()
+            self.message = f"recorded {status.seconds:.0f} s: {status.folder}"
+            self._tell()
+        elif self.status != "rewinding":
+            self._start_recording(game, new_session_folder(game.playable.title))
+
+    def _start_recording(self, game: Game, folder: Path) -> None:
+        game.recorder.stop()
+        self.recording_error = ""
+        game.recorder.start(folder, fps=1.0 / self._clock.period_s, on_error=self._end_recording)
+        self._tell()
+
+    def _end_recording(self, words: str) -> None:
+        """Let the player know at once; called from the recorder's thread."""
+        self.recording_error = words
+        self._tell()
+
+    def _toggle_compare(self, game: Game) -> None:
+        if self.comparison is not None:
+            self._stop_comparison()
+        elif game.playable.teacher is None:
+            self.message = game.playable.no_teacher
+        else:
+            self.comparison = Comparison(game.playable.teacher.make, notify=self._tell)
+            self.comparison.start()
+            if self.view is not None:
+                self.comparison.follow(game.branch, self.view)
+        self._tell()
+
+    def _stop_comparison(self) -> None:
+        if self.comparison is not None:
+            self.comparison.close()
+            self.comparison = None
+
     def _set_prompt(self, game: Game, text: str | None) -> None:
         try:
             game.set_prompt(text)
@@ -227,6 +380,14 @@ class Session:
             self.prompt = game.prompt
             self.message = f"prompt: {text}" if text else "the world's own words"
         self._tell()
+
+    def _tell_progress(self, done: int, total: int) -> None:
+        """Tell the player about a long way; end it if the window is closed meanwhile."""
+        if self._closing.is_set():
+            raise _ClosedError
+        if total >= _LONG_WAY_STEPS and done % 10 == 0:
+            self.message = f"playing {total} steps again: {done} done"
+            self._tell()
 
     def _set_status(self, status: Status) -> None:
         self.status = status

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pygame
 
-from envs.play import hud
+from envs.play import hud, panels
+from envs.play.compare import Pair
 from envs.play.game import View
 from envs.play.inputs import Inputs
 from envs.play.pads import Pads
@@ -25,6 +26,7 @@ _DRAW_PERIOD_S = 1 / 60
 _WAIT_MS = 10
 _IDLE_PERIOD_S = 0.25
 _MESSAGE_S = 3.0
+_DIGITS = frozenset("123456789")
 
 
 class Window:
@@ -36,6 +38,9 @@ class Window:
     Raises:
         pygame.error: There is no display.
     """
+
+    # Where lists of lines end, in px over the lower edge.
+    _lines_above = 3 * hud.MARGIN
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -52,6 +57,7 @@ class Window:
         self._shows_keys = False
         self._shows_measurements = False
         self._drawn: View | None = None
+        self._drawn_pair: Pair | None = None
         self._drawn_at = 0.0
         self._is_dirty = True
         self._message = ""
@@ -85,7 +91,7 @@ class Window:
         is_idle = session.status == "loading" or self._shows_measurements or self._message
         if is_idle and since_drawn >= (0.03 if session.status == "loading" else _IDLE_PERIOD_S):
             self._is_dirty = True
-        if (self._is_dirty or session.view is not self._drawn) and since_drawn >= _DRAW_PERIOD_S:
+        if self._has_news(session) and since_drawn >= _DRAW_PERIOD_S:
             self._draw(session, now)
         return all(answers)
 
@@ -114,8 +120,11 @@ class Window:
             self._is_dirty = True
         elif event.type == pygame.WINDOWFOCUSLOST:
             self.inputs.release_all()
+            session.stop_rewind()
         elif event.type == pygame.KEYUP:
             self.inputs.release(pygame.key.name(event.key))
+            if event.key == pygame.K_BACKSPACE:
+                session.stop_rewind()
         elif self._prompt.is_open:
             self._type(event, session)
         elif event.type == pygame.KEYDOWN:
@@ -163,6 +172,16 @@ class Window:
         elif name == "s":
             if session.view is not None:
                 self._say(f"saved {self.save_screenshot(session.view.frame)}")
+        elif name == "backspace":
+            session.start_rewind()
+        elif name == "b":
+            session.drop_bookmark()
+        elif name in _DIGITS:
+            session.jump(int(name))
+        elif name == "f9":
+            session.toggle_recording()
+        elif name == "f2":
+            session.toggle_compare()
         elif name == "f1":
             self._shows_keys = not self._shows_keys
         elif name == "f3":
@@ -171,6 +190,12 @@ class Window:
             return False
         self._is_dirty = True
         return True
+
+    def _has_news(self, session: Session) -> bool:
+        """Return whether what is on the window is not the newest there is."""
+        comparison = session.comparison
+        pair = comparison.pair if comparison is not None else None
+        return self._is_dirty or session.view is not self._drawn or pair is not self._drawn_pair
 
     def _say(self, message: str) -> None:
         self._message = message
@@ -183,11 +208,10 @@ class Window:
         if view is None:
             hud.draw_loading(self._surface, self._title, now - self._opened_at)
         else:
-            draw_frame(self._surface, view.frame)
+            self._draw_view(session, view)
             self._write_over(session, view)
         if self._shows_keys:
-            keys = session.playable.keymap.keys if session.playable else {}
-            hud.draw_lines(self._surface, hud.key_lines(keys, self.inputs.aliases))
+            hud.draw_lines(self._surface, self._key_lines(session), above=self._lines_above)
         if self._message:
             if now < self._message_until:
                 hud.draw_bottom_line(self._surface, self._message)
@@ -201,14 +225,64 @@ class Window:
             self.latencies.add(shown_at - pressed_at)
         self._drawn, self._drawn_at, self._is_dirty = view, now, False
 
+    def _draw_view(self, session: Session, view: View) -> None:
+        """Draw the frame, or the world's beside the teacher's of the same step."""
+        comparison = session.comparison
+        if comparison is None:
+            self._drawn_pair = None
+            draw_frame(self._surface, view.frame)
+            return
+        pair = self._drawn_pair = comparison.pair
+        note, left = "", view
+        if comparison.error is not None:
+            note = f"it failed: {comparison.error}"
+        elif pair is None or abs(view.num_steps - pair.view.num_steps) > 1:
+            note = f"catching up, {comparison.num_behind} steps to go"
+        else:
+            left = pair.view  # the same step on both sides
+        panels.draw_split(
+            self._surface,
+            left.frame,
+            pair.teacher_frame if pair is not None else None,
+            names=("the world", "the teacher"),
+            trace=pair.trace if pair is not None else (),
+            note=note,
+        )
+
     def _write_over(self, session: Session, view: View) -> None:
+        if session.status == "rewinding" and session.rewind is not None:
+            kept = max(len(session.rewind) - 1, 1)
+            panels.draw_rewind(
+                self._surface,
+                share=session.rewind.num_before / kept,
+                seconds=session.rewind.num_before * session.period_s,
+            )
+        if not self._message and not self._prompt.is_open:
+            bookmarks = [(number, item.view.frame) for number, item in session.bookmarks.shown]
+            panels.draw_bookmarks(
+                self._surface, bookmarks, bottom=self._surface.get_height() - hud.MARGIN
+            )
+        if session.recording_error:
+            text = f"not recording: {session.recording_error} (F9 tries again)"
+            hud.draw_recording(self._surface, text, is_error=True)
+        elif (recording := session.recording) is not None:
+            minutes, seconds = divmod(int(recording.seconds), 60)
+            text = f"{minutes}:{seconds:02d}  {recording.num_bytes / 1e6:.1f} MB"
+            if recording.waited_s >= 1.0:
+                text += f"  the disk is slow: waited {recording.waited_s:.0f} s"
+            hud.draw_recording(self._surface, text)
         if session.status == "paused":
             hud.draw_banner(self._surface, "paused: P goes on, N makes one step")
         elif session.status == "over":
             text = f"the end, return {view.total_reward:.0f}: Enter starts again"
             hud.draw_banner(self._surface, text)
         if self._shows_measurements and not self._shows_keys:
-            hud.draw_lines(self._surface, self._measurements(session, view))
+            lines = self._measurements(session, view)
+            hud.draw_lines(self._surface, lines, above=self._lines_above)
+
+    def _key_lines(self, session: Session) -> list[str]:
+        keys = session.playable.keymap.keys if session.playable else {}
+        return hud.key_lines(keys, self.inputs.aliases)
 
     def _measurements(self, session: Session, view: View) -> list[str]:
         interval = session.step_intervals.mean()

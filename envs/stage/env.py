@@ -49,7 +49,7 @@ ACTION_KEYS: dict[str, list[str]] = {
 
 _PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
 _WINDOW_SCALE = 3
-_OPTIONS = ("scene", "x", "facing", "scene_changes")
+_OPTIONS = ("scene", "x", "facing", "scene_changes", "conditioner_state")
 _SCENE_CHANGE_STEPS = 100
 _SCENE_CHANGE_CHANCE = 0.25
 _STUMBLE_RADIANS = 0.35
@@ -90,7 +90,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     ## Options of reset
     `scene`: a Scene or a dict of some of its fields; `x`: world x in px; `facing`: 1 or -1;
-    `scene_changes`: whether the scene may change in mid-episode (default True).
+    `scene_changes`: whether the scene may change in mid-episode (default True);
+    `conditioner_state`: as in info, to go on from that pose, place, scene and voice.
 
     Args:
         render_mode: None, "rgb_array" or "human" (a window).
@@ -151,6 +152,9 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         if facing not in (-1, 1):
             raise ValueError(f"facing must be 1 or -1, got {facing}")
         conditions = self._conditioner.reset(scene=scene, rng=rng, x=x, facing=facing)
+        if (state := options.get("conditioner_state")) is not None:
+            self._conditioner.load_state(state)
+            conditions, x = self._conditioner.conditions(), self._conditioner.controller.x
         self._game = Game(seed=int(rng.integers(2**31)), start_x=x)
         self._num_steps = 0
         self._needs_reset = False

@@ -13,7 +13,9 @@ from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
 from midas_world.checkpoint import WEIGHTS_NAME, load_part, load_weights
 from midas_world.collect import load_policy
 from midas_world.config import ProjectConfig
+from midas_world.teachers import make_teacher
 from midas_world.train.autoencoder import load_autoencoder
+from midas_world.train_config import DataConfig
 from midas_world.types import StepConditions
 from midas_world.world import KeyMap, StartState, save_world
 from midas_world.world_model import WorldModel
@@ -34,7 +36,7 @@ def pack_world(config: ProjectConfig, world: Path, *, autoencoder: Path, dynamic
     coder = load_autoencoder(autoencoder, config)
     model = WorldModel(config.world)
     load_weights(model, load_part(dynamics, "model"), source=str(dynamics))
-    env = gymnasium.make(config.data.env_id, disable_env_checker=True)
+    env = make_teacher(config.data)
     try:
         states = make_start_states(env, coder, config)
         keymap = keymap_of(env)
@@ -73,11 +75,22 @@ def keymap_of(env: gymnasium.Env[Any, Any]) -> KeyMap:
 def make_start_states(
     env: gymnasium.Env[Any, Any], autoencoder: Autoencoder, config: ProjectConfig
 ) -> list[StartState]:
-    """Play short seeded pieces of the teacher and encode them; see `pack_world`."""
-    length = config.world.backbone.context_frames
+    """Play short seeded pieces of the teacher and encode them; see `pack_world`.
+
+    Those of a foreign env begin anywhere in the first half of an episode: where its episodes
+    begin may be all alike.
+
+    Raises:
+        ValueError: Every episode of the teacher ends within the world's context.
+    """
+    length, data = config.world.backbone.context_frames, config.data
+    weights = data.policy_weights
+    is_stage = data.policy_factory == DataConfig.policy_factory
+    name = "mixed" if is_stage else max(weights, key=lambda name: weights[name])
     share = -(-NUM_START_STATES // 6)
     taken: Counter[str] = Counter()
     states: list[StartState] = []
+    longest = data.num_steps
     for seed in range(FIRST_START_SEED, FIRST_START_SEED + 20 * NUM_START_STATES):
         if len(states) == NUM_START_STATES:
             break
@@ -85,19 +98,28 @@ def make_start_states(
         place = str(dict(info.get("scene", {})).get("place", ""))
         if place and taken[place] >= share:
             continue
-        policy = load_policy(config.data.policy_factory, "mixed")
+        policy = load_policy(data.policy_factory, name, env.action_space)
         policy.reset(np.random.default_rng(seed))
+        skipped = 0
+        if data.teacher is not None:
+            skipped = int(np.random.default_rng((seed, 2)).integers(longest // 2 + 1))
         frames, infos, ended = [observation], [info], False
-        while len(frames) < length and not ended:
+        while len(frames) < length + skipped and not ended:
             action = policy.act(observation, info)
             observation, _, terminated, truncated, info = env.step(action)
             ended = bool(terminated or truncated)
             frames.append(observation)
             infos.append(info)
         if ended:
+            longest = min(longest, len(frames))
             continue
         taken[place] += 1
-        states.append(_encode_start(np.stack(frames), infos, autoencoder))
+        states.append(_encode_start(np.stack(frames[-length:]), infos[-length:], autoencoder))
+    if not states:
+        raise ValueError(
+            f"every episode of {data.env_id} ends within {length} frames: lower "
+            "world.backbone.context_frames, and train anew"
+        )
     return states
 
 

@@ -1,0 +1,31 @@
+"""Bookmarks: up to nine moments of a game to jump back to, each the start of another branch."""
+
+from envs.play.game import Snapshot
+
+NUM_BOOKMARKS = 9
+
+
+class Bookmarks:
+    """Numbered moments.
+
+    Attributes:
+        shown: Numbers and moments, in the order of the numbers. Replaced as a whole when a bookmark
+            is dropped, so that another thread may look at it.
+    """
+
+    def __init__(self) -> None:
+        self.shown: tuple[tuple[int, Snapshot], ...] = ()
+        self._dropped: dict[int, Snapshot] = {}  # the oldest first
+
+    def drop(self, snapshot: Snapshot) -> int:
+        """Keep a moment and return its number: the lowest free one, or else the oldest one's."""
+        free = [n for n in range(1, NUM_BOOKMARKS + 1) if n not in self._dropped]
+        number = free[0] if free else next(iter(self._dropped))
+        self._dropped.pop(number, None)
+        self._dropped[number] = snapshot
+        self.shown = tuple(sorted(self._dropped.items(), key=lambda item: item[0]))
+        return number
+
+    def get(self, number: int) -> Snapshot | None:
+        """Return a moment by its number; None if there is none."""
+        return self._dropped.get(number)

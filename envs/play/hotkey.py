@@ -1,0 +1,50 @@
+"""A key that is heard while another window has the focus. Off unless the player asks for it.
+
+Listens to the whole keyboard, as such a key must, and looks at nothing but that key.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from midas_world.types import MidasWorldError
+
+
+class HotkeyError(MidasWorldError):
+    """A global hotkey cannot be had here; the message says why."""
+
+
+class GlobalHotkey:
+    """Calls something whenever a key is pressed, whatever has the focus.
+
+    Args:
+        key: In pynput's notation, such as "<f9>".
+        on_press: Called in a thread of its own.
+
+    Raises:
+        HotkeyError: pynput is not installed, or there is no display server or permission.
+    """
+
+    def __init__(self, key: str, on_press: Callable[[], None]) -> None:
+        try:
+            # Connects to the display server when it is imported.
+            from pynput import keyboard
+        except ModuleNotFoundError as error:
+            raise HotkeyError(
+                "a global hotkey needs pynput: pip install 'midas-world[hotkey]'"
+            ) from error
+        except Exception as error:  # Each platform has its own: Xlib's, OSError, ImportError.
+            raise HotkeyError(
+                f"a global hotkey needs a display server that pynput can talk to: {error}"
+            ) from error
+        self._listener: Any = keyboard.GlobalHotKeys({key: on_press})
+        self._listener.start()
+        if getattr(self._listener, "IS_TRUSTED", True) is False:
+            self.close()
+            raise HotkeyError(
+                "a global hotkey needs permission: allow this program under Privacy & Security, "
+                "Accessibility and Input Monitoring"
+            )
+
+    def close(self) -> None:
+        """Stop listening; may be called twice."""
+        self._listener.stop()

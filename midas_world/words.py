@@ -1,0 +1,72 @@
+"""The conditions that an action alone gives: its name as words, and itself as a pose.
+
+For any teacher without a pose controller. Teacher and world run this same code, so that a world is
+steered by just what it was trained on.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from midas_world.types import StepConditions
+
+PROMPT_BYTES = 512
+
+
+class WordsConditioner:
+    """Turns an action into its name and the prompt, as text, and where asked into a pose.
+
+    Args:
+        actions: Names of the actions.
+        gives_pose: Whether the pose is the action: 1 at its place, 0 elsewhere. Words alone are
+            one token of many; a pose is told to every token of the picture.
+    """
+
+    def __init__(self, actions: tuple[str, ...], *, gives_pose: bool = False) -> None:
+        self._words = tuple(name.replace("_", " ") for name in actions)
+        self._gives_pose = gives_pose
+        self._action = 0
+        self._prompt = ""
+
+    def reset(self, *, rng: np.random.Generator, description: str = "") -> StepConditions:  # noqa: ARG002
+        """Start anew without a prompt."""
+        self._action, self._prompt = 0, ""
+        return self.conditions()
+
+    def step(self, action: int) -> StepConditions:
+        """Return the conditions of the frame that an action leads to."""
+        self._action = action
+        return self.conditions()
+
+    def set_prompt(self, text: str | None) -> None:
+        """Put a player's words in front of the action's.
+
+        Raises:
+            ValueError: The text is too long.
+        """
+        text = (text or "").replace("\0", "").strip()
+        size = len(text.encode())
+        if size > PROMPT_BYTES:
+            raise ValueError(f"a prompt must have at most {PROMPT_BYTES} bytes, got {size}")
+        self._prompt = text
+
+    def conditions(self) -> StepConditions:
+        """Return the conditions of the present frame."""
+        words = self._words[self._action]
+        pose = None
+        if self._gives_pose:
+            pose = np.zeros(len(self._words), np.float32)
+            pose[self._action] = 1.0
+        return StepConditions(text=f"{self._prompt}, {words}" if self._prompt else words, pose=pose)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the last action and the prompt's bytes."""
+        prompt = np.zeros(PROMPT_BYTES, np.uint8)
+        text = self._prompt.encode()
+        prompt[: len(text)] = np.frombuffer(text, np.uint8)
+        return {"action": np.array(self._action, np.int64), "prompt": prompt}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on exactly from what `state` gave."""
+        self._action = int(state["action"])
+        self._prompt = bytes(state["prompt"].astype(np.uint8)).rstrip(b"\0").decode()

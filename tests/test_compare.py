@@ -1,0 +1,269 @@
+"""The teacher beside the world: the same actions from the same start, and how like they are."""
+
+import time
+
+import numpy as np
+import pygame
+import pytest
+
+from envs.play import panels
+from envs.play.compare import Comparison, Twin, peak_signal_to_noise
+from envs.play.game import Game, TeacherLink, open_teacher, open_world
+from envs.stage.controller import ACTIONS
+from envs.stage.env import StageEnv
+from tests.fakes import CountingEnv
+from tests.windows import playable, playing, press, run_until
+
+IDLE, RUN_RIGHT, LEAP, TALK = (
+    ACTIONS.index(n) for n in ("idle", "run_right", "leap_right", "talk")
+)
+
+
+class MarkedEnv(CountingEnv):
+    """A teacher of a CountingEnv: its frames tell what it began from."""
+
+    def reset(self, *, seed=None, options=None):
+        self._mark = int(options["conditioner_state"]["mark"])
+        super().reset(seed=seed)
+        assert options["scene_changes"] is False
+        return self._frame(0), {}
+
+    def step(self, action):
+        frame, reward, over, truncated, info = super().step(action)
+        state = {"mark": np.array(self._mark + 1)}
+        return frame, reward, over, truncated, info | {"conditioner_state": state}
+
+    def _frame(self, action):
+        frame = super()._frame(action)
+        frame[0, 0, 0] = self._mark
+        return frame
+
+
+def linked(env: CountingEnv, **teacher) -> TeacherLink:
+    return TeacherLink(
+        make=lambda: MarkedEnv(**teacher), start=lambda: {"mark": np.array(100 + len(env.resets))}
+    )
+
+
+@pytest.fixture
+def followed():
+    """Return a function that brings a comparison to a view and waits for it."""
+    comparisons = []
+
+    def follow(comparison: Comparison, game: Game, view) -> None:
+        if comparison not in comparisons:
+            comparison.start()
+            comparisons.append(comparison)
+        comparison.follow(game.branch, view)
+        end = time.perf_counter() + 10
+        while comparison.pair is None or comparison.pair.view is not view:
+            assert comparison.error is None, comparison.error
+            assert time.perf_counter() < end
+            time.sleep(0.001)
+
+    yield follow
+    for comparison in comparisons:
+        comparison.close()
+        comparison.close()
+
+
+# The start
+
+
+def test_stage_begins_where_another_one_is():
+    first, second = StageEnv(), StageEnv()
+    first.reset(seed=3, options={"scene": {"place": "beach"}, "scene_changes": False})
+    for action in [RUN_RIGHT] * 12 + [LEAP] * 4:
+        *_, info = first.step(action)
+    options = {"conditioner_state": info["conditioner_state"], "scene_changes": False}
+    _, started = second.reset(seed=8, options=options)
+    np.testing.assert_equal(started["pose"], info["pose"])
+    np.testing.assert_equal(started["keypoints"], info["keypoints"])
+    assert (started["scene"], started["text"]) == (info["scene"], info["text"])
+    assert (started["hearts"], started["score"]) == (3, 0)
+    near = started["objects"][started["objects"][:, 0] >= 0]
+    assert (np.abs(near[:, 1]) >= 120).all()
+    for action in [LEAP] * 20 + [TALK] * 5:
+        *_, expected = first.step(action)
+        *_, info = second.step(action)
+        np.testing.assert_equal(info["pose"], expected["pose"])
+        np.testing.assert_equal(info["audio"], expected["audio"])
+
+
+def test_a_world_of_stage_and_its_teacher_stay_in_the_same_pose(tiny_folder):
+    world = open_world(str(tiny_folder))
+    game = Game(world, seed=1, prompt="a night city in the rain")
+    game.reset()
+    game.step(RUN_RIGHT)
+    game.set_prompt("a beach")
+    assert world.teacher is not None
+    twin = Twin(world.teacher.make())
+    for action in (RUN_RIGHT, LEAP, LEAP, LEAP):
+        game.step(action)
+    twin.begin(game.branch)
+    while twin.num_steps < 5:
+        twin.step(game.branch)
+    mine, teachers = world.teacher.start(), twin.env._conditioner.state()
+    assert set(mine) == set(teachers)
+    for name, array in mine.items():
+        np.testing.assert_array_equal(array, teachers[name], err_msg=name)
+    assert twin.env.scene.place == "beach"
+
+
+# Following
+
+
+def test_it_plays_the_actions_so_far_and_then_follows(followed):
+    env = CountingEnv()
+    game = Game(playable(env, teacher=linked(env)), seed=0)
+    game.reset()
+    for action in (1, 2, 3):
+        view = game.step(action)
+    comparison = Comparison(game.playable.teacher.make)
+    followed(comparison, game, view)
+    assert tuple(comparison.pair.teacher_frame[5, 5]) == (3, 30, 0)
+    assert comparison.pair.teacher_frame[0, 0, 0] == 101
+    assert comparison.pair.psnr > 40
+    view = game.step(4)
+    followed(comparison, game, view)
+    assert tuple(comparison.pair.teacher_frame[5, 5]) == (4, 40, 0)
+    assert [step for step, _ in comparison.pair.trace] == [3, 4]
+
+
+def test_it_takes_the_words_with_it(followed):
+    env = CountingEnv()
+    game = Game(playable(env, teacher=linked(env)), seed=0, prompt="rain")
+    comparison = Comparison(game.playable.teacher.make)
+    followed(comparison, game, game.reset())
+    assert comparison.pair.teacher_frame[5, 5, 2] == 0  # the first frame is drawn before the words
+    followed(comparison, game, game.step(1))
+    assert comparison.pair.teacher_frame[5, 5, 2] == 255
+    game.set_prompt(None)
+    followed(comparison, game, game.step(1))
+    assert comparison.pair.teacher_frame[5, 5, 2] == 0
+
+
+def test_it_follows_to_another_branch_and_to_another_episode(followed):
+    env = CountingEnv()
+    game = Game(playable(env, teacher=linked(env)), seed=0)
+    comparison = Comparison(game.playable.teacher.make)
+    view = game.reset()
+    for action in (1, 2, 3):
+        view = game.step(action)
+        followed(comparison, game, view)
+    branch = game.branch
+    game.branch = branch.beginning(2, 0)  # as after going back
+    other = game.step(9)
+    followed(comparison, game, other)
+    assert comparison.pair.teacher_frame[5, 5, 1] == 90
+    assert comparison.pair.teacher_frame[0, 0, 0] == 101
+    followed(comparison, game, game.reset())
+    assert comparison.pair.teacher_frame[0, 0, 0] == 102
+    assert [step for step, _ in comparison.pair.trace] == [0]
+
+
+def test_words_typed_after_going_back_count_even_if_the_steps_are_the_same():
+    env = CountingEnv()
+    game = Game(playable(env, teacher=linked(env)), seed=0)
+    game.reset()
+    for _ in range(3):
+        game.step(1)
+    twin = Twin(MarkedEnv())
+    twin.begin(game.branch)
+    for _ in range(3):
+        twin.step(game.branch)
+    assert twin.is_on(game.branch, 3)
+    other = game.branch.beginning(2, 0)
+    other.actions += [1, 1]
+    assert twin.is_on(other, 4)
+    other.prompts.append((2, "snow"))
+    assert not twin.is_on(other, 4)
+
+
+def test_a_teacher_that_loses_goes_on_where_it_is(followed):
+    env = CountingEnv()
+    game = Game(playable(env, teacher=linked(env, over_after=2)), seed=0)
+    game.reset()
+    for _ in range(3):
+        view = game.step(1)
+    comparison = Comparison(game.playable.teacher.make)
+    followed(comparison, game, view)
+    assert comparison.pair.teacher_frame[0, 0, 0] == 102  # of its own second episode
+    assert comparison.pair.teacher_frame[5, 5, 0] == 1
+
+
+def test_running_backwards_shows_what_the_teacher_drew(followed):
+    env = CountingEnv()
+    game = Game(playable(env, teacher=linked(env)), seed=0)
+    comparison = Comparison(game.playable.teacher.make)
+    views = [game.reset()]
+    followed(comparison, game, views[0])
+    for action in (3, 6, 9):
+        views.append(game.step(action))
+        followed(comparison, game, views[-1])
+    comparison.show_past(views[2])
+    assert abs(int(comparison.pair.teacher_frame[12, 20, 1]) - 60) <= 4  # JPEG
+    assert [step for step, _ in comparison.pair.trace] == [0, 1, 2]
+    assert comparison.pair.psnr == comparison.pair.trace[-1][1]
+
+
+def test_psnr():
+    black = np.zeros((4, 4, 3), np.uint8)
+    assert peak_signal_to_noise(black, black) == 60.0
+    assert peak_signal_to_noise(black, black + 255) == pytest.approx(0.0)
+    assert peak_signal_to_noise(black + 200, black + 190) == pytest.approx(28.13, abs=0.01)
+
+
+# The window
+
+
+def test_f2_splits_the_window_and_joins_it_again():
+    env = CountingEnv()
+    with playing(env, fps=50, teacher=linked(env)) as (window, session):
+        press(pygame.K_F2)
+        run_until(window, session, lambda: window._drawn_pair is not None)
+        surface = pygame.display.get_surface()
+        run_until(window, session, lambda: window._drawn_pair.view.num_steps > 5)
+        pair = window._drawn_pair
+        for x in (240, 720):
+            assert surface.get_at((x, 250))[0] == pair.view.num_steps
+        assert session.view.num_steps > 2
+        press(pygame.K_F2)
+        run_until(window, session, lambda: session.comparison is None)
+        run_until(window, session, lambda: window._drawn_pair is None)
+
+
+def test_f2_without_a_teacher_says_why():
+    with playing(CountingEnv()) as (window, session):
+        said = []
+        window._say = said.append
+        press(pygame.K_F2)
+        run_until(window, session, lambda: said)
+        assert "teacher of this world is not here" in said[0]
+        assert session.comparison is None
+    assert "teacher itself" in open_teacher().no_teacher
+
+
+def test_a_teacher_that_fails_is_told_and_the_game_goes_on():
+    def fails():
+        raise OSError("no such game")
+
+    link = TeacherLink(make=fails, start=lambda: {})
+    with playing(CountingEnv(), teacher=link) as (window, session):
+        press(pygame.K_F2)
+        run_until(window, session, lambda: session.comparison and session.comparison.error)
+        count = session.view.num_steps
+        run_until(window, session, lambda: session.view.num_steps > count)
+        assert str(session.comparison.error) == "no such game"
+
+
+@pytest.mark.parametrize("size", [(960, 576), (321, 200), (1280, 400)])
+def test_both_frames_and_the_trace_fit_any_window(size):
+    surface = pygame.Surface(size)
+    left, right = (np.full((192, 320, 3), value, np.uint8) for value in ((200, 0, 0), (0, 0, 200)))
+    trace = [(step, 15.0 + 5 * np.sin(step / 9)) for step in range(150)]
+    panels.draw_split(surface, left, right, names=("a", "b"), trace=trace, note="catching up")
+    shown = pygame.surfarray.array3d(surface)
+    reds, blues = ((shown[..., c] > 190) & (shown[..., 1] < 10) for c in (0, 2))
+    assert reds.sum() == blues.sum() > size[0] * size[1] / 8
+    assert np.flatnonzero(reds.any(1)).max() < np.flatnonzero(blues.any(1)).min()

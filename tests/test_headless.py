@@ -1,0 +1,143 @@
+"""Playing without a window, and the command that starts either."""
+
+from itertools import pairwise
+
+import av
+import numpy as np
+import pygame
+import pytest
+
+import play
+from envs.play.game import Game
+from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
+from envs.stage.controller import ACTIONS
+from tests.fakes import CountingEnv
+from tests.windows import playable
+
+KICK = ACTIONS.index("kick")
+
+
+def test_actions_are_read_from_lines_commas_and_repeats():
+    text = "walk_right x 3\nkick, jump  # twice as high\n\nidle*2\ntalk x2"
+    names = [ACTIONS[action] for action in parse_actions(text, ACTIONS)]
+    assert names == ["walk_right"] * 3 + ["kick", "jump", "idle", "idle", "talk", "talk"]
+
+
+def test_wrong_actions_name_the_nearest():
+    with pytest.raises(ValueError, match="line 2: no action 'walk_rigth', did you mean 'walk_ri"):
+        parse_actions("idle\nwalk_rigth x 3", ACTIONS)
+    with pytest.raises(ValueError, match="no actions"):
+        parse_actions("# nothing\n", ACTIONS)
+
+
+def test_wandering_actions_are_seeded_and_held():
+    actions, again = (wandering_actions(100, 15, np.random.default_rng(1)) for _ in range(2))
+    assert actions == again
+    assert len(actions) == 100
+    assert sum(a != b for a, b in pairwise(actions)) < 26
+
+
+def test_headless_run_begins_anew_and_adds_up():
+    env = CountingEnv(over_after=4)
+    game = Game(playable(env), seed=3, prompt="rain")
+    frames = []
+    report = run_headless(game, [KICK] * 10, keep=frames.append)
+    assert (report.num_steps, report.num_episodes, report.total_reward) == (10, 3, 10.0)
+    assert len(frames) == 13
+    assert [seed for seed, _ in env.resets] == [3, 4, 5]
+    assert env.prompt == "rain"
+    assert "10 steps in" in str(report)
+
+
+def test_next_start_state_follows_the_present_one():
+    class Bank(CountingEnv):
+        def reset(self, *, seed=None, options=None):
+            frame, _ = super().reset(seed=seed, options=options)
+            return frame, {"start_state": (options or {"start_state": 2})["start_state"]}
+
+    env = Bank()
+    game = Game(playable(env, num_starts=4), seed=0)
+    game.reset()
+    game.reset_to_next_start()
+    game.reset()
+    game.reset_to_next_start()
+    game.reset_to_next_start()
+    starts = [options and options["start_state"] for _, options in env.resets]
+    assert starts == [None, 3, 3, 0, 1]
+
+
+def test_frames_are_saved_as_folder_strip_and_gif(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [np.full((24, 40, 3), rng.integers(256, size=3), np.uint8) for _ in range(20)]
+    for name in ("folder", "strip.png", "film.gif"):
+        saver = FrameSaver(tmp_path / "new" / name, fps=20, num_frames=len(frames))
+        for frame in frames:
+            saver.add(frame)
+        saver.close()
+    assert len(list((tmp_path / "new" / "folder").glob("frame_*.png"))) == 20
+    strip = pygame.image.load(tmp_path / "new" / "strip.png")
+    assert strip.get_size() == (160, 72)
+    assert strip.get_at((0, 0))[:3] == tuple(frames[0][0, 0])
+    assert strip.get_at((159, 71))[:3] == tuple(frames[-1][0, 0])
+    with av.open(str(tmp_path / "new" / "film.gif")) as film:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(decoded) == 20
+    assert np.abs(decoded[7].astype(int) - frames[7]).max() <= 8
+    assert not list((tmp_path / "new").glob(".tmp*"))
+    with pytest.raises(ValueError, match="--save takes"):
+        FrameSaver(tmp_path / "film.avi", fps=20, num_frames=1)
+
+
+# The command
+
+
+def test_command_plays_a_world_without_a_window(tiny_folder, tmp_path, capsys):
+    actions = tmp_path / "actions.txt"
+    actions.write_text("run_right x 3\n")
+    command = ["--headless", "--world", str(tiny_folder), "--actions", str(actions)]
+    assert play.main([*command, "--steps", "5", "--save", str(tmp_path / "out.png")]) == 0
+    out = capsys.readouterr().out
+    assert "5 steps in" in out
+    assert "torch" in out
+    assert (tmp_path / "out.png").is_file()
+
+
+def test_command_plays_the_teacher(capsys):
+    assert play.main(["--headless", "--teacher", "--steps", "3", "--prompt", "a beach"]) == 0
+    assert "pygame drawing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--world", "nowhere"], "no world 'nowhere'"),
+        (["--teacher", "--actions", "nowhere.txt"], "there is no file of actions"),
+        (["--teacher", "--steps", "1", "--save", "film.avi"], "--save takes"),
+    ],
+)
+def test_command_says_what_is_wrong(arguments, message, capsys):
+    assert play.main(["--headless", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_command_says_which_file_of_a_world_is_corrupt(tiny_folder, tmp_path, capsys):
+    for file in tiny_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert play.main(["--headless", "--world", str(tmp_path)]) == 2
+    assert "truncated or corrupt" in capsys.readouterr().err
+    assert play.main(["--world", str(tmp_path)]) == 2  # with a window
+    assert "truncated or corrupt" in capsys.readouterr().err
+
+
+def test_command_without_a_display_names_the_way_out(monkeypatch, capsys):
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+    monkeypatch.setattr(pygame.display, "get_driver", lambda: "offscreen")
+    assert play.main(["--teacher"]) == 2
+    assert "use --headless" in capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def _keep_environment(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good

@@ -1,0 +1,345 @@
+"""Recorded sessions: watching them, running them again, and playing on from any of their frames."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pygame
+import pytest
+
+import play
+from envs.play.game import Game, Playable, open_teacher, open_world
+from envs.play.inputs import Inputs
+from envs.play.recorded import Tape, make_recorded, open_recorded
+from envs.play.replay import ReplaySession
+from envs.play.replay_window import ReplayWindow
+from envs.play.resimulate import resimulate
+from envs.play.rewind import Rewind
+from envs.stage.controller import ACTIONS
+from midas_world.session_log import hash_frame
+from midas_world.sessions import load_session
+from tests.fakes import CountingEnv
+from tests.windows import playable, press, release, run_until
+
+KICK, RUN_RIGHT, WALK_LEFT = (ACTIONS.index(n) for n in ("kick", "run_right", "walk_left"))
+
+# Frame: 0 reset; 1-4 run; words; 5-8 kick; back to 6 (frame 9); 10-13 walk; reset (14); 15-17 kick.
+NUM_FRAMES = 18
+
+
+def record(folder: Path, played: Playable) -> list[np.ndarray]:
+    """Record a session with words, a way back and a second episode; return its frames."""
+    game, rewind = Game(played, seed=4, prompt="a beach"), Rewind(100)
+    frames: list[np.ndarray] = []
+
+    def see(view, **values) -> None:
+        frames.append(view.frame)
+        rewind.add(game, view, **values)
+
+    game.recorder.start(folder, fps=20, on_error=pytest.fail)
+    see(game.reset(), is_jump=True)
+    for _ in range(4):
+        see(game.step(RUN_RIGHT))
+    game.set_prompt("rain at night")
+    for _ in range(4):
+        see(game.step(KICK))
+    rewind.back()
+    rewind.back()
+    frames.append(rewind.resume(game).frame)
+    for _ in range(4):
+        see(game.step(WALK_LEFT))
+    see(game.reset_to_next_start(), is_jump=True)
+    for _ in range(3):
+        see(game.step(KICK))
+    game.recorder.stop(wait=True)
+    return frames
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny_folder, tmp_path_factory) -> tuple[Path, list[np.ndarray]]:
+    folder = tmp_path_factory.mktemp("sessions") / "tiny"
+    return folder, record(folder, open_world(str(tiny_folder)))
+
+
+@pytest.fixture
+def tape(recorded) -> Tape:
+    return Tape(load_session(recorded[0]))
+
+
+@pytest.fixture(autouse=True)
+def _keep_environment(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good
+
+
+@pytest.fixture(scope="module")
+def opened(recorded) -> Playable:
+    return open_recorded(load_session(recorded[0]).header)
+
+
+# What was recorded
+
+
+def test_a_tape_knows_every_frame_of_its_time(tape, recorded):
+    assert len(tape) == len(recorded[1]) == NUM_FRAMES
+    assert tape.beginnings == [0, 9, 14]
+    assert [tape.view(n).num_steps for n in (0, 8, 9, 13, 14, 17)] == [0, 8, 6, 10, 0, 3]
+    assert [tape.marks[n].prompt for n in (0, 4, 5, 9)] == ["a beach"] * 2 + ["rain at night"] * 2
+    assert tape.view(3).action_name == "run_right"
+    assert tape.view(9).action_name == "went back"
+    for number, frame in enumerate(recorded[1]):
+        assert tape.view(number).frame.shape == frame.shape
+        assert tape.marks[number].record.frame_hash == hash_frame(frame)
+
+
+def test_frames_come_in_any_order_and_are_those_of_their_number(tmp_path):
+    game = Game(playable(CountingEnv()), seed=0)
+    game.recorder.start(tmp_path / "counting", on_error=pytest.fail)
+    game.reset()
+    for step in range(1, 80):
+        game.step(step % 15)
+    game.close()
+    tape = Tape(load_session(tmp_path / "counting"))
+    for number in (79, 0, 33, 31, 32, 64, 5, 5, 78, 63):
+        frame = tape.frame(number)
+        assert frame.shape == (24, 40, 3)
+        assert np.abs(frame[12, 20, 1].astype(int) - 10 * (number % 15)) <= 6  # H.264
+
+
+@pytest.mark.parametrize("keeps_states", [True, False])
+@pytest.mark.parametrize("number", [0, 3, 4, 7, 9, 12, 17])
+def test_any_frame_can_be_gone_on_from(recorded, tape, opened, number, keeps_states):
+    frames, game = recorded[1], Game(opened, seed=99)
+    goal, base = tape.snapshots(number)
+    view = game.restore(goal, base=base if keeps_states else None)
+    np.testing.assert_array_equal(view.frame, frames[number])
+    assert view.num_steps == tape.view(number).num_steps
+    assert view.total_reward == tape.marks[number].total_reward
+    assert game.prompt == tape.marks[number].prompt
+    follows = number + 1 < NUM_FRAMES and tape.marks[number + 1].place > 0
+    if follows and number != 4:  # after frame 4 words were typed
+        view = game.step(int(tape.marks[number + 1].record.action))
+        np.testing.assert_array_equal(view.frame, frames[number + 1])
+
+
+# Running again
+
+
+def test_a_session_run_again_is_equal(tape):
+    env = make_recorded(tape.session.header)
+    counted = []
+    result = resimulate(tape, env, on_frame=counted.append)
+    assert result.is_equal
+    assert result.num_equal == NUM_FRAMES
+    assert counted == list(range(1, NUM_FRAMES + 1))
+    assert str(result) == f"all {NUM_FRAMES} frames are equal"
+
+
+@pytest.mark.parametrize(
+    ("number", "field", "value", "words"),
+    [
+        (7, "frame_hash", "0" * 16, "frame 7 (step 7 of its episode) differs"),
+        (3, "action", KICK, "frame 3 (step 3"),
+        (11, "reward", 5.0, "step 8 of its episode gave reward"),
+        (9, "frame_hash", "0" * 16, "frame 9 (step 6"),
+    ],
+)
+def test_the_first_difference_is_named(recorded, tmp_path, number, field, value, words):
+    folder = changed(recorded[0], tmp_path, number, **{field: value})
+    tape = Tape(load_session(folder))
+    result = resimulate(tape, make_recorded(tape.session.header))
+    assert not result.is_equal
+    assert words in str(result)
+    assert number <= result.num_equal <= number + 1
+
+
+def test_other_versions_are_named_beside_a_difference(recorded, tmp_path):
+    folder = changed(recorded[0], tmp_path, 2, frame_hash="0" * 16)
+    header = json.loads((folder / "header.json").read_text())
+    header["versions"]["numpy"] = "0.1"
+    header["machine"]["processor"] = "an abacus"
+    (folder / "header.json").write_text(json.dumps(header))
+    tape = Tape(load_session(folder))
+    result = str(resimulate(tape, make_recorded(tape.session.header)))
+    assert "version of numpy: 0.1 when recorded" in result
+    assert "machine's processor: an abacus when recorded" in result
+
+
+def test_the_teacher_s_sessions_run_again_too(tmp_path):
+    record(tmp_path / "stage", open_teacher())
+    tape = Tape(load_session(tmp_path / "stage"))
+    assert resimulate(tape, make_recorded(tape.session.header)).is_equal
+
+
+def test_command_runs_a_session_again(recorded, tmp_path, capsys):
+    assert play.main(["--replay", str(recorded[0]), "--resimulate"]) == 0
+    assert f"all {NUM_FRAMES} frames are equal" in capsys.readouterr().out
+    folder = changed(recorded[0], tmp_path, 5, frame_hash="0" * 16)
+    assert play.main(["--replay", str(folder), "--resimulate"]) == 1
+    assert "not equal: frame 5" in capsys.readouterr().out
+
+
+def test_command_says_what_is_wrong(tmp_path, capsys):
+    assert play.main(["--resimulate"]) == 2
+    assert "--replay SESSION" in capsys.readouterr().err
+    assert play.main(["--replay", str(tmp_path / "none")]) == 2
+    assert "there is no session at" in capsys.readouterr().err
+
+
+# Watching
+
+
+@pytest.fixture
+def watching(recorded):
+    """Yield a window and the session that is watched in it."""
+    tape = Tape(load_session(recorded[0]))
+    window = ReplayWindow("a session")
+    session = ReplaySession(
+        tape,
+        lambda: open_recorded(tape.session.header),
+        window.inputs,
+        notify=window.notify,
+    )
+    session.start()
+    run_until(window, session, lambda: session.view is not None)
+    yield window, session
+    session.close()
+    window.close()
+
+
+def pause(window: ReplayWindow, session: ReplaySession) -> None:
+    press(pygame.K_p)
+    run_until(window, session, lambda: session.status == "paused")
+
+
+def test_a_film_plays_to_its_end_and_begins_again(watching):
+    window, session = watching
+    press(pygame.K_UP)
+    press(pygame.K_UP)
+    run_until(window, session, lambda: session.speed == 4.0)
+    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
+    run_until(window, session, lambda: session.status == "paused")
+    press(pygame.K_SPACE)
+    run_until(window, session, lambda: session.number < 9 and session.status == "playing")
+
+
+def test_keys_step_and_jump(watching):
+    window, session = watching
+    press(pygame.K_END)
+    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
+    press(pygame.K_COMMA)
+    release(pygame.K_COMMA)
+    run_until(window, session, lambda: session.number == NUM_FRAMES - 2)
+    assert session.status == "paused"
+    press(pygame.K_n)
+    release(pygame.K_n)
+    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
+    press(pygame.K_LEFT)
+    release(pygame.K_LEFT)
+    run_until(window, session, lambda: session.number == 0)  # the film is shorter than a second
+    press(pygame.K_DOWN)
+    run_until(window, session, lambda: session.speed == 0.5)
+    press(pygame.K_F1)
+    press(pygame.K_F3)
+    run_until(window, session, lambda: window._shows_measurements)
+    assert "take over" in "\n".join(window._key_lines(session))
+
+
+def test_a_held_key_goes_on_stepping(watching):
+    window, session = watching
+    pause(window, session)
+    press(pygame.K_HOME)
+    press(pygame.K_PERIOD)
+    run_until(window, session, lambda: session.number >= 4)
+    release(pygame.K_PERIOD)
+    run_until(window, session, lambda: window._held is None)
+
+
+def test_the_bar_can_be_clicked_and_dragged(watching):
+    window, session = watching
+    width, height = pygame.display.get_surface().get_size()
+    pause(window, session)
+
+    def mouse(kind: int, x: float, **values) -> None:
+        pygame.event.post(pygame.Event(kind, pos=(int(x), height - 20), **values))
+
+    mouse(pygame.MOUSEBUTTONDOWN, width / 2, button=1)
+    run_until(window, session, lambda: session.number in (8, 9))
+    mouse(pygame.MOUSEMOTION, width, rel=(0, 0), buttons=(1, 0, 0))
+    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
+    mouse(pygame.MOUSEBUTTONUP, width, button=1)
+    mouse(pygame.MOUSEMOTION, 0, rel=(0, 0), buttons=(0, 0, 0))
+    press(pygame.K_F3)
+    run_until(window, session, lambda: window._shows_measurements)
+    assert session.number == NUM_FRAMES - 1
+
+
+def test_measurements_are_those_of_the_time(watching):
+    window, session = watching
+    pause(window, session)
+    session.seek(7)
+    run_until(window, session, lambda: session.number == 7)
+    lines = "\n".join(window._measurements(session, session.view))
+    for words in ("frame  7 of 17", "action  kick", "prompt  rain at night", "step, return  7,"):
+        assert words in lines
+
+
+@pytest.mark.parametrize("key", [pygame.K_t, pygame.K_RETURN], ids=["t", "enter"])
+def test_taking_over_plays_on_bit_equal_from_the_frame_shown(watching, recorded, key):
+    window, session = watching
+    pause(window, session)
+    said = []
+    window._say = said.append
+    session.seek(11)
+    run_until(window, session, lambda: session.number == 11)
+    press(key)
+    run_until(window, session, lambda: session.status == "loading" or not session.is_replaying)
+    run_until(window, session, lambda: not session.is_replaying)
+    run_until(window, session, lambda: session.view.num_steps >= 10)
+    assert "your turn" in said
+    assert session.prompt == "rain at night"
+    press(pygame.K_BACKSPACE)  # and all that a game can do is there
+    run_until(window, session, lambda: session.status == "rewinding")
+    release(pygame.K_BACKSPACE)
+    run_until(window, session, lambda: session.status == "playing")
+
+
+def test_what_cannot_be_taken_over_is_told_and_the_film_goes_on(recorded):
+    tape = Tape(load_session(recorded[0]))
+
+    def fails():
+        raise ValueError("no such world")
+
+    window = ReplayWindow("a session")
+    session = ReplaySession(tape, fails, Inputs(), notify=window.notify)
+    session.start()
+    try:
+        said = []
+        window._say = said.append
+        run_until(window, session, lambda: session.status == "playing")
+        press(pygame.K_t)
+        run_until(window, session, lambda: "cannot take over: no such world" in said)
+        assert session.is_replaying
+        press(pygame.K_SPACE)
+        run_until(window, session, lambda: session.status == "playing")
+    finally:
+        session.close()
+        window.close()
+
+
+def changed(folder: Path, tmp_path: Path, number: int, **values) -> Path:
+    """Return a copy of a session in which the record of a frame says something else."""
+    import zlib
+
+    copy = tmp_path / "changed"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    lines = []
+    for line in (folder / "steps.log").read_bytes().splitlines():
+        record = json.loads(line.partition(b" ")[2])
+        if record.get("frame") == number:
+            record |= values
+        words = json.dumps(record).encode()
+        lines.append(b"%08x %s\n" % (zlib.crc32(words), words))
+    (copy / "steps.log").write_bytes(b"".join(lines))
+    return copy

@@ -1,0 +1,333 @@
+"""Going back in a game: the ring of what was shown, bookmarks, and the keys that use them."""
+
+import numpy as np
+import pygame
+import pytest
+
+from envs.play.bookmarks import Bookmarks
+from envs.play.game import Game, Playable, open_world
+from envs.play.picture import pack_frame, unpack_frame
+from envs.play.rewind import Rewind
+from envs.stage.controller import ACTIONS
+from tests.fakes import CountingEnv
+from tests.windows import playable, playing, press, release, run_until
+
+KICK, RUN_RIGHT = ACTIONS.index("kick"), ACTIONS.index("run_right")
+
+
+class SavingEnv(CountingEnv):
+    """A CountingEnv whose state is a value, of as many bytes as wanted."""
+
+    def __init__(self, *, state_bytes: int = 1000, **values):
+        super().__init__(**values)
+        self.state_bytes = state_bytes
+        self.num_saved = 0
+        self.num_steps_made = 0
+        self._action = 0
+
+    def step(self, action):
+        self._action = int(action)
+        self.num_steps_made += 1
+        return super().step(action)
+
+    def save_state(self):
+        self.num_saved += 1
+        words = np.frombuffer((self.prompt or "").encode(), np.uint8)
+        return {
+            "step": np.array([self._step, self._action]),
+            "words": words,
+            "rest": np.zeros(self.state_bytes, np.uint8),
+        }
+
+    def restore_state(self, state):
+        self._step, self._action = (int(value) for value in state["step"])
+        self.prompt = state["words"].tobytes().decode() or None
+
+    def observe(self):
+        return self._frame(self._action)
+
+
+@pytest.fixture(scope="module")
+def world(tiny_folder) -> Playable:
+    return open_world(str(tiny_folder))
+
+
+def play_on(game: Game, rewind: Rewind | None, actions) -> list[np.ndarray]:
+    frames = []
+    for action in actions:
+        view = game.step(action)
+        frames.append(view.frame)
+        if rewind is not None:
+            rewind.add(game, view)
+    return frames
+
+
+def begin(game: Game, rewind: Rewind) -> None:
+    rewind.add(game, game.reset(), is_jump=True)
+
+
+# The ring
+
+
+@pytest.mark.parametrize(("steps_per_state", "num_back"), [(1, 3), (4, 1), (4, 2), (4, 12)])
+def test_a_world_goes_on_bit_equal_from_where_it_went_back_to(world, steps_per_state, num_back):
+    actions = [RUN_RIGHT] * 5 + [KICK] * 5 + [2] * 6
+    game, rewind = Game(world, seed=3, prompt="a beach"), Rewind(100)
+    begin(game, rewind)
+    rewind.steps_per_state = steps_per_state
+    frames = play_on(game, rewind, actions)
+    assert len({frame.tobytes() for frame in frames}) > 10
+    for _ in range(num_back):
+        shown = rewind.back()
+    view = rewind.resume(game)
+    left = len(actions) - num_back
+    np.testing.assert_array_equal(view.frame, frames[left - 1])
+    assert (shown.num_steps, view.num_steps, len(game.branch.actions)) == (left, left, left)
+    again = play_on(game, rewind, actions[left:])
+    for frame, expected in zip(again, frames[left:], strict=True):
+        np.testing.assert_array_equal(frame, expected)
+    assert len(rewind) == len(actions) + 1
+
+
+def test_going_back_shows_what_was_shown_down_to_the_first_moment():
+    game, rewind = Game(playable(SavingEnv()), seed=0), Rewind(100)
+    begin(game, rewind)
+    play_on(game, rewind, [KICK] * 9)
+    steps = []
+    while (view := rewind.back()) is not None:
+        steps.append(view.num_steps)
+        assert abs(int(view.frame[0, 0, 0]) - view.num_steps) <= 3  # JPEG
+        assert view.frame.shape == (24, 40, 3)
+    assert steps == list(range(8, -1, -1))
+    assert rewind.num_before == 0
+    assert rewind.resume(game).num_steps == 0
+
+
+def test_going_back_leads_through_resets_into_the_episode_before():
+    game, rewind = Game(playable(SavingEnv()), seed=5), Rewind(100)
+    begin(game, rewind)
+    play_on(game, rewind, [KICK] * 4)
+    rewind.add(game, game.reset_to_next_start(), is_jump=True)
+    play_on(game, rewind, [RUN_RIGHT])
+    seen = [rewind.back().num_steps for _ in range(3)]
+    assert seen == [0, 4, 3]
+    assert rewind.resume(game).num_steps == 3
+    assert game.branch.seed == 5
+    assert game.step(KICK).total_reward == 4.0
+
+
+def test_an_ended_episode_can_be_gone_back_into():
+    game, rewind = Game(playable(SavingEnv(over_after=6)), seed=0), Rewind(100)
+    begin(game, rewind)
+    rewind.steps_per_state = 4
+    play_on(game, rewind, [KICK] * 6)
+    assert game.is_over
+    assert rewind.resume(game).is_over
+    rewind.back()
+    assert not rewind.resume(game).is_over
+    assert not game.is_over
+    assert game.step(KICK).is_over
+
+
+def test_words_typed_after_the_moment_are_taken_back_and_earlier_ones_stay():
+    env = SavingEnv()
+    game, rewind = Game(playable(env), seed=0), Rewind(100)
+    begin(game, rewind)
+    rewind.steps_per_state = 5
+    play_on(game, rewind, [KICK] * 2)
+    game.set_prompt("rain")
+    play_on(game, rewind, [KICK] * 2)
+    game.set_prompt("snow")
+    play_on(game, rewind, [KICK] * 2)
+    for prompt, num_back in (("snow", 1), ("rain", 1), ("rain", 1), (None, 1)):
+        for _ in range(num_back):
+            rewind.back()
+        rewind.resume(game)
+        assert (game.prompt, env.prompt) == (prompt, prompt)
+    assert game.branch.prompts == []
+
+
+def test_an_environment_without_states_plays_again_from_its_reset():
+    env = CountingEnv()
+    game, rewind = Game(playable(env), seed=7, prompt="fog"), Rewind(5)
+    begin(game, rewind)
+    play_on(game, rewind, [KICK, RUN_RIGHT] * 10)
+    for _ in range(3):
+        rewind.back()
+    told = []
+    view = rewind.resume(game, on_step=lambda done, total: told.append((done, total)))
+    assert view.num_steps == 17
+    assert tuple(view.frame[0, 0]) == (17, 10 * KICK, 255)
+    assert told[0] == (1, 17)
+    assert told[-1] == (17, 17)
+    assert env.resets == [(7, None), (7, None)]
+
+
+@pytest.mark.parametrize("state_bytes", [100, 50_000, 400_000])
+def test_memory_stays_within_its_budget_for_ever(state_bytes):
+    budget = 2_000_000
+    env = SavingEnv(state_bytes=state_bytes)
+    game, rewind = Game(playable(env), seed=0), Rewind(60, budget_bytes=budget)
+    begin(game, rewind)
+    for _ in range(300):
+        play_on(game, rewind, [KICK])
+        assert rewind.num_bytes <= budget
+    assert 4 <= len(rewind) <= 61
+    if state_bytes <= 50_000:
+        assert len(rewind) > 50  # what was asked for fits, states and all
+    num_kept = len(rewind)
+    while rewind.back() is not None:
+        pass
+    assert rewind.resume(game).num_steps == 300 - (num_kept - 1)
+    assert rewind.num_bytes < state_bytes + 2_000  # what came later is forgotten
+
+
+def test_states_are_no_denser_than_the_budget_wants():
+    env = SavingEnv(state_bytes=100_000)
+    game, rewind = Game(playable(env), seed=0), Rewind(100, budget_bytes=3_000_000)
+    begin(game, rewind)
+    play_on(game, rewind, [KICK] * 100)
+    assert 4 <= rewind.steps_per_state <= 5
+    assert env.num_saved <= 26
+    for _ in range(50):
+        rewind.back()
+    env.num_steps_made = 0
+    rewind.resume(game)
+    assert env.num_steps_made < rewind.steps_per_state
+
+
+def test_a_ring_needs_room_and_a_moment():
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        Rewind(0)
+    with pytest.raises(ValueError, match="no moment to go on from"):
+        Rewind(5).resume(Game(playable(CountingEnv()), seed=0))
+
+
+def test_packed_frames_are_small_and_look_the_same():
+    ramp = np.linspace(0, 255, 320).astype(np.uint8)
+    frame = np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (192, 320, 3)))
+    packed = pack_frame(frame)
+    assert len(packed) < frame.nbytes / 10
+    assert np.abs(unpack_frame(packed).astype(int) - frame).mean() < 2
+
+
+# Bookmarks
+
+
+def test_bookmarks_take_free_numbers_and_then_the_oldest():
+    bookmarks = Bookmarks()
+    game = Game(playable(SavingEnv()), seed=0)
+    moments = [game.snapshot(game.reset())]
+    moments += [game.snapshot(game.step(KICK)) for _ in range(10)]
+    assert [bookmarks.drop(moment) for moment in moments] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2]
+    assert [number for number, _ in bookmarks.shown] == list(range(1, 10))
+    assert bookmarks.get(1) is moments[9]
+    assert Bookmarks().get(1) is None
+
+
+def test_a_bookmark_of_a_world_is_the_start_of_branches(world):
+    game = Game(world, seed=1)
+    game.reset()
+    play_on(game, None, [RUN_RIGHT] * 3)
+    game.set_prompt("a night city")
+    moment = game.snapshot(game.step(KICK))
+    frames = play_on(game, None, [KICK, 2, 2])
+    for _ in range(2):
+        view = game.restore(moment)
+        np.testing.assert_array_equal(view.frame, moment.view.frame)
+        assert (view.num_steps, game.prompt) == (4, "a night city")
+        again = play_on(game, None, [KICK, 2, 2])
+        np.testing.assert_array_equal(np.stack(again), np.stack(frames))
+    game.restore(moment)
+    other = play_on(game, None, [RUN_RIGHT, RUN_RIGHT, RUN_RIGHT])
+    assert (other[-1] != frames[-1]).any()
+
+
+def test_a_bookmark_is_the_same_after_playing_it_all_again(world):
+    game = Game(world, seed=2, prompt="snow")
+    game.reset()
+    play_on(game, None, [RUN_RIGHT] * 3)
+    game.set_prompt("rain")
+    moment = game.snapshot(game.step(KICK), with_state=False)
+    game.set_prompt("fog")
+    frames = play_on(game, None, [KICK])
+    view = game.restore(moment)
+    np.testing.assert_array_equal(view.frame, moment.view.frame)
+    assert game.prompt == "rain"
+    game.set_prompt("fog")
+    np.testing.assert_array_equal(game.step(KICK).frame, frames[0])
+
+
+# The keys
+
+
+def test_holding_backspace_runs_backwards_and_letting_go_plays_on():
+    with playing(SavingEnv(), fps=100) as (window, session):
+        run_until(window, session, lambda: session.view.num_steps >= 20)
+        press(pygame.K_BACKSPACE)
+        run_until(window, session, lambda: session.status == "rewinding")
+        highest = session.view.num_steps
+        run_until(window, session, lambda: session.view.num_steps <= highest - 8)
+        release(pygame.K_BACKSPACE)
+        run_until(window, session, lambda: session.status == "playing")
+        lowest = session.view.num_steps
+        run_until(window, session, lambda: session.view.num_steps > lowest)
+
+
+def test_a_short_press_goes_back_one_step_and_a_pause_stays_one():
+    with playing(SavingEnv(), fps=100) as (window, session):
+        run_until(window, session, lambda: session.view.num_steps >= 3)
+        press(pygame.K_p)
+        run_until(window, session, lambda: session.status == "paused")
+        count = session.view.num_steps
+        press(pygame.K_BACKSPACE)
+        release(pygame.K_BACKSPACE)
+        run_until(window, session, lambda: session.view.num_steps < count)
+        run_until(window, session, lambda: session.status == "paused")
+        assert session.view.num_steps >= count - 2
+
+
+def test_running_backwards_ends_with_the_window_s_focus():
+    with playing(SavingEnv(), fps=100) as (window, session):
+        run_until(window, session, lambda: session.view.num_steps >= 3)
+        press(pygame.K_BACKSPACE)
+        run_until(window, session, lambda: session.status == "rewinding")
+        pygame.event.post(pygame.Event(pygame.WINDOWFOCUSLOST))
+        run_until(window, session, lambda: session.status == "playing")
+
+
+def test_backspace_at_the_very_beginning_stays_there():
+    with playing(SavingEnv(), fps=100) as (window, session):
+        press(pygame.K_BACKSPACE)
+        run_until(window, session, lambda: session.status == "rewinding")
+        run_until(window, session, lambda: session.view.num_steps == 0)
+        for _ in range(3):
+            window.run_once(session)
+        assert session.status == "rewinding"
+        release(pygame.K_BACKSPACE)
+        run_until(window, session, lambda: session.view.num_steps > 2)
+
+
+def test_b_drops_a_bookmark_and_its_number_jumps_there():
+    env = SavingEnv()
+    with playing(env, fps=100) as (window, session):
+        press(pygame.K_p)
+        run_until(window, session, lambda: session.status == "paused")
+        marked = session.view.num_steps
+        press(pygame.K_b)
+        run_until(window, session, lambda: session.bookmarks.shown)
+        press(pygame.K_p)
+        run_until(window, session, lambda: session.view.num_steps > marked + 10)
+        env.delay_s = 0.05  # so that the jump's own view can be seen
+        press(pygame.K_1)
+        run_until(window, session, lambda: session.view.num_steps <= marked + 2)
+        assert session.status == "playing"
+
+
+def test_a_number_without_a_bookmark_says_so():
+    with playing(SavingEnv(), fps=100) as (window, session):
+        said = []
+        window._say = said.append
+        press(pygame.K_7)
+        run_until(window, session, lambda: said)
+        assert said == ["there is no bookmark 7: B drops one"]

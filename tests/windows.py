@@ -1,0 +1,49 @@
+"""For tests that play in a window: making a game, pressing keys, and waiting for what follows."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pygame
+
+from envs.play.game import Playable
+from envs.play.session import Session
+from envs.play.window import Window
+from tests.fakes import CountingEnv, stage_keymap
+
+
+def playable(env: CountingEnv, **changes) -> Playable:
+    values = {"keymap": stage_keymap(), "fps": 20, "title": "counting", "backend": "sums"}
+    return Playable(env=env, **(values | changes))
+
+
+def press(key: int, mod: int = 0) -> None:
+    pygame.event.post(pygame.Event(pygame.KEYDOWN, key=key, mod=mod, unicode="", scancode=0))
+
+
+def release(key: int) -> None:
+    pygame.event.post(pygame.Event(pygame.KEYUP, key=key, mod=0, unicode="", scancode=0))
+
+
+def run_until(window: Window, session: Session, condition, *, timeout_s: float = 10.0) -> None:
+    end = time.perf_counter() + timeout_s
+    while not condition():
+        assert time.perf_counter() < end, f"not within {timeout_s} s; status {session.status}"
+        assert session.error is None, session.error
+        window.run_once(session)
+
+
+@contextmanager
+def playing(env: CountingEnv, *, fps: float = 200, **changes) -> Iterator[tuple[Window, Session]]:
+    """Yield a window and the session of a game that is being played on it."""
+    window = Window("a world")
+    session = Session(
+        lambda: playable(env, **changes), window.inputs, fps=fps, notify=window.notify
+    )
+    try:
+        session.start()
+        run_until(window, session, lambda: session.view is not None)
+        yield window, session
+    finally:
+        session.close()
+        window.close()
