@@ -18,13 +18,16 @@ import pygame
 
 from envs.play.game import Game, Playable, open_teacher, open_world
 from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
+from envs.play.human import open_human_teacher
 from envs.play.rewind import DEFAULT_SECONDS
 from envs.play.session import Session
 from envs.play.window import Window
 from midas_world.types import MidasWorldError
 
 EXIT_DIFFERENT = 1
+EXIT_NOT_RECORDED = 1
 EXIT_USAGE = 2
+STAGE = "stage"
 
 AnyWindow = TypeVar("AnyWindow", bound=Window)
 
@@ -35,8 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch's threads spin while they wait, which stalls them where another program computes too:
     # two cores, one of them busy, made a step take 400 ms instead of 16. Read when torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if args.episodes and args.teacher in (None, STAGE):
+        print("play: --episodes goes with --teacher PRESET", file=sys.stderr)
+        return EXIT_USAGE
     opener: Callable[[], Playable] = open_teacher
-    if not args.teacher:
+    if args.teacher not in (None, STAGE):
+        opener = partial(open_human_teacher, args.teacher, folder=args.episodes)
+    elif args.teacher is None:
         opener = partial(
             open_world,
             args.world or "stage",
@@ -53,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
-    window = _open_window(Window, "Stage" if args.teacher else Path(args.world or "stage").name)
+    name = Path(args.teacher).stem if args.teacher else Path(args.world or STAGE).name
+    window = _open_window(Window, name)
     if window is None:
         return EXIT_USAGE
     session = Session(
@@ -69,15 +78,24 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> in
     with contextlib.ExitStack() as stack:
         stack.callback(window.close)
         if args.global_hotkey:
-            # pynput is loaded by those who want it.
-            from envs.play.hotkey import GlobalHotkey
-
-            stack.callback(GlobalHotkey("<f9>", session.toggle_recording).close)
+            _listen_everywhere(session, stack)
         session.start()
         window.run(session)
     if session.error is not None:
         raise session.error
     return 0
+
+
+def _listen_everywhere(session: Session, stack: contextlib.ExitStack) -> None:
+    """Let F9 record whatever has the focus, or say why it cannot; play goes on either way."""
+    # pynput is loaded by those who want it.
+    from envs.play.hotkey import GlobalHotkey, HotkeyError
+
+    try:
+        stack.callback(GlobalHotkey("<f9>", session.toggle_recording).close)
+    except HotkeyError as error:
+        session.message = f"F9 records in this window only: {error}"
+        print(f"play: {session.message}", file=sys.stderr)
 
 
 def _replay(args: argparse.Namespace) -> int:
@@ -159,6 +177,12 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
     text = args.actions.read_text(encoding="utf-8") if args.actions else None
     playable = opener()
     game = Game(playable, seed=args.seed, prompt=args.prompt)
+    ended_early: list[str] = []
+
+    def say_recording_ended(words: str) -> None:
+        ended_early.append(words)
+        print(f"play: recording ended: {words}", file=sys.stderr)
+
     try:
         names = playable.keymap.actions
         if text is None:
@@ -171,7 +195,7 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
             fps = args.fps or playable.fps
             saver = FrameSaver(args.save, fps=fps, num_frames=len(actions) + 1)
         if args.record:
-            game.recorder.start(args.record, fps=args.fps, on_error=_say_recording_ended)
+            game.recorder.start(args.record, fps=args.fps, on_error=say_recording_ended)
         report = run_headless(
             game, actions, fps=args.fps, keep=saver.add if saver else lambda _: None
         )
@@ -181,14 +205,12 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
             print(f"saved {saver.path}")
         if args.record:
             game.recorder.stop(wait=True)
+            if ended_early:
+                return EXIT_NOT_RECORDED
             print(f"recorded {args.record}")
     finally:
         game.close()
     return 0
-
-
-def _say_recording_ended(words: str) -> None:
-    print(f"play: recording ended: {words}", file=sys.stderr)
 
 
 def _sized(actions: list[int], num_steps: int | None) -> list[int]:
@@ -201,7 +223,20 @@ def _sized(actions: list[int], num_steps: int | None) -> list[int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="play", description="Play a world, or its teacher.")
     parser.add_argument("--world", help="a shipped world's name, or a folder (default: stage)")
-    parser.add_argument("--teacher", action="store_true", help="play Stage itself, drawn by pygame")
+    parser.add_argument(
+        "--teacher",
+        nargs="?",
+        const=STAGE,
+        metavar="PRESET",
+        help="play the game that a world learned from: Stage, or the env of a preset that "
+        "`midas-world collect --env` wrote",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=Path,
+        metavar="FOLDER",
+        help="keep play of --teacher PRESET here, as episodes to train on",
+    )
     parser.add_argument("--seed", type=_natural, default=0, help="of the first episode")
     parser.add_argument("--prompt", help="words for what the world should look like")
     parser.add_argument("--fps", type=_positive, help="steps per second (default: the world's)")

@@ -112,6 +112,8 @@ class OnnxEngine:
         steps = steps if num_denoise_steps is None else num_denoise_steps
         sigma_schedule(steps)  # says what is wrong with a number of steps
         threads = torch.get_num_threads() if num_threads is None else num_threads
+        if threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {threads}")
         self._world, self._folder, self._num_threads = world, folder, threads
         self._spec = EngineSpec(
             config=config,

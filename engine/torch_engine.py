@@ -192,7 +192,7 @@ class TorchEngine:
                 f"frames must be uint8 of shape (B, {', '.join(map(str, expected))}), "
                 f"got {frames.dtype} of shape {frames.shape}"
             )
-        pixels = normalize_frames(torch.tensor(frames, device=self._device))
+        pixels = normalize_frames(torch.tensor(np.ascontiguousarray(frames), device=self._device))
         return to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
 
     def _advance(self, cache: Cache, latents: Tensor, conditions: Conditions) -> Tensor:

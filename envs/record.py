@@ -1,18 +1,16 @@
 """Recording an environment: a wrapper for any, and what play.py's recording is made of.
 
-Says what an environment is (its id, world, backend) in a session's header, and turns what it gives
-into records. Where they are written, and how fast, is midas_world/session_writer.py's business.
+Turns what an environment gives into records. What the session's header says of it is
+envs/session_header.py's business; where records are written, and how fast, that of
+midas_world/session_writer.py.
 
 Shapes: H W frame size.
 """
 
-import hashlib
-import importlib.metadata
-import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, SupportsFloat
 
@@ -20,17 +18,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from midas_world.episodes import current_versions
+from envs.session_header import describe, plain
 from midas_world.session_log import Kind, Record, SessionError
-from midas_world.session_values import space_to_json, to_json
+from midas_world.session_values import to_json
 from midas_world.session_writer import RecordingStatus, SessionWriter
-from midas_world.sessions import SessionHeader, current_machine
 from midas_world.types import StepConditions
 
 RECORDINGS_FOLDER = Path("recordings")
 
 _DEFAULT_FPS = 20.0
-_PACKAGES = ("torch", "pygame-ce", "onnxruntime")
 
 
 def new_session_folder(name: str, root: Path = RECORDINGS_FOLDER) -> Path:
@@ -120,7 +116,7 @@ class EnvRecorder:
             wall_time=time.time(),
             conditions=_conditions(info),
             episode_step=episode_step,
-            begin=_plain(begin),
+            begin=plain(begin),
         )
         self._writer.add(record, frame, state=state)
 
@@ -249,7 +245,7 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
         begin["start_state"] = info.get("start_state")
         save = getattr(self.env.unwrapped, "save_state", None)
         # What cannot be written down, such as given frames, is kept as the state it led to.
-        state = save() if save is not None and "options" not in _plain(begin) else None
+        state = save() if save is not None and "options" not in plain(begin) else None
         self._recorder.begin(self._frame(observation), info, kind="reset", begin=begin, state=state)
         if not self._began:
             self._recorder.check_open()
@@ -291,100 +287,18 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
         return frame
 
 
-def describe(
-    env: gym.Env[Any, Any],
-    *,
-    fps: float,
-    frame_size: tuple[int, int],
-    begin: Mapping[str, Any],
-    teacher: str | None = None,
-) -> SessionHeader:
-    """Return the header of a session of an environment.
-
-    Args:
-        env: What is played.
-        fps: Of the film.
-        frame_size: H and W.
-        begin: Of the first record.
-        teacher: See `EnvRecorder`.
-    """
-    inner: Any = env.unwrapped
-    world: dict[str, Any] = {}
-    if (loaded := getattr(inner, "world", None)) is not None:
-        weights = loaded.folder / "weights.safetensors"
-        world = {
-            "name": loaded.folder.name,
-            "folder": str(loaded.folder),
-            "weights_sha256": _sha256(weights, weights.stat().st_mtime_ns),
-        }
-    backend: dict[str, Any] = {}
-    if (spec := getattr(getattr(inner, "engine", None), "spec", None)) is not None:
-        keys = ("backend", "device", "dtype", "num_denoise_steps")
-        backend = {**{key: getattr(spec, key) for key in keys}, "words": str(spec)}
-    machine = current_machine()
-    if "torch" in sys.modules:
-        machine["torch_threads"] = sys.modules["torch"].get_num_threads()
-    prompt = begin.get("prompt") or (begin.get("options") or {}).get("prompt")
-    return SessionHeader(
-        env_id=_env_id(env),
-        env_kwargs=_env_kwargs(env, world),
-        fps=fps,
-        frame_size=(int(frame_size[0]), int(frame_size[1])),
-        seed=begin.get("seed"),
-        prompt=prompt if isinstance(prompt, str) else None,
-        start_state=begin.get("start_state"),
-        horizon=getattr(inner, "horizon", None) or (env.spec and env.spec.max_episode_steps),
-        action_names=tuple(getattr(inner, "action_names", ())),
-        action_space=space_to_json(env.action_space),
-        world=world,
-        teacher=teacher,
-        backend=backend,
-        versions=current_versions() | _other_versions(),
-        machine=machine,
-    )
-
-
-def _env_id(env: gym.Env[Any, Any]) -> str:
-    """Return an environment's id, with the module that registers it if that is ours."""
-    kind = type(env.unwrapped)
-    entry = f"{kind.__module__}:{kind.__qualname__}"
-    if env.spec is not None:
-        name = env.spec.id
-    else:
-        names = [name for name, spec in gym.registry.items() if spec.entry_point == entry]
-        name = names[0] if names else entry
-    return f"envs:{name}" if entry.startswith("envs.") and not name.startswith("envs") else name
-
-
-def _env_kwargs(env: gym.Env[Any, Any], world: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an environment was made with, as far as it can be written down."""
-    kwargs = dict(env.spec.kwargs) if env.spec is not None else {}
-    kwargs.pop("engine", None)
-    if world:
-        kwargs["world"] = world["folder"]
-    return _plain(kwargs)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries that a session can hold; the others are left out."""
-    kept: dict[str, Any] = {}
-    for key, value in values.items():
-        try:
-            kept[key] = to_json(value)
-        except ValueError:
-            continue
-    return kept
-
-
 def _conditions(info: Mapping[str, Any]) -> StepConditions:
     """Return copies of what an info says of the conditions: environments may reuse arrays."""
-    vectors = {
-        key: np.array(info[key], np.float32)
-        for key in ("pose", "audio")
-        if info.get(key) is not None
-    }
+    vectors = {key: _vector(info.get(key)) for key in ("pose", "audio")}
     text = info.get("text")
     return StepConditions(**vectors, text=text if isinstance(text, str) else None)
+
+
+def _vector(value: Any) -> np.ndarray | None:
+    """Return a copy of a vector; None of what an environment of others calls by the same name."""
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "fiub":
+        return None
+    return np.array(value, np.float32)
 
 
 def _is_picture(space: spaces.Space[Any]) -> bool:
@@ -394,19 +308,3 @@ def _is_picture(space: spaces.Space[Any]) -> bool:
         and len(space.shape) == 3
         and space.shape[2] == 3
     )
-
-
-@cache
-def _sha256(path: Path, _changed_at: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _other_versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -32,10 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return importlib.import_module("midas_world.evaluate.command").main(argv[1:])
         if argv and argv[0] == "export":
             return importlib.import_module("midas_world.export.command").main(argv[1:])
+        if argv and argv[0] == "shards":
+            return importlib.import_module("midas_world.train.shards_command").main(argv[1:])
         if argv and argv[0] == "dream":
             return importlib.import_module("midas_world.dream_command").main(argv[1:])
         if argv and argv[0] == "bench":
             return importlib.import_module("engine.bench.command").main(argv[1:])
+        if argv and argv[0] == "build":
+            return importlib.import_module("engine.trt_build").main(argv[1:])
         # Overrides may stand anywhere among the options, which argparse cannot say.
         overrides = find_overrides(argv)
         arguments = _parser().parse_args([word for word in argv if word not in overrides])
@@ -49,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 DEFAULT_PRESET = "stage"
 _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
 _DOTTED = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
-VERBS = ("play", "collect", "train", "pack", "eval", "dream", "bench", "export")
+VERBS = ("play", "collect", "train", "pack", "eval", "dream", "bench", "build", "export", "shards")
 
 
 def find_overrides(argv: Sequence[str]) -> list[str]:
@@ -107,12 +111,17 @@ def _parser() -> argparse.ArgumentParser:
         "export", help="a recorded session as film or dataset; see midas-world export --help"
     )
     verbs.add_parser(
+        "shards",
+        help="episodes in large files that training streams; see midas-world shards --help",
+    )
+    verbs.add_parser(
         "dream", help="a world of any Gymnasium env, by one command; see midas-world dream --help"
     )
     verbs.add_parser(
         "eval", help="measure a world against its teacher; see midas-world eval --help"
     )
     verbs.add_parser("bench", help="measure a world's speed; see midas-world bench --help")
+    verbs.add_parser("build", help="a world's TensorRT engine files; see midas-world build --help")
     return parser
 
 
@@ -131,7 +140,13 @@ def _collect(arguments: argparse.Namespace) -> int:
     from midas_world.video import VideoOptions
 
     if arguments.env:
+        if is_by_hand := arguments.policy == ["human"]:
+            arguments.policy = []
         arguments.preset = str(_fit_preset(arguments))
+        if is_by_hand:
+            episodes = Path(arguments.preset).parent / "train"
+            words = ["--teacher", arguments.preset, "--episodes", str(episodes)]
+            return importlib.import_module("play").main(words)
         arguments.overrides = []
     elif words := given_options(arguments):
         raise ValueError(f"{', '.join(words)}: only with --env")

@@ -2,7 +2,8 @@
 
 Each modality has its own encoder and its own learned embedding for "absent". Pose is also told to
 every latent token relative to that token's place in the picture, which is what lets a limb move
-in the right cell. Knows nothing of time beyond the one frame.
+in the right cell; the text may be, so that scenery need not be asked for by attention. Knows
+nothing of time beyond the one frame.
 
 Shapes: B batch, F frames, M condition tokens, N latent tokens, D width, P pose size, A audio size.
 """
@@ -156,6 +157,9 @@ class ConditionEncoder(nn.Module):
         self.absent = nn.Parameter(0.02 * torch.randn(3, width))
         self.kind = nn.Parameter(0.02 * torch.randn(3, width))
         self.local_pose = mlp(config.pose_size + 2 * config.num_keypoints + 1, hidden, width)
+        self.local_text = nn.Linear(hidden, width, bias=False) if config.local_text else None
+        if self.local_text is not None:
+            nn.init.zeros_(self.local_text.weight)
         rows, columns = grid
         y, x = torch.meshgrid(
             (torch.arange(rows) + 0.5) / rows * 2 - 1,
@@ -179,7 +183,11 @@ class ConditionEncoder(nn.Module):
         words = self.words(bags.flatten(0, 1)).unflatten(0, bags.shape[:2])
         tokens = torch.stack((self.pose(pose), self.text(words), self.audio(audio)), dim=2)
         tokens = torch.where(present[..., None], tokens, self.absent.to(tokens.dtype)) + self.kind
-        return tokens, self.local_pose(self._local_features(conditions))
+        local = self.local_pose(self._local_features(conditions))
+        if self.local_text is not None:
+            # Absent texts are empty bags, which are zero.
+            local = local + self.local_text(words)[:, :, None]
+        return tokens, local
 
     def _local_features(self, conditions: Conditions) -> Tensor:
         """Return the pose and, per latent token, its keypoints relative to the cell's centre."""

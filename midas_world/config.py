@@ -132,6 +132,8 @@ class ConditionsConfig:
         drop_rate: Chance that a modality is left out of a training sequence.
         word_drop_rate: Largest share of words left out of a training sequence's texts.
         encoder_width: Width of the hidden layer of each encoder.
+        local_text: Whether the text is told to every latent token, too, as the pose is, and not by
+            its own token alone.
     """
 
     pose_size: int = 48
@@ -142,6 +144,7 @@ class ConditionsConfig:
     drop_rate: float = 0.1
     word_drop_rate: float = 0.5
     encoder_width: int = 256
+    local_text: bool = False
 
     def __post_init__(self) -> None:
         """Check that the keypoints fit into the pose."""

@@ -17,6 +17,7 @@ import atexit
 import json
 import logging
 import os
+import shutil
 import threading
 import time
 from collections import deque
@@ -31,6 +32,7 @@ import safetensors.numpy
 from midas_world.session_log import STEPS, Record, hash_frame
 from midas_world.session_video import FragmentWriter
 from midas_world.sessions import END, HEADER, VIDEO, SessionHeader, header_to_json
+from midas_world.types import MidasWorldError
 
 logger = logging.getLogger(__name__)
 
@@ -267,9 +269,8 @@ class SessionWriter:
 
     def _open(self) -> None:
         self._film = FragmentWriter(self._frame_size, fps=self._fps)
-        self.folder.mkdir(parents=True)
         header = header_to_json(self._make_header())
-        _write_whole(self.folder / HEADER, header.encode())
+        _make_folder(self.folder, HEADER, header.encode())
         self._files = {name: AppendFile(self.folder / name) for name in (STEPS, VIDEO)}
         self._syncer.start()
 
@@ -312,7 +313,8 @@ class SessionWriter:
         with self._changed:
             self._error = self._error or _in_words(error, self.folder)
             self._changed.notify_all()
-        logger.warning("recording ended: %s", self._error, exc_info=error)
+        is_expected = isinstance(error, OSError | ImportError | MidasWorldError)
+        logger.warning("recording ended: %s", self._error, exc_info=None if is_expected else error)
         self._tell()
 
     def _tell(self) -> None:
@@ -361,6 +363,20 @@ def _save_state(state: Any, path: Path) -> None:
         state.save(path)
 
 
+def _make_folder(folder: Path, name: str, data: bytes) -> None:
+    """Make a new folder that is there with its first file or not at all."""
+    if folder.exists():
+        raise FileExistsError(folder)
+    temporary = folder.with_name(f".tmp-{folder.name}")
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)  # a program that was killed may have left one
+        (temporary / name).write_bytes(data)
+        temporary.rename(folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
 def _write_whole(path: Path, data: bytes) -> None:
     """Write a file that is there whole or not at all."""
     temporary = path.with_name(f".tmp-{path.name}")
@@ -378,5 +394,5 @@ def _in_words(error: Exception, folder: Path) -> str:
     if isinstance(error, FileExistsError):
         return f"{folder} exists already"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror[0].lower()}{error.strerror[1:]}: {error.filename or folder}"
+        return f"{error.strerror[0].lower()}{error.strerror[1:]}: {folder}"
     return f"{error}" or type(error).__name__

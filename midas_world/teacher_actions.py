@@ -88,8 +88,8 @@ def name_actions(env: gymnasium.Env[Any, Any]) -> tuple[NamedAction, ...]:
     entries = _entries(space)
     if entries is None:
         raise ValueError(
-            "a teacher's action space must be Discrete, MultiBinary, MultiDiscrete or a Box of one "
-            f"dimension, got {space}; a wrapper of your own can make it one"
+            "a teacher's action space must be Discrete, MultiBinary, MultiDiscrete or Box, got "
+            f"{space}; a wrapper of your own can make it one"
         )
     if len(entries) > MAX_ENTRIES:
         raise ValueError(
@@ -204,18 +204,20 @@ class _Entry:
 
 
 def _entries(space: gymnasium.Space[Any]) -> list[_Entry] | None:
-    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
-        return [_Entry(0, (1,), ("",), (_switch_key(i),)) for i in range(space.shape[0])]
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+    """Return the entries of a space, those of more dimensions in C order; None for other kinds."""
+    if isinstance(space, spaces.MultiBinary):
+        count = int(np.prod(space.shape, dtype=int))
+        return [_Entry(0, (1,), ("",), (_switch_key(place),)) for place in range(count)]
+    if isinstance(space, spaces.MultiDiscrete):
         starts = np.broadcast_to(getattr(space, "start", 0), space.nvec.shape)
         return [
             _choice(place, int(start), int(count))
-            for place, (start, count) in enumerate(zip(starts, space.nvec, strict=True))
+            for place, (start, count) in enumerate(zip(starts.flat, space.nvec.flat, strict=True))
         ]
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+    if isinstance(space, spaces.Box):
         return [
             _axis(place, float(low), float(high))
-            for place, (low, high) in enumerate(zip(space.low, space.high, strict=True))
+            for place, (low, high) in enumerate(zip(space.low.flat, space.high.flat, strict=True))
         ]
     return None
 
@@ -274,10 +276,11 @@ def _combined(
                     continue
             for choice in product(*(range(len(entries[place].values)) for place in places)):
                 value = np.array([entry.rest for entry in entries], space.dtype)
+                value = value.reshape(space.shape or ())
                 words, keys = [], []
                 for place, index in zip(places, choice, strict=True):
                     entry = entries[place]
-                    value[place] = entry.values[index]
+                    value.flat[place] = entry.values[index]
                     words.append(names[place] + entry.suffixes[index])
                     keys.append(entry.keys[index])
                 if size and not all(keys):

@@ -59,7 +59,8 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME[=WEIGHT]",
-        help='"random", "sticky", or MODULE:FUNCTION that returns a policy of yours',
+        help='"random", "sticky", MODULE:FUNCTION that returns a policy of yours, or, to collect, '
+        '"human": you play in the window',
     )
     group.add_argument("--episodes", type=int, metavar="N", help="training episodes")
     group.add_argument("--steps", type=int, metavar="N", help="steps of each at most")

@@ -255,8 +255,8 @@ def _policies(words: Sequence[str], data: DataConfig) -> tuple[str, dict[str, fl
     """
     if "human" in words:
         raise ValueError(
-            "a human plays in a window, not here: record play of the teacher as episodes "
-            "(midas_world/recorder.py) into the data's train folder, and training reads them too"
+            "a human plays in a window, alone: midas-world collect --env ID --policy human. For "
+            "dream, add --data WORK/data and give both the same --size; it trains on all there"
         )
     if not words:
         # Stage's own policies play nothing else.

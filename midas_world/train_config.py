@@ -65,6 +65,8 @@ class DynamicsTrainConfig:
         self_context_after: Train step from which that share applies.
         self_context_carries: Whether those rollouts go on from train step to train step, to the
             end of their episode, so that drift is met as deep as an episode is long.
+        self_context_fresh_rate: Chance of each of those, at each train step, to begin anew instead:
+            too many deep ones teach the average of all scenes.
         scene_switch_rate: Share of those rollouts that begin from another episode's frame, so that
             the model learns to draw what the words and the pose say, whatever it sees.
     """
@@ -74,6 +76,7 @@ class DynamicsTrainConfig:
     self_context_rate: float = 0.0
     self_context_after: int = 0
     self_context_carries: bool = False
+    self_context_fresh_rate: float = 0.0
     scene_switch_rate: float = 0.0
     reward_weight: float = 0.05
     termination_weight: float = 0.05
@@ -155,6 +158,12 @@ class DataConfig:
         num_steps: Steps per episode at most.
         policies: Weights of the named policies that collect; none: "random" alone. (A default
             here would be merged with what a preset says, not replaced by it.)
+        folder: Where training finds them instead of ``--data``: a folder, or the fsspec URL of
+            shards (``midas-world shards``), which are read as a stream and never held whole.
+        num_workers: Processes that decode shards for each training process; 0: it does so itself.
+        shuffle_windows: Windows of shards that each of them holds and draws from.
+        windows_per_episode: Drawn from an episode of shards in one pass over them; 0: as many as
+            fit into it side by side.
     """
 
     env_id: str = "envs:midas/StageTeacher-v0"
@@ -168,6 +177,10 @@ class DataConfig:
     first_validation_seed: int = 0
     num_steps: int = 200
     policies: dict[str, float] = field(default_factory=dict)
+    folder: str = ""
+    num_workers: int = 0
+    shuffle_windows: int = 1024
+    windows_per_episode: int = 0
 
     @property
     def policy_weights(self) -> dict[str, float]:
@@ -175,7 +188,10 @@ class DataConfig:
         return self.policies or {"random": 1.0}
 
     def __post_init__(self) -> None:
-        """Check that no held-out seed is trained on."""
+        """Check that no held-out seed is trained on, and the counts."""
+        for name, least in (("num_workers", 0), ("shuffle_windows", 1), ("windows_per_episode", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         first, last = self.first_seed, self.first_seed + self.num_episodes
         held = self.first_validation_seed
         if first < held + self.num_validation_episodes and held < last:

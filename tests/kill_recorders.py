@@ -1,7 +1,10 @@
-"""Kills recorders at random moments; run by test_sessions.py as a program of its own.
+"""Kills recorders at random moments; run by test_killed.py as a program of its own.
 
 Forks children that record a fast environment at 60 steps a second, each until it is killed with
 SIGKILL, and writes down what each had done by then: python kill_recorders.py FOLDER COUNT SEED
+
+One in ten is killed while it opens its files, the others after so many seconds of their own play:
+on a busy machine that takes longer, and says as much.
 """
 
 import json
@@ -11,6 +14,7 @@ import signal
 import struct
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium as gym
@@ -21,8 +25,10 @@ import midas_world.session_video  # noqa: F401  loaded once, before the forks
 from envs.record import RecordSession
 from midas_world.video import import_av
 
-AT_ONCE = 10
+AT_ONCE = 16
 FPS = 60
+LONGEST_S = 1.6
+OPENING_S = 0.08  # about what opening takes
 HEIGHT, WIDTH = 48, 64
 
 
@@ -67,48 +73,82 @@ def record(folder: Path, seed: int, shared: mmap.mmap) -> None:
         time.sleep(max(0.0, due - time.monotonic()))
 
 
-def kill_some(folder: Path, seeds: range, rng: np.random.Generator) -> list[dict]:
-    """Start recorders, kill each at a moment of its own, and return what they had done."""
-    running = []
-    for seed in seeds:
-        shared = mmap.mmap(-1, 8 * 4096)
-        path = folder / f"session-{seed:04d}"
-        pid = os.fork()
-        if pid == 0:
-            record(path, seed, shared)
-            os._exit(1)
-        running.append((pid, path, shared))
-    for _, path, _ in running:
-        while not (path / "video.mp4").exists():
-            time.sleep(0.005)
-    began = time.monotonic()
-    moments = sorted(zip(rng.uniform(0.05, 2.2, len(running)), running, strict=True))
-    done = []
-    for moment, (pid, path, shared) in moments:
-        time.sleep(max(0.0, began + moment - time.monotonic()))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        (count,) = struct.unpack_from("q", shared, 0)
-        times = struct.unpack_from(f"{count}d", shared, 8)
-        done.append(
-            {
-                "folder": path.name,
-                "num_steps": count,
-                # More than a second of play before the last step.
-                "num_older": sum(at <= times[-1] - 1.0 for at in times),
-            }
-        )
-    return done
+@dataclass(kw_only=True)
+class Recorder:
+    """A child that records, and when it is to be killed."""
+
+    pid: int
+    folder: Path
+    shared: mmap.mmap
+    kill_at: float | None  # known from the start of one that is killed while it opens
+    played_s: float  # of the others: after so much play,
+    delay_s: float  # and so much more, that it may be anywhere in a step
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """When each step was done."""
+        (count,) = struct.unpack_from("q", self.shared, 0)
+        return struct.unpack_from(f"{count}d", self.shared, 8)
+
+    def is_due(self) -> bool:
+        """Return whether its moment has come."""
+        if self.kill_at is None:
+            times = self.times
+            if not times or times[-1] - times[0] < self.played_s:
+                return False
+            self.kill_at = time.monotonic() + self.delay_s
+        return time.monotonic() >= self.kill_at
+
+    def kill(self) -> dict:
+        """Kill it, and return what it had done."""
+        os.kill(self.pid, signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        if not os.WIFSIGNALED(status):
+            raise RuntimeError(f"the recorder of {self.folder} ended by itself")
+        times = self.times
+        return {
+            "folder": self.folder.name,
+            "num_steps": len(times),
+            # More than a second of play before the last step.
+            "num_older": sum(at <= times[-1] - 1.0 for at in times),
+        }
+
+
+def start(folder: Path, seed: int, rng: np.random.Generator) -> Recorder:
+    """Return a recorder that runs, to be killed at a random moment."""
+    shared = mmap.mmap(-1, 8 * 4096)
+    is_opening = seed % 10 == 9
+    opening_s, played_s = rng.uniform(0.0, OPENING_S), rng.uniform(0.0, LONGEST_S)
+    pid = os.fork()
+    if pid == 0:
+        record(folder, seed, shared)
+        os._exit(1)
+    return Recorder(
+        pid=pid,
+        folder=folder,
+        shared=shared,
+        kill_at=time.monotonic() + opening_s if is_opening else None,
+        played_s=played_s,
+        delay_s=rng.uniform(0.0, 1 / FPS),
+    )
 
 
 def main() -> None:
-    """Kill as many recorders as were asked for."""
+    """Kill as many recorders as were asked for, and write down what each had done."""
     folder, count, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     import_av()
     rng = np.random.default_rng(seed)
-    done = []
-    for start in range(0, count, AT_ONCE):
-        done += kill_some(folder, range(start, min(count, start + AT_ONCE)), rng)
+    running: list[Recorder] = []
+    done: list[dict] = []
+    num_started = 0
+    while len(done) < count:
+        while len(running) < AT_ONCE and num_started < count:
+            running.append(start(folder / f"session-{num_started:04d}", num_started, rng))
+            num_started += 1
+        for recorder in [recorder for recorder in running if recorder.is_due()]:
+            running.remove(recorder)
+            done.append(recorder.kill())
+        time.sleep(0.002)
     (folder / "killed.json").write_text(json.dumps(done))
 
 

@@ -78,6 +78,21 @@ def test_only_the_pose_is_told_to_the_latent_tokens():
     assert not torch.equal(encoder(first)[1], encoder(moved)[1])
 
 
+def test_local_text_is_told_to_the_latent_tokens_once_it_is_learned():
+    config = dataclasses.replace(CONFIG, local_text=True)
+    fresh = ConditionEncoder(config, width=12, grid=(3, 5)).requires_grad_(False)
+    first = make_conditions(seed=1)
+    other = dataclasses.replace(first, text=make_conditions(seed=2).text)
+    assert torch.equal(fresh(first)[1], fresh(other)[1])  # an older world goes on as it was
+    learned = make_encoder(config)
+    change = learned(other)[1] - learned(first)[1]
+    assert (change.abs().amax(dim=-1) > 1e-3).all()
+    torch.testing.assert_close(change, change[:, :, :1].expand_as(change))
+    absent = torch.tensor((True, False, True)).expand(2, 3, 3)
+    silent = [learned(dataclasses.replace(c, present=absent))[1] for c in (first, other)]
+    assert torch.equal(*silent)
+
+
 def test_local_features_are_keypoints_relative_to_the_cell():
     encoder = make_encoder()
     pose = torch.zeros(1, 1, 8)

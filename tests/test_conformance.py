@@ -18,16 +18,18 @@ from midas_world.world import World
 STEPS = 50
 BATCH = 3
 
-# Largest and mean distance of latents (of about 1) from float32 torch after 50 steps from the
-# same noise, with random weights, which do not damp errors as trained ones do; and the least PSNR
-# of the frames. float32 differs by the order of sums alone; bfloat16 keeps 8 bits of every number;
-# int8 rounds what enters each product to 8 bits of its largest.
+# Largest and mean distance of latents from float32 torch after 50 steps from the same noise, in
+# standard deviations of those latents, and the least PSNR of the frames. The weights are random:
+# they do not damp errors as trained ones do, and latents grow to about 18. float32 differs by the
+# order of sums alone; bfloat16 keeps 8 bits of every number; int8 rounds what enters each product
+# to 8 bits of its largest. Measured over three games: a half of these distances or less, and 1 dB
+# or more above these PSNRs.
 TOLERANCES = {
     "torch-float32": (1e-4, 1e-5, 80.0),
-    "torch-bfloat16": (0.5, 0.05, 30.0),
+    "torch-bfloat16": (0.3, 0.02, 30.0),
     "onnx-float32": (1e-3, 1e-4, 60.0),
-    "onnx-int8": (0.5, 0.05, 30.0),
-    "torch-cuda": (0.5, 0.05, 30.0),
+    "onnx-int8": (0.4, 0.03, 27.0),
+    "torch-cuda": (0.3, 0.02, 30.0),
 }
 # A game of a batch and the game alone: products of other sizes sum in another order.
 BATCH_TOLERANCES = {
@@ -56,13 +58,13 @@ def make_backend(name: str, world: World, folder: Path) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def graphs(pytestconfig: pytest.Config) -> Path:
-    """Return where exported graphs are kept from one test run to the next.
+def graphs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where exported graphs are kept from one test run to the next, if anything is.
 
     Their folder is named by all that they follow from, so none is stale.
     """
-    assert pytestconfig.cache is not None
-    return pytestconfig.cache.mkdir("onnx")
+    cache = getattr(pytestconfig, "cache", None)
+    return cache.mkdir("onnx") if cache else tmp_path_factory.mktemp("onnx")
 
 
 @pytest.fixture(scope="module", params=sorted(TOLERANCES))
@@ -143,11 +145,15 @@ def test_fifty_steps_are_close_to_float32_torch(
     latents, rewards = play(engine, tiny_world, STEPS, games=[0])
     expected, expected_rewards = play(plain, tiny_world, STEPS, games=[0])
     largest, mean, least_psnr = TOLERANCES[name]
-    distance = (latents - expected).abs()
+    scale = expected.std()
+    distance = (latents - expected).abs() / scale
     assert distance.max() <= largest
     assert distance.mean() <= mean
     assert (rewards - expected_rewards).abs().max() <= largest
-    assert psnr(engine.decode(latents[-1]), plain.decode(expected[-1])) >= least_psnr
+    # Of trained size again: no decoder, least of all an int8 one, is made for latents of 18.
+    assert (
+        psnr(engine.decode(latents[-1] / scale), plain.decode(expected[-1] / scale)) >= least_psnr
+    )
     # Frames of rollouts that stand still or fade would be close, too.
     assert expected[-1].std() > 0.1
     assert (expected[-1] - expected[-2]).std() > 0.01

@@ -30,6 +30,7 @@ SCRIPTS = ("midas_world/train/shipped.py",)
 # Which files may import a heavy package: a folder's name stands for all files in it.
 OWNERS = {
     "pygame": ("envs/", "play.py"),
+    "fsspec": ("midas_world/shards.py",),
     "av": ("midas_world/video.py",),
     "pynput": ("envs/play/hotkey.py",),
     "minari": ("midas_world/export/minari_dataset.py",),
@@ -105,7 +106,8 @@ def test_inside_the_model_imports_point_down_and_its_parts_never_meet():
             if parts[0] != "midas_world" or len(parts) < 2 or parts[1] == path.parts[1]:
                 continue
             # Training reads episodes and packs what policies play; no other part knows them.
-            allowed = path.parts[1] == "train" and parts[1] in ("episodes", "collect", "teachers")
+            beside = ("episodes", "shards", "shard_packing", "collect", "teachers")
+            allowed = path.parts[1] == "train" and parts[1] in beside
             if not allowed and places.get(parts[1], len(MODEL)) >= own:
                 wrong.append(f"{file} imports {module}")
     assert not wrong
@@ -140,7 +142,7 @@ def test_the_teacher_and_what_it_needs_run_without_torch():
         file
         for file, modules in imports().items()
         if file.startswith("envs/stage/")
-        or file in ("midas_world/types.py", "midas_world/episodes.py")
+        or file in ("midas_world/types.py", "midas_world/episodes.py", "midas_world/shards.py")
         if any(is_of(module, "torch") for module in modules)
     ]
     assert not wrong

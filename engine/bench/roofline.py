@@ -91,7 +91,7 @@ def _product_rate(device: torch.device, dtype: str) -> float | None:
         if device.type == "cpu" and not torch.cpu._is_vnni_supported():
             return None
         matrix = torch.ones(size, size, dtype=torch.int8, device=device)
-        seconds = _median_seconds(lambda: torch._int_mm(matrix, matrix), device)
+        seconds = _median_seconds(lambda: torch._int_mm(matrix, matrix), device)  # pyright: ignore[reportPrivateImportUsage]
     else:
         generator = torch.Generator(device).manual_seed(0)
         matrix = torch.randn(size, size, generator=generator, device=device)

@@ -133,12 +133,12 @@ class Stopwatch:
             torch.cuda.synchronize(self._device)
         times: dict[str, float] = {}
         for (_, before), (part, after) in zip(self._marks, self._marks[1:], strict=False):
-            if isinstance(before, float):
-                assert isinstance(after, float)
-                milliseconds = 1e3 * (after - before)
-            else:
-                assert not isinstance(after, float)
+            if isinstance(before, torch.cuda.Event):
+                assert isinstance(after, torch.cuda.Event)
                 milliseconds = before.elapsed_time(after)
+            else:
+                assert not isinstance(after, torch.cuda.Event)
+                milliseconds = 1e3 * (after - before)
             times[part] = times.get(part, 0.0) + milliseconds
         self._marks.clear()
         return times

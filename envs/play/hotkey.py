@@ -3,10 +3,14 @@
 Listens to the whole keyboard, as such a key must, and looks at nothing but that key.
 """
 
+import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from midas_world.types import MidasWorldError
+
+_READY_TIMEOUT_S = 2.0
 
 
 class HotkeyError(MidasWorldError):
@@ -21,10 +25,17 @@ class GlobalHotkey:
         on_press: Called in a thread of its own.
 
     Raises:
-        HotkeyError: pynput is not installed, or there is no display server or permission.
+        HotkeyError: pynput is not installed, or there is no display server, or none that lets a
+            program hear the keys of others, or no permission.
     """
 
     def __init__(self, key: str, on_press: Callable[[], None]) -> None:
+        if os.environ.get("XDG_SESSION_TYPE") == "wayland" and "PYNPUT_BACKEND" not in os.environ:
+            # Through X11 it would hear the windows of old programs only, and seem to work.
+            raise HotkeyError(
+                "a global hotkey is not to be had on Wayland, which keeps keys from other windows: "
+                "log in to an X11 session for it"
+            )
         try:
             # Connects to the display server when it is imported.
             from pynput import keyboard
@@ -38,6 +49,10 @@ class GlobalHotkey:
             ) from error
         self._listener: Any = keyboard.GlobalHotKeys({key: on_press})
         self._listener.start()
+        # Whether there is permission is known once it listens, which a refusal may keep it from.
+        waiter = threading.Thread(target=self._listener.wait, daemon=True)
+        waiter.start()
+        waiter.join(_READY_TIMEOUT_S)
         if getattr(self._listener, "IS_TRUSTED", True) is False:
             self.close()
             raise HotkeyError(

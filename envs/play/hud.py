@@ -136,10 +136,13 @@ def draw_bottom_line(surface: pygame.Surface, text: str, *, size: int = 24) -> N
 
 
 def draw_recording(surface: pygame.Surface, text: str, *, is_error: bool = False) -> None:
-    """Draw a line about recording at the upper right, after a red light."""
-    words = font(20).render(text, True, RECORDING_COLOR if is_error else TEXT_COLOR)
+    """Draw words about recording at the upper right, after a red light; long ones take lines."""
+    letters = font(20)
+    light = letters.get_linesize() // 3
+    room = surface.get_width() - 2 * MARGIN - 3 * light - 2 * PADDING
+    color = RECORDING_COLOR if is_error else TEXT_COLOR
+    words = letters.render(text, True, color, wraplength=max(1, room))
     width, height = words.get_size()
-    light = height // 3
     plate = pygame.Surface((width + 3 * light + 2 * PADDING, height + PADDING), pygame.SRCALPHA)
     plate.fill(SHADE)
     pygame.draw.circle(plate, RECORDING_COLOR, (PADDING + light, plate.get_height() // 2), light)

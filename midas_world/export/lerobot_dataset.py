@@ -279,8 +279,11 @@ def _features(header: SessionHeader, segments: Sequence[Segment]) -> dict[str, d
 def _action_feature(header: SessionHeader, records: Sequence[Any]) -> dict[str, Any]:
     kind = header.action_space.get("kind")
     if kind == "Discrete":
-        names = {"actions": list(header.action_names)} if header.action_names else None
-        return {"dtype": "int64", "shape": [1], "names": names}
+        feature = {"dtype": "int64", "shape": [1], "names": ["action"]}
+        # Names are one per number in LeRobot; what the numbers mean is for whoever looks it up.
+        return feature | (
+            {"info": {"actions": list(header.action_names)}} if header.action_names else {}
+        )
     example = next(np.asarray(item.action) for item in records if item.action is not None)
     if kind not in ("Box", "MultiBinary", "MultiDiscrete") or example.ndim != 1:
         raise ValueError(f"LeRobot has no actions of a space such as {header.action_space}")

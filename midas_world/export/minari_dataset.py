@@ -69,6 +69,7 @@ def export_minari(
             f"an episode of {longest / 2**30:.1f} GiB of pixels is too long for Minari, which "
             "holds it in memory: choose a part with --start and --stop"
         )
+    root = root.resolve()  # Minari joins relative folders to themselves
     target, temporary = root / dataset_id, root / f".tmp-{dataset_id}"
     if target.exists():
         raise ValueError(f"{target} exists already")

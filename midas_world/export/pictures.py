@@ -147,14 +147,19 @@ def _write_over(picture: np.ndarray, lines: list[str]) -> np.ndarray:
 
 
 def _name_sides(picture: np.ndarray) -> np.ndarray:
-    """Return a picture with the names of its two halves on top."""
+    """Return a picture with the names of its two halves on top, in the middle of each."""
     height, width, _ = picture.shape
     size = max(10, height // 24)
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
-    for left, name in ((0, "the world"), (width // 2, "the teacher")):
-        place = (left + size // 2 + 2, size // 3)
+    for center, name in ((width // 4, "the world"), (3 * width // 4, "the teacher")):
         draw.text(
-            place, name, font=_font(size), fill=_TEXT_COLOR, stroke_width=1, stroke_fill=(0, 0, 0)
+            (center, size // 3),
+            name,
+            font=_font(size),
+            fill=_TEXT_COLOR,
+            stroke_width=1,
+            stroke_fill=(0, 0, 0),
+            anchor="ma",
         )
     return np.asarray(image)

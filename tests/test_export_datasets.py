@@ -1,0 +1,199 @@
+"""Sessions as datasets: Minari's read by Minari itself, LeRobot's against its published layout."""
+
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from midas_world.export.lerobot_dataset import export_lerobot
+from midas_world.export.minari_dataset import export_minari
+from midas_world.sessions import RecordedSession
+from tests.sessions import HEIGHT, WIDTH, SlidesEnv, export, read_film, record_slides
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> RecordedSession:
+    """Return a session of episodes of 12, 12 and 6 steps: 33 frames."""
+    return record_slides(tmp_path_factory.mktemp("sessions") / "slides run")
+
+
+# Minari
+
+
+@pytest.mark.parametrize("is_lossless", [True, False])
+def test_minari_reads_what_was_recorded(session, tmp_path, monkeypatch, is_lossless):
+    minari = pytest.importorskip("minari")
+    name = export_minari(session, tmp_path, is_lossless=is_lossless)
+    assert name == "slides-run-v0"
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    dataset = minari.load_dataset(name)
+    assert list(minari.list_local_datasets()) == [name]
+    assert (dataset.total_episodes, dataset.total_steps) == (3, 30)
+    assert dataset.action_space == spaces.Discrete(5)
+    segments = session.segments()
+    for episode, segment in zip(dataset.iterate_episodes(), segments, strict=True):
+        steps = segment.num_steps
+        assert len(episode.observations) == steps + 1
+        for column in (episode.actions, episode.rewards, episode.terminations, episode.truncations):
+            assert len(column) == steps
+        assert all(frame in dataset.observation_space for frame in episode.observations)
+        assert all(action in dataset.action_space for action in episode.actions)
+        assert list(episode.actions) == [record.action for record in segment.steps]
+        np.testing.assert_array_equal(episode.infos["pose"][:, 0], np.arange(steps + 1))
+        assert episode.infos["text"][2].decode() == "step 2"
+        own = np.stack(list(session.frames(segment.frames.start, segment.frames.stop)))
+        if is_lossless:
+            np.testing.assert_array_equal(episode.observations, own)
+        else:
+            assert np.abs(episode.observations.astype(int) - own).mean() < 6
+    ends = [(e.terminations[-1], e.truncations[-1]) for e in dataset.iterate_episodes()]
+    assert ends == [(True, False), (False, True), (False, True)]
+    assert [e["seed"] for e in dataset.storage.get_episode_metadata([0, 1])] == [3, 3]
+    with pytest.raises(ValueError, match="exists already"):
+        export_minari(session, tmp_path)
+
+
+def test_minari_works_with_it_as_with_its_own(session, tmp_path, monkeypatch):
+    """What Minari's own tests ask of every dataset, and its verbs."""
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    dataset = minari.load_dataset(export_minari(session, tmp_path, is_lossless=True))
+    metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
+    assert [item["id"] for item in metadata] == [0, 1, 2]
+    assert [item["total_steps"] for item in metadata] == [12, 12, 6]
+    for item, episode in zip(metadata, dataset.iterate_episodes(), strict=True):
+        assert len(episode) == item["total_steps"] == len(episode.actions)
+        assert len(episode.observations) == item["total_steps"] + 1
+        assert episode.observations.dtype == np.uint8
+        assert episode.rewards.dtype.kind == "f"
+        assert episode.terminations.dtype == episode.truncations.dtype == bool
+    (sampled,) = dataset.sample_episodes(1)
+    assert len(sampled.observations) == len(sampled.actions) + 1
+    ended = dataset.filter_episodes(lambda episode: episode.terminations[-1])
+    assert list(ended.episode_indices) == [0]
+    first, rest = minari.split_dataset(dataset, sizes=[1, 2], seed=0)
+    assert first.total_episodes + rest.total_episodes == 3
+    both = minari.combine_datasets([dataset, dataset], new_dataset_id="both-v0")
+    assert (both.total_episodes, both.total_steps) == (6, 60)
+    minari.delete_dataset("both-v0")
+    assert list(minari.list_local_datasets()) == [dataset.id]
+
+
+def test_minari_datasets_go_to_a_folder_of_their_own_by_default(
+    session, tmp_path, monkeypatch, capsys
+):
+    minari = pytest.importorskip("minari")
+    monkeypatch.chdir(tmp_path)
+    assert export(session, "--to", "minari") == 0
+    assert f"MINARI_DATASETS_PATH={tmp_path / 'datasets'}" in capsys.readouterr().out
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    assert minari.load_dataset("slides-run-v0").total_steps == 30
+
+
+def test_minari_recovers_the_environment(tiny_folder, tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari")
+    env = gym.make("envs:midas/Stage-v0", world=str(tiny_folder), horizon=7)
+    recorded = record_slides(tmp_path / "tiny", num_steps=4, env=env)
+    name = export_minari(recorded, tmp_path / "datasets")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    again = minari.load_dataset(name).recover_environment()
+    frame, _ = again.reset(seed=3)
+    assert frame.shape == (*recorded.header.frame_size, 3)
+    again.close()
+
+
+# LeRobot
+
+
+@pytest.fixture(scope="module")
+def lerobot_folder(session, tmp_path_factory):
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("pandas")
+    folder = tmp_path_factory.mktemp("lerobot") / "dataset"
+    export_lerobot(session, folder)
+    return folder
+
+
+def test_lerobot_layout_is_the_published_one(lerobot_folder):
+    files = {
+        p.relative_to(lerobot_folder).as_posix() for p in lerobot_folder.rglob("*") if p.is_file()
+    }
+    assert files == {
+        "meta/info.json",
+        "meta/stats.json",
+        "meta/tasks.parquet",
+        "meta/episodes/chunk-000/file-000.parquet",
+        "data/chunk-000/file-000.parquet",
+        "videos/observation.image/chunk-000/file-000.mp4",
+    }
+    info = json.loads((lerobot_folder / "meta/info.json").read_text())
+    assert info["codebase_version"] == "v3.0"
+    assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (3, 30, 1)
+    assert info["splits"] == {"train": "0:3"}
+    place = {"chunk_index": 0, "file_index": 0, "video_key": "observation.image"}
+    for path in (info["data_path"], info["video_path"]):
+        assert (lerobot_folder / path.format(**place)).is_file()
+    assert info["features"]["observation.image"]["shape"] == [HEIGHT, WIDTH, 3]
+    assert info["features"]["action"] == {"dtype": "int64", "shape": [1], "names": ["action"]}
+    assert info["features"]["observation.state"] == {
+        "dtype": "float32",
+        "shape": [3],
+        "names": None,
+    }
+
+
+def test_lerobot_rows_and_film_agree_with_the_session(session, lerobot_folder):
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(lerobot_folder / "data/chunk-000/file-000.parquet")
+    info = json.loads((lerobot_folder / "meta/info.json").read_text())
+    columns = {k for k, v in info["features"].items() if v["dtype"] != "video"}
+    assert set(table.column_names) == columns
+    rows = table.to_pydict()
+    assert rows["index"] == list(range(30))
+    assert rows["episode_index"] == [0] * 12 + [1] * 12 + [2] * 6
+    assert rows["frame_index"] == [*range(12), *range(12), *range(6)]
+    np.testing.assert_allclose(rows["timestamp"][:12], np.arange(12) / 20, atol=1e-6)
+    assert rows["next.done"] == [number in (11, 23) for number in range(30)]
+    assert rows["observation.state"][5] == [5.0, 0.0, -1.0]
+    assert str(table.schema.field("observation.state").type).startswith("fixed_size_list")
+    assert rows["next.reward"][4] == 2.5
+    own = [record.action for segment in session.segments() for record in segment.steps]
+    assert rows["action"] == own
+    tasks = pd.read_parquet(lerobot_folder / "meta/tasks.parquet")
+    assert tasks.index.name == "task"
+    assert list(tasks.task_index) == [0]
+    episodes = pd.read_parquet(lerobot_folder / "meta/episodes/chunk-000/file-000.parquet")
+    assert list(episodes.length) == [12, 12, 6]
+    assert list(episodes.dataset_from_index) == [0, 12, 24]
+    assert list(episodes["videos/observation.image/from_timestamp"]) == [0.0, 0.6, 1.2]
+    assert list(episodes.tasks[0]) == [tasks.index[0]]
+    film = read_film(lerobot_folder / "videos/observation.image/chunk-000/file-000.mp4")
+    assert len(film) == 30
+    for number, start in ((0, 0), (12, 13), (29, 31)):
+        original = next(session.frames(start, start + 1))
+        assert np.abs(film[number].astype(int) - original).mean() < 6
+
+
+def test_lerobot_statistics_are_those_of_all_rows(session, lerobot_folder):
+    stats = json.loads((lerobot_folder / "meta/stats.json").read_text())
+    rewards = np.array([r.reward for s in session.segments() for r in s.steps])
+    found = stats["next.reward"]
+    assert found["count"] == [30]
+    for key in ("min", "max", "mean", "std"):
+        np.testing.assert_allclose(found[key], [getattr(np, key)(rewards)], rtol=1e-6)
+    assert np.array(stats["observation.image"]["mean"]).shape == (3, 1, 1)
+    assert 0.0 < stats["observation.image"]["mean"][0][0][0] < 1.0
+
+
+def test_lerobot_takes_continuous_actions(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("pandas")
+    env = SlidesEnv(spaces.Box(-1.0, 1.0, (2,), np.float32))
+    recorded = record_slides(tmp_path / "session", 5, env)
+    export_lerobot(recorded, tmp_path / "dataset")
+    rows = pq.read_table(tmp_path / "dataset/data/chunk-000/file-000.parquet").to_pydict()
+    np.testing.assert_array_equal(rows["action"][2], recorded.records[3].action)

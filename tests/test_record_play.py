@@ -1,0 +1,350 @@
+"""Recording from the window, from the command line, and by a key that is heard everywhere."""
+
+import errno
+import os
+import select
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import av
+import numpy as np
+import pygame
+import pytest
+
+import play
+from envs.play import hud
+from envs.play.game import Game
+from envs.play.hotkey import GlobalHotkey, HotkeyError
+from envs.play.inputs import Inputs
+from envs.play.session import Session
+from envs.play.window import Window
+from midas_world.session_log import hash_frame
+from midas_world.sessions import RecordedSession, load_session
+from tests.fakes import CountingEnv
+from tests.sessions import FullDisk
+from tests.windows import playable, playing, press, run_until
+
+
+def test_a_game_is_recorded_from_the_middle_with_its_jumps_and_prompts(tmp_path):
+    game = Game(playable(CountingEnv()), seed=3, prompt="rain")
+    view = game.reset()
+    for action in (1, 2, 3):
+        view = game.step(action)
+    middle = game.snapshot(view)
+    game.recorder.start(tmp_path / "session", on_error=pytest.fail)
+    game.step(4)
+    game.set_prompt("snow")
+    game.step(5)
+    game.restore(middle)
+    game.step(6)
+    game.reset()
+    game.close()
+    session = load_session(tmp_path / "session")
+    assert [r.kind for r in session.records] == [
+        *("start", "step", "prompt", "step", "restore", "step", "reset")
+    ]
+    start, restored = session.records[0], session.records[4]
+    assert start.begin["actions"] == restored.begin["actions"] == [1, 2, 3]
+    assert (start.begin["seed"], start.begin["prompt"]) == (3, "rain")
+    assert start.episode_step == restored.episode_step == 3
+    assert start.frame_hash == restored.frame_hash
+    assert session.records[2].text == "snow"
+    assert [segment.num_steps for segment in session.segments()] == [2, 1, 0]
+    assert session.segments()[0].prompts[0][0] == 1
+
+
+# In the window
+
+
+def only_session(root: Path) -> RecordedSession:
+    (folder,) = (root / "recordings").iterdir()
+    return load_session(folder)
+
+
+def test_f9_starts_a_session_and_ends_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with playing(CountingEnv()) as (window, session):
+        assert session.recording is None
+        press(pygame.K_F9)
+        run_until(window, session, lambda: session.recording is not None)
+        run_until(window, session, lambda: session.recording.num_frames > 20)
+        session._toggled_at = 0.0  # as if the keys were not pressed within the same 0.3 s
+        press(pygame.K_F9)
+        run_until(window, session, lambda: session.recording is None)
+        shown = session.view.num_steps
+        run_until(window, session, lambda: session.view.num_steps > shown)  # play goes on
+    recorded = only_session(tmp_path)
+    assert recorded.is_closed
+    assert recorded.num_frames > 20
+    assert recorded.folder.name.startswith("counting-")
+    kinds = [record.kind for record in recorded.records]
+    assert kinds == ["start"] + ["step"] * (len(kinds) - 1)
+
+
+def test_one_press_heard_twice_counts_once():
+    session = Session(lambda: playable(CountingEnv()), Inputs())
+    session.toggle_recording()
+    session.toggle_recording()  # the window's and the global hotkey's
+    assert session._commands.qsize() == 1
+
+
+def lines_of(monkeypatch) -> list[str]:
+    """Return a list of what the HUD is told to say of recording."""
+    said: list[str] = []
+    draw = hud.draw_recording
+
+    def note(surface, text, **options) -> None:
+        said.append(text)
+        draw(surface, text, **options)
+
+    monkeypatch.setattr(hud, "draw_recording", note)
+    return said
+
+
+def fill_disk(monkeypatch) -> None:
+    FullDisk(monkeypatch, "video.mp4", 5000)
+
+
+def forbid_folder(monkeypatch) -> None:
+    """Make the disk read-only; as root, no folder is."""
+    make = Path.mkdir
+
+    def refuse(path: Path, *args, **options) -> None:
+        if "recordings" in path.parts:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        make(path, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+
+
+def remove_encoder(monkeypatch) -> None:
+    def missing(*_):
+        raise av.error.EncoderNotFoundError(1, "Encoder not found")
+
+    monkeypatch.setattr(av.codec, "Codec", missing)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (fill_disk, "not recording: no space left on device"),
+        (forbid_folder, "not recording: read-only file system"),
+        (remove_encoder, "not recording: this FFmpeg cannot encode H.264"),
+    ],
+)
+def test_the_hud_says_why_nothing_is_recorded_and_play_goes_on(tmp_path, monkeypatch, spoil, words):
+    monkeypatch.chdir(tmp_path)
+    spoil(monkeypatch)
+    said = lines_of(monkeypatch)
+    with playing(CountingEnv()) as (window, session):
+        press(pygame.K_F9)
+        run_until(window, session, lambda: session.recording_error)
+        run_until(window, session, lambda: any(words in line for line in said))
+        assert "F9 tries again" in said[-1]
+        shown = session.view.num_steps
+        run_until(window, session, lambda: session.view.num_steps > shown + 5)
+    if spoil is fill_disk:
+        recorded = only_session(tmp_path)
+        assert len(list(recorded.frames())) == recorded.num_frames > 0
+        assert "recording ended early" in str(recorded)
+    else:
+        assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_long_words_about_recording_stay_within_the_window():
+    surface = pygame.Surface((480, 270))
+    hud.draw_recording(surface, "not recording: " + "a long path and " * 12, is_error=True)
+    letters = np.argwhere(np.all(pygame.surfarray.array3d(surface) == hud.RECORDING_COLOR, axis=2))
+    assert letters[:, 0].min() > hud.MARGIN
+    assert letters[:, 0].max() < 480 - hud.MARGIN
+    assert np.ptp(letters[:, 1]) > 3 * hud.font(20).get_height()  # on lines of their own
+
+
+# The command
+
+
+def test_command_records_without_a_window(tiny_folder, tmp_path, capsys):
+    folder = tmp_path / "session"
+    words = ["--headless", "--world", str(tiny_folder), "--steps", "6", "--seed", "3"]
+    assert play.main([*words, "--prompt", "a beach", "--record", str(folder)]) == 0
+    assert f"recorded {folder}" in capsys.readouterr().out
+    session = load_session(folder)
+    assert session.is_closed
+    assert session.num_steps == 6
+    assert (session.header.seed, session.header.prompt) == (3, "a beach")
+    assert session.header.world["name"] == tiny_folder.name
+    assert all(len(record.frame_hash) == 16 for record in session.frame_records())
+    assert all(record.step_time > 0 for record in session.records[1:])
+
+
+def test_recording_changes_nothing_of_what_is_played(tiny_folder, tmp_path):
+    words = ["--headless", "--world", str(tiny_folder), "--steps", "4"]
+    play.main([*words, "--save", str(tmp_path / "without")])
+    play.main([*words, "--save", str(tmp_path / "with"), "--record", str(tmp_path / "session")])
+    records = load_session(tmp_path / "session").frame_records()
+    for number, record in enumerate(records):
+        name = f"frame_{number:06d}.png"
+        frames = [
+            pygame.surfarray.array3d(pygame.image.load(tmp_path / folder / name)).swapaxes(0, 1)
+            for folder in ("without", "with")
+        ]
+        np.testing.assert_array_equal(*frames)
+        assert hash_frame(frames[0]) == record.frame_hash
+    assert len(records) == 5
+
+
+def test_command_tells_that_it_could_not_record(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    folder = tmp_path / "file" / "session"
+    assert play.main(["--headless", "--teacher", "--steps", "3", "--record", str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert "3 steps in" in out  # it was played all the same
+    assert "recorded" not in out
+    assert f"play: recording ended: not a directory: {folder}" in err
+
+
+# A key that is heard while another window has the focus
+
+
+def fake_pynput(monkeypatch, **attributes) -> type:
+    """Put a listener that only remembers in the place of pynput's."""
+
+    class GlobalHotKeys:
+        IS_TRUSTED = True
+        made: list = []  # noqa: RUF012
+
+        def __init__(self, keys):
+            self.keys, self.is_running = keys, False
+            self.made.append(self)
+
+        def start(self):
+            self.is_running = True
+
+        def wait(self):
+            for name, value in attributes.items():
+                setattr(self, name, value)
+
+        def stop(self):
+            self.is_running = False
+
+    keyboard = types.SimpleNamespace(GlobalHotKeys=GlobalHotKeys)
+    monkeypatch.delenv("XDG_SESSION_TYPE", raising=False)
+    monkeypatch.setitem(sys.modules, "pynput", types.SimpleNamespace(keyboard=keyboard))
+    return GlobalHotKeys
+
+
+def test_the_keyboard_is_left_alone_unless_asked_for(monkeypatch):
+    listeners = fake_pynput(monkeypatch)
+    monkeypatch.setattr(Window, "run", lambda self, session: session.close())
+    assert play.main(["--teacher"]) == 0
+    assert listeners.made == []
+    assert play.main(["--teacher", "--global-hotkey"]) == 0
+    (listener,) = listeners.made
+    assert list(listener.keys) == ["<f9>"]
+    assert not listener.is_running  # closed with the window
+
+
+def no_pynput(monkeypatch) -> None:
+    monkeypatch.delenv("XDG_SESSION_TYPE", raising=False)
+    monkeypatch.setitem(sys.modules, "pynput", None)
+
+
+def no_permission(monkeypatch) -> None:
+    fake_pynput(monkeypatch, IS_TRUSTED=False)
+
+
+def wayland(monkeypatch) -> None:
+    fake_pynput(monkeypatch)
+    monkeypatch.setenv("XDG_SESSION_TYPE", "wayland")
+    monkeypatch.delenv("PYNPUT_BACKEND", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (no_pynput, r"needs pynput: pip install 'midas-world\[hotkey\]'"),
+        (no_permission, "needs permission"),
+        (wayland, "not to be had on Wayland"),
+    ],
+)
+def test_a_hotkey_that_cannot_be_had_is_told_and_the_window_plays_on(
+    monkeypatch, capsys, spoil, words
+):
+    spoil(monkeypatch)
+    with pytest.raises(HotkeyError, match=words):
+        GlobalHotkey("<f9>", lambda: None)
+    told = []
+
+    def run(window: Window, session: Session) -> None:
+        told.append(session.message)
+        run_until(window, session, lambda: session.view is not None)
+        session.close()
+
+    monkeypatch.setattr(Window, "run", run)
+    assert play.main(["--teacher", "--global-hotkey"]) == 0
+    assert told[0].startswith("F9 records in this window only: ")
+    assert told[0] in capsys.readouterr().err
+
+
+LISTENS = """
+import threading
+from envs.play.hotkey import GlobalHotkey, HotkeyError
+pressed = threading.Event()
+try:
+    hotkey = GlobalHotkey("<f9>", pressed.set)
+except HotkeyError as error:
+    raise SystemExit(f"no hotkey: {error}")
+from pynput.keyboard import Controller, Key
+keys = Controller()
+keys.tap(Key.f8)
+assert not pressed.wait(0.05)
+keys.tap(Key.f9)
+print("heard" if pressed.wait(20) else "deaf")
+hotkey.close()
+hotkey.close()
+"""
+
+
+def listen(display: str | None) -> subprocess.CompletedProcess:
+    """Run LISTENS; which display pynput talks to is fixed when it is loaded."""
+    hidden = ("DISPLAY", "XDG_SESSION_TYPE", "PYNPUT_BACKEND", "WAYLAND_DISPLAY")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    if display is not None:
+        environment["DISPLAY"] = display
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", LISTENS]
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=100
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="X11")
+def test_without_a_display_server_there_is_no_hotkey():
+    pytest.importorskip("Xlib")
+    result = listen(None)
+    assert result.returncode == 1
+    assert "no hotkey: a global hotkey needs a display server" in result.stderr
+
+
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="needs Xvfb")
+def test_the_hotkey_is_heard_where_no_window_of_ours_is():
+    pytest.importorskip("Xlib")
+    reads, writes = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writes), "-nolisten", "tcp"],
+        pass_fds=[writes],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        os.close(writes)
+        assert select.select([reads], [], [], 30)[0], "Xvfb did not start"
+        number = os.read(reads, 16).decode().strip()
+        result = listen(f":{number}")
+    finally:
+        os.close(reads)
+        server.terminate()
+        server.wait(30)
+    assert result.stdout.strip() == "heard", result.stderr

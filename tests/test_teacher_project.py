@@ -1,0 +1,192 @@
+import argparse
+import logging
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+from envs.racing_policy import make_policy as make_driver
+from midas_world.cli import find_overrides, main
+from midas_world.config import load_preset
+from midas_world.episodes import iter_episodes
+from midas_world.teacher_options import add_teacher_options
+from midas_world.teacher_project import (
+    fitting_size,
+    keep_preset,
+    name_of,
+    parse_kwargs,
+    project_for,
+)
+from midas_world.teachers import make_teacher
+
+DISC = "tests.disc_env:Fake/Disc-v0"
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_teacher_options(parser)
+    return parser.parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("frame", "size"),
+    [
+        ((240, 320), (96, 128)),
+        ((96, 96), (128, 128)),
+        ((400, 600), (96, 160)),
+        ((210, 160), (128, 96)),
+    ],
+)
+def test_a_frame_shape_gets_a_grid_that_fits(frame, size):
+    assert fitting_size(frame, step=32, max_tokens=16) == size
+
+
+def test_names_and_keyword_arguments_are_read():
+    assert name_of("envs:midas/DoomChase-v0") == "doomchase"
+    assert name_of("CarRacing-v3") == "carracing"
+    words = ["continuous=false", "speed=2", "name=up and away"]
+    assert parse_kwargs(words) == {"continuous": False, "speed": 2, "name": "up and away"}
+    with pytest.raises(ValueError, match="words such as continuous=false"):
+        parse_kwargs(["fast"])
+    assert find_overrides(["collect", "--env-kwargs", "a=1", "data.num_steps=3"]) == [
+        "data.num_steps=3"
+    ]
+
+
+def test_a_project_fits_its_env(caplog):
+    caplog.set_level(logging.INFO)
+    given_options = options("--steps", "12", "--policy", "sticky=2", "random=1")
+    config = project_for(
+        DISC, given_options, preset="dream", overrides=[], max_tokens=16, is_to_play=True
+    )
+    world, data = config.world, config.data
+    assert (world.height, world.width, world.fps) == (96, 160, 20)
+    assert (world.conditions.pose_size, world.conditions.audio_size) == (3, 0)
+    assert data.teacher is not None
+    assert data.teacher.conditions == "action"
+    assert "not used: the env's own pose" in caplog.text
+    assert list(data.teacher.actions) == ["action_0", "action_1", "action_2"]
+    assert data.policy_weights == {"sticky": 2.0, "random": 1.0}
+    # Episodes of at most 12 steps hold no sequence of 24 frames.
+    assert config.train_dynamics.sequence_frames < 12
+    assert world.backbone.context_frames < config.train_dynamics.sequence_frames
+    kept = project_for(
+        DISC, given_options, preset="dream", overrides=[], max_tokens=16, is_to_play=False
+    )
+    assert kept.data.teacher is not None
+    assert (kept.data.teacher.conditions, kept.world.conditions.pose_size) == ("info", 2)
+    assert kept.world.conditions.drop_rate > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--policy", "human"], "collect --env ID --policy human"),
+        (["--policy", "sticky=much"], "NAME=WEIGHT, got 'sticky=much'"),
+        (["--policy", "a:b", "random"], "plays alone"),
+        (["--policy", "a:b"], 'policy_factory must be "module:function"'),
+        (["--env-kwargs", "colour=3"], "cannot be made.*colour"),
+        (["--conditions", "info", "--keymap", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_options_that_cannot_be_used_are_named(words, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        project_for(
+            DISC, options(*words), preset="tiny", overrides=[], max_tokens=16, is_to_play=True
+        )
+
+
+def test_a_data_folder_keeps_its_teacher(tmp_path):
+    config = load_preset("tiny")
+    path = tmp_path / "mine.yaml"
+    keep_preset(config, path)
+    keep_preset(load_preset("tiny", ["data.num_episodes=9"]), path)
+    assert load_preset(str(path)).data.num_episodes == 9
+    with pytest.raises(ValueError, match="begun with another env_id"):
+        keep_preset(load_preset("tiny", ["data.env_id=Other-v0"]), path)
+
+
+def test_collect_adapts_an_env_and_writes_its_preset(tmp_path, capsys):
+    keymap = tmp_path / "keys.yaml"
+    keymap.write_text("actions: {stay: {value: 1}, run: {value: 2, keys: [right]}}")
+    data = tmp_path / "disc"
+    command = ["collect", "--env", DISC, "--data", str(data), "--keymap", str(keymap)]
+    command += [
+        "--size",
+        "48x64",
+        "--preset",
+        "tiny",
+        "--episodes",
+        "1",
+        "--steps",
+        "6",
+        "--workers",
+        "1",
+    ]
+    command += ["--codec", "raw", "--conditions", "action", "data.num_validation_episodes=1"]
+    assert main(command) == 0
+    assert "run (right)" in capsys.readouterr().out
+    (episode,) = iter_episodes(data / "train")
+    assert episode.frames.shape[1:] == (48, 64, 3)
+    assert episode.metadata.details["action_names"] == ["stay", "run"]
+    assert episode.text is not None
+    assert set(episode.text) <= {f"x {x}, {word}" for x in range(50) for word in ("stay", "run")}
+    config = load_preset(str(data / "disc.yaml"))
+    env = make_teacher(config.data)
+    assert env.reset(seed=0)[0].shape == (48, 64, 3)
+    assert main(["collect", "--size", "48x64"]) == 2
+
+
+def test_the_car_is_driven_by_its_shipped_key_map():
+    pytest.importorskip("Box2D")
+    config = project_for(
+        "CarRacing-v3",
+        options("--steps", "3"),
+        preset="tiny",
+        overrides=["train_dynamics.sequence_frames=2"],
+        max_tokens=16,
+        is_to_play=True,
+    )
+    assert config.data.teacher is not None
+    assert config.data.teacher.actions["gas_left"].keys == ("up", "left")
+    assert (config.world.fps, config.data.teacher.repeat) == (25, 2)
+    env = make_teacher(config.data)
+    frame, info = env.reset(seed=1)
+    assert frame.shape == (48, 80, 3)
+    driver = make_driver("own")
+    driver.reset(np.random.default_rng(0))
+    names = list(config.data.teacher.actions)
+    picture = np.full((96, 96, 3), (100, 200, 100), np.uint8)
+    for columns, side in ((slice(0, 30), "left"), (slice(70, 96), "right"), (slice(44, 52), "")):
+        road = picture.copy()
+        road[:, columns] = 104
+        driver._wander_steps = 0
+        taken = [names[driver.act(frame, info | {"observation": road})] for _ in range(40)]
+        usual = max(set(taken), key=taken.count)
+        assert usual.endswith(side or ("coast", "gas"))
+    env.close()
+
+
+def test_doom_is_seen_from_behind_and_repeats_itself(tmp_path, monkeypatch):
+    pytest.importorskip("vizdoom")
+    monkeypatch.chdir(tmp_path)
+
+    def play(env: gymnasium.Env) -> list[np.ndarray]:
+        frames = [env.reset(seed=4)[0]]
+        frames += [env.step(action)[0] for action in (1, 1, 3, 3, 7)]
+        return frames
+
+    env = gymnasium.make("envs:midas/DoomChase-v0")
+    first = play(env)
+    for _ in range(3):
+        env.step(0)
+    again = play(env)  # the camera stays behind the marine in a later episode
+    np.testing.assert_array_equal(np.stack(first), np.stack(again))
+    green = first[0][150:200, 145:175].astype(int)
+    assert (green[..., 1] > green[..., 0] + 20).mean() > 0.2  # his armour
+    with pytest.raises(ValueError, match="no scenario 'chess'"):
+        gymnasium.make("envs:midas/DoomChase-v0", scenario="chess")
+    env.close()
+    env.close()
+    assert not list(Path(tmp_path).iterdir())
