@@ -24,7 +24,8 @@ from midas_world.train.autoencoder import (
     train_autoencoder,
 )
 from midas_world.train.data import character_weight, open_frames
-from midas_world.train.dynamics import DynamicsLoss, dream, open_latents, train_dynamics
+from midas_world.train.dynamics import DynamicsLoss, dream, train_dynamics
+from midas_world.train.latents import open_latents
 from midas_world.train.loop import Trainer, schedule, seeded_weights, step_generator
 from midas_world.train.optimizer import Muon, make_optimizers, orthogonalize
 from midas_world.train.strips import save_strip

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,9 +22,10 @@ from midas_world.checkpoint import (
     save_tensors,
 )
 from midas_world.config import ProjectConfig, save_config
-from midas_world.train.data import FrameStore, character_weight, open_frames
+from midas_world.train.data import character_weight
 from midas_world.train.loop import Trainer, mixed_precision, seeded_weights, start_processes
 from midas_world.train.picture_loss import PictureLoss
+from midas_world.train.sources import FrameSource, open_frame_source
 from midas_world.train.strips import save_strip
 from midas_world.train_config import AutoencoderTrainConfig
 
@@ -79,7 +79,8 @@ def train_autoencoder(
 
     Args:
         config: The whole project config; it is saved beside the weights.
-        data: Folder with ``train`` and ``validation`` folders of episodes.
+        data: Folder with ``train`` and ``validation`` folders of episodes or of shards, unless
+            the config's ``data.folder`` names another.
         folder: Receives state, logs, strips and the checkpoint; an unfinished run there resumes.
         device: Default: CUDA if there is one, else the CPU.
         init_from: Checkpoint or world folder whose weights a new run starts from.
@@ -87,8 +88,7 @@ def train_autoencoder(
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with start_processes(device).first_goes_first():
-        train, held = open_frames(data / "train"), open_frames(data / "validation")
-    train.check_size(config.world.height, config.world.width)
+        source = open_frame_source(config, data)
     with seeded_weights(config.seed):
         autoencoder = Autoencoder(config.world.autoencoder)
     if init_from is not None:
@@ -108,18 +108,15 @@ def train_autoencoder(
     if trainer.processes.is_first:
         save_config(config, folder / CONFIG_NAME)
     shape = (config.world.autoencoder.latent_channels, *config.world.grid)
-    rng = np.random.default_rng(config.seed)
-    chosen = np.sort(
-        rng.choice(held.num_frames, min(settings.num_validation, held.num_frames), replace=False)
-    )
-    validation = torch.from_numpy(held.gather(chosen))
+    validation = source.held(settings.num_validation)
+    source.start(trainer.processes, trainer.train_step)
 
     def make_batch(generator: torch.Generator, _: int) -> Mapping[str, Any]:
         size = settings.optimizer.batch_size
-        rows = torch.randint(train.num_frames, (size,), generator=generator).numpy()
+        frames, keypoints = source.batch(size, generator)
         return {
-            "frames": torch.from_numpy(train.gather(rows)).to(device),
-            "keypoints": torch.from_numpy(train.keypoints[rows]).to(device),
+            "frames": frames.to(device),
+            "keypoints": keypoints.to(device),
             "noise": torch.randn(size, *shape, generator=generator).to(device),
         }
 
@@ -127,7 +124,7 @@ def train_autoencoder(
         after = settings.freeze_encoder_after
         if 0 <= after <= train_step and not module.encoder_is_frozen:
             # Frozen from the start, it is another run's, with that run's statistics.
-            _freeze_encoder(trainer, module, train, is_first_time=train_step == after > 0)
+            _freeze_encoder(trainer, module, source, is_first_time=train_step == after > 0)
 
     def evaluate() -> Mapping[str, float]:
         decoded = reconstruct(autoencoder, validation, device=device, bf16=settings.optimizer.bf16)
@@ -136,7 +133,9 @@ def train_autoencoder(
             [list(validation[:6].numpy()), list(decoded[:6].numpy())],
             folder / "strips" / f"autoencoder-{trainer.train_step:07d}.png",
         )
-        _save_checkpoint(autoencoder, train, folder, device=device, frozen=module.encoder_is_frozen)
+        _save_checkpoint(
+            autoencoder, source, folder, device=device, frozen=module.encoder_is_frozen
+        )
         return {"psnr": float(psnr_of(error.square().mean(dim=(1, 2, 3))).mean())}
 
     trainer.run(
@@ -151,7 +150,7 @@ def train_autoencoder(
 
 
 def _freeze_encoder(
-    trainer: Trainer, module: AutoencoderLoss, train: FrameStore, *, is_first_time: bool
+    trainer: Trainer, module: AutoencoderLoss, source: FrameSource, *, is_first_time: bool
 ) -> None:
     """Stop the encoder's learning; the first time, at its averaged weights and with statistics."""
     autoencoder = module.autoencoder
@@ -160,7 +159,7 @@ def _freeze_encoder(
             for name, tensor in module.state_dict().items():
                 if name.startswith("autoencoder.encoder."):
                     tensor.copy_(trainer.average[name])
-        _measure_statistics(autoencoder, train, device=trainer.device)
+        _measure_statistics(autoencoder, source, device=trainer.device)
         for name in ("autoencoder.latent_mean", "autoencoder.latent_std"):
             trainer.average[name].copy_(module.state_dict()[name])
         logger.info("the encoder is frozen from here on")
@@ -170,24 +169,29 @@ def _freeze_encoder(
 
 @torch.no_grad()
 def _measure_statistics(
-    autoencoder: Autoencoder, train: FrameStore, *, device: torch.device
+    autoencoder: Autoencoder, source: FrameSource, *, device: torch.device
 ) -> None:
     """Set the standardisation from frames spread over the training data."""
-    rows = np.linspace(0, train.num_frames - 1, min(512, train.num_frames)).astype(int)
+    chosen = source.sample(512)
     parts = []
-    for part in np.array_split(rows, max(1, len(rows) // 16)):
+    for part in chosen.tensor_split(max(1, len(chosen) // 16)):
         with mixed_precision(device, enabled=True):
-            frames = normalize_frames(torch.from_numpy(train.gather(part)).to(device))
+            frames = normalize_frames(part.to(device))
             parts.append(autoencoder.encode_raw(frames).float())
     autoencoder.set_statistics(torch.cat(parts))
 
 
 def _save_checkpoint(
-    autoencoder: Autoencoder, train: FrameStore, folder: Path, *, device: torch.device, frozen: bool
+    autoencoder: Autoencoder,
+    source: FrameSource,
+    folder: Path,
+    *,
+    device: torch.device,
+    frozen: bool,
 ) -> None:
     """Write the weights that are in the module now, with their latent statistics."""
     if not frozen:
-        _measure_statistics(autoencoder, train, device=device)
+        _measure_statistics(autoencoder, source, device=device)
     save_tensors(autoencoder.state_dict(), folder / WEIGHTS_NAME)
 
 

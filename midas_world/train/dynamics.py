@@ -30,8 +30,6 @@ from midas_world.checkpoint import (
 from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, save_config
 from midas_world.train.autoencoder import load_autoencoder, psnr_of
-from midas_world.train.data import open_frames
-from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import (
     Trainer,
     mixed_precision,
@@ -39,6 +37,7 @@ from midas_world.train.loop import (
     start_processes,
     step_generator,
 )
+from midas_world.train.sources import open_sequence_source
 from midas_world.train.strips import save_strip
 from midas_world.train_config import DynamicsTrainConfig
 from midas_world.world_model import WorldModel
@@ -127,7 +126,8 @@ def train_dynamics(
 
     Args:
         config: The whole project config; it is saved beside the weights.
-        data: Folder with ``train`` and ``validation`` folders of episodes.
+        data: Folder with ``train`` and ``validation`` folders of episodes or of shards, unless
+            the config's ``data.folder`` names another.
         folder: Receives state, logs, strips and the checkpoint; an unfinished run there resumes.
         autoencoder: Checkpoint folder of the first stage.
         device: Default: CUDA if there is one, else the CPU.
@@ -137,17 +137,14 @@ def train_dynamics(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     coder = load_autoencoder(autoencoder, config).to(device)
     with start_processes(device).first_goes_first():
-        train = open_latents(data / "train", coder, config.world.conditions, device=device)
-        held = open_latents(data / "validation", coder, config.world.conditions, device=device)
-        held_frames = open_frames(data / "validation")
-    held_frames.check_size(config.world.height, config.world.width)
+        source = open_sequence_source(config, data, coder, device=device)
     settings = config.train_dynamics
     with seeded_weights(config.seed):
         model = WorldModel(config.world)
     if init_from is not None:
         load_weights(model, load_part(init_from, "model"), source=str(init_from))
     else:
-        model.change_std.copy_(_change_std(train))
+        model.change_std.copy_(source.change_std())
     module = DynamicsLoss(model, settings)
     trainer = Trainer(module, settings.optimizer, folder, seed=config.seed, device=device)
     trainer.resume()
@@ -155,59 +152,33 @@ def train_dynamics(
         module.own_rows.fill_(-1)  # the state's are the first process's
     if trainer.processes.is_first:
         save_config(config, folder / CONFIG_NAME)
-    length = settings.sequence_frames + 1
-    starts = torch.from_numpy(train.sequence_starts(length))
-    # The longest held-out episodes decide: one that ended early must not shorten all measurements.
-    longest = int(np.diff(held.starts).max())
-    horizon = max(1, min(40, longest - config.world.backbone.context_frames - 1))
-    held_starts = torch.from_numpy(
-        held.sequence_starts(config.world.backbone.context_frames + horizon)
-    )
-    chosen = held_starts[
-        torch.linspace(0, len(held_starts) - 1, settings.num_validation).round().long()
-    ]
-
-    is_start = torch.zeros(len(train.latents), dtype=torch.bool)
-    is_start[starts] = True
+    source.start(trainer.processes, trainer.train_step)
 
     def make_batch(generator: torch.Generator, train_step: int) -> Mapping[str, Any]:
-        size = settings.optimizer.batch_size
-        rows = starts[torch.randint(len(starts), (size,), generator=generator)]
-        others = starts[torch.randint(len(starts), (size,), generator=generator)]
-        switches = torch.rand(size, generator=generator) < settings.scene_switch_rate
         rate = settings.self_context_rate if train_step >= settings.self_context_after else 0.0
-        num_own = round(rate * size)
-        own = torch.arange(size) < num_own
-        stands = module.own_rows.cpu()
-        goes_on = own & (stands >= 0) & is_start[stands] & settings.self_context_carries
-        rows = torch.where(goes_on, stands, rows)
-        batch = train.gather(rows, length)
-        latents = batch["latents"]
-        latents[goes_on, 0] = module.own_latents.cpu()[goes_on]
-        begins = own & ~goes_on & switches
-        latents[begins, 0] = train.latents[others[begins]].float()
-        return {
-            **{name: value.to(device) for name, value in batch.items()},
-            "rows": rows.to(device),
-            "num_own": num_own,
-            "generator": generator,
-        }
+        num_own = round(rate * settings.optimizer.batch_size)
+        batch = source.batch(
+            generator,
+            num_own=num_own,
+            own_rows=module.own_rows.cpu(),
+            own_latents=module.own_latents.cpu(),
+        )
+        placed = {name: value.to(device) for name, value in batch.items()}
+        return {**placed, "num_own": num_own, "generator": generator}
 
     def evaluate() -> Mapping[str, float]:
         context = config.world.backbone.context_frames
-        batch = held.gather(chosen, context + horizon)
+        batch, real = source.held()
         made = dream(model, batch, context=context, device=device, seed=config.seed)
-        rows = chosen[:, None] + torch.arange(context, context + horizon)
-        real = torch.from_numpy(held_frames.gather(rows.flatten().numpy()))
         shown = decode_tokens(coder, made.flatten(0, 1), config.world.grid, device=device)
-        error = (shown.float() - real.float()).div(127.5).square().mean(dim=(1, 2, 3))
-        by_step = psnr_of(error.unflatten(0, made.shape[:2])).mean(dim=0)
-        marks = [step for step in (1, 5, 10, 20, 40) if step <= horizon]
-        pictures = [shown.unflatten(0, made.shape[:2]), real.unflatten(0, made.shape[:2])]
+        shown = shown.unflatten(0, made.shape[:2])
+        error = (shown.float() - real.float()).div(127.5).square().mean(dim=(2, 3, 4))
+        by_step = psnr_of(error).mean(dim=0)
+        marks = [step for step in (1, 5, 10, 20, 40) if step <= made.shape[1]]
         lines = []
-        for index in np.linspace(0, len(chosen) - 1, min(4, len(chosen))).astype(int):
+        for index in np.linspace(0, len(made) - 1, min(4, len(made))).astype(int):
             lines += [
-                [picture[index, mark - 1].numpy() for mark in marks] for picture in pictures[::-1]
+                [picture[index, mark - 1].numpy() for mark in marks] for picture in (real, shown)
             ]
         save_strip(lines, folder / "strips" / f"dynamics-{trainer.train_step:07d}.png")
         save_tensors(model.state_dict(), folder / WEIGHTS_NAME)
@@ -221,14 +192,6 @@ def train_dynamics(
         stop_at=stop_at,
     )
     return folder
-
-
-def _change_std(train: LatentStore) -> Tensor:
-    """Return the standard deviation of latents' change from frame to frame, per channel."""
-    rows = torch.from_numpy(train.sequence_starts(2))
-    rows = rows[:: max(1, len(rows) // 4096)]
-    change = train.latents[rows + 1].float() - train.latents[rows].float()
-    return change.std(dim=(0, 1)).clamp_min(1e-2)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
 from midas_world.checkpoint import load_tensors, save_tensors, tensors_hash
 from midas_world.conditions import Conditions, hash_text
 from midas_world.config import ConditionsConfig
-from midas_world.episodes import load_episode
+from midas_world.episodes import Episode, load_episode
 from midas_world.train.data import FrameStore, cache_key, open_frames
 from midas_world.train.loop import mixed_precision
 
@@ -80,26 +80,32 @@ def open_latents(
 ) -> LatentStore:
     """Encode the episodes of a folder that this very encoder has not encoded before."""
     frames = open_frames(folder)
-    # The decoder may go on learning: it has no say in the latents.
-    encoding = {
-        name: tensor
-        for name, tensor in autoencoder.state_dict().items()
-        if not name.startswith("decoder.")
-    }
-    cache = folder / ".cache" / f"latents-{tensors_hash(encoding)}"
+    cache = folder / ".cache" / f"latents-{encoder_hash(autoencoder)}"
     parts = []
     bar = tqdm(frames.episodes, desc="encode", unit="episode", mininterval=5.0)
     for episode, pixels in zip(bar, frames.frames, strict=True):
         path = cache / f"{episode.name}-{cache_key(episode)}.safetensors"
         if not path.is_file():
-            save_tensors({"latents": _encode(pixels, autoencoder, device=device)}, path)
+            save_tensors({"latents": encode_frames(pixels, autoencoder, device=device)}, path)
         parts.append(load_tensors(path)["latents"])
     conditions, reward, terminated = _columns(frames, config)
     return LatentStore(torch.cat(parts), conditions, reward, terminated, frames.starts)
 
 
+def encoder_hash(autoencoder: Autoencoder) -> str:
+    """Return 16 hex digits that change with whatever has a say in the latents."""
+    # The decoder may go on learning: it has none.
+    return tensors_hash(
+        {
+            name: tensor
+            for name, tensor in autoencoder.state_dict().items()
+            if not name.startswith("decoder.")
+        }
+    )
+
+
 @torch.no_grad()
-def _encode(pixels: np.ndarray, autoencoder: Autoencoder, *, device: torch.device) -> Tensor:
+def encode_frames(pixels: np.ndarray, autoencoder: Autoencoder, *, device: torch.device) -> Tensor:
     """Return the standardised latent tokens of an episode's frames, (T + 1, N, C) float16."""
     parts = []
     size = 64 if device.type == "cuda" else 16
@@ -113,31 +119,39 @@ def _encode(pixels: np.ndarray, autoencoder: Autoencoder, *, device: torch.devic
 
 def _columns(frames: FrameStore, config: ConditionsConfig) -> tuple[Conditions, Tensor, Tensor]:
     """Return conditions, rewards and ends of all frames, from the episodes' columns."""
-    count = frames.num_frames
+    parts = [episode_columns(load_episode(path, frames=False), config) for path in frames.episodes]
+    columns = {
+        name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]
+    }
+    conditions = Conditions(
+        **{name: columns[name][None] for name in ("pose", "text", "audio", "present")}
+    )
+    return conditions, columns["reward"], columns["terminated"]
+
+
+def episode_columns(episode: Episode, config: ConditionsConfig) -> dict[str, np.ndarray]:
+    """Return pose, text, audio, present, reward and terminated of an episode's T + 1 rows."""
+    count = episode.num_steps + 1
     pose = np.zeros((count, config.pose_size), np.float32)
     text = np.zeros((count, config.text_length), np.int64)
     audio = np.zeros((count, config.audio_size), np.float32)
     present = np.zeros((count, 3), bool)
     reward, terminated = np.zeros(count, np.float32), np.zeros(count, bool)
-    for path, first, last in zip(
-        frames.episodes, frames.starts[:-1], frames.starts[1:], strict=True
-    ):
-        episode = load_episode(path, frames=False)
-        rows = slice(first, last)
-        if episode.pose is not None:
-            pose[rows], present[rows, 0] = episode.pose, True
-        if episode.text is not None:
-            hashed = {words: hash_text(words, config) for words in set(episode.text)}
-            text[rows] = [hashed[words] for words in episode.text]
-            present[rows, 1] = True
-        if episode.audio is not None:
-            audio[rows], present[rows, 2] = episode.audio, True
-        reward[first + 1 : last] = episode.rewards
-        terminated[first + 1 : last] = episode.terminated
-    conditions = Conditions(
-        pose=torch.from_numpy(pose)[None],
-        text=torch.from_numpy(text)[None],
-        audio=torch.from_numpy(audio)[None],
-        present=torch.from_numpy(present)[None],
-    )
-    return conditions, torch.from_numpy(reward), torch.from_numpy(terminated)
+    if episode.pose is not None:
+        pose[:], present[:, 0] = episode.pose, True
+    if episode.text is not None:
+        hashed = {words: hash_text(words, config) for words in set(episode.text)}
+        text[:] = [hashed[words] for words in episode.text]
+        present[:, 1] = True
+    if episode.audio is not None:
+        audio[:], present[:, 2] = episode.audio, True
+    reward[1:] = episode.rewards
+    terminated[1:] = episode.terminated
+    return {
+        "pose": pose,
+        "text": text,
+        "audio": audio,
+        "present": present,
+        "reward": reward,
+        "terminated": terminated,
+    }
