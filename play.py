@@ -240,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=_natural, default=0, help="of the first episode")
     parser.add_argument("--prompt", help="words for what the world should look like")
     parser.add_argument("--fps", type=_positive, help="steps per second (default: the world's)")
-    parser.add_argument("--backend", default="auto", help="what runs the networks: auto or torch")
+    parser.add_argument("--backend", default="auto", help="what runs the networks: auto, torch, onnx, tensorrt or rtx")
     parser.add_argument("--denoise-steps", type=_natural, help="quality against speed")
     parser.add_argument(
         "--rewind-seconds",

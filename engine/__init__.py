@@ -14,7 +14,7 @@ from midas_world.world import World
 
 __all__ = ["BACKENDS", "Cache", "Engine", "EngineSpec", "TorchEngine", "make_engine"]
 
-BACKENDS = ("auto", "torch", "onnx", "tensorrt")
+BACKENDS = ("auto", "torch", "onnx", "tensorrt", "rtx")
 
 _log = logging.getLogger(__name__)
 

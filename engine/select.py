@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -152,7 +151,10 @@ def _choice_key(request: Request, ready: Sequence[str]) -> str:
         "ready": list(ready),
         "versions": {
             "midas-world": midas_world.__version__,
-            **{name: _version(name) for name in ("torch", "onnxruntime", "tensorrt")},
+            **{
+                name: _version(name)
+                for name in ("torch", "onnxruntime", "tensorrt", "tensorrt-rtx")
+            },
         },
     }
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -247,14 +249,70 @@ def _make_onnx(request: Request) -> Engine:
     )
 
 
-def _no_tensorrt(_: Request) -> NoReturn:
-    raise BackendUnavailableError(
-        "this version has no 'tensorrt' backend; use backend='torch' (or 'auto')"
-    )
+def _trt_check(backend: str) -> Callable[[Request], None]:
+    """Return the check of "tensorrt" or "rtx": packages first, then the GPU."""
+    module = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}[backend]
+
+    def check(request: Request) -> None:
+        missing = _missing((module, "pycuda", "onnx", "onnxscript"))
+        if missing:
+            raise BackendUnavailableError(
+                f"backend {backend!r} needs {', '.join(missing)}: "
+                f"pip install \"midas-world[{backend}]\" (or use backend='torch')"
+            )
+        if request.is_cpu or not torch.cuda.is_available():
+            raise BackendUnavailableError(
+                f"backend {backend!r} needs an NVIDIA GPU, and runs on {request.device!r} here; "
+                "use backend='torch' (or 'auto')"
+            )
+        from engine.trt_build import capability_here
+        from engine.trt_engine import BACKENDS
+        from engine.trt_plan import DEFAULT_PLANS, load_plans
+
+        for name, plan in load_plans(DEFAULT_PLANS).items():
+            if words := plan.objection(BACKENDS[backend], capability_here()):
+                raise BackendUnavailableError(f"backend {backend!r} cannot run {name}: {words}")
+
+    return check
+
+
+def _trt_is_ready(backend: str) -> Callable[[Request], bool]:
+    def is_ready(request: Request) -> bool:
+        from engine.trt_build import Target, capability_here, is_built
+        from engine.trt_engine import BACKENDS
+        from engine.trt_plan import DEFAULT_PLANS, load_plans
+
+        target = Target(
+            flavour=BACKENDS[backend],
+            capability=capability_here(),
+            folder=request.folder / "tensorrt",
+        )
+        plans = load_plans(DEFAULT_PLANS)
+        return is_built(request.world, plans, target, steps=request.denoise_steps)
+
+    return is_ready
+
+
+def _trt_make(backend: str) -> Callable[[Request], Engine]:
+    def make(request: Request) -> Engine:
+        from engine.trt_engine import TensorRTEngine
+
+        return TensorRTEngine(
+            request.world,
+            backend=backend,
+            num_denoise_steps=request.num_denoise_steps,
+            folder=request.folder / "tensorrt",
+            reason=request.reason,
+        )
+
+    return make
 
 
 _BACKENDS = {
     "torch": Backend(_check_torch, lambda _: True, _make_torch),
     "onnx": Backend(_check_onnx, _onnx_is_ready, _make_onnx),
-    "tensorrt": Backend(_no_tensorrt, lambda _: False, _no_tensorrt),
+    **{
+        name: Backend(_trt_check(name), _trt_is_ready(name), _trt_make(name))
+        for name in ("tensorrt", "rtx")
+    },
 }

@@ -1,0 +1,294 @@
+"""TensorRT: plans, graphs, and engine files built for real, without a GPU."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine import make_engine
+from engine.trt_plan import (
+    DEFAULT_PLANS,
+    TrtPlan,
+    load_plan,
+    load_plans,
+    parse_capability,
+    shipped_plans,
+)
+from midas_world import cli
+from midas_world.types import BackendUnavailableError
+from midas_world.world import World
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+from engine import trt_build  # noqa: E402
+from engine.trt_build import Target, engine_path, is_built, provide_engine  # noqa: E402
+from engine.trt_graphs import Fp8Linear, plan_graph  # noqa: E402
+from engine.trt_runtime import Built, EngineBuildError, build_engine  # noqa: E402
+
+PLANS = shipped_plans()
+CAPABILITIES = (80, 89, 120)
+
+
+@pytest.fixture(scope="module")
+def kept(pytestconfig: pytest.Config) -> Path:
+    """Return where exported graphs are kept from one test run to the next."""
+    assert pytestconfig.cache is not None
+    return pytestconfig.cache.mkdir("trt-onnx")
+
+
+@pytest.fixture(scope="module")
+def graphs(tiny_world: World, kept: Path) -> dict[str, bytes]:
+    """Return the tiny world's graph of every shipped plan, with one denoise step."""
+    return {
+        name: plan_graph(tiny_world, plan, num_denoise_steps=1, folder=kept)
+        for name, plan in load_plans(PLANS).items()
+    }
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    pytest.importorskip("tensorrt_rtx")
+    return Target(flavour="tensorrt-rtx", capability=89, folder=tmp_path)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, graphs: dict[str, bytes]) -> None:
+    """Take graphs that are exported already."""
+    names = {plan: name for name, plan in load_plans(PLANS).items()}
+    monkeypatch.setattr(trt_build, "plan_graph", lambda _, plan, **__: graphs[names[plan]])
+
+
+def provide(world: World, target: Target, name: str = "decoder-fp16"):
+    return provide_engine(world, name, load_plan(name), target, num_denoise_steps=1)
+
+
+def test_shipped_plans_are_what_their_names_say():
+    assert set(DEFAULT_PLANS) <= set(PLANS)
+    for name in PLANS:
+        plan = load_plan(name)
+        assert name == f"{plan.graph}-{plan.precision}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("graph: sampler\nprecison: fp16", "no key precison; did you mean precision"),
+        ("graph: sampler\nbatch: {mx: 3}", "no key batch.mx; did you mean batch.max"),
+        ("graph: head", "graph must be sampler or decoder, got 'head'"),
+        ("graph: sampler\nprecision: fp4", "fp4"),
+        ("graph: decoder\nprecision: fp8", "fp8 is for the sampler alone"),
+        ("graph: sampler\nbatch: {min: 4, opt: 2, max: 8}", "1 <= min <= opt <= max, got 4, 2, 8"),
+        ("graph: sampler\nbuilder_level: 6", "builder_level must be from 0 to 5, got 6"),
+        ("graph: sampler\nworkspace_mib: 0", "workspace_mib must be at least 1"),
+        ("graph: sampler\nflavour: trt", "flavour must be one of any"),
+        ("graph: sampler\ncompute_capability: ada", "such as sm89 or 8.9, got 'ada'"),
+        ("- sampler", "must hold keys and values"),
+    ],
+)
+def test_bad_plans_say_what_is_wrong(text: str, message: str, tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        load_plan(path)
+
+
+def test_unknown_plans_name_the_nearest():
+    with pytest.raises(ValueError, match="no plan 'sampler-fp61'; did you mean 'sampler-fp16'"):
+        load_plan("sampler-fp61")
+
+
+def test_capabilities_are_read_both_ways():
+    assert [parse_capability(text) for text in ("sm89", "8.9", "SM_120", "12.0")] == [
+        89,
+        89,
+        120,
+        120,
+    ]
+
+
+def test_plans_object_to_gpus_that_cannot():
+    assert not load_plan("sampler-fp8").objection("tensorrt-rtx", 89)
+    assert "needs sm89" in load_plan("sampler-fp8").objection("tensorrt-rtx", 80)
+    assert "use flavour tensorrt" in load_plan("sampler-fp16").objection("tensorrt-rtx", 90)
+    only = TrtPlan(graph="decoder", compute_capability="sm80", flavour="tensorrt")
+    assert not only.objection("tensorrt", 80)
+    assert "sm80" in only.objection("tensorrt", 90)
+    assert "is for tensorrt," in only.objection("tensorrt-rtx", 80)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_builds_without_a_gpu(
+    name: str, capability: int, graphs: dict[str, bytes], tiny_world: World
+):
+    pytest.importorskip("tensorrt_rtx")
+    plan, config = load_plan(name), tiny_world.config.world
+    if words := plan.objection("tensorrt-rtx", capability):
+        assert (name, capability) == ("sampler-fp8", 80)
+        pytest.skip(words)
+    heard: list[tuple[str, int, int]] = []
+    built = build_engine(
+        graphs[name],
+        plan,
+        flavour="tensorrt-rtx",
+        capability=capability,
+        on_progress=lambda *step: heard.append(step),
+    )
+    latents = [-1, 15, config.autoencoder.latent_channels]
+    inputs = {"latents": latents}
+    outputs = {"frames": ("uint8", [-1, config.height, config.width, 3])}
+    if plan.graph == "sampler":
+        inputs |= {"hidden": [-1, 15, config.backbone.width], "noise": latents}
+        outputs = {"next_latents": ("float", latents)}
+    assert built.tensors == {
+        **{k: {"kind": "input", "dtype": "float", "shape": v} for k, v in inputs.items()},
+        **{k: {"kind": "output", "dtype": t, "shape": v} for k, (t, v) in outputs.items()},
+    }
+    assert built.num_layers > 50
+    assert len(built.contents) > 100_000
+    assert heard[-1][1] == heard[-1][2] > 0
+
+
+@pytest.mark.parametrize("name", ["decoder-fp16", "sampler-fp16", "sampler-fp8"])
+def test_weights_are_stored_in_the_plans_precision(name: str, graphs: dict[str, bytes]):
+    model = onnx.load_from_string(graphs[name])
+    wanted = onnx.TensorProto.FLOAT8E4M3FN if name.endswith("fp8") else onnx.TensorProto.FLOAT16
+    sizes: dict[int, int] = {}
+    for item in model.graph.initializer:
+        sizes[item.data_type] = sizes.get(item.data_type, 0) + int(np.prod(item.dims))
+    assert max(sizes, key=sizes.__getitem__) == wanted
+    kinds = [node.op_type for node in model.graph.node]
+    # Four products in each of the head's two blocks, one denoise step.
+    assert kinds.count("QuantizeLinear") == (8 if name.endswith("fp8") else 0)
+
+
+def test_fp8_rounds_little_and_clips_nothing_it_has_seen():
+    generator = torch.Generator().manual_seed(0)
+    linear = torch.nn.Linear(64, 32)
+    with torch.no_grad():
+        linear.weight.normal_(0, 3.0, generator=generator)
+        linear.bias.normal_(generator=generator)
+    x = torch.randn(100, 64, generator=generator)
+    exact = linear(x)
+    rounded = Fp8Linear(linear, float(x.abs().max()) * 2)(x)
+    # Three bits of mantissa: a relative error of 2^-4 at most of each factor.
+    error = (rounded - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert 0.001 < error < 0.06
+
+
+def test_a_graph_that_tensorrt_cannot_read_is_said():
+    pytest.importorskip("tensorrt_rtx")
+    with pytest.raises(EngineBuildError, match="cannot parse the decoder graph"):
+        build_engine(b"nonsense", load_plan("decoder-fp16"), flavour="tensorrt-rtx", capability=89)
+
+
+@pytest.mark.usefixtures("quick")
+def test_engine_files_are_kept_whole(tiny_world: World, target: Target):
+    plans = load_plans(["decoder-fp16"])
+    assert not is_built(tiny_world, plans, target, steps=1)
+    first = provide(tiny_world, target)
+    again = provide(tiny_world, target)
+    assert (first.is_new, again.is_new) == (True, False)
+    assert again.contents == first.contents
+    assert again.tensors == first.tensors
+    assert is_built(tiny_world, plans, target, steps=1)
+    assert [file.name for file in first.path.parent.iterdir()] == [first.path.name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:-1000], "corrupt"),
+        (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "corrupt"),
+        (lambda data: b"", "corrupt or foreign"),
+        (lambda data: b"ftrt" + data, "corrupt or foreign"),
+        (lambda data: data.replace(b'{"key"', b'{"kye"', 1), "head cannot be read"),
+        (lambda data: data.replace(b'"version": "', b'"version": "0.', 1), "stale: its version"),
+        (lambda data: data.replace(b'"builder_level": 3', b'"builder_level": 2', 1), "its plan"),
+        (lambda data: data.replace(b'"compute capability": 89', b'"compute capability": 80', 1),
+         "its compute capability is 80, now 89"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("quick")
+def test_files_that_are_not_right_are_said_and_built_again(
+    change, message: str, tiny_world: World, target: Target, monkeypatch, caplog
+):
+    built = Built(contents=b"x" * 5000, tensors={}, num_layers=1)
+    calls = []
+    monkeypatch.setattr(trt_build, "build_engine", lambda *_, **__: calls.append(1) or built)
+    path = provide(tiny_world, target).path
+    data = path.read_bytes()
+    path.write_bytes(change(data))
+    assert path.read_bytes() != data
+    with caplog.at_level(logging.WARNING):
+        assert provide(tiny_world, target).is_new
+    assert message in caplog.text
+    assert "building it again" in caplog.text
+    assert path.read_bytes() == data
+    assert len(calls) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_build_that_fails_leaves_no_file(tiny_world: World, target: Target, monkeypatch):
+    def fail(*_, **__):
+        raise EngineBuildError("no")
+
+    monkeypatch.setattr(trt_build, "build_engine", fail)
+    with pytest.raises(EngineBuildError):
+        provide(tiny_world, target)
+    assert not engine_path(tiny_world, "decoder-fp16", target).exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_builds_and_says_what_it_left_out(
+    tiny_world: World, target: Target, capsys, caplog
+):
+    words = ["build", "--world", str(tiny_world.folder), "--folder", str(target.folder)]
+    words += ["--compute-capability", "sm80", "--plan", "sampler-fp8", "--plan", "decoder-fp16"]
+    with caplog.at_level(logging.INFO):
+        assert cli.main(words) == 0
+    assert "sampler-fp8 is left out: fp8 needs sm89" in caplog.text
+    shown = capsys.readouterr()
+    assert "decoder-fp16-tensorrt-rtx-sm80.engine: built" in shown.out + shown.err
+    assert cli.main(words) == 0
+    shown = capsys.readouterr()
+    assert "up to date" in shown.out + shown.err
+    assert cli.main([*words[:-4], "--plan", "sampler-fp8"]) == 2
+    assert "none of the plans" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to build for")
+def test_the_command_without_a_gpu_wants_a_name(tiny_folder: Path, capsys):
+    pytest.importorskip("tensorrt_rtx")
+    assert cli.main(["build", "--world", str(tiny_folder)]) == 2
+    assert "name the compute capability" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "rtx"])
+def test_backends_without_their_packages_name_the_extra(backend: str, tiny_world: World):
+    try:
+        import pycuda  # noqa: F401
+    except ImportError:
+        with pytest.raises(BackendUnavailableError, match=rf"midas-world\[{backend}\]"):
+            make_engine(tiny_world, backend)
+    else:
+        pytest.skip("the packages are installed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEFAULT_PLANS)
+def test_shipped_worlds_plans_build(name: str, kept: Path):
+    if not os.environ.get("MIDAS_TEST_SHIPPED"):
+        pytest.skip("exporting the shipped world takes minutes: set MIDAS_TEST_SHIPPED=1")
+    pytest.importorskip("tensorrt_rtx")
+    from midas_world.world import load_world
+
+    world, plan = load_world("stage"), load_plan(name)
+    graph = plan_graph(world, plan, num_denoise_steps=2, folder=kept)
+    for capability in CAPABILITIES:
+        built = build_engine(graph, plan, flavour="tensorrt-rtx", capability=capability)
+        assert built.num_layers > 50

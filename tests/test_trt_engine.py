@@ -1,0 +1,228 @@
+"""The TensorRT engine's own logic, on a stand-in device that runs the graphs with ONNX Runtime.
+
+It reads and writes at the addresses that TensorRT would be given. What needs a GPU is marked gpu.
+"""
+
+import ctypes
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine import make_engine
+from engine.torch_engine import TorchEngine
+from engine.trt_plan import BatchRange, load_plans
+from midas_world.conditions import stack_conditions
+from midas_world.types import BackendUnavailableError, StepConditions
+from midas_world.world import World
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+from engine import trt_build, trt_engine
+from engine.trt_engine import TensorRTEngine
+from engine.trt_graphs import plan_graph
+from engine.trt_runtime import Built, EngineLoadError
+
+PLANS = ("sampler-fp32", "decoder-fp32")
+
+
+@pytest.fixture(scope="module")
+def graphs(tiny_world: World, pytestconfig: pytest.Config) -> dict[str, bytes]:
+    """Return the tiny world's float32 graphs, kept from one test run to the next."""
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir("trt-onnx")
+    return {
+        plan.graph: plan_graph(tiny_world, plan, num_denoise_steps=1, folder=folder)
+        for plan in load_plans(PLANS).values()
+    }
+
+
+class CpuDevice:
+    """A device whose memory is the CPU's and whose stream does everything at once."""
+
+    torch_device = torch.device("cpu")
+    stream = 7
+
+    def active(self):
+        return nullcontext()
+
+    def tensor(self, shape, dtype):
+        return torch.zeros(tuple(shape), dtype=dtype)
+
+    def capture(self, enqueue):
+        enqueue()
+        return enqueue
+
+    def wait(self):
+        pass
+
+
+class CpuEngine:
+    """Runs a graph with ONNX Runtime, reading and writing at addresses as TensorRT does."""
+
+    refusals = 0
+    num_calls = 0
+
+    def __init__(self, contents: bytes, *, flavour: str, runtime_cache: bytes):
+        if CpuEngine.refusals:
+            CpuEngine.refusals -= 1
+            raise EngineLoadError("refused")
+        runtime = pytest.importorskip("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = runtime.InferenceSession(contents, options)
+
+    def bind(self, addresses, shapes):
+        return CpuBound(self, addresses, shapes)
+
+    def runtime_cache(self):
+        return b"kernels"
+
+
+class CpuBound:
+    def __init__(self, engine, addresses, shapes):
+        self.engine, self.addresses, self.shapes = engine, addresses, shapes
+
+    def enqueue(self, stream):
+        assert stream == CpuDevice.stream
+        CpuEngine.num_calls += 1
+        inputs = {
+            name: np.ctypeslib.as_array(
+                ctypes.cast(self.addresses[name], ctypes.POINTER(ctypes.c_float)), shape
+            )
+            for name, shape in self.shapes.items()
+        }
+        for item in self.engine.session.get_outputs():
+            (made,) = self.engine.session.run([item.name], inputs)
+            made = np.ascontiguousarray(made)
+            ctypes.memmove(self.addresses[item.name], made.ctypes.data, made.nbytes)
+
+
+@pytest.fixture
+def engine(tiny_world: World, graphs: dict[str, bytes], tmp_path: Path, monkeypatch):
+    """Return what makes a TensorRT engine on a stand-in device, with at most two games a call."""
+
+    def build(_, plan, **options):
+        return Built(contents=graphs[plan.graph], tensors={}, num_layers=1)
+
+    def plans(chosen):
+        two = BatchRange(max=2)
+        return {name: replace(plan, batch=two) for name, plan in load_plans(chosen).items()}
+
+    # So that neither flavour has to be installed.
+    monkeypatch.setattr(trt_build, "flavour_version", lambda _: "1.0")
+    monkeypatch.setattr(trt_build, "plan_graph", lambda *_, **__: b"")
+    monkeypatch.setattr(trt_build, "build_engine", build)
+    monkeypatch.setattr(trt_engine, "load_plans", plans)
+
+    def make() -> TensorRTEngine:
+        return TensorRTEngine(
+            tiny_world,
+            backend="rtx",
+            plans=PLANS,
+            num_denoise_steps=1,
+            folder=tmp_path,
+            device=CpuDevice(),
+            capability=89,
+            load=CpuEngine,
+        )
+
+    return make
+
+
+def one_step(engine, batch: int):
+    generator = torch.Generator().manual_seed(batch)
+    shape = (batch, *engine.spec.latent_shape)
+    given = [StepConditions(text="a person runs")] * batch
+    return (
+        torch.randn(shape, generator=generator),
+        stack_conditions(given, engine.spec.config.conditions),
+        torch.randn(shape, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_the_engine_makes_torchs_frames_at_given_addresses(engine, batch: int, tiny_world: World):
+    made = engine()
+    plain = TorchEngine(tiny_world, device="cpu", num_denoise_steps=1)
+    step = one_step(made, batch)
+    results = made.step(made.new_cache(batch), *step)
+    expected = plain.step(plain.new_cache(batch), *step)
+    for a, b in zip(results, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.1, atol=0.1)  # torch may compute in bfloat16
+    frames = made.decode(results[0])
+    assert frames.shape == (batch, *made.spec.frame_shape)
+    assert frames.flags["WRITEABLE"]
+    exact = TorchEngine(tiny_world, device="cpu", dtype=torch.float32).decode(results[0])
+    assert np.abs(frames.astype(int) - exact).max() <= 1
+
+
+def test_a_steps_frame_is_decoded_once_and_others_anew(engine, tiny_world: World):
+    made = engine()
+    latents, conditions, noise = one_step(made, 2)
+    cache = made.new_cache(2)
+    results, *_ = made.step(cache, latents, conditions, noise)
+    calls = CpuEngine.num_calls
+    frames = made.decode(results)
+    assert CpuEngine.num_calls == calls
+    others = made.decode(latents)
+    assert CpuEngine.num_calls == calls + 1
+    assert not np.array_equal(frames, others)
+    np.testing.assert_array_equal(made.decode(results), frames)
+    changed, *_ = made.step(cache, latents, conditions, noise)
+    kept = changed.clone()
+    with torch.inference_mode():
+        changed += 1.0
+    assert not np.array_equal(made.decode(changed), made.decode(kept))
+
+
+def test_the_spec_and_what_is_kept(engine, tmp_path: Path):
+    made = engine()
+    assert (made.spec.backend, made.spec.dtype) == ("rtx", "fp32/fp32")
+    made.decode(torch.zeros(1, *made.spec.latent_shape))
+    names = sorted(file.name for file in tmp_path.rglob("*.kernels"))
+    assert names == [
+        "decoder-fp32-tensorrt-rtx-sm89.kernels",
+        "sampler-fp32-tensorrt-rtx-sm89.kernels",
+    ]
+
+
+def test_a_file_that_the_device_refuses_is_built_again(engine, monkeypatch, caplog):
+    engine()
+    monkeypatch.setattr(CpuEngine, "refusals", 1)
+    engine()
+    assert "refused; building it again" in caplog.text
+    monkeypatch.setattr(CpuEngine, "refusals", 2)
+    with pytest.raises(EngineLoadError):
+        engine()
+
+
+def test_plans_must_be_one_of_each(tiny_world: World):
+    with pytest.raises(ValueError, match="one of each of sampler, decoder"):
+        TensorRTEngine(tiny_world, plans=("decoder-fp16",), device=CpuDevice())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["tensorrt", "rtx"])
+def test_on_a_gpu_frames_are_close_to_float32_torch(backend, tiny_world: World, tmp_path: Path):
+    pytest.importorskip("pycuda")
+    pytest.importorskip({"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}[backend])
+    try:
+        made = make_engine(tiny_world, backend, folder=tmp_path)
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+    plain = TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
+    caches = [item.new_cache(2) for item in (made, plain)]
+    latents, conditions, noise = one_step(made, 2)
+    for _ in range(3):
+        results = made.step(caches[0], latents, conditions, noise)
+        expected = plain.step(caches[1], latents, conditions, noise)
+        torch.testing.assert_close(results[0], expected[0], rtol=0.1, atol=0.1)
+        latents = expected[0]
+    frames = made.decode(results[0])
+    assert np.abs(frames.astype(int) - plain.decode(results[0])).mean() < 2
+    np.testing.assert_array_equal(frames, made.decode(results[0].clone()))
