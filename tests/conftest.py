@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from midas_world.episodes import VideoOptions, save_episode
+from midas_world.train.autoencoder import train_autoencoder
+from midas_world.train.dynamics import train_dynamics
 from midas_world.world import World, load_world
 from tests.fakes import make_tiny_world
+from tests.training import CPU, make_episode, tiny
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,3 +38,31 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_world(tiny_folder: Path) -> World:
     """Return that world, loaded."""
     return load_world(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two training episodes and one held out."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, seeds in (("train", (1, 2)), ("validation", (3,))):
+        for seed in seeds:
+            path = folder / name / f"episode-{seed:08d}"
+            save_episode(make_episode(seed), path, video=VideoOptions(codec="raw"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of both stages, trained a little."""
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny(
+        "train_autoencoder.optimizer.train_steps=60",
+        "train_autoencoder.evaluate_every=60",
+        "train_dynamics.optimizer.train_steps=40",
+        "train_dynamics.evaluate_every=40",
+    )
+    train_autoencoder(config, data, folder / "autoencoder", device=CPU)
+    train_dynamics(
+        config, data, folder / "dynamics", autoencoder=folder / "autoencoder", device=CPU
+    )
+    return folder

@@ -1,0 +1,331 @@
+"""Steps as CUDA graphs: the same tests with a stand-in for capture, and on a GPU where there is one."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.torch_engine import TorchEngine
+from engine.torch_graphs import WARM_UP_RUNS, CaptureError, GraphCache, Pack, StepGraphs
+from midas_world.conditions import Conditions, stack_conditions
+from midas_world.kv_cache import KVCache
+from midas_world.types import StepConditions
+from midas_world.world import World
+from tests.fakes import make_start_state
+
+RING = 4
+BATCH = 2
+
+
+class StandIn:
+    """Capture on a CPU: the work itself is what repeats it; counts what is repeated."""
+
+    def __init__(self, *, error: str = "") -> None:
+        self.error = error
+        self.replays: list[int] = []
+        self.num_captured = 0
+
+    def memory(self, num_bytes):
+        return torch.zeros(num_bytes, dtype=torch.uint8), torch.zeros(num_bytes, dtype=torch.uint8)
+
+    def capture(self, work):
+        for _ in range(WARM_UP_RUNS):
+            work()
+        if self.error:
+            raise RuntimeError(self.error)
+        number, self.num_captured = self.num_captured, self.num_captured + 1
+
+        def replay():
+            self.replays.append(number)
+            work()
+
+        return replay
+
+    def mark(self):
+        return lambda: None
+
+
+def with_stand_in(world: World, stand_in: StandIn) -> TorchEngine:
+    engine = TorchEngine(world, device="cpu", dtype=torch.float32)
+    engine._graphs = StepGraphs(stand_in, engine.spec, hidden_dtype=torch.float32)
+    return engine
+
+
+@pytest.fixture(params=["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
+def pair(request, tiny_world) -> tuple[TorchEngine, TorchEngine]:
+    """Return an engine with graphs and a plain one, on the same device, both in float32."""
+    if request.param == "cuda":
+        make = {"device": "cuda", "dtype": torch.float32}
+        return TorchEngine(tiny_world, **make), TorchEngine(tiny_world, graphs=False, **make)
+    plain = TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
+    return with_stand_in(tiny_world, StandIn()), plain
+
+
+def one_step(engine: TorchEngine, seed: int, *, batch: int = BATCH) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, *engine.spec.latent_shape)
+    start = make_start_state(engine.spec.config, seed)
+    given = [StepConditions() if (seed + row) % 3 else start.conditions[1] for row in range(batch)]
+    return (
+        torch.randn(shape, generator=generator),
+        stack_conditions(given, engine.spec.config.conditions),
+        torch.randn(shape, generator=generator),
+    )
+
+
+def assert_alike(made: tuple, expected: tuple) -> None:
+    for a, b in zip(made, expected, strict=True):
+        # The same kernels in the same order: nothing else may differ on the CPU.
+        tolerance = 1e-5 if torch.cuda.is_available() else 0.0
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_steps_are_those_of_the_plain_engine(pair):
+    graphed, plain = pair
+    caches = graphed.new_cache(BATCH), plain.new_cache(BATCH)
+    for seed in range(2 * RING + 1):
+        step = one_step(plain, seed)
+        made = graphed.step(caches[0], *step)
+        assert_alike(made, plain.step(caches[1], *step))
+        frames, expected = graphed.decode(made[0]), plain.decode(made[0])
+        assert abs(frames.astype(int) - expected).max() <= int(torch.cuda.is_available())
+    assert_alike(tuple(caches[0].state().values()), tuple(caches[1].state().values()))
+    assert graphed._graphs is not None, graphed.spec.reason
+
+
+def test_caches_of_one_size_do_not_mix(pair):
+    graphed, plain = pair
+    mine, theirs = ([engine.new_cache(BATCH) for _ in range(2)] for engine in pair)
+    for seed in range(RING + 1):
+        for place in (0, 1):
+            step = one_step(plain, seed + 10 * place)
+            assert_alike(graphed.step(mine[place], *step), plain.step(theirs[place], *step))
+
+
+def test_a_loaded_state_and_a_reset_hold_after_capture(pair):
+    graphed, plain = pair
+    cache, fresh = graphed.new_cache(BATCH), graphed.new_cache(BATCH)
+    for seed in range(RING + 2):
+        graphed.step(cache, *one_step(plain, seed))
+    state = cache.state()
+    expected = [graphed.step(cache, *one_step(plain, seed)) for seed in (20, 21)]
+    graphed.step(fresh, *one_step(plain, 9))  # its graph is captured
+    for each in (cache, fresh):
+        each.load_state(state)
+        for seed, made in zip((20, 21), expected, strict=True):
+            assert_alike(graphed.step(each, *one_step(plain, seed)), made)
+    cache.reset()
+    unused = plain.new_cache(BATCH)
+    for seed in range(3):
+        step = one_step(plain, seed)
+        assert_alike(graphed.step(cache, *step), plain.step(unused, *step))
+
+
+def test_prefill_holds_after_capture(pair):
+    graphed, plain = pair
+    caches = graphed.new_cache(BATCH), plain.new_cache(BATCH)
+    context = torch.randn(
+        1, 2, *plain.spec.latent_shape, generator=torch.Generator().manual_seed(1)
+    )
+    steps = [one_step(plain, seed, batch=1)[1] for seed in (3, 4)]
+    conditions = Conditions(
+        **{name: torch.cat([vars(step)[name] for step in steps], dim=1) for name in vars(steps[0])}
+    )
+    for engine, cache in zip(pair, caches, strict=True):
+        for seed in range(3):
+            engine.step(cache, *one_step(plain, seed))
+        engine.prefill(cache, context, conditions, rows=[1])
+    for seed in range(3, 6):
+        step = one_step(plain, seed)
+        assert_alike(graphed.step(caches[0], *step), plain.step(caches[1], *step))
+
+
+def test_the_spread_is_of_the_step_just_made(pair):
+    graphed, plain = pair
+    extra = torch.randn(
+        3, BATCH, *plain.spec.latent_shape, generator=torch.Generator().manual_seed(4)
+    )
+    caches = graphed.new_cache(BATCH), plain.new_cache(BATCH)
+    for seed in range(2):
+        step = one_step(plain, seed)
+        made = graphed.step_with_spread(caches[0], *step, extra)
+        assert_alike(made, plain.step_with_spread(caches[1], *step, extra))
+
+
+def test_frames_of_other_latents_are_decoded_too(pair):
+    graphed, plain = pair
+    cache = graphed.new_cache(BATCH)
+    made = graphed.step(cache, *one_step(plain, 0))[0]
+    near = int(torch.cuda.is_available())  # level of 255
+    for latents in (made, one_step(plain, 1)[0], made, one_step(plain, 2, batch=1)[0]):
+        assert abs(graphed.decode(latents).astype(int) - plain.decode(latents)).max() <= near
+
+
+def test_the_frame_is_decoded_once_and_only_where_the_last_was_looked_at(tiny_world):
+    stand_in = StandIn()
+    engine = with_stand_in(tiny_world, stand_in)
+    cache = engine.new_cache(BATCH)
+    latents = engine.step(cache, *one_step(engine, 0))[0]
+    engine.decode(latents)
+    assert stand_in.replays == [0, 1]
+    latents = engine.step(cache, *one_step(engine, 1))[0]
+    assert stand_in.replays == [0, 1, 0, 1]  # before anybody asked
+    first, second = engine.decode(latents), engine.decode(latents)
+    assert stand_in.replays == [0, 1, 0, 1]
+    second[:] = 0  # not the same array
+    assert first.any()
+    for seed in (2, 3):
+        engine.step(cache, *one_step(engine, seed))
+    assert stand_in.replays == [0, 1, 0, 1, 0, 1, 0]
+
+
+def test_results_stay_when_the_next_step_is_made(pair):
+    graphed, plain = pair
+    cache = graphed.new_cache(BATCH)
+    step = one_step(plain, 0)
+    copies = step[0].clone(), step[2].clone()
+    made = graphed.step(cache, *step)
+    kept = [tensor.clone() for tensor in made]
+    graphed.step(cache, *one_step(plain, 1))
+    for tensor, copy in zip((*made, step[0], step[2]), (*kept, *copies), strict=True):
+        assert torch.equal(tensor, copy)
+
+
+def test_what_cannot_be_captured_runs_plainly_and_says_why(tiny_world):
+    refused = "operation not permitted when stream is capturing"
+    engine = with_stand_in(tiny_world, StandIn(error=f"CUDA error: {refused}\nmore words"))
+    plain = TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
+    caches = engine.new_cache(BATCH), plain.new_cache(BATCH)
+    for seed in range(RING + 1):
+        step = one_step(plain, seed)
+        assert_alike(engine.step(caches[0], *step), plain.step(caches[1], *step))
+    assert refused in engine.spec.reason
+    assert "more words" not in engine.spec.reason
+
+
+def test_decoding_that_cannot_be_captured_runs_plainly(tiny_world):
+    stand_in = StandIn()
+    engine = with_stand_in(tiny_world, stand_in)
+    cache = engine.new_cache(BATCH)
+    latents = engine.step(cache, *one_step(engine, 0))[0]
+    stand_in.error = "no"
+    frames = engine.decode(latents)
+    assert "CUDA graphs cannot be had: no" in engine.spec.reason
+    plain = TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
+    assert (frames == plain.decode(latents)).all()
+    engine.step(cache, *one_step(engine, 1))
+
+
+def test_a_refused_capture_leaves_the_frames_held(tiny_world):
+    engine = with_stand_in(tiny_world, StandIn(error="no"))
+    cache, (latents, conditions, noise) = engine.new_cache(BATCH), one_step(engine, 0)
+    assert engine._graphs is not None
+    given = {"latents": latents, "conditions": conditions, "noise": noise}
+    with pytest.raises(CaptureError), torch.inference_mode():
+        engine._graphs.step(engine, cache, cache.kv_cache, **given)
+    assert cache.kv_cache.frames_held.tolist() == [0] * BATCH
+    assert cache.kv_cache.num_committed == 0
+
+
+def test_inputs_of_another_number_of_games_are_refused(tiny_world):
+    engine = with_stand_in(tiny_world, StandIn())
+    with pytest.raises(ValueError, match=r"latents must have shape \(2, 15, 8\), got \(1, 15, 8\)"):
+        engine.step(engine.new_cache(BATCH), *one_step(engine, 0, batch=1))
+
+
+def test_graphs_are_refused_on_a_cpu(tiny_world):
+    with pytest.raises(ValueError, match="graphs need a CUDA device, got 'cpu'"):
+        TorchEngine(tiny_world, device="cpu", graphs=True)
+    assert TorchEngine(tiny_world, device="cpu")._graphs is None
+
+
+@pytest.mark.parametrize("committed", [0, 3, 5, 1_000_003])
+def test_a_place_as_a_tensor_is_the_place(tiny_world, committed):
+    config = tiny_world.config.world.backbone
+    sizes = {"batch_size": 2, "positions_per_frame": 3, "dtype": torch.float32}
+    plain = KVCache(config, device=torch.device("cpu"), **sizes)
+    shared = KVCache(config, device=torch.device("cpu"), **sizes)
+    followed = GraphCache(shared)
+    for cache in (plain, shared):
+        cache.num_committed = committed
+        cache.frames_held.copy_(torch.tensor([1, 3]))
+    followed.follow()
+    assert followed.slot == plain.slot
+    for a, b in zip(followed.rope(), plain.rope(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(followed.mask(), plain.mask())
+    shape = (2, config.num_kv_heads, 3, config.head_dim)
+    keys, values = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    for a, b in zip(followed.write(1, keys, values), plain.write(1, keys, values), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(shared.keys, plain.keys)
+    followed.commit()
+    plain.commit()
+    assert torch.equal(shared.frames_held, plain.frames_held)
+
+
+def test_a_pack_moves_all_its_tensors_at_once():
+    layout = {
+        "bits": ((3,), torch.bool),
+        "none": ((2, 0), torch.float32),
+        "numbers": ((2, 2), torch.int64),
+    }
+    pack = Pack(StandIn(), layout)
+    given = {
+        "bits": torch.tensor([True, False, True]),
+        "none": torch.zeros(2, 0),
+        "numbers": torch.arange(4).view(2, 2),
+    }
+    pack.fill(given)
+    assert not pack.device["numbers"].any()
+    pack.upload()
+    for name, tensor in given.items():
+        assert torch.equal(pack.device[name], tensor)
+    pack.device["numbers"].neg_()
+    pack.download()
+    assert torch.equal(pack.host["numbers"], -given["numbers"])
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_step_waits_for_its_results_alone_and_allocates_nothing(tiny_world):
+    engine = TorchEngine(tiny_world, device="cuda")
+    cache = engine.new_cache(BATCH)
+    steps = [one_step(engine, seed) for seed in range(2 * RING)]
+
+    def play() -> list[Tensor]:
+        made = [engine.step(cache, *step)[0] for step in steps]
+        engine.decode(made[-1])
+        return made
+
+    play()
+    before = torch.cuda.memory_stats()["allocation.all.allocated"]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        play()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
+    assert "no graphs" not in engine.spec.reason
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_bfloat16_graphs_are_close_to_plain_steps(tiny_world):
+    graphed = TorchEngine(tiny_world, device="cuda")
+    plain = TorchEngine(tiny_world, device="cuda", graphs=False)
+    caches = graphed.new_cache(BATCH), plain.new_cache(BATCH)
+    for seed in range(2 * RING):
+        step = one_step(plain, seed)
+        made, expected = graphed.step(caches[0], *step), plain.step(caches[1], *step)
+        for a, b in zip(made, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
+    assert graphed._graphs is not None, graphed.spec.reason
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_an_engine_outlives_the_graphs_of_its_caches(tiny_world):
+    """Memory that graphs share must not go with the last cache."""
+    engine = TorchEngine(tiny_world, device="cuda")
+    for seed in range(3):
+        cache = engine.new_cache(1)
+        engine.step(cache, *one_step(engine, seed, batch=1))
+        del cache
+    assert engine._graphs is not None, engine.spec.reason
