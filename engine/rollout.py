@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.spec import Engine, SpreadEngine, spread_engine
 from midas_world.conditions import Conditions, stack_conditions
+from midas_world.diffusion import sample_noise
 from midas_world.types import StepConditions
 from midas_world.uncertainty import uncertainty_noise
 from midas_world.world import StartState
@@ -133,7 +134,7 @@ class Rollout:
             row = int(np.argmin(self.started))
             raise ValueError(f"game {row} has no start state yet: call reset first")
         for noise, generator in zip(self._noise, self._generators, strict=True):
-            torch.randn(noise.shape, generator=generator, out=noise)
+            sample_noise(noise.shape, self.engine.spec.config.diffusion, generator, out=noise)
         stacked = stack_conditions(conditions, self.engine.spec.config.conditions)
         inputs = self._cache, self._latents, stacked, self._noise
         spread = None

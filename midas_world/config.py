@@ -200,6 +200,8 @@ class DiffusionConfig:
     Attributes:
         kind: "dit" attends over the frame's tokens; "mlp" treats each token alone (MAR).
         num_denoise_steps: K at play time.
+        temperature: Scale of the noise that frames are made from at play time; below 1, rollouts
+            keep closer to what is likely and vary less.
         noise_draws: Noise draws per backbone pass while training.
         sigma_mean: Mean of logit(sigma) while training.
         sigma_std: Standard deviation of logit(sigma) while training.
@@ -210,6 +212,7 @@ class DiffusionConfig:
     num_heads: int
     kind: Literal["dit", "mlp"] = "dit"
     num_denoise_steps: int = 4
+    temperature: float = 1.0
     noise_draws: int = 4
     sigma_mean: float = 0.0
     sigma_std: float = 1.5
@@ -222,6 +225,8 @@ class DiffusionConfig:
             )
         if self.num_denoise_steps < 1:
             raise ValueError(f"num_denoise_steps must be at least 1, got {self.num_denoise_steps}")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ turns it into latents. x = (1 - sigma) * x0 + sigma * noise, so sigma = 1 is noi
 Shapes: B batch, N tokens, C latent channels, D width of the backbone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -110,6 +110,24 @@ class DiffusionHead(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, modulation)
         return self.output(functional.layer_norm(tokens, (tokens.shape[-1],)))
+
+
+def sample_noise(
+    shape: Sequence[int],
+    config: DiffusionConfig,
+    generator: torch.Generator,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Return the noise that frames are made from: standard normal times the temperature.
+
+    Args:
+        shape: (..., N, C).
+        config: Whose temperature it is.
+        generator: On the CPU.
+        out: Is filled and returned, if given.
+    """
+    return torch.randn(tuple(shape), generator=generator, out=out).mul_(config.temperature)
 
 
 def sample_sigma(

@@ -19,6 +19,7 @@ from midas_world.diffusion import (
     DiffusionHead,
     euler_sample,
     head_loss,
+    sample_noise,
     sample_sigma,
     sigma_schedule,
 )
@@ -234,7 +235,7 @@ class WorldModel(nn.Module):
         for frame in range(frames - 1):
             hidden = self.step_hidden(last, conditions.frames(frame, frame + 1), cache)
             cache.commit()
-            noise = torch.randn(last.shape, generator=generator).to(last.device)
+            noise = sample_noise(last.shape, self.config.diffusion, generator).to(last.device)
             last = self.sample(last, hidden, noise, num_denoise_steps=OWN_DENOISE_STEPS).float()
             made.append(last)
         # Weights that autocast cast without gradient must not be met by the pass with gradient.

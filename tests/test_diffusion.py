@@ -10,6 +10,7 @@ from midas_world.diffusion import (
     DiffusionHead,
     euler_sample,
     head_loss,
+    sample_noise,
     sample_sigma,
     sigma_schedule,
 )
@@ -143,6 +144,18 @@ def test_the_loss_is_taken_in_float32():
     loss = head_loss(predicted, torch.zeros(1, 2, 2, dtype=torch.bfloat16), torch.zeros(1))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(1e-6, rel=1e-2)
+
+
+def test_noise_for_play_is_scaled_by_the_temperature():
+    half = dataclasses.replace(CONFIG, temperature=0.5)
+    whole = sample_noise((3, 4), CONFIG, torch.Generator().manual_seed(0))
+    assert torch.equal(whole, torch.randn(3, 4, generator=torch.Generator().manual_seed(0)))
+    out = torch.empty(3, 4)
+    scaled = sample_noise(out.shape, half, torch.Generator().manual_seed(0), out=out)
+    assert scaled is out
+    torch.testing.assert_close(scaled, 0.5 * whole)
+    with pytest.raises(ValueError, match="temperature must be at least 0, got -1"):
+        dataclasses.replace(CONFIG, temperature=-1.0)
 
 
 def test_training_sigmas_are_the_sigmoid_of_a_normal():

@@ -94,6 +94,17 @@ def test_equal_seeds_give_equal_frames_and_others_do_not(engine, tiny_world):
     assert (runs[0] != runs[1]).any()
 
 
+def test_without_temperature_all_seeds_play_alike(tiny_world):
+    config = load_preset("tiny", ["world.diffusion.temperature=0"]).world
+    cold, warm = FakeEngine(config), FakeEngine(load_preset("tiny").world)
+    start = make_start_state(config, 0)
+    for fake, is_equal in ((cold, True), (warm, False)):
+        rollout = Rollout(fake, 2)
+        rollout.reset([start, start], seeds=[1, 2])
+        rollout.step([pose(0.1)] * 2)
+        assert torch.equal(rollout.latents[0], rollout.latents[1]) == is_equal
+
+
 def test_the_first_frame_is_the_start_state_s_last(engine, tiny_world):
     start = tiny_world.start_states[1]
     rollout = Rollout(engine)

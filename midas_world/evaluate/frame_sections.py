@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from midas_world.diffusion import sample_noise
 from midas_world.evaluate.forced import forced_steps
 from midas_world.evaluate.metrics import (
     jpeg_of_size,
@@ -156,7 +157,10 @@ def _real_contexts(study: Study) -> list[RealContext]:
     made: list[list[Tensor]] = [[] for _ in episodes]
     for step in tqdm(forced_steps(model, latent, first=first), desc="next frame", mininterval=5.0):
         noise = torch.stack(
-            [torch.randn(step.context.shape[1:], generator=generators[i]) for i in step.episodes]
+            [
+                sample_noise(step.context.shape[1:], model.config.diffusion, generators[i])
+                for i in step.episodes
+            ]
         )
         with torch.no_grad(), mixed_precision(device, enabled=True):
             frames = model.sample(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from midas_world.diffusion import sample_noise
 from midas_world.evaluate.calibration import area_under_roc, rank_correlation
 from midas_world.evaluate.forced import LatentEpisode, forced_steps, frame_of
 from midas_world.evaluate.metrics import mean_of
@@ -128,7 +129,7 @@ def _look(
     study: Study, hidden: Tensor, context: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Return the spread (B,) and a sampled next frame (B, N, C), float32."""
-    noise = torch.randn(context.shape, generator=generator).to(study.device)
+    noise = sample_noise(context.shape, study.model.config.diffusion, generator).to(study.device)
     with mixed_precision(study.device, enabled=True):
         spread = head_spread(study.model.head, hidden, context, _noise(study, len(context)))
         made = study.model.sample(context, hidden, noise, num_denoise_steps=study.num_denoise_steps)

@@ -29,6 +29,7 @@ from midas_world.checkpoint import (
 )
 from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, save_config
+from midas_world.diffusion import sample_noise
 from midas_world.train.autoencoder import load_autoencoder, psnr_of
 from midas_world.train.loop import (
     Trainer,
@@ -219,7 +220,7 @@ def dream(
             if step + 1 < context:
                 last = latents[:, step + 1]
                 continue
-            noise = torch.randn(last.shape, generator=generator).to(device)
+            noise = sample_noise(last.shape, model.config.diffusion, generator).to(device)
             steps = model.config.diffusion.num_denoise_steps
             last = model.sample(last, hidden, noise, num_denoise_steps=steps).float()
             made.append(last)
