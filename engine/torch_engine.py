@@ -3,17 +3,23 @@
 The backbone, the head and the decoder run in one dtype, cast once; conditions, outcome heads and
 the latents between steps stay float32, because a pose in bfloat16 would be off by half a pixel.
 
+On a CUDA device a step is one CUDA graph, and the decoding of a frame another (torch_graphs.py); a
+device that refuses to capture them gets the plain path, and the spec says why.
+
 Shapes: B games, R rows of them, F frames, M condition tokens, N tokens per frame, C channels.
 """
 
 import copy
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.spec import Cache, EngineSpec
+from engine.torch_graphs import CaptureError, CudaCapturer, StepGraphs
 from midas_world.autoencoder import normalize_frames, quantize_frames, to_grid, to_tokens
 from midas_world.conditions import Conditions
 from midas_world.diffusion import euler_sample, sigma_schedule
@@ -21,6 +27,8 @@ from midas_world.kv_cache import KVCache
 from midas_world.uncertainty import head_spread
 from midas_world.world import World
 from midas_world.world_model import WorldModel
+
+_log = logging.getLogger(__name__)
 
 
 class TorchCache:
@@ -72,10 +80,11 @@ class TorchEngine:
             it natively (a GPU, AVX512_BF16), else float32.
         num_denoise_steps: Head passes per frame; None takes the world's own number.
         compile: Compile head and decoder with torch.compile: a minute of waiting for faster steps.
+        graphs: Whether steps run as CUDA graphs; None: on a CUDA device they do.
         reason: In words, why the backend was chosen, for the spec.
 
     Raises:
-        ValueError: num_denoise_steps is below 1.
+        ValueError: num_denoise_steps is below 1, or there are to be graphs on another device.
     """
 
     def __init__(
@@ -86,6 +95,7 @@ class TorchEngine:
         dtype: torch.dtype | None = None,
         num_denoise_steps: int | None = None,
         compile: bool = False,
+        graphs: bool | None = None,
         reason: str = "",
     ) -> None:
         config = world.config.world
@@ -110,6 +120,16 @@ class TorchEngine:
         if compile:
             self._head = torch.compile(self._head, dynamic=False)
             decoder.compile(dynamic=False)
+        self._graphs: StepGraphs | None = None
+        if graphs is None:
+            # An engine made of this one runs some networks elsewhere, with graphs of its own.
+            graphs = self._device.type == "cuda" and type(self) is TorchEngine
+        if graphs:
+            if self._device.type != "cuda":
+                raise ValueError(f"graphs need a CUDA device, got {str(self._device)!r}")
+            self._graphs = StepGraphs(
+                CudaCapturer(self._device), self._spec, hidden_dtype=self._dtype
+            )
 
     @property
     def spec(self) -> EngineSpec:
@@ -152,6 +172,9 @@ class TorchEngine:
         self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Make the next frame of every game and add it to the cache; see `Engine.step`."""
+        made = self._step_by_graph(cache, latents, conditions, noise)
+        if made is not None:
+            return made
         hidden = self._advance(cache, latents, conditions)
         return self._make(hidden, latents, noise)
 
@@ -165,19 +188,29 @@ class TorchEngine:
         extra_noise: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Make the next frame and tell the head's spread; see `SpreadEngine.step_with_spread`."""
-        hidden = self._advance(cache, latents, conditions)
+        made = self._step_by_graph(cache, latents, conditions, noise)
+        if made is not None:
+            assert self._graphs is not None
+            hidden = self._graphs.hidden(len(latents))
+        else:
+            hidden = self._advance(cache, latents, conditions)
         # Not in one batch with the frame's own pass: that would change its last bits.
         context = latents.to(device=self._device, dtype=self._dtype)
         spread = head_spread(self._head, hidden, context, extra_noise.to(self._device))
-        return *self._make(hidden, latents, noise), spread.cpu()
+        return *(made or self._make(hidden, latents, noise)), spread.cpu()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
-        grid = to_grid(latents.to(self._device), self._spec.config.grid)
-        grid = grid.to(dtype=self._dtype, memory_format=torch.channels_last)
-        frames = quantize_frames(self._autoencoder.decode(grid))
-        return frames.contiguous().cpu().numpy()
+        if self._graphs is not None:
+            try:
+                frames = self._graphs.frames(self, latents)
+            except CaptureError as error:
+                self._give_up_graphs(error)
+            else:
+                if frames is not None:
+                    return frames
+        return self._pixels(latents.to(self._device)).cpu().numpy()
 
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> Tensor:
@@ -195,6 +228,26 @@ class TorchEngine:
         pixels = normalize_frames(torch.tensor(np.ascontiguousarray(frames), device=self._device))
         return to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
 
+    def _step_by_graph(
+        self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return what `step` does, or None where there are no graphs."""
+        if self._graphs is None:
+            return None
+        assert isinstance(cache, TorchCache)
+        try:
+            return self._graphs.step(
+                self, cache, cache.kv_cache, latents=latents, conditions=conditions, noise=noise
+            )
+        except CaptureError as error:
+            self._give_up_graphs(error)
+            return None
+
+    def _give_up_graphs(self, error: CaptureError) -> None:
+        _log.warning("%s; the plain path runs instead, which is slower", error)
+        self._graphs = None
+        self._spec = replace(self._spec, reason=f"{self._spec.reason}; no graphs: {error}")
+
     def _advance(self, cache: Cache, latents: Tensor, conditions: Conditions) -> Tensor:
         """Return the next frame's hidden states, (B, N, D), and add the last frame to the cache."""
         assert isinstance(cache, TorchCache)
@@ -206,20 +259,33 @@ class TorchEngine:
         self, hidden: Tensor, latents: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `step` does, of hidden states (B, N, D)."""
-        latents = latents.to(self._device)
+        made = self._sample(hidden, latents.to(self._device), noise.to(self._device))
+        latents, reward, termination = (tensor.cpu() for tensor in made)
+        return latents, reward, termination
+
+    def _sample(
+        self, hidden: Tensor, latents: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `step` does, all on the device."""
         context = latents.to(self._dtype)
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             return self._head(x.to(self._dtype), sigma, hidden, context).float()
 
-        change = euler_sample(predict, noise.to(self._device), self._sigmas)
+        change = euler_sample(predict, noise, self._sigmas)
         outcome = self._model.outcome
         reward_logits, termination_logits = outcome(hidden.float())
         return (
-            (latents + change * self._model.change_std).cpu(),
-            outcome.reward(reward_logits).cpu(),
-            termination_logits.sigmoid().cpu(),
+            latents + change * self._model.change_std,
+            outcome.reward(reward_logits),
+            termination_logits.sigmoid(),
         )
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        """Return the frames of latents (B, N, C), uint8 (B, H, W, 3), both on the device."""
+        grid = to_grid(latents, self._spec.config.grid)
+        grid = grid.to(dtype=self._dtype, memory_format=torch.channels_last)
+        return quantize_frames(self._autoencoder.decode(grid)).contiguous()
 
     def _hidden(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Tensor:
         """Return the present frame's hidden states, (R, N, D); writes its slot of the cache."""

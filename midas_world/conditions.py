@@ -145,6 +145,7 @@ class ConditionEncoder(nn.Module):
     """Encode conditions to M instruction tokens and to an addition for every latent token."""
 
     offsets: Tensor
+    scale: Tensor
 
     def __init__(self, config: ConditionsConfig, *, width: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -168,7 +169,8 @@ class ConditionEncoder(nn.Module):
         )
         # Cell centres in keypoint coordinates, and the scale that makes one cell about 1.
         self.register_buffer("offsets", torch.stack((x, y), -1).flatten(0, 1), persistent=False)
-        self.scale = (columns / 2, rows / 2)
+        # A buffer: a tensor made of numbers would stop a GPU, and be refused by CUDA graphs.
+        self.register_buffer("scale", torch.tensor((columns / 2, rows / 2)), persistent=False)
 
     def forward(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
         """Return condition tokens (B, F, M, D) and additions for latent tokens (B, F, N, D)."""
@@ -195,7 +197,7 @@ class ConditionEncoder(nn.Module):
         present = conditions.present[..., POSE, None].to(conditions.pose.dtype)
         pose = conditions.pose * present
         keypoints = pose[..., : 2 * count].unflatten(-1, (count, 2))
-        scale = keypoints.new_tensor(self.scale)
+        scale = self.scale.to(keypoints.dtype)
         relative = (keypoints[:, :, None] - self.offsets[:, None]) * scale
         # Far keypoints say little: the clamp keeps their features small.
         relative = (relative.clamp(-2.0, 2.0) * present[..., None, None]).flatten(-2)

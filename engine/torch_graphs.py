@@ -1,0 +1,389 @@
+"""A torch engine's step, and the decoding of its frame, as CUDA graphs: one launch each.
+
+A step of small networks on a GPU is mostly the time to launch its hundreds of kernels. A graph
+launches them all at once; what it reads and writes lies at fixed addresses, so nothing is
+allocated from one step to the next. Inputs go up in one copy and results come down in one, and the
+host waits for those results alone. The next frame is decoded while the host works on, if the last
+one was asked for.
+
+The same modules run as in the plain engine, on the same numbers; only the place in the ring of the
+KV cache is read from a tensor (`GraphCache`). On the CPU that, the buffers and the order of the
+work are tested with a stand-in for capture. Capture itself was not run on a device yet: the tests
+of tests/test_torch_graphs.py that are marked `gpu` do that.
+
+Not for several threads: graphs of one engine share their memory for intermediate results.
+
+Shapes: B games, N tokens per frame, C latent channels, D width, T positions per frame, H W pixels.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.spec import EngineSpec
+from midas_world.conditions import Conditions
+from midas_world.kv_cache import KVCache
+from midas_world.types import MidasWorldError
+
+# Runs before capture: libraries choose kernels and allocate their workspaces in the first.
+WARM_UP_RUNS = 2
+# Every tensor of a pack begins at a multiple of it, as memory that a GPU allocates does.
+_ALIGNMENT = 256
+
+Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+
+
+class CaptureError(MidasWorldError):
+    """The work cannot be captured as a CUDA graph; the message says why."""
+
+
+class Networks(Protocol):
+    """What is captured: methods of the engine, tensors in and out on its device."""
+
+    def _hidden(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Tensor: ...
+
+    def _sample(
+        self, hidden: Tensor, latents: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]: ...
+
+    def _pixels(self, latents: Tensor) -> Tensor: ...
+
+
+class Capturer(Protocol):
+    """What graphs need of a GPU."""
+
+    def memory(self, num_bytes: int) -> tuple[Tensor, Tensor]:
+        """Return zeros on the host and on the device, each (num_bytes,) uint8."""
+        ...
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Run the work a few times, which changes what it changes, and return what repeats it."""
+        ...
+
+    def mark(self) -> Callable[[], None]:
+        """Return what waits until all that was asked of the device so far is done."""
+        ...
+
+
+class CudaCapturer:
+    """A CUDA device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._anchor: tuple[torch.cuda.CUDAGraph, torch.cuda.Stream] | None = None
+
+    def memory(self, num_bytes: int) -> tuple[Tensor, Tensor]:
+        """Return zeros in pinned memory and on the device, each (num_bytes,) uint8."""
+        host = torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=True)
+        return host, torch.zeros(num_bytes, dtype=torch.uint8, device=self._device)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return the replay of a CUDA graph of the work, after a few runs of it."""
+        with torch.cuda.device(self._device):
+            if self._anchor is None:
+                # Memory of graphs may be shared only as long as one of them exists: this one does.
+                stream = torch.cuda.Stream(self._device)
+                scratch = torch.zeros(1, device=self._device)
+                anchor, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+                with torch.cuda.graph(
+                    anchor, pool=pool, stream=stream, capture_error_mode="thread_local"
+                ):
+                    scratch.add_(1)
+                self._anchor = anchor, stream
+            anchor, stream = self._anchor
+            usual = torch.cuda.current_stream(self._device)
+            stream.wait_stream(usual)
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP_RUNS):
+                    work()
+            usual.wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may use the GPU meanwhile: what they do is not captured.
+            with torch.cuda.graph(
+                graph, pool=anchor.pool(), stream=stream, capture_error_mode="thread_local"
+            ):
+                work()
+        return graph.replay
+
+    def mark(self) -> Callable[[], None]:
+        """Return what waits until all that is on the current stream is done."""
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self._device))
+        return event.synchronize
+
+
+class GraphCache(KVCache):
+    """A KV cache's own tensors, with the place in the ring as a tensor that a graph can read.
+
+    Args:
+        cache: Shares keys, values and frames_held with this one, and goes on counting frames.
+    """
+
+    def __init__(self, cache: KVCache) -> None:
+        self.__dict__.update(cache.__dict__)
+        device = cache.keys.device
+        self._cache = cache
+        self._committed = torch.zeros((), dtype=torch.int64, device=device)
+        self._rows = torch.arange(cache.positions_per_frame, device=device)
+
+    def follow(self) -> None:
+        """Take over the frame count of the cache; a launch, not a copy from the host's memory."""
+        self.num_committed = self._cache.num_committed
+        self._committed.fill_(self.num_committed)
+
+    def rope(self) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine for the present frame, each (T, head_dim), float32."""
+        positions = self._offsets + (self._committed * self.positions_per_frame).double()
+        angles = positions[:, None] * self._frequencies
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos().float(), angles.sin().float()
+
+    def mask(self) -> Tensor:
+        """Return which cached rows the present frame sees, (B, 1, 1, context_frames * T) bool."""
+        frames = self.config.context_frames
+        age = (self._committed % frames - self._slots) % frames
+        seen = age[None] <= self.frames_held[:, None]
+        return seen.repeat_interleave(self.positions_per_frame, dim=1)[:, None, None]
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Change the present frame's slot of a layer and return all its keys and values."""
+        slot = self._committed % self.config.context_frames
+        rows = slot * self.positions_per_frame + self._rows
+        self.keys[layer].index_copy_(2, rows, keys.to(self.keys.dtype))
+        self.values[layer].index_copy_(2, rows, values.to(self.values.dtype))
+        return self.keys[layer], self.values[layer]
+
+    def commit(self) -> None:
+        """Make the present frame part of the past; the cache it was made of counts it."""
+        self.frames_held.add_(1).clamp_(max=self.config.context_frames - 1)
+
+
+class Pack:
+    """Tensors side by side in one piece of memory, on the host and on the device.
+
+    Attributes:
+        host: The tensors by name, in pinned memory.
+        device: The same, on the device.
+    """
+
+    def __init__(self, capturer: Capturer, layout: Layout) -> None:
+        places, end = {}, 0
+        for name, (shape, dtype) in layout.items():
+            size = math.prod(shape) * dtype.itemsize
+            places[name] = slice(end, end + size)
+            end += -(-size // _ALIGNMENT) * _ALIGNMENT
+        self._host, self._device = capturer.memory(end)
+        self.host, self.device = (
+            {
+                name: whole[places[name]].view(dtype).view(shape)
+                for name, (shape, dtype) in layout.items()
+            }
+            for whole in (self._host, self._device)
+        )
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """Change the host's tensors to these.
+
+        Raises:
+            ValueError: One has another shape.
+        """
+        for name, tensor in tensors.items():
+            own = self.host[name]
+            if own.shape != tensor.shape:
+                raise ValueError(
+                    f"{name} must have shape {tuple(own.shape)}, got {tuple(tensor.shape)}"
+                )
+            own.copy_(tensor)
+
+    def upload(self) -> None:
+        """Let the device's tensors become the host's."""
+        self._device.copy_(self._host, non_blocking=True)
+
+    def download(self) -> None:
+        """Let the host's tensors become the device's; they are after the next wait."""
+        self._host.copy_(self._device, non_blocking=True)
+
+
+class _Lane:
+    """Inputs and results of a number of games, for all caches of so many."""
+
+    def __init__(
+        self, capturer: Capturer, spec: EngineSpec, batch: int, *, hidden_dtype: torch.dtype
+    ) -> None:
+        sizes, latent, real = spec.config.conditions, (batch, *spec.latent_shape), torch.float32
+        self.given = Pack(
+            capturer,
+            {
+                "latents": (latent, real),
+                "noise": (latent, real),
+                "pose": ((batch, 1, sizes.pose_size), real),
+                "text": ((batch, 1, sizes.text_length), torch.int64),
+                "audio": ((batch, 1, sizes.audio_size), real),
+                "present": ((batch, 1, 3), torch.bool),
+            },
+        )
+        self.made = Pack(
+            capturer,
+            {
+                "latents": (latent, real),
+                "reward": ((batch,), real),
+                "termination": ((batch,), real),
+            },
+        )
+        self.frames = Pack(capturer, {"frames": ((batch, *spec.frame_shape), torch.uint8)})
+        self.hidden = torch.zeros(
+            (batch, spec.latent_shape[0], spec.config.backbone.width),
+            dtype=hidden_dtype,
+            device=self.made.device["latents"].device,
+        )
+        self.decode: Callable[[], None] | None = None
+        # Whether the last step's frames were asked for, and waits for those of `made`.
+        self.is_watched = False
+        self.wait_for_frames: Callable[[], None] | None = None
+
+
+class StepGraphs:
+    """The graphs of an engine: one per cache for its step, one per number of games to decode.
+
+    Args:
+        capturer: The device; a test's own where there is none.
+        spec: Of the engine.
+        hidden_dtype: Of the hidden states.
+    """
+
+    def __init__(self, capturer: Capturer, spec: EngineSpec, *, hidden_dtype: torch.dtype) -> None:
+        self._capturer, self._spec, self._hidden_dtype = capturer, spec, hidden_dtype
+        self._lanes: dict[int, _Lane] = {}
+        # By the engine's cache: its graph goes with it.
+        self._steps: WeakKeyDictionary[object, tuple[GraphCache, Callable[[], None]]] = (
+            WeakKeyDictionary()
+        )
+
+    def step(
+        self,
+        networks: Networks,
+        owner: object,
+        cache: KVCache,
+        *,
+        latents: Tensor,
+        conditions: Conditions,
+        noise: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Do what `Engine.step` does; the first step of a cache captures its graph.
+
+        Args:
+            networks: Of the engine.
+            owner: The engine's cache.
+            cache: The KV cache in it; changed.
+            latents: (B, N, C) float32.
+            conditions: (B, 1, ...).
+            noise: (B, N, C) float32.
+
+        Raises:
+            CaptureError: The step cannot be captured; frames that the cache remembers are as
+                before.
+            ValueError: An input has another shape than the cache's games.
+        """
+        lane = self._lane(cache.keys.shape[1])
+        lane.given.fill({"latents": latents, "noise": noise, **vars(conditions)})
+        lane.given.upload()
+        lane.wait_for_frames = None
+        if owner not in self._steps:
+            self._steps[owner] = self._capture_step(networks, cache, lane)
+        graph_cache, replay = self._steps[owner]
+        graph_cache.follow()
+        replay()
+        cache.num_committed += 1
+        lane.made.download()
+        wait = self._capturer.mark()
+        if lane.is_watched:
+            self._decode(lane)
+            lane.is_watched = False
+        wait()
+        host = lane.made.host
+        return host["latents"].clone(), host["reward"].clone(), host["termination"].clone()
+
+    def hidden(self, batch: int) -> Tensor:
+        """Return the hidden states of the last step of so many games, (B, N, D), to be read now."""
+        return self._lanes[batch].hidden
+
+    def frames(self, networks: Networks, latents: Tensor) -> np.ndarray | None:
+        """Return the frames of latents (B, N, C), uint8 (B, H, W, 3); None: no B games play here.
+
+        Raises:
+            CaptureError: Decoding cannot be captured.
+        """
+        lane = self._lanes.get(len(latents))
+        if lane is None or latents.shape != lane.made.host["latents"].shape:
+            return None
+        if lane.decode is None:
+            lane.decode = self._captured(
+                lambda: lane.frames.device["frames"].copy_(
+                    networks._pixels(lane.made.device["latents"])
+                )
+            )
+        own = lane.made.host["latents"]
+        # Whoever asks for other frames than the last step's says nothing of the next one's.
+        lane.is_watched = torch.equal(own, latents.to(own))
+        if lane.wait_for_frames is None or not lane.is_watched:
+            own.copy_(latents)
+            lane.made.upload()
+            self._decode(lane)
+        assert lane.wait_for_frames is not None
+        lane.wait_for_frames()
+        return lane.frames.host["frames"].numpy().copy()
+
+    def _decode(self, lane: _Lane) -> None:
+        """Begin to decode what a lane has made."""
+        assert lane.decode is not None
+        lane.decode()
+        lane.frames.download()
+        lane.wait_for_frames = self._capturer.mark()
+
+    def _capture_step(
+        self, networks: Networks, cache: KVCache, lane: _Lane
+    ) -> tuple[GraphCache, Callable[[], None]]:
+        graph_cache = GraphCache(cache)
+        graph_cache.follow()
+        given = lane.given.device
+        conditions = Conditions(
+            pose=given["pose"], text=given["text"], audio=given["audio"], present=given["present"]
+        )
+
+        def work() -> None:
+            hidden = networks._hidden(graph_cache, given["latents"], conditions)
+            graph_cache.commit()
+            lane.hidden.copy_(hidden)
+            made = networks._sample(hidden, given["latents"], given["noise"])
+            for own, tensor in zip(lane.made.device.values(), made, strict=True):
+                own.copy_(tensor)
+
+        # The runs before capture write the slot that the step itself is about to write, which
+        # nobody sees; what they count is taken back.
+        held = cache.frames_held.clone()
+        try:
+            return graph_cache, self._captured(work)
+        finally:
+            cache.frames_held.copy_(held)
+
+    def _captured(self, work: Callable[[], object]) -> Callable[[], None]:
+        def quiet() -> None:
+            work()
+
+        try:
+            return self._capturer.capture(quiet)
+        except RuntimeError as error:
+            words = str(error).partition("\n")[0]
+            raise CaptureError(f"CUDA graphs cannot be had: {words}") from error
+
+    def _lane(self, batch: int) -> _Lane:
+        if batch not in self._lanes:
+            self._lanes[batch] = _Lane(
+                self._capturer, self._spec, batch, hidden_dtype=self._hidden_dtype
+            )
+        return self._lanes[batch]
