@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pygame
@@ -19,17 +18,17 @@ import pygame
 from envs.play.game import Game, Playable, open_teacher, open_world
 from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
 from envs.play.human import open_human_teacher
+from envs.play.picture import open_display
 from envs.play.rewind import DEFAULT_SECONDS
 from envs.play.session import Session
 from envs.play.window import Window
+from midas_world.arguments import count, natural, positive
 from midas_world.types import MidasWorldError
 
 EXIT_DIFFERENT = 1
 EXIT_NOT_RECORDED = 1
 EXIT_USAGE = 2
 STAGE = "stage"
-
-AnyWindow = TypeVar("AnyWindow", bound=Window)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,21 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.world or "stage",
             backend=args.backend,
             num_denoise_steps=args.denoise_steps,
+            prepares=not args.headless,
         )
     try:
         if args.resimulate or args.replay:
             return (_resimulate if args.resimulate else _replay)(args)
         return (_play_headless if args.headless else _play_window)(args, opener)
-    except (MidasWorldError, ValueError, OSError) as error:
+    except (MidasWorldError, ValueError, OSError, pygame.error) as error:
         print(f"play: {error}", file=sys.stderr)
         return EXIT_USAGE
 
 
 def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
     name = Path(args.teacher).stem if args.teacher else Path(args.world or STAGE).name
-    window = _open_window(Window, name)
-    if window is None:
-        return EXIT_USAGE
+    open_display(instead="use --headless to play without one")
+    window = Window(name)
     session = Session(
         opener,
         window.inputs,
@@ -106,9 +105,8 @@ def _replay(args: argparse.Namespace) -> int:
     from midas_world.sessions import load_session
 
     tape = Tape(load_session(args.replay))
-    window = _open_window(ReplayWindow, args.replay.resolve().name)
-    if window is None:
-        return EXIT_USAGE
+    open_display(instead="midas-world export SESSION --to mp4 makes a film of it")
+    window = ReplayWindow(args.replay.resolve().name)
     session = ReplaySession(
         tape,
         partial(open_recorded, tape.session.header, world=args.world),
@@ -146,29 +144,6 @@ def _resimulate(args: argparse.Namespace) -> int:
 def _tell_equal(num_frames: int, num_equal: int) -> None:
     if num_equal % 500 == 0:
         print(f"{num_equal} of {num_frames} frames are equal so far", file=sys.stderr)
-
-
-def _open_window(kind: type[AnyWindow], title: str) -> AnyWindow | None:
-    """Open a window, or say why there is none."""
-    try:
-        _check_display()
-        return kind(title)
-    except pygame.error as error:
-        print(
-            f"play: there is no display to open a window on ({error}); "
-            "use --headless to play without one",
-            file=sys.stderr,
-        )
-        return None
-
-
-def _check_display() -> None:
-    """Raise pygame.error if a window would open where nobody sees it, without being asked to."""
-    pygame.display.init()
-    driver = pygame.display.get_driver()
-    if driver in ("dummy", "offscreen") and "SDL_VIDEODRIVER" not in os.environ:
-        pygame.display.quit()
-        raise pygame.error("SDL found no video device")
 
 
 def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
@@ -237,14 +212,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="keep play of --teacher PRESET here, as episodes to train on",
     )
-    parser.add_argument("--seed", type=_natural, default=0, help="of the first episode")
+    parser.add_argument("--seed", type=natural, default=0, help="of the first episode")
     parser.add_argument("--prompt", help="words for what the world should look like")
-    parser.add_argument("--fps", type=_positive, help="steps per second (default: the world's)")
-    parser.add_argument("--backend", default="auto", help="what runs the networks: auto, torch, onnx, tensorrt or rtx")
-    parser.add_argument("--denoise-steps", type=_natural, help="quality against speed")
+    parser.add_argument("--fps", type=positive, help="steps per second (default: the world's)")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        help="what runs the networks: auto, torch, onnx, tensorrt or rtx",
+    )
+    parser.add_argument("--denoise-steps", type=count, help="quality against speed")
     parser.add_argument(
         "--rewind-seconds",
-        type=_positive,
+        type=positive,
         default=DEFAULT_SECONDS,
         help="how far Backspace goes back at most (default: %(default)g; 256 MB at most)",
     )
@@ -271,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     alone = parser.add_argument_group("without a window")
     alone.add_argument("--headless", action="store_true", help="play without a display")
-    alone.add_argument("--steps", type=_natural, help="how many (default: the file's, or 200)")
+    alone.add_argument("--steps", type=count, help="how many (default: the file's, or 200)")
     alone.add_argument(
         "--actions", type=Path, help='a file of action names, such as "walk_right x 20", in lines'
     )
@@ -279,20 +258,6 @@ def _parser() -> argparse.ArgumentParser:
         "--save", type=Path, help="a .gif, a .png (a strip of frames) or a folder for all frames"
     )
     return parser
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be positive, got {value}")
-    return value
 
 
 if __name__ == "__main__":

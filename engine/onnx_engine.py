@@ -20,6 +20,7 @@ from engine.onnx_export import discard_graph, export_graphs
 from engine.onnx_graphs import GRAPHS, UNSEEN
 from engine.onnx_runtime import Session
 from engine.spec import Cache, EngineSpec
+from engine.torch_engine import TorchCache
 from midas_world.conditions import Conditions
 from midas_world.diffusion import sigma_schedule
 from midas_world.kv_cache import KVCache
@@ -32,11 +33,11 @@ DEFAULT_PRECISION = "int8"
 _log = logging.getLogger(__name__)
 
 
-class OnnxCache:
+class OnnxCache(TorchCache):
     """A KV cache whose whole state can be copied out and in, and arrays for graphs to write to."""
 
     def __init__(self, kv_cache: KVCache, spec: EngineSpec) -> None:
-        self.kv_cache = kv_cache
+        super().__init__(kv_cache)
         layers, batch, heads, rows, size = kv_cache.keys.shape
         width = spec.config.backbone.width
         new_rows = (layers, batch, heads, spec.positions_per_frame, size)
@@ -45,38 +46,6 @@ class OnnxCache:
         self.new_keys = np.empty(new_rows, np.float32)
         self.new_values = np.empty(new_rows, np.float32)
         self.mask = np.empty((batch, rows), np.float32)
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.kv_cache.reset()
-        self.kv_cache.num_committed = 0
-
-    def state(self) -> dict[str, Tensor]:
-        """Return a copy of all that changes."""
-        cache = self.kv_cache
-        return {
-            "keys": cache.keys.clone(),
-            "values": cache.values.clone(),
-            "frames_held": cache.frames_held.clone(),
-            "num_committed": torch.tensor(cache.num_committed),
-        }
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on exactly from what `state` gave.
-
-        Raises:
-            ValueError: A tensor has another shape than this cache.
-        """
-        cache = self.kv_cache
-        tensors = {"keys": cache.keys, "values": cache.values, "frames_held": cache.frames_held}
-        for name, own in tensors.items():
-            if own.shape != state[name].shape:
-                raise ValueError(
-                    f"{name} must have shape {tuple(own.shape)}, got {tuple(state[name].shape)}"
-                )
-        for name, own in tensors.items():
-            own.copy_(state[name])
-        cache.num_committed = int(state["num_committed"])
 
 
 class OnnxEngine:

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 import midas_world
+from engine.cache_folder import cache_folder, write_whole
 from engine.spec import Engine
 from engine.torch_engine import TorchEngine
 from midas_world.conditions import stack_conditions
@@ -93,7 +94,11 @@ def make_named(backend: str, request: Request) -> Engine:
 
 def make_fastest(request: Request) -> Engine:
     """Return the engine of the fastest backend that is ready here; its spec says why."""
-    ready = [name for name, backend in _BACKENDS.items() if _is_ready(backend, request)]
+    ready = [
+        name
+        for name, backend in _BACKENDS.items()
+        if _can_run(backend, request) and backend.is_ready(request)
+    ]
     if len(ready) == 1:
         reason = f"only {ready[0]} is ready here"
         return make_named(ready[0], replace(request, reason=reason))
@@ -109,6 +114,20 @@ def make_fastest(request: Request) -> Engine:
     ranked = sorted(times, key=times.__getitem__)
     words = ", ".join(f"{name} {times[name]:.1f} ms" for name in ranked)
     return make_named(ranked[0], replace(request, reason=f"the fastest here: {words} a frame"))
+
+
+def unbuilt_backends(world: World, *, device: str, num_denoise_steps: int | None) -> list[str]:
+    """Return the backends that could run a world on a GPU, were their engine files built."""
+    request = Request(
+        world=world, device=device, num_denoise_steps=num_denoise_steps, folder=cache_folder()
+    )
+    if request.is_cpu:
+        return []
+    return [
+        name
+        for name, backend in _BACKENDS.items()
+        if _can_run(backend, request) and not backend.is_ready(request)
+    ]
 
 
 def measure_step(engine: Engine, world: World) -> float:
@@ -131,12 +150,12 @@ def measure_step(engine: Engine, world: World) -> float:
     return min(times[WARM_UP_STEPS:])
 
 
-def _is_ready(backend: Backend, request: Request) -> bool:
+def _can_run(backend: Backend, request: Request) -> bool:
     try:
         backend.check(request)
     except BackendUnavailableError:
         return False
-    return backend.is_ready(request)
+    return True
 
 
 def _choice_key(request: Request, ready: Sequence[str]) -> str:
@@ -191,10 +210,7 @@ def _load_times(path: Path, ready: Sequence[str]) -> dict[str, float]:
 
 
 def _save_times(times: Mapping[str, float], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text(json.dumps({"milliseconds": times}, indent=2), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps({"milliseconds": times}, indent=2).encode())
 
 
 def _missing(packages: Sequence[str]) -> list[str]:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from engine.cache_folder import cache_folder
+from engine.cache_folder import cache_folder, write_whole
 from engine.onnx_export import graphs_folder
 from engine.trt_graphs import plan_graph
 from engine.trt_plan import FLAVOURS, TrtPlan, load_plans, parse_capability, shipped_plans
@@ -220,15 +219,6 @@ def provide_engine(
         num_layers=built.num_layers,
         is_new=True,
     )
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is either there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
-        temporary = Path(folder) / path.name
-        temporary.write_bytes(data)
-        temporary.replace(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 Condition encoder, backbone and outcome heads run with torch on the same stream. A step's K denoise
 steps and the decoding of its frame are one CUDA graph: whoever then asks for that frame gets it
-without another call of the network.
+without another call of the network. If nobody asked for the last one, the denoise steps run alone.
 
 Shapes: B games, N tokens per frame, C channels, D width, H W pixels.
 """
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.cache_folder import write_whole
 from engine.spec import Cache
 from engine.torch_engine import TorchCache, TorchEngine
 from engine.trt_build import (
@@ -25,7 +26,6 @@ from engine.trt_build import (
     capability_here,
     default_folder,
     provide_engine,
-    write_whole,
 )
 from engine.trt_memory import CudaDevice, Device
 from engine.trt_plan import DEFAULT_PLANS, PLAN_GRAPHS, TrtPlan, load_plans
@@ -107,6 +107,8 @@ class TensorRTEngine(TorchEngine):
         self._max_batch = min(plan.batch.max for plan in chosen.values())
         self._lanes: dict[int, _Lane] = {}
         self._made: Tensor | None = None
+        # Whether the last step's frames were asked for: games of latents never decode.
+        self._is_watched = False
 
     def prefill(
         self, cache: Cache, context: Tensor, conditions: Conditions, *, rows: Sequence[int]
@@ -142,6 +144,7 @@ class TensorRTEngine(TorchEngine):
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
+        self._is_watched = True
         with self._memory.active():
             made = self._made
             if made is not None and made.shape == latents.shape and torch.equal(made, latents):
@@ -167,14 +170,17 @@ class TensorRTEngine(TorchEngine):
         self._made = None
         made = []
         size = self._max_batch
+        # The frames of several parts would lie in one buffer.
+        decodes = self._is_watched and len(latents) <= size
+        self._is_watched = False
         for parts in zip(hidden.split(size), latents.split(size), noise.split(size), strict=True):
             lane = self._lane(len(parts[0]))
             for own, part in zip((lane.hidden, lane.latents, lane.noise), parts, strict=True):
                 own.copy_(part)
-            lane.step()
+            (lane.step if decodes else lane.sample)()
             made.append(lane.next_latents.cpu().clone())
         next_latents = torch.cat(made)
-        if len(made) == 1:
+        if decodes:
             self._made = next_latents.clone()  # the caller may write into what it gets
         outcome = self._model.outcome
         reward_logits, termination_logits = outcome(hidden.float())
@@ -246,6 +252,7 @@ class _Lane:
             decoder.enqueue(stream)
 
         self.step = memory.capture(sample_and_decode)
+        self.sample = memory.capture(lambda: sampler.enqueue(stream))
         self.decode = memory.capture(lambda: decoder.enqueue(stream))
 
 

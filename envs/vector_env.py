@@ -27,7 +27,7 @@ class WorldVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     """B games of a learned world, played in step: one forward pass makes all their next frames.
 
     Game i is the game that `WorldEnv` plays alone with the same seed, up to the rounding of another
-    batch size: latents to 1e-4 in float32, pixels to 2 of 255 in bfloat16.
+    batch size: latents to 1e-4 in float32, pixels to 1 of 255 in the mean in bfloat16.
     `gymnasium.make_vec("midas/Stage-v0", num_envs=B)` makes one. Actions, observations, rewards,
     ends, infos and the arguments not told here are those of `WorldEnv`, batched as Gymnasium
     batches them.

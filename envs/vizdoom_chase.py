@@ -56,35 +56,59 @@ ACTION_KEYS: dict[str, list[str]] = {
 class DoomChaseEnv(gym.Env[np.ndarray, np.int64]):
     """A marine runs through a room of Doom, filmed from behind.
 
-    ## Action space
+    ## Description
+
+    ViZDoom with its chase camera: a teacher in the third person that this project did not write.
+
+    ## Action Space
+
     `Discrete(9)`; each is held for `tics` of 1/35 s:
 
-    | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 |
-    |---|---|---|---|---|---|---|---|---|
-    | idle | forward | backward | turn_left | turn_right | forward_left | forward_right | attack |
-    forward_attack |
+    | 0 | 1 | 2 | 3 | 4 |
+    |---|---|---|---|---|
+    | idle | forward | backward | turn_left | turn_right |
 
-    ## Observation space
+    | 5 | 6 | 7 | 8 |
+    |---|---|---|---|
+    | forward_left | forward_right | attack | forward_attack |
+
+    ## Observation Space
+
     `Box(0, 255, (240, 320, 3), uint8)`: the screen as RGB, without the status bar.
 
     ## Rewards
+
     +1 for each medkit (whenever health rises) and for each monster killed. In "health_gathering"
     the floor burns, and without medkits the marine dies.
 
-    ## Starting state
+    ## Starting State
+
     As the scenario has it, from the seed.
 
-    ## Episode end
+    ## Episode End
+
     Terminated when the marine dies; truncated at the scenario's time limit.
 
     ## Info
+
     `health`, `kills`, `action_name`.
 
-    Args:
-        scenario: Name of a ViZDoom scenario, such as "health_gathering" or "my_way_home", or a path
-            to a .cfg file.
-        tics: Tics for which an action is held.
-        render_mode: None or "rgb_array".
+    ## Arguments
+
+    ```python
+    >>> import gymnasium as gym
+    >>> import envs
+    >>> env = gym.make("midas/DoomChase-v0", scenario="my_way_home")
+    ```
+
+    | Parameter     | Type    | Default              | Description                              |
+    |---------------|---------|----------------------|------------------------------------------|
+    | `scenario`    | **str** | `"health_gathering"` | A ViZDoom scenario, or a path to a .cfg  |
+    | `tics`        | **int** | `2`                  | Tics for which an action is held         |
+    | `render_mode` | **str** | `None`               | `"rgb_array"`                            |
+
+    ## Version History
+    * v0: Initial version
 
     Raises:
         ValueError: There is no such scenario, or an argument is outside its limits.

@@ -10,6 +10,7 @@ Each row is measured in a process of its own, so that its memory is its own. Lin
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -21,9 +22,12 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 OBSERVATIONS = ("pixels", "latent")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is asked for and print it."""
-    args = _parser().parse_args()
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.memory_steps is not None and args.memory_steps <= FIRST_STEPS:
+        parser.error(f"--memory-steps must be more than {FIRST_STEPS}, got {args.memory_steps}")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         if args.memory_steps:
             print(f"| observation | MiB after {FIRST_STEPS} steps | after {args.memory_steps} |")

@@ -6,6 +6,7 @@ key and shape must agree, or `CheckpointError` says which does not and nothing i
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from midas_world.types import CheckpointError
 WEIGHTS_NAME = "weights.safetensors"
 CONFIG_NAME = "config.yaml"
 SCALE_SUFFIX = ":scale"
+_CHECKSUM = "crc32"  # key of a file's metadata
 # Entries below which a tensor is not worth compressing.
 MIN_COMPRESSED = 4096
 
@@ -30,7 +32,8 @@ def save_tensors(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, temporary, metadata=dict(metadata or {}))
+    checksum = {_CHECKSUM: _checksum(contiguous)}
+    save_file(contiguous, temporary, metadata={**(metadata or {}), **checksum})
     temporary.replace(path)
 
 
@@ -44,18 +47,34 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"no weights at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            expected = (file.metadata() or {}).get(_CHECKSUM)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is truncated or corrupt: {error}") from error
+    # Files that others wrote have none.
+    if expected is not None and expected != _checksum(tensors):
+        raise CheckpointError(f"{path} is corrupt: its values are not those that were written")
+    return tensors
 
 
 def load_metadata(path: Path) -> dict[str, str]:
     """Read the metadata of a safetensors file; `CheckpointError` as in `load_tensors`."""
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is missing, truncated or corrupt: {error}") from error
+    metadata.pop(_CHECKSUM, None)
+    return metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return the CRC-32 of all names and values, in hex."""
+    value = 0
+    for name, tensor in sorted(tensors.items()):
+        value = zlib.crc32(name.encode(), value)
+        value = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, value)
+    return f"{value:08x}"
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:

@@ -1,7 +1,6 @@
 """The console command ``midas-world``: one verb per task, each thin over the room that does it."""
 
 import argparse
-import dataclasses
 import difflib
 import importlib
 import logging
@@ -11,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from midas_world.arguments import count
 from midas_world.packages import check_packages
 from midas_world.teacher_options import add_teacher_options, given_options
 from midas_world.types import MidasWorldError
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args([word for word in argv if word not in overrides])
         arguments.overrides = overrides
         return arguments.run(arguments)
-    except (MidasWorldError, ValueError, FileNotFoundError) as error:
+    except (MidasWorldError, ValueError, OSError) as error:
         print(f"midas-world {argv[0]}: {error}", file=sys.stderr)
         return 2
 
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     collect = verbs.add_parser("collect", help="record episodes of the teacher")
     _add_preset(collect)
     collect.add_argument("--data", type=Path, help="default: data/PRESET")
-    collect.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    collect.add_argument("--workers", type=count, default=os.cpu_count() or 1)
     collect.add_argument("--codec", choices=("h264", "raw"), default="h264")
     collect.add_argument("--env", metavar="ID", help="any Gymnasium env as the teacher")
     add_teacher_options(collect)
@@ -135,9 +135,9 @@ def _folder(given: Path | None, root: str, preset: str) -> Path:
 
 
 def _collect(arguments: argparse.Namespace) -> int:
-    from midas_world.collect import CollectConfig, collect
+    from midas_world.collect import collect
     from midas_world.config import load_preset
-    from midas_world.video import VideoOptions
+    from midas_world.teacher_project import collect_configs
 
     if arguments.env:
         if is_by_hand := arguments.policy == ["human"]:
@@ -151,28 +151,9 @@ def _collect(arguments: argparse.Namespace) -> int:
     elif words := given_options(arguments):
         raise ValueError(f"{', '.join(words)}: only with --env")
     data = load_preset(arguments.preset, arguments.overrides).data
-    output = _folder(arguments.data, "data", arguments.preset)
-    common = CollectConfig(
-        env_id=data.env_id,
-        env_kwargs=data.env_kwargs,
-        teacher=data.teacher,
-        output=output / "train",
-        num_episodes=data.num_episodes,
-        first_seed=data.first_seed,
-        num_steps=data.num_steps,
-        policy_factory=data.policy_factory,
-        policies=data.policy_weights,
-        num_workers=arguments.workers,
-        video=VideoOptions(codec=arguments.codec),
-    )
-    held = dataclasses.replace(
-        common,
-        output=output / "validation",
-        num_episodes=data.num_validation_episodes,
-        first_seed=data.first_validation_seed,
-    )
-    failures = [result for config in (held, common) if (result := collect(config)).failed]
-    return 1 if failures else 0
+    folder = _folder(arguments.data, "data", arguments.preset)
+    configs = collect_configs(data, folder, num_workers=arguments.workers, codec=arguments.codec)
+    return max([collect(config).exit_code for config in configs])
 
 
 def _fit_preset(arguments: argparse.Namespace) -> Path:

@@ -28,13 +28,19 @@ from midas_world.dream_card import write_card
 from midas_world.evaluate.command import QUICK, SECTIONS, evaluate
 from midas_world.evaluate.report import JSON_NAME
 from midas_world.evaluate.study import EvaluationConfig
-from midas_world.teacher_project import CPU_TOKENS, GPU_TOKENS, describe, project_for
+from midas_world.teacher_project import (
+    CPU_TOKENS,
+    GPU_TOKENS,
+    collect_configs,
+    describe,
+    project_for,
+)
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
 from midas_world.train.loop import LOG_NAME
 from midas_world.train.pack import pack_world
 from midas_world.train_config import OptimizerConfig
-from midas_world.video import VideoOptions
+from midas_world.types import MidasWorldError
 from midas_world.world import load_world
 
 logger = logging.getLogger(__name__)
@@ -67,6 +73,10 @@ _DISK_SHARE = 0.5
 _RATE_STEPS = 12
 _MIN_STEPS = 20
 _EVALUATIONS = 5
+
+
+class DreamError(MidasWorldError):
+    """A world cannot be made of an env; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,14 +192,14 @@ def dream(request: DreamRequest) -> Path:
     Raises:
         ValueError: The env cannot be a teacher, an option cannot be used, or the work folder was
             begun with another request.
-        RuntimeError: No episode could be collected.
+        DreamError: No episode could be collected.
     """
     work = WorkFolder(request)
     config = _decide(request, work)
     logger.info("%s", describe(config))
     data = request.work / "data"
     with work.doing("collect"):
-        _collect(config, request, data)
+        _collect(config, request)
     runs = {"autoencoder": request.work / "autoencoder", "dynamics": request.work / "dynamics"}
 
     def train_first(config: ProjectConfig, folder: Path, stop_at: int | None) -> None:
@@ -279,7 +289,8 @@ def _decide(request: DreamRequest, work: WorkFolder) -> ProjectConfig:
 def _num_episodes(config: ProjectConfig, request: DreamRequest) -> int:
     """Return how many episodes the time, the disk and the machine are for."""
     data, world = config.data, config.world
-    pace = measure_pace(_collect_config(config, request, request.work / "data"))
+    _, train = _collect_configs(config, request)
+    pace = measure_pace(train)
     wanted = _GPU_FRAMES if torch.cuda.is_available() else _CPU_FRAMES
     by_time = COLLECT_SHARE * request.budget_s / pace.seconds(1, request.num_workers)
     # Training reads frames that are decoded once: they are what fills the disk.
@@ -293,36 +304,21 @@ def _num_episodes(config: ProjectConfig, request: DreamRequest) -> int:
     return count
 
 
-def _collect_config(config: ProjectConfig, request: DreamRequest, folder: Path) -> CollectConfig:
-    data = config.data
-    return CollectConfig(
-        env_id=data.env_id,
-        env_kwargs=data.env_kwargs,
-        teacher=data.teacher,
-        output=folder / "train",
-        num_episodes=data.num_episodes,
-        first_seed=data.first_seed,
-        num_steps=data.num_steps,
-        policy_factory=data.policy_factory,
-        policies=data.policy_weights,
-        num_workers=request.num_workers,
-        video=VideoOptions(codec=request.codec),
+def _collect_configs(
+    config: ProjectConfig, request: DreamRequest
+) -> tuple[CollectConfig, CollectConfig]:
+    folder = request.work / "data"
+    return collect_configs(
+        config.data, folder, num_workers=request.num_workers, codec=request.codec
     )
 
 
-def _collect(config: ProjectConfig, request: DreamRequest, folder: Path) -> None:
-    train = _collect_config(config, request, folder)
-    held = replace(
-        train,
-        output=folder / "validation",
-        num_episodes=config.data.num_validation_episodes,
-        first_seed=config.data.first_validation_seed,
-    )
-    for part in (held, train):
+def _collect(config: ProjectConfig, request: DreamRequest) -> None:
+    for part in _collect_configs(config, request):
         result = collect(part)
         if not result.collected + result.skipped:
             reason = next(iter(result.failed.values()), "no reason given")
-            raise RuntimeError(f"no episode of {config.data.env_id} could be collected: {reason}")
+            raise DreamError(f"no episode of {config.data.env_id} could be collected: {reason}")
 
 
 def _fitting_steps(

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from midas_world.arguments import count, positive
 from midas_world.teacher_options import add_teacher_options
 
 
@@ -70,15 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
-        "--minutes", type=float, help="time for everything; default: 120 on a CPU, 60 on a GPU"
+        "--minutes", type=positive, help="time for everything; default: 120 on a CPU, 60 on a GPU"
     )
     budget.add_argument(
-        "--steps-budget", type=int, metavar="N", help="train steps of each stage instead"
+        "--steps-budget", type=count, metavar="N", help="train steps of each stage instead"
     )
     parser.add_argument("--output", type=Path, help="world folder; default: worlds/NAME")
     parser.add_argument("--work", type=Path, help="episodes and runs; default: runs/NAME")
     parser.add_argument("--preset", default="dream", help="a preset's name or a YAML file")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1)
     parser.add_argument("--codec", choices=("h264", "raw"), default="h264")
     parser.add_argument(
         "--evaluate",

@@ -6,6 +6,8 @@ What is made of them is teacher_project.py's business: help texts must not wait 
 import argparse
 from pathlib import Path
 
+from midas_world.arguments import count
+
 WANTED_FPS = 20.0
 
 
@@ -37,7 +39,7 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--repeat",
-        type=int,
+        type=count,
         metavar="N",
         help=f"env steps for one of the world; default: as many as make {WANTED_FPS:g} a second",
     )
@@ -62,8 +64,8 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
         help='"random", "sticky", MODULE:FUNCTION that returns a policy of yours, or, to collect, '
         '"human": you play in the window',
     )
-    group.add_argument("--episodes", type=int, metavar="N", help="training episodes")
-    group.add_argument("--steps", type=int, metavar="N", help="steps of each at most")
+    group.add_argument("--episodes", type=count, metavar="N", help="training episodes")
+    group.add_argument("--steps", type=count, metavar="N", help="steps of each at most")
 
 
 def given_options(arguments: argparse.Namespace) -> list[str]:

@@ -17,11 +17,12 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from midas_world.collect import load_policy
+from midas_world.collect import CollectConfig, load_policy
 from midas_world.config import ProjectConfig, load_config, load_preset, save_config
 from midas_world.teacher_options import WANTED_FPS
 from midas_world.teachers import TeacherEnv, adapt, shipped_keymap
 from midas_world.train_config import ActionConfig, DataConfig, TeacherConfig
+from midas_world.video import VideoOptions
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,32 @@ def keep_preset(config: ProjectConfig, path: Path) -> None:
                 )
     path.parent.mkdir(parents=True, exist_ok=True)
     save_config(config, path)
+
+
+def collect_configs(
+    data: DataConfig, folder: Path, *, num_workers: int, codec: Literal["h264", "raw"]
+) -> tuple[CollectConfig, CollectConfig]:
+    """Return what to collect into a data folder: the held-out episodes, and those to train on."""
+    train = CollectConfig(
+        env_id=data.env_id,
+        env_kwargs=data.env_kwargs,
+        teacher=data.teacher,
+        output=folder / "train",
+        num_episodes=data.num_episodes,
+        first_seed=data.first_seed,
+        num_steps=data.num_steps,
+        policy_factory=data.policy_factory,
+        policies=data.policy_weights,
+        num_workers=num_workers,
+        video=VideoOptions(codec=codec),
+    )
+    held = dataclasses.replace(
+        train,
+        output=folder / "validation",
+        num_episodes=data.num_validation_episodes,
+        first_seed=data.first_validation_seed,
+    )
+    return held, train
 
 
 def describe(config: ProjectConfig) -> str:

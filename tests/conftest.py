@@ -41,6 +41,16 @@ def tiny_world(tiny_folder: Path) -> World:
 
 
 @pytest.fixture(scope="session")
+def kept_graphs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where exported graphs are kept from one test run to the next, if anything is.
+
+    Their folders are named by all that they follow from, so none is stale.
+    """
+    cache = getattr(pytestconfig, "cache", None)
+    return cache.mkdir("onnx") if cache else tmp_path_factory.mktemp("onnx")
+
+
+@pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with two training episodes and one held out."""
     folder = tmp_path_factory.mktemp("data")

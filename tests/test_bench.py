@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,10 @@ CPU = torch.device("cpu")
 RATES = Rates(
     device="cpu", num_threads=1, bytes_per_s=1e9, flops_per_s={"float32": 1e9, "bfloat16": 4e9}
 )
+
+
+def subject_of(world: World) -> Subject:
+    return Subject(name="tiny", config=world.config.world, weights="", make=lambda _: world)
 
 
 @pytest.fixture(autouse=True)
@@ -266,6 +271,55 @@ def test_a_backend_that_cannot_run_is_told_and_the_others_are_measured(
     assert [row["part"] for row in rows if row["time"]] == ["whole step"]
 
 
+def test_an_engine_made_of_torchs_is_not_timed_by_torchs_parts(
+    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Mixed(TorchEngine):
+        """Names its precisions as the TensorRT engine does."""
+
+        @property
+        def spec(self):
+            return replace(super().spec, backend="rtx", dtype="fp8/fp16")
+
+    monkeypatch.setattr(run, "make_engine", lambda world, *_, **__: Mixed(world, device="cpu"))
+    config = BenchConfig(backends=("rtx",), batch_sizes=(1,), num_steps=1, device="cpu")
+    [result] = bench(subject_of(tiny_world), config, tmp_path)["results"]
+    assert [row["part"] for row in result["parts"] if row["time"]] == ["whole step"]
+    assert set(result["rates"]["flops_per_s"]) == {"float32", "bfloat16", "float16"}
+    assert "Rooflines count every part in float16." in result["notes"]
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_torch_is_measured_compiled_too(
+    works: bool, tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Compiled(FakeEngine):
+        def step(self, *inputs):
+            if not works:
+                raise RuntimeError("no compiler\nand a long trace")
+            return super().step(*inputs)
+
+    asked = []
+
+    def make(world: World, **options) -> FakeEngine:
+        asked.append(options)
+        return Compiled(world.config.world)
+
+    monkeypatch.setattr(run, "TorchEngine", make)
+    config = BenchConfig(
+        backends=(run.COMPILED,), batch_sizes=(1,), num_steps=1, device="cpu", num_denoise_steps=3
+    )
+    [result] = bench(subject_of(tiny_world), config, tmp_path)["results"]
+    assert asked == [
+        {"device": "cpu", "num_denoise_steps": 3, "compile": True, "reason": "as asked"}
+    ]
+    if works:
+        assert result["title"].endswith(", compiled")
+        assert result["batches"][0]["frames_per_s"] > 0
+    else:
+        assert result["reason"] == "torch.compile does not work here: no compiler"
+
+
 def test_more_games_than_memory_holds_end_the_series(
     tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -276,11 +330,8 @@ def test_more_games_than_memory_holds_end_the_series(
             return super().new_cache(batch_size)
 
     monkeypatch.setattr(run, "make_engine", lambda world, *_, **__: Full(world.config.world))
-    subject = Subject(
-        name="tiny", config=tiny_world.config.world, weights="", make=lambda _: tiny_world
-    )
     config = BenchConfig(batch_sizes=(1, 2, 4), num_steps=1, device="cpu")
-    [result] = bench(subject, config, tmp_path)["results"]
+    [result] = bench(subject_of(tiny_world), config, tmp_path)["results"]
     assert [row["reason"] for row in result["batches"]] == ["", "out of GPU memory"]
     assert "| 2 | out of GPU memory |" in (tmp_path / "bench.md").read_text()
 

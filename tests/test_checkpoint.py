@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from midas_world.checkpoint import (
@@ -92,6 +93,25 @@ def changed(module: nn.Module, **changes: torch.Tensor | None) -> dict[str, torc
         else:
             tensors[key] = tensor
     return tensors
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.bool])
+def test_a_flipped_bit_is_a_checkpoint_error(tmp_path: Path, dtype):
+    path = tmp_path / "weights.safetensors"
+    save_tensors({"weight": torch.ones(3, 5).to(dtype), "count": torch.tensor(2)}, path)
+    load_tensors(path)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"weights.safetensors is corrupt: its values"):
+        load_tensors(path)
+
+
+def test_weights_of_others_have_no_checksum_and_load(tmp_path: Path):
+    save_file({"weight": torch.ones(3)}, tmp_path / "model.safetensors")
+    torch.testing.assert_close(
+        load_tensors(tmp_path / "model.safetensors")["weight"], torch.ones(3)
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine import make_engine
 from engine.rollout import Rollout
 from engine.spec import Engine, spread_engine
 from engine.torch_engine import TorchEngine
 from midas_world.conditions import Conditions, stack_conditions
-from midas_world.types import StepConditions
+from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
 STEPS = 50
@@ -30,7 +31,12 @@ TOLERANCES = {
     "onnx-float32": (1e-3, 1e-4, 60.0),
     "onnx-int8": (0.4, 0.03, 27.0),
     "torch-cuda": (0.3, 0.02, 30.0),
+    # The backbone in bfloat16, head and decoder in float16, which keeps 11 bits: no worse than it.
+    "tensorrt-fp16": (0.3, 0.02, 30.0),
+    "rtx-fp16": (0.3, 0.02, 30.0),
 }
+# What runs on a device.
+ON_GPU = ("torch-cuda", "tensorrt-fp16", "rtx-fp16")
 # A game of a batch and the game alone: products of other sizes sum in another order.
 BATCH_TOLERANCES = {
     "torch-float32": 1e-4,
@@ -38,6 +44,8 @@ BATCH_TOLERANCES = {
     "onnx-float32": 1e-3,
     "onnx-int8": 0.5,
     "torch-cuda": 0.5,
+    "tensorrt-fp16": 0.5,
+    "rtx-fp16": 0.5,
 }
 
 
@@ -45,9 +53,12 @@ def make_backend(name: str, world: World, folder: Path) -> Engine:
     """Return one of the engines under test, or skip with the reason."""
     backend, _, kind = name.partition("-")
     if name == "torch-cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("needs a CUDA device")
         return TorchEngine(world, device="cuda")
+    if name in ON_GPU:
+        try:
+            return make_engine(world, backend, folder=folder)
+        except BackendUnavailableError as error:
+            pytest.skip(str(error))
     if backend == "torch":
         return TorchEngine(world, device="cpu", dtype=getattr(torch, kind))
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -57,24 +68,20 @@ def make_backend(name: str, world: World, folder: Path) -> Engine:
     return OnnxEngine(world, precision=kind, num_threads=1, folder=folder)
 
 
-@pytest.fixture(scope="module")
-def graphs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where exported graphs are kept from one test run to the next, if anything is.
-
-    Their folder is named by all that they follow from, so none is stale.
-    """
-    cache = getattr(pytestconfig, "cache", None)
-    return cache.mkdir("onnx") if cache else tmp_path_factory.mktemp("onnx")
-
-
-@pytest.fixture(scope="module", params=sorted(TOLERANCES))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.gpu if name in ON_GPU else ())
+        for name in sorted(TOLERANCES)
+    ],
+)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def engine(name: str, tiny_world: World, graphs: Path) -> Engine:
-    return make_backend(name, tiny_world, graphs)
+def engine(name: str, tiny_world: World, kept_graphs: Path) -> Engine:
+    return make_backend(name, tiny_world, kept_graphs)
 
 
 @pytest.fixture(scope="module")
@@ -322,13 +329,13 @@ def test_the_spread_leaves_the_frame_as_it_is(engine: Engine, plain: TorchEngine
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "int8"])
-def test_shipped_world_on_onnx_is_close_to_float32_torch(kind: str, graphs: Path):
+def test_shipped_world_on_onnx_is_close_to_float32_torch(kind: str, kept_graphs: Path):
     if not os.environ.get("MIDAS_TEST_SHIPPED"):
         pytest.skip("exporting the shipped world takes minutes: set MIDAS_TEST_SHIPPED=1")
     from midas_world.world import load_world
 
     world = load_world("stage")
-    engine = make_backend(f"onnx-{kind}", world, graphs)
+    engine = make_backend(f"onnx-{kind}", world, kept_graphs)
     plain = TorchEngine(world, device="cpu", dtype=torch.float32)
     latents, _ = play(engine, world, 10, games=[0])
     expected, _ = play(plain, world, 10, games=[0])

@@ -11,6 +11,7 @@ import torch
 
 import envs  # noqa: F401 - registers the learned world
 from midas_world.cli import main
+from midas_world.collect import CollectResult
 from midas_world.config import load_preset
 from midas_world.dream import (
     TRAIN_SHARES,
@@ -112,6 +113,14 @@ def test_a_part_is_done_only_while_what_it_made_is_there(tmp_path):
     assert not again.is_done("evaluate", tmp_path)
     with pytest.raises(ValueError, match="begun with fit pad, not crop"):
         WorkFolder(request_for(tmp_path, words=("--fit", "crop")))
+
+
+def test_an_env_that_fails_in_every_episode_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    failed = CollectResult(collected=0, skipped=0, failed={1: "it broke"}, frames=0, seconds=0.0)
+    monkeypatch.setattr("midas_world.dream.collect", lambda config: failed)
+    assert main(["dream", DISC, "--preset", "tiny", "--steps", "12"]) == 2
+    assert f"no episode of {DISC} could be collected: it broke" in capsys.readouterr().err
 
 
 def test_train_steps_fit_the_time_at_the_measured_rate(tmp_path):

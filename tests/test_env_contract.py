@@ -25,12 +25,22 @@ from envs.vector_env import WorldVectorEnv
 from envs.world_env import WorldEnv
 
 ROOT = Path(__file__).parents[1]
-TEACHER = "midas/StageTeacher-v0"
+TEACHERS = ("midas/StageTeacher-v0", "midas/DoomChase-v0")
 WORLD = "midas/Stage-v0"
 
 
 def make_bare(world: Path, **kwargs) -> gym.Env:
     return gym.make(WORLD, world=str(world), **kwargs).unwrapped
+
+
+@pytest.fixture(params=TEACHERS)
+def teacher(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    if "Doom" in request.param:
+        pytest.importorskip("vizdoom")
+        monkeypatch.chdir(tmp_path)  # it writes where it is started
+    env = gym.make(request.param, render_mode="rgb_array").unwrapped
+    yield env
+    env.close()
 
 
 # Warnings are errors in all tests.
@@ -45,8 +55,8 @@ def test_gymnasium_s_checker_has_nothing_to_say(tiny_folder, observation, action
     env.close()
 
 
-def test_gymnasium_s_checker_has_nothing_to_say_about_the_teacher():
-    check_env(gym.make(TEACHER, render_mode="rgb_array").unwrapped)
+def test_gymnasium_s_checker_has_nothing_to_say_about_teachers(teacher):
+    check_env(teacher)
 
 
 # Stable-Baselines3 has no Dict actions, and takes an observation of two dimensions only flat.
@@ -57,8 +67,13 @@ def test_stable_baselines3_s_checker_has_nothing_to_say(tiny_folder, observation
     check_env_of_sb3(FlattenObservation(env) if observation == "latent" else env)
 
 
-def test_stable_baselines3_s_checker_has_nothing_to_say_about_the_teacher():
-    check_env_of_sb3(gym.make(TEACHER).unwrapped)
+def test_stable_baselines3_s_checker_has_nothing_to_say_about_teachers(teacher):
+    check_env_of_sb3(teacher)
+
+
+def test_every_id_is_checked():
+    ours = {name for name in gym.registry if name.startswith("midas/")}
+    assert ours == {WORLD, *TEACHERS}
 
 
 @pytest.mark.parametrize("name", [WORLD, f"envs:{WORLD}"])
@@ -66,6 +81,13 @@ def test_ids_make_the_learned_world(tiny_folder, name):
     env = gym.make(name, world=str(tiny_folder))
     assert isinstance(env.unwrapped, WorldEnv)
     assert env.unwrapped.world.folder == tiny_folder
+
+
+def test_a_teacher_s_spec_survives_pickling(teacher):
+    again = pickle.loads(pickle.dumps(teacher.spec)).make()
+    assert again.spec.id == teacher.spec.id
+    assert again.observation_space == teacher.observation_space
+    again.close()
 
 
 def test_a_spec_survives_pickling(tiny_folder):

@@ -1,6 +1,7 @@
 """The examples run end to end on the tiny world, go on where they were, and count rightly."""
 
 import json
+from concurrent.futures import Future
 from pathlib import Path
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ import envs  # noqa: F401 - registers the ids
 from engine import make_engine
 from envs.stage.controller import ACTIONS
 from envs.world_env import WorldEnv
-from examples import plan
+from examples import plan, throughput
 from examples.actions import ACTION_INDICES, ACTION_NAMES
 from midas_world.world import World
 
@@ -349,3 +350,36 @@ def test_examples_have_readable_help(capsys):
         plan.main(["--help"])
     assert "--futures" in capsys.readouterr().out
     assert Path(plan.__file__).parent.name == "examples"
+
+
+def test_throughput_measures_each_number_of_games(tiny_folder, monkeypatch, capsys):
+    class Here:
+        """Runs a job in this process."""
+
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, call, *given):
+            future = Future()
+            future.set_result(call(*given))
+            return future
+
+    monkeypatch.setattr(throughput, "ProcessPoolExecutor", Here)
+    words = ["--world", str(tiny_folder), "--observation", "latent"]
+    throughput.main([*words, "--batch", "1", "2", "--steps", "2"])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[:2] for row in rows] == [["| latent", "1"], ["| latent", "2"]]
+    assert all(float(row.split(" | ")[2]) > 0 for row in rows)
+    monkeypatch.setattr(throughput, "FIRST_STEPS", 2)
+    throughput.main([*words, "--memory-steps", "4"])
+    (row,) = capsys.readouterr().out.splitlines()[2:]
+    assert "%" in row
+    with pytest.raises(SystemExit):
+        throughput.main([*words, "--memory-steps", "2"])
+    assert "must be more than 2, got 2" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Playing without a window, and the command that starts either."""
 
+import contextlib
 from itertools import pairwise
 
 import av
@@ -10,8 +11,11 @@ import pytest
 import play
 from envs.play.game import Game
 from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
+from envs.play.picture import NoDisplayError
 from envs.stage.controller import ACTIONS
+from envs.stage.env import StageEnv
 from tests.fakes import CountingEnv
+from tests.sessions import record_steps
 from tests.windows import playable
 
 KICK = ACTIONS.index("kick")
@@ -113,10 +117,14 @@ def test_command_plays_the_teacher(capsys):
         (["--world", "nowhere"], "no world 'nowhere'"),
         (["--teacher", "--actions", "nowhere.txt"], "there is no file of actions"),
         (["--teacher", "--steps", "1", "--save", "film.avi"], "--save takes"),
+        (["--teacher", "--steps", "0"], "--steps: must be a whole number, at least 1, got '0'"),
+        (["--seed", "-1"], "--seed: must be a whole number, at least 0, got '-1'"),
+        (["--fps", "fast"], "--fps: must be a positive number, got 'fast'"),
     ],
 )
 def test_command_says_what_is_wrong(arguments, message, capsys):
-    assert play.main(["--headless", *arguments]) == 2
+    with contextlib.suppress(SystemExit):  # argparse's own way of saying it
+        assert play.main(["--headless", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -131,11 +139,17 @@ def test_command_says_which_file_of_a_world_is_corrupt(tiny_folder, tmp_path, ca
     assert "truncated or corrupt" in capsys.readouterr().err
 
 
-def test_command_without_a_display_names_the_way_out(monkeypatch, capsys):
+def test_without_a_display_the_way_out_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("SDL_VIDEODRIVER")
     monkeypatch.setattr(pygame.display, "get_driver", lambda: "offscreen")
     assert play.main(["--teacher"]) == 2
     assert "use --headless" in capsys.readouterr().err
+    record_steps(tmp_path / "session", 1)
+    assert play.main(["--replay", str(tmp_path / "session")]) == 2
+    assert "midas-world export SESSION --to mp4" in capsys.readouterr().err
+    env = StageEnv(render_mode="human")
+    with pytest.raises(NoDisplayError, match='with render_mode="rgb_array"'):
+        env.reset(seed=0)
 
 
 @pytest.fixture(autouse=True)

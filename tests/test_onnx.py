@@ -24,24 +24,17 @@ from engine.onnx_runtime import Session, _pack, quantize_matmuls  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def kept(pytestconfig: pytest.Config) -> Path:
-    """Return where exported graphs are kept from one test run to the next."""
-    assert pytestconfig.cache is not None
-    return pytestconfig.cache.mkdir("onnx")
-
-
-@pytest.fixture(scope="module")
-def paths(tiny_world: World, kept: Path) -> dict[str, Path]:
-    export_graphs(tiny_world, precision="int8", folder=kept)
-    return export_graphs(tiny_world, folder=kept)
+def paths(tiny_world: World, kept_graphs: Path) -> dict[str, Path]:
+    export_graphs(tiny_world, precision="int8", folder=kept_graphs)
+    return export_graphs(tiny_world, folder=kept_graphs)
 
 
 @pytest.fixture
-def folder(tiny_world: World, kept: Path, paths: dict[str, Path], tmp_path: Path) -> Path:
+def folder(tiny_world: World, kept_graphs: Path, paths: dict[str, Path], tmp_path: Path) -> Path:
     """Return a cache folder of a test's own, with the tiny world's graphs in it."""
     target = graphs_folder(tiny_world, folder=tmp_path / "onnx")
     target.mkdir(parents=True)
-    for file in graphs_folder(tiny_world, folder=kept).iterdir():
+    for file in graphs_folder(tiny_world, folder=kept_graphs).iterdir():
         if file.is_file():
             (target / file.name).hardlink_to(file)
     return tmp_path
@@ -103,10 +96,10 @@ def test_static_graphs_have_the_batch_size_asked_for(tiny_world: World, tmp_path
     assert [file.name for file in path.parent.iterdir()] == ["outcome-b4.onnx"]
 
 
-def test_int8_graphs_use_int8(tiny_world: World, kept: Path, paths: dict[str, Path]):
+def test_int8_graphs_use_int8(tiny_world: World, kept_graphs: Path, paths: dict[str, Path]):
     del paths
     whole = graph_paths(
-        graphs_folder(tiny_world, folder=kept), precision="int8", num_denoise_steps=2
+        graphs_folder(tiny_world, folder=kept_graphs), precision="int8", num_denoise_steps=2
     )
     products = [node.op_type for node in onnx.load(whole["backbone"]).graph.node]
     assert products.count("MatMulNBits") >= 2 * 5

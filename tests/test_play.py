@@ -8,7 +8,7 @@ import pytest
 from envs.play import hud
 from envs.play.clock import StepClock
 from envs.play.game import Playable
-from envs.play.inputs import Inputs, aliases_of
+from envs.play.inputs import ALTERNATIVES, PAD_BUTTONS, Inputs, aliases_of, unknown_keys
 from envs.play.picture import draw_frame, picture_rect
 from envs.play.session import Session
 from envs.play.window import Window
@@ -252,6 +252,62 @@ def test_overlays_and_screenshot(window, playing, tmp_path, monkeypatch):
     run_until(window, session, lambda: list(tmp_path.glob("screenshots/*.png")))
     saved = pygame.image.load(next(iter(tmp_path.glob("screenshots/*.png"))))
     assert saved.get_size() == (40, 24)
+
+
+def test_a_screenshot_that_cannot_be_saved_is_told_and_play_goes_on(
+    window, playing, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "screenshots").write_text("no folder")
+    session = playing(CountingEnv())
+    said = []
+    window._say = said.append
+    press(pygame.K_s)
+    run_until(window, session, lambda: said)
+    assert said[0].startswith("no screenshot: ")
+    count = session.view.num_steps
+    run_until(window, session, lambda: session.view.num_steps > count)
+
+
+def test_keys_that_do_not_exist_are_told(window, playing):
+    said = []
+    window._say = said.append
+    keymap = KeyMap(actions=ACTIONS, keys={"wave": ["lefft", "left"], "kick": ["[1]", "k"]})
+    session = playing(CountingEnv(), keymap=keymap)
+    run_until(window, session, lambda: said)
+    assert said == ["the key map names keys that do not exist: lefft"]
+
+
+def test_the_keys_of_stage_exist(window):
+    assert not unknown_keys(ACTION_KEYS)
+    assert not unknown_keys({"all": PAD_BUTTONS.values(), "more": sum(ALTERNATIVES, ())})
+
+
+def test_a_gamepad_plays_until_it_is_pulled_out(window, playing):
+    session = playing(CountingEnv(), fps=100)
+
+    def act(kind: int, **values) -> None:
+        pygame.event.post(pygame.Event(kind, instance_id=7, **values))
+
+    def leads_to(name: str) -> None:
+        run_until(window, session, lambda: session.view.action_name == name)
+
+    act(pygame.JOYAXISMOTION, axis=0, value=-0.5)
+    leads_to("walk_left")
+    act(pygame.JOYAXISMOTION, axis=0, value=-1.0)
+    leads_to("run_left")
+    act(pygame.JOYBUTTONDOWN, button=0)
+    leads_to("leap_left")
+    act(pygame.JOYDEVICEREMOVED)
+    leads_to("idle")
+    act(pygame.JOYHATMOTION, hat=0, value=(1, 0))
+    leads_to("walk_right")
+    act(pygame.JOYHATMOTION, hat=0, value=(0, -1))
+    leads_to("crouch")
+    act(pygame.JOYBUTTONDOWN, button=6)
+    run_until(window, session, lambda: session.status == "paused")
+    act(pygame.JOYBUTTONDOWN, button=7)
+    run_until(window, session, lambda: session.status == "playing")
 
 
 def test_a_game_that_cannot_be_opened_ends_the_window_with_its_error(window):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pygame
 import pytest
@@ -15,6 +16,7 @@ from envs.play.replay import ReplaySession
 from envs.play.replay_window import ReplayWindow
 from envs.play.resimulate import resimulate
 from envs.play.rewind import Rewind
+from envs.record import RecordSession
 from envs.stage.controller import ACTIONS
 from midas_world.session_log import hash_frame
 from midas_world.sessions import load_session
@@ -162,6 +164,39 @@ def test_other_versions_are_named_beside_a_difference(recorded, tmp_path):
     result = str(resimulate(tape, make_recorded(tape.session.header)))
     assert "version of numpy: 0.1 when recorded" in result
     assert "machine's processor: an abacus when recorded" in result
+
+
+def test_another_world_or_backend_is_named_beside_a_difference(recorded, tmp_path):
+    folder = changed(recorded[0], tmp_path, 2, frame_hash="0" * 16)
+    header = json.loads((folder / "header.json").read_text())
+    env = make_recorded(load_session(folder).header)
+    result = str(resimulate(Tape(load_session(folder)), env))
+    assert "weights" not in result
+    assert "backend" not in result
+    header["world"]["weights_sha256"] = "0" * 64
+    header["backend"]["dtype"] = "float8"
+    (folder / "header.json").write_text(json.dumps(header))
+    result = str(resimulate(Tape(load_session(folder)), env))
+    assert "has other weights than the one that was recorded" in result
+    assert "backend's dtype: float8 when recorded, " in result
+
+
+@pytest.mark.parametrize("action", ["keys", "conditions"])
+def test_sessions_of_other_actions_run_again_but_are_not_for_the_keys_to_go_on(
+    tiny_folder, tmp_path, action
+):
+    made = gym.make("midas/Stage-v0", world=str(tiny_folder), action=action, backend="torch")
+    env = RecordSession(made, tmp_path / "session")
+    env.reset(seed=1)
+    env.action_space.seed(2)
+    for _ in range(3):
+        env.step(env.action_space.sample())
+    env.close()
+    tape = Tape(load_session(tmp_path / "session"))
+    assert resimulate(tape, make_recorded(tape.session.header)).is_equal
+    assert tape.view(2).action_name
+    with pytest.raises(ValueError, match="this session's are of another kind"):
+        tape.snapshots(2)
 
 
 def test_the_teacher_s_sessions_run_again_too(tmp_path):

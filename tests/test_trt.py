@@ -34,17 +34,10 @@ CAPABILITIES = (80, 89, 120)
 
 
 @pytest.fixture(scope="module")
-def kept(pytestconfig: pytest.Config) -> Path:
-    """Return where exported graphs are kept from one test run to the next."""
-    assert pytestconfig.cache is not None
-    return pytestconfig.cache.mkdir("trt-onnx")
-
-
-@pytest.fixture(scope="module")
-def graphs(tiny_world: World, kept: Path) -> dict[str, bytes]:
+def graphs(tiny_world: World, kept_graphs: Path) -> dict[str, bytes]:
     """Return the tiny world's graph of every shipped plan, with one denoise step."""
     return {
-        name: plan_graph(tiny_world, plan, num_denoise_steps=1, folder=kept)
+        name: plan_graph(tiny_world, plan, num_denoise_steps=1, folder=kept_graphs)
         for name, plan in load_plans(PLANS).items()
     }
 
@@ -281,14 +274,14 @@ def test_backends_without_their_packages_name_the_extra(backend: str, tiny_world
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEFAULT_PLANS)
-def test_shipped_worlds_plans_build(name: str, kept: Path):
+def test_shipped_worlds_plans_build(name: str, kept_graphs: Path):
     if not os.environ.get("MIDAS_TEST_SHIPPED"):
         pytest.skip("exporting the shipped world takes minutes: set MIDAS_TEST_SHIPPED=1")
     pytest.importorskip("tensorrt_rtx")
     from midas_world.world import load_world
 
     world, plan = load_world("stage"), load_plan(name)
-    graph = plan_graph(world, plan, num_denoise_steps=2, folder=kept)
+    graph = plan_graph(world, plan, num_denoise_steps=2, folder=kept_graphs)
     for capability in CAPABILITIES:
         built = build_engine(graph, plan, flavour="tensorrt-rtx", capability=capability)
         assert built.num_layers > 50

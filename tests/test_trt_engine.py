@@ -31,12 +31,10 @@ PLANS = ("sampler-fp32", "decoder-fp32")
 
 
 @pytest.fixture(scope="module")
-def graphs(tiny_world: World, pytestconfig: pytest.Config) -> dict[str, bytes]:
-    """Return the tiny world's float32 graphs, kept from one test run to the next."""
-    assert pytestconfig.cache is not None
-    folder = pytestconfig.cache.mkdir("trt-onnx")
+def graphs(tiny_world: World, kept_graphs: Path) -> dict[str, bytes]:
+    """Return the tiny world's float32 graphs."""
     return {
-        plan.graph: plan_graph(tiny_world, plan, num_denoise_steps=1, folder=folder)
+        plan.graph: plan_graph(tiny_world, plan, num_denoise_steps=1, folder=kept_graphs)
         for plan in load_plans(PLANS).values()
     }
 
@@ -165,6 +163,7 @@ def test_a_steps_frame_is_decoded_once_and_others_anew(engine, tiny_world: World
     made = engine()
     latents, conditions, noise = one_step(made, 2)
     cache = made.new_cache(2)
+    made.decode(made.step(cache, latents, conditions, noise)[0])  # from now on someone looks
     results, *_ = made.step(cache, latents, conditions, noise)
     calls = CpuEngine.num_calls
     frames = made.decode(results)
@@ -178,6 +177,24 @@ def test_a_steps_frame_is_decoded_once_and_others_anew(engine, tiny_world: World
     with torch.inference_mode():
         changed += 1.0
     assert not np.array_equal(made.decode(changed), made.decode(kept))
+
+
+@pytest.mark.parametrize(("batch", "num_samples"), [(2, 1), (5, 3)])
+def test_frames_that_nobody_looks_at_are_not_decoded(engine, batch: int, num_samples: int):
+    made = engine()
+    step, cache = one_step(made, batch), made.new_cache(batch)
+    results, *_ = made.step(cache, *step)
+    for _ in range(3):
+        calls = CpuEngine.num_calls
+        results, *_ = made.step(cache, *step)
+        assert CpuEngine.num_calls == calls + num_samples
+    frames = made.decode(results)
+    assert CpuEngine.num_calls == calls + 2 * num_samples
+    # A batch in parts is decoded when asked for alone: a step would do it twice.
+    made.step(cache, *step)
+    calls += 3 * num_samples + (1 if num_samples == 1 else 0)
+    assert CpuEngine.num_calls == calls
+    np.testing.assert_array_equal(made.decode(results), frames)
 
 
 def test_the_spec_and_what_is_kept(engine, tmp_path: Path):

@@ -9,7 +9,7 @@ import torch
 
 from engine import BACKENDS
 from engine.bench.report import MARKDOWN_NAME, to_markdown
-from engine.bench.run import BenchConfig, bench
+from engine.bench.run import COMPILED, BenchConfig, bench
 from engine.bench.subject import preset_subject, world_subject
 
 _log = logging.getLogger(__name__)
@@ -64,10 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         nargs="+",
-        choices=BACKENDS,
+        choices=(*BACKENDS, COMPILED),
         default=defaults.backends,
         metavar="NAME",
-        help=f"of {', '.join(BACKENDS)}; default: torch",
+        help=f"of {', '.join((*BACKENDS, COMPILED))}; default: torch",
     )
     parser.add_argument(
         "--batches",

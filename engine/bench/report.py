@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.cache_folder import write_whole
+
 JSON_NAME = "bench.json"
 MARKDOWN_NAME = "bench.md"
 FORMAT_VERSION = 1
@@ -15,16 +17,10 @@ Cell = str | float | None
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Write bench.json and bench.md, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     plain = _plain(report)
-    files = {
-        JSON_NAME: json.dumps(plain, indent=1, allow_nan=False) + "\n",
-        MARKDOWN_NAME: to_markdown(plain),
-    }
-    for name, text in files.items():
-        temporary = folder / f".tmp-{name}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+    text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
+    write_whole(folder / JSON_NAME, text.encode())
+    write_whole(folder / MARKDOWN_NAME, to_markdown(plain).encode())
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:

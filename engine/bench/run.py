@@ -38,11 +38,15 @@ from midas_world.machine import (
     peak_memory_mib,
 )
 from midas_world.types import BackendUnavailableError
-from midas_world.world import StartState
+from midas_world.world import StartState, World
 
 # More than that, and a CPU takes seconds for a frame, and memory that few have.
 MAX_CPU_PARAMETERS = 1_000_000_000
 _FLOAT_DTYPES = ("float32", "bfloat16")
+# Beside the engine's own backends: torch, with head and decoder compiled.
+COMPILED = "torch-compile"
+# What TensorRT's plans call torch's dtypes.
+_TORCH_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +56,7 @@ class BenchConfig:
     """How much is measured.
 
     Attributes:
-        backends: Names of engines.
+        backends: Names of engines, and COMPILED.
         batch_sizes: Games at once, rising; parts are timed for the fewest.
         num_steps: Timed, of each batch size and of the parts.
         device: "cpu" or "cuda"; None takes the GPU if there is one and the backend can use it.
@@ -128,14 +132,14 @@ def _measured(
     world = subject.make(device)
     start = world.start_states[0]
     try:
-        engine = make_engine(
-            world, backend, device=config.device, num_denoise_steps=config.num_denoise_steps
-        )
+        engine = _make_engine(world, backend, config)
     except BackendUnavailableError as error:
         return {"title": backend, "status": "unavailable", "reason": str(error)}
     # Its weights are no longer needed where the engine has a copy of its own.
     del world
     spec = engine.spec
+    title = f"{spec}, compiled" if backend == COMPILED else str(spec)
+    dtype = _counted_dtype(spec.dtype)
     batches = []
     for batch_size in config.batch_sizes:
         _log.info("%s: %d games at once", backend, batch_size)
@@ -144,7 +148,8 @@ def _measured(
             break
     whole, first = batches[0]["time"], config.batch_sizes[0]
     parts: dict[str, Spread] = {}
-    if isinstance(engine, TorchEngine) and whole:
+    # Not an engine made of it: TensorRT's runs other networks than the torch modules in it.
+    if type(engine) is TorchEngine and whole:
         times = time_parts(engine, start, batch_size=first, num_steps=config.num_steps)
         parts = {name: spread_of(values) for name, values in times.items()}
     drift = None
@@ -152,23 +157,50 @@ def _measured(
         _log.info("%s: %d steps of one game", backend, config.drift_steps)
         drift = asdict(measure_drift(engine, start, num_steps=config.drift_steps))
     # Last, for what it holds would count as the engine's memory.
-    rates = _rates(spec.device, spec.dtype)
+    rates = _rates(spec.device, dtype)
     return {
-        "title": str(spec),
+        "title": title,
         "status": "measured",
         "reason": spec.reason,
-        "conditions": f"{_conditions(subject, str(spec), spec.device)}; chosen: {spec.reason}",
+        "conditions": f"{_conditions(subject, title, spec.device)}; chosen: {spec.reason}",
         "rates": asdict(rates),
         "part_batch_size": first,
-        "parts": _part_rows(count, rates, spec.dtype, first, parts, whole),
-        "batches": [_with_roofline(row, count, rates, spec.dtype) for row in batches],
+        "parts": _part_rows(count, rates, dtype, first, parts, whole),
+        "batches": [_with_roofline(row, count, rates, dtype) for row in batches],
         "drift": drift,
         "notes": [
             *_timing_notes(config, device=spec.device, has_parts=bool(parts)),
-            *_roofline_notes(rates, spec.dtype),
+            *_roofline_notes(rates, dtype),
+            *([f"Rooflines count every part in {dtype}."] if dtype != spec.dtype else []),
             *_load_notes(load),
         ],
     }
+
+
+def _make_engine(world: World, backend: str, config: BenchConfig) -> Engine:
+    """Return the engine of a backend or, of COMPILED, torch's with what is compiled in place.
+
+    Raises:
+        BackendUnavailableError: It cannot run here.
+    """
+    steps = config.num_denoise_steps
+    if backend != COMPILED:
+        return make_engine(world, backend, device=config.device, num_denoise_steps=steps)
+    engine = TorchEngine(
+        world, device=config.device, num_denoise_steps=steps, compile=True, reason="as asked"
+    )
+    try:
+        Game(engine, world.start_states[0], batch_size=1).time_steps(1)
+    except RuntimeError as error:
+        words = str(error).partition("\n")[0]
+        raise BackendUnavailableError(f"torch.compile does not work here: {words}") from error
+    return engine
+
+
+def _counted_dtype(dtype: str) -> str:
+    """Return the torch dtype that stands for an engine's: of two precisions, the decoder's."""
+    name = dtype.rpartition("/")[2]
+    return _TORCH_NAMES.get(name, name)
 
 
 def _roofline_alone(

@@ -15,6 +15,7 @@ import numpy as np
 from envs.play.game_recorder import GameRecorder
 
 if TYPE_CHECKING:
+    from envs.play.preparation import Preparation
     from midas_world.world import KeyMap
 
 ENDLESS = 10**9
@@ -46,9 +47,11 @@ class Playable:
         fps: Steps per second at full speed.
         title: For the window.
         backend: What makes the frames, in words.
+        why: Why that was chosen, in words.
         num_starts: Start states to choose from; 0: the seed alone chooses.
         teacher: What the world can be compared with; None if that is not here.
         no_teacher: What the player is told then.
+        preparation: Builds in the background what later starts take; None: nothing to build.
     """
 
     env: gym.Env[np.ndarray, np.int64]
@@ -56,9 +59,11 @@ class Playable:
     fps: int
     title: str
     backend: str
+    why: str = ""
     num_starts: int = 0
     teacher: TeacherLink | None = None
     no_teacher: str = "the teacher of this world is not here: there is nothing to compare with"
+    preparation: "Preparation | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,8 +268,10 @@ class Game:
         return view
 
     def close(self) -> None:
-        """End a recording, and close the environment."""
+        """End a recording and what is built in the background, and close the environment."""
         self.recorder.close()
+        if self.playable.preparation is not None:
+            self.playable.preparation.close()
         self.playable.env.close()
 
     def _reset(self, seed: int, options: dict[str, Any] | None, prompt: str | None) -> View:
@@ -301,9 +308,19 @@ class Game:
 
 
 def open_world(
-    name: str, *, backend: str = "auto", num_denoise_steps: int | None = None
+    name: str,
+    *,
+    backend: str = "auto",
+    num_denoise_steps: int | None = None,
+    prepares: bool = False,
 ) -> Playable:
     """Load a world to play, by its shipped name or its folder.
+
+    Args:
+        name: Of the world.
+        backend: What runs the networks.
+        num_denoise_steps: Quality for speed; None takes the world's.
+        prepares: Whether engine files that "auto" could take are built in the background.
 
     Raises:
         CheckpointError: A file is missing, corrupt or does not fit.
@@ -313,14 +330,21 @@ def open_world(
     from envs.world_env import WorldEnv
 
     env: Any = WorldEnv(name, horizon=ENDLESS, backend=backend, num_denoise_steps=num_denoise_steps)
+    preparation = None
+    if prepares and backend == "auto":
+        from envs.play.preparation import prepare_engines
+
+        preparation = prepare_engines(env.world, env.engine, num_denoise_steps=num_denoise_steps)
     return Playable(
         env=env,
         keymap=env.keymap,
         fps=env.engine.spec.fps,
         title=env.world.folder.name,
         backend=str(env.engine.spec),
+        why=env.engine.spec.reason,
         num_starts=len(env.start_states),
         teacher=_teacher_of(env),
+        preparation=preparation,
     )
 
 

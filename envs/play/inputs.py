@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import pygame
+
 # Keys that are as good as each other: where a key map uses one of a group, the others count as it.
 ALTERNATIVES: tuple[tuple[str, ...], ...] = (
     ("left", "a"),
@@ -51,6 +53,20 @@ def aliases_of(keys: Mapping[str, Sequence[str]]) -> dict[str, str]:
         if len(own) == 1:
             aliases |= {name: own[0] for name in group if name not in used}
     return aliases
+
+
+def unknown_keys(keys: Mapping[str, Sequence[str]]) -> str:
+    """Return in words which keys of a key map no keyboard has; empty if all exist.
+
+    pygame's display must be open.
+    """
+    unknown = []
+    for name in dict.fromkeys(name for held in keys.values() for name in held):
+        try:
+            pygame.key.key_code(name)
+        except ValueError:
+            unknown.append(name)
+    return f"the key map names keys that do not exist: {', '.join(unknown)}" if unknown else ""
 
 
 class Inputs:

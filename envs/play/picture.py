@@ -1,11 +1,38 @@
 """Frames on a window: whole-number scaling without blur, black borders around."""
 
 import io
+import os
 
 import numpy as np
 import pygame
 
+from midas_world.types import MidasWorldError
+
 BORDER_COLOR = (12, 12, 16)
+
+
+class NoDisplayError(MidasWorldError):
+    """There is no display to open a window on; the message says what can be done without."""
+
+
+def open_display(*, instead: str) -> None:
+    """Start pygame's display, unless nobody would see a window and nobody asked for that.
+
+    Args:
+        instead: What can be done without a display, for the message.
+
+    Raises:
+        NoDisplayError: There is none.
+    """
+    try:
+        pygame.display.init()
+        driver = pygame.display.get_driver()
+        if driver in ("dummy", "offscreen") and "SDL_VIDEODRIVER" not in os.environ:
+            pygame.display.quit()
+            raise pygame.error("SDL found no video device")
+    except pygame.error as error:
+        message = f"there is no display to open a window on ({error}); {instead}"
+        raise NoDisplayError(message) from error
 
 
 def picture_rect(window_size: tuple[int, int], frame_size: tuple[int, int]) -> pygame.Rect:
@@ -51,10 +78,14 @@ def unpack_frame(packed: bytes) -> np.ndarray:
 
 
 class FrameWindow:
-    """A plain window that shows frames at a fixed rate: what render_mode="human" opens."""
+    """A plain window that shows frames at a fixed rate: what render_mode="human" opens.
+
+    Raises:
+        NoDisplayError: There is no display.
+    """
 
     def __init__(self, title: str, frame_shape: tuple[int, int, int], *, scale: int = 3) -> None:
-        pygame.display.init()
+        open_display(instead='make the environment with render_mode="rgb_array"')
         pygame.display.set_caption(title)
         height, width, _ = frame_shape
         self._surface = pygame.display.set_mode((width * scale, height * scale))

@@ -110,7 +110,8 @@ class Tape:
         """Return a frame as a moment to go to, and an earlier one whose state was kept, if any.
 
         Raises:
-            ValueError: The log does not tell how the moment was reached.
+            ValueError: The log does not tell how the moment was reached, or the actions are not
+                the window's.
         """
         mark = self.marks[number]
         first = self.marks[mark.first]
@@ -118,6 +119,12 @@ class Tape:
         before = list(begin.get("actions") or ())
         if len(before) != first.record.episode_step and begin.get("state") is None:
             raise ValueError(f"how frame {number} was reached was not recorded")
+        space = self.session.header.action_space.get("kind", "Discrete")
+        if space != "Discrete":
+            raise ValueError(
+                f"the keys of the window choose one of the named actions, and this session's are "
+                f"of another kind ({space})"
+            )
         if begin.get("seed") is None and begin.get("state") is None:
             raise ValueError(f"frame {number} is of an episode without a seed")
         steps = [self.marks[mark.first + step].record for step in range(1, mark.place + 1)]

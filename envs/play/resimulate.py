@@ -12,8 +12,9 @@ import gymnasium as gym
 import numpy as np
 
 from envs.play.recorded import Tape, load_state
+from envs.session_header import describe
 from midas_world.session_log import Record, hash_frame
-from midas_world.sessions import Segment, SessionHeader, current_machine
+from midas_world.sessions import Segment, SessionHeader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def resimulate(
         num_frames=len(tape),
         num_equal=num_equal,
         difference=difference,
-        notes=tuple(_notes(header)),
+        notes=tuple(_notes(env, header)) if difference else (),
     )
 
 
@@ -94,7 +95,9 @@ def _run(env: gym.Env[Any, Any], tape: Tape, segment: Segment) -> Any:
     for place, record in enumerate(segment.steps):
         while prompts and prompts[0][0] <= place:
             inner.set_prompt(prompts.pop(0)[1].text)
-        observation, reward, terminated, truncated, _ = env.step(_action(env, record.action))
+        observation, reward, terminated, truncated, _ = env.step(
+            _action(env.action_space, record.action)
+        )
         frame = _frame(env, observation, tape.session.header)
         yield record, frame
         now = (float(reward), bool(terminated), bool(truncated))
@@ -127,7 +130,7 @@ def _go_to(env: gym.Env[Any, Any], tape: Tape, first: Record) -> Any:
         while prompts and prompts[0][0] <= step:
             inner.set_prompt(prompts.pop(0)[1])
         if step < len(actions):
-            observation, *_ = env.step(_action(env, actions[step]))
+            observation, *_ = env.step(_action(env.action_space, actions[step]))
     return observation
 
 
@@ -142,23 +145,33 @@ def _frame(env: gym.Env[Any, Any], observation: Any, header: SessionHeader) -> n
     return frame
 
 
-def _action(env: gym.Env[Any, Any], action: Any) -> Any:
-    """Return a recorded action as the action space has it."""
-    if isinstance(env.action_space, gym.spaces.Discrete):
+def _action(space: gym.Space[Any], action: Any) -> Any:
+    """Return a recorded action as its space has it."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _action(space[key], value) for key, value in action.items()}
+    if isinstance(space, gym.spaces.Discrete):
         return int(action)
-    return np.asarray(action, dtype=env.action_space.dtype)
+    if isinstance(space, gym.spaces.Text):
+        return action
+    return np.asarray(action, dtype=space.dtype)
 
 
 def _place(record: Record) -> str:
     return f"step {record.episode_step} of its episode"
 
 
-def _notes(header: SessionHeader) -> list[str]:
+def _notes(env: gym.Env[Any, Any], header: SessionHeader) -> list[str]:
     """Return what is other here than where a session was recorded, in words."""
-    from midas_world.episodes import current_versions
-
-    notes = _differences("version of", header.versions, current_versions())
-    return notes + _differences("machine's", header.machine, current_machine())
+    here = describe(env, fps=header.fps, frame_size=header.frame_size, begin={})
+    notes: list[str] = []
+    if header.world.get("weights_sha256") != here.world.get("weights_sha256"):
+        folder = here.world.get("folder")
+        notes.append(f"the world at {folder} has other weights than the one that was recorded")
+    # Why it was chosen there is in its words, and differs from day to day.
+    of_backend = {key: value for key, value in header.backend.items() if key != "words"}
+    notes += _differences("backend's", of_backend, here.backend)
+    notes += _differences("version of", header.versions, here.versions)
+    return notes + _differences("machine's", header.machine, here.machine)
 
 
 def _differences(what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

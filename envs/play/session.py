@@ -17,7 +17,7 @@ from envs.play.compare import Comparison
 from envs.play.game import Game, Playable, View
 from envs.play.game_recorder import GameRecorder
 from envs.play.hud import Samples
-from envs.play.inputs import Inputs
+from envs.play.inputs import Inputs, unknown_keys
 from envs.play.rewind import DEFAULT_SECONDS, Rewind
 from envs.record import new_session_folder
 from midas_world.session_writer import RecordingStatus
@@ -196,6 +196,7 @@ class Session:
     def _play(self) -> None:
         self.playable = self._open_game()
         self._inputs.use_keys(self.playable.keymap.keys)
+        self.message = unknown_keys(self.playable.keymap.keys) or self.message
         game = Game(self.playable, seed=self._seed, prompt=self.prompt)
         try:
             fps = self._fps or self.playable.fps

@@ -86,9 +86,17 @@ class Window:
         if session.message:
             self._say(session.message)
             session.message = ""
+        preparation = session.playable.preparation if session.playable else None
+        if preparation is not None and (end := preparation.take_end()):
+            self._say(end)
         now = time.perf_counter()
         since_drawn = now - self._drawn_at
-        is_idle = session.status == "loading" or self._shows_measurements or self._message
+        is_idle = (
+            session.status == "loading"
+            or self._shows_measurements
+            or self._message
+            or (preparation is not None and preparation.words)
+        )
         if is_idle and since_drawn >= (0.03 if session.status == "loading" else _IDLE_PERIOD_S):
             self._is_dirty = True
         if self._has_news(session) and since_drawn >= _DRAW_PERIOD_S:
@@ -110,6 +118,13 @@ class Window:
         picture = pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
         pygame.image.save(picture, temporary)
         return temporary.replace(path)
+
+    def _try_to_save(self, frame: np.ndarray) -> str:
+        """Write a frame as PNG; return where it is, or why it is not, in words."""
+        try:
+            return f"saved {self.save_screenshot(frame)}"
+        except (OSError, pygame.error) as error:  # a full disk, a folder that is not ours
+            return f"no screenshot: {error}"
 
     def _handle(self, event: pygame.Event, session: Session) -> bool:
         """Change what an event asks for; return False if it asks to quit."""
@@ -171,7 +186,7 @@ class Window:
             self._prompt.open(session.prompt or "")
         elif name == "s":
             if session.view is not None:
-                self._say(f"saved {self.save_screenshot(session.view.frame)}")
+                self._say(self._try_to_save(session.view.frame))
         elif name == "backspace":
             session.start_rewind()
         elif name == "b":
@@ -271,6 +286,10 @@ class Window:
             if recording.waited_s >= 1.0:
                 text += f"  the disk is slow: waited {recording.waited_s:.0f} s"
             hud.draw_recording(self._surface, text)
+        preparation = session.playable.preparation if session.playable else None
+        if preparation is not None and preparation.words:
+            top = self._surface.get_height() - 4 * hud.MARGIN
+            hud.draw_lines(self._surface, [preparation.words], above=top)
         if session.status == "paused":
             hud.draw_banner(self._surface, "paused: P goes on, N makes one step")
         elif session.status == "over":
@@ -297,4 +316,5 @@ class Window:
             f"words  {view.text}",
             f"step, return  {view.num_steps}, {view.total_reward:.1f}",
             f"backend  {session.playable.backend if session.playable else '-'}",
+            f"because  {(session.playable.why if session.playable else '') or '-'}",
         ]

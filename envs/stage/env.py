@@ -14,6 +14,7 @@ import pygame
 from gymnasium import spaces
 from gymnasium.error import InvalidAction, ResetNeeded
 
+from envs.play.picture import FrameWindow
 from envs.stage.character import draw_character, draw_portrait
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS, WORLD_LENGTH
@@ -48,7 +49,6 @@ ACTION_KEYS: dict[str, list[str]] = {
 }
 
 _PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
-_WINDOW_SCALE = 3
 _OPTIONS = ("scene", "x", "facing", "scene_changes", "conditioner_state")
 _SCENE_CHANGE_STEPS = 100
 _SCENE_CHANGE_CHANCE = 0.25
@@ -58,7 +58,14 @@ _STUMBLE_RADIANS = 0.35
 class StageEnv(gym.Env[np.ndarray, np.int64]):
     """A digital human walks, jumps and talks through a looping world; coins count, rocks hurt.
 
-    ## Action space
+    ## Description
+
+    The teacher that the world `stage` learned from, drawn with pygame from the side. The character
+    does at once what it is told, and the words that describe scene and clothes may change on the
+    way.
+
+    ## Action Space
+
     `Discrete(15)`; an action is held for one step of 1/20 s:
 
     | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 |
@@ -69,33 +76,54 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     |---|---|---|---|---|---|---|
     | leap_left | leap_right | crouch | wave | punch | kick | talk |
 
-    ## Observation space
+    ## Observation Space
+
     `Box(0, 255, (192, 320, 3), uint8)`: the frame as RGB. The character stays in the middle.
 
     ## Rewards
+
     +1 for each coin. 0 otherwise.
 
-    ## Starting state
+    ## Starting State
+
     A random scene, a random x in [0, 1600) and 3 hearts; no object lies near the start.
 
-    ## Episode end
+    ## Episode End
+
     Terminated when no heart is left: a rock or a fire costs one, after which nothing hurts for 20
     steps. Truncated after `horizon` steps.
 
     ## Info
+
     `pose` (48,), `text`, `audio` (40,): the conditions of this frame. `keypoints` (15, 2): screen
     px as drawn. `objects` (16, 3): kind (0 coin, 1 rock, 2 fire; -1 fills up), dx from the
     character, dy from the ground, in px. `hearts`, `score`, `action_name`, `scene`, and
     `conditioner_state`, from which a learned world can go on.
 
-    ## Options of reset
-    `scene`: a Scene or a dict of some of its fields; `x`: world x in px; `facing`: 1 or -1;
-    `scene_changes`: whether the scene may change in mid-episode (default True);
-    `conditioner_state`: as in info, to go on from that pose, place, scene and voice.
+    ## Arguments
 
-    Args:
-        render_mode: None, "rgb_array" or "human" (a window).
-        horizon: Steps after which an episode is truncated.
+    ```python
+    >>> import gymnasium as gym
+    >>> import envs
+    >>> env = gym.make("midas/StageTeacher-v0", horizon=500)
+    >>> frame, info = env.reset(seed=1, options={"facing": -1})
+    ```
+
+    | Parameter     | Type    | Default | Description                           |
+    |---------------|---------|---------|---------------------------------------|
+    | `render_mode` | **str** | `None`  | `"rgb_array"`, or `"human"`: a window |
+    | `horizon`     | **int** | `1000`  | Steps until an episode is truncated   |
+
+    | Option of `reset`   | Type          | Description                                       |
+    |---------------------|---------------|---------------------------------------------------|
+    | `scene`             | Scene or dict | All or some of its fields                         |
+    | `x`                 | float         | World x in px                                     |
+    | `facing`            | int           | 1 or -1                                           |
+    | `scene_changes`     | bool          | Whether it changes in mid-episode (default True)  |
+    | `conditioner_state` | dict          | As in info: goes on from that pose, scene, voice  |
+
+    ## Version History
+    * v0: Initial version
 
     Raises:
         ValueError: The render mode is unknown or the horizon is below 1.
@@ -118,8 +146,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._scenery = Scenery()
         self._conditioner = StageConditioner()
         self._canvas = pygame.Surface((FRAME_WIDTH, FRAME_HEIGHT), 0, 32)
-        self._window: pygame.Surface | None = None
-        self._clock: pygame.time.Clock | None = None
+        self._window: FrameWindow | None = None
         self._game = Game(seed=0, start_x=0.0)
         self._keypoints = np.zeros((15, 2), np.float32)
         self._num_steps = 0
@@ -218,9 +245,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     def close(self) -> None:
         """Close the window if there is one; may be called twice."""
         if self._window is not None:
-            pygame.display.quit()
+            self._window.close()
             self._window = None
-            self._clock = None
 
     def _plan_scene_change(self) -> None:
         """Choose the step, if any, of the next hundred at which the scene changes."""
@@ -307,16 +333,10 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         }
 
     def _show(self) -> None:
-        size = (FRAME_WIDTH * _WINDOW_SCALE, FRAME_HEIGHT * _WINDOW_SCALE)
-        if self._window is None or self._clock is None:
-            pygame.display.init()
-            pygame.display.set_caption("Stage")
-            self._window = pygame.display.set_mode(size)
-            self._clock = pygame.time.Clock()
-        pygame.transform.scale(self._canvas, size, self._window)
-        pygame.event.pump()
-        pygame.display.flip()
-        self._clock.tick(self.metadata["render_fps"])
+        frame = self._frame()
+        if self._window is None:
+            self._window = FrameWindow("Stage", frame.shape)
+        self._window.show(frame, fps=self.metadata["render_fps"])
 
 
 def _scene_from_option(option: Scene | Mapping[str, str], default: Scene) -> Scene:

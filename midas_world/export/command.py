@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from midas_world.arguments import count
 from midas_world.export.pictures import PictureOptions
 from midas_world.sessions import RecordedSession, load_session
 
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "--teacher", action="store_true", help="the teacher on the right, under the same actions"
     )
     films.add_argument(
-        "--scale", type=int, help="whole number that frames grow by (default: 1, with --hud 3)"
+        "--scale", type=count, help="whole number that frames grow by (default: 1, with --hud 3)"
     )
     minari = parser.add_argument_group("for minari")
     minari.add_argument(

@@ -1,0 +1,161 @@
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from engine import select
+from envs.play import hud, preparation
+from envs.play.preparation import Preparation, build, prepare_engines
+from midas_world.types import BackendUnavailableError
+from midas_world.world import World
+from tests import builds
+from tests.fakes import CountingEnv, FakeEngine
+from tests.windows import playing, run_until
+
+
+def wait_for_end(made: Preparation) -> str:
+    limit = time.perf_counter() + 30.0
+    while not (words := made.take_end()):
+        assert time.perf_counter() < limit
+        made._receiver.poll(1.0)
+    return words
+
+
+def test_a_process_tells_its_progress_and_its_end_once():
+    made = Preparation(builds.finish, ("a plan",))
+    assert made.words
+    assert wait_for_end(made) == "a plan is built"
+    assert (made.words, made.take_end()) == ("", "")
+    made.close()
+    made.close()
+
+
+def test_a_process_that_dies_is_told():
+    made = Preparation(builds.crash, ())
+    assert "could not be built" in wait_for_end(made)
+    made.close()
+
+
+def test_closing_ends_a_build_that_goes_on():
+    made = Preparation(builds.hang, ())
+    assert made._receiver.poll(30.0)
+    assert made.take_end() == ""
+    assert made.words == "building, 1 %"
+    made.close()
+    assert made._process.exitcode is not None
+    assert made.words == ""
+
+
+class Sender:
+    def __init__(self):
+        self.sent = []
+
+    def send(self, message):
+        self.sent.append(message)
+
+
+def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypatch):
+    pytest.importorskip("onnx")
+    from engine import trt_build
+
+    asked = []
+
+    def provide_engine(world, name, plan, target, *, num_denoise_steps, on_progress):
+        asked.append((name, target.flavour, target.capability, num_denoise_steps))
+        for done in (1, 2, 1):  # the second phase begins anew
+            on_progress("a phase", done, 4)
+
+    monkeypatch.setattr(trt_build, "capability_here", lambda: 89)
+    monkeypatch.setattr(trt_build, "provide_engine", provide_engine)
+    sender = Sender()
+    build(tiny_world.folder, ["tensorrt", "rtx"], 3, sender)
+    assert asked == [
+        (name, flavour, 89, 3)
+        for flavour in ("tensorrt", "tensorrt-rtx")
+        for name in ("sampler-fp16", "decoder-fp16")
+    ]
+    *progress, (kind, end) = sender.sent
+    assert kind == "end"
+    assert end == "engine files are built: the next start tries tensorrt, rtx"
+    percents = [int(words.split(", ")[1].split(" ")[0]) for _, words in progress]
+    assert percents == [0, 6, 12, 25, 31, 38, 50, 56, 62, 75, 81, 88]
+    assert progress[3][1].startswith("building tensorrt decoder-fp16")
+
+
+def test_a_build_that_fails_says_why(tiny_world: World, monkeypatch):
+    pytest.importorskip("onnx")
+    from engine import trt_build
+
+    def capability_here():
+        raise BackendUnavailableError("there is no GPU")
+
+    monkeypatch.setattr(trt_build, "capability_here", capability_here)
+    sender = Sender()
+    build(tiny_world.folder, ["rtx"], 1, sender)
+    assert sender.sent == [("end", "the engine files could not be built: there is no GPU")]
+
+
+def test_only_what_could_run_here_and_is_not_built_is_prepared(tiny_world: World, monkeypatch):
+    def backend(*, runs: bool, ready: bool) -> select.Backend:
+        def check(request):
+            if not runs:
+                raise BackendUnavailableError("not here")
+
+        return select.Backend(check, lambda _: ready, lambda _: None)
+
+    backends = {
+        "torch": backend(runs=True, ready=True),
+        "tensorrt": backend(runs=False, ready=False),
+        "rtx": backend(runs=True, ready=False),
+    }
+    monkeypatch.setattr(select, "_BACKENDS", backends)
+    started = []
+    monkeypatch.setattr(preparation, "Preparation", lambda *given: started.append(given) or "it")
+    engine = FakeEngine(tiny_world.config.world)
+    assert prepare_engines(tiny_world, engine, num_denoise_steps=None) is None  # on the CPU
+    object.__setattr__(engine.spec, "device", "cuda:0")
+    assert prepare_engines(tiny_world, engine, num_denoise_steps=None) == "it"
+    assert started == [(build, (tiny_world.folder, ["rtx"], 1))]
+    del backends["rtx"]
+    assert prepare_engines(tiny_world, engine, num_denoise_steps=None) is None
+
+
+@dataclass
+class Told:
+    """A preparation without a process."""
+
+    words: str = "building it, 7 %"
+    end: str = ""
+    is_closed: bool = False
+
+    def take_end(self) -> str:
+        end, self.end = self.end, ""
+        return end
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_the_window_shows_what_is_built_and_why_the_backend_was_chosen(monkeypatch):
+    lines = []
+    draw_lines = hud.draw_lines
+
+    def note(surface, given, **options):
+        lines.extend(given)
+        return draw_lines(surface, given, **options)
+
+    monkeypatch.setattr(hud, "draw_lines", note)
+    said = []
+    told = Told()
+    with playing(CountingEnv(), preparation=told, why="the fastest here") as (window, session):
+        say = window._say
+        monkeypatch.setattr(window, "_say", lambda words: said.append(words) or say(words))
+        window._command("f3", session)
+        run_until(window, session, lambda: "because  the fastest here" in lines)
+        run_until(window, session, lambda: "building it, 7 %" in lines)
+        told.words, told.end = "", "built"
+        run_until(window, session, lambda: said == ["built"])
+        lines.clear()
+        run_until(window, session, lambda: "because  the fastest here" in lines)
+        assert "building it, 7 %" not in lines
+    assert told.is_closed
