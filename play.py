@@ -6,6 +6,7 @@ one. What the window does is in envs/play.
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ STAGE = "stage"
 def main(argv: Sequence[str] | None = None) -> int:
     """Play as the command line says and return the exit code."""
     args = _parser().parse_args(argv)
+    # Which backend runs the world, and why.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     # torch's threads spin while they wait, which stalls them where another program computes too:
     # two cores, one of them busy, made a step take 400 ms instead of 16. Read when torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
