@@ -19,6 +19,7 @@ from midas_world.autoencoder import (
 )
 from midas_world.config import PRESETS_FOLDER, AutoencoderConfig, WorldConfig, load_preset
 from midas_world.dc_blocks import ChannelRMSNorm, LinearAttention
+from midas_world.train.loop import seeded_weights
 from midas_world.world_model import WorldModel
 
 
@@ -203,7 +204,9 @@ def test_linear_attention_equals_attention_with_relu_scores():
 
 
 def test_linear_attention_stays_in_float32_under_autocast():
-    layer = LinearAttention(8, norm="rms_norm", head_dim=4, scales=(3,)).requires_grad_(False)
+    # Not any weights: a denominator near 0 makes much of the convolutions' own rounding.
+    with seeded_weights(1):
+        layer = LinearAttention(8, norm="rms_norm", head_dim=4, scales=(3,)).requires_grad_(False)
     x = 0.1 * randn(1, 8, 4, 4)
     expected = layer(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -37,15 +37,16 @@ TOLERANCES = {
 }
 # What runs on a device.
 ON_GPU = ("torch-cuda", "tensorrt-fp16", "rtx-fp16")
-# A game of a batch and the game alone: products of other sizes sum in another order.
+# A game of a batch and the game alone after 10 steps, likewise: products of other sizes sum in
+# another order.
 BATCH_TOLERANCES = {
-    "torch-float32": 1e-4,
-    "torch-bfloat16": 0.5,
-    "onnx-float32": 1e-3,
-    "onnx-int8": 0.5,
-    "torch-cuda": 0.5,
-    "tensorrt-fp16": 0.5,
-    "rtx-fp16": 0.5,
+    "torch-float32": (1e-4, 1e-5),
+    "torch-bfloat16": (0.4, 0.03),
+    "onnx-float32": (1e-3, 1e-4),
+    "onnx-int8": (0.4, 0.03),
+    "torch-cuda": (0.4, 0.03),
+    "tensorrt-fp16": (0.4, 0.03),
+    "rtx-fp16": (0.4, 0.03),
 }
 
 
@@ -178,8 +179,9 @@ def test_a_game_of_a_batch_is_the_game_alone(engine: Engine, tiny_world: World, 
     together, _ = play(engine, tiny_world, 10, games=[0, 1, 2])
     for place in range(BATCH):
         alone, _ = play(engine, tiny_world, 10, games=[place])
-        distance = (together[:, place] - alone[:, 0]).abs().max()
-        assert distance <= BATCH_TOLERANCES[name]
+        distance = (together[:, place] - alone[:, 0]).abs() / alone.std()
+        assert distance.max() <= BATCH_TOLERANCES[name][0]
+        assert distance.mean() <= BATCH_TOLERANCES[name][1]
     assert (together[:, 0] - together[:, 1]).abs().max() > 0.1
 
 

@@ -79,7 +79,8 @@ def test_the_scale_multiplies_the_preset_and_overrides_stand_above_it(tmp_path):
     assert coder.optimizer.train_steps == round(2.5 * plain_coder.optimizer.train_steps)
     assert coder.freeze_encoder_after == round(2.5 * plain_coder.freeze_encoder_after)
     assert scaled.train_dynamics.optimizer.train_steps == 5
-    assert scaled.train_dynamics.self_context_after == plain.train_dynamics.self_context_after == 0
+    own = plain.train_dynamics.self_context_after
+    assert scaled.train_dynamics.self_context_after == round(2.5 * own) > 0
     assert coder.save_every == scaled.train_dynamics.save_every == 7
     assert scaled.data.num_validation_episodes == plain.data.num_validation_episodes
     # An encoder that never freezes stays so.
