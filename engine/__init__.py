@@ -6,15 +6,17 @@ from pathlib import Path
 
 import torch
 
+from engine.backends import BACKENDS as _BACKENDS
+from engine.backends import Request
 from engine.cache_folder import cache_folder
-from engine.select import Request, make_fastest, make_named
+from engine.select import make_fastest, make_named
 from engine.spec import Cache, Engine, EngineSpec
 from engine.torch_engine import TorchEngine
 from midas_world.world import World
 
 __all__ = ["BACKENDS", "Cache", "Engine", "EngineSpec", "TorchEngine", "make_engine"]
 
-BACKENDS = ("auto", "torch", "onnx", "tensorrt", "rtx")
+BACKENDS = ("auto", *_BACKENDS)
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +36,9 @@ def make_engine(
     second, and later starts remember. So equal seeds give equal frames on one machine, until the
     world, the number of threads, a version or the set of backends that are ready changes; name a
     backend to be independent of that. A named backend makes what it lacks first (the ONNX graphs
-    of a world take minutes, once), and is an error if it cannot run: there is no silent fallback.
+    of a world take a minute, once), and is an error if it cannot run: there is no silent fallback.
+    "torch-compile" makes every start wait while it compiles, and joins what "auto" measures only
+    after it was asked for by name. Torch's precision is measured and remembered likewise.
 
     Args:
         world: What to run.

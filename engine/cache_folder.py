@@ -9,7 +9,12 @@ APP_NAME = "midas-world"
 
 
 def cache_folder() -> Path:
-    """Return this user's cache folder by the platform's custom; it may not exist yet."""
+    """Return MIDAS_WORLD_CACHE, or this user's cache folder by the platform's custom.
+
+    It may not exist yet.
+    """
+    if chosen := os.environ.get("MIDAS_WORLD_CACHE"):
+        return Path(chosen)
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
         return base / APP_NAME / "Cache"

@@ -100,13 +100,7 @@ class OnnxEngine:
         return self._spec
 
     def new_cache(self, batch_size: int) -> OnnxCache:
-        """Return the empty cache of B games.
-
-        Raises:
-            ValueError: batch_size is below 1.
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        """Return the empty cache of B games; see `Engine.new_cache`."""
         kv_cache = KVCache(
             self._spec.config.backbone,
             batch_size=batch_size,
@@ -121,18 +115,10 @@ class OnnxEngine:
     ) -> None:
         """Replace what the cache remembers of some games by F frames; see `Engine.prefill`."""
         assert isinstance(cache, OnnxCache)
-        target = cache.kv_cache
-        frames = context.shape[1]
-        # Frames go to the ring slots just before the present one, where those of the other games
-        # lie too: a cache of the rows alone starts F frames earlier and ends in step.
         source = self.new_cache(len(rows))
-        source.kv_cache.num_committed = target.num_committed - frames
-        for frame in range(frames):
-            self._advance(source, context[:, frame], conditions.frames(frame, frame + 1))
-        index = torch.tensor(rows)
-        target.keys[:, index] = source.kv_cache.keys
-        target.values[:, index] = source.kv_cache.values
-        target.frames_held[index] = source.kv_cache.frames_held
+        with cache.kv_cache.replacing(rows, source.kv_cache, num_frames=context.shape[1]):
+            for frame in range(context.shape[1]):
+                self._advance(source, context[:, frame], conditions.frames(frame, frame + 1))
 
     def step(
         self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
@@ -223,17 +209,8 @@ class OnnxEngine:
         return frames
 
     def encode(self, frames: np.ndarray) -> Tensor:
-        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C).
-
-        Raises:
-            ValueError: The frames have another shape or dtype.
-        """
-        expected = self._spec.frame_shape
-        if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8:
-            raise ValueError(
-                f"frames must be uint8 of shape (B, {', '.join(map(str, expected))}), "
-                f"got {frames.dtype} of shape {frames.shape}"
-            )
+        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
+        self._spec.check_frames(frames)
         latents = torch.empty(len(frames), *self._spec.latent_shape)
         self._sessions["encoder"].run(
             {"frames": np.ascontiguousarray(frames)}, {"latents": latents.numpy()}

@@ -3,14 +3,13 @@
 "auto" measures once and remembers. What it remembers is keyed by the world, the machine and all
 versions, so that equal seeds give equal frames from one start to the next; a new version, another
 number of threads, or graphs that were exported since then are a new question. It never makes
-anyone wait: a backend whose files would have to be made first is not asked.
-
-A backend to add is one more entry of `_BACKENDS`.
+anyone wait: a backend whose files would have to be made first is not asked. The precision of a
+backend that was named is chosen in the same way.
 """
 
+import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import logging
 import platform
@@ -22,116 +21,111 @@ from pathlib import Path
 import torch
 
 import midas_world
+from engine.backends import BACKENDS, Backend, Request
 from engine.cache_folder import cache_folder, write_whole
 from engine.spec import Engine
-from engine.torch_engine import TorchEngine
 from midas_world.conditions import stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
-# Steps whose times are not counted, and those that are, of which the fastest tells: on a busy
-# machine all others tell of its other work.
-WARM_UP_STEPS = 2
-MEASURED_STEPS = 8
+# Turns of each engine after one to warm up, and the steps of a turn. The fastest step tells: on a
+# busy machine all others tell of its other work.
+TURNS = 4
+STEPS_OF_TURN = 3
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What was asked for.
-
-    Attributes:
-        world: What to run.
-        device: "cpu" or "cuda".
-        num_denoise_steps: Head passes per frame; None takes the world's own number.
-        folder: Where exported graphs and measurements are kept.
-        reason: In words, why the backend was chosen, for the engine's spec.
-    """
-
-    world: World
-    device: str
-    num_denoise_steps: int | None
-    folder: Path
-    reason: str = "as asked"
-
-    @property
-    def denoise_steps(self) -> int:
-        """Head passes per frame."""
-        own = self.world.config.world.diffusion.num_denoise_steps
-        return own if self.num_denoise_steps is None else self.num_denoise_steps
-
-    @property
-    def is_cpu(self) -> bool:
-        """Whether the networks are to run on the CPU."""
-        return self.device.startswith("cpu")
-
-
 @dataclass(frozen=True)
-class Backend:
-    """One way to run a world.
+class _Candidate:
+    """A backend in one of its precisions."""
 
-    Attributes:
-        check: Raises BackendUnavailableError if a request cannot be met here.
-        is_ready: Whether it can start at once, with nothing to export or to build.
-        make: Return the engine, waiting for whatever has to be made.
-    """
+    backend: str
+    dtype: torch.dtype | None
 
-    check: Callable[[Request], None]
-    is_ready: Callable[[Request], bool]
-    make: Callable[[Request], Engine]
+    def __str__(self) -> str:
+        if self.dtype is None:
+            return self.backend
+        return f"{self.backend} {str(self.dtype).removeprefix('torch.')}"
+
+    def make(self, request: Request, reason: str) -> Engine:
+        asked = replace(request, dtype=self.dtype, reason=reason)
+        return BACKENDS[self.backend].make(asked)
 
 
 def make_named(backend: str, request: Request) -> Engine:
-    """Return the engine of a named backend.
+    """Return the engine of a named backend, in the precision that is fastest here.
 
     Raises:
         BackendUnavailableError: It cannot run here.
     """
-    _BACKENDS[backend].check(request)
-    return _BACKENDS[backend].make(request)
+    BACKENDS[backend].check(request)
+    return _fastest(_candidates([backend], request), request, only="as asked")
 
 
 def make_fastest(request: Request) -> Engine:
     """Return the engine of the fastest backend that is ready here; its spec says why."""
     ready = [
         name
-        for name, backend in _BACKENDS.items()
+        for name, backend in BACKENDS.items()
         if _can_run(backend, request) and backend.is_ready(request)
     ]
-    if len(ready) == 1:
-        reason = f"only {ready[0]} is ready here"
-        return make_named(ready[0], replace(request, reason=reason))
-    path = request.folder / "choices" / f"{_choice_key(request, ready)}.json"
-    times = _load_times(path, ready)
-    if not times:
-        times = {
-            name: measure_step(make_named(name, request), request.world) * 1000.0 for name in ready
-        }
-        # Another process may have measured meanwhile: the first word stands.
-        times = _load_times(path, ready) or times
-        _save_times(times, path)
-    ranked = sorted(times, key=times.__getitem__)
-    words = ", ".join(f"{name} {times[name]:.1f} ms" for name in ranked)
-    return make_named(ranked[0], replace(request, reason=f"the fastest here: {words} a frame"))
-
-
-def unbuilt_backends(world: World, *, device: str, num_denoise_steps: int | None) -> list[str]:
-    """Return the backends that could run a world on a GPU, were their engine files built."""
-    request = Request(
-        world=world, device=device, num_denoise_steps=num_denoise_steps, folder=cache_folder()
+    return _fastest(
+        _candidates(ready, request), request, only=f"only {' and '.join(ready)} is ready here"
     )
-    if request.is_cpu:
-        return []
+
+
+def unbuilt_backends(
+    world: World, *, device: str, num_denoise_steps: int | None, folder: Path | None = None
+) -> list[str]:
+    """Return the backends that could run a world, were their files made first.
+
+    Not torch-compile: it would keep every later start waiting, so it has to be asked for.
+    """
+    request = Request(
+        world=world,
+        device=device,
+        num_denoise_steps=num_denoise_steps,
+        folder=folder or cache_folder(),
+    )
     return [
         name
-        for name, backend in _BACKENDS.items()
-        if _can_run(backend, request) and not backend.is_ready(request)
+        for name, backend in BACKENDS.items()
+        if backend.is_file_based and _can_run(backend, request) and not backend.is_ready(request)
     ]
 
 
-def measure_step(engine: Engine, world: World) -> float:
-    """Return the seconds that one step and decode of one game take, the fastest of a few."""
+def measure_steps(
+    candidates: Mapping[str, Callable[[], Engine]], world: World, *, takes_turns: bool
+) -> dict[str, float]:
+    """Return the seconds that one step and decode of one game take, the fastest of a few.
+
+    Args:
+        candidates: What makes each engine.
+        world: That they run.
+        takes_turns: Whether all are there at once and take turns, so that a busy moment does not
+            strike one alone; else one after another, where memory is dear.
+    """
+    if not takes_turns:
+        return {name: _take_turns({name: make()}, world)[name] for name, make in candidates.items()}
+    return _take_turns({name: make() for name, make in candidates.items()}, world)
+
+
+def _take_turns(engines: Mapping[str, Engine], world: World) -> dict[str, float]:
+    plays = {name: _stepping(engine, world) for name, engine in engines.items()}
+    times: dict[str, list[float]] = {name: [] for name in plays}
+    for turn in range(TURNS + 1):
+        for name, play in plays.items():
+            for _ in range(STEPS_OF_TURN):
+                began = time.perf_counter()
+                play()
+                if turn:  # the first one warms up
+                    times[name].append(time.perf_counter() - began)
+    return {name: min(values) for name, values in times.items()}
+
+
+def _stepping(engine: Engine, world: World) -> Callable[[], None]:
+    """Return what makes one frame, over and over."""
     shape = (1, *engine.spec.latent_shape)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     given = [StepConditions()]
@@ -141,13 +135,39 @@ def measure_step(engine: Engine, world: World) -> float:
         latents = world.start_states[0].latents[-1:].float()
     conditions = stack_conditions(given, engine.spec.config.conditions)
     cache = engine.new_cache(1)
-    times = []
-    for _ in range(WARM_UP_STEPS + MEASURED_STEPS):
-        began = time.perf_counter()
+
+    def play() -> None:
         engine.step(cache, latents, conditions, noise)
         engine.decode(latents)
-        times.append(time.perf_counter() - began)
-    return min(times[WARM_UP_STEPS:])
+
+    return play
+
+
+def _candidates(backends: Sequence[str], request: Request) -> list[_Candidate]:
+    return [
+        _Candidate(name, dtype) for name in backends for dtype in BACKENDS[name].dtypes(request)
+    ]
+
+
+def _fastest(candidates: Sequence[_Candidate], request: Request, *, only: str) -> Engine:
+    """Return the fastest candidate's engine; a single one, with words of its own, unmeasured."""
+    if len(candidates) == 1:
+        return candidates[0].make(request, only)
+    named = {str(candidate): candidate for candidate in candidates}
+    path = request.folder / "choices" / f"{_choice_key(request, list(named))}.json"
+    times = _load_times(path, list(named))
+    if not times:
+        makers = {
+            name: functools.partial(candidate.make, request, "to be measured")
+            for name, candidate in named.items()
+        }
+        measured = measure_steps(makers, request.world, takes_turns=request.is_cpu)
+        # Another process may have measured meanwhile: the first word stands.
+        times = _load_times(path, list(named)) or {k: v * 1e3 for k, v in measured.items()}
+        _save_times(times, path)
+    ranked = sorted(times, key=times.__getitem__)
+    words = ", ".join(f"{name} {times[name]:.1f} ms" for name in ranked)
+    return named[ranked[0]].make(request, f"the fastest here: {words} a frame")
 
 
 def _can_run(backend: Backend, request: Request) -> bool:
@@ -202,7 +222,7 @@ def _load_times(path: Path, ready: Sequence[str]) -> dict[str, float]:
     try:
         times = json.loads(path.read_text(encoding="utf-8"))["milliseconds"]
         return {name: float(times[name]) for name in ready}
-    except FileNotFoundError:
+    except OSError:  # usually: there is none yet
         return {}
     except (KeyError, TypeError, ValueError):
         _log.warning("%s cannot be read; measuring again", path)
@@ -210,125 +230,7 @@ def _load_times(path: Path, ready: Sequence[str]) -> dict[str, float]:
 
 
 def _save_times(times: Mapping[str, float], path: Path) -> None:
-    write_whole(path, json.dumps({"milliseconds": times}, indent=2).encode())
-
-
-def _missing(packages: Sequence[str]) -> list[str]:
-    return [name for name in packages if importlib.util.find_spec(name) is None]
-
-
-def _check_torch(request: Request) -> None:
-    if not request.is_cpu and not torch.cuda.is_available():
-        raise BackendUnavailableError(f"there is no {request.device!r} device here; use 'cpu'")
-
-
-def _make_torch(request: Request) -> Engine:
-    return TorchEngine(
-        request.world,
-        device=request.device,
-        num_denoise_steps=request.num_denoise_steps,
-        reason=request.reason,
-    )
-
-
-def _check_onnx(request: Request) -> None:
-    if not request.is_cpu:
-        raise BackendUnavailableError(
-            f"backend 'onnx' runs on the CPU, not on {request.device!r}; use device='cpu'"
-        )
-    missing = _missing(("onnxruntime", "onnx", "onnxscript"))
-    if missing:
-        raise BackendUnavailableError(
-            f"backend 'onnx' needs {', '.join(missing)}: pip install \"midas-world[onnx]\""
-        )
-
-
-def _onnx_is_ready(request: Request) -> bool:
-    from engine.onnx_engine import DEFAULT_PRECISION
-    from engine.onnx_export import graph_paths, graphs_folder
-
-    graphs = graphs_folder(request.world, folder=request.folder / "onnx")
-    paths = graph_paths(
-        graphs, precision=DEFAULT_PRECISION, num_denoise_steps=request.denoise_steps
-    )
-    return all(path.is_file() for path in paths.values())
-
-
-def _make_onnx(request: Request) -> Engine:
-    from engine.onnx_engine import OnnxEngine
-
-    return OnnxEngine(
-        request.world,
-        num_denoise_steps=request.num_denoise_steps,
-        folder=request.folder / "onnx",
-        reason=request.reason,
-    )
-
-
-def _trt_check(backend: str) -> Callable[[Request], None]:
-    """Return the check of "tensorrt" or "rtx": packages first, then the GPU."""
-    module = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}[backend]
-
-    def check(request: Request) -> None:
-        missing = _missing((module, "pycuda", "onnx", "onnxscript"))
-        if missing:
-            raise BackendUnavailableError(
-                f"backend {backend!r} needs {', '.join(missing)}: "
-                f"pip install \"midas-world[{backend}]\" (or use backend='torch')"
-            )
-        if request.is_cpu or not torch.cuda.is_available():
-            raise BackendUnavailableError(
-                f"backend {backend!r} needs an NVIDIA GPU, and runs on {request.device!r} here; "
-                "use backend='torch' (or 'auto')"
-            )
-        from engine.trt_build import capability_here
-        from engine.trt_engine import BACKENDS
-        from engine.trt_plan import DEFAULT_PLANS, load_plans
-
-        for name, plan in load_plans(DEFAULT_PLANS).items():
-            if words := plan.objection(BACKENDS[backend], capability_here()):
-                raise BackendUnavailableError(f"backend {backend!r} cannot run {name}: {words}")
-
-    return check
-
-
-def _trt_is_ready(backend: str) -> Callable[[Request], bool]:
-    def is_ready(request: Request) -> bool:
-        from engine.trt_build import Target, capability_here, is_built
-        from engine.trt_engine import BACKENDS
-        from engine.trt_plan import DEFAULT_PLANS, load_plans
-
-        target = Target(
-            flavour=BACKENDS[backend],
-            capability=capability_here(),
-            folder=request.folder / "tensorrt",
-        )
-        plans = load_plans(DEFAULT_PLANS)
-        return is_built(request.world, plans, target, steps=request.denoise_steps)
-
-    return is_ready
-
-
-def _trt_make(backend: str) -> Callable[[Request], Engine]:
-    def make(request: Request) -> Engine:
-        from engine.trt_engine import TensorRTEngine
-
-        return TensorRTEngine(
-            request.world,
-            backend=backend,
-            num_denoise_steps=request.num_denoise_steps,
-            folder=request.folder / "tensorrt",
-            reason=request.reason,
-        )
-
-    return make
-
-
-_BACKENDS = {
-    "torch": Backend(_check_torch, lambda _: True, _make_torch),
-    "onnx": Backend(_check_onnx, _onnx_is_ready, _make_onnx),
-    **{
-        name: Backend(_trt_check(name), _trt_is_ready(name), _trt_make(name))
-        for name in ("tensorrt", "rtx")
-    },
-}
+    try:
+        write_whole(path, json.dumps({"milliseconds": times}, indent=2).encode())
+    except OSError as error:
+        _log.warning("the choice is not remembered: %s; MIDAS_WORLD_CACHE names a folder", error)

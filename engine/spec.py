@@ -25,7 +25,7 @@ class EngineSpec:
 
     Attributes:
         config: Of the world: picture, steps per second, tokens and conditions.
-        backend: "torch", "onnx" or "tensorrt".
+        backend: "torch", "torch-compile", "onnx", "tensorrt" or "rtx".
         device: Where the networks run, such as "cpu" or "cuda:0".
         dtype: What most of their weights are, such as "bfloat16".
         num_denoise_steps: K, head passes per frame.
@@ -59,6 +59,19 @@ class EngineSpec:
         """Steps per second."""
         return self.config.fps
 
+    def check_frames(self, frames: np.ndarray) -> None:
+        """Check that frames are uint8 (B, H, W, 3).
+
+        Raises:
+            ValueError: They have another shape or dtype.
+        """
+        expected = self.frame_shape
+        if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8:
+            raise ValueError(
+                f"frames must be uint8 of shape (B, {', '.join(map(str, expected))}), "
+                f"got {frames.dtype} of shape {frames.shape}"
+            )
+
     def __str__(self) -> str:
         """Words for a window or a log."""
         steps = self.num_denoise_steps
@@ -90,7 +103,11 @@ class Engine(Protocol):
         ...
 
     def new_cache(self, batch_size: int) -> Cache:
-        """Return the empty cache of B games."""
+        """Return the empty cache of B games.
+
+        Raises:
+            ValueError: batch_size is below 1.
+        """
         ...
 
     def prefill(
@@ -128,7 +145,11 @@ class Engine(Protocol):
         ...
 
     def encode(self, frames: np.ndarray) -> Tensor:
-        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
+        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C).
+
+        Raises:
+            ValueError: The frames have another shape or dtype.
+        """
         ...
 
 

@@ -76,8 +76,7 @@ class TorchEngine:
     Args:
         world: What to run; it is not changed.
         device: "cpu" or "cuda"; None takes the GPU if there is one.
-        dtype: Of backbone, head and decoder; None takes bfloat16 where the hardware multiplies
-            it natively (a GPU, AVX512_BF16), else float32.
+        dtype: Of backbone, head and decoder; None takes the first of `native_dtypes`.
         num_denoise_steps: Head passes per frame; None takes the world's own number.
         compile: Compile head and decoder with torch.compile: a minute of waiting for faster steps.
         graphs: Whether steps run as CUDA graphs; None: on a CUDA device they do.
@@ -96,21 +95,21 @@ class TorchEngine:
         num_denoise_steps: int | None = None,
         compile: bool = False,
         graphs: bool | None = None,
-        reason: str = "",
+        reason: str = "as asked",
     ) -> None:
         config = world.config.world
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._dtype, why = (dtype, "dtype as asked") if dtype else _fastest_dtype(self._device)
+        self._dtype = dtype or native_dtypes(self._device)[0]
         steps = config.diffusion.num_denoise_steps
         steps = steps if num_denoise_steps is None else num_denoise_steps
         self._sigmas = sigma_schedule(steps)
         self._spec = EngineSpec(
             config=config,
-            backend="torch",
+            backend="torch-compile" if compile else "torch",
             device=str(self._device),
             dtype=str(self._dtype).removeprefix("torch."),
             num_denoise_steps=steps,
-            reason=f"{reason}; {why}" if reason else why,
+            reason=reason,
         )
         self._model = _cast_model(world.model, self._dtype).to(self._device)
         self._autoencoder = copy.deepcopy(world.autoencoder).to(self._device)
@@ -118,8 +117,7 @@ class TorchEngine:
         decoder.to(dtype=self._dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._head = self._model.head
         if compile:
-            self._head = torch.compile(self._head, dynamic=False)
-            decoder.compile(dynamic=False)
+            self._compile()
         self._graphs: StepGraphs | None = None
         if graphs is None:
             # An engine made of this one runs some networks elsewhere, with graphs of its own.
@@ -137,13 +135,7 @@ class TorchEngine:
         return self._spec
 
     def new_cache(self, batch_size: int) -> TorchCache:
-        """Return the empty cache of B games.
-
-        Raises:
-            ValueError: batch_size is below 1.
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        """Return the empty cache of B games; see `Engine.new_cache`."""
         return TorchCache(self._model.new_cache(batch_size, dtype=self._dtype, device=self._device))
 
     @torch.inference_mode()
@@ -152,20 +144,11 @@ class TorchEngine:
     ) -> None:
         """Replace what the cache remembers of some games by F frames; see `Engine.prefill`."""
         assert isinstance(cache, TorchCache)
-        target = cache.kv_cache
-        frames = context.shape[1]
-        # Frames go to the ring slots just before the present one, where those of the other games
-        # lie too: a cache of the rows alone starts F frames earlier and ends in step.
-        source = self.new_cache(len(rows)).kv_cache
-        source.num_committed = target.num_committed - frames
+        source = self.new_cache(len(rows))
         context, conditions = context.to(self._device), conditions.to(self._device)
-        for frame in range(frames):
-            self._hidden(source, context[:, frame], conditions.frames(frame, frame + 1))
-            source.commit()
-        index = torch.tensor(rows, device=self._device)
-        target.keys[:, index] = source.keys
-        target.values[:, index] = source.values
-        target.frames_held[index] = source.frames_held
+        with cache.kv_cache.replacing(rows, source.kv_cache, num_frames=context.shape[1]):
+            for frame in range(context.shape[1]):
+                self._advance(source, context[:, frame], conditions.frames(frame, frame + 1))
 
     @torch.inference_mode()
     def step(
@@ -214,19 +197,14 @@ class TorchEngine:
 
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> Tensor:
-        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C).
-
-        Raises:
-            ValueError: The frames have another shape or dtype.
-        """
-        expected = self._spec.frame_shape
-        if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8:
-            raise ValueError(
-                f"frames must be uint8 of shape (B, {', '.join(map(str, expected))}), "
-                f"got {frames.dtype} of shape {frames.shape}"
-            )
+        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
+        self._spec.check_frames(frames)
         pixels = normalize_frames(torch.tensor(np.ascontiguousarray(frames), device=self._device))
         return to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
+
+    def _compile(self) -> None:
+        self._head = torch.compile(self._head, dynamic=False)
+        self._autoencoder.decoder.compile(dynamic=False)
 
     def _step_by_graph(
         self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
@@ -295,13 +273,17 @@ class TorchEngine:
         return model.backbone.step(tokens, cache)[:, self._spec.config.conditions.num_tokens :]
 
 
-def _fastest_dtype(device: torch.device) -> tuple[torch.dtype, str]:
-    """Return the dtype for a device and why; never measured, so that frames repeat exactly."""
+def native_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """Return the dtypes that may be fastest on a device, the likeliest first.
+
+    bfloat16 where the hardware multiplies it (a GPU, AVX512_BF16); float32 on every CPU, where
+    small networks can lose by casts more than they gain.
+    """
     if device.type == "cuda":
-        return torch.bfloat16, "a GPU is fastest in bfloat16"
+        return (torch.bfloat16,)
     if torch.cpu._is_avx512_bf16_supported():
-        return torch.bfloat16, "this CPU has AVX512_BF16"
-    return torch.float32, "this CPU has no AVX512_BF16"
+        return torch.bfloat16, torch.float32
+    return (torch.float32,)
 
 
 def _cast_model(model: WorldModel, dtype: torch.dtype) -> WorldModel:

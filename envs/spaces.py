@@ -13,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.error import InvalidAction
 
 from engine import EngineSpec
+from envs.contract import check_action
 from envs.starts import check_names
 from midas_world.types import StepConditions
 from midas_world.world import KeyMap
@@ -95,10 +96,7 @@ def read_action(
                 f"action must be {len(keys)} zeros or ones, for {', '.join(keys)}; got {action!r}"
             )
         return keymap.action_of({key for key, is_held in zip(keys, action, strict=True) if is_held})
-    if not space.contains(action):
-        raise InvalidAction(
-            f"action must be an integer 0 to {len(keymap.actions) - 1}, got {action!r}"
-        )
+    check_action(action, space)
     return int(action)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.seeding import np_random as make_rng
@@ -18,12 +17,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 
 from engine import Engine
+from envs.contract import may_render
 from envs.games import DEFAULT_HORIZON, Games
+from envs.world_base import WorldBase
 from envs.world_state import WorldState
-from midas_world.world import KeyMap, StartState, World
+from midas_world.world import World
 
 
-class WorldVectorEnv(VectorEnv[Any, Any, np.ndarray]):
+class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
     """B games of a learned world, played in step: one forward pass makes all their next frames.
 
     Game i is the game that `WorldEnv` plays alone with the same seed, up to the rounding of another
@@ -91,14 +92,11 @@ class WorldVectorEnv(VectorEnv[Any, Any, np.ndarray]):
             engine=engine,
         )
         self.num_envs = num_envs
-        self.world = self._games.world
-        self.engine = self._games.engine
-        self.horizon = horizon
         self.render_mode = render_mode
         self.metadata = {
             **self.metadata,
             "render_fps": self.engine.spec.fps,
-            "action_names": self.keymap.actions,
+            "action_names": self.action_names,
             "autoreset_mode": self.autoreset_mode,
         }
         self.single_action_space = self._games.action_space
@@ -108,21 +106,6 @@ class WorldVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         self._rngs, self._seeds = map(
             list, zip(*(make_rng() for _ in range(num_envs)), strict=True)
         )
-
-    @property
-    def keymap(self) -> KeyMap:
-        """Which held keys mean which action."""
-        return self.world.keymap
-
-    @property
-    def key_names(self) -> tuple[str, ...]:
-        """Names of the keys, in the order in which action="keys" holds them."""
-        return self._games.keys
-
-    @property
-    def start_states(self) -> tuple[StartState, ...]:
-        """What episodes begin from."""
-        return self.world.start_states
 
     @property
     def np_random(self) -> tuple[np.random.Generator, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -171,8 +154,7 @@ class WorldVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         """
         games = self._games
         ended = games.over.copy()
-        if not games.has_begun:
-            raise ResetNeeded("call reset() before step()")
+        self._check_begun("step")
         if self.autoreset_mode != AutoresetMode.NEXT_STEP and ended.any():
             which = np.flatnonzero(ended).tolist()
             raise ResetNeeded(f"games {which} have ended: reset them with option 'reset_mask'")
@@ -247,10 +229,8 @@ class WorldVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         Raises:
             ResetNeeded: There are no frames yet.
         """
-        if self.render_mode is None:
-            gym.logger.warn('render() does nothing without a render_mode, such as "rgb_array"')
+        if not may_render(self.render_mode, has_begun=self._games.has_begun):
             return None
-        self._check_begun("render")
         return tuple(self._games.frames().copy())
 
     def _begin(
@@ -312,7 +292,3 @@ class WorldVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         if len(listed) != self.num_envs:
             raise InvalidAction(f"actions must be {self.num_envs}, one per game, got {len(listed)}")
         return listed
-
-    def _check_begun(self, what: str) -> None:
-        if not self._games.has_begun:
-            raise ResetNeeded(f"call reset() before {what}()")

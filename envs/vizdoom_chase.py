@@ -12,7 +12,9 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import DependencyNotInstalled, InvalidAction, ResetNeeded
+from gymnasium.error import DependencyNotInstalled
+
+from envs.contract import check_action, check_running, may_render
 
 try:
     import vizdoom  # pyright: ignore[reportMissingImports]
@@ -169,12 +171,8 @@ class DoomChaseEnv(gym.Env[np.ndarray, np.int64]):
             ResetNeeded: There is no running episode.
             InvalidAction: The action is not in the action space.
         """
-        if self._needs_reset:
-            raise ResetNeeded("call reset() before step(), and again after an episode has ended")
-        if not self.action_space.contains(action):
-            raise InvalidAction(
-                f"action must be an integer 0 to {len(ACTIONS) - 1}, got {action!r}"
-            )
+        check_running(self._needs_reset)
+        check_action(action, self.action_space)
         pressed = ACTIONS[self.action_names[int(action)]]
         self._game.make_action([int(place in pressed) for place in range(len(BUTTONS))], self._tics)
         health, kills = self._health, self._kills
@@ -196,11 +194,8 @@ class DoomChaseEnv(gym.Env[np.ndarray, np.int64]):
         Raises:
             ResetNeeded: There is no frame yet.
         """
-        if self.render_mode is None:
-            gym.logger.warn('render() does nothing without a render_mode, such as "rgb_array"')
+        if not may_render(self.render_mode, has_begun=self._has_started):
             return None
-        if not self._has_started:
-            raise ResetNeeded("call reset() before render()")
         return self._frame.copy()
 
     def close(self) -> None:

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 
 from engine import Engine
+from envs.contract import check_running, may_render
 from envs.games import DEFAULT_HORIZON, Games
+from envs.world_base import WorldBase
 from envs.world_state import WorldState
-from midas_world.world import KeyMap, StartState, World
+from midas_world.world import World
 
 if TYPE_CHECKING:
     from envs.play.picture import FrameWindow
     from envs.vector_env import WorldVectorEnv
 
 
-class WorldEnv(gym.Env[Any, Any]):
+class WorldEnv(WorldBase, gym.Env[Any, Any]):
     """A world that a network learned from a teacher, such as Stage.
 
     ## Description
@@ -158,9 +159,6 @@ class WorldEnv(gym.Env[Any, Any]):
         )
         self._modes = observation, action
         self._num_uncertainty_draws = num_uncertainty_draws
-        self.world = self._games.world
-        self.engine = self._games.engine
-        self.horizon = horizon
         self.render_mode = render_mode
         self.metadata = {
             **self.metadata,
@@ -170,26 +168,6 @@ class WorldEnv(gym.Env[Any, Any]):
         self.action_space = self._games.action_space
         self.observation_space = self._games.observation_space
         self._window: FrameWindow | None = None
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        """Names of the actions, in the order of the discrete action space."""
-        return self.keymap.actions
-
-    @property
-    def key_names(self) -> tuple[str, ...]:
-        """Names of the keys, in the order in which action="keys" holds them."""
-        return self._games.keys
-
-    @property
-    def keymap(self) -> KeyMap:
-        """Which held keys mean which action."""
-        return self.world.keymap
-
-    @property
-    def start_states(self) -> tuple[StartState, ...]:
-        """What episodes begin from."""
-        return self.world.start_states
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -211,8 +189,7 @@ class WorldEnv(gym.Env[Any, Any]):
             ResetNeeded: There is no running episode.
             InvalidAction: The action is not in the action space.
         """
-        if self._games.over[0]:
-            raise ResetNeeded("call reset() before step(), and again after an episode has ended")
+        check_running(self._games.over[0])
         outcome = self._games.step([action])
         self._show_if_human()
         return (
@@ -307,10 +284,8 @@ class WorldEnv(gym.Env[Any, Any]):
         Raises:
             ResetNeeded: There is no frame yet.
         """
-        if self.render_mode is None:
-            gym.logger.warn('render() does nothing without a render_mode, such as "rgb_array"')
+        if not may_render(self.render_mode, has_begun=self._games.has_begun):
             return None
-        self._check_begun("render")
         if self.render_mode == "rgb_array":
             return self._games.frames()[0].copy()
         self._show_if_human()
@@ -321,10 +296,6 @@ class WorldEnv(gym.Env[Any, Any]):
         if self._window is not None:
             self._window.close()
             self._window = None
-
-    def _check_begun(self, what: str) -> None:
-        if not self._games.has_begun:
-            raise ResetNeeded(f"call reset() before {what}()")
 
     def _show_if_human(self) -> None:
         """Show the present frame if there is to be a window."""

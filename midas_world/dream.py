@@ -54,7 +54,7 @@ CPU_MINUTES, GPU_MINUTES = 120.0, 60.0
 COLLECT_SHARE = 0.15
 TRAIN_SHARES: dict[Stage, float] = {"autoencoder": 0.35, "dynamics": 0.4}
 
-_CPU_FRAMES, _GPU_FRAMES = 20_000, 60_000
+_CPU_FRAMES, _GPU_FRAMES = 50_000, 100_000
 _GPU_OVERRIDES = (
     "world.autoencoder.widths=[64,128,256,512]",
     "world.autoencoder.latent_channels=128",

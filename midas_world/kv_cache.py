@@ -1,10 +1,14 @@
 """The rolling KV cache: a preallocated ring of the last ``context_frames`` frames.
 
-Five verbs: write, mask, commit, reset, clone. Keys are kept rotated by their absolute position;
-the angles come from float64, so the cost and the answer at step 1,000,000 are those at step 1,000.
+Six verbs: write, mask, commit, reset, replacing, clone. Keys are kept rotated by their absolute
+position; the angles come from float64, so the cost and the answer at step 1,000,000 are those at
+step 1,000.
 
 Shapes: B batch, T positions per frame (condition tokens + latent tokens), ring slots of T rows.
 """
+
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +24,9 @@ class KVCache:
         values: The same shape.
         frames_held: (B,) int64: how many frames each row has seen, at most ``context_frames``.
         num_committed: Frames committed since construction; places the next one in the ring.
+
+    Raises:
+        ValueError: batch_size is below 1.
     """
 
     def __init__(
@@ -31,6 +38,8 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.config = config
         self.positions_per_frame = positions_per_frame
         shape = (
@@ -92,6 +101,27 @@ class KVCache:
             self.frames_held.zero_()
         else:
             self.frames_held.masked_fill_(rows, 0)
+
+    @contextlib.contextmanager
+    def replacing(
+        self, rows: Sequence[int], source: "KVCache", *, num_frames: int
+    ) -> Iterator[None]:
+        """Replace the past of some rows by what is committed to `source` inside of the block.
+
+        Frames go to the ring slots just before the present one, where those of the other rows lie
+        too: a cache of the rows alone starts that many frames earlier and ends in step.
+
+        Args:
+            rows: The R rows.
+            source: A new cache of R rows.
+            num_frames: That will be committed to it.
+        """
+        source.num_committed = self.num_committed - num_frames
+        yield
+        index = torch.tensor(rows, device=self.keys.device)
+        self.keys[:, index] = source.keys
+        self.values[:, index] = source.values
+        self.frames_held[index] = source.frames_held
 
     def clone(self) -> "KVCache":
         """Return an independent copy."""

@@ -160,13 +160,24 @@ def import_av() -> ModuleType:
     return av
 
 
-def to_yuv(av: ModuleType, pixels: np.ndarray, pix_fmt: str) -> Any:
-    """Return (H, W, 3) uint8 pixels as a PyAV frame for H.264; H and W must be even for 4:2:0."""
-    return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+def to_yuv(av: ModuleType, pixels: np.ndarray, pix_fmt: str, *, converter: Any = None) -> Any:
+    """Return (H, W, 3) uint8 pixels as a PyAV frame for H.264; H and W must be even for 4:2:0.
+
+    Args:
+        av: What `import_av` returned.
+        pixels: uint8 (H, W, 3).
+        pix_fmt: FFmpeg's name of the layout.
+        converter: A `VideoReformatter` of PyAV that was used for the frame before, in the same
+            thread; to make one costs more than converting a frame. None makes one.
+    """
+    return (converter or av.video.reformatter.VideoReformatter()).reformat(
+        av.VideoFrame.from_ndarray(pixels, format="rgb24"),
         format=pix_fmt,
         dst_colorspace="itu709",
         dst_color_range=_LIMITED_RANGE,
         interpolation=_scaling(av),
+        # One for each processor, as by default, cost more than they save: frames are small.
+        threads=1,
     )
 
 

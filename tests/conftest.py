@@ -5,16 +5,19 @@ import os
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from midas_world.episodes import VideoOptions, save_episode
+from midas_world.shard_packing import pack
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
 from midas_world.world import World, load_world
 from tests.fakes import make_tiny_world
+from tests.shard_data import save_all, two_episodes
 from tests.training import CPU, make_episode, tiny
 
 
@@ -26,6 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") or item.get_closest_marker("tensorrt"):
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep measurements and engine files out of the user's cache, in child processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIDAS_WORLD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +87,20 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         config, data, folder / "dynamics", autoencoder=folder / "autoencoder", device=CPU
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with twelve training episodes and two held out, numbered by their seeds."""
+    folder = tmp_path_factory.mktemp("numbered")
+    save_all(folder / "train", range(1, 13))
+    save_all(folder / "validation", (20, 21))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards(numbered: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the URL of those, in six shards of two."""
+    url = str(tmp_path_factory.mktemp("shards"))
+    pack(numbered, url, shard_bytes=two_episodes(numbered))
+    return url

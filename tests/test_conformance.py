@@ -1,6 +1,5 @@
 """Every backend answers the same calls alike: held to plain float32 torch, and to itself."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import make_engine
-from engine.rollout import Rollout
 from engine.spec import Engine, spread_engine
 from engine.torch_engine import TorchEngine
 from midas_world.conditions import Conditions, stack_conditions
-from midas_world.types import BackendUnavailableError, StepConditions
+from midas_world.types import StepConditions
 from midas_world.world import World
+from tests.engines import ON_GPU, make_backend, play, psnr, seeded, steps_of
 
 STEPS = 50
 BATCH = 3
@@ -35,8 +33,6 @@ TOLERANCES = {
     "tensorrt-fp16": (0.3, 0.02, 30.0),
     "rtx-fp16": (0.3, 0.02, 30.0),
 }
-# What runs on a device.
-ON_GPU = ("torch-cuda", "tensorrt-fp16", "rtx-fp16")
 # A game of a batch and the game alone after 10 steps, likewise: products of other sizes sum in
 # another order.
 BATCH_TOLERANCES = {
@@ -48,25 +44,6 @@ BATCH_TOLERANCES = {
     "tensorrt-fp16": (0.4, 0.03),
     "rtx-fp16": (0.4, 0.03),
 }
-
-
-def make_backend(name: str, world: World, folder: Path) -> Engine:
-    """Return one of the engines under test, or skip with the reason."""
-    backend, _, kind = name.partition("-")
-    if name == "torch-cuda":
-        return TorchEngine(world, device="cuda")
-    if name in ON_GPU:
-        try:
-            return make_engine(world, backend, folder=folder)
-        except BackendUnavailableError as error:
-            pytest.skip(str(error))
-    if backend == "torch":
-        return TorchEngine(world, device="cpu", dtype=getattr(torch, kind))
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
-    from engine.onnx_engine import OnnxEngine
-
-    return OnnxEngine(world, precision=kind, num_threads=1, folder=folder)
 
 
 @pytest.fixture(
@@ -88,43 +65,6 @@ def engine(name: str, tiny_world: World, kept_graphs: Path) -> Engine:
 @pytest.fixture(scope="module")
 def plain(tiny_world: World) -> TorchEngine:
     return TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def steps_of(engine: Engine, count: int, *, game: int = 0) -> list[StepConditions]:
-    """Return conditions of a game, some of them absent now and then."""
-    sizes = engine.spec.config.conditions
-    rng = np.random.default_rng(game)
-    return [
-        StepConditions(
-            pose=rng.uniform(-1, 1, sizes.pose_size).astype(np.float32) if step % 5 else None,
-            text=f"a person of game {game} runs {step}" if step % 7 else None,
-            audio=rng.uniform(0, 1, sizes.audio_size).astype(np.float32) if step % 3 else None,
-        )
-        for step in range(count)
-    ]
-
-
-def play(engine: Engine, world: World, count: int, *, games: list[int]) -> tuple[Tensor, Tensor]:
-    """Return latents (count, B, N, C) and rewards (count, B) of games played in one batch."""
-    rollout = Rollout(engine, len(games))
-    starts = [world.start_states[game] for game in games]
-    rollout.reset(starts, seeds=games)
-    given = [steps_of(engine, count, game=game) for game in games]
-    made, rewards = [], []
-    for step in range(count):
-        result = rollout.step([steps[step] for steps in given])
-        made.append(result.latents)
-        rewards.append(torch.from_numpy(result.reward))
-    return torch.stack(made), torch.stack(rewards)
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    error = np.square(a.astype(np.float64) - b).mean()
-    return float(10 * np.log10(255.0**2 / max(error, 1e-12)))
 
 
 def one_step(engine: Engine, batch: int, seed: int) -> tuple[Tensor, Conditions, Tensor]:
@@ -327,19 +267,3 @@ def test_the_spread_leaves_the_frame_as_it_is(engine: Engine, plain: TorchEngine
     exact = plain.step_with_spread(plain.new_cache(2), *step, extra)[-1]
     largest = TOLERANCES[name][0]
     torch.testing.assert_close(spread, exact, rtol=largest, atol=largest)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["float32", "int8"])
-def test_shipped_world_on_onnx_is_close_to_float32_torch(kind: str, kept_graphs: Path):
-    if not os.environ.get("MIDAS_TEST_SHIPPED"):
-        pytest.skip("exporting the shipped world takes minutes: set MIDAS_TEST_SHIPPED=1")
-    from midas_world.world import load_world
-
-    world = load_world("stage")
-    engine = make_backend(f"onnx-{kind}", world, kept_graphs)
-    plain = TorchEngine(world, device="cpu", dtype=torch.float32)
-    latents, _ = play(engine, world, 10, games=[0])
-    expected, _ = play(plain, world, 10, games=[0])
-    least = {"float32": 70.0, "int8": 35.0}[kind]
-    assert psnr(engine.decode(latents[-1]), plain.decode(expected[-1])) >= least

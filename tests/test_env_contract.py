@@ -1,5 +1,6 @@
 """What Gymnasium, Stable-Baselines3 and their wrappers ask of every id and mode."""
 
+import inspect
 import pickle
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
+from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import (
     FlattenObservation,
@@ -88,6 +89,21 @@ def test_a_teacher_s_spec_survives_pickling(teacher):
     assert again.spec.id == teacher.spec.id
     assert again.observation_space == teacher.observation_space
     again.close()
+
+
+def test_wrong_calls_of_a_teacher_are_told_in_the_words_of_the_learned_world(teacher):
+    with pytest.raises(ResetNeeded, match=r"call reset\(\) before step\(\), and again after"):
+        teacher.step(0)
+    with pytest.raises(ResetNeeded, match=r"call reset\(\) before render\(\)"):
+        teacher.render()
+    teacher.reset(seed=0)
+    for action in (99, -1, 1.5, "run"):
+        with pytest.raises(InvalidAction, match=r"must be an integer 0 to \d+, got"):
+            teacher.step(action)
+    teacher.render_mode = None
+    with pytest.warns(UserWarning, match="does nothing without a render_mode") as warnings:
+        assert teacher.render() is None
+    assert warnings[0].filename == inspect.getfile(type(teacher))
 
 
 def test_a_spec_survives_pickling(tiny_folder):

@@ -1,4 +1,7 @@
-"""Sessions as datasets: Minari's read by Minari itself, LeRobot's against its published layout."""
+"""Sessions as datasets: Minari's read by Minari itself, LeRobot's against its published layout.
+
+Where the lerobot package is installed, it reads its own too.
+"""
 
 import json
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from midas_world.export import lerobot_dataset
 from midas_world.export.lerobot_dataset import export_lerobot
 from midas_world.export.minari_dataset import export_minari
 from midas_world.sessions import RecordedSession
@@ -197,3 +201,46 @@ def test_lerobot_takes_continuous_actions(tmp_path):
     export_lerobot(recorded, tmp_path / "dataset")
     rows = pq.read_table(tmp_path / "dataset/data/chunk-000/file-000.parquet").to_pydict()
     np.testing.assert_array_equal(rows["action"][2], recorded.records[3].action)
+
+
+@pytest.mark.parametrize("files", ["one", "one per episode"])
+def test_lerobot_itself_reads_what_was_recorded(session, tmp_path, monkeypatch, files):
+    lerobot = pytest.importorskip("lerobot.datasets.lerobot_dataset")
+    cache = pytest.importorskip("datasets").config
+    monkeypatch.setattr(cache, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    if files == "one per episode":
+        monkeypatch.setattr(lerobot_dataset, "_VIDEO_MB", -1)
+    folder = tmp_path / "dataset"
+    export_lerobot(session, folder)
+    dataset = lerobot.LeRobotDataset("midas/slides", root=folder)
+    films = sorted(folder.glob("videos/observation.image/*/*.mp4"))
+    assert len(films) == (1 if files == "one" else 3)
+    assert (dataset.num_frames, dataset.num_episodes, dataset.fps) == (30, 3, 20)
+    steps = [
+        (segment.records[place], record, episode, place)
+        for episode, segment in enumerate(session.segments())
+        for place, record in enumerate(segment.steps)
+    ]
+    frames = [frame for film in films for frame in read_film(film)]
+    assert len(dataset) == len(steps) == len(frames)
+    for number, (before, record, episode, place) in enumerate(steps):
+        item = dataset[number]
+        assert item["index"] == number
+        assert (item["episode_index"], item["frame_index"]) == (episode, place)
+        assert item["timestamp"].item() == pytest.approx(place / 20)
+        assert item["action"] == record.action
+        assert item["next.reward"] == record.reward
+        assert item["next.done"] == (record.terminated or record.truncated)
+        assert item["task"] == "play tests.sessions:SlidesEnv"
+        np.testing.assert_array_equal(item["observation.state"], before.conditions.pose)
+        frame = item["observation.image"].permute(1, 2, 0).numpy()
+        assert frame.shape == (HEIGHT, WIDTH, 3)
+        # Its decoder may round colours in another way than PyAV does.
+        np.testing.assert_allclose(255 * frame, frames[number], atol=3)
+    own = np.array([record.reward for _, record, _, _ in steps])
+    for key in ("min", "max", "mean", "std"):
+        found = dataset.meta.stats["next.reward"][key]
+        np.testing.assert_allclose(found, [getattr(np, key)(own)], rtol=1e-6)
+    assert dataset.meta.stats["observation.image"]["mean"].shape == (3, 1, 1)
+    second = lerobot.LeRobotDataset("midas/slides", root=folder, episodes=[1])
+    assert [item["episode_index"] for item in second] == [1] * 12

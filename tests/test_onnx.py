@@ -8,7 +8,6 @@ import torch
 
 from engine import make_engine
 from engine.cache_folder import cache_folder
-from engine.select import Request, measure_step
 from midas_world.types import BackendUnavailableError, CheckpointError
 from midas_world.world import World
 
@@ -16,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from engine import select  # noqa: E402
+from engine import backends, select  # noqa: E402
 from engine.onnx_engine import OnnxEngine  # noqa: E402
 from engine.onnx_export import OPSET, export_graphs, graph_paths, graphs_folder  # noqa: E402
 from engine.onnx_graphs import GRAPHS, make_graph  # noqa: E402
@@ -175,14 +174,19 @@ def test_corrupt_graphs_are_made_again(
     assert frames.shape == (1, 48, 80, 3)
 
 
-def test_auto_takes_torch_while_no_graphs_are_there(tiny_world: World, tmp_path: Path):
+def test_auto_takes_torch_while_no_graphs_are_there(
+    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.float32,))
     engine = make_engine(tiny_world, folder=tmp_path)
     assert engine.spec.backend == "torch"
     assert engine.spec.reason.startswith("only torch is ready here")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("milliseconds", "winner"), [((5.0, 9.0), "torch"), ((9.0, 5.0), "onnx")])
+@pytest.mark.parametrize(
+    ("milliseconds", "winner"), [((5.0, 9.0), "torch float32"), ((9.0, 5.0), "onnx")]
+)
 def test_auto_measures_once_and_remembers(
     milliseconds: tuple[float, float],
     winner: str,
@@ -192,20 +196,22 @@ def test_auto_measures_once_and_remembers(
 ):
     measured: list[str] = []
 
-    def fake(engine, world) -> float:
+    def fake(candidates, world, *, takes_turns: bool) -> dict[str, float]:
         assert world is tiny_world
-        measured.append(engine.spec.backend)
-        return milliseconds[(len(measured) - 1) % 2] / 1000.0
+        assert takes_turns
+        measured.extend(make().spec.backend for make in candidates.values())
+        return {name: ms / 1000.0 for name, ms in zip(candidates, milliseconds, strict=True)}
 
-    monkeypatch.setattr(select, "measure_step", fake)
+    monkeypatch.setattr(select, "measure_steps", fake)
+    monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.float32,))
     for _ in range(2):
         engine = make_engine(tiny_world, device="cpu", folder=folder)
-        assert engine.spec.backend == winner
+        assert engine.spec.backend == winner.partition(" ")[0]
         assert f"the fastest here: {winner} 5.0 ms" in engine.spec.reason
         assert measured == ["torch", "onnx"]
     (choice,) = (folder / "choices").iterdir()
     assert json.loads(choice.read_text())["milliseconds"] == {
-        "torch": pytest.approx(milliseconds[0]),
+        "torch float32": pytest.approx(milliseconds[0]),
         "onnx": pytest.approx(milliseconds[1]),
     }
     # What cannot be read is measured again.
@@ -214,18 +220,11 @@ def test_auto_measures_once_and_remembers(
     assert len(measured) == 4
 
 
-def test_measuring_plays_the_engine(tiny_world: World):
-    from engine.torch_engine import TorchEngine
-
-    engine = TorchEngine(tiny_world, device="cpu")
-    assert 0.0 < measure_step(engine, tiny_world) < 10.0
-
-
 def test_a_named_backend_without_its_packages_says_what_to_install(
     tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
-        select.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else True
+        backends.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else True
     )
     with pytest.raises(BackendUnavailableError, match=r'pip install "midas-world\[onnx\]"'):
         make_engine(tiny_world, "onnx", folder=tmp_path)
@@ -243,12 +242,6 @@ def test_make_engine_runs_onnx(tiny_world: World, folder: Path, caplog: pytest.L
     assert (engine.spec.backend, engine.spec.dtype) == ("onnx", "int8")
     assert engine.spec.reason == "as asked"
     assert "runs on onnx int8 on cpu" in caplog.text
-
-
-def test_request_knows_the_cpu(tiny_world: World, tmp_path: Path):
-    sizes = {"world": tiny_world, "num_denoise_steps": None, "folder": tmp_path}
-    assert Request(device="cpu", **sizes).is_cpu
-    assert not Request(device="cuda:0", **sizes).is_cpu
 
 
 def test_more_denoise_steps_are_another_sampler(tmp_path: Path):
@@ -270,6 +263,9 @@ def test_more_denoise_steps_are_another_sampler(tmp_path: Path):
 def test_cache_folder_follows_the_platform(
     platform: str, variable: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.delenv("MIDAS_WORLD_CACHE")
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setenv(variable, value)
     assert cache_folder() == Path(expected)
+    monkeypatch.setenv("MIDAS_WORLD_CACHE", "/scratch/worlds")
+    assert cache_folder() == Path("/scratch/worlds")

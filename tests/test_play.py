@@ -151,6 +151,13 @@ def test_key_lines_name_every_action_and_command():
     assert "[2]" not in lines
 
 
+def test_lines_that_do_not_fit_get_smaller_letters():
+    lines = ["steps per second  20"] * 10
+    heights = [hud.draw_lines(pygame.Surface((320, room)), lines).height for room in (300, 120)]
+    assert heights[0] > 120
+    assert heights[1] < 120
+
+
 # The window
 
 

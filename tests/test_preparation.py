@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from engine import select
+from engine import backends, select
 from envs.play import hud, preparation
 from envs.play.preparation import Preparation, build, prepare_engines
 from midas_world.types import BackendUnavailableError
@@ -32,7 +32,7 @@ def test_a_process_tells_its_progress_and_its_end_once():
 
 def test_a_process_that_dies_is_told():
     made = Preparation(builds.crash, ())
-    assert "could not be built" in wait_for_end(made)
+    assert "could not be made" in wait_for_end(made)
     made.close()
 
 
@@ -76,10 +76,10 @@ def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypa
     ]
     *progress, (kind, end) = sender.sent
     assert kind == "end"
-    assert end == "engine files are built: the next start tries tensorrt, rtx"
+    assert end == "a faster engine is made: the next start tries tensorrt, rtx"
     percents = [int(words.split(", ")[1].split(" ")[0]) for _, words in progress]
     assert percents == [0, 6, 12, 25, 31, 38, 50, 56, 62, 75, 81, 88]
-    assert progress[3][1].startswith("building tensorrt decoder-fp16")
+    assert progress[3][1].startswith("making tensorrt decoder-fp16")
 
 
 def test_a_build_that_fails_says_why(tiny_world: World, monkeypatch):
@@ -92,31 +92,30 @@ def test_a_build_that_fails_says_why(tiny_world: World, monkeypatch):
     monkeypatch.setattr(trt_build, "capability_here", capability_here)
     sender = Sender()
     build(tiny_world.folder, ["rtx"], 1, sender)
-    assert sender.sent == [("end", "the engine files could not be built: there is no GPU")]
+    assert sender.sent == [("end", "a faster engine could not be made: there is no GPU")]
 
 
 def test_only_what_could_run_here_and_is_not_built_is_prepared(tiny_world: World, monkeypatch):
-    def backend(*, runs: bool, ready: bool) -> select.Backend:
+    def backend(*, runs: bool, ready: bool, is_file_based: bool = True) -> backends.Backend:
         def check(request):
             if not runs:
                 raise BackendUnavailableError("not here")
 
-        return select.Backend(check, lambda _: ready, lambda _: None)
+        return backends.Backend(check, lambda _: ready, lambda _: None, is_file_based=is_file_based)
 
-    backends = {
+    known = {
         "torch": backend(runs=True, ready=True),
+        "torch-compile": backend(runs=True, ready=False, is_file_based=False),
         "tensorrt": backend(runs=False, ready=False),
         "rtx": backend(runs=True, ready=False),
     }
-    monkeypatch.setattr(select, "_BACKENDS", backends)
+    monkeypatch.setattr(select, "BACKENDS", known)
     started = []
     monkeypatch.setattr(preparation, "Preparation", lambda *given: started.append(given) or "it")
     engine = FakeEngine(tiny_world.config.world)
-    assert prepare_engines(tiny_world, engine, num_denoise_steps=None) is None  # on the CPU
-    object.__setattr__(engine.spec, "device", "cuda:0")
     assert prepare_engines(tiny_world, engine, num_denoise_steps=None) == "it"
     assert started == [(build, (tiny_world.folder, ["rtx"], 1))]
-    del backends["rtx"]
+    del known["rtx"]
     assert prepare_engines(tiny_world, engine, num_denoise_steps=None) is None
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 
 from envs.record import EnvRecorder, RecordSession, new_session_folder
 from midas_world import session_writer
@@ -13,7 +14,7 @@ from midas_world.session_log import SessionError, hash_frame, read_log
 from midas_world.session_video import FragmentWriter
 from midas_world.session_writer import SessionWriter
 from midas_world.sessions import SessionHeader, load_session
-from midas_world.video import VideoError
+from midas_world.video import VideoError, to_yuv
 from tests.fakes import CountingEnv
 from tests.sessions import FullDisk, record_steps, smooth_frame, step_record
 
@@ -210,3 +211,13 @@ def test_handing_over_a_frame_costs_less_than_a_twentieth_of_a_step(tmp_path):
     recorder.close()
     assert np.median(times) < 0.83e-3
     assert load_session(tmp_path / "session").num_steps == 60
+
+
+def test_a_converter_used_again_gives_the_same_colours():
+    rng = np.random.default_rng(0)
+    converter = VideoReformatter()
+    for size in ((48, 64), (48, 64), (24, 40)):
+        frame = rng.integers(0, 256, (*size, 3), np.uint8)
+        again = to_yuv(av, frame, "yuv420p", converter=converter)
+        np.testing.assert_array_equal(again.to_ndarray(), to_yuv(av, frame, "yuv420p").to_ndarray())
+        assert again.color_range == to_yuv(av, frame, "yuv420p").color_range

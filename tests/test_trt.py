@@ -275,8 +275,8 @@ def test_backends_without_their_packages_name_the_extra(backend: str, tiny_world
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEFAULT_PLANS)
 def test_shipped_worlds_plans_build(name: str, kept_graphs: Path):
-    if not os.environ.get("MIDAS_TEST_SHIPPED"):
-        pytest.skip("exporting the shipped world takes minutes: set MIDAS_TEST_SHIPPED=1")
+    if not os.environ.get("MIDAS_TEST_LARGE"):
+        pytest.skip("exporting the shipped world takes minutes: set MIDAS_TEST_LARGE=1")
     pytest.importorskip("tensorrt_rtx")
     from midas_world.world import load_world
 

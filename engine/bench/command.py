@@ -9,7 +9,7 @@ import torch
 
 from engine import BACKENDS
 from engine.bench.report import MARKDOWN_NAME, to_markdown
-from engine.bench.run import COMPILED, BenchConfig, bench
+from engine.bench.run import BenchConfig, bench
 from engine.bench.subject import preset_subject, world_subject
 
 _log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         device=arguments.device,
         num_denoise_steps=arguments.num_denoise_steps,
         drift_steps=arguments.drift,
+        quality_steps=arguments.quality,
     )
     if arguments.preset is None:
         subject = world_subject(arguments.world)
@@ -51,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     defaults = BenchConfig()
     parser = argparse.ArgumentParser(
         prog="midas-world bench",
-        description="Measure how fast a world runs here, part by part and as a whole, and how fast "
-        "this machine could run it at best.",
+        description="Measure how fast a world runs here, part by part and as a whole, how fast "
+        "this machine could run it at best and, if asked, how close its frames are to float32's.",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--world", default="stage", help="a shipped world's name, or a folder")
@@ -64,10 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         nargs="+",
-        choices=(*BACKENDS, COMPILED),
+        choices=BACKENDS,
         default=defaults.backends,
         metavar="NAME",
-        help=f"of {', '.join((*BACKENDS, COMPILED))}; default: torch",
+        help=f"of {', '.join(BACKENDS)}; default: torch",
     )
     parser.add_argument(
         "--batches",
@@ -90,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         metavar="N",
         help="also play one game of N steps and hold its last ones against step 100; default: no",
+    )
+    parser.add_argument(
+        "--quality",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also hold frames against those of float32 torch: the decoder's, and those of "
+        "rollouts of N steps, 50 say; default: no",
     )
     parser.add_argument(
         "--num-denoise-steps", type=int, metavar="K", help="default: the world's own"

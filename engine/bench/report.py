@@ -96,7 +96,45 @@ def _result_lines(result: Mapping[str, Any]) -> list[str]:
             ],
             digits=2,
         )
+    # Reports from before there was a look at quality have no such entry.
+    if quality := result.get("quality"):
+        lines += ["", *_quality_lines(quality)]
     return [*lines, "", *(f"- {note}" for note in result["notes"])]
+
+
+def _quality_lines(quality: Mapping[str, Any]) -> list[str]:
+    """Return the table of how close frames are to float32 torch's, and what that means."""
+    lines = ["**Frames against those of float32 torch**", ""]
+    if quality["reason"]:
+        return [*lines, f"Not measured: {quality['reason']}"]
+    last = quality["num_steps"]
+    rows = {
+        "decoder: frames of equal latents": quality["decoder"],
+        f"rollout: mean of steps 1 to {last}": quality["rollout"],
+        f"rollout: step {last}": quality["last_step"],
+    }
+    lines += _table(
+        ("compared", "PSNR dB", "frames", "equal"),
+        [
+            (
+                name,
+                "equal" if row["psnr_db"] is None else row["psnr_db"],
+                str(row["num_frames"]),
+                str(row["num_equal"]),
+            )
+            for name, row in rows.items()
+        ],
+        digits=1,
+    )
+    games = _plural(quality["num_games"], "start state")
+    return [
+        *lines,
+        "",
+        f"The decoder's number is what rounding does to one picture, the rollout's what it adds up "
+        f"to when the engine plays on from its own frames: higher is closer to "
+        f"{quality['reference']}, from {games}, with the same noise and the same drawn "
+        "conditions. Equal frames are left out of means.",
+    ]
 
 
 def _rates_lines(rates: Mapping[str, Any]) -> list[str]:
@@ -143,6 +181,10 @@ def _scaled(value: float | None, unit: float) -> float | None:
 
 def _games(number: int) -> str:
     return f"{number} game" if number == 1 else f"{number} games at once"
+
+
+def _plural(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, digits: int) -> list[str]:

@@ -16,6 +16,8 @@ import torch
 
 from engine import TorchEngine, make_engine
 from engine.bench.counting import StepCount, count_step
+from engine.bench.notes import load_notes, roofline_notes, timing_notes
+from engine.bench.quality import quality_result
 from engine.bench.report import FORMAT_VERSION, write_report
 from engine.bench.roofline import Rates, lower_bound, measure_rates
 from engine.bench.subject import Subject
@@ -38,13 +40,11 @@ from midas_world.machine import (
     peak_memory_mib,
 )
 from midas_world.types import BackendUnavailableError
-from midas_world.world import StartState, World
+from midas_world.world import StartState
 
 # More than that, and a CPU takes seconds for a frame, and memory that few have.
 MAX_CPU_PARAMETERS = 1_000_000_000
 _FLOAT_DTYPES = ("float32", "bfloat16")
-# Beside the engine's own backends: torch, with head and decoder compiled.
-COMPILED = "torch-compile"
 # What TensorRT's plans call torch's dtypes.
 _TORCH_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -56,12 +56,14 @@ class BenchConfig:
     """How much is measured.
 
     Attributes:
-        backends: Names of engines, and COMPILED.
+        backends: Names of engines.
         batch_sizes: Games at once, rising; parts are timed for the fewest.
         num_steps: Timed, of each batch size and of the parts.
         device: "cpu" or "cuda"; None takes the GPU if there is one and the backend can use it.
         num_denoise_steps: K; None takes the world's own number.
         drift_steps: Length of the game whose late steps are held against its early ones; 0: none.
+        quality_steps: Length of the rollouts whose frames are held against those of float32
+            torch; 0: none.
     """
 
     backends: tuple[str, ...] = ("torch",)
@@ -70,6 +72,7 @@ class BenchConfig:
     device: str | None = None
     num_denoise_steps: int | None = None
     drift_steps: int = 0
+    quality_steps: int = 0
 
     def __post_init__(self) -> None:
         """Check that there is something to measure, and something to measure it on."""
@@ -80,6 +83,10 @@ class BenchConfig:
         least = EARLY_STEP + 2 * WINDOW_STEPS
         if self.drift_steps and self.drift_steps < least:
             raise ValueError(f"drift must be at least {least} steps, got {self.drift_steps}")
+        if self.quality_steps < 0:
+            raise ValueError(
+                f"quality must be at least 1 step, or 0 for none, got {self.quality_steps}"
+            )
         if self.device and self.device.startswith("cuda") and not torch.cuda.is_available():
             raise BackendUnavailableError(f"there is no {self.device!r} device here; use 'cpu'")
 
@@ -132,13 +139,15 @@ def _measured(
     world = subject.make(device)
     start = world.start_states[0]
     try:
-        engine = _make_engine(world, backend, config)
+        engine = make_engine(
+            world, backend, device=config.device, num_denoise_steps=config.num_denoise_steps
+        )
     except BackendUnavailableError as error:
         return {"title": backend, "status": "unavailable", "reason": str(error)}
     # Its weights are no longer needed where the engine has a copy of its own.
     del world
     spec = engine.spec
-    title = f"{spec}, compiled" if backend == COMPILED else str(spec)
+    title = str(spec)
     dtype = _counted_dtype(spec.dtype)
     batches = []
     for batch_size in config.batch_sizes:
@@ -156,6 +165,13 @@ def _measured(
     if config.drift_steps:
         _log.info("%s: %d steps of one game", backend, config.drift_steps)
         drift = asdict(measure_drift(engine, start, num_steps=config.drift_steps))
+    quality = None
+    if config.quality_steps:
+        _log.info("%s: frames against those of float32 torch", backend)
+        # The world is made again, so as not to have been in memory while that was measured.
+        world = subject.make(device)
+        quality = quality_result(engine, world, num_steps=config.quality_steps)
+        del world
     # Last, for what it holds would count as the engine's memory.
     rates = _rates(spec.device, dtype)
     return {
@@ -168,33 +184,14 @@ def _measured(
         "parts": _part_rows(count, rates, dtype, first, parts, whole),
         "batches": [_with_roofline(row, count, rates, dtype) for row in batches],
         "drift": drift,
+        "quality": quality,
         "notes": [
-            *_timing_notes(config, device=spec.device, has_parts=bool(parts)),
-            *_roofline_notes(rates, dtype),
+            *timing_notes(config.num_steps, device=spec.device, has_parts=bool(parts)),
+            *roofline_notes(rates, dtype),
             *([f"Rooflines count every part in {dtype}."] if dtype != spec.dtype else []),
-            *_load_notes(load),
+            *load_notes(load),
         ],
     }
-
-
-def _make_engine(world: World, backend: str, config: BenchConfig) -> Engine:
-    """Return the engine of a backend or, of COMPILED, torch's with what is compiled in place.
-
-    Raises:
-        BackendUnavailableError: It cannot run here.
-    """
-    steps = config.num_denoise_steps
-    if backend != COMPILED:
-        return make_engine(world, backend, device=config.device, num_denoise_steps=steps)
-    engine = TorchEngine(
-        world, device=config.device, num_denoise_steps=steps, compile=True, reason="as asked"
-    )
-    try:
-        Game(engine, world.start_states[0], batch_size=1).time_steps(1)
-    except RuntimeError as error:
-        words = str(error).partition("\n")[0]
-        raise BackendUnavailableError(f"torch.compile does not work here: {words}") from error
-    return engine
 
 
 def _counted_dtype(dtype: str) -> str:
@@ -227,7 +224,8 @@ def _roofline_alone(
         "parts": _part_rows(count, rates, dtype, first, {}, None),
         "batches": [_with_roofline(row, count, rates, dtype) for row in rows],
         "drift": None,
-        "notes": [*_roofline_notes(rates, dtype), *_load_notes(load_average())],
+        "quality": {"reason": "nothing was played"} if config.quality_steps else None,
+        "notes": [*roofline_notes(rates, dtype), *load_notes(load_average())],
     }
 
 
@@ -339,41 +337,3 @@ def _conditions(subject: Subject, words: str, device: str) -> str:
         else f"{cpu_name()}, {torch.get_num_threads()} threads"
     )
     return f"{words} ({where}); {_resolution(subject)}; weights {subject.weights}"
-
-
-def _timing_notes(config: BenchConfig, *, device: str, has_parts: bool) -> list[str]:
-    notes = [
-        f"Times of {config.num_steps} steps after {WARM_UP_STEPS} to warm up. A whole step is the "
-        "rollout's step and the frames as an array on the CPU.",
-        "Peak memory is that of the whole process while so many games were played; GPU peak is "
-        "what PyTorch allocated.",
-    ]
-    if has_parts:
-        clock = "GPU events" if device.startswith("cuda") else "the CPU's clock"
-        notes.append(
-            f'Parts were timed one after another in steps of their own, by {clock}; "Python and '
-            'the rest" is the whole median less theirs: noise, stacking of conditions, calls.'
-        )
-    else:
-        notes.append("Only the torch backend's parts can be timed one by one.")
-    return notes
-
-
-def _roofline_notes(rates: Rates, dtype: str) -> list[str]:
-    notes = [
-        "Roofline of a part: the longer of its bytes at the copy's rate and its operations at the "
-        "matrix product's; a step's is the sum. Weights that stay in the processor's caches from "
-        "one step to the next can beat it. Activations are counted coarsely, and pixels, copies, "
-        "norms and activation functions not at all."
-    ]
-    if dtype not in rates.flops_per_s:
-        notes.append(
-            f"No {dtype} product can be timed here: such parts are bounded by bytes alone."
-        )
-    return notes
-
-
-def _load_notes(load: float) -> list[str]:
-    if load <= torch.get_num_threads() + 0.5:
-        return []
-    return [f"Other work was going on (load average {load:.1f}): all of this is slower for it."]

@@ -15,6 +15,8 @@ SHADE = (10, 12, 20, 190)
 PADDING = 8
 MARGIN = 14
 
+_MIN_SIZE = 12
+
 COMMANDS: tuple[tuple[str, str], ...] = (
     ("T", "type what the world should look like"),
     ("P, N", "pause, one step"),
@@ -77,7 +79,7 @@ def key_lines(keys: Mapping[str, Sequence[str]], aliases: Mapping[str, str]) -> 
     return lines + [f"{words}  {meaning}" for words, meaning in COMMANDS]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def font(size: int) -> pygame.font.Font:
     """Return the letters of a size in px."""
     return pygame.font.Font(None, size)
@@ -89,8 +91,10 @@ def draw_lines(
     """Draw lines of text on a dark plate at the lower left and return where they lie.
 
     The plate ends `above` px over the lower edge. Two spaces in a line are a gap to the second
-    column.
+    column. Where there is no room for all lines, their letters are smaller, down to 12 px.
     """
+    while size > _MIN_SIZE and _plate_height(lines, size) > surface.get_height():
+        size -= 1
     letters = font(size)
     column = max(
         (letters.size(line.split("  ")[0])[0] for line in lines if "  " in line), default=0
@@ -102,7 +106,7 @@ def draw_lines(
     ]
     step = letters.get_linesize()
     plate = pygame.Surface(
-        (max(widths, default=0) + 2 * PADDING, step * len(lines) + 2 * PADDING), pygame.SRCALPHA
+        (max(widths, default=0) + 2 * PADDING, _plate_height(lines, size)), pygame.SRCALPHA
     )
     plate.fill(SHADE)
     for row, part in enumerate(parts):
@@ -112,6 +116,10 @@ def draw_lines(
             plate.blit(letters.render(part[1], True, TEXT_COLOR), (PADDING + column + size, y))
     place = plate.get_rect(left=MARGIN, bottom=surface.get_height() - above)
     return surface.blit(plate, place.move(0, max(0, -place.top)))
+
+
+def _plate_height(lines: Sequence[str], size: int) -> int:
+    return font(size).get_linesize() * len(lines) + 2 * PADDING
 
 
 def draw_banner(surface: pygame.Surface, text: str, *, size: int = 34) -> None:

@@ -74,7 +74,8 @@ def draw_split(
     names: tuple[str, str],
     trace: Sequence[tuple[int, float]],
     note: str,
-) -> None:
+    text_height: int = 0,
+) -> pygame.Rect:
     """Draw two frames side by side, and below them how like each other they were.
 
     Args:
@@ -84,6 +85,10 @@ def draw_split(
         names: What stands above them.
         trace: (step, PSNR in dB), oldest first.
         note: Words below the right frame's name, such as why there is none.
+        text_height: Room in px to leave for text above the trace, as far as there is any.
+
+    Returns:
+        Where the trace lies.
     """
     width, height = surface.get_size()
     surface.fill(BORDER_COLOR)
@@ -95,7 +100,9 @@ def draw_split(
     size = max(1, round(frame_width * scale)), max(1, round(frame_height * scale))
     block = 2 * size[0] + gap
     x = (width - block) // 2
-    y = max(head, (height - head - size[1] - foot) // 2 + head)
+    room_left = max(0, height - head - size[1] - foot - 2 * gap)
+    text_height = min(text_height, room_left)
+    y = head + (room_left - text_height) // 2
     for column, (frame, name) in enumerate(zip((left, right), names, strict=True)):
         rect = pygame.Rect((x + column * (size[0] + gap), y), size)
         if frame is None:
@@ -107,8 +114,10 @@ def draw_split(
         if column == 1 and note:
             words = font(20).render(note, True, ACCENT)
             surface.blit(words, words.get_rect(right=rect.right, bottom=rect.top - 4))
-    top = y + size[1] + gap
-    _draw_trace(surface, pygame.Rect(x, top, block, min(foot, height - top - gap)), trace)
+    top = min(y + size[1] + gap + text_height, height)
+    place = pygame.Rect(x, top, block, max(0, min(foot, height - top - gap)))
+    _draw_trace(surface, place, trace)
+    return place
 
 
 def timeline_rect(size: tuple[int, int]) -> pygame.Rect:
@@ -185,6 +194,8 @@ def _draw_trace(
         label = font(16).render(f"{decibel:.0f}", True, _DIM)
         surface.blit(label, (plot.left + 3, y_of(decibel) - label.get_height()))
     title = f"how like the teacher's: PSNR of the last {TRACE_STEPS} steps"
+    if font(16).size(title)[0] + 3 * MARGIN > plot.width:
+        title = "PSNR"
     words = font(16).render(title, True, _DIM)
     surface.blit(words, words.get_rect(right=plot.right - 6, top=plot.top + 4))
     if not trace:
@@ -200,7 +211,8 @@ def _draw_trace(
     psnr = trace[-1][1]
     if not math.isnan(psnr):
         value = letters.render(f"{psnr:.1f} dB", True, ACCENT)
-        surface.blit(value, (plot.right + PADDING, y_of(psnr) - value.get_height() // 2))
+        place = value.get_rect(left=plot.right + PADDING, centery=y_of(psnr))
+        surface.blit(value, place.clamp(rect))
 
 
 def _picture(frame: np.ndarray) -> pygame.Surface:

@@ -1,9 +1,13 @@
-"""Engine files made in the background: the first start on a GPU plays on torch meanwhile.
+"""Files of faster engines, made in the background: the first start plays on torch meanwhile.
 
-In a process of its own, since exporting graphs is a minute of Python that would hold up every
-frame. What was built is taken by the next start, which then measures which backend is fastest.
+ONNX graphs on a CPU, TensorRT engines on a GPU. In a process of its own, since exporting graphs is
+a minute of Python that would hold up every frame. What was made is taken by the next start, which
+then measures which backend is fastest.
 """
 
+import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -35,11 +39,13 @@ class Preparation:
         # Not fork: CUDA and torch's threads do not survive it.
         context = get_context("spawn")
         self._receiver, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=work, args=(*arguments, sender), daemon=True)
+        self._process = context.Process(
+            target=_give_way_and, args=(work, *arguments, sender), daemon=True
+        )
         self._process.start()
         sender.close()
         self._is_ended = False
-        self.words = "preparing engine files"
+        self.words = "preparing a faster engine"
 
     def take_end(self) -> str:
         """Read what was said since the last call; return how it ended, once, and else nothing."""
@@ -47,7 +53,7 @@ class Preparation:
             try:
                 kind, words = self._receiver.recv()
             except EOFError:
-                kind, words = "end", "the engine files could not be built: the process ended"
+                kind, words = "end", "a faster engine could not be made: the process ended"
             self._is_ended = kind == "end"
             self.words = "" if self._is_ended else words
             if self._is_ended:
@@ -65,7 +71,7 @@ class Preparation:
 def prepare_engines(
     world: "World", engine: "Engine", *, num_denoise_steps: int | None
 ) -> Preparation | None:
-    """Begin to build the files of backends that could run here; None if there are none to build.
+    """Begin to make the files of backends that could run here; None if there are none to make.
 
     Args:
         world: That is played.
@@ -85,49 +91,33 @@ def prepare_engines(
 def build(
     folder: Path, backends: Sequence[str], num_denoise_steps: int, sender: Connection
 ) -> None:
-    """Build the engine files of a world for the GPU at hand; the work of a `Preparation`."""
-    from engine.trt_build import Target, capability_here, default_folder, provide_engine
-    from engine.trt_engine import BACKENDS
-    from engine.trt_plan import DEFAULT_PLANS, load_plans
+    """Make the files of a world's backends for this machine; the work of a `Preparation`."""
+    from engine.prepare import prepare
     from midas_world.types import MidasWorldError
     from midas_world.world import load_world
 
-    plans = load_plans(DEFAULT_PLANS)
-    parts, told = len(backends) * len(plans), ""
+    told = ""
 
-    def tell(number: int, name: str, share: float) -> None:
+    def tell(name: str, share: float) -> None:
         nonlocal told
-        percent = round(100 * (number + share) / parts)
-        words = f"building {name} for later starts, {percent} %: torch plays meanwhile"
+        words = f"making {name} for later starts, {round(100 * share)} %: torch plays meanwhile"
         if words != told:  # the pipe is small, and nobody reads it while the window is closed
             sender.send(("progress", words))
             told = words
 
     try:
-        world = load_world(folder)
-        for turn, backend in enumerate(backends):
-            target = Target(
-                flavour=BACKENDS[backend], capability=capability_here(), folder=default_folder()
-            )
-            for place, (name, plan) in enumerate(plans.items()):
-                number, furthest = turn * len(plans) + place, 0.0
-
-                def on_progress(_: str, done: int, total: int) -> None:
-                    # Phases follow each other, each from its own beginning.
-                    nonlocal furthest
-                    furthest = max(furthest, done / max(total, 1))
-                    tell(number, f"{backend} {name}", furthest)  # noqa: B023 - called in this turn
-
-                tell(number, f"{backend} {name}", 0.0)
-                provide_engine(
-                    world,
-                    name,
-                    plan,
-                    target,
-                    num_denoise_steps=num_denoise_steps,
-                    on_progress=on_progress,
-                )
-    except (MidasWorldError, ValueError) as error:
-        sender.send(("end", f"the engine files could not be built: {error}"))
+        prepare(load_world(folder), backends, num_denoise_steps=num_denoise_steps, on_progress=tell)
+    except (MidasWorldError, ValueError, OSError) as error:
+        sender.send(("end", f"a faster engine could not be made: {error}"))
     else:
-        sender.send(("end", f"engine files are built: the next start tries {', '.join(backends)}"))
+        sender.send(("end", f"a faster engine is made: the next start tries {', '.join(backends)}"))
+
+
+def _give_way_and(work: Work, *arguments: object) -> None:
+    """Work without taking the processor from the game, and leave nothing half done behind."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if hasattr(os, "nice"):
+        os.nice(19)
+    # So that temporary files are removed when the window closes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    work(*arguments)

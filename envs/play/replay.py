@@ -3,7 +3,6 @@
 The thread that steps a game shows the film first. Draws nothing and knows no keys.
 """
 
-import queue
 import time
 from collections.abc import Callable
 
@@ -107,18 +106,15 @@ class ReplaySession(Session):
     def _replay(self) -> None:
         """Show the film until the player takes over or leaves."""
         while not (self._takes_over or self._closing.is_set()):
-            is_moving = self.status == "playing"
-            wait_s = self._clock.wait_s(time.perf_counter()) if is_moving else None
-            try:
-                command = self._commands.get(timeout=wait_s)
-            except queue.Empty:
-                self._clock.start_step(time.perf_counter())
-                self._show(self.number + 1)
-                if self.number == len(self.tape) - 1:
-                    self._set_status("paused")
-            else:
+            command = self._next_command(is_moving=self.status == "playing")
+            if command is not None:
                 # None of the commands that come while a film is shown look at the game.
                 command(None)  # pyright: ignore[reportArgumentType]
+                continue
+            self._clock.start_step(time.perf_counter())
+            self._show(self.number + 1)
+            if self.number == len(self.tape) - 1:
+                self._set_status("paused")
 
     def _try_to_play(self) -> None:
         """Take over, or say why that cannot be and show the film again."""

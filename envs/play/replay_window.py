@@ -104,14 +104,14 @@ class ReplayWindow(Window):
         self._is_dirty = True
         return True
 
-    def _write_over(self, session: Session, view: View) -> None:
+    def _write_over(self, page: pygame.Surface, session: Session, view: View) -> None:
         if not _is_replay(session):
-            super()._write_over(session, view)
+            super()._write_over(page, session, view)
             return
         tape = session.tape
         last = max(len(tape) - 1, 1)
         panels.draw_timeline(
-            self._surface,
+            page,
             share=session.number / last,
             marks=[number / last for number in tape.beginnings[1:]],
             seconds=(session.number / tape.fps, last / tape.fps),
@@ -119,10 +119,10 @@ class ReplayWindow(Window):
             is_paused=session.status != "playing",
         )
         if session.status == "loading":
-            hud.draw_banner(self._surface, session.progress)
+            hud.draw_banner(page, session.progress)
         if self._shows_measurements and not self._shows_keys:
             lines = self._measurements(session, view)
-            hud.draw_lines(self._surface, lines, above=self._lines_above)
+            hud.draw_lines(page, lines, above=self._lines_above)
 
     def _measurements(self, session: Session, view: View) -> list[str]:
         if not _is_replay(session):

@@ -1,15 +1,13 @@
-"""The stepping thread: plays a game at a fixed rate beside the window that shows it.
+"""Playing a game at a fixed rate, in a thread beside the window that shows it.
 
 The window's thread never waits for the network: it asks for things by the methods here and looks
 at `view`, the newest frame made. Keys are read right before each step.
 """
 
-import queue
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from envs.play.bookmarks import Bookmarks
 from envs.play.clock import StepClock
@@ -19,10 +17,9 @@ from envs.play.game_recorder import GameRecorder
 from envs.play.hud import Samples
 from envs.play.inputs import Inputs, unknown_keys
 from envs.play.rewind import DEFAULT_SECONDS, Rewind
+from envs.play.stepper import Stepper
 from envs.record import new_session_folder
 from midas_world.session_writer import RecordingStatus
-
-Status = Literal["loading", "playing", "paused", "rewinding", "over", "failed", "closed"]
 
 # Playing so many steps again is worth a word to the player.
 _LONG_WAY_STEPS = 40
@@ -30,11 +27,7 @@ _LONG_WAY_STEPS = 40
 _KEY_BOUNCE_S = 0.3
 
 
-class _ClosedError(Exception):
-    """The session is to end in the middle of something long."""
-
-
-class Session:
+class Session(Stepper):
     """A game in its own thread.
 
     Args:
@@ -74,11 +67,10 @@ class Session:
         record: Path | None = None,
         notify: Callable[[], object] = lambda: None,
     ) -> None:
-        self.status: Status = "loading"
+        super().__init__(notify=notify)
         self.view: View | None = None
         self.playable: Playable | None = None
         self.prompt = prompt
-        self.error: Exception | None = None
         self.message = ""
         self.step_times = Samples()
         self.step_intervals = Samples()
@@ -95,14 +87,9 @@ class Session:
         self._inputs = inputs
         self._seed = seed
         self._fps = fps
-        self._notify = notify
-        self._clock = StepClock(1.0)
         self._last_start: float | None = None
-        self._commands: queue.SimpleQueue[Callable[[Game], None]] = queue.SimpleQueue()
-        self._closing = threading.Event()
         self._lock = threading.Lock()
         self._presses: list[float] = []
-        self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
 
     def newest(self) -> tuple[View | None, list[float]]:
         """Return the newest view, and when each key press was that it is the first to show."""
@@ -114,27 +101,6 @@ class Session:
     def recording(self) -> RecordingStatus | None:
         """How the recording is doing; None if nothing is recorded."""
         return self._recorder.status if self._recorder is not None else None
-
-    @property
-    def period_s(self) -> float:
-        """Seconds from step to step."""
-        return self._clock.period_s
-
-    @property
-    def num_missed(self) -> int:
-        """Steps that started late."""
-        return self._clock.num_missed
-
-    def start(self) -> None:
-        """Start loading, then playing."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop the thread and close the game; may be called twice."""
-        self._closing.set()
-        self._commands.put(lambda _: None)
-        if self._thread.is_alive():
-            self._thread.join(timeout=60.0)
 
     def toggle_pause(self) -> None:
         """Pause, or go on."""
@@ -183,16 +149,6 @@ class Session:
         """Let the teacher play beside the world, or stop it."""
         self._commands.put(self._toggle_compare)
 
-    def _run(self) -> None:
-        try:
-            self._play()
-        except _ClosedError:
-            self._set_status("closed")
-        # The thread's edge: whatever it was, the window's thread must hear of it and end.
-        except Exception as error:
-            self.error = error
-            self._set_status("failed")
-
     def _play(self) -> None:
         self.playable = self._open_game()
         self._inputs.use_keys(self.playable.keymap.keys)
@@ -215,18 +171,13 @@ class Session:
 
     def _turn(self, game: Game) -> None:
         """Obey a command if there is one before the next step is due; else make that step."""
-        moves = self.status in ("playing", "rewinding")
-        wait_s = self._clock.wait_s(time.perf_counter()) if moves else None
-        try:
-            # SimpleQueue.get takes a timeout of 0 for "do not wait".
-            command = self._commands.get(timeout=wait_s)
-        except queue.Empty:
-            if self.status == "rewinding":
-                self._step_back()
-            else:
-                self._step(game)
-        else:
+        command = self._next_command(is_moving=self.status in ("playing", "rewinding"))
+        if command is not None:
             command(game)
+        elif self.status == "rewinding":
+            self._step_back()
+        else:
+            self._step(game)
 
     def _step(self, game: Game) -> None:
         started = time.perf_counter()
@@ -384,16 +335,7 @@ class Session:
 
     def _tell_progress(self, done: int, total: int) -> None:
         """Tell the player about a long way; end it if the window is closed meanwhile."""
-        if self._closing.is_set():
-            raise _ClosedError
+        self._end_if_closing()
         if total >= _LONG_WAY_STEPS and done % 10 == 0:
             self.message = f"playing {total} steps again: {done} done"
             self._tell()
-
-    def _set_status(self, status: Status) -> None:
-        self.status = status
-        self._tell()
-
-    def _tell(self) -> None:
-        if not self._closing.is_set():
-            self._notify()

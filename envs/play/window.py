@@ -21,12 +21,13 @@ from envs.play.session import Session
 SCREENSHOTS_FOLDER = Path("screenshots")
 
 _START_SIZE = (960, 576)
-_MIN_SIZE = (320, 192)
 _DRAW_PERIOD_S = 1 / 60
 _WAIT_MS = 10
 _IDLE_PERIOD_S = 0.25
 _MESSAGE_S = 3.0
 _DIGITS = frozenset("123456789")
+# Beside the teacher the measurements have this place of their own, where the window is large.
+_MEASUREMENTS_HEIGHT = 220
 
 
 class Window:
@@ -220,33 +221,38 @@ class Window:
     def _draw(self, session: Session, now: float) -> None:
         """Draw everything, and measure how long key presses took to get here."""
         view, presses = session.newest()
+        page = self._surface
         if view is None:
-            hud.draw_loading(self._surface, self._title, now - self._opened_at)
+            hud.draw_loading(page, self._title, now - self._opened_at)
         else:
-            self._draw_view(session, view)
-            self._write_over(session, view)
+            page = self._draw_view(session, view)
+            self._write_over(page, session, view)
         if self._shows_keys:
-            hud.draw_lines(self._surface, self._key_lines(session), above=self._lines_above)
+            hud.draw_lines(page, self._key_lines(session), above=self._lines_above)
         if self._message:
             if now < self._message_until:
-                hud.draw_bottom_line(self._surface, self._message)
+                hud.draw_bottom_line(page, self._message)
             else:
                 self._message = ""
         if self._prompt.is_open:
-            hud.draw_bottom_line(self._surface, f"the world shows: {self._prompt.text}_")
+            hud.draw_bottom_line(page, f"the world shows: {self._prompt.text}_")
         pygame.display.flip()
         shown_at = time.perf_counter()
         for pressed_at in presses:
             self.latencies.add(shown_at - pressed_at)
         self._drawn, self._drawn_at, self._is_dirty = view, now, False
 
-    def _draw_view(self, session: Session, view: View) -> None:
-        """Draw the frame, or the world's beside the teacher's of the same step."""
+    def _draw_view(self, session: Session, view: View) -> pygame.Surface:
+        """Draw the frame, or the world's beside the teacher's of the same step.
+
+        Returns:
+            The part of the window that may be written over: all but the trace.
+        """
         comparison = session.comparison
         if comparison is None:
             self._drawn_pair = None
             draw_frame(self._surface, view.frame)
-            return
+            return self._surface
         pair = self._drawn_pair = comparison.pair
         note, left = "", view
         if comparison.error is not None:
@@ -255,49 +261,50 @@ class Window:
             note = f"catching up, {comparison.num_behind} steps to go"
         else:
             left = pair.view  # the same step on both sides
-        panels.draw_split(
+        trace = panels.draw_split(
             self._surface,
             left.frame,
             pair.teacher_frame if pair is not None else None,
             names=("the world", "the teacher"),
             trace=pair.trace if pair is not None else (),
             note=note,
+            text_height=_MEASUREMENTS_HEIGHT if self._shows_measurements else 0,
         )
+        return self._surface.subsurface((0, 0, self._surface.get_width(), trace.top))
 
-    def _write_over(self, session: Session, view: View) -> None:
+    def _write_over(self, page: pygame.Surface, session: Session, view: View) -> None:
+        """Write over what is drawn, on that part of the window."""
         if session.status == "rewinding" and session.rewind is not None:
             kept = max(len(session.rewind) - 1, 1)
             panels.draw_rewind(
-                self._surface,
+                page,
                 share=session.rewind.num_before / kept,
                 seconds=session.rewind.num_before * session.period_s,
             )
         if not self._message and not self._prompt.is_open:
             bookmarks = [(number, item.view.frame) for number, item in session.bookmarks.shown]
-            panels.draw_bookmarks(
-                self._surface, bookmarks, bottom=self._surface.get_height() - hud.MARGIN
-            )
+            panels.draw_bookmarks(page, bookmarks, bottom=page.get_height() - hud.MARGIN)
         if session.recording_error:
             text = f"not recording: {session.recording_error} (F9 tries again)"
-            hud.draw_recording(self._surface, text, is_error=True)
+            hud.draw_recording(page, text, is_error=True)
         elif (recording := session.recording) is not None:
             minutes, seconds = divmod(int(recording.seconds), 60)
             text = f"{minutes}:{seconds:02d}  {recording.num_bytes / 1e6:.1f} MB"
             if recording.waited_s >= 1.0:
                 text += f"  the disk is slow: waited {recording.waited_s:.0f} s"
-            hud.draw_recording(self._surface, text)
+            hud.draw_recording(page, text)
         preparation = session.playable.preparation if session.playable else None
         if preparation is not None and preparation.words:
-            top = self._surface.get_height() - 4 * hud.MARGIN
-            hud.draw_lines(self._surface, [preparation.words], above=top)
+            top = page.get_height() - 4 * hud.MARGIN
+            hud.draw_lines(page, [preparation.words], above=top)
         if session.status == "paused":
-            hud.draw_banner(self._surface, "paused: P goes on, N makes one step")
+            hud.draw_banner(page, "paused: P goes on, N makes one step")
         elif session.status == "over":
             text = f"the end, return {view.total_reward:.0f}: Enter starts again"
-            hud.draw_banner(self._surface, text)
+            hud.draw_banner(page, text)
         if self._shows_measurements and not self._shows_keys:
             lines = self._measurements(session, view)
-            hud.draw_lines(self._surface, lines, above=self._lines_above)
+            hud.draw_lines(page, lines, above=self._lines_above)
 
     def _key_lines(self, session: Session) -> list[str]:
         keys = session.playable.keymap.keys if session.playable else {}

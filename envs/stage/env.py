@@ -12,8 +12,8 @@ import gymnasium as gym
 import numpy as np
 import pygame
 from gymnasium import spaces
-from gymnasium.error import InvalidAction, ResetNeeded
 
+from envs.contract import check_action, check_running, may_render
 from envs.play.picture import FrameWindow
 from envs.stage.character import draw_character, draw_portrait
 from envs.stage.conditioner import StageConditioner
@@ -201,12 +201,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             ResetNeeded: There is no running episode.
             InvalidAction: The action is not in the action space.
         """
-        if self._needs_reset:
-            raise ResetNeeded("call reset() before step(), and again after an episode has ended")
-        if not self.action_space.contains(action):
-            raise InvalidAction(
-                f"action must be an integer 0 to {len(ACTIONS) - 1}, got {action!r}"
-            )
+        check_running(self._needs_reset)
+        check_action(action, self.action_space)
         self._num_steps += 1
         if self._num_steps == self._scene_change_step:
             self._conditioner.set_scene(_changed(self.scene, self.np_random))
@@ -232,11 +228,9 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         Raises:
             ResetNeeded: There is no frame yet.
         """
-        if self.render_mode is None:
-            gym.logger.warn('render() does nothing without a render_mode, such as "rgb_array"')
+        has_begun = not self._needs_reset or self._num_steps > 0
+        if not may_render(self.render_mode, has_begun=has_begun):
             return None
-        if self._needs_reset and self._num_steps == 0:
-            raise ResetNeeded("call reset() before render()")
         if self.render_mode == "rgb_array":
             return self._frame()
         self._show()

@@ -1,0 +1,76 @@
+"""Engines under test, and games played on them with conditions of a test's own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine import make_engine
+from engine.rollout import Rollout
+from engine.spec import Engine
+from engine.torch_engine import TorchEngine
+from midas_world.types import BackendUnavailableError, StepConditions
+from midas_world.world import World
+
+# What runs on a device.
+ON_GPU = ("torch-cuda", "tensorrt-fp16", "rtx-fp16")
+
+
+def make_backend(name: str, world: World, folder: Path) -> Engine:
+    """Return one of the engines under test, or skip with the reason."""
+    backend, _, kind = name.partition("-")
+    if name == "torch-cuda":
+        return TorchEngine(world, device="cuda")
+    if name in ON_GPU:
+        try:
+            return make_engine(world, backend, folder=folder)
+        except BackendUnavailableError as error:
+            pytest.skip(str(error))
+    if kind == "compile":
+        return TorchEngine(world, device="cpu", dtype=torch.float32, compile=True)
+    if backend == "torch":
+        return TorchEngine(world, device="cpu", dtype=getattr(torch, kind))
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from engine.onnx_engine import OnnxEngine
+
+    return OnnxEngine(world, precision=kind, num_threads=1, folder=folder)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def steps_of(engine: Engine, count: int, *, game: int = 0) -> list[StepConditions]:
+    """Return conditions of a game, some of them absent now and then."""
+    sizes = engine.spec.config.conditions
+    rng = np.random.default_rng(game)
+    return [
+        StepConditions(
+            pose=rng.uniform(-1, 1, sizes.pose_size).astype(np.float32) if step % 5 else None,
+            text=f"a person of game {game} runs {step}" if step % 7 else None,
+            audio=rng.uniform(0, 1, sizes.audio_size).astype(np.float32) if step % 3 else None,
+        )
+        for step in range(count)
+    ]
+
+
+def play(engine: Engine, world: World, count: int, *, games: list[int]) -> tuple[Tensor, Tensor]:
+    """Return latents (count, B, N, C) and rewards (count, B) of games played in one batch."""
+    rollout = Rollout(engine, len(games))
+    starts = [world.start_states[game] for game in games]
+    rollout.reset(starts, seeds=games)
+    given = [steps_of(engine, count, game=game) for game in games]
+    made, rewards = [], []
+    for step in range(count):
+        result = rollout.step([steps[step] for steps in given])
+        made.append(result.latents)
+        rewards.append(torch.from_numpy(result.reward))
+    return torch.stack(made), torch.stack(rewards)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = np.square(a.astype(np.float64) - b).mean()
+    return float(10 * np.log10(255.0**2 / max(error, 1e-12)))

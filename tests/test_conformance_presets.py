@@ -1,0 +1,72 @@
+"""Every backend on presets of real size: held to plain float32 torch over a game."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.bench.subject import preset_subject
+from engine.torch_engine import TorchEngine
+from midas_world.world import World, load_world
+from tests.engines import make_backend, play, psnr
+
+STEPS = 50
+IS_LARGE = bool(os.environ.get("MIDAS_TEST_LARGE"))
+# The least PSNR of frames against float32 torch: of the last of 50 steps of a game that each plays
+# by itself, and of equal latents decoded by each.
+LEAST_PSNR = {
+    "torch-bfloat16": (30.0, 40.0),
+    "torch-compile": (60.0, 60.0),
+    "onnx-float32": (60.0, 60.0),
+    "onnx-int8": (30.0, 40.0),
+}
+# Of expected rewards, likewise.
+MOST_REWARD_ERROR = {
+    "torch-bfloat16": 0.1,
+    "torch-compile": 1e-3,
+    "onnx-float32": 1e-3,
+    "onnx-int8": 0.1,
+}
+
+
+@pytest.fixture(scope="module", params=["stage", "dream", "stage-hd"])
+def world(request: pytest.FixtureRequest) -> World:
+    """Return the shipped world, or a preset with random weights where none was trained."""
+    if request.param == "stage":
+        return load_world("stage")
+    if request.param == "stage-hd" and not IS_LARGE:
+        pytest.skip("minutes of work: set MIDAS_TEST_LARGE=1")
+    return preset_subject(request.param).make(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def plain(world: World) -> TorchEngine:
+    return TorchEngine(world, device="cpu", dtype=torch.float32)
+
+
+# torch.compile imports what torch itself has deprecated.
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", sorted(LEAST_PSNR))
+def test_a_game_is_close_to_float32_torch(
+    name: str, world: World, plain: TorchEngine, kept_graphs: Path
+):
+    # Of what takes long, the shipped world on ONNX alone is always tested: people play it.
+    is_slow = name == "torch-compile" or (name.startswith("onnx") and world.folder.name != "stage")
+    if is_slow and not IS_LARGE:
+        pytest.skip("minutes of compiling or exporting: set MIDAS_TEST_LARGE=1")
+    engine = make_backend(name, world, kept_graphs)
+    latents, rewards = play(engine, world, STEPS, games=[0])
+    again, _ = play(engine, world, 2, games=[0])
+    assert torch.equal(again, latents[:2])
+    expected, expected_rewards = play(plain, world, STEPS, games=[0])
+    # Latents of random weights grow; no decoder, least of all an int8 one, is made for that.
+    scale = max(1.0, float(expected[-1].std()))
+    made, right = plain.decode(latents[-1] / scale), plain.decode(expected[-1] / scale)
+    least_game, least_decoder = LEAST_PSNR[name]
+    assert psnr(made, right) >= least_game
+    assert psnr(engine.decode(expected[-1] / scale), right) >= least_decoder
+    distance = (rewards - expected_rewards).abs().max() / expected_rewards.abs().max().clamp(min=1)
+    assert distance <= MOST_REWARD_ERROR[name]
+    # Frames of a rollout that stands still would be close, too.
+    assert (expected[-1] - expected[-2]).std() > 0.01
