@@ -139,7 +139,7 @@ def _check_onnx(request: Request) -> None:
     missing = _missing(("onnxruntime", "onnx", "onnxscript"))
     if missing:
         raise BackendUnavailableError(
-            f"backend 'onnx' needs {', '.join(missing)}: pip install \"midas-world[onnx]\""
+            f"backend 'onnx' needs {', '.join(missing)}: pip install {' '.join(missing)}"
         )
 
 

@@ -35,7 +35,7 @@ from midas_world.world import World, load_world
 
 OPSET = 20
 PRECISIONS = ("float32", "int8")
-INSTALL = 'pip install "midas-world[onnx]"'
+INSTALL = "pip install onnx onnxscript"
 
 # Which graphs int8 changes; the others are too small to matter.
 _MATMUL_GRAPHS = ("backbone", "sampler")

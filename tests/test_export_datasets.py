@@ -190,6 +190,10 @@ def test_lerobot_statistics_are_those_of_all_rows(session, lerobot_folder):
     for key in ("min", "max", "mean", "std"):
         np.testing.assert_allclose(found[key], [getattr(np, key)(rewards)], rtol=1e-6)
     assert np.array(stats["observation.image"]["mean"]).shape == (3, 1, 1)
+    for values in stats.values():
+        ranked = [values[key] for key in ("min", "q01", "q10", "q50", "q90", "q99", "max")]
+        assert np.shape(ranked)[1:] == np.shape(values["mean"])
+        assert (np.diff(ranked, axis=0) >= -1e-9).all()
     assert 0.0 < stats["observation.image"]["mean"][0][0][0] < 1.0
 
 

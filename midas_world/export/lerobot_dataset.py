@@ -291,6 +291,10 @@ def _action_feature(header: SessionHeader, records: Sequence[Any]) -> dict[str, 
     return {"dtype": dtype, "shape": [len(example)], "names": None}
 
 
+# As LeRobot names them.
+_QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+
+
 def _stats_of(rows: np.ndarray) -> dict[str, np.ndarray]:
     """Return the statistics of a (T, ...) column."""
     rows = rows.reshape(len(rows), -1)
@@ -300,16 +304,19 @@ def _stats_of(rows: np.ndarray) -> dict[str, np.ndarray]:
         "max": rows.max(axis=0),
         "mean": values.mean(axis=0),
         "std": values.std(axis=0),
+        **dict(
+            zip(_QUANTILES, np.quantile(values, list(_QUANTILES.values()), axis=0), strict=True)
+        ),
         "count": np.array([len(rows)]),
     }
 
 
 def _picture_stats(frames: np.ndarray) -> dict[str, np.ndarray]:
     """Return the statistics of (F, H, W, 3) uint8 frames: (3, 1, 1) each, of values up to 1."""
-    values = frames.reshape(-1, 3) / 255.0
     found = {
-        name: getattr(values, name)(axis=0).reshape(3, 1, 1)
-        for name in ("min", "max", "mean", "std")
+        name: value.reshape(3, 1, 1) / 255.0
+        for name, value in _stats_of(frames.reshape(-1, 3)).items()
+        if name != "count"
     }
     return {**found, "count": np.array([len(frames)])}
 
@@ -326,11 +333,17 @@ def _joined(
         means = np.stack([part["mean"] for part in parts])
         mean = (weights * means).sum(axis=0)
         squares = np.stack([part["std"] for part in parts]) ** 2 + (means - mean) ** 2
+        # Of quantiles of episodes the mean, as LeRobot itself joins them.
+        quantiles = {
+            key: (weights * np.stack([part[key] for part in parts])).sum(axis=0)
+            for key in _QUANTILES
+        }
         joined[name] = {
             "min": np.stack([part["min"] for part in parts]).min(axis=0),
             "max": np.stack([part["max"] for part in parts]).max(axis=0),
             "mean": mean,
             "std": np.sqrt((weights * squares).sum(axis=0)),
+            **quantiles,
             "count": np.array([int(counts.sum())]),
         }
     return joined
