@@ -226,7 +226,7 @@ def test_a_named_backend_without_its_packages_says_what_to_install(
     monkeypatch.setattr(
         backends.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else True
     )
-    with pytest.raises(BackendUnavailableError, match="pip install onnxruntime$"):
+    with pytest.raises(BackendUnavailableError, match=r"pip install onnxruntime$"):
         make_engine(tiny_world, "onnx", folder=tmp_path)
     assert make_engine(tiny_world, folder=tmp_path).spec.backend == "torch"
 

@@ -299,14 +299,13 @@ def _stats_of(rows: np.ndarray) -> dict[str, np.ndarray]:
     """Return the statistics of a (T, ...) column."""
     rows = rows.reshape(len(rows), -1)
     values = rows.astype(np.float64)
+    quantiles = np.quantile(values, list(_QUANTILES.values()), axis=0)
     return {
         "min": rows.min(axis=0),
         "max": rows.max(axis=0),
         "mean": values.mean(axis=0),
         "std": values.std(axis=0),
-        **dict(
-            zip(_QUANTILES, np.quantile(values, list(_QUANTILES.values()), axis=0), strict=True)
-        ),
+        **dict(zip(_QUANTILES, quantiles, strict=True)),
         "count": np.array([len(rows)]),
     }
 
