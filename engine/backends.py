@@ -6,7 +6,9 @@ A backend to add is one more entry of `BACKENDS`.
 import hashlib
 import importlib.util
 import json
+import logging
 import os
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from midas_world.conditions import stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -31,7 +35,8 @@ class Request:
         device: "cpu" or "cuda".
         num_denoise_steps: Head passes per frame; None takes the world's own number.
         folder: Where exported graphs and measurements are kept.
-        dtype: Of torch's networks; None takes what the hardware has.
+        dtype: Of torch's networks; None takes the fastest.
+        remembers: Whether a later "auto" may take what was compiled for this request.
         reason: In words, why the backend was chosen, for the engine's spec.
     """
 
@@ -40,6 +45,7 @@ class Request:
     num_denoise_steps: int | None
     folder: Path
     dtype: torch.dtype | None = None
+    remembers: bool = True
     reason: str = "as asked"
 
     @property
@@ -60,7 +66,8 @@ class Backend:
 
     Attributes:
         check: Raises BackendUnavailableError if a request cannot be met here.
-        is_ready: Whether it can start at once, with nothing to export or to build.
+        is_ready: Whether it can start with nothing to export, to build or to compile for the first
+            time.
         make: Return the engine, waiting for whatever has to be made.
         dtypes: Return the precisions worth measuring; None: it has one of its own.
         is_file_based: Whether it is ready at once in every start after its files were made.
@@ -71,6 +78,26 @@ class Backend:
     make: Callable[[Request], Engine]
     dtypes: Callable[[Request], Sequence[torch.dtype | None]] = lambda _: (None,)
     is_file_based: bool = False
+
+
+def device_name(request: Request) -> str:
+    """Return the name of the processor or GPU that a request is for."""
+    if not request.is_cpu:
+        return torch.cuda.get_device_name(request.device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Write a small file into the cache, or say why the next start will not find it."""
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        _log.warning("not remembered: %s; MIDAS_WORLD_CACHE names another folder", error)
 
 
 def _missing(packages: Sequence[str]) -> list[str]:
@@ -102,18 +129,23 @@ def _compiled_is_ready(request: Request) -> bool:
 
 
 def _make_compiled(request: Request) -> Engine:
-    """Return torch's engine with kernels compiled for one game, and keep that there are some."""
+    """Return torch's engine with kernels compiled for one game, and keep that there are some.
+
+    Other numbers of games are compiled when they are first played.
+    """
     # Kernels outlive the process there, and the next start takes seconds instead of a minute.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(request.folder / "inductor"))
     engine = _make_torch(request, compile=True)
     try:
         engine.decode(_play_one(engine))
     except RuntimeError as error:
+        _compiled_mark(request).unlink(missing_ok=True)
         words = str(error).strip().partition("\n")[0]
         raise BackendUnavailableError(
             f"backend 'torch-compile' does not work here ({words}); use backend='torch'"
         ) from error
-    write_whole(_compiled_mark(request), b"kernels of this world were compiled here\n")
+    if request.remembers:
+        keep(_compiled_mark(request), b"kernels of this world were compiled here\n")
     return engine
 
 
@@ -126,7 +158,9 @@ def _play_one(engine: Engine) -> Tensor:
 
 def _compiled_mark(request: Request) -> Path:
     sizes = {"world": asdict(request.world.config.world), "steps": request.denoise_steps}
-    key = json.dumps({**sizes, "device": request.device, "torch": torch.__version__})
+    dtype = str(request.dtype or native_dtypes(torch.device(request.device))[0])
+    machine = {"device": device_name(request), "dtype": dtype, "torch": torch.__version__}
+    key = json.dumps({**sizes, **machine})
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return request.folder / "inductor" / f"{digest}.ready"
 

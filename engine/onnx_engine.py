@@ -51,7 +51,8 @@ class OnnxCache(TorchCache):
 class OnnxEngine:
     """Runs a world's networks with ONNX Runtime on the CPU.
 
-    The graphs are exported on first use, which takes minutes, and kept in the user's cache folder.
+    The graphs are exported on first use, which takes a minute or two, and kept in the user's
+    cache folder.
 
     Args:
         world: What to run; it is not changed.

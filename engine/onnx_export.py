@@ -19,6 +19,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -35,6 +36,7 @@ from midas_world.world import World, load_world
 
 OPSET = 20
 PRECISIONS = ("float32", "int8")
+_STALE_S = 24 * 3600.0
 INSTALL = "pip install onnx onnxscript"
 
 # Which graphs int8 changes; the others are too small to matter.
@@ -240,6 +242,9 @@ def _needs_reduced_range() -> bool:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file of the same name, and move it and what lies beside it at the end."""
+    for left in path.parent.glob(".tmp-*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > _STALE_S:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as temporary:
         yield Path(temporary) / path.name
         written = sorted(Path(temporary).iterdir(), key=lambda file: file.name == path.name)

@@ -2,9 +2,9 @@
 
 "auto" measures once and remembers. What it remembers is keyed by the world, the machine and all
 versions, so that equal seeds give equal frames from one start to the next; a new version, another
-number of threads, or graphs that were exported since then are a new question. It never makes
-anyone wait: a backend whose files would have to be made first is not asked. The precision of a
-backend that was named is chosen in the same way.
+number of threads, or graphs that were exported since then are a new question. A backend whose files
+would have to be made first is not asked. Torch's precision is chosen in the same way, unless it is
+named too.
 """
 
 import functools
@@ -12,7 +12,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,8 @@ from pathlib import Path
 import torch
 
 import midas_world
-from engine.backends import BACKENDS, Backend, Request
-from engine.cache_folder import cache_folder, write_whole
+from engine.backends import BACKENDS, Backend, Request, device_name, keep
+from engine.cache_folder import cache_folder
 from engine.spec import Engine
 from midas_world.conditions import stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
@@ -64,20 +63,31 @@ def make_named(backend: str, request: Request) -> Engine:
 
 
 def make_fastest(request: Request) -> Engine:
-    """Return the engine of the fastest backend that is ready here; its spec says why."""
+    """Return the engine of the fastest backend that is ready here; its spec says why.
+
+    One that fails although it was ready is told, and torch runs instead.
+
+    Raises:
+        BackendUnavailableError: There is no such device.
+    """
     ready = [
         name
         for name, backend in BACKENDS.items()
         if _can_run(backend, request) and backend.is_ready(request)
     ]
-    return _fastest(
-        _candidates(ready, request), request, only=f"only {' and '.join(ready)} is ready here"
-    )
+    if not ready:
+        BACKENDS["torch"].check(request)  # raises: it says what is missing
+    candidates = _candidates(ready, request)
+    try:
+        return _fastest(candidates, request, only=f"only {' and '.join(ready)} is ready here")
+    except BackendUnavailableError as error:
+        if ready == ["torch"]:
+            raise
+        _log.warning("%s", error)
+        return make_named("torch", request)
 
 
-def unbuilt_backends(
-    world: World, *, device: str, num_denoise_steps: int | None, folder: Path | None = None
-) -> list[str]:
+def unbuilt_backends(world: World, *, device: str, num_denoise_steps: int | None) -> list[str]:
     """Return the backends that could run a world, were their files made first.
 
     Not torch-compile: it would keep every later start waiting, so it has to be asked for.
@@ -86,7 +96,7 @@ def unbuilt_backends(
         world=world,
         device=device,
         num_denoise_steps=num_denoise_steps,
-        folder=folder or cache_folder(),
+        folder=cache_folder(),
     )
     return [
         name
@@ -95,24 +105,18 @@ def unbuilt_backends(
     ]
 
 
-def measure_steps(
-    candidates: Mapping[str, Callable[[], Engine]], world: World, *, takes_turns: bool
+def measure_in_turns(
+    candidates: Mapping[str, Callable[[], Engine]], world: World
 ) -> dict[str, float]:
     """Return the seconds that one step and decode of one game take, the fastest of a few.
+
+    All engines are there at once and take turns, so that a busy moment does not strike one alone.
 
     Args:
         candidates: What makes each engine.
         world: That they run.
-        takes_turns: Whether all are there at once and take turns, so that a busy moment does not
-            strike one alone; else one after another, where memory is dear.
     """
-    if not takes_turns:
-        return {name: _take_turns({name: make()}, world)[name] for name, make in candidates.items()}
-    return _take_turns({name: make() for name, make in candidates.items()}, world)
-
-
-def _take_turns(engines: Mapping[str, Engine], world: World) -> dict[str, float]:
-    plays = {name: _stepping(engine, world) for name, engine in engines.items()}
+    plays = {name: _stepping(make(), world) for name, make in candidates.items()}
     times: dict[str, list[float]] = {name: [] for name in plays}
     for turn in range(TURNS + 1):
         for name, play in plays.items():
@@ -122,6 +126,13 @@ def _take_turns(engines: Mapping[str, Engine], world: World) -> dict[str, float]
                 if turn:  # the first one warms up
                     times[name].append(time.perf_counter() - began)
     return {name: min(values) for name, values in times.items()}
+
+
+def measure_one_by_one(
+    candidates: Mapping[str, Callable[[], Engine]], world: World
+) -> dict[str, float]:
+    """Return the same with one engine at a time: on a GPU, where memory is dear."""
+    return {name: measure_in_turns({name: make}, world)[name] for name, make in candidates.items()}
 
 
 def _stepping(engine: Engine, world: World) -> Callable[[], None]:
@@ -145,7 +156,9 @@ def _stepping(engine: Engine, world: World) -> Callable[[], None]:
 
 def _candidates(backends: Sequence[str], request: Request) -> list[_Candidate]:
     return [
-        _Candidate(name, dtype) for name in backends for dtype in BACKENDS[name].dtypes(request)
+        _Candidate(name, dtype)
+        for name in backends
+        for dtype in ([request.dtype] if request.dtype else BACKENDS[name].dtypes(request))
     ]
 
 
@@ -161,10 +174,11 @@ def _fastest(candidates: Sequence[_Candidate], request: Request, *, only: str) -
             name: functools.partial(candidate.make, request, "to be measured")
             for name, candidate in named.items()
         }
-        measured = measure_steps(makers, request.world, takes_turns=request.is_cpu)
+        measure = measure_in_turns if request.is_cpu else measure_one_by_one
+        measured = measure(makers, request.world)
         # Another process may have measured meanwhile: the first word stands.
         times = _load_times(path, list(named)) or {k: v * 1e3 for k, v in measured.items()}
-        _save_times(times, path)
+        keep(path, json.dumps({"milliseconds": times}, indent=2).encode())
     ranked = sorted(times, key=times.__getitem__)
     words = ", ".join(f"{name} {times[name]:.1f} ms" for name in ranked)
     return named[ranked[0]].make(request, f"the fastest here: {words} a frame")
@@ -184,7 +198,7 @@ def _choice_key(request: Request, ready: Sequence[str]) -> str:
 
     key = {
         "world": graphs_folder(request.world).name,
-        "device": _device_name(request),
+        "device": device_name(request),
         "num_threads": torch.get_num_threads(),
         "num_denoise_steps": request.denoise_steps,
         "ready": list(ready),
@@ -197,17 +211,6 @@ def _choice_key(request: Request, ready: Sequence[str]) -> str:
         },
     }
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _device_name(request: Request) -> str:
-    if not request.is_cpu:
-        return torch.cuda.get_device_name(request.device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return f"{platform.machine()} {platform.processor()}"
 
 
 def _version(package: str) -> str | None:
@@ -227,10 +230,3 @@ def _load_times(path: Path, ready: Sequence[str]) -> dict[str, float]:
     except (KeyError, TypeError, ValueError):
         _log.warning("%s cannot be read; measuring again", path)
         return {}
-
-
-def _save_times(times: Mapping[str, float], path: Path) -> None:
-    try:
-        write_whole(path, json.dumps({"milliseconds": times}, indent=2).encode())
-    except OSError as error:
-        _log.warning("the choice is not remembered: %s; MIDAS_WORLD_CACHE names a folder", error)

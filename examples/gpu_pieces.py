@@ -132,8 +132,9 @@ def _bench_pieces(config: GpuConfig) -> list[Piece]:
     def words(name: str, backend: str, *more: object) -> tuple[object, ...]:
         return ("bench", "--backend", backend, "--output", config.results / "bench" / name, *more)
 
-    of_world = ("--world", config.world, "--batches", *BATCHES["stage"])
-    compiled = ("--world", config.world, "--batches", *BATCHES["compiled"])
+    quality = ("--quality", 50)
+    of_world = ("--world", config.world, *quality, "--batches", *BATCHES["stage"])
+    compiled = ("--world", config.world, *quality, "--batches", *BATCHES["compiled"])
     wanted = {
         "stage-torch": words("stage-torch", "torch", *of_world, "--drift", 2000),
         "stage-torch-compile": words("stage-torch-compile", "torch-compile", *compiled),

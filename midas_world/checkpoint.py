@@ -33,7 +33,10 @@ def save_tensors(
     temporary = path.with_name(f".tmp-{path.name}")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     checksum = {_CHECKSUM: _checksum(contiguous)}
+    temporary.touch()
+    mode = temporary.stat().st_mode  # the user's own; safetensors lets nobody else read
     save_file(contiguous, temporary, metadata={**(metadata or {}), **checksum})
+    temporary.chmod(mode)
     temporary.replace(path)
 
 

@@ -14,7 +14,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from midas_world.collect import CollectConfig, collect, measure_pace
 from midas_world.config import ProjectConfig, load_config, save_config
 from midas_world.dream_card import write_card
 from midas_world.evaluate.command import QUICK, SECTIONS, evaluate
-from midas_world.evaluate.report import JSON_NAME
+from midas_world.evaluate.report import JSON_NAME, read_report
 from midas_world.evaluate.study import EvaluationConfig
 from midas_world.teacher_project import (
     CPU_TOKENS,
@@ -225,9 +225,13 @@ def dream(request: DreamRequest) -> Path:
             pack_world(config, request.output, **runs)
     report = request.work / "evaluation"
     part = f"{request.evaluation} evaluation"
-    if request.evaluation != "none" and not work.is_done(part, report / JSON_NAME):
-        with work.doing(part):
-            _evaluate(config, request, report)
+    if request.evaluation != "none":
+        missing = list(SECTIONS)
+        if work.is_done(part, report / JSON_NAME):
+            missing = _failed_sections(report)
+        if missing:
+            with work.doing(part):
+                _evaluate(config, request, report, sections=missing)
     write_card(request.output, config, evaluation=report / JSON_NAME)
     return request.output
 
@@ -349,7 +353,16 @@ def _fitting_steps(
     return train_steps
 
 
-def _evaluate(config: ProjectConfig, request: DreamRequest, output: Path) -> None:
+def _failed_sections(report: Path) -> list[str]:
+    """Return what an earlier call could not measure, to be tried again."""
+    found = read_report(report)
+    sections = found["sections"] if found else {}
+    return [name for name in SECTIONS if sections.get(name, {}).get("status", "failed") == "failed"]
+
+
+def _evaluate(
+    config: ProjectConfig, request: DreamRequest, output: Path, *, sections: Sequence[str]
+) -> None:
     """Measure the world; a section that fails or does not apply is said in the report."""
     settings = QUICK
     if request.evaluation == "full":
@@ -365,7 +378,7 @@ def _evaluate(config: ProjectConfig, request: DreamRequest, output: Path) -> Non
     # Options of Stage's: another env may not know them.
     settings = replace(settings, teacher_options={})
     world = load_world(request.output)
-    report = evaluate(world, settings, output, sections=list(SECTIONS))
+    report = evaluate(world, settings, output, sections=sections)
     shutil.copyfile(output / JSON_NAME, request.output / JSON_NAME)
     for name, section in report["sections"].items():
         if section["status"] != "ok":

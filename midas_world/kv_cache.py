@@ -108,6 +108,8 @@ class KVCache:
     ) -> Iterator[None]:
         """Replace the past of some rows by what is committed to `source` inside of the block.
 
+        Both change: `source` is put in step with this cache first.
+
         Frames go to the ring slots just before the present one, where those of the other rows lie
         too: a cache of the rows alone starts that many frames earlier and ends in step.
 
@@ -118,6 +120,7 @@ class KVCache:
         """
         source.num_committed = self.num_committed - num_frames
         yield
+        assert source.num_committed == self.num_committed, "other frames than said were committed"
         index = torch.tensor(rows, device=self.keys.device)
         self.keys[:, index] = source.keys
         self.values[:, index] = source.values

@@ -1,5 +1,8 @@
 """Work of a `Preparation` for tests: imports nothing, so that its process starts at once."""
 
+import contextlib
+import os
+import tempfile
 import time
 
 
@@ -10,6 +13,24 @@ def finish(name, sender):
 
 def crash(sender):
     raise SystemExit(3)
+
+
+def tell_priority(sender):
+    niceness = os.nice(0) if hasattr(os, "nice") else 19
+    sender.send(("end", f"{niceness}, {os.environ['OMP_NUM_THREADS']} threads"))
+
+
+def hold_a_temporary_file(folder, sender):
+    with tempfile.TemporaryDirectory(dir=folder):
+        sender.send(("progress", "half done"))
+        time.sleep(600)
+
+
+def refuse_to_end(sender):
+    sender.send(("progress", "building"))
+    while True:
+        with contextlib.suppress(SystemExit):  # as a library's native code does
+            time.sleep(600)
 
 
 def hang(sender):

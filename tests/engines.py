@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from engine import make_engine
+from engine.bench.quality import drawn_conditions
 from engine.rollout import Rollout
 from engine.spec import Engine
 from engine.torch_engine import TorchEngine
+from midas_world.evaluate import metrics
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
@@ -45,16 +47,7 @@ def seeded(seed: int) -> torch.Generator:
 
 def steps_of(engine: Engine, count: int, *, game: int = 0) -> list[StepConditions]:
     """Return conditions of a game, some of them absent now and then."""
-    sizes = engine.spec.config.conditions
-    rng = np.random.default_rng(game)
-    return [
-        StepConditions(
-            pose=rng.uniform(-1, 1, sizes.pose_size).astype(np.float32) if step % 5 else None,
-            text=f"a person of game {game} runs {step}" if step % 7 else None,
-            audio=rng.uniform(0, 1, sizes.audio_size).astype(np.float32) if step % 3 else None,
-        )
-        for step in range(count)
-    ]
+    return drawn_conditions(engine.spec.config.conditions, game=game, num_steps=count)
 
 
 def play(engine: Engine, world: World, count: int, *, games: list[int]) -> tuple[Tensor, Tensor]:
@@ -72,5 +65,5 @@ def play(engine: Engine, world: World, count: int, *, games: list[int]) -> tuple
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    error = np.square(a.astype(np.float64) - b).mean()
-    return float(10 * np.log10(255.0**2 / max(error, 1e-12)))
+    """Return the mean PSNR in dB of frames (B, H, W, 3); equal ones give 106."""
+    return float(metrics.psnr(a, b).mean())

@@ -248,17 +248,12 @@ def test_the_command_tells_quality_beside_speed(
     assert "| decoder |" in markdown  # and speed is told still
 
 
-@pytest.mark.parametrize("backend", ["onnx", "torch-compile"])
-def test_any_backend_is_held_to_torch(
-    backend: str, tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_reference_takes_the_engines_denoise_steps(
+    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def make(world: World, *_, **__) -> FakeEngine:
-        return FakeEngine(world.config.world)
-
-    monkeypatch.setattr(run, "make_engine", make)
-    monkeypatch.setattr(run, "TorchEngine", make, raising=False)
+    monkeypatch.setattr(run, "make_engine", lambda world, *_, **__: FakeEngine(world.config.world))
     config = BenchConfig(
-        backends=(backend,), batch_sizes=(1,), num_steps=1, device="cpu", quality_steps=1
+        backends=("onnx",), batch_sizes=(1,), num_steps=1, device="cpu", quality_steps=1
     )
     [result] = bench(subject_of(tiny_world), config, tmp_path)["results"]
     # FakeEngine's spec says 1 denoise step.

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def test_transposed_views_are_saved_as_they_look(tmp_path: Path):
     tensor = torch.arange(6.0).view(2, 3)
     save_tensors({"view": tensor.T}, tmp_path / "a.safetensors")
     assert torch.equal(load_tensors(tmp_path / "a.safetensors")["view"], tensor.T)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
+def test_files_are_readable_as_other_files_are(tmp_path: Path):
+    (tmp_path / "other").touch()
+    save_tensors({"a": torch.zeros(2)}, tmp_path / "weights.safetensors")
+    mode = (tmp_path / "weights.safetensors").stat().st_mode
+    assert mode == (tmp_path / "other").stat().st_mode
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):

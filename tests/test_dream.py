@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import envs  # noqa: F401 - registers the learned world
+from midas_world import dream as dream_module
 from midas_world.cli import main
 from midas_world.collect import CollectResult
 from midas_world.config import load_preset
@@ -89,6 +90,28 @@ def test_the_same_command_again_goes_on_and_does_nothing_twice(dreamt, capsys):
     assert main(command) == 0
     assert weights.stat().st_mtime_ns == before
     assert f"python play.py --world {folder / 'disc'}" in capsys.readouterr().out
+
+
+def test_what_could_not_be_measured_is_measured_by_the_next_call(dreamt, monkeypatch):
+    folder, command = dreamt
+    path = folder / "work" / "evaluation" / "evaluation.json"
+    report = json.loads(path.read_text())
+    report["sections"]["horizon"]["status"] = "failed"
+    path.write_text(json.dumps(report))
+    measured = []
+    real = dream_module.evaluate
+
+    def note(world, settings, output, *, sections):
+        measured.extend(sections)
+        return real(world, settings, output, sections=sections)
+
+    monkeypatch.setattr(dream_module, "evaluate", note)
+    for _ in range(2):
+        assert main(command) == 0
+        assert measured == ["horizon"]
+    shipped = json.loads((folder / "disc" / "evaluation.json").read_text())
+    assert shipped["sections"]["horizon"]["status"] == "ok"
+    assert set(shipped["sections"]) == set(report["sections"])
 
 
 def test_another_request_is_refused_in_the_same_folder(dreamt, capsys):

@@ -1,5 +1,7 @@
 import json
 import logging
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from engine import make_engine
+from engine.backends import Request
 from engine.cache_folder import cache_folder
 from midas_world.types import BackendUnavailableError, CheckpointError
 from midas_world.world import World
@@ -15,11 +18,12 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from engine import backends, select  # noqa: E402
+from engine import backends, onnx_export, select  # noqa: E402
 from engine.onnx_engine import OnnxEngine  # noqa: E402
 from engine.onnx_export import OPSET, export_graphs, graph_paths, graphs_folder  # noqa: E402
 from engine.onnx_graphs import GRAPHS, make_graph  # noqa: E402
 from engine.onnx_runtime import Session, _pack, quantize_matmuls  # noqa: E402
+from engine.prepare import prepare  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -196,13 +200,12 @@ def test_auto_measures_once_and_remembers(
 ):
     measured: list[str] = []
 
-    def fake(candidates, world, *, takes_turns: bool) -> dict[str, float]:
+    def fake(candidates, world) -> dict[str, float]:
         assert world is tiny_world
-        assert takes_turns
         measured.extend(make().spec.backend for make in candidates.values())
         return {name: ms / 1000.0 for name, ms in zip(candidates, milliseconds, strict=True)}
 
-    monkeypatch.setattr(select, "measure_steps", fake)
+    monkeypatch.setattr(select, "measure_in_turns", fake)
     monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.float32,))
     for _ in range(2):
         engine = make_engine(tiny_world, device="cpu", folder=folder)
@@ -218,6 +221,49 @@ def test_auto_measures_once_and_remembers(
     choice.write_text("{")
     make_engine(tiny_world, device="cpu", num_denoise_steps=2, folder=folder)
     assert len(measured) == 4
+
+
+def test_prepared_graphs_join_what_auto_measures(
+    tiny_world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    request = Request(world=tiny_world, device="cpu", num_denoise_steps=None, folder=folder)
+    graphs = graphs_folder(tiny_world, folder=folder / "onnx")
+    missing = graph_paths(graphs, precision="int8", num_denoise_steps=1)["outcome"]
+    missing.unlink()
+    assert not backends.BACKENDS["onnx"].is_ready(request)
+    told: list[tuple[str, float]] = []
+    prepare(
+        tiny_world,
+        ["onnx"],
+        num_denoise_steps=request.denoise_steps,
+        on_progress=lambda *words: told.append(words),
+        folder=folder,
+    )
+    assert missing.is_file()
+    assert [name for name, _ in told] == [f"onnx {name}" for name in GRAPHS]
+    shares = [number / len(GRAPHS) for number in range(len(GRAPHS))]
+    assert [share for _, share in told] == pytest.approx(shares)
+    measured: list[str] = []
+
+    def fake(candidates, world) -> dict[str, float]:
+        measured.extend(candidates)
+        return dict.fromkeys(candidates, 0.01) | {"onnx": 0.001}
+
+    monkeypatch.setattr(select, "measure_in_turns", fake)
+    assert make_engine(tiny_world, device="cpu", folder=folder).spec.backend == "onnx"
+    assert measured[-1] == "onnx"
+
+
+def test_what_a_killed_export_left_is_removed_a_day_later(tmp_path: Path):
+    for name, age_s in (("old", 2 * 24 * 3600), ("new", 60)):
+        left = tmp_path / f".tmp-{name}"
+        left.mkdir()
+        (left / "half.onnx").touch()
+        then = time.time() - age_s
+        os.utime(left, (then, then))
+    with onnx_export._replacing(tmp_path / "graph.onnx") as temporary:
+        temporary.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-new", "graph.onnx"]
 
 
 def test_a_named_backend_without_its_packages_says_what_to_install(

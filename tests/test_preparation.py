@@ -1,3 +1,4 @@
+import os
 import time
 from dataclasses import dataclass
 
@@ -44,6 +45,44 @@ def test_closing_ends_a_build_that_goes_on():
     made.close()
     assert made._process.exitcode is not None
     assert made.words == ""
+
+
+def test_a_build_that_ignores_its_end_is_ended_all_the_same(monkeypatch):
+    monkeypatch.setattr(preparation, "_JOIN_S", 0.2)
+    made = Preparation(builds.refuse_to_end, ())
+    assert made._receiver.poll(30.0)
+    made.close()
+    assert made._process.exitcode is not None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows ends processes without asking them")
+def test_closing_leaves_no_temporary_file(tmp_path):
+    made = Preparation(builds.hold_a_temporary_file, (tmp_path,))
+    assert made._receiver.poll(30.0)
+    assert list(tmp_path.iterdir())
+    made.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_build_leaves_the_processor_to_the_game():
+    made = Preparation(builds.tell_priority, ())
+    assert wait_for_end(made) == "19, 1 threads"
+    made.close()
+
+
+def test_a_process_whose_end_the_system_tells_at_once_is_told():
+    class Gone:
+        def poll(self):
+            raise BrokenPipeError  # Windows
+
+        def close(self):
+            pass
+
+    made = Preparation(builds.crash, ())
+    made._receiver.close()
+    made._receiver = Gone()
+    assert "could not be made" in made.take_end()
+    made.close()
 
 
 class Sender:
@@ -93,6 +132,17 @@ def test_a_build_that_fails_says_why(tiny_world: World, monkeypatch):
     sender = Sender()
     build(tiny_world.folder, ["rtx"], 1, sender)
     assert sender.sent == [("end", "a faster engine could not be made: there is no GPU")]
+
+
+def test_a_build_that_fails_in_the_exporter_says_why(tiny_world: World, monkeypatch, caplog):
+    def prepare(*_, **__):
+        raise RuntimeError("no such operator\nand a long report")
+
+    monkeypatch.setattr("engine.prepare.prepare", prepare)
+    sender = Sender()
+    build(tiny_world.folder, ["onnx"], 1, sender)
+    assert sender.sent == [("end", "a faster engine could not be made: no such operator")]
+    assert "onnx could not be made ready" in caplog.text
 
 
 def test_only_what_could_run_here_and_is_not_built_is_prepared(tiny_world: World, monkeypatch):

@@ -181,6 +181,21 @@ def test_another_world_or_backend_is_named_beside_a_difference(recorded, tmp_pat
     assert "backend's dtype: float8 when recorded, " in result
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_session_runs_again_in_the_precision_it_was_played_in(tiny_folder, tmp_path, dtype):
+    made = gym.make("midas/Stage-v0", world=str(tiny_folder), backend=f"torch:{dtype}")
+    env = RecordSession(made, tmp_path / "session")
+    env.reset(seed=1)
+    for action in (2, 4, 4):
+        env.step(action)
+    env.close()
+    tape = Tape(load_session(tmp_path / "session"))
+    again = make_recorded(tape.session.header)
+    assert again.unwrapped.engine.spec.dtype == dtype
+    assert resimulate(tape, again).is_equal
+    assert open_recorded(tape.session.header).env.unwrapped.engine.spec.dtype == dtype
+
+
 @pytest.mark.parametrize("action", ["keys", "conditions"])
 def test_sessions_of_other_actions_run_again_but_are_not_for_the_keys_to_go_on(
     tiny_folder, tmp_path, action

@@ -9,14 +9,16 @@ import torch
 
 from engine import backends, make_engine, select
 from engine.backends import Request
-from engine.select import measure_steps
+from engine.select import TURNS, measure_in_turns, measure_one_by_one
 from engine.torch_engine import TorchEngine
 from midas_world.types import BackendUnavailableError
 from midas_world.world import World
 
 
-@pytest.mark.parametrize("takes_turns", [True, False])
-def test_measuring_plays_the_engines(tiny_world: World, takes_turns: bool):
+@pytest.mark.parametrize(
+    ("measure", "num_rounds"), [(measure_in_turns, TURNS + 1), (measure_one_by_one, 1)]
+)
+def test_measuring_plays_the_engines(tiny_world: World, measure, num_rounds: int):
     class Counting(TorchEngine):
         def step(self, *given):
             order.append(self.spec.dtype)
@@ -27,11 +29,10 @@ def test_measuring_plays_the_engines(tiny_world: World, takes_turns: bool):
         name: partial(Counting, tiny_world, device="cpu", dtype=getattr(torch, name))
         for name in ("float32", "bfloat16")
     }
-    times = measure_steps(makers, tiny_world, takes_turns=takes_turns)
+    times = measure(makers, tiny_world)
     assert list(times) == ["float32", "bfloat16"]
     assert all(0.0 < time < 10.0 for time in times.values())
-    rounds = [name for name, _ in itertools.groupby(order)]
-    assert rounds == ["float32", "bfloat16"] * (5 if takes_turns else 1)
+    assert [name for name, _ in itertools.groupby(order)] == list(makers) * num_rounds
 
 
 def test_torch_takes_the_precision_that_is_fastest_and_remembers(
@@ -40,16 +41,32 @@ def test_torch_takes_the_precision_that_is_fastest_and_remembers(
     monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.bfloat16, torch.float32))
     rounds = []
 
-    def fake(candidates, world, *, takes_turns: bool) -> dict[str, float]:
+    def fake(candidates, world) -> dict[str, float]:
         rounds.append(list(candidates))
         return {"torch bfloat16": 0.004, "torch float32": 0.003}
 
-    monkeypatch.setattr(select, "measure_steps", fake)
+    monkeypatch.setattr(select, "measure_in_turns", fake)
     for _ in range(2):
         engine = make_engine(tiny_world, "torch", device="cpu", folder=tmp_path)
         assert (engine.spec.backend, engine.spec.dtype) == ("torch", "float32")
         assert "torch float32 3.0 ms, torch bfloat16 4.0 ms" in engine.spec.reason
     assert rounds == [["torch bfloat16", "torch float32"]]
+    # A precision that is named is not a question.
+    named = make_engine(tiny_world, "torch:bfloat16", device="cpu", folder=tmp_path)
+    assert (named.spec.dtype, named.spec.reason) == ("bfloat16", "as asked")
+    assert len(rounds) == 1
+
+
+@pytest.mark.parametrize("backend", ["torch:float8", "auto:float32", "onnx:float32"])
+def test_a_precision_that_cannot_be_named_is_told(tiny_world: World, backend: str):
+    with pytest.raises(ValueError, match=rf"one of bfloat16, float32; got {backend}"):
+        make_engine(tiny_world, backend)
+
+
+def test_a_device_that_is_not_there_is_told(tiny_world: World, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendUnavailableError, match="there is no 'cuda' device here"):
+        make_engine(tiny_world, device="cuda", folder=tmp_path)
 
 
 def test_a_choice_that_cannot_be_kept_is_told(
@@ -59,7 +76,7 @@ def test_a_choice_that_cannot_be_kept_is_told(
     (tmp_path / "choices").write_text("a file where a folder should be")
     engine = make_engine(tiny_world, "torch", device="cpu", folder=tmp_path)
     assert engine.spec.backend == "torch"
-    assert "the choice is not remembered" in caplog.text
+    assert "not remembered" in caplog.text
 
 
 def test_request_knows_the_cpu(tiny_world: World, tmp_path: Path):
@@ -76,11 +93,11 @@ def test_what_was_compiled_once_joins_what_auto_measures(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
     rounds = []
 
-    def fake(candidates, world, *, takes_turns: bool) -> dict[str, float]:
+    def fake(candidates, world) -> dict[str, float]:
         rounds.append(list(candidates))
         return {"torch float32": 0.004, "torch-compile": 0.003}
 
-    monkeypatch.setattr(select, "measure_steps", fake)
+    monkeypatch.setattr(select, "measure_in_turns", fake)
     asked = {"device": "cpu", "folder": tmp_path}
     assert make_engine(tiny_world, **asked).spec.backend == "torch"
     assert make_engine(tiny_world, "torch-compile", **asked).spec.backend == "torch-compile"
@@ -102,4 +119,26 @@ def test_without_a_compiler_torch_compile_says_so(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
     with pytest.raises(BackendUnavailableError, match=r"\(no compiler\); use backend='torch'"):
         make_engine(tiny_world, "torch-compile", device="cpu", folder=tmp_path)
+    assert not list(tmp_path.rglob("*.ready"))
+
+
+def test_a_compiler_that_went_away_leaves_torch(
+    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+):
+    monkeypatch.setattr(TorchEngine, "_compile", lambda engine: None)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    make_engine(tiny_world, "torch-compile", device="cpu", folder=tmp_path, remembers=False)
+    assert not list(tmp_path.rglob("*.ready"))  # as a benchmark asks
+    make_engine(tiny_world, "torch-compile", device="cpu", folder=tmp_path)
+    assert list(tmp_path.rglob("*.ready"))
+
+    def decode(engine, latents):
+        if engine.spec.backend == "torch-compile":
+            raise RuntimeError("no compiler")
+        return real(engine, latents)
+
+    real = TorchEngine.decode
+    monkeypatch.setattr(TorchEngine, "decode", decode)
+    assert make_engine(tiny_world, device="cpu", folder=tmp_path).spec.backend == "torch"
+    assert "(no compiler); use backend='torch'" in caplog.text
     assert not list(tmp_path.rglob("*.ready"))

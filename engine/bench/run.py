@@ -140,7 +140,11 @@ def _measured(
     start = world.start_states[0]
     try:
         engine = make_engine(
-            world, backend, device=config.device, num_denoise_steps=config.num_denoise_steps
+            world,
+            backend,
+            device=config.device,
+            num_denoise_steps=config.num_denoise_steps,
+            remembers=False,
         )
     except BackendUnavailableError as error:
         return {"title": backend, "status": "unavailable", "reason": str(error)}

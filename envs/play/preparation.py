@@ -5,6 +5,8 @@ a minute of Python that would hold up every frame. What was made is taken by the
 then measures which backend is fastest.
 """
 
+import contextlib
+import logging
 import os
 import signal
 import sys
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
     from engine import Engine
     from midas_world.world import World
 
-_JOIN_S = 10.0
+_JOIN_S = 5.0
+
+# Windows' name of it is BELOW_NORMAL_PRIORITY_CLASS.
+_BELOW_NORMAL = 0x4000
+
+_log = logging.getLogger(__name__)
 
 Work = Callable[..., None]
 
@@ -49,10 +56,12 @@ class Preparation:
 
     def take_end(self) -> str:
         """Read what was said since the last call; return how it ended, once, and else nothing."""
-        while not self._is_ended and self._receiver.poll():
+        while not self._is_ended:
             try:
+                if not self._receiver.poll():
+                    break
                 kind, words = self._receiver.recv()
-            except EOFError:
+            except (EOFError, BrokenPipeError):  # the second from Windows, already when asked
                 kind, words = "end", "a faster engine could not be made: the process ended"
             self._is_ended = kind == "end"
             self.words = "" if self._is_ended else words
@@ -61,11 +70,14 @@ class Preparation:
         return ""
 
     def close(self) -> None:
-        """End the process, whatever it does; may be called twice. Half a file never stays."""
+        """End the process, whatever it does; may be called twice. No file is left half made."""
+        self._is_ended, self.words = True, ""  # first, for another thread may ask meanwhile
         self._process.terminate()
         self._process.join(_JOIN_S)
+        if self._process.is_alive():  # in native code, or in a library that swallows the exit
+            self._process.kill()
+            self._process.join()
         self._receiver.close()
-        self._is_ended, self.words = True, ""
 
 
 def prepare_engines(
@@ -93,7 +105,6 @@ def build(
 ) -> None:
     """Make the files of a world's backends for this machine; the work of a `Preparation`."""
     from engine.prepare import prepare
-    from midas_world.types import MidasWorldError
     from midas_world.world import load_world
 
     told = ""
@@ -107,8 +118,12 @@ def build(
 
     try:
         prepare(load_world(folder), backends, num_denoise_steps=num_denoise_steps, on_progress=tell)
-    except (MidasWorldError, ValueError, OSError) as error:
-        sender.send(("end", f"a faster engine could not be made: {error}"))
+    # The process's edge: whatever it was, the player must hear of it.
+    except Exception as error:
+        _log.exception("%s could not be made ready", ", ".join(backends))
+        words = str(error).strip().partition("\n")[0] or type(error).__name__
+        with contextlib.suppress(BrokenPipeError):  # nobody may be left to hear it
+            sender.send(("end", f"a faster engine could not be made: {words}"))
     else:
         sender.send(("end", f"a faster engine is made: the next start tries {', '.join(backends)}"))
 
@@ -116,8 +131,13 @@ def build(
 def _give_way_and(work: Work, *arguments: object) -> None:
     """Work without taking the processor from the game, and leave nothing half done behind."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    if hasattr(os, "nice"):
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel = ctypes.windll.kernel32
+        kernel.SetPriorityClass(kernel.GetCurrentProcess(), _BELOW_NORMAL)
+    else:
         os.nice(19)
-    # So that temporary files are removed when the window closes.
+    # So that temporary files are removed when the window closes; Windows asks nobody.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     work(*arguments)

@@ -194,12 +194,21 @@ def open_recorded(header: SessionHeader, *, world: str | None = None) -> Playabl
     if header.world:
         return open_world(
             world or _world_of(header),
-            backend=header.backend.get("backend", "auto"),
+            backend=_backend_of(header),
             num_denoise_steps=header.backend.get("num_denoise_steps"),
         )
     if header.env_id.rpartition(":")[2] == _STAGE_ID:
         return open_teacher()
     raise ValueError(f"{header.env_id} cannot be played here: only worlds and Stage can")
+
+
+def _backend_of(header: SessionHeader) -> str:
+    """Return what ran the networks, with torch's precision: another one gives other frames."""
+    from engine import TORCH_BACKENDS
+
+    backend = header.backend.get("backend", "auto")
+    dtype = header.backend.get("dtype")
+    return f"{backend}:{dtype}" if dtype and backend in TORCH_BACKENDS else backend
 
 
 def make_recorded(header: SessionHeader, *, world: str | None = None) -> gym.Env[Any, Any]:
@@ -216,7 +225,7 @@ def make_recorded(header: SessionHeader, *, world: str | None = None) -> gym.Env
         from envs.world_env import WorldEnv
 
         kwargs |= {
-            "backend": header.backend.get("backend", "auto"),
+            "backend": _backend_of(header),
             "num_denoise_steps": header.backend.get("num_denoise_steps"),
         }
         return WorldEnv(world or _world_of(header), **kwargs)
