@@ -4,9 +4,10 @@
 
 Trains Stable-Baselines3's PPO in the learned world and, with equal steps, in the teacher; evaluates
 both in the teacher, from seeds that neither the world nor the policies trained on; and plays a
-random policy, one that looks at nothing, and the scripted expert beside them. Every finished run is
-a file under `--output`, so a call that was cut goes on where it was. report.py makes the table and
-the picture of them.
+random policy, one that looks at nothing, and the scripted expert beside them. `--dream-horizon 16`
+dreams in short episodes from the world's start states, frames of real play, whose coins are there
+for a second before they fade. Every finished run is a file under `--output`, so a call that was cut
+goes on where it was. report.py makes the table and the picture of them.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -67,12 +68,14 @@ class ExperimentConfig:
         num_points: Evaluations in the course of one training, the last at its end.
         num_episodes: Episodes of every evaluation but the last.
         num_final_episodes: Episodes of the last.
+        dream_horizon: Steps of an episode of training in the dream.
     """
 
     num_steps: int = 40_000
     num_points: int = 8
     num_episodes: int = 16
     num_final_episodes: int = 64
+    dream_horizon: int = 200
 
     def __post_init__(self) -> None:
         """Check that there is something to do."""
@@ -171,13 +174,14 @@ class Experiment:
         self._seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.num_final_episodes)
         weights = (world.folder / WEIGHTS_NAME).read_bytes()
         self._world_settings = {"world": hashlib.sha256(weights).hexdigest()}
+        self._dream_settings = self._world_settings | {"dream_horizon": config.dream_horizon}
         self._play_settings = {
             "games": asdict(games),
             "num_final_episodes": config.num_final_episodes,
         }
         self._train_settings = {
             "games": asdict(games),
-            "config": asdict(config),
+            "config": {k: v for k, v in asdict(config).items() if k != "dream_horizon"},
             "ppo": PPO_SETTINGS | {"rollout_choices": ROLLOUT_CHOICES},
         }
         if games.observation == "latent":
@@ -186,7 +190,7 @@ class Experiment:
 
     def train(self, where: str, seed: int) -> dict[str, Any]:
         """Return the run of a PPO trained in "dream" or "teacher", from disk if it is there."""
-        settings = self._train_settings | (self._world_settings if where == "dream" else {})
+        settings = self._train_settings | (self._dream_settings if where == "dream" else {})
         return self._kept(f"{where}-{seed}", settings, lambda: self._train(where, seed))
 
     def play_teacher(self, policy: str, seed: int) -> dict[str, Any]:
@@ -215,7 +219,7 @@ class Experiment:
             seeds = self._seeds[: self.config.num_episodes]
             return {"points": [{"steps": 0, **asdict(play(games, choose, seeds=seeds))}]}
 
-        settings = self._train_settings | self._world_settings
+        settings = self._train_settings | self._dream_settings
         return self._kept(f"{policy}-{seed}-in-dream", settings, run)
 
     def close(self) -> None:
@@ -226,7 +230,9 @@ class Experiment:
 
     def _train(self, where: str, seed: int) -> dict[str, Any]:
         config, frame_skip = self.config, self.games.frame_skip
-        inner = self._make_dream() if where == "dream" else self._make_teacher()
+        inner = self._make_teacher()
+        if where == "dream":
+            inner = self._make_dream(horizon=config.dream_horizon)
         games = VecMonitor(inner)
         teacher = self._teacher_games()
         begin = time.monotonic()
@@ -291,8 +297,9 @@ class Experiment:
         latent = self.games.observation == "latent"
         return make_teacher(self.games, self._running_engine() if latent else None)
 
-    def _make_dream(self) -> Games:
-        return make_dream(self.games, self.world, self._running_engine())
+    def _make_dream(self, *, horizon: int) -> Games:
+        games = replace(self.games, horizon=horizon)
+        return make_dream(games, self.world, self._running_engine())
 
     def _teacher_games(self) -> Games:
         if self._teacher is None:
@@ -301,7 +308,7 @@ class Experiment:
 
     def _dream_games(self) -> Games:
         if self._dream is None:
-            self._dream = self._make_dream()
+            self._dream = self._make_dream(horizon=self.games.horizon)
         return self._dream
 
 
@@ -328,6 +335,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=config.num_points, help="of a curve")
     parser.add_argument("--episodes", type=int, default=config.num_episodes, help="per point")
     parser.add_argument("--final-episodes", type=int, default=config.num_final_episodes)
+    parser.add_argument(
+        "--dream-horizon", type=int, default=config.dream_horizon, help="steps of a dream"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--only-teacher", action="store_true", help="do not dream")
     return parser.parse_args(arguments)
@@ -348,6 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_points=options.points,
         num_episodes=options.episodes,
         num_final_episodes=options.final_episodes,
+        dream_horizon=options.dream_horizon,
     )
     experiment = Experiment(
         options.output, games, config, load_world(options.world), options.device

@@ -52,7 +52,7 @@ STATE_FILE = "dream.json"
 CPU_MINUTES, GPU_MINUTES = 120.0, 60.0
 # What becomes of the time; the rest is for packing and evaluation.
 COLLECT_SHARE = 0.15
-TRAIN_SHARES: dict[Stage, float] = {"autoencoder": 0.35, "dynamics": 0.4}
+TRAIN_SHARES: dict[Stage, float] = {"autoencoder": 0.25, "dynamics": 0.55}
 
 _CPU_FRAMES, _GPU_FRAMES = 50_000, 100_000
 _GPU_OVERRIDES = (

@@ -209,13 +209,24 @@ def test_there_is_no_share_of_a_gain_that_is_none(games_module):
 # The experiment
 
 
-def test_the_experiment_runs_and_goes_on_where_it_was(games_module, tiny_folder, tmp_path, capsys):
+def test_the_experiment_runs_and_goes_on_where_it_was(
+    games_module, tiny_folder, tmp_path, monkeypatch, capsys
+):
     from examples import train_ppo
 
+    horizons = []
+
+    def make_dream(config, world, engine):
+        horizons.append(config.horizon)
+        return games_module.make_dream(config, world, engine)
+
+    monkeypatch.setattr(train_ppo, "make_dream", make_dream)
     arguments = ["--world", str(tiny_folder), "--output", str(tmp_path), "--device", "cpu"]
     arguments += ["--seeds", "1", "--steps", "16", "--envs", "1", "--horizon", "8"]
     arguments += ["--points", "1", "--episodes", "1", "--final-episodes", "2"]
+    arguments += ["--dream-horizon", "4"]
     train_ppo.main(arguments)
+    assert horizons == [4, 8]  # short ones to train in, whole games to be judged in
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {"table.md", "curves.png", "results.json", "dream-0.safetensors"}
     results = json.loads((tmp_path / "results.json").read_text())
