@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.cache_folder import write_whole
+from engine.cache_folder import write_first
 from engine.spec import Engine
 from engine.torch_engine import TorchEngine, native_dtypes
 from midas_world.conditions import stack_conditions
@@ -95,7 +95,7 @@ def device_name(request: Request) -> str:
 def keep(path: Path, data: bytes) -> None:
     """Write a small file into the cache, or say why the next start will not find it."""
     try:
-        write_whole(path, data)
+        write_first(path, data)
     except OSError as error:
         _log.warning("not remembered: %s; MIDAS_WORLD_CACHE names another folder", error)
 

@@ -176,9 +176,10 @@ def _fastest(candidates: Sequence[_Candidate], request: Request, *, only: str) -
         }
         measure = measure_in_turns if request.is_cpu else measure_one_by_one
         measured = measure(makers, request.world)
-        # Another process may have measured meanwhile: the first word stands.
-        times = _load_times(path, list(named)) or {k: v * 1e3 for k, v in measured.items()}
+        times = {name: seconds * 1e3 for name, seconds in measured.items()}
         keep(path, json.dumps({"milliseconds": times}, indent=2).encode())
+        # Another process may have measured meanwhile: the first word stands, for all of them.
+        times = _load_times(path, list(named)) or times
     ranked = sorted(times, key=times.__getitem__)
     words = ", ".join(f"{name} {times[name]:.1f} ms" for name in ranked)
     return named[ranked[0]].make(request, f"the fastest here: {words} a frame")
@@ -229,4 +230,5 @@ def _load_times(path: Path, ready: Sequence[str]) -> dict[str, float]:
         return {}
     except (KeyError, TypeError, ValueError):
         _log.warning("%s cannot be read; measuring again", path)
+        path.unlink(missing_ok=True)
         return {}

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import backends
-from engine.torch_engine import native_dtypes
 from midas_world.episodes import VideoOptions, save_episode
 from midas_world.shard_packing import pack
 from midas_world.train.autoencoder import train_autoencoder
@@ -38,8 +36,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep measurements and engine files out of the user's cache, in child processes too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDAS_WORLD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        # And no test depends on which precision was faster.
-        patch.setattr(backends, "native_dtypes", lambda device: native_dtypes(device)[:1])
         yield
 
 

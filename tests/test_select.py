@@ -69,6 +69,25 @@ def test_a_device_that_is_not_there_is_told(tiny_world: World, tmp_path: Path, m
         make_engine(tiny_world, device="cuda", folder=tmp_path)
 
 
+def test_of_several_processes_the_first_to_measure_has_the_word(
+    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.bfloat16, torch.float32))
+    slow, fast = {"torch bfloat16": 0.004}, {"torch float32": 0.003}
+
+    def first(candidates, world) -> dict[str, float]:
+        return slow | fast
+
+    def second(candidates, world) -> dict[str, float]:
+        # While this one measures, the other one makes its choice.
+        monkeypatch.setattr(select, "measure_in_turns", first)
+        assert make_engine(tiny_world, "torch", folder=tmp_path).spec.dtype == "float32"
+        return {"torch bfloat16": 0.001, "torch float32": 0.003}
+
+    monkeypatch.setattr(select, "measure_in_turns", second)
+    assert make_engine(tiny_world, "torch", folder=tmp_path).spec.dtype == "float32"
+
+
 def test_a_choice_that_cannot_be_kept_is_told(
     tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ):
