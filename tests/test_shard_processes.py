@@ -1,14 +1,9 @@
 """Two real processes, started by torchrun, stream one folder of shards between them."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+from tests.processes import run_two_processes
 from tests.shard_data import every_frame
-
-ROOT = Path(__file__).parents[1]
 
 WORKER = """
 import json
@@ -41,24 +36,7 @@ distributed.destroy_process_group()
 
 
 def test_two_processes_read_disjoint_shards_and_together_every_frame_once(shards, tmp_path):
-    worker = tmp_path / "worker.py"
-    worker.write_text(WORKER)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    result = subprocess.run(
-        [sys.executable, *launch, str(worker), f"{shards}/train", str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_two_processes(WORKER, tmp_path, f"{shards}/train", tmp_path)
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
     assert first["count"] == second["count"] == 2
     assert sorted(first["shards"] + second["shards"]) == list(range(6))

@@ -1,7 +1,4 @@
 import csv
-import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,9 +22,8 @@ from midas_world.train.loop import seeded_weights
 from midas_world.train.sources import open_sequence_source
 from midas_world.types import CheckpointError
 from midas_world.world_model import WorldModel
+from tests.processes import run_two_processes
 from tests.training import CPU, STATE, make_episode, same, tiny
-
-ROOT = Path(__file__).parents[1]
 
 
 def autoencoder_loss(autoencoder: Autoencoder, data: Path) -> float:
@@ -255,31 +251,7 @@ def test_two_processes_share_data_caches_and_end_with_equal_weights(tmp_path):
         for seed in seeds:
             path = tmp_path / "data" / name / f"episode-{seed:08d}"
             save_episode(make_episode(seed), path, video=VideoOptions(codec="raw"))
-    worker = tmp_path / "worker.py"
-    worker.write_text(WORKER)
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    result = subprocess.run(
-        [*launch, str(worker), str(tmp_path / "data"), str(tmp_path / "run")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_two_processes(WORKER, tmp_path, tmp_path / "data", tmp_path / "run")
     for stage in ("autoencoder", "dynamics"):
         folder = tmp_path / "run" / stage
         first, second = (load_tensors(folder / f"rank-{rank}.safetensors") for rank in (0, 1))
