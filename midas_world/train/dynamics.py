@@ -145,7 +145,7 @@ def train_dynamics(
     if init_from is not None:
         load_weights(model, load_part(init_from, "model"), source=str(init_from))
     else:
-        model.change_std.copy_(source.change_std())
+        model.change_std.copy_(head_units(source.change_std(), coder))
     module = DynamicsLoss(model, settings)
     trainer = Trainer(module, settings.optimizer, folder, seed=config.seed, device=device)
     trainer.resume()
@@ -193,6 +193,18 @@ def train_dynamics(
         stop_at=stop_at,
     )
     return folder
+
+
+def head_units(change_std: Tensor, coder: Autoencoder) -> Tensor:
+    """Return the units in which the head predicts changes of standardised latents, (C,).
+
+    Where a transform has given each channel its share of the picture, all are equal before the
+    standardisation; else each channel has its own standard deviation.
+    """
+    if not coder.config.transform_rows:
+        return change_std
+    raw = change_std * coder.latent_std.to(change_std)
+    return raw.square().mean().sqrt() / coder.latent_std.to(change_std)
 
 
 @torch.no_grad()
