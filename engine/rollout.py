@@ -105,7 +105,27 @@ class Rollout:
                 another shape than the world's.
         """
         rows = range(self.batch_size) if rows is None else rows
-        self._check_rows(rows, start_states, seeds)
+        if len(seeds) != len(start_states):
+            raise ValueError(
+                f"there must be one seed per start state ({len(start_states)}), got {len(seeds)}"
+            )
+        self.replace_context(start_states, rows=rows)
+        for row, seed in zip(rows, seeds, strict=True):
+            self._generators[row].manual_seed(seed)
+            self.num_steps[row] = 0
+            self.started[row] = True
+
+    def replace_context(self, start_states: Sequence[StartState], *, rows: Sequence[int]) -> None:
+        """Let games go on from start states: a cut; their clocks and their noise go on.
+
+        Args:
+            start_states: One per row.
+            rows: Which games; the others go on untouched.
+
+        Raises:
+            ValueError: As `reset`.
+        """
+        self._check_rows(rows, start_states)
         if len(rows) == self.batch_size:
             # From here on positions count from zero again, so that equal games are bit-equal.
             self._cache.reset()
@@ -114,11 +134,8 @@ class Rollout:
             by_length.setdefault(len(start.latents), []).append(place)
         for places in by_length.values():
             self._prefill([start_states[place] for place in places], [rows[p] for p in places])
-        for row, start, seed in zip(rows, start_states, seeds, strict=True):
+        for row, start in zip(rows, start_states, strict=True):
             self._latents[row] = start.latents[-1]
-            self._generators[row].manual_seed(seed)
-            self.num_steps[row] = 0
-            self.started[row] = True
 
     def step(self, conditions: Sequence[StepConditions]) -> RolloutStep:
         """Make the next frame of every game from the conditions of that frame, one per game.
@@ -249,13 +266,10 @@ class Rollout:
             ).frames(0, 0)
         self.engine.prefill(self._cache, context, conditions, rows=rows)
 
-    def _check_rows(
-        self, rows: Sequence[int], start_states: Sequence[StartState], seeds: Sequence[int]
-    ) -> None:
-        if not len(rows) == len(start_states) == len(seeds):
+    def _check_rows(self, rows: Sequence[int], start_states: Sequence[StartState]) -> None:
+        if len(rows) != len(start_states):
             raise ValueError(
-                f"there must be one start state and one seed per game ({len(rows)}), "
-                f"got {len(start_states)} and {len(seeds)}"
+                f"there must be one start state per game ({len(rows)}), got {len(start_states)}"
             )
         if len(set(rows)) != len(rows) or not set(rows) <= set(range(self.batch_size)):
             raise ValueError(

@@ -42,6 +42,10 @@ class Conditioner(Protocol):
         """
         ...
 
+    def describe(self, prompt: str, present: str) -> str:
+        """Describe the scene that a prompt makes of the present one, as start states are."""
+        ...
+
     def state(self) -> dict[str, np.ndarray]:
         """Return everything that changes, as numeric arrays."""
         ...
@@ -78,6 +82,12 @@ class StageWorldConditioner:
         if text:
             self._inner.set_scene(scene_from_text(text, self._inner.scene))
 
+    def describe(self, prompt: str, present: str) -> str:
+        """Return place, time of day, weather and outfit, in the words that Stage has for them."""
+        from envs.stage.scene import Scene, scene_from_text
+
+        return str(scene_from_text(prompt, scene_from_text(present, Scene())))
+
     def state(self) -> dict[str, np.ndarray]:
         """Return everything that changes, as numeric arrays."""
         return self._inner.state()
@@ -112,3 +122,15 @@ def make_conditioner(env_id: str, keymap: KeyMap, *, data: DataConfig | None = N
     teacher = data.teacher if data is not None else None
     gives_pose = teacher is not None and teacher.conditions == "action"
     return WordsConditioner(keymap.actions, gives_pose=gives_pose)
+
+
+def load_conditioner(conditioner: Conditioner, state: Mapping[str, np.ndarray]) -> None:
+    """Let a conditioner go on from a state.
+
+    Raises:
+        ValueError: The state lacks an entry; the message names it.
+    """
+    try:
+        conditioner.load_state(state)
+    except KeyError as error:
+        raise ValueError(f"the conditioner's state lacks {error}") from error

@@ -18,10 +18,17 @@ from gymnasium import spaces
 
 from engine import Engine, make_engine
 from engine.rollout import Rollout
-from envs.conditioners import Conditioner, make_conditioner
+from envs.conditioners import Conditioner, load_conditioner, make_conditioner
 from envs.spaces import LATENT_LIMIT, action_space, key_names, observation_space, read_action
-from envs.starts import check_names, choose_start
-from envs.world_state import WorldState, fingerprint, pack_rng, unpack_rng
+from envs.starts import check_names, choose_start, find_scene
+from envs.world_state import (
+    WorldState,
+    below,
+    fingerprint,
+    pack_rng,
+    stack_rows,
+    unpack_rng,
+)
 from midas_world.types import StepConditions
 from midas_world.world import StartState, World, load_world
 
@@ -112,6 +119,7 @@ class Games:
         self._uncertainty = np.full(num_games, np.nan)  # not a number: not known
         self._frames: np.ndarray | None = None
         self._undecoded = np.ones(num_games, bool)
+        self._scenes = np.full(num_games, -1)  # the start state that each game goes on from
         self._fingerprint = ""
 
     @property
@@ -142,7 +150,12 @@ class Games:
         encoded: dict[int, tuple[int, StartState]] = {}
         for row, rng, option in zip(rows, rngs, options, strict=True):
             index, start = self._choose_start(option, rng, encoded)
-            self._begin(row, start, rng, option.get("prompt"))
+            prompt = option.get("prompt")
+            if option.get("start_state") is None:
+                index = self._scene_for(row, prompt, present=index)
+                start = self.world.start_states[index]
+            self._begin(row, start, rng, prompt)
+            self._scenes[row] = index
             indices.append(index)
             starts.append(start)
         seeds = [int(rng.integers(2**63)) for rng in rngs]
@@ -232,6 +245,8 @@ class Games:
     def set_prompt(self, text: str | None, rows: Sequence[int]) -> None:
         """Let words steer some games from the next step on; None gives their own words back.
 
+        With the world's ``prompt_scenes``, words for another scene cut to a start state of it.
+
         Raises:
             ValueError: The text is no str or too long, or words come with each action.
         """
@@ -241,14 +256,17 @@ class Games:
             raise ValueError("with action='conditions' the words come with each action: no prompt")
         for row in rows:
             self._conditioners[row].set_prompt(text)
+            if not self.over[row]:
+                self._cut(row, text)
 
     def state(self, rngs: Sequence[np.random.Generator]) -> WorldState:
         """Return a copy of all that changes, with the streams that resets draw from."""
         assert self.has_begun
         tensors = {_ROLLOUT + name: value for name, value in self._rollout.state().items()}
-        for name, rows in _stack([conditioner.state() for conditioner in self._conditioners]):
+        for name, rows in stack_rows([conditioner.state() for conditioner in self._conditioners]):
             tensors[_CONDITIONER + name] = torch.from_numpy(rows)
         tensors["over"] = torch.from_numpy(self.over.copy())
+        tensors["scenes"] = torch.from_numpy(self._scenes.copy())
         tensors["rng"] = torch.from_numpy(np.stack([pack_rng(rng) for rng in rngs]))
         for name in ("pose", "audio"):
             size = getattr(self.engine.spec.config.conditions, f"{name}_size")
@@ -280,13 +298,14 @@ class Games:
                 "with its select()"
             )
         tensors = state.tensors
-        if missing := {"over", "rng", "pose", "audio"} - set(tensors):
+        if missing := {"over", "scenes", "rng", "pose", "audio"} - set(tensors):
             raise ValueError(f"the state lacks {', '.join(sorted(missing))}")
-        self._rollout.load_state(dict(_below(tensors, _ROLLOUT)))
-        own = [(name, tensor.cpu().numpy()) for name, tensor in _below(tensors, _CONDITIONER)]
+        self._rollout.load_state(dict(below(tensors, _ROLLOUT)))
+        own = [(name, tensor.cpu().numpy()) for name, tensor in below(tensors, _CONDITIONER)]
         for row, conditioner in enumerate(self._conditioners):
-            _load_conditioner(conditioner, {name: rows[row] for name, rows in own})
+            load_conditioner(conditioner, {name: rows[row] for name, rows in own})
         self.over[:] = tensors["over"].cpu().numpy()
+        self._scenes[:] = tensors["scenes"].cpu().numpy()
         for row, rng in enumerate(rngs):
             unpack_rng(tensors["rng"][row].cpu().numpy(), rng)
         for row in range(num_games):
@@ -347,7 +366,7 @@ class Games:
         conditioner = self._conditioners[row]
         conditions = conditioner.reset(rng=rng, description=start.description)
         if start.conditioner_state:
-            _load_conditioner(conditioner, start.conditioner_state)
+            load_conditioner(conditioner, start.conditioner_state)
             conditions = start.conditions[-1]
         if prompt is not None:
             self.set_prompt(prompt, [row])
@@ -356,19 +375,22 @@ class Games:
         self._termination[row] = 0.0
         self._uncertainty[row] = np.nan
 
+    def _scene_for(self, row: int, prompt: str | None, *, present: int) -> int:
+        """Return the start state that a prompt cuts to; the present one if there is no cut."""
+        starts = self.world.start_states
+        if not self.world.config.world.prompt_scenes or not isinstance(prompt, str) or present < 0:
+            return present
+        wanted = self._conditioners[row].describe(prompt, starts[present].description)
+        found = find_scene(wanted, starts, present=present)
+        return present if found is None else found
 
-def _load_conditioner(conditioner: Conditioner, state: Mapping[str, np.ndarray]) -> None:
-    try:
-        conditioner.load_state(state)
-    except KeyError as error:
-        raise ValueError(f"the conditioner's state lacks {error}") from error
-
-
-def _stack(states: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
-    """Return the entries of several states of one kind, stacked."""
-    return [(name, np.stack([state[name] for state in states])) for name in states[0]]
-
-
-def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> list[tuple[str, torch.Tensor]]:
-    """Return the entries below a prefix, without it."""
-    return [(k.removeprefix(prefix), v) for k, v in tensors.items() if k.startswith(prefix)]
+    def _cut(self, row: int, prompt: str | None) -> None:
+        """Let a game go on in the scene that a prompt speaks of, if that is another."""
+        index = self._scene_for(row, prompt, present=int(self._scenes[row]))
+        if index == self._scenes[row]:
+            return
+        self._scenes[row] = index
+        start = self.world.start_states[index]
+        self._begin(row, start, np.random.default_rng(int(self._rollout.num_steps[row])), prompt)
+        self._rollout.replace_context([start], rows=[row])
+        self._undecoded[row] = True

@@ -63,6 +63,27 @@ def choose_start(
     return index, start_states[index]
 
 
+def find_scene(wanted: str, start_states: Sequence[StartState], *, present: int) -> int | None:
+    """Return the start state that has most of what is new in a scene, and then of the rest.
+
+    Descriptions are read as phrases between commas.
+
+    Args:
+        wanted: Describes the scene.
+        start_states: The world's.
+        present: Index of the one that the game goes on from.
+
+    Returns:
+        An index; None if nothing is new, or no start state has any of it.
+    """
+    scenes = [_phrases(start.description) for start in start_states]
+    asked = _phrases(wanted)
+    new = asked - scenes[present]
+    scores = [(len(new & scene), len(asked & scene)) for scene in scenes]
+    best = max(range(len(scores)), key=scores.__getitem__)
+    return best if scores[best][0] else None
+
+
 def _search(words: str, start_states: Sequence[StartState]) -> list[int]:
     """Return the start states whose descriptions share the most words with a search."""
     wanted = _words(words)
@@ -72,6 +93,10 @@ def _search(words: str, start_states: Sequence[StartState]) -> list[int]:
         shown = "; ".join([start.description for start in start_states][:_NUM_SHOWN])
         raise ValueError(f"no start state speaks of {words!r}; there are: {shown}")
     return [index for index, score in enumerate(scores) if score == best]
+
+
+def _phrases(text: str) -> set[str]:
+    return {phrase.strip().lower() for phrase in text.split(",")}
 
 
 def _words(text: str) -> set[str]:

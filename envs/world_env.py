@@ -115,7 +115,8 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     | Option of `reset` | Type | Description                                                     |
     |-------------------|------|-----------------------------------------------------------------|
-    | `prompt`          | str  | Words that change the start state's                             |
+    | `prompt`          | str  | Words for the scene, which draw the start state where the       |
+    |                   |      | world's `prompt_scenes` is set; and words for the network       |
     | `start_state`     | int  | Index of a start state                                          |
     |                   | str  | Words; one of the start states that they fit best is drawn      |
     |                   | dict | Real frames to go on from, see below                            |
@@ -211,6 +212,9 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     def set_prompt(self, text: str | None) -> None:
         """Let words steer the world from the next step on; None gives the old words back.
+
+        Where the world's ``prompt_scenes`` is set, words for another scene cut to a start state
+        that has most of it: the network then goes on from there.
 
         Raises:
             ValueError: The text is too long, or words come with each action.

@@ -120,3 +120,13 @@ def unpack_rng(words: np.ndarray, rng: np.random.Generator) -> None:
 
 def _is_shared(name: str) -> bool:
     return name.startswith(f"rollout.{SHARED_PREFIX}")
+
+
+def stack_rows(states: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
+    """Return the entries of several states of one kind, stacked."""
+    return [(name, np.stack([state[name] for state in states])) for name in states[0]]
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> list[tuple[str, Tensor]]:
+    """Return the entries below a prefix, without it."""
+    return [(k.removeprefix(prefix), v) for k, v in tensors.items() if k.startswith(prefix)]

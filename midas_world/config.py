@@ -249,6 +249,8 @@ class WorldConfig:
         context_noise: Largest noise level on context latents while training (GameNGen: 0.7).
         noise_buckets: Buckets of that level, each with a learned embedding.
         play_noise: Noise level that the context is labelled with at play time.
+        prompt_scenes: A prompt that speaks of another scene cuts to a start state of it, for a
+            world whose words do not change the scene by themselves.
         reward_limit: Rewards are predicted on a symlog scale up to this size.
         reward_bins: Bins of that scale.
     """
@@ -259,6 +261,7 @@ class WorldConfig:
     context_noise: float = 0.3
     noise_buckets: int = 10
     play_noise: float = 0.0
+    prompt_scenes: bool = False
     reward_limit: float = 20.0
     reward_bins: int = 41
     autoencoder: AutoencoderConfig

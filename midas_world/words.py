@@ -59,6 +59,10 @@ class WordsConditioner:
             pose[self._action] = 1.0
         return StepConditions(text=f"{self._prompt}, {words}" if self._prompt else words, pose=pose)
 
+    def describe(self, prompt: str, present: str) -> str:  # noqa: ARG002
+        """Return the prompt: nothing more is known of what words mean."""
+        return prompt
+
     def state(self) -> dict[str, np.ndarray]:
         """Return the last action and the prompt's bytes."""
         prompt = np.zeros(PROMPT_BYTES, np.uint8)

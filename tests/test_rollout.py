@@ -156,8 +156,12 @@ def test_wrong_calls_say_what_is_wrong(fake):
         rollout.step([pose(0.0)] * 2)
     with pytest.raises(ValueError, match=r"one per game \(2\), got 1"):
         rollout.step([pose(0.0)])
-    with pytest.raises(ValueError, match="one start state and one seed"):
+    with pytest.raises(ValueError, match=r"one start state per game \(2\), got 1"):
         rollout.reset([start], seeds=[0])
+    with pytest.raises(ValueError, match=r"one seed per start state \(2\), got 1"):
+        rollout.reset([start] * 2, seeds=[0])
+    with pytest.raises(ValueError, match="rows must be different games of 0 to 1"):
+        rollout.replace_context([start] * 2, rows=[1, 1])
     with pytest.raises(ValueError, match="rows must be different games of 0 to 1"):
         rollout.reset([start], seeds=[0], rows=[2])
     other = StartState(latents=torch.zeros(1, 4, 8), conditions=(StepConditions(),))

@@ -39,6 +39,10 @@ class Scene:
         check_name("weather", self.weather, WEATHERS)
         check_name("outfit", self.outfit, OUTFITS)
 
+    def __str__(self) -> str:
+        """Return the four names, as start states are described."""
+        return ", ".join((self.place, self.time_of_day, self.weather, self.outfit))
+
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Self:
         """Return a random scene; the weather is clear more often than not."""
