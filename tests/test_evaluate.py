@@ -313,6 +313,9 @@ def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
     assert values["horizon"]["num_steps"] == 20
     assert 0 < values["pose"]["probe_error_percent"] < 50
     assert values["sharpness"]["ratio"] > 0
+    stillness = values["stillness"]
+    assert stillness["psnr_20"] < stillness["teacher_psnr_20"]
+    assert stillness["psnr_30"] < stillness["teacher_psnr_30"]
     assert values["speed"]["median_ms"] > 0
     outcomes = values["outcomes"]
     assert outcomes["num_steps"] == sum(outcomes["reward_bins"]["counts"])

@@ -38,6 +38,7 @@ from midas_world.evaluate.report import (
     write_report,
 )
 from midas_world.evaluate.sharpness import sharpness_section
+from midas_world.evaluate.stillness import stillness_section
 from midas_world.evaluate.study import EvaluationConfig, NotApplicableError, Study
 from midas_world.evaluate.uncertainty_section import uncertainty_section
 from midas_world.machine import cpu_name
@@ -51,6 +52,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "horizon": horizon_section,
     "pose": pose_section,
     "sharpness": sharpness_section,
+    "stillness": stillness_section,
     "outcomes": outcomes_section,
     "uncertainty": uncertainty_section,
     "speed": speed_section,
@@ -66,6 +68,8 @@ QUICK = EvaluationConfig(
     num_long_runs=1,
     long_steps=40,
     sharpness_window=5,
+    num_still_runs=2,
+    still_steps=30,
     num_outcome_episodes=2,
     outcome_steps=24,
     num_uncertainty_runs=2,

@@ -48,6 +48,7 @@ ROLLOUT_SEED = 10_000
 LONG_SEED = 11_000
 OUTCOME_SEED = 12_000
 UNCERTAINTY_SEED = 13_000
+STILL_SEED = 14_000
 
 
 class NotApplicableError(Exception):
@@ -72,6 +73,8 @@ class EvaluationConfig:
         num_long_runs: Rollouts for sharpness.
         long_steps: Steps of each.
         sharpness_window: Frames that are averaged at both ends of a long run.
+        num_still_runs: Games in which nothing is done.
+        still_steps: Steps of each.
         num_outcome_episodes: Held-out teacher episodes for reward and termination: many, for both
             are rare.
         outcome_steps: Steps of each at most.
@@ -100,6 +103,8 @@ class EvaluationConfig:
     num_long_runs: int = 3
     long_steps: int = 2000
     sharpness_window: int = 20
+    num_still_runs: int = 8
+    still_steps: int = 400
     num_outcome_episodes: int = 42
     outcome_steps: int = 200
     outcome_policies: tuple[str, ...] = ("expert", "reckless", "mixed", "reckless", "random")
