@@ -372,7 +372,7 @@ def _teacher_of(env: Any) -> TeacherLink | None:
     def make() -> gym.Env[np.ndarray, np.int64]:
         from envs.stage.env import StageEnv
 
-        return StageEnv(horizon=ENDLESS)
+        return StageEnv(**(env.world.config.data.env_kwargs | {"horizon": ENDLESS}))
 
     def start() -> dict[str, np.ndarray]:
         return {

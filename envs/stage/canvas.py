@@ -3,6 +3,9 @@
 Shapes are drawn three times too large and averaged down. Everything is kept with premultiplied
 alpha: averaging then leaves no dark fringes, and blits need `BLEND_PREMULTIPLIED`. A looping canvas
 repeats each shape across its left and right edges, so that it tiles without a seam.
+
+Coordinates all over Stage are px of the 192 x 320 frame, whatever the scale. A frame of scale 2 is
+drawn, not enlarged, with two pixels for each px; `nearest_pixel` and `pixel_centers` convert.
 """
 
 import math
@@ -13,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 import pygame
 
-SCALE = 3
+_OVERSAMPLING = 3
 
 Color = tuple[int, int, int] | tuple[int, int, int, int]
 Point = tuple[float, float]
@@ -24,26 +27,36 @@ WARM: Color = (255, 214, 130)
 
 
 class Canvas:
-    """Paints filled shapes; coordinates are pixels of the finished picture, as floats.
+    """Paints filled shapes; coordinates are px of the 192 x 320 frame, as floats.
 
     Each shape takes one colour, or two for a vertical gradient from its top to its bottom. A fourth
     colour component is alpha.
+
+    Args:
+        width: Of the picture, in px of the 192 x 320 frame.
+        height: Likewise.
+        loop: Whether it repeats itself to the left and right.
+        scale: Pixels of the finished picture per px.
     """
 
-    def __init__(self, width: int, height: int, *, loop: bool) -> None:
+    def __init__(self, width: int, height: int, *, loop: bool, scale: int = 1) -> None:
         self.width = width
         self.height = height
         self.loop = loop
-        self._surface = pygame.Surface((width * SCALE, height * SCALE), pygame.SRCALPHA, 32)
+        self.scale = scale
+        self._zoom = _OVERSAMPLING * scale
+        size = (width * self._zoom, height * self._zoom)
+        self._surface = pygame.Surface(size, pygame.SRCALPHA, 32)
 
     def polygon(self, points: Sequence[Point], color: Color, color2: Color | None = None) -> None:
         """Paint a filled polygon."""
+        zoom = self._zoom
         xs = [p[0] for p in points]
         ys = [p[1] for p in points]
 
         def draw(target: pygame.Surface, left: int, top: int, fill: Color) -> None:
             pygame.draw.polygon(
-                target, fill, [(x * SCALE - left, y * SCALE - top) for x, y in points]
+                target, fill, [(x * zoom - left, y * zoom - top) for x, y in points]
             )
 
         self._shape((min(xs), min(ys), max(xs), max(ys)), draw, color, color2)
@@ -58,14 +71,15 @@ class Canvas:
         color2: Color | None = None,
     ) -> None:
         """Paint a filled ellipse around (x, y)."""
+        zoom = self._zoom
         box = (x - radius_x, y - radius_y, x + radius_x, y + radius_y)
 
         def draw(target: pygame.Surface, left: int, top: int, fill: Color) -> None:
             area = pygame.Rect(
-                round(box[0] * SCALE) - left,
-                round(box[1] * SCALE) - top,
-                max(1, round(2 * radius_x * SCALE)),
-                max(1, round(2 * radius_y * SCALE)),
+                round(box[0] * zoom) - left,
+                round(box[1] * zoom) - top,
+                max(1, round(2 * radius_x * zoom)),
+                max(1, round(2 * radius_y * zoom)),
             )
             pygame.draw.ellipse(target, fill, area)
 
@@ -83,15 +97,16 @@ class Canvas:
         radius: float = 0,
     ) -> None:
         """Paint a filled rectangle with its left top corner at (x, y)."""
+        zoom = self._zoom
 
         def draw(target: pygame.Surface, left: int, top: int, fill: Color) -> None:
             area = pygame.Rect(
-                round(x * SCALE) - left,
-                round(y * SCALE) - top,
-                round(width * SCALE),
-                round(height * SCALE),
+                round(x * zoom) - left,
+                round(y * zoom) - top,
+                round(width * zoom),
+                round(height * zoom),
             )
-            pygame.draw.rect(target, fill, area, border_radius=round(radius * SCALE))
+            pygame.draw.rect(target, fill, area, border_radius=round(radius * zoom))
 
         self._shape((x, y, x + width, y + height), draw, color, color2)
 
@@ -99,6 +114,7 @@ class Canvas:
         self, points: Sequence[Point], width: float, color: Color, end_width: float | None = None
     ) -> None:
         """Paint a thick line with round joints that may taper towards its end."""
+        zoom = self._zoom
         last = width if end_width is None else end_width
         half = max(width, last) / 2
         radii = np.linspace(width / 2, last / 2, len(points)).tolist()
@@ -106,15 +122,15 @@ class Canvas:
         ys = [p[1] for p in points]
 
         def draw(target: pygame.Surface, left: int, top: int, fill: Color) -> None:
-            scaled = [(x * SCALE - left, y * SCALE - top) for x, y in points]
+            scaled = [(x * zoom - left, y * zoom - top) for x, y in points]
             for (a, b), (ra, rb) in zip(
                 pairwise(scaled),
                 pairwise(radii),
                 strict=True,
             ):
                 length = math.hypot(b[0] - a[0], b[1] - a[1]) or 1.0
-                nx = (a[1] - b[1]) / length * SCALE
-                ny = (b[0] - a[0]) / length * SCALE
+                nx = (a[1] - b[1]) / length * zoom
+                ny = (b[0] - a[0]) / length * zoom
                 quad = [
                     (a[0] + nx * ra, a[1] + ny * ra),
                     (b[0] + nx * rb, b[1] + ny * rb),
@@ -123,7 +139,7 @@ class Canvas:
                 ]
                 pygame.draw.polygon(target, fill, quad)
             for center, radius in zip(scaled, radii, strict=True):
-                pygame.draw.circle(target, fill, center, radius * SCALE)
+                pygame.draw.circle(target, fill, center, radius * zoom)
 
         box = (min(xs) - half, min(ys) - half, max(xs) + half, max(ys) + half)
         self._shape(box, draw, color, None)
@@ -139,7 +155,8 @@ class Canvas:
     ) -> None:
         """Paint everything below a sum of sines: base - amplitude * sin(turns * x + phase)."""
         low = self.height if bottom is None else bottom
-        points = [(x, self.ridge_height(x, base, waves)) for x in range(0, self.width + 1, 2)]
+        xs = [2 * step for step in self.steps(self.width // 2)]
+        points = [(x, self.ridge_height(x, base, waves)) for x in xs]
         self.polygon([(0, low), *points, (self.width, low)], color, color2)
 
     def ridge_height(
@@ -149,12 +166,17 @@ class Canvas:
         turn = 2 * math.pi * x / self.width
         return base - sum(size * math.sin(turns * turn + phase) for size, turns, phase in waves)
 
+    def steps(self, count: int) -> list[float]:
+        """Return 0 to `count` in steps of 1 / scale: where a curve has its corners."""
+        return [step / self.scale for step in range(count * self.scale + 1)]
+
     def glow(
         self, x: float, y: float, radius_x: float, radius_y: float, color: Color, strength: float
     ) -> None:
         """Paint a soft light that fades to nothing at its rim; strength is its alpha, 0 to 1."""
-        left, top = math.floor((x - radius_x) * SCALE), math.floor((y - radius_y) * SCALE)
-        width, height = math.ceil(2 * radius_x * SCALE), math.ceil(2 * radius_y * SCALE)
+        zoom = self._zoom
+        left, top = math.floor((x - radius_x) * zoom), math.floor((y - radius_y) * zoom)
+        width, height = math.ceil(2 * radius_x * zoom), math.ceil(2 * radius_y * zoom)
         across = np.linspace(-1, 1, width, dtype=np.float32) ** 2
         down = np.linspace(-1, 1, height, dtype=np.float32) ** 2
         alpha = strength * np.maximum(0, 1 - across[None, :] - down[:, None]) ** 2
@@ -162,8 +184,13 @@ class Canvas:
         self._stamp(surface_of(rgba), left, top)
 
     def pixels(self) -> Pixels:
-        """Return the finished picture, (H, W, 4) float32, premultiplied, 0 to 255."""
-        small = pygame.transform.smoothscale(self._surface, (self.width, self.height))
+        """Return the finished picture, premultiplied, 0 to 255.
+
+        Returns:
+            (height * scale, width * scale, 4) float32.
+        """
+        size = (self.width * self.scale, self.height * self.scale)
+        small = pygame.transform.smoothscale(self._surface, size)
         return pixels_of(small)
 
     def _shape(
@@ -173,8 +200,9 @@ class Canvas:
         color: Color,
         color2: Color | None,
     ) -> None:
-        left, top = math.floor(box[0] * SCALE) - 1, math.floor(box[1] * SCALE) - 1
-        size = (math.ceil(box[2] * SCALE) - left + 2, math.ceil(box[3] * SCALE) - top + 2)
+        zoom = self._zoom
+        left, top = math.floor(box[0] * zoom) - 1, math.floor(box[1] * zoom) - 1
+        size = (math.ceil(box[2] * zoom) - left + 2, math.ceil(box[3] * zoom) - top + 2)
         shape = pygame.Surface(size, pygame.SRCALPHA, 32)
         if color2 is None:
             draw(shape, left, top, _premultiplied(color))
@@ -187,12 +215,26 @@ class Canvas:
         self._stamp(shape, left, top)
 
     def _stamp(self, shape: pygame.Surface, left: int, top: int) -> None:
-        span = self.width * SCALE
+        zoom = self._zoom
+        span = self.width * zoom
         for shift in (-span, 0, span) if self.loop else (0,):
             if left + shift < span and left + shift + shape.get_width() > 0:
                 self._surface.blit(
                     shape, (left + shift, top), special_flags=pygame.BLEND_PREMULTIPLIED
                 )
+
+
+def nearest_pixel(position: float, scale: int) -> int:
+    """Return the number of the pixel at a scale that begins nearest to a position in px."""
+    return math.floor(position * scale + 0.5)
+
+
+def pixel_centers(size: int, scale: int) -> np.ndarray:
+    """Return where the size * scale pixels of a picture lie, in px, (size * scale,) float32.
+
+    A pixel of scale 1 counts as lying at its number, so one of scale 2 lies a quarter beside it.
+    """
+    return ((np.arange(size * scale) + 0.5) / scale - 0.5).astype(np.float32)
 
 
 def pixels_of(surface: pygame.Surface) -> Pixels:
@@ -248,6 +290,6 @@ class Layer:
     (windows, lamps, neon) and comes out when it is dark.
     """
 
-    def __init__(self, period: int, height: int) -> None:
-        self.base = Canvas(period, height, loop=True)
-        self.lamp = Canvas(period, height, loop=True)
+    def __init__(self, period: int, height: int, *, scale: int = 1) -> None:
+        self.base = Canvas(period, height, loop=True, scale=scale)
+        self.lamp = Canvas(period, height, loop=True, scale=scale)

@@ -1,7 +1,8 @@
 """Drawing of the Stage character: a flat-shaded cartoon human over 15 keypoints, and its portrait.
 
-Everything is drawn `_SCALE` times larger on a cached buffer and scaled down, which antialiases it.
-The buffer is cleared to a transparent outline colour, so that edges blend towards the outline.
+Everything is drawn larger on a cached buffer and shrunk, which antialiases it. The buffer is
+cleared to a transparent outline colour, so that edges blend towards the outline. Positions and
+sizes are px of the 192 x 320 frame; `scale` is how many pixels the surface has for each px.
 """
 
 import math
@@ -15,10 +16,10 @@ from envs.stage.looks import LOOKS, OUTFITS, OUTLINE, Color, Look, Point, tone
 from envs.stage.pen import OUTLINE_WIDTH, Pen
 from envs.stage.skeleton import GROUND_Y, KEYPOINTS
 
-_SCALE = 3
-_RIM: Color = (255, 255, 255)
 _RIM_ALPHA = 150
+_RIM_SHIFTS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _MARGIN = 24
+_LARGEST = 200
 _HURT: Color = (255, 60, 70)
 
 
@@ -128,7 +129,7 @@ def _buffer(width: int, height: int) -> pygame.Surface:
 
 
 def _shrink(buffer: pygame.Surface, size: tuple[int, int], light: Color) -> pygame.Surface:
-    """Return the buffer scaled down to a sprite of `size` px under a light."""
+    """Return the buffer scaled down to a sprite of `size` pixels under a light."""
     sprite = pygame.transform.smoothscale(buffer, size)
     # Lifted, so that the figure stays readable at night.
     red, green, blue = (round(255 * 0.42 + 0.58 * c) for c in light)
@@ -149,12 +150,13 @@ def draw_character(
     light: Color = (255, 255, 255),
     flash: float = 0.0,
     turn: float | None = None,
+    scale: int = 1,
 ) -> None:
     """Draw the character on the surface.
 
     Args:
         surface: RGB surface of the frame.
-        keypoints: (15, 2) screen px in the order of `KEYPOINTS`.
+        keypoints: (15, 2) px of the 192 x 320 frame, in the order of `KEYPOINTS`.
         facing: +1 right, -1 left.
         outfit: One of `OUTFITS`.
         mouth_open: 0 closed to 1 wide open.
@@ -163,6 +165,7 @@ def draw_character(
         light: Colour of the scene's light, multiplied in.
         flash: 0 to 1, mixes the figure to red when it is hurt.
         turn: The way the body points while turning around, -1 to 1; `facing` where None.
+        scale: Pixels of the surface per px.
 
     Raises:
         ValueError: The outfit is unknown.
@@ -175,11 +178,12 @@ def draw_character(
     top = math.floor(min(y for _, y in points)) - _MARGIN
     width = math.ceil(max(x for x, _ in points)) + _MARGIN - left
     height = math.ceil(max(y for _, y in points)) + 10 - top
-    buffer = _buffer(200 * _SCALE, 200 * _SCALE)
-    width, height = min(width, 200), min(height, 200)
-    buffer = buffer.subsurface((0, 0, width * _SCALE, height * _SCALE))
+    zoom = Pen.zoom_of(scale)
+    buffer = _buffer(_LARGEST * zoom, _LARGEST * zoom)
+    width, height = min(width, _LARGEST), min(height, _LARGEST)
+    buffer = buffer.subsurface((0, 0, width * zoom, height * zoom))
     buffer.fill((*OUTLINE, 0))
-    pen = Pen(buffer, origin=(left, top), scale=_SCALE)
+    pen = Pen(buffer, origin=(left, top), scale=scale)
     center, neck = joints["head"], joints["neck"]
     tilt = math.atan2(center[0] - neck[0], neck[1] - center[1])
     head = Head(pen, center, HEAD_RADIUS, tilt, turn)
@@ -188,7 +192,7 @@ def draw_character(
     near = "r" if turn >= 0.0 else "l"
     _draw_arm(pen, [joints[f"{j}_{near}"] for j in ("shoulder", "elbow", "wrist")], look, 0.0)
 
-    sprite = _shrink(buffer, (width, height), light)
+    sprite = _shrink(buffer, (width * scale, height * scale), light)
     if flash > 0.0:
         keep = round(255 * (1.0 - 0.75 * flash))
         sprite.fill((keep, keep, keep), special_flags=pygame.BLEND_RGB_MULT)
@@ -197,8 +201,9 @@ def draw_character(
     rim = sprite.copy()
     rim.fill((255, 255, 255, 0), special_flags=pygame.BLEND_RGBA_MAX)
     rim.fill((*light, _RIM_ALPHA), special_flags=pygame.BLEND_RGBA_MULT)
-    surface.blits([(rim, (left + dx, top + dy)) for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1))])
-    surface.blit(sprite, (left, top))
+    x, y = left * scale, top * scale
+    surface.blits([(rim, (x + dx * scale, y + dy * scale)) for dx, dy in _RIM_SHIFTS])
+    surface.blit(sprite, (x, y))
 
 
 def _look(outfit: str) -> Look:
@@ -218,12 +223,13 @@ def draw_portrait(
     gaze: float = 0.0,
     head_tilt: float = 0.0,
     light: Color = (255, 255, 255),
+    scale: int = 1,
 ) -> None:
     """Draw a close-up of the face with shoulders in a rounded frame.
 
     Args:
         surface: RGB surface of the frame.
-        rect: Where the frame goes, in px; about 60 x 60.
+        rect: Where the frame goes, in px of the 192 x 320 frame; about 60 x 60.
         facing: +1 right, -1 left.
         outfit: One of `OUTFITS`.
         mouth_open: 0 closed to 1 wide open.
@@ -231,15 +237,17 @@ def draw_portrait(
         gaze: -1 looks to the left of the screen, +1 to the right.
         head_tilt: Clockwise tilt of the head in radians.
         light: Colour of the scene's light, multiplied in.
+        scale: Pixels of the surface per px.
     """
     look = _look(outfit)
     frame = pygame.Rect(rect)
     width, height = frame.size
-    buffer = _buffer(width * _SCALE, height * _SCALE)
-    pen = Pen(buffer, origin=(0.0, 0.0), scale=_SCALE)
+    zoom = Pen.zoom_of(scale)
+    buffer = _buffer(width * zoom, height * zoom)
+    pen = Pen(buffer, origin=(0.0, 0.0), scale=scale)
     buffer.fill((*OUTLINE, 0))
     border = buffer.get_rect()
-    corner = round(0.16 * width * _SCALE)
+    corner = round(0.16 * width * zoom)
     backdrop = tone(look.trim, 0.35) if look.style != "curly" else (120, 196, 214)
     buffer.fill((*backdrop, 255))
     radius = 0.31 * height
@@ -254,13 +262,15 @@ def draw_portrait(
              (0.2 * width, 0.2 * width), look.top)  # fmt: skip
     pen.capsule((middle, 0.88 * height), (middle, 1.1 * height), 4.0, 3.0, look.trim)
     draw_head(head, look, mouth_open=mouth_open, eye_open=eye_open, gaze=gaze)
-    mask = _frame_mask(width * _SCALE, height * _SCALE, corner)
+    mask = _frame_mask(width * zoom, height * zoom, corner)
     buffer.blit(mask, (0, 0), special_flags=pygame.BLEND_RGBA_MULT)
-    pygame.draw.rect(buffer, (*OUTLINE, 255), border, 5 * _SCALE // 2, border_radius=corner)
+    pygame.draw.rect(buffer, (*OUTLINE, 255), border, 5 * zoom // 2, border_radius=corner)
+    inner = border.inflate(-4 * scale, -4 * scale)
     pygame.draw.rect(
-        buffer, (255, 255, 255, 255), border.inflate(-4, -4), 4, border_radius=corner - 2
+        buffer, (255, 255, 255, 255), inner, 4 * scale, border_radius=corner - 2 * scale
     )
-    surface.blit(_shrink(buffer, frame.size, light), frame.topleft)
+    portrait = _shrink(buffer, (width * scale, height * scale), light)
+    surface.blit(portrait, (frame.left * scale, frame.top * scale))
 
 
 @lru_cache(maxsize=8)

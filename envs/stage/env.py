@@ -2,6 +2,9 @@
 
 Puts the parts together: the conditioner moves the character, the game knows the rules, scenery,
 sprites and character draw. Holds no rules and no shapes of its own.
+
+All positions are px of the 192 x 320 frame; what draws turns them into the pixels of the frame, of
+which there are `scale` to each px. So rules, conditions and random draws know no scale.
 """
 
 from collections.abc import Mapping
@@ -27,6 +30,7 @@ from midas_world.types import StepConditions
 
 FRAME_HEIGHT = 192
 FRAME_WIDTH = 320
+SCALES = (1, 2)
 DEFAULT_HORIZON = 1000
 MAX_OBJECTS = 16
 
@@ -78,7 +82,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     ## Observation Space
 
-    `Box(0, 255, (192, 320, 3), uint8)`: the frame as RGB. The character stays in the middle.
+    `Box(0, 255, (192 * scale, 320 * scale, 3), uint8)`: the frame as RGB. The character stays in
+    the middle. At scale 2 everything is drawn with twice the detail, at the same places.
 
     ## Rewards
 
@@ -95,10 +100,11 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     ## Info
 
-    `pose` (48,), `text`, `audio` (40,): the conditions of this frame. `keypoints` (15, 2): screen
-    px as drawn. `objects` (16, 3): kind (0 coin, 1 rock, 2 fire; -1 fills up), dx from the
-    character, dy from the ground, in px. `hearts`, `score`, `action_name`, `scene`, and
-    `conditioner_state`, from which a learned world can go on.
+    `pose` (48,), `text`, `audio` (40,): the conditions of this frame. `keypoints` (15, 2): as
+    drawn, in pixels of the frame. `objects` (16, 3): kind (0 coin, 1 rock, 2 fire; -1 fills up),
+    dx from the character, dy from the ground. `hearts`, `score`, `action_name`, `scene`, and
+    `conditioner_state`, from which a learned world can go on. All but `keypoints`, and all rewards,
+    are the same at every scale: other lengths are in px of the 192 x 320 frame.
 
     ## Arguments
 
@@ -109,15 +115,16 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     >>> frame, info = env.reset(seed=1, options={"facing": -1})
     ```
 
-    | Parameter     | Type    | Default | Description                           |
-    |---------------|---------|---------|---------------------------------------|
-    | `render_mode` | **str** | `None`  | `"rgb_array"`, or `"human"`: a window |
-    | `horizon`     | **int** | `1000`  | Steps until an episode is truncated   |
+    | Parameter     | Type    | Default | Description                                        |
+    |---------------|---------|---------|----------------------------------------------------|
+    | `render_mode` | **str** | `None`  | `"rgb_array"`, or `"human"`: a window              |
+    | `horizon`     | **int** | `1000`  | Steps until an episode is truncated                |
+    | `scale`       | **int** | `1`     | 1: frames of 192 x 320; 2: of 384 x 640            |
 
     | Option of `reset`   | Type          | Description                                       |
     |---------------------|---------------|---------------------------------------------------|
     | `scene`             | Scene or dict | All or some of its fields                         |
-    | `x`                 | float         | World x in px                                     |
+    | `x`                 | float         | World x in px of the 192 x 320 frame              |
     | `facing`            | int           | 1 or -1                                           |
     | `scene_changes`     | bool          | Whether it changes in mid-episode (default True)  |
     | `conditioner_state` | dict          | As in info: goes on from that pose, scene, voice  |
@@ -126,26 +133,32 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     * v0: Initial version
 
     Raises:
-        ValueError: The render mode is unknown or the horizon is below 1.
+        ValueError: The render mode is unknown, the horizon is below 1 or the scale not 1 or 2.
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 20}
     action_names = ACTIONS
     action_keys = ACTION_KEYS
 
-    def __init__(self, render_mode: str | None = None, horizon: int = DEFAULT_HORIZON) -> None:
+    def __init__(
+        self, render_mode: str | None = None, horizon: int = DEFAULT_HORIZON, scale: int = 1
+    ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = self.metadata["render_modes"]
             raise ValueError(f"render_mode must be None or one of {known}, got {render_mode!r}")
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}")
+        if not isinstance(scale, int) or scale not in SCALES:
+            raise ValueError(f"scale must be 1 (192x320) or 2 (384x640), got {scale!r}")
         self.render_mode = render_mode
         self.horizon = horizon
+        self.scale = scale
+        height, width = FRAME_HEIGHT * scale, FRAME_WIDTH * scale
         self.action_space = spaces.Discrete(len(ACTIONS))
-        self.observation_space = spaces.Box(0, 255, (FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
-        self._scenery = Scenery()
+        self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
+        self._scenery = Scenery(scale=scale)
         self._conditioner = StageConditioner()
-        self._canvas = pygame.Surface((FRAME_WIDTH, FRAME_HEIGHT), 0, 32)
+        self._canvas = pygame.Surface((width, height), 0, 32)
         self._window: FrameWindow | None = None
         self._game = Game(seed=0, start_x=0.0)
         self._keypoints = np.zeros((15, 2), np.float32)
@@ -266,6 +279,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             "eye_open": controller.eye_open(),
             "gaze": conditioner.gaze,
             "light": light,
+            "scale": self.scale,
         }
         self._scenery.draw_background(canvas, scene, camera_x)
         for item in objects:
@@ -280,17 +294,17 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._scenery.draw_weather(canvas, scene, camera_x, self._num_steps)
         if controller.talking:
             draw_portrait(canvas, _PORTRAIT, head_tilt=0.15 * conditioner.mouth_open, **face)
-        draw_hearts(canvas, game.hearts, MAX_HEARTS)
+        draw_hearts(canvas, game.hearts, MAX_HEARTS, scale=self.scale)
         return self._frame()
 
     def _draw_object(self, item: GameObject, camera_x: float, light: tuple[int, int, int]) -> None:
-        x = item.x - camera_x + CENTER_X
+        x, scale = item.x - camera_x + CENTER_X, self.scale
         if item.kind is Kind.COIN:
-            draw_coin(self._canvas, x, item.y, light=light, step=self._num_steps)
+            draw_coin(self._canvas, x, item.y, light=light, step=self._num_steps, scale=scale)
         elif item.kind is Kind.ROCK:
-            draw_rock(self._canvas, x, item.y, light=light, variant=item.variant)
+            draw_rock(self._canvas, x, item.y, light=light, variant=item.variant, scale=scale)
         else:
-            draw_fire(self._canvas, x, item.y, step=self._num_steps)
+            draw_fire(self._canvas, x, item.y, step=self._num_steps, scale=scale)
 
     def _stumble(self, keypoints: np.ndarray) -> np.ndarray:
         """Return keypoints that fall back around the feet while the character flinches."""
@@ -305,7 +319,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         return ((keypoints - feet) @ rotation + feet).astype(np.float32)
 
     def _frame(self) -> np.ndarray:
-        """Return what is on the canvas as a new (192, 320, 3) uint8 array."""
+        """Return what is on the canvas as a new (H, W, 3) uint8 array."""
         return np.ascontiguousarray(pygame.surfarray.pixels3d(self._canvas).transpose(1, 0, 2))
 
     def _info(self, conditions: StepConditions) -> dict[str, Any]:
@@ -317,7 +331,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             "pose": conditions.pose,
             "text": conditions.text,
             "audio": conditions.audio,
-            "keypoints": self._keypoints.copy(),
+            "keypoints": self._keypoints * self.scale,
             "objects": objects,
             "hearts": self._game.hearts,
             "score": self._game.score,
@@ -329,7 +343,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     def _show(self) -> None:
         frame = self._frame()
         if self._window is None:
-            self._window = FrameWindow("Stage", frame.shape)
+            # About the same size at both scales, so that it fits on a screen.
+            self._window = FrameWindow("Stage", frame.shape, scale=3 if self.scale == 1 else 2)
         self._window.show(frame, fps=self.metadata["render_fps"])
 
 

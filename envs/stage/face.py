@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pygame
 
 from envs.stage.looks import OUTLINE, Color, Look, Point, tone
-from envs.stage.pen import CIRCLE, OUTLINE_WIDTH, Pen
+from envs.stage.pen import OUTLINE_WIDTH, Pen
 
 HEAD_RADIUS = 14.0
 
@@ -37,7 +37,7 @@ class Head:
 
     def oval(self, u: float, v: float, width: float, height: float, color: Color) -> None:
         """Draw an ellipse around head coordinates."""
-        self.shape([(u + width * c, v + height * s) for c, s in CIRCLE], color)
+        self.shape([(u + width * c, v + height * s) for c, s in self.pen.circle], color)
 
     def disc(
         self, u: float, v: float, radius: float, color: Color, *, outline: bool = False
@@ -50,7 +50,7 @@ class Head:
     def stroke(self, points: Sequence[Point], width: float, color: Color) -> None:
         """Draw a round-ended line through head coordinates."""
         spots = [self.pen.at(self.at(u, v)) for u, v in points]
-        size = width * self.radius * self.pen.scale
+        size = width * self.radius * self.pen.zoom
         pygame.draw.lines(self.pen.surface, color, False, spots, max(1, round(size)))
         for spot in (spots[0], spots[-1]):
             pygame.draw.circle(self.pen.surface, color, spot, size / 2.0)
@@ -81,8 +81,8 @@ def _draw_front_hair(head: Head, look: Look) -> None:
         return
     # A cap over the skull, pushed back against the way the face looks.
     back = -0.16 * turn
-    dome = [(math.cos(a), math.sin(a)) for a in (math.pi * (1.0 + i / 12.0) for i in range(13))]
-    cap = [(back * 0.5 + 1.06 * c, -0.1 + 0.98 * s) for c, s in dome]
+    dome = _dome(12)
+    cap = [(back * 0.5 + 1.06 * c, -0.1 + 0.98 * s) for c, s in _dome(12 * head.pen.detail)]
     side = 0.3 + 0.25 * abs(turn)
     if style in ("long", "bob"):
         fringe = [(0.86 + 0.1 * turn, 0.1), (0.5 + 0.3 * turn, -0.42), (0.35 * turn, -0.5)]
@@ -118,6 +118,12 @@ def _draw_front_hair(head: Head, look: Look) -> None:
         quiff += [(0.8 * turn, -0.5)]
         head.shape(quiff, hair)
     head.stroke([(back - 0.5, -0.72), (back - 0.15, -0.86), (back + 0.2, -0.88)], 0.13, shine)
+
+
+def _dome(num_sides: int) -> list[Point]:
+    """Return the corners of the upper half of a circle of radius 1, from left to right."""
+    turns = (math.pi * (1.0 + i / num_sides) for i in range(num_sides + 1))
+    return [(math.cos(turn), math.sin(turn)) for turn in turns]
 
 
 def _draw_face(head: Head, look: Look, *, mouth_open: float, eye_open: float, gaze: float) -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from envs.stage.canvas import Canvas, Pixels
+from envs.stage.canvas import Canvas, Pixels, pixel_centers
 
 WIDTH, HEIGHT = 320, 192
 TIMES = ("morning", "noon", "sunset", "night")
@@ -198,17 +198,15 @@ def sprite_light(place: str, time_of_day: str, weather: str) -> tuple[int, int, 
     return r, g, b
 
 
-def paint_sky(mood: Mood) -> Pixels:
-    """Return sky, stars and sun or moon, (192, 320, 3)."""
-    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+def paint_sky(mood: Mood, *, scale: int = 1) -> Pixels:
+    """Return sky, stars and sun or moon, (192 * scale, 320 * scale, 3)."""
+    rows, columns = pixel_centers(HEIGHT, scale), pixel_centers(WIDTH, scale)
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    down = rows.astype(np.float64) / 150
     sky = np.stack(
-        [
-            np.interp(np.arange(HEIGHT) / 150, (0, 0.5, 0.92), [c[i] for c in mood.sky])
-            for i in range(3)
-        ],
-        axis=1,
+        [np.interp(down, (0, 0.5, 0.92), [c[i] for c in mood.sky]) for i in range(3)], axis=1
     )
-    image = np.repeat(sky[:, None, :], WIDTH, axis=1).astype(np.float32)
+    image = np.repeat(sky[:, None, :], WIDTH * scale, axis=1).astype(np.float32)
     if mood.stars:
         for i in range(34):
             sx = (0.7549 * i + 0.09 * math.sin(i * 3.7)) % 1.0 * WIDTH
@@ -219,7 +217,7 @@ def paint_sky(mood: Mood) -> Pixels:
     cx, cy, radius = mood.sun_at
     distance = np.hypot(x - cx, y - cy)
     halo = np.exp(-distance / (radius * 2.6)) * 0.55 * mood.sun_alpha
-    disc = np.clip(radius - distance + 0.5, 0, 1) * mood.sun_alpha
+    disc = np.clip((radius - distance) * scale + 0.5, 0, 1) * mood.sun_alpha
     sun = np.asarray(mood.sun, dtype=np.float32)
     image += (sun - image) * halo[..., None]
     if mood.stars:
@@ -230,9 +228,13 @@ def paint_sky(mood: Mood) -> Pixels:
     return image + (sun - image) * disc[..., None]
 
 
-def paint_clouds(mood: Mood, period: int) -> Pixels:
-    """Return a looping strip of soft clouds, (192, period, 4), premultiplied."""
-    canvas = Canvas(period, HEIGHT, loop=True)
+def paint_clouds(mood: Mood, period: int, *, scale: int = 1) -> Pixels:
+    """Return a looping strip of soft clouds, premultiplied.
+
+    Returns:
+        (192 * scale, period * scale, 4) float32.
+    """
+    canvas = Canvas(period, HEIGHT, loop=True, scale=scale)
     for x, y, size in _CLOUDS:
         for dx, dy, r in _PUFFS:
             canvas.ellipse(

@@ -26,8 +26,9 @@ _PAINTERS: dict[str, Callable[[Layer, Layer, Layer], None]] = {
 PLACES: tuple[str, ...] = tuple(_PAINTERS)
 
 
-def paint_place(place: str) -> tuple[Layer, Layer, Layer]:
-    """Return the far, mid and ground layers of a place."""
-    layers = Layer(FAR_PERIOD, HEIGHT), Layer(MID_PERIOD, HEIGHT), Layer(GROUND_PERIOD, HEIGHT)
-    _PAINTERS[place](*layers)
-    return layers
+def paint_place(place: str, *, scale: int = 1) -> tuple[Layer, Layer, Layer]:
+    """Return the far, mid and ground layers of a place, `scale` pixels to each px."""
+    periods = (FAR_PERIOD, MID_PERIOD, GROUND_PERIOD)
+    far, mid, ground = (Layer(period, HEIGHT, scale=scale) for period in periods)
+    _PAINTERS[place](far, mid, ground)
+    return far, mid, ground

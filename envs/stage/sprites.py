@@ -1,6 +1,7 @@
 """Coins, rocks, fires and hearts of Stage: painted once, then blitted.
 
-Positions are screen pixels; they may be fractions and may lie off the screen.
+Positions are px of the 192 x 320 frame at every scale; they may be fractions and may lie off the
+screen. `scale` is how many pixels the surface has for each px.
 """
 
 import math
@@ -8,7 +9,7 @@ from functools import lru_cache
 
 import pygame
 
-from envs.stage.canvas import Canvas, Color, mix, surface_of, tinted
+from envs.stage.canvas import Canvas, Color, mix, nearest_pixel, surface_of, tinted
 
 COIN_RADIUS = 8
 COIN_PERIOD = 16
@@ -34,50 +35,61 @@ _ROCK_TOPS = (
 )
 
 
-def draw_coin(surface: pygame.Surface, x: float, y: float, *, light: Light, step: int) -> None:
+def draw_coin(
+    surface: pygame.Surface, x: float, y: float, *, light: Light, step: int, scale: int = 1
+) -> None:
     """Draw a gold coin of radius 8 around (x, y); it turns once in 16 steps."""
-    coin = _coin(step % COIN_PERIOD, light)
-    _blit(surface, coin, x - _COIN_CENTER, y - _COIN_CENTER)
+    coin = _coin(step % COIN_PERIOD, light, scale)
+    _blit(surface, coin, x - _COIN_CENTER, y - _COIN_CENTER, scale)
 
 
 def draw_rock(
-    surface: pygame.Surface, x: float, ground_y: float, *, light: Light, variant: int
+    surface: pygame.Surface,
+    x: float,
+    ground_y: float,
+    *,
+    light: Light,
+    variant: int,
+    scale: int = 1,
 ) -> None:
     """Draw a rock, 28 x 18, that stands on ground_y with its middle at x."""
-    rock = _rock(int(variant) % NUM_ROCKS, light)
-    _blit(surface, rock, x - _ROCK_SIZE[0] / 2, ground_y - _ROCK_FOOT)
+    rock = _rock(int(variant) % NUM_ROCKS, light, scale)
+    _blit(surface, rock, x - _ROCK_SIZE[0] / 2, ground_y - _ROCK_FOOT, scale)
 
 
-def draw_fire(surface: pygame.Surface, x: float, ground_y: float, *, step: int) -> None:
+def draw_fire(
+    surface: pygame.Surface, x: float, ground_y: float, *, step: int, scale: int = 1
+) -> None:
     """Draw a camp fire, 24 x 32 with a soft glow around it; it flickers in a loop of 8 steps."""
-    fire = _fire(step % FIRE_PERIOD)
-    _blit(surface, fire, x - _FIRE_SIZE[0] / 2, ground_y - _FIRE_FOOT)
+    fire = _fire(step % FIRE_PERIOD, scale)
+    _blit(surface, fire, x - _FIRE_SIZE[0] / 2, ground_y - _FIRE_FOOT, scale)
 
 
-def draw_hearts(surface: pygame.Surface, hearts: int, max_hearts: int) -> None:
+def draw_hearts(surface: pygame.Surface, hearts: int, max_hearts: int, *, scale: int = 1) -> None:
     """Draw max_hearts hearts from (8, 8) on, of which the first `hearts` are red."""
     for i in range(max_hearts):
-        heart = _heart(i < hearts)
-        _blit(surface, heart, 8 + i * (HEART_SIZE[0] + HEART_GAP), 8)
+        heart = _heart(i < hearts, scale)
+        _blit(surface, heart, 8 + i * (HEART_SIZE[0] + HEART_GAP), 8, scale)
 
 
-def _blit(surface: pygame.Surface, sprite: pygame.Surface, x: float, y: float) -> None:
-    place = (math.floor(x + 0.5), math.floor(y + 0.5))
+def _blit(surface: pygame.Surface, sprite: pygame.Surface, x: float, y: float, scale: int) -> None:
+    place = (nearest_pixel(x, scale), nearest_pixel(y, scale))
     surface.blit(sprite, place, special_flags=pygame.BLEND_PREMULTIPLIED)
 
 
 @lru_cache(maxsize=1024)
-def _coin(frame: int, light: Light) -> pygame.Surface:
+def _coin(frame: int, light: Light, scale: int) -> pygame.Surface:
     # Metal shines, so a coin keeps part of its colour in the dark.
-    return tinted(_plain_coin(frame), mix(light, (255, 255, 255), 0.45))
+    return tinted(_plain_coin(frame, scale), mix(light, (255, 255, 255), 0.45))
 
 
-@lru_cache(maxsize=COIN_PERIOD)
-def _plain_coin(frame: int) -> pygame.Surface:
+@lru_cache(maxsize=2 * COIN_PERIOD)
+def _plain_coin(frame: int, scale: int) -> pygame.Surface:
     turn = 2 * math.pi * frame / COIN_PERIOD
     half = COIN_RADIUS * (0.68 + 0.32 * math.cos(turn))
     edge = 1.6 * math.sin(turn)
-    c, radius, m = Canvas(22, 22, loop=False), COIN_RADIUS, _COIN_CENTER
+    c = Canvas(22, 22, loop=False, scale=scale)
+    radius, m = COIN_RADIUS, _COIN_CENTER
     if abs(edge) > 0.2:
         c.ellipse(m - edge, m, half, radius, (150, 86, 18))
     c.ellipse(m, m, half, radius, (168, 98, 20))
@@ -90,13 +102,14 @@ def _plain_coin(frame: int) -> pygame.Surface:
 
 
 @lru_cache(maxsize=128)
-def _rock(variant: int, light: Light) -> pygame.Surface:
-    return tinted(_plain_rock(variant), light)
+def _rock(variant: int, light: Light, scale: int) -> pygame.Surface:
+    return tinted(_plain_rock(variant, scale), light)
 
 
-@lru_cache(maxsize=NUM_ROCKS)
-def _plain_rock(variant: int) -> pygame.Surface:
-    c, m, foot = Canvas(*_ROCK_SIZE, loop=False), _ROCK_SIZE[0] / 2, _ROCK_FOOT
+@lru_cache(maxsize=2 * NUM_ROCKS)
+def _plain_rock(variant: int, scale: int) -> pygame.Surface:
+    c = Canvas(*_ROCK_SIZE, loop=False, scale=scale)
+    m, foot = _ROCK_SIZE[0] / 2, _ROCK_FOOT
     outline = [(m + x, foot + y) for x, y in _ROCK_OUTLINES[variant]]
     center = (m, foot - 8.0)
     inner = [(x + (center[0] - x) * 0.12, y + (center[1] - y) * 0.14) for x, y in outline]
@@ -110,10 +123,11 @@ def _plain_rock(variant: int) -> pygame.Surface:
     return surface_of(c.pixels())
 
 
-@lru_cache(maxsize=FIRE_PERIOD)
-def _fire(frame: int) -> pygame.Surface:
+@lru_cache(maxsize=2 * FIRE_PERIOD)
+def _fire(frame: int, scale: int) -> pygame.Surface:
     turn = 2 * math.pi * frame / FIRE_PERIOD
-    c, m, foot = Canvas(*_FIRE_SIZE, loop=False), _FIRE_SIZE[0] / 2, float(_FIRE_FOOT)
+    c = Canvas(*_FIRE_SIZE, loop=False, scale=scale)
+    m, foot = _FIRE_SIZE[0] / 2, float(_FIRE_FOOT)
     c.glow(m, foot - 14, 21.5, 22 + math.sin(turn), (255, 150, 50), 0.5)
     sway, rise = math.sin(turn), math.cos(turn)
     flames: tuple[tuple[float, float, Color, Color], ...] = (
@@ -155,9 +169,9 @@ def _flame(
     return [(x + half * (side + 0.2 * sway * up * up), foot - tall * up) for side, up in profile]
 
 
-@lru_cache(maxsize=2)
-def _heart(full: bool) -> pygame.Surface:
-    c = Canvas(*HEART_SIZE, loop=False)
+@lru_cache(maxsize=4)
+def _heart(full: bool, scale: int) -> pygame.Surface:
+    c = Canvas(*HEART_SIZE, loop=False, scale=scale)
     rim: Color = (70, 8, 30) if full else (20, 20, 28, 170)
     c.polygon(_heart_outline(1.0), rim)
     if full:

@@ -2,6 +2,7 @@
 
 All of it is sparse, soft and loops in `WEATHER_PERIOD` steps, so that a strongly compressing
 autoencoder can learn it. Drops and flakes belong to the world: they pass by as the camera moves.
+Positions are px of the 192 x 320 frame at every scale; `camera` is one of whole pixels.
 """
 
 import math
@@ -10,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import pygame
 
-from envs.stage.canvas import Canvas, surface_of
+from envs.stage.canvas import Canvas, nearest_pixel, pixel_centers, surface_of
 from envs.stage.moods import HEIGHT, WIDTH, Mood
 
 WEATHER_PERIOD = 16
@@ -19,43 +20,52 @@ _DROPS = 34
 _FLAKE_COLUMNS = 13
 
 
-def draw_rain(surface: pygame.Surface, mood: Mood, camera: int, step: int) -> None:
+def draw_rain(
+    surface: pygame.Surface, mood: Mood, camera: float, step: int, *, scale: int = 1
+) -> None:
     """Draw slanted translucent streaks; each falls two screens in a period, at its own place."""
-    drop = _drop(_pale(mood, 0.72))
+    drop = _drop(_pale(mood, 0.72), scale)
     blits = []
     for i in range(_DROPS):
         phase = (i * 0.618034) % 1.0
         fall = (step / WEATHER_PERIOD * 2 + phase * 2) % 2
         y = (fall % 1.0) * (HEIGHT + 30) - 26
         x = (i * 67 + (fall >= 1) * 193 - 0.2 * y - camera) % _TILE - 40
-        blits.append((drop, (round(x), round(y)), None, pygame.BLEND_PREMULTIPLIED))
+        place = (round(x * scale), round(y * scale))
+        blits.append((drop, place, None, pygame.BLEND_PREMULTIPLIED))
     surface.blits(blits, doreturn=False)
 
 
-def draw_snow(surface: pygame.Surface, mood: Mood, camera: int, step: int) -> None:
+def draw_snow(
+    surface: pygame.Surface, mood: Mood, camera: float, step: int, *, scale: int = 1
+) -> None:
     """Draw soft flakes on swaying paths; within a period each takes the place of the next one."""
     blits = []
     color = _pale(mood, 0.96)
     for speed, parallax, radius in ((3, 0.5, 1.6), (4, 1.0, 2.3)):
-        flake = _flake(color, radius)
+        flake = _flake(color, radius, scale)
         gap = speed * WEATHER_PERIOD
-        scroll = math.floor(camera * parallax + 0.5)
+        scroll = nearest_pixel(camera * parallax, scale) / scale
         for i in range(_FLAKE_COLUMNS):
             start = (i * 29) % gap + (step % WEATHER_PERIOD) * speed
             for y in range(start % gap - gap, HEIGHT, gap):
                 sway = 5 * math.sin(y * 0.045 + i * 2.4)
                 x = (i * _TILE / _FLAKE_COLUMNS + sway + (i * i * 7) % 23 - scroll) % _TILE - 20
-                blits.append((flake, (round(x), y), None, pygame.BLEND_PREMULTIPLIED))
+                place = (round(x * scale), y * scale)
+                blits.append((flake, place, None, pygame.BLEND_PREMULTIPLIED))
     surface.blits(blits, doreturn=False)
 
 
-def draw_fog(surface: pygame.Surface, mood: Mood, camera: int, step: int) -> None:
+def draw_fog(
+    surface: pygame.Surface, mood: Mood, camera: float, step: int, *, scale: int = 1
+) -> None:
     """Draw a veil with soft banks that sway a little."""
-    veil = _veil(tuple(round(c) for c in mood.haze))
-    sway = round(3 * math.sin(2 * math.pi * step / WEATHER_PERIOD))
-    left = (math.floor(camera * 0.5 + 0.5) - WIDTH // 2 + sway) % _TILE
-    for x in (-left, _TILE - left):
-        if x < WIDTH:
+    veil = _veil(tuple(round(c) for c in mood.haze), scale)
+    sway = round(3 * math.sin(2 * math.pi * step / WEATHER_PERIOD) * scale)
+    period, width = _TILE * scale, WIDTH * scale
+    left = (nearest_pixel(camera * 0.5, scale) - width // 2 + sway) % period
+    for x in (-left, period - left):
+        if x < width:
             surface.blit(veil, (x, 0), special_flags=pygame.BLEND_PREMULTIPLIED)
 
 
@@ -67,22 +77,23 @@ def _pale(mood: Mood, amount: float) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=32)
-def _drop(color: tuple[int, int, int]) -> pygame.Surface:
-    canvas = Canvas(12, 26, loop=False)
+def _drop(color: tuple[int, int, int], scale: int) -> pygame.Surface:
+    canvas = Canvas(12, 26, loop=False, scale=scale)
     canvas.stroke([(8.4, 2), (3.6, 24)], 0.9, (*color, 70), 2.4)
     return surface_of(canvas.pixels())
 
 
 @lru_cache(maxsize=32)
-def _flake(color: tuple[int, int, int], radius: float) -> pygame.Surface:
-    canvas = Canvas(8, 8, loop=False)
+def _flake(color: tuple[int, int, int], radius: float, scale: int) -> pygame.Surface:
+    canvas = Canvas(8, 8, loop=False, scale=scale)
     canvas.glow(4, 4, radius * 1.7, radius * 1.7, color, 0.95)
     return surface_of(canvas.pixels())
 
 
 @lru_cache(maxsize=32)
-def _veil(color: tuple[int, int, int]) -> pygame.Surface:
-    y, x = np.mgrid[0:HEIGHT, 0:_TILE].astype(np.float32)
+def _veil(color: tuple[int, int, int], scale: int) -> pygame.Surface:
+    rows, columns = pixel_centers(HEIGHT, scale), pixel_centers(_TILE, scale)
+    y, x = np.meshgrid(rows, columns, indexing="ij")
     turn = 2 * math.pi * x / _TILE
     bank = np.sin(turn * 2 + y * 0.03) * np.sin(y * 0.05 + turn + 1.0)
     depth = np.exp(-(((y - 140) / 62) ** 2))

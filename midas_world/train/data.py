@@ -106,16 +106,24 @@ def _open_pixels(episode: Path, path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
-def character_weight(keypoints: Tensor, height: int, width: int, *, radius: float = 9.0) -> Tensor:
+def character_weight(
+    keypoints: Tensor, height: int, width: int, *, radius: float = 9 / 192
+) -> Tensor:
     """Return 1 near the character's keypoints and 0 far away, (B, K, 2) px -> (B, 1, H, W).
 
     A smooth mask from the distance to the nearest keypoint or midpoint of neighbouring ones,
-    computed at a quarter of the resolution.
+    computed at about 48 rows whatever the resolution.
+
+    Args:
+        keypoints: In px of the frame.
+        height: Of the frame.
+        width: Of the frame.
+        radius: Standard deviation of the mask around a point, as a share of the height.
     """
     batch, count, _ = keypoints.shape
     if not count:
         return keypoints.new_zeros(batch, 1, height, width)
-    step = 4
+    step = max(1, round(height / 48))
     rows = torch.arange(height // step, device=keypoints.device) * step + step / 2
     columns = torch.arange(width // step, device=keypoints.device) * step + step / 2
     points = torch.cat((keypoints, keypoints[:, :1] + 0.5 * (keypoints - keypoints[:, :1])), dim=1)
@@ -127,5 +135,5 @@ def character_weight(keypoints: Tensor, height: int, width: int, *, radius: floa
     dy = rows[None, None, :, None] - points[:, :, 1, None, None]
     dx = columns[None, None, None, :] - points[:, :, 0, None, None]
     nearest = (dx.square() + dy.square()).amin(dim=1, keepdim=True)
-    mask = torch.exp(-nearest / (2 * radius**2))
+    mask = torch.exp(-nearest / (2 * (radius * height) ** 2))
     return torch.nn.functional.interpolate(mask, size=(height, width), mode="bilinear")

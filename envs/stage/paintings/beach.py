@@ -17,7 +17,7 @@ def paint_beach(far: Layer, mid: Layer, ground: Layer) -> None:
                     x + width * math.cos(t / 10 * math.pi),
                     109 - height * math.sin(t / 10 * math.pi) ** 1.3,
                 )
-                for t in range(11)
+                for t in c.steps(10)
             ],
             (112, 170, 150),
             (146, 196, 170),
@@ -96,7 +96,7 @@ def paint_beach(far: Layer, mid: Layer, ground: Layer) -> None:
 
 
 def _palm(c: Canvas, x: float, y: float, height: float, lean: float) -> None:
-    trunk = [(x + lean * (t / 8) ** 2, y - height * t / 8) for t in range(9)]
+    trunk = [(x + lean * (t / 8) ** 2, y - height * t / 8) for t in c.steps(8)]
     c.stroke(trunk, height * 0.085, (150, 108, 74), height * 0.05)
     c.stroke(
         [(px - height * 0.012, py) for px, py in trunk],
@@ -148,7 +148,7 @@ def _hut(layer: Layer, x: float) -> None:
 def _parasol(c: Canvas, x: float, y: float, color: Color) -> None:
     c.stroke([(x, y), (x + 5, y - 52)], 2.4, (250, 244, 232))
     cx, cy, radius, height = x + 5, y - 36, 34, 24
-    slopes = [t * math.pi / 12 for t in range(7)]
+    slopes = [t * math.pi / 12 for t in c.steps(6)]
     for i in range(5):
         edges = [math.cos(math.pi * (1 - (i + side) / 5)) * radius for side in (0, 1)]
         left = [(cx + edges[0] * math.sin(s), cy - height * math.cos(s)) for s in slopes]

@@ -117,12 +117,12 @@ def _mesa(c: Canvas, x: float, top: float, width: float) -> None:
 
 def _dune(c: Canvas, x: float, top: float, width: float) -> None:
     half, low = width / 2, 158.0
-    ease = [(1 - math.cos(math.pi * t / 12)) / 2 for t in range(13)]
-    left = [(x - half + half * t / 12, low - (low - top) * e) for t, e in enumerate(ease)]
-    right = [(x + half * t / 12, top + (low - top) * e) for t, e in enumerate(ease)]
+    ease = [(t, (1 - math.cos(math.pi * t / 12)) / 2) for t in c.steps(12)]
+    left = [(x - half + half * t / 12, low - (low - top) * e) for t, e in ease]
+    right = [(x + half * t / 12, top + (low - top) * e) for t, e in ease]
     c.polygon([*left, *right], (252, 206, 136), (242, 188, 118))
     crest = [
-        (x - 24 * math.sin(t / 8 * math.pi) + t * 5, top + (low - top) * t / 8) for t in range(9)
+        (x - 24 * math.sin(t / 8 * math.pi) + t * 5, top + (low - top) * t / 8) for t in c.steps(8)
     ]
     c.polygon([*right, *crest[::-1]], (220, 150, 98), (228, 162, 102))
 
