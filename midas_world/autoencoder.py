@@ -223,8 +223,14 @@ class Autoencoder(nn.Module):
         return self.decode_raw((latents * std + mean).to(latents.dtype))
 
     def set_statistics(self, raw_latents: Tensor) -> None:
-        """Change the standardisation to that of raw latents (B, C, h, w)."""
+        """Change the standardisation to that of raw latents (B, C, h, w).
+
+        A transform's channels share one standard deviation: they lie in the proportions that noise
+        of equal strength on all of them wants.
+        """
         std, mean = torch.std_mean(raw_latents.float(), dim=(0, 2, 3))
+        if isinstance(self.decoder, CellTransform):
+            std = std.square().mean().sqrt().expand_as(std)
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(std.clamp_min(1e-3))
 

@@ -57,6 +57,10 @@ class CellTransform(nn.Module):
         coefficients = torch.bmm(cells.flatten(1, 2) - mean, basis.transpose(1, 2)) * gain
         return coefficients.unflatten(1, cells.shape[1:3]).permute(1, 3, 0, 2)
 
+    def worth(self) -> Tensor:
+        """Return what one unit of each channel is in the picture, (C,), as a mean over rows."""
+        return (1.0 / self.gain).view(self.num_rows, self.channels).mean(dim=0)
+
     @torch.no_grad()
     def fit(self, frames: Tensor, *, device: torch.device | None = None) -> None:
         """Take the basis from frames (B, 3, H, W) uint8; several thousand for hundreds of C.

@@ -69,6 +69,8 @@ class DynamicsTrainConfig:
             too many deep ones teach the average of all scenes.
         scene_switch_rate: Share of those rollouts that begin from another episode's frame, so that
             the model learns to draw what the words and the pose say, whatever it sees.
+        sharding: "none": every process of several holds the whole model; "full": its share of the
+            weights, gradients, averages and optimizer state, for models too large for one device.
     """
 
     optimizer: OptimizerConfig
@@ -78,6 +80,7 @@ class DynamicsTrainConfig:
     self_context_carries: bool = False
     self_context_fresh_rate: float = 0.0
     scene_switch_rate: float = 0.0
+    sharding: Literal["none", "full"] = "none"
     reward_weight: float = 0.05
     termination_weight: float = 0.05
     num_validation: int = 16

@@ -30,6 +30,7 @@ from midas_world.checkpoint import (
 from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, save_config
 from midas_world.diffusion import sample_noise
+from midas_world.klt import CellTransform
 from midas_world.train.autoencoder import load_autoencoder, psnr_of
 from midas_world.train.loop import (
     Trainer,
@@ -147,7 +148,14 @@ def train_dynamics(
     else:
         model.change_std.copy_(head_units(source.change_std(), coder))
     module = DynamicsLoss(model, settings)
-    trainer = Trainer(module, settings.optimizer, folder, seed=config.seed, device=device)
+    trainer = Trainer(
+        module,
+        settings.optimizer,
+        folder,
+        seed=config.seed,
+        device=device,
+        sharding=settings.sharding,
+    )
     trainer.resume()
     if not trainer.processes.is_first:
         module.own_rows.fill_(-1)  # the state's are the first process's
@@ -198,13 +206,13 @@ def train_dynamics(
 def head_units(change_std: Tensor, coder: Autoencoder) -> Tensor:
     """Return the units in which the head predicts changes of standardised latents, (C,).
 
-    Where a transform has given each channel its share of the picture, all are equal before the
-    standardisation; else each channel has its own standard deviation.
+    Of a transform, equal numbers in these units are equal changes of the picture, and their mean
+    square is 1; else each channel has its own standard deviation.
     """
-    if not coder.config.transform_rows:
+    if not isinstance(coder.decoder, CellTransform):
         return change_std
-    raw = change_std * coder.latent_std.to(change_std)
-    return raw.square().mean().sqrt() / coder.latent_std.to(change_std)
+    worth = (coder.decoder.worth() * coder.latent_std).to(change_std)
+    return (change_std * worth).square().mean().sqrt() / worth
 
 
 @torch.no_grad()

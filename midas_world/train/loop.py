@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from midas_world.checkpoint import load_tensors, load_weights, save_tensors, select
 from midas_world.train.optimizer import make_optimizers
+from midas_world.train.sharding import Shards, local, take_share, take_shares, whole
 from midas_world.train_config import OptimizerConfig
 
 logger = logging.getLogger(__name__)
@@ -109,6 +110,12 @@ class Trainer:
         folder: Receives ``train_state.safetensors``, ``log.csv`` and TensorBoard events.
         seed: Of every random choice.
         device: Where it trains.
+        find_unused: Whether some parameters may be without a gradient (several processes).
+        sharding: "full" splits the weights over the processes, if there are several.
+
+    Attributes:
+        trained: What the optimizers move: the module, or where its weights are split, a copy with
+            this process's share of them. The module itself then has weights only in `averaged`.
     """
 
     def __init__(
@@ -120,18 +127,25 @@ class Trainer:
         seed: int,
         device: torch.device,
         find_unused: bool = False,
+        sharding: Literal["none", "full"] = "none",
     ) -> None:
         self.processes = start_processes(device)
-        self.module = module.to(device)
+        is_alone = self.processes.count == 1
+        if sharding == "full" and is_alone:
+            logger.info("sharding is full, but one process alone has nothing to shard")
+        is_sharded = sharding == "full" and not is_alone
+        self.shards = Shards(module, device=device, bf16=config.bf16) if is_sharded else None
+        self.module = module
+        self.trained = self.shards.trained if self.shards else module.to(device)
         self.config = config
         self.folder = folder
         self.seed = seed
         self.device = device
         self.train_step = 0
-        self.average = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
-        self.optimizers = make_optimizers(self.module, config)
-        self.wrapped: nn.Module = self.module
-        if self.processes.count > 1:
+        self.average = {name: t.detach().clone() for name, t in self.trained.state_dict().items()}
+        self.optimizers = make_optimizers(self.trained, config)
+        self.wrapped: nn.Module = self.trained
+        if not is_alone and not is_sharded:
             # Buffers are each process's own, or the same by construction.
             self.wrapped = DistributedDataParallel(
                 self.module, find_unused_parameters=find_unused, broadcast_buffers=False
@@ -160,6 +174,7 @@ class Trainer:
         """
         last = min(self.config.train_steps, stop_at or self.config.train_steps)
         first_process = self.processes.is_first
+        gathers = first_process or self.shards is not None
         bar = tqdm(
             total=self.config.train_steps,
             initial=self.train_step,
@@ -193,12 +208,13 @@ class Trainer:
                             }
                         )
                 if self.train_step % evaluate_every == 0 or is_last:
-                    if first_process:
+                    if gathers:
                         with self.averaged():
-                            self._log({f"eval/{k}": v for k, v in evaluate().items()})
+                            if first_process:
+                                self._log({f"eval/{k}": v for k, v in evaluate().items()})
                     self.processes.wait()
                     seen, started = 0, time.perf_counter()
-                if (self.train_step % save_every == 0 or is_last) and first_process:
+                if (self.train_step % save_every == 0 or is_last) and gathers:
                     self.save()
         self.processes.wait()
 
@@ -213,37 +229,51 @@ class Trainer:
         with mixed_precision(self.device, enabled=self.config.bf16):
             losses = self.wrapped(**batch)
         losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.max_grad_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         # A short average at first, so that the random start does not linger in it.
         decay = min(self.config.ema_decay, (1 + self.train_step) / (10 + self.train_step))
         with torch.no_grad():
-            state = self.module.state_dict()
+            state = self.trained.state_dict()
             floats = [name for name, tensor in state.items() if tensor.is_floating_point()]
             torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-                [self.average[name] for name in floats],
-                [state[name] for name in floats],
+                [local(self.average[name]) for name in floats],
+                [local(state[name]) for name in floats],
                 1.0 - decay,
             )
-        return {**{name: value.detach() for name, value in losses.items()}, "grad_norm": norm}
+        detached = {name: value.detach() for name, value in losses.items()}
+        return {**detached, "grad_norm": whole(norm)}
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Put the averaged weights into the module for the length of a ``with``."""
+        """Put the averaged weights into the module for the length of a ``with``.
+
+        Where the weights are split, all processes must enter, and the first one's module has them.
+        """
+        if self.shards:
+            return self.shards.holding(self.average)
         return _Swapped(self.module, self.average)
 
     def save(self) -> None:
-        """Write the whole state; the previous one stays until this one is whole."""
+        """Write the whole state; the previous one stays until this one is whole.
+
+        For the first process, and where the weights are split for all of them: the first writes.
+        """
         tensors: dict[str, Tensor] = {"train_step": torch.tensor(self.train_step)}
-        tensors |= {f"module.{k}": v for k, v in self.module.state_dict().items()}
+        tensors |= {f"module.{k}": v for k, v in self.trained.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self.trained.named_parameters():
             for optimizer in self.optimizers:
                 for key, value in optimizer.state.get(parameter, {}).items():
                     tensors[f"optimizer.{key}.{name}"] = value
         # Clones: two names of one storage are refused by safetensors.
-        save_tensors({k: v.clone() for k, v in tensors.items()}, self.folder / STATE_NAME)
+        if self.shards:
+            copies = self.shards.gather(tensors, torch.device("cpu"))
+        else:
+            copies = {k: v.clone() for k, v in tensors.items()}
+        if self.processes.is_first:
+            save_tensors(copies, self.folder / STATE_NAME)
 
     def resume(self) -> bool:
         """Continue from the folder's state, if there is one; return whether there was.
@@ -255,23 +285,25 @@ class Trainer:
         if not path.is_file():
             return False
         tensors = load_tensors(path)
-        load_weights(self.module, select(tensors, "module."), source=str(path))
-        self.average = {
-            name: value.to(self.device) for name, value in select(tensors, "average.").items()
-        }
-        parameters = dict(self.module.named_parameters())
+        own = self.trained.state_dict()
+        weights, average = (
+            take_shares(select(tensors, prefix), own) for prefix in ("module.", "average.")
+        )
+        load_weights(self.trained, weights, source=str(path))
+        self.average = {name: value.to(self.device) for name, value in average.items()}
+        parameters = dict(self.trained.named_parameters())
         for optimizer in self.optimizers:
-            own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
             for key in ("step", "exp_avg", "exp_avg_sq", "momentum"):
                 for name, value in select(tensors, f"optimizer.{key}.").items():
                     parameter = parameters[name]
-                    if id(parameter) not in own:
+                    if id(parameter) not in held:
                         continue
-                    placed = value.to(self.device)
+                    placed = take_share(value, parameter).to(self.device)
                     if value.shape == parameter.shape:
                         # In the parameter's memory format: fused AdamW reads both by address,
                         # and would pair channels-last weights with other weights' averages.
-                        placed = torch.empty_like(parameter).copy_(value)
+                        placed = torch.empty_like(parameter).copy_(placed)
                     optimizer.state[parameter][key] = placed
         self.train_step = int(tensors["train_step"])
         logger.info("resumed %s at train step %d", path, self.train_step)

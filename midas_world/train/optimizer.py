@@ -4,6 +4,9 @@ Muon (Jordan et al. 2024) orthogonalises the momentum of each weight matrix, her
 and on the small Gram matrix, which on a CPU is several times cheaper than the published iteration
 and gives the same polynomial. Updates are scaled to the root mean square of AdamW's (Liu et al.
 2025, arXiv 2502.16982), so that both share one schedule.
+
+Where the weights are split over processes, every step gathers each matrix's momentum once, and each
+process orthogonalises the blocks that it has rows of.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from midas_world.train.sharding import local, own_rows, whole
 from midas_world.train_config import OptimizerConfig
 
 # The first and last layers of a network keep AdamW, as Muon's authors advise.
@@ -75,13 +79,20 @@ class Muon(torch.optim.Optimizer):
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].lerp_(gradient, 1.0 - group["momentum"])
-        update = gradient.lerp(state["momentum"], group["momentum"])
+        update = whole(gradient.lerp(state["momentum"], group["momentum"]))
         # Channels last, as convolution weights lie in memory; (out, everything else).
         matrix = update.movedim(1, -1).flatten(1)
-        blocks = [orthogonalize(block) for block in matrix.float().split(BLOCK_ROWS)]
-        scale = 0.2 * max(matrix.shape) ** 0.5
-        moved = torch.cat(blocks).view(update.movedim(1, -1).shape).movedim(-1, 1)
+        rows, parameter = own_rows(parameter), local(parameter)
         parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
+        if not rows:
+            return  # fewer rows than processes
+        # The blocks that this process has rows of; all of them, unless the weights are split.
+        first = rows.start - rows.start % BLOCK_ROWS
+        last = -(-rows.stop // BLOCK_ROWS) * BLOCK_ROWS
+        blocks = [orthogonalize(block) for block in matrix[first:last].float().split(BLOCK_ROWS)]
+        scale = 0.2 * max(matrix.shape) ** 0.5
+        own = torch.cat(blocks)[rows.start - first : rows.stop - first]
+        moved = own.view(parameter.movedim(1, -1).shape).movedim(-1, 1)
         parameter.add_(moved.to(parameter.dtype), alpha=-group["lr"] * scale)
 
 

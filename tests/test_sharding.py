@@ -1,0 +1,183 @@
+"""Weights split over two processes that torchrun starts, against the same training unsplit."""
+
+import csv
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from midas_world.checkpoint import load_tensors, select
+from midas_world.config import load_preset
+from midas_world.train.dynamics import DynamicsLoss, train_dynamics
+from midas_world.train.loop import Trainer, seeded_weights
+from midas_world.world_model import WorldModel
+from tests.processes import run_two_processes
+from tests.training import CPU, STATE, same, tiny
+
+WEIGHTS = "weights.safetensors"
+STEPS = 3
+SETTINGS = [
+    # 160 rows, of which each process holds 80: a block of Muon's, 128 rows, crosses the shares.
+    "world.backbone.mlp_width=160",
+    "world.reward_bins=42",  # 43 rows: shares of 22 and 21
+    "train_dynamics.optimizer.bf16=false",
+    "train_dynamics.optimizer.muon_learning_rate=0.01",
+    "train_dynamics.self_context_rate=0.5",
+    "train_dynamics.self_context_after=1",
+    "train_dynamics.evaluate_every=2",
+]
+
+WORKER = """
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from midas_world.config import load_preset
+from midas_world.train import dynamics, loop
+from midas_world.train.sharding import is_split, local
+
+data, coder, run = map(Path, sys.argv[1:4])
+settings, steps = json.loads(sys.argv[4]), int(sys.argv[5])
+sizes = {}
+
+
+class Keeper(loop.Trainer):
+    '''Notes how much this process holds when its run is over.'''
+
+    def run(self, *arguments, **options):
+        whole = []
+        if self.shards:
+            model = self.trained.model
+            model.head.register_forward_pre_hook(
+                lambda *_: whole.append(
+                    sum(not is_split(p) for p in model.backbone.layers.parameters())
+                )
+            )
+        super().run(*arguments, **options)
+        weights = list(self.trained.parameters())
+        averages = [self.average[name] for name, _ in self.trained.named_parameters()]
+        state = [v for o in self.optimizers for s in o.state.values() for v in s.values()]
+        held = {"weights": weights, "averages": averages, "state": state}
+        sizes[self.folder.name] = {
+            name: sum(local(tensor).nbytes for tensor in tensors) for name, tensors in held.items()
+        }
+        if self.shards:
+            assert all(parameter.is_meta for parameter in self.module.parameters())
+            assert whole and not any(whole)  # while the head computes, no layer of the backbone
+        (run / f"sizes-{self.processes.rank}.json").write_text(json.dumps(sizes))
+
+
+dynamics.Trainer = Keeper
+for name, sharding, stops in (
+    ("copied", "none", [steps]),
+    ("split", "full", [steps]),
+    ("killed", "full", [steps - 1, steps]),
+):
+    config = load_preset("tiny", [*settings, f"train_dynamics.sharding={sharding}"])
+    for stop in stops:
+        options = {"autoencoder": coder, "device": torch.device("cpu"), "stop_at": stop}
+        dynamics.train_dynamics(config, data, run / name, **options)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of three runs, all by two processes."""
+    folder = tmp_path_factory.mktemp("split")
+    coder = trained / "autoencoder"
+    run_two_processes(WORKER, folder, data, coder, folder, json.dumps(SETTINGS), str(STEPS))
+    return folder
+
+
+def log_of(folder: Path) -> dict[tuple[str, str], float]:
+    with (folder / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {
+        (row["train_step"], row["name"]): float(row["value"])
+        for row in rows
+        if row["name"] != "items_per_s"
+    }
+
+
+def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    assert first.keys() == second.keys()
+    names = [name for name, tensor in first.items() if tensor.is_floating_point()]
+    return float(sum((first[n] - second[n]).square().sum() for n in names) ** 0.5)
+
+
+@pytest.mark.slow
+def test_split_weights_are_trained_as_whole_ones_are(runs):
+    copied, split = (load_tensors(runs / name / STATE) for name in ("copied", "split"))
+    assert copied.keys() == split.keys()
+    assert int(split["train_step"]) == STEPS
+    config = load_preset("tiny", SETTINGS)
+    with seeded_weights(config.seed):
+        module = DynamicsLoss(WorldModel(config.world), config.train_dynamics)
+    start = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    start |= {f"average.{name}": tensor for name, tensor in module.state_dict().items()}
+    for part in ("module.", "average.", "optimizer.momentum.", "optimizer.exp_avg."):
+        found, expected = select(split, part), select(copied, part)
+        begun = select(start, part) or {n: torch.zeros_like(t) for n, t in expected.items()}
+        # Gradients differ by the rounding of their norm alone, which is summed share by share; but
+        # both optimizers divide by a gradient's own size and so let next to nothing count, and the
+        # pooled maximum may pass to another token. They end 2e-5 of the way apart here; it would
+        # be 4e-2 if Muon were to see each share by itself.
+        assert distance(found, expected) < 1e-2 * distance(begun, expected), part
+    first, second = (log_of(runs / name) for name in ("copied", "split"))
+    assert second == pytest.approx(first, rel=1e-2)
+    # What was evaluated and is played is the average.
+    weights = load_tensors(runs / "split" / WEIGHTS)
+    assert same(weights, select(split, "average.model."))
+
+
+@pytest.mark.slow
+def test_each_process_holds_half(runs):
+    for rank in (0, 1):
+        sizes = json.loads((runs / f"sizes-{rank}.json").read_text())
+        for name, whole in sizes["copied"].items():
+            # Odd numbers of rows, and counts of steps, do not halve.
+            assert 0.49 < sizes["split"][name] / whole < 0.51, (rank, name)
+
+
+@pytest.mark.slow
+def test_a_split_run_that_was_stopped_goes_on_to_the_same_bits(runs):
+    for name in (STATE, WEIGHTS):
+        assert same(load_tensors(runs / "split" / name), load_tensors(runs / "killed" / name))
+
+
+@pytest.mark.slow
+def test_one_process_alone_takes_over_the_state_of_two(runs, tmp_path):
+    state = load_tensors(runs / "split" / STATE)
+    (tmp_path / STATE).write_bytes((runs / "split" / STATE).read_bytes())
+    config = load_preset("tiny", SETTINGS)
+    module = DynamicsLoss(WorldModel(config.world), config.train_dynamics)
+    optimizer = config.train_dynamics.optimizer
+    trainer = Trainer(module, optimizer, tmp_path, seed=0, device=CPU)
+    assert trainer.resume()
+    (tmp_path / STATE).unlink()
+    trainer.save()
+    assert same(load_tensors(tmp_path / STATE), state)
+
+
+def test_one_process_has_nothing_to_split_and_says_so(data, trained, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="midas_world")
+    for sharding in ("none", "full"):
+        config = tiny(f"train_dynamics.sharding={sharding}")
+        coder = trained / "autoencoder"
+        folder = tmp_path / sharding
+        train_dynamics(config, data, folder, autoencoder=coder, device=CPU, stop_at=1)
+        assert ("one process alone has nothing to shard" in caplog.text) == (sharding == "full")
+    assert same(load_tensors(tmp_path / "none" / STATE), load_tensors(tmp_path / "full" / STATE))
+
+
+def test_an_unknown_sharding_is_told_what_there_is():
+    with pytest.raises(ValueError, match=r"sharding") as error:
+        load_preset("tiny", ["train_dynamics.sharding=half"])
+    assert all(name in str(error.value) for name in ("none", "full", "half"))
+    assert load_preset("paper").train_dynamics.sharding == "full"
