@@ -160,13 +160,33 @@ def test_dynamics_learn_on_its_latents_in_units_of_the_picture(data, tmp_path):
     coder = load_autoencoder(folder, config)
     change = torch.linspace(0.1, 1.0, 6)
     units = head_units(change, coder)
-    raw = units * coder.latent_std
-    torch.testing.assert_close(raw, raw[:1].expand(6))  # equal before the standardisation
+    assert isinstance(coder.decoder, CellTransform)
+    worth = coder.decoder.worth() * coder.latent_std
+    torch.testing.assert_close(units * worth, (units * worth)[:1].expand(6))
     assert (change / units).square().mean().item() == pytest.approx(1.0, rel=1e-4)
     train_dynamics(config, data, tmp_path / "dynamics", autoencoder=folder, device=CPU)
     trained = load_tensors(tmp_path / "dynamics" / "weights.safetensors")
-    spread = trained["change_std"] * coder.latent_std
-    torch.testing.assert_close(spread, spread[:1].expand(6))
+    units = trained["change_std"]
+    torch.testing.assert_close(units * worth, (units * worth)[:1].expand(6))
+
+
+def test_a_unit_of_a_channel_is_worth_what_it_changes_in_the_picture():
+    transform = fitted()
+    frames = transform(torch.zeros(1, CHANNELS, ROWS, COLUMNS))
+    for channel in (0, 5, 11):
+        latents = torch.zeros(1, CHANNELS, ROWS, COLUMNS)
+        latents[:, channel] = 1.0
+        change = (transform(latents) - frames)[0]  # (3, H, W)
+        by_row = change.unflatten(1, (ROWS, SIDE)).square().sum(dim=(0, 2, 3)) / COLUMNS
+        assert by_row.sqrt().mean().item() == pytest.approx(
+            transform.worth()[channel].item(), rel=1e-3
+        )
+
+
+def test_the_standardisation_keeps_the_channels_proportions(data, tmp_path):
+    folder = train_autoencoder(linear_config(), data, tmp_path / "autoencoder", device=CPU)
+    coder = load_autoencoder(folder, linear_config())
+    assert (coder.latent_std == coder.latent_std[0]).all()
 
 
 def test_latents_belong_to_the_transform_that_made_them():
