@@ -48,14 +48,11 @@ class AutoencoderConfig:
         upsample_type: Double by pixel-shuffle after a convolution, or by nearest before one.
         encoder_out_shortcut: Add averaged channels to the encoder's last convolution.
         decoder_in_shortcut: Add repeated channels to the decoder's first convolution.
-        transform_rows: 0: encoder and decoder are networks. Else both are one linear transform of
-            cells of ``patch_size`` pixels a side, found from the training frames (klt.py); as many
-            rows as the latent grid has. ``widths`` and depths are empty then.
     """
 
-    widths: tuple[int, ...] = ()
-    encoder_depths: tuple[int, ...] = ()
-    decoder_depths: tuple[int, ...] = ()
+    widths: tuple[int, ...]
+    encoder_depths: tuple[int, ...]
+    decoder_depths: tuple[int, ...]
     latent_channels: int = 128
     patch_size: int = 4
     block_types: tuple[str, ...] = ()
@@ -70,16 +67,10 @@ class AutoencoderConfig:
     upsample_type: Literal["pixel_shuffle", "interpolate"] = "pixel_shuffle"
     encoder_out_shortcut: bool = True
     decoder_in_shortcut: bool = True
-    transform_rows: int = 0
 
     def __post_init__(self) -> None:
         """Check the limits that the modules rely on."""
         stages = len(self.widths)
-        if bool(stages) == bool(self.transform_rows):
-            raise ValueError(
-                "an autoencoder has either widths, of its networks, or transform_rows; "
-                f"got {self.widths} and {self.transform_rows}"
-            )
         for name in ("encoder_depths", "decoder_depths"):
             if len(getattr(self, name)) != stages:
                 raise ValueError(
@@ -103,7 +94,7 @@ class AutoencoderConfig:
                     f"before, got {self.widths}"
                 )
         shortcut = self.encoder_out_shortcut or self.decoder_in_shortcut
-        if stages and shortcut and self.widths[-1] % self.latent_channels:
+        if shortcut and self.widths[-1] % self.latent_channels:
             raise ValueError(
                 f"the last of widths must be a multiple of latent_channels "
                 f"{self.latent_channels} for the shortcuts, got {self.widths[-1]}"
@@ -112,7 +103,7 @@ class AutoencoderConfig:
     @property
     def downsampling(self) -> int:
         """Pixels per latent token and side."""
-        return self.patch_size * 2 ** max(0, len(self.widths) - 1)
+        return self.patch_size * 2 ** (len(self.widths) - 1)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -270,17 +261,12 @@ class WorldConfig:
     diffusion: DiffusionConfig
 
     def __post_init__(self) -> None:
-        """Check that the picture divides into latent tokens, and what must fit the picture."""
+        """Check that the picture divides into latent tokens."""
         step = self.autoencoder.downsampling
         if self.height % step or self.width % step:
             raise ValueError(
                 f"height and width must be multiples of the autoencoder's downsampling {step}, "
                 f"got {self.height} and {self.width}"
-            )
-        rows = self.autoencoder.transform_rows
-        if rows not in (0, self.grid[0]):
-            raise ValueError(
-                f"transform_rows must be the rows of the latent grid, {self.grid[0]}, got {rows}"
             )
         if not 0 <= self.play_noise <= max(self.context_noise, 0):
             raise ValueError(

@@ -185,8 +185,9 @@ class WorldModel(nn.Module):
         if own_context is not None:
             num_own = len(own_context)
             context = torch.cat((own_context, context[num_own:]))
-            # Unlabelled, as at play time.
-            level = torch.cat((torch.zeros_like(level[:num_own]), level[num_own:]))
+            # Labelled as at play time.
+            own_level = torch.full_like(level[:num_own], self.config.play_noise)
+            level = torch.cat((own_level, level[num_own:]))
         hidden = self.hidden(context, level, conditions)
         data = (latents[:, 1:] - context) / self.change_std
 

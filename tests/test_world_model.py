@@ -160,6 +160,24 @@ def test_own_context_is_the_rollout_from_the_first_frame():
             assert torch.equal(own[:, frame + 1], last)
 
 
+def test_own_context_is_labelled_as_at_play_time(monkeypatch):
+    model, data = make_model(dataclasses.replace(tiny(), play_noise=0.2)), make_batch(3, 4)
+    seen: list[torch.Tensor] = []
+    hidden = model.hidden
+
+    def watch(context: torch.Tensor, level: torch.Tensor, conditions) -> torch.Tensor:
+        seen.append(level)
+        return hidden(context, level, conditions)
+
+    monkeypatch.setattr(model, "hidden", watch)
+    generator = torch.Generator().manual_seed(0)
+    own = own_context(model, data, 2, generator)
+    model.losses(**data, generator=generator, own_context=own)
+    (level,) = seen
+    assert (level[:2] == 0.2).all()
+    assert level[2].unique().numel() > 1
+
+
 def test_a_world_without_context_noise_can_be_trained():
     model = make_model(dataclasses.replace(tiny(), context_noise=0.0))
     losses = model.losses(**make_batch(2, 3), generator=torch.Generator().manual_seed(0))

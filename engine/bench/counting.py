@@ -202,9 +202,8 @@ def count_step(config: WorldConfig, *, num_denoise_steps: int | None = None) -> 
         "backbone": model.backbone,
         "head": model.head,
         "decoder": autoencoder.decoder,
+        "encoder": autoencoder.encoder,
     }
-    if autoencoder.encoder is not None:
-        networks["encoder"] = autoencoder.encoder
     return StepCount(
         parts=parts,
         num_parameters=_num_parameters(model) + _num_parameters(autoencoder),

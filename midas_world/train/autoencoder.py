@@ -2,8 +2,7 @@
 
 The loss is L1 + squared error + L1 of the picture's gradients, weighted up near the character,
 with noise on the latents so that the decoder forgives what the dynamics will get wrong. From
-``freeze_encoder_after`` on, only the decoder learns. Where the autoencoder is a linear transform
-there are no train steps: it is found from a sample of the frames.
+``freeze_encoder_after`` on, only the decoder learns.
 """
 
 import logging
@@ -23,7 +22,6 @@ from midas_world.checkpoint import (
     save_tensors,
 )
 from midas_world.config import ProjectConfig, save_config
-from midas_world.klt import CellTransform
 from midas_world.train.data import character_weight
 from midas_world.train.loop import Trainer, mixed_precision, seeded_weights, start_processes
 from midas_world.train.picture_loss import PictureLoss
@@ -32,9 +30,6 @@ from midas_world.train.strips import save_strip
 from midas_world.train_config import AutoencoderTrainConfig
 
 logger = logging.getLogger(__name__)
-
-# That a transform is found from; as float32, one row of cells of them at a time is in memory.
-TRANSFORM_FRAMES = 8192
 
 
 class AutoencoderLoss(nn.Module):
@@ -92,13 +87,8 @@ def train_autoencoder(
         stop_at: Stop at this train step, as if the session had ended.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    processes = start_processes(device)
-    with processes.first_goes_first():
+    with start_processes(device).first_goes_first():
         source = open_frame_source(config, data)
-        if config.world.autoencoder.transform_rows and processes.is_first:
-            _find_transform(config, source, folder, device=device)
-    if config.world.autoencoder.transform_rows:
-        return folder
     with seeded_weights(config.seed):
         autoencoder = Autoencoder(config.world.autoencoder)
     if init_from is not None:
@@ -159,38 +149,11 @@ def train_autoencoder(
     return folder
 
 
-def _find_transform(
-    config: ProjectConfig, source: FrameSource, folder: Path, *, device: torch.device
-) -> None:
-    """Write the checkpoint of an autoencoder that is a transform, unless it is there."""
-    if (folder / WEIGHTS_NAME).is_file():
-        logger.info("the transform in %s was found before", folder)
-        return
-    autoencoder = Autoencoder(config.world.autoencoder)
-    assert isinstance(autoencoder.decoder, CellTransform)
-    frames = source.sample(TRANSFORM_FRAMES)
-    logger.info("finding the transform of %d frames", len(frames))
-    with seeded_weights(config.seed):
-        autoencoder.decoder.fit(frames.permute(0, 3, 1, 2), device=device)
-    autoencoder.to(device)
-    _measure_statistics(autoencoder, source, device=device)
-    save_tensors(autoencoder.state_dict(), folder / WEIGHTS_NAME)
-    save_config(config, folder / CONFIG_NAME)
-    held = source.held(config.train_autoencoder.num_validation)
-    decoded = reconstruct(autoencoder, held, device=device)
-    strip = [list(held[:6].numpy()), list(decoded[:6].numpy())]
-    save_strip(strip, folder / "strips" / "autoencoder-0000000.png")
-    error = (decoded.float() - held.float()) / 127.5
-    psnr = float(psnr_of(error.square().mean(dim=(1, 2, 3))).mean())
-    logger.info("the transform keeps %.2f dB of held-out frames", psnr)
-
-
 def _freeze_encoder(
     trainer: Trainer, module: AutoencoderLoss, source: FrameSource, *, is_first_time: bool
 ) -> None:
     """Stop the encoder's learning; the first time, at its averaged weights and with statistics."""
     autoencoder = module.autoencoder
-    assert autoencoder.encoder is not None
     if is_first_time:
         with torch.no_grad():
             for name, tensor in module.state_dict().items():

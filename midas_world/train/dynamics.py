@@ -30,7 +30,6 @@ from midas_world.checkpoint import (
 from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, save_config
 from midas_world.diffusion import sample_noise
-from midas_world.klt import CellTransform
 from midas_world.train.autoencoder import load_autoencoder, psnr_of
 from midas_world.train.loop import (
     Trainer,
@@ -146,7 +145,7 @@ def train_dynamics(
     if init_from is not None:
         load_weights(model, load_part(init_from, "model"), source=str(init_from))
     else:
-        model.change_std.copy_(head_units(source.change_std(), coder))
+        model.change_std.copy_(source.change_std())
     module = DynamicsLoss(model, settings)
     trainer = Trainer(
         module,
@@ -201,18 +200,6 @@ def train_dynamics(
         stop_at=stop_at,
     )
     return folder
-
-
-def head_units(change_std: Tensor, coder: Autoencoder) -> Tensor:
-    """Return the units in which the head predicts changes of standardised latents, (C,).
-
-    Of a transform, equal numbers in these units are equal changes of the picture, and their mean
-    square is 1; else each channel has its own standard deviation.
-    """
-    if not isinstance(coder.decoder, CellTransform):
-        return change_std
-    worth = (coder.decoder.worth() * coder.latent_std).to(change_std)
-    return (change_std * worth).square().mean().sqrt() / worth
 
 
 @torch.no_grad()
