@@ -82,6 +82,7 @@ def key_lines(keys: Mapping[str, Sequence[str]], aliases: Mapping[str, str]) -> 
 @lru_cache(maxsize=16)
 def font(size: int) -> pygame.font.Font:
     """Return the letters of a size in px."""
+    pygame.font.init()  # may be called often
     return pygame.font.Font(None, size)
 
 

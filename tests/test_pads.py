@@ -1,0 +1,134 @@
+"""Gamepads as SDL itself reports them: a virtual pad of SDL's, no invented events."""
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import pygame
+import pytest
+
+from envs.play.inputs import Inputs
+from envs.play.pads import Pads
+from envs.stage.env import ACTION_KEYS
+
+GAME_CONTROLLER, WHEEL = 1, 2
+NUM_AXES, NUM_BUTTONS = 6, 15
+
+
+class VirtualPad:
+    """A pad that SDL takes for one that was plugged in."""
+
+    def __init__(self, sdl: ctypes.CDLL, kind: int) -> None:
+        self._sdl = sdl
+        self._index = sdl.SDL_JoystickAttachVirtual(kind, NUM_AXES, NUM_BUTTONS, 0)
+        assert self._index >= 0
+        self._handle = ctypes.c_void_p(sdl.SDL_JoystickOpen(self._index))
+
+    def button(self, number: int, *, is_down: bool) -> None:
+        assert self._sdl.SDL_JoystickSetVirtualButton(self._handle, number, int(is_down)) == 0
+
+    def axis(self, number: int, value: float) -> None:
+        level = ctypes.c_int16(round(32767 * value))
+        assert self._sdl.SDL_JoystickSetVirtualAxis(self._handle, number, level) == 0
+
+    def pull_out(self) -> None:
+        self._sdl.SDL_JoystickClose(self._handle)
+        self._sdl.SDL_JoystickDetachVirtual(self._index)
+
+
+@pytest.fixture
+def sdl() -> ctypes.CDLL:
+    """Return the SDL that pygame itself runs on."""
+    root = Path(pygame.__file__).parent
+    names = ("../pygame_ce.libs/libSDL2-2*", "../pygame_ce.libs/SDL2.dll", "SDL2.dll")
+    found = [path for name in names for path in sorted(root.glob(name))]
+    found += sorted(root.glob(".dylibs/libSDL2-2*"))
+    if not found:
+        pytest.skip("this pygame does not bring its own SDL, which the virtual pad needs")
+    library = ctypes.CDLL(str(found[0]))
+    library.SDL_JoystickOpen.restype = ctypes.c_void_p
+    return library
+
+
+@pytest.fixture
+def inputs(monkeypatch: pytest.MonkeyPatch) -> Inputs:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    return Inputs(ACTION_KEYS)
+
+
+@pytest.fixture
+def pads(inputs: Inputs) -> Iterator[Pads]:
+    pygame.display.init()
+    pygame.display.set_mode((64, 64))
+    pads = Pads(inputs)
+    pads.open()
+    yield pads
+    pads.close()
+    pads.close()
+    pygame.display.quit()
+
+
+def handled(pads: Pads) -> list[str]:
+    """Hand the pads all that happened; return what start and back said."""
+    return [word for event in pygame.event.get() if (word := pads.handle(event))]
+
+
+def held(inputs: Inputs) -> set[str]:
+    return set(inputs.take().keys)
+
+
+def test_a_controller_plays_by_names_and_not_twice(sdl, pads, inputs):
+    pad = VirtualPad(sdl, GAME_CONTROLLER)
+    handled(pads)
+    # In the order of SDL's controllers: here 6 is start and 4 is back, 7 a click on the stick.
+    for number, words in ((6, ["start"]), (4, ["back"]), (7, [])):
+        pad.button(number, is_down=True)
+        assert handled(pads) == words
+        pad.button(number, is_down=False)
+        assert handled(pads) == []
+    assert held(inputs) == set()
+    pad.button(14, is_down=True)  # right on the directional pad
+    handled(pads)
+    assert held(inputs) == {"right"}
+    pad.button(0, is_down=True)  # A
+    handled(pads)
+    assert held(inputs) == {"right", "space"}
+    for number in (0, 14):
+        pad.button(number, is_down=False)
+    handled(pads)
+    assert held(inputs) == set()
+    for value, keys in ((-0.5, {"left"}), (-1.0, {"left", "left shift"}), (0.0, set())):
+        pad.axis(0, value)
+        handled(pads)
+        assert held(inputs) == keys
+    pad.pull_out()
+    handled(pads)
+
+
+def test_a_controller_that_is_pulled_out_lets_go_of_everything(sdl, pads, inputs):
+    pad = VirtualPad(sdl, GAME_CONTROLLER)
+    handled(pads)
+    pad.axis(0, 1.0)
+    pad.button(14, is_down=True)
+    handled(pads)
+    assert held(inputs) == {"left shift", "right"}
+    pad.pull_out()
+    handled(pads)
+    assert held(inputs) == set()
+
+
+def test_what_is_no_controller_plays_by_a_joysticks_numbers(sdl, pads, inputs):
+    pad = VirtualPad(sdl, WHEEL)
+    handled(pads)
+    pad.button(7, is_down=True)
+    assert handled(pads) == ["start"]
+    pad.button(0, is_down=True)
+    handled(pads)
+    assert held(inputs) == {"space"}
+    pad.button(0, is_down=False)
+    pad.axis(0, 0.5)
+    handled(pads)
+    assert held(inputs) == {"right"}
+    pad.pull_out()
+    handled(pads)
+    assert held(inputs) == set()
