@@ -381,16 +381,17 @@ class Games:
         if not self.world.config.world.prompt_scenes or not isinstance(prompt, str) or present < 0:
             return present
         wanted = self._conditioners[row].describe(prompt, starts[present].description)
-        found = find_scene(wanted, starts, present=present)
-        return present if found is None else found
+        return find_scene(wanted, starts, present=present)
 
     def _cut(self, row: int, prompt: str | None) -> None:
-        """Let a game go on in the scene that a prompt speaks of, if that is another."""
+        """Let a game go on in the scene that a prompt speaks of, if that is another.
+
+        Pose and voices go on: what the conditioner says follows from actions and words alone, so
+        that a teacher under the same ones stays beside the world.
+        """
         index = self._scene_for(row, prompt, present=int(self._scenes[row]))
         if index == self._scenes[row]:
             return
         self._scenes[row] = index
-        start = self.world.start_states[index]
-        self._begin(row, start, np.random.default_rng(int(self._rollout.num_steps[row])), prompt)
-        self._rollout.replace_context([start], rows=[row])
+        self._rollout.replace_context([self.world.start_states[index]], rows=[row])
         self._undecoded[row] = True

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -63,25 +64,25 @@ def choose_start(
     return index, start_states[index]
 
 
-def find_scene(wanted: str, start_states: Sequence[StartState], *, present: int) -> int | None:
-    """Return the start state that has most of what is new in a scene, and then of the rest.
+def find_scene(wanted: str, start_states: Sequence[StartState], *, present: int) -> int:
+    """Return the start state that is most like a scene; the present one if none is more like it.
 
-    Descriptions are read as phrases between commas.
+    Descriptions are read as phrases between commas, the most important one first: Stage's are
+    place, time of day, weather and outfit; no other place is taken for the sake of the weather.
 
     Args:
         wanted: Describes the scene.
         start_states: The world's.
         present: Index of the one that the game goes on from.
-
-    Returns:
-        An index; None if nothing is new, or no start state has any of it.
     """
-    scenes = [_phrases(start.description) for start in start_states]
     asked = _phrases(wanted)
-    new = asked - scenes[present]
-    scores = [(len(new & scene), len(asked & scene)) for scene in scenes]
-    best = max(range(len(scores)), key=scores.__getitem__)
-    return best if scores[best][0] else None
+
+    def likeness(index: int) -> tuple[list[bool], bool]:
+        phrases = _phrases(start_states[index].description)
+        has = [phrase == other for phrase, other in zip_longest(asked, phrases)]
+        return has, index == present
+
+    return max(range(len(start_states)), key=likeness)
 
 
 def _search(words: str, start_states: Sequence[StartState]) -> list[int]:
@@ -95,8 +96,8 @@ def _search(words: str, start_states: Sequence[StartState]) -> list[int]:
     return [index for index, score in enumerate(scores) if score == best]
 
 
-def _phrases(text: str) -> set[str]:
-    return {phrase.strip().lower() for phrase in text.split(",")}
+def _phrases(text: str) -> list[str]:
+    return [phrase.strip().lower() for phrase in text.split(",")]
 
 
 def _words(text: str) -> set[str]:

@@ -213,8 +213,8 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     def set_prompt(self, text: str | None) -> None:
         """Let words steer the world from the next step on; None gives the old words back.
 
-        Where the world's ``prompt_scenes`` is set, words for another scene cut to a start state
-        that has most of it: the network then goes on from there.
+        Where the world's ``prompt_scenes`` is set, words for another scene cut to the start state
+        that is most like it; the network goes on from there, pose, clock and noise go on.
 
         Raises:
             ValueError: The text is too long, or words come with each action.

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from envs.play.game import Game, open_world
+from envs.play.recorded import Tape, make_recorded
+from envs.play.resimulate import resimulate
 from envs.starts import find_scene
 from envs.vector_env import WorldVectorEnv
 from envs.world_env import WorldEnv
+from midas_world.sessions import load_session
 from midas_world.types import StepConditions
 from midas_world.world import StartState, World
-from tests.fakes import START_SCENES
+from tests.fakes import START_SCENES, make_tiny_world
 
 PLACES = [scene.place for scene in START_SCENES]
 
@@ -39,15 +43,15 @@ def starts(*descriptions: str) -> list[StartState]:
     ]
 
 
-def test_what_is_new_counts_most_and_the_rest_stays_as_it_was():
-    known = starts("beach, noon, red", "city, noon, red", "city, night, blue", "city, night, red")
+def test_the_first_phrase_counts_most_and_the_same_words_again_change_nothing():
+    known = starts("beach, noon, red", "city, noon, red", "city, night, blue", "desert, night, red")
     assert find_scene("city, noon, red", known, present=0) == 1
-    assert find_scene("city, night, red", known, present=0) == 3
-    assert find_scene("city, noon, blue", known, present=1) == 2
-    assert find_scene("beach, noon, red", known, present=0) is None  # nothing is new
-    assert find_scene("desert, noon, red", known, present=0) is None  # nobody has it
-    night = starts("city, noon", "night city, night", "city, night")
-    assert find_scene("city, night", night, present=0) == 2
+    assert find_scene("city, night, red", known, present=1) == 2
+    assert find_scene("city, night, red", known, present=2) == 2
+    assert find_scene("beach, night, red", known, present=0) == 0  # no other place for the night
+    assert find_scene("forest, noon, red", known, present=0) == 0  # nobody has it
+    twins = starts("city, night", "city, night")
+    assert [find_scene("city, night", twins, present=index) for index in (0, 1)] == [0, 1]
 
 
 def test_a_prompt_at_the_reset_chooses_the_start_state(world):
@@ -139,3 +143,38 @@ def test_games_of_a_batch_cut_each_by_itself(world):
     torch.testing.assert_close(after[1], world.start_states[2].latents[-1].float())
     observation, *_ = games.step(np.array([2, 2, 2]))
     assert observation.shape[0] == 3
+
+
+def test_a_recorded_game_with_cuts_runs_again_equal_and_can_be_gone_on_from(world, tmp_path):
+    folder = make_tiny_world(tmp_path / "cutting", config=world.config)
+    game = Game(open_world(str(folder)), seed=4, prompt="the seaside")
+    game.recorder.start(tmp_path / "session", fps=20, on_error=pytest.fail)
+    views = [game.reset(), *(game.step(2) for _ in range(3))]
+    assert game.branch.start == 0
+    game.set_prompt("a neon city")
+    views += [game.step(action) for action in (2, 3)]
+    game.set_prompt("a neon city")
+    views += [game.step(action) for action in (2, 3)]
+    views += [game.reset_to_next_start(), game.step(4)]  # the start that is next, not the words'
+    assert game.branch.start == 1
+    views += [game.reset_to_next_start(), game.step(4)]
+    assert game.branch.start == 2
+    game.recorder.stop(wait=True)
+    tape = Tape(load_session(tmp_path / "session"))
+    result = resimulate(tape, make_recorded(tape.session.header))
+    assert str(result) == f"all {len(views)} frames are equal"
+    for number in (0, 3, 6, 9, 11):
+        goal, _ = tape.snapshots(number)
+        np.testing.assert_array_equal(game.restore(goal).frame, views[number].frame)
+    game.close()
+
+
+def test_words_change_the_scene_and_not_the_pose(world, tiny_world):
+    poses = []
+    for each in (world, tiny_world):
+        env = WorldEnv(each)
+        env.reset(seed=3, options={"start_state": 0})
+        env.step(4)
+        env.set_prompt("a neon city")
+        poses.append([env.step(action)[-1]["pose"] for action in (4, 5, 0)])
+    np.testing.assert_array_equal(*poses)

@@ -275,6 +275,9 @@ class Game:
         self.playable.env.close()
 
     def _reset(self, seed: int, options: dict[str, Any] | None, prompt: str | None) -> View:
+        if hasattr(self._env, "world"):  # whose resets choose a scene by words
+            options = {**(options or {}), "prompt": prompt}
+            options = {name: value for name, value in options.items() if value is not None} or None
         frame, info = self._env.reset(seed=seed, options=options)
         teacher = self.playable.teacher
         self.branch = Branch(
@@ -285,7 +288,7 @@ class Game:
             teacher_start=teacher.start() if teacher else None,
         )
         self.prompt = prompt
-        if prompt:
+        if prompt and "prompt" not in (options or {}):
             self._env.set_prompt(prompt)
         self._total_reward, self.is_over = 0.0, False
         self.recorder.reset(frame, info, self.branch)

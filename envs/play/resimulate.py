@@ -123,7 +123,7 @@ def _go_to(env: gym.Env[Any, Any], tape: Tape, first: Record) -> Any:
     if (rng := begin.get("rng")) is not None:
         inner.np_random.bit_generator.state = rng
     observation, _ = env.reset(seed=begin.get("seed"), options=begin.get("options"))
-    if begin.get("prompt"):
+    if begin.get("prompt") and "prompt" not in (begin.get("options") or {}):
         inner.set_prompt(begin["prompt"])
     prompts = [(int(after), text) for after, text in begin.get("prompts") or ()]
     for step in range(len(actions) + 1):
