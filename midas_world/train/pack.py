@@ -23,6 +23,8 @@ from midas_world.world_model import WorldModel
 logger = logging.getLogger(__name__)
 
 NUM_START_STATES = 48
+# Of each place, and of each place and time of day: Stage has six places and four times.
+_SHARES = {0: NUM_START_STATES, 1: 8, 2: 2}
 FIRST_START_SEED = 2_000_000
 
 
@@ -30,8 +32,8 @@ def pack_world(config: ProjectConfig, world: Path, *, autoencoder: Path, dynamic
     """Write a world folder of the checkpoints of both stages and return it.
 
     Start states come from fresh teacher episodes, whose seeds were neither trained on nor are
-    held out; a frame's place (``info["scene"]["place"]``, where the teacher gives it) takes an
-    equal share of them.
+    held out. Each place and time of day (in ``info["scene"]``, where the teacher gives them) takes
+    an equal share of them, so that words find what they ask for.
     """
     coder = load_autoencoder(autoencoder, config)
     model = WorldModel(config.world)
@@ -87,16 +89,14 @@ def make_start_states(
     weights = data.policy_weights
     is_stage = data.policy_factory == DataConfig.policy_factory
     name = "mixed" if is_stage else max(weights, key=lambda name: weights[name])
-    share = -(-NUM_START_STATES // 6)
-    taken: Counter[str] = Counter()
+    taken: Counter[tuple[str, ...]] = Counter()
     states: list[StartState] = []
     longest = data.num_steps
     for seed in range(FIRST_START_SEED, FIRST_START_SEED + 20 * NUM_START_STATES):
         if len(states) == NUM_START_STATES:
             break
         observation, info = env.reset(seed=seed)
-        place = str(dict(info.get("scene", {})).get("place", ""))
-        if place and taken[place] >= share:
+        if taken[_kind(info)] >= _SHARES[len(_kind(info))]:
             continue
         policy = load_policy(data.policy_factory, name, env.action_space)
         policy.reset(np.random.default_rng(seed))
@@ -113,7 +113,10 @@ def make_start_states(
         if ended:
             longest = min(longest, len(frames))
             continue
-        taken[place] += 1
+        kind = _kind(infos[-1])  # the scene may have changed on the way
+        if taken[kind] >= _SHARES[len(kind)]:
+            continue
+        taken[kind] += 1
         states.append(_encode_start(np.stack(frames[-length:]), infos[-length:], autoencoder))
     if not states:
         raise ValueError(
@@ -121,6 +124,12 @@ def make_start_states(
             "world.backbone.context_frames, and train anew"
         )
     return states
+
+
+def _kind(info: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a start state shows, as far as the teacher tells: place and time of day."""
+    scene = dict(info.get("scene", {}))
+    return tuple(str(scene[name]) for name in ("place", "time_of_day") if name in scene)
 
 
 @torch.no_grad()
