@@ -33,7 +33,8 @@ class DiscEnv(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.seed, self.time, self.x = seed, 0, 20
+        self.seed = -1 if seed is None else seed  # an episode in between has none
+        self.time, self.x = 0, 20
         self.colour = self.np_random.integers(0, 256, 3)
         return self.render(), self.info()
 
