@@ -7,6 +7,7 @@ Shapes: T steps, H W pixels.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,7 +17,15 @@ from tqdm import tqdm
 from midas_world.evaluate.metrics import psnr
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import Endless, Moment, play_world, teacher_moments, to_episode
+from midas_world.evaluate.rollouts import (
+    Endless,
+    Moment,
+    check_held_out,
+    follow,
+    play_world,
+    teacher_moments,
+    to_episode,
+)
 from midas_world.evaluate.study import STILL_SEED, Study
 from midas_world.train.strips import save_strip
 
@@ -47,14 +56,16 @@ def stillness_section(study: Study) -> Section:
     curves: dict[str, list[np.ndarray]] = {"world": [], "teacher": []}
     pictures = []
     seeds = range(STILL_SEED, STILL_SEED + study.config.num_still_runs)
+    check_held_out(seeds, study.world.config.data)
     for seed in tqdm(seeds, desc="stillness", mininterval=5.0):
         own = _teacher_frames(study, teacher, seed, steps)
         context = list(islice(own, study.context_frames))
         first = context[-1].frame
         start = to_episode(context, name="", seed=seed).start_state(study.context_frames)
-        made = (moment.frame for moment in play_world(env, start, [0] * steps, seed=seed))
-        curve, frames = _follow(made, first, marks)
-        own_curve, own_frames = _follow((moment.frame for moment in own), first, marks)
+        made = play_world(env, start, [0] * steps, seed=seed)
+        like_first = partial(_likeness, first)
+        curve, frames = follow((moment.frame for moment in made), marks, like_first)
+        own_curve, own_frames = follow((moment.frame for moment in own), marks, like_first)
         curves["world"].append(curve)
         curves["teacher"].append(own_curve)
         if len(pictures) < _NUM_STRIPS:
@@ -101,13 +112,6 @@ def _teacher_frames(study: Study, teacher: Endless, seed: int, steps: int) -> It
     return islice(moments, study.context_frames + steps)
 
 
-def _follow(
-    frames: Iterator[np.ndarray], first: np.ndarray, marks: list[int]
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return each frame's PSNR against the first, and the frames at some steps."""
-    kept, shown = [], []
-    for step, frame in enumerate(frames, start=1):
-        kept.append(float(psnr(first[None], frame[None])[0]))
-        if step in marks:
-            shown.append(frame)
-    return np.array(kept), shown
+def _likeness(first: np.ndarray, frame: np.ndarray) -> float:
+    """Return a frame's PSNR against the first, in dB."""
+    return float(psnr(first[None], frame[None])[0])

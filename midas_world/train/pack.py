@@ -96,7 +96,8 @@ def make_start_states(
         if len(states) == NUM_START_STATES:
             break
         observation, info = env.reset(seed=seed)
-        if taken[_kind(info)] >= _SHARES[len(_kind(info))]:
+        kind = _kind(info)
+        if taken[kind] >= _SHARES[len(kind)]:
             continue
         policy = load_policy(data.policy_factory, name, env.action_space)
         policy.reset(np.random.default_rng(seed))
