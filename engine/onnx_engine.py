@@ -39,10 +39,13 @@ class OnnxCache(TorchCache):
     def __init__(self, kv_cache: KVCache, spec: EngineSpec) -> None:
         super().__init__(kv_cache)
         layers, batch, heads, rows, size = kv_cache.keys.shape
-        width = spec.config.backbone.width
+        tokens, channels = spec.latent_shape
+        width, hidden_width = spec.config.backbone.width, spec.config.hidden_width
         new_rows = (layers, batch, heads, spec.positions_per_frame, size)
         self.tokens = np.empty((batch, spec.positions_per_frame, width), np.float32)
-        self.hidden = np.empty((batch, spec.latent_shape[0], width), np.float32)
+        self.hidden = np.empty((batch, tokens, hidden_width), np.float32)
+        # The changes that conditions foretell, for worlds with a renderer.
+        self.changes = np.empty((batch, tokens, 2 * channels), np.float32)
         self.new_keys = np.empty(new_rows, np.float32)
         self.new_values = np.empty(new_rows, np.float32)
         self.mask = np.empty((batch, rows), np.float32)
@@ -108,6 +111,7 @@ class OnnxEngine:
             positions_per_frame=self._spec.positions_per_frame,
             dtype=torch.float32,
             device=torch.device("cpu"),
+            foretold_shape=self._spec.config.foretold_shape,
         )
         return OnnxCache(kv_cache, self._spec)
 
@@ -221,16 +225,21 @@ class OnnxEngine:
     def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> None:
         """Run one frame through the backbone; the cache gets its rows and its hidden states."""
         ring = cache.kv_cache
-        self._sessions["conditions"].run(
-            {
-                "pose": _array(conditions.pose[:, 0]),
-                "text": _array(conditions.text[:, 0]),
-                "audio": _array(conditions.audio[:, 0]),
-                "present": _array(conditions.present[:, 0]),
-                "latents": _array(latents),
-            },
-            {"tokens": cache.tokens},
-        )
+        given = {
+            "pose": _array(conditions.pose[:, 0]),
+            "text": _array(conditions.text[:, 0]),
+            "audio": _array(conditions.audio[:, 0]),
+            "present": _array(conditions.present[:, 0]),
+            "latents": _array(latents),
+        }
+        changes = {}
+        if self._spec.config.is_foretold:
+            given["last_foretold"] = _array(ring.last_foretold(latents))
+            changes = {"changes": cache.changes}
+            made = {"tokens": cache.tokens, "foretold": ring.foretold.numpy(), **changes}
+        else:
+            made = {"tokens": cache.tokens}
+        self._sessions["conditions"].run(given, made)
         start = ring.slot * ring.positions_per_frame
         own = slice(start, start + ring.positions_per_frame)
         cache.mask[:] = np.where(ring.mask()[:, 0, 0].numpy(), 0.0, UNSEEN)
@@ -245,6 +254,7 @@ class OnnxEngine:
                 "mask": cache.mask,
                 "keys": ring.keys.numpy(),
                 "values": ring.values.numpy(),
+                **changes,
             },
             {
                 "hidden": cache.hidden,

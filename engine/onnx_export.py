@@ -57,7 +57,9 @@ _SOURCES = (
     "midas_world/conditions.py",
     "midas_world/dc_blocks.py",
     "midas_world/diffusion.py",
+    "midas_world/klt.py",
     "midas_world/layers.py",
+    "midas_world/renderer.py",
     "midas_world/world_model.py",
 )
 
@@ -124,7 +126,7 @@ def export_graphs(
         world: What to export.
         num_denoise_steps: Of the sampler; None takes the world's own number.
         precision: "float32", or "int8" for ONNX Runtime: eight-bit products in the backbone, the
-            sampler and the decoder's convolutions.
+            sampler and the decoder.
         batch_size: A fixed one, for runtimes that want static shapes; None leaves it open.
         names: Which graphs; others are neither written nor returned.
         folder: Above the folder of graphs; None is the user's cache.
@@ -201,8 +203,8 @@ def _quantize(name: str, world: World, source: Path, target: Path) -> None:
     # Not above: float32 files are written without ONNX Runtime, for TensorRT.
     from engine.onnx_runtime import quantize_convs, quantize_matmuls
 
-    if name in _CONV_GRAPHS:
-        config = world.config.world.autoencoder
+    config = world.config.world.autoencoder
+    if name in _CONV_GRAPHS and not config.transform_rows:
         depths = config.decoder_depths
         quantize_convs(
             source,

@@ -6,19 +6,20 @@ serves every step. Weights stay those of the world; nothing here knows a runtime
 
 | graph | inputs | outputs |
 |---|---|---|
-| conditions | pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, latents (B, N, C) | tokens (B, T, D) |
-| backbone | tokens (B, T, D), cosine (T, head_dim), sine (T, head_dim), mask (B, S), keys (layers, B, kv_heads, S, head_dim), values (same) | hidden (B, N, D), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
-| sampler | latents (B, N, C), hidden (B, N, D), noise (B, N, C) | next_latents (B, N, C) |
-| outcome | hidden (B, N, D) | reward (B,), termination (B,) |
+| conditions | pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, latents (B, N, C), last_foretold (B, N, C) | tokens (B, T, D), foretold (B, N, C), changes (B, N, 2 C) |
+| backbone | tokens (B, T, D), cosine (T, head_dim), sine (T, head_dim), mask (B, S), keys (layers, B, kv_heads, S, head_dim), values (same), changes (B, N, 2 C) | hidden (B, N, Z), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
+| sampler | latents (B, N, C), hidden (B, N, Z), noise (B, N, C) | next_latents (B, N, C) |
+| outcome | hidden (B, N, Z) | reward (B,), termination (B,) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
 | encoder | frames (B, H, W, 3) uint8 | latents (B, N, C) |
 
-All others are float32. The angles come in as tables, because runtimes without float64 would lose
+All others are float32; what is foretold is there in worlds with a renderer alone. The angles come in as tables, because runtimes without float64 would lose
 them at step 1,000,000; the mask is 0 where a cached row is seen and `UNSEEN` elsewhere, the
 present frame's own slot included: its rows reach attention directly.
 
 Shapes: B batch, T = M + N positions of a frame, S = context_frames * T ring rows, N latent tokens,
-C latent channels, D width, P pose size, L words, A audio size, H W pixels.
+C latent channels, D width, Z width of what the head is given, P pose size, L words, A audio size,
+H W pixels.
 """  # noqa: E501
 
 import copy
@@ -39,7 +40,7 @@ from midas_world.backbone import Attention, Layer
 from midas_world.conditions import Conditions
 from midas_world.diffusion import euler_sample, sigma_schedule
 from midas_world.world import World
-from midas_world.world_model import WorldModel
+from midas_world.world_model import WorldModel, with_foretold
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -82,17 +83,20 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
     tokens = config.tokens_per_frame
     positions = model.positions_per_frame
     latents = torch.zeros(batch_size, tokens, config.autoencoder.latent_channels)
-    hidden = torch.zeros(batch_size, tokens, backbone.width)
+    hidden = torch.zeros(batch_size, tokens, config.hidden_width)
+    is_foretold = config.is_foretold
     frames = torch.zeros(batch_size, config.height, config.width, 3, dtype=torch.uint8)
     match name:
         case "conditions":
-            module, outputs = ConditionsGraph(model), ("tokens",)
+            module = ConditionsGraph(model)
+            outputs = ("tokens", "foretold", "changes") if is_foretold else ("tokens",)
             inputs = {
                 "pose": torch.zeros(batch_size, sizes.pose_size),
                 "text": torch.zeros(batch_size, sizes.text_length, dtype=torch.int64),
                 "audio": torch.zeros(batch_size, sizes.audio_size),
                 "present": torch.zeros(batch_size, 3, dtype=torch.bool),
                 "latents": latents,
+                **({"last_foretold": latents.clone()} if is_foretold else {}),
             }
         case "backbone":
             module, outputs = BackboneGraph(model), ("hidden", "new_keys", "new_values")
@@ -107,6 +111,7 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
                 "mask": torch.zeros(batch_size, rows),
                 "keys": cached,
                 "values": cached.clone(),
+                **({"changes": torch.cat((latents, latents), -1)} if is_foretold else {}),
             }
         case "sampler":
             module, outputs = SamplerGraph(model, num_denoise_steps), ("next_latents",)
@@ -138,14 +143,24 @@ class ConditionsGraph(nn.Module):
         self.model.conditions.words = MeanOfWords(model.conditions.words)  # pyright: ignore[reportAttributeAccessIssue]
 
     def forward(
-        self, pose: Tensor, text: Tensor, audio: Tensor, present: Tensor, latents: Tensor
-    ) -> Tensor:
-        """Return the tokens (B, T, D)."""
+        self,
+        pose: Tensor,
+        text: Tensor,
+        audio: Tensor,
+        present: Tensor,
+        latents: Tensor,
+        last_foretold: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Return the tokens and, with a renderer, what is foretold and the foretold changes."""
         conditions = Conditions(
             pose=pose[:, None], text=text[:, None], audio=audio[:, None], present=present[:, None]
         )
         level = torch.full((1, 1), self.model.config.play_noise)
-        return self.model.embed(latents[:, None], level, conditions)[:, 0]
+        tokens, foretold = self.model.embed(latents[:, None], level, conditions)
+        if foretold is None or last_foretold is None:
+            return tokens[:, 0]
+        now = foretold[:, 0]
+        return tokens[:, 0], now, self.model.foretold_changes(now, last_foretold, latents)
 
 
 class MeanOfWords(nn.Module):
@@ -179,6 +194,7 @@ class BackboneGraph(nn.Module):
         mask: Tensor,
         keys: Tensor,
         values: Tensor,
+        changes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return hidden states and the present frame's rotated keys and values."""
         new_keys, new_values = [], []
@@ -192,7 +208,7 @@ class BackboneGraph(nn.Module):
             new_keys.append(k)
             new_values.append(v)
         hidden = self.backbone.norm(x)[:, self.num_condition_tokens :]
-        return hidden, torch.stack(new_keys), torch.stack(new_values)
+        return with_foretold(hidden, changes), torch.stack(new_keys), torch.stack(new_values)
 
 
 def _attend(

@@ -49,6 +49,7 @@ class TorchCache:
             "keys": cache.keys.clone(),
             "values": cache.values.clone(),
             "frames_held": cache.frames_held.clone(),
+            "foretold": cache.foretold.clone(),
             "num_committed": torch.tensor(cache.num_committed),
         }
 
@@ -59,13 +60,14 @@ class TorchCache:
             ValueError: A tensor has another shape than this cache.
         """
         cache = self.kv_cache
-        for name in ("keys", "values", "frames_held"):
+        names = "keys", "values", "frames_held", "foretold"
+        for name in names:
             own, given = getattr(cache, name), state[name]
             if own.shape != given.shape:
                 raise ValueError(
                     f"{name} must have shape {tuple(own.shape)}, got {tuple(given.shape)}"
                 )
-        for name in ("keys", "values", "frames_held"):
+        for name in names:
             getattr(cache, name).copy_(state[name])
         cache.num_committed = int(state["num_committed"])
 
@@ -227,7 +229,7 @@ class TorchEngine:
         self._spec = replace(self._spec, reason=f"{self._spec.reason}; no graphs: {error}")
 
     def _advance(self, cache: Cache, latents: Tensor, conditions: Conditions) -> Tensor:
-        """Return the next frame's hidden states, (B, N, D), and add the last frame to the cache."""
+        """Return the next frame's hidden states, (B, N, Z), and add the last frame to the cache."""
         assert isinstance(cache, TorchCache)
         hidden = self._hidden(cache.kv_cache, latents.to(self._device), conditions.to(self._device))
         cache.kv_cache.commit()
@@ -236,7 +238,7 @@ class TorchEngine:
     def _make(
         self, hidden: Tensor, latents: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `step` does, of hidden states (B, N, D)."""
+        """Return what `step` does, of hidden states (B, N, Z)."""
         made = self._sample(hidden, latents.to(self._device), noise.to(self._device))
         latents, reward, termination = (tensor.cpu() for tensor in made)
         return latents, reward, termination
@@ -266,11 +268,8 @@ class TorchEngine:
         return quantize_frames(self._autoencoder.decode(grid)).contiguous()
 
     def _hidden(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Tensor:
-        """Return the present frame's hidden states, (R, N, D); writes its slot of the cache."""
-        model = self._model
-        level = latents.new_full((latents.shape[0], 1), self._spec.config.play_noise)
-        tokens = model.embed(latents[:, None], level, conditions)[:, 0].to(self._dtype)
-        return model.backbone.step(tokens, cache)[:, self._spec.config.conditions.num_tokens :]
+        """Return the present frame's hidden states, (R, N, Z); writes its slot of the cache."""
+        return self._model.step_hidden(latents, conditions, cache)
 
 
 def native_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
@@ -287,8 +286,10 @@ def native_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
 
 
 def _cast_model(model: WorldModel, dtype: torch.dtype) -> WorldModel:
-    """Return a copy whose backbone and head are in a dtype; noise levels stay float32."""
+    """Return a copy whose backbone, head and renderer are in a dtype; noise levels stay float32."""
     model = copy.deepcopy(model)
+    if model.conditions.renderer is not None:
+        model.conditions.renderer.mlps.to(dtype)
     model.backbone.to(dtype)
     model.head.to(dtype)
     model.head.sigma.float()

@@ -13,7 +13,8 @@ of tests/test_torch_graphs.py that are marked `gpu` do that.
 
 Not for several threads: graphs of one engine share their memory for intermediate results.
 
-Shapes: B games, N tokens per frame, C latent channels, D width, T positions per frame, H W pixels.
+Shapes: B games, N tokens per frame, C latent channels, T positions per frame,
+Z width of what the head is given, H W pixels.
 """
 
 import math
@@ -121,7 +122,7 @@ class GraphCache(KVCache):
     """A KV cache's own tensors, with the place in the ring as a tensor that a graph can read.
 
     Args:
-        cache: Shares keys, values and frames_held with this one, and goes on counting frames.
+        cache: Shares its tensors with this one, and goes on counting frames.
     """
 
     def __init__(self, cache: KVCache) -> None:
@@ -237,7 +238,7 @@ class _Lane:
         )
         self.frames = Pack(capturer, {"frames": ((batch, *spec.frame_shape), torch.uint8)})
         self.hidden = torch.zeros(
-            (batch, spec.latent_shape[0], spec.config.backbone.width),
+            (batch, spec.latent_shape[0], spec.config.hidden_width),
             dtype=hidden_dtype,
             device=self.made.device["latents"].device,
         )
@@ -309,7 +310,7 @@ class StepGraphs:
         return host["latents"].clone(), host["reward"].clone(), host["termination"].clone()
 
     def hidden(self, batch: int) -> Tensor:
-        """Return the hidden states of the last step of so many games, (B, N, D), to be read now."""
+        """Return the hidden states of the last step of so many games, (B, N, Z), to be read now."""
         return self._lanes[batch].hidden
 
     def frames(self, networks: Networks, latents: Tensor) -> np.ndarray | None:
@@ -364,12 +365,13 @@ class StepGraphs:
                 own.copy_(tensor)
 
         # The runs before capture write the slot that the step itself is about to write, which
-        # nobody sees; what they count is taken back.
-        held = cache.frames_held.clone()
+        # nobody sees; what they count and foretell is taken back.
+        held, foretold = cache.frames_held.clone(), cache.foretold.clone()
         try:
             return graph_cache, self._captured(work)
         finally:
             cache.frames_held.copy_(held)
+            cache.foretold.copy_(foretold)
 
     def _captured(self, work: Callable[[], object]) -> Callable[[], None]:
         def quiet() -> None:

@@ -166,7 +166,7 @@ class TensorRTEngine(TorchEngine):
     def _make(
         self, hidden: Tensor, latents: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `step` does, of hidden states (B, N, D)."""
+        """Return what `step` does, of hidden states (B, N, Z)."""
         self._made = None
         made = []
         size = self._max_batch
@@ -234,7 +234,7 @@ class _Lane:
         tokens, channels = spec.latent_shape
         self.latents = memory.tensor((batch, tokens, channels), torch.float32)
         self.noise = memory.tensor((batch, tokens, channels), torch.float32)
-        self.hidden = memory.tensor((batch, tokens, spec.config.backbone.width), torch.float32)
+        self.hidden = memory.tensor((batch, tokens, spec.config.hidden_width), torch.float32)
         self.next_latents = memory.tensor((batch, tokens, channels), torch.float32)
         self.frames = memory.tensor((batch, *spec.frame_shape), torch.uint8)
         sampler = _bind(

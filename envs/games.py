@@ -376,19 +376,21 @@ class Games:
         self._uncertainty[row] = np.nan
 
     def _scene_for(self, row: int, prompt: str | None, *, present: int) -> int:
-        """Return the start state that a prompt cuts to; the present one if there is no cut."""
+        """Return the start state of the scene that a prompt speaks of; else the present one."""
         starts = self.world.start_states
-        if not self.world.config.world.prompt_scenes or not isinstance(prompt, str) or present < 0:
+        if not isinstance(prompt, str) or present < 0:
             return present
         wanted = self._conditioners[row].describe(prompt, starts[present].description)
         return find_scene(wanted, starts, present=present)
 
     def _cut(self, row: int, prompt: str | None) -> None:
-        """Let a game go on in the scene that a prompt speaks of, if that is another.
+        """Let a game go on in the scene that a prompt speaks of, where the world wants it so.
 
         Pose and voices go on: what the conditioner says follows from actions and words alone, so
         that a teacher under the same ones stays beside the world.
         """
+        if not self.world.config.world.prompt_scenes:
+            return
         index = self._scene_for(row, prompt, present=int(self._scenes[row]))
         if index == self._scenes[row]:
             return

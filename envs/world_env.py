@@ -115,8 +115,8 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     | Option of `reset` | Type | Description                                                     |
     |-------------------|------|-----------------------------------------------------------------|
-    | `prompt`          | str  | Words for the scene, which draw the start state where the       |
-    |                   |      | world's `prompt_scenes` is set; and words for the network       |
+    | `prompt`          | str  | Words for the network, and for the scene: the game begins from  |
+    |                   |      | the start state that is most like it                            |
     | `start_state`     | int  | Index of a start state                                          |
     |                   | str  | Words; one of the start states that they fit best is drawn      |
     |                   | dict | Real frames to go on from, see below                            |

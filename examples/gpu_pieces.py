@@ -14,6 +14,7 @@ from pathlib import Path
 from examples.resumable import Piece
 
 ROOT = Path(__file__).parents[1]
+PARTS = ("autoencoder", "renderer", "dynamics")
 GROUPS = ("tests", "plans", "bench", "train")
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 """What TensorRT is called where plans are built, and where engines are chosen."""
@@ -204,6 +205,7 @@ def train_overrides(config: GpuConfig) -> list[str]:
         "data.num_episodes": project.data.num_episodes,
         "train_autoencoder.optimizer.train_steps": coder.optimizer.train_steps,
         "train_autoencoder.freeze_encoder_after": coder.freeze_encoder_after,
+        "train_renderer.optimizer.train_steps": project.train_renderer.optimizer.train_steps,
         "train_dynamics.optimizer.train_steps": dynamics.optimizer.train_steps,
         "train_dynamics.self_context_after": dynamics.self_context_after,
     }
@@ -212,7 +214,7 @@ def train_overrides(config: GpuConfig) -> list[str]:
         for name, count in counts.items()
         if count > 0
     ]
-    saves = [f"train_{part}.save_every={config.save_every}" for part in ("autoencoder", "dynamics")]
+    saves = [f"train_{part}.save_every={config.save_every}" for part in PARTS]
     return [*saves, *scaled, *config.overrides]
 
 

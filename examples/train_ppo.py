@@ -43,7 +43,7 @@ from examples.report import report
 from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, save_tensors
 from midas_world.world import World, load_world
 
-# The world's own episodes have the seeds 1,000,000 to 1,000,419 (and 0 to 7 to validate).
+# The world's own episodes have seeds from 1,000,000 on (and 0 to 7 to validate).
 EVALUATION_SEED = 500_000
 TRAINING_SEED = 700_000
 BLIND_ACTION = "leap_right"

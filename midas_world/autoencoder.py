@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from midas_world.config import AutoencoderConfig
 from midas_world.dc_blocks import ChannelRMSNorm, EfficientViTBlock, ResBlock, activation_of
+from midas_world.klt import CellTransform
 
 
 class PreNormBlock(nn.Module):
@@ -179,6 +180,10 @@ class Autoencoder(nn.Module):
 
     The mean and standard deviation of the raw latents are buffers, measured on training frames by
     `set_statistics`; until then they are 0 and 1.
+
+    Attributes:
+        encoder: None where the decoder is a transform, which goes both ways.
+        decoder: Raw latents (B, C, h, w) to frames (B, 3, H, W).
     """
 
     latent_mean: Tensor
@@ -187,13 +192,17 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        rows, channels = config.transform_rows, config.latent_channels
+        self.encoder = None if rows else Encoder(config)
+        self.decoder = CellTransform(rows, channels, config.patch_size) if rows else Decoder(config)
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
     def encode_raw(self, frames: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> latents before standardisation, (B, C, h, w)."""
+        if isinstance(self.decoder, CellTransform):
+            return self.decoder.analyze(frames)
+        assert self.encoder is not None
         latents = self.encoder(frames)
         if self.config.latent_norm:
             latents = latents * latents.square().mean(dim=1, keepdim=True).add(1e-6).rsqrt()
@@ -214,8 +223,14 @@ class Autoencoder(nn.Module):
         return self.decode_raw((latents * std + mean).to(latents.dtype))
 
     def set_statistics(self, raw_latents: Tensor) -> None:
-        """Change the standardisation to that of raw latents (B, C, h, w)."""
+        """Change the standardisation to that of raw latents (B, C, h, w).
+
+        A transform's channels share one standard deviation: they lie in the proportions that noise
+        of equal strength on all of them wants.
+        """
         std, mean = torch.std_mean(raw_latents.float(), dim=(0, 2, 3))
+        if isinstance(self.decoder, CellTransform):
+            std = std.square().mean().sqrt().expand_as(std)
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(std.clamp_min(1e-3))
 

@@ -2,12 +2,14 @@
 
 Each modality has its own encoder and its own learned embedding for "absent". Pose is also told to
 every latent token relative to that token's place in the picture, which is what lets a limb move
-in the right cell; the text may be, so that scenery need not be asked for by attention. Knows
+in the right cell; the text may be, so that scenery need not be asked for by attention. Or a neural
+renderer tells each token all that the conditions say of it, and foretells its latents. Knows
 nothing of time beyond the one frame.
 
 Shapes: B batch, F frames, M condition tokens, N latent tokens, D width, P pose size, A audio size.
 """
 
+import math
 import re
 import zlib
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 
 from midas_world.config import ConditionsConfig
 from midas_world.layers import mlp
+from midas_world.renderer import NeuralRenderer
 from midas_world.types import StepConditions
 
 POSE, TEXT, AUDIO = range(3)
@@ -56,8 +59,8 @@ class Conditions:
             present=self.present.to(device),
         )
 
-    def frames(self, start: int, stop: int) -> "Conditions":
-        """Return the frames start to stop - 1."""
+    def frames(self, start: int, stop: int | None) -> "Conditions":
+        """Return the frames start to stop - 1, or to the last."""
         return Conditions(
             pose=self.pose[:, start:stop],
             text=self.text[:, start:stop],
@@ -142,12 +145,26 @@ def _sized(vector: np.ndarray, size: int, name: str) -> np.ndarray:
 
 
 class ConditionEncoder(nn.Module):
-    """Encode conditions to M instruction tokens and to an addition for every latent token."""
+    """Encode conditions to M instruction tokens and to an addition for every latent token.
+
+    Args:
+        config: Sizes.
+        width: D of the tokens.
+        grid: (h, w) of the latent grid.
+        latent_channels: C, of the latents that a renderer foretells.
+    """
 
     offsets: Tensor
     scale: Tensor
 
-    def __init__(self, config: ConditionsConfig, *, width: int, grid: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        config: ConditionsConfig,
+        *,
+        width: int,
+        grid: tuple[int, int],
+        latent_channels: int,
+    ) -> None:
         super().__init__()
         self.config = config
         hidden = config.encoder_width
@@ -157,11 +174,24 @@ class ConditionEncoder(nn.Module):
         self.audio = mlp(max(1, config.audio_size), hidden, width)
         self.absent = nn.Parameter(0.02 * torch.randn(3, width))
         self.kind = nn.Parameter(0.02 * torch.randn(3, width))
-        self.local_pose = mlp(config.pose_size + 2 * config.num_keypoints + 1, hidden, width)
-        self.local_text = nn.Linear(hidden, width, bias=False) if config.local_text else None
-        if self.local_text is not None:
-            nn.init.zeros_(self.local_text.weight)
+        num_relative = 2 * config.num_keypoints * (1 + 2 * config.keypoint_octaves)
+        num_local = config.pose_size + 1 + num_relative
         rows, columns = grid
+        self.renderer = self.local_pose = self.local_text = None
+        if config.renderer_width:
+            self.renderer = NeuralRenderer(
+                config,
+                num_words=hidden,
+                num_local=num_local,
+                num_cells=rows * columns,
+                latent_channels=latent_channels,
+            )
+            self.local = nn.Linear(config.renderer_width, width)
+        else:
+            self.local_pose = mlp(num_local, hidden, width)
+            if config.local_text:
+                self.local_text = nn.Linear(hidden, width, bias=False)
+                nn.init.zeros_(self.local_text.weight)
         y, x = torch.meshgrid(
             (torch.arange(rows) + 0.5) / rows * 2 - 1,
             (torch.arange(columns) + 0.5) / columns * 2 - 1,
@@ -172,8 +202,46 @@ class ConditionEncoder(nn.Module):
         # A buffer: a tensor made of numbers would stop a GPU, and be refused by CUDA graphs.
         self.register_buffer("scale", torch.tensor((columns / 2, rows / 2)), persistent=False)
 
-    def forward(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        """Return condition tokens (B, F, M, D) and additions for latent tokens (B, F, N, D)."""
+    def forward(self, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return condition tokens, additions for latent tokens, and what is foretold of them.
+
+        The shapes are (B, F, M, D), (B, F, N, D) and (B, F, N, C); without a renderer, nothing is
+        foretold (None).
+        """
+        present = conditions.present
+        pose, audio, words = self._inputs(conditions)
+        tokens = torch.stack((self.pose(pose), self.text(words), self.audio(audio)), dim=2)
+        tokens = torch.where(present[..., None], tokens, self.absent.to(tokens.dtype)) + self.kind
+        if self.renderer is not None:
+            local = self._local_features(conditions)
+            features, foretold = self.renderer(pose, words, audio, local)
+            return tokens, self.local(features), foretold
+        assert self.local_pose is not None
+        local = self.local_pose(self._local_features(conditions))
+        if self.local_text is not None:
+            # Absent texts are empty bags, which are zero.
+            local = local + self.local_text(words)[:, :, None]
+        return tokens, local, None
+
+    def foretell(self, conditions: Conditions) -> Tensor:
+        """Return the latents of frames as far as conditions tell, (B, F, N, C).
+
+        Raises:
+            ValueError: There is no renderer.
+        """
+        if self.renderer is None:
+            raise ValueError("without a renderer (conditions.renderer_width) nothing is foretold")
+        pose, audio, words = self._inputs(conditions)
+        return self.renderer(pose, words, audio, self._local_features(conditions))[1]
+
+    def freeze_renderer(self) -> None:
+        """Stop the learning of the renderer, if there is one, and of the words that it reads."""
+        if self.renderer is not None:
+            self.renderer.requires_grad_(requires_grad=False)
+            self.words.requires_grad_(requires_grad=False)
+
+    def _inputs(self, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pose, audio and mean word embedding, each 0 where it is absent."""
         present = conditions.present
         pose = conditions.pose * present[..., POSE, None]
         audio = conditions.audio * present[..., AUDIO, None]
@@ -183,24 +251,30 @@ class ConditionEncoder(nn.Module):
             audio = audio.new_zeros(*audio.shape[:-1], 1)
         bags = conditions.text * present[..., TEXT, None]
         words = self.words(bags.flatten(0, 1)).unflatten(0, bags.shape[:2])
-        tokens = torch.stack((self.pose(pose), self.text(words), self.audio(audio)), dim=2)
-        tokens = torch.where(present[..., None], tokens, self.absent.to(tokens.dtype)) + self.kind
-        local = self.local_pose(self._local_features(conditions))
-        if self.local_text is not None:
-            # Absent texts are empty bags, which are zero.
-            local = local + self.local_text(words)[:, :, None]
-        return tokens, local
+        return pose, audio, words
+
+    def near_keypoints(self, conditions: Conditions) -> Tensor:
+        """Return which cells hold a keypoint, or have one within a tenth of a cell: (B, F, N)."""
+        present = conditions.present[..., POSE, None]
+        near = self._from_centres(conditions.pose).abs().amax(dim=-1) < 0.6
+        return near.any(dim=-1) & present
+
+    def _from_centres(self, pose: Tensor) -> Tensor:
+        """Return where keypoints lie from the cells' centres, in cells, (B, F, N, K, 2)."""
+        count = self.config.num_keypoints
+        keypoints = pose[..., : 2 * count].unflatten(-1, (count, 2))
+        return (keypoints[:, :, None] - self.offsets[:, None]) * self.scale.to(keypoints.dtype)
 
     def _local_features(self, conditions: Conditions) -> Tensor:
         """Return the pose and, per latent token, its keypoints relative to the cell's centre."""
-        count = self.config.num_keypoints
         present = conditions.present[..., POSE, None].to(conditions.pose.dtype)
         pose = conditions.pose * present
-        keypoints = pose[..., : 2 * count].unflatten(-1, (count, 2))
-        scale = self.scale.to(keypoints.dtype)
-        relative = (keypoints[:, :, None] - self.offsets[:, None]) * scale
+        relative = self._from_centres(pose)
         # Far keypoints say little: the clamp keeps their features small.
-        relative = (relative.clamp(-2.0, 2.0) * present[..., None, None]).flatten(-2)
+        relative = relative.clamp(-2.0, 2.0)
+        waves = [relative * (math.pi * 2**octave) for octave in range(self.config.keypoint_octaves)]
+        parts = [relative, *(f(wave) for wave in waves for f in (torch.sin, torch.cos))]
+        relative = torch.cat([(part * present[..., None, None]).flatten(-2) for part in parts], -1)
         spread = torch.cat((pose, present), dim=-1)[:, :, None].expand(
             -1, -1, len(self.offsets), -1
         )

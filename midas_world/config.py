@@ -16,7 +16,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from midas_world.train_config import AutoencoderTrainConfig, DataConfig, DynamicsTrainConfig
+from midas_world.train_config import (
+    AutoencoderTrainConfig,
+    DataConfig,
+    DynamicsTrainConfig,
+    RendererTrainConfig,
+)
 
 T = TypeVar("T")
 
@@ -48,11 +53,14 @@ class AutoencoderConfig:
         upsample_type: Double by pixel-shuffle after a convolution, or by nearest before one.
         encoder_out_shortcut: Add averaged channels to the encoder's last convolution.
         decoder_in_shortcut: Add repeated channels to the decoder's first convolution.
+        transform_rows: 0: encoder and decoder are networks. Else both are one linear transform of
+            cells of ``patch_size`` pixels a side, found from the training frames (klt.py); as many
+            rows as the latent grid has. ``widths`` and depths are empty then.
     """
 
-    widths: tuple[int, ...]
-    encoder_depths: tuple[int, ...]
-    decoder_depths: tuple[int, ...]
+    widths: tuple[int, ...] = ()
+    encoder_depths: tuple[int, ...] = ()
+    decoder_depths: tuple[int, ...] = ()
     latent_channels: int = 128
     patch_size: int = 4
     block_types: tuple[str, ...] = ()
@@ -67,10 +75,16 @@ class AutoencoderConfig:
     upsample_type: Literal["pixel_shuffle", "interpolate"] = "pixel_shuffle"
     encoder_out_shortcut: bool = True
     decoder_in_shortcut: bool = True
+    transform_rows: int = 0
 
     def __post_init__(self) -> None:
         """Check the limits that the modules rely on."""
         stages = len(self.widths)
+        if bool(stages) == bool(self.transform_rows):
+            raise ValueError(
+                "an autoencoder has either widths, of its networks, or transform_rows; "
+                f"got {self.widths} and {self.transform_rows}"
+            )
         for name in ("encoder_depths", "decoder_depths"):
             if len(getattr(self, name)) != stages:
                 raise ValueError(
@@ -94,7 +108,7 @@ class AutoencoderConfig:
                     f"before, got {self.widths}"
                 )
         shortcut = self.encoder_out_shortcut or self.decoder_in_shortcut
-        if shortcut and self.widths[-1] % self.latent_channels:
+        if stages and shortcut and self.widths[-1] % self.latent_channels:
             raise ValueError(
                 f"the last of widths must be a multiple of latent_channels "
                 f"{self.latent_channels} for the shortcuts, got {self.widths[-1]}"
@@ -103,7 +117,7 @@ class AutoencoderConfig:
     @property
     def downsampling(self) -> int:
         """Pixels per latent token and side."""
-        return self.patch_size * 2 ** (len(self.widths) - 1)
+        return self.patch_size * 2 ** max(0, len(self.widths) - 1)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -134,6 +148,14 @@ class ConditionsConfig:
         encoder_width: Width of the hidden layer of each encoder.
         local_text: Whether the text is told to every latent token, too, as the pose is, and not by
             its own token alone.
+        renderer_width: R of the neural renderer, which tells every latent token all that the
+            conditions say of it and foretells the frame; 0: none.
+        renderer_layers: Of it.
+        phase_octaves: How often it doubles the frequency of the last two entries of the pose, the
+            sine and cosine of a phase; 0: the pose ends in no such pair.
+        keypoint_octaves: Sines and cosines that each cell is told of where keypoints lie from its
+            centre, at wavelengths of 2 cells, 1, 1/2 and so on: outlines are sharp where these
+            are (Fourier features, arXiv 2006.10739).
     """
 
     pose_size: int = 48
@@ -145,14 +167,20 @@ class ConditionsConfig:
     word_drop_rate: float = 0.5
     encoder_width: int = 256
     local_text: bool = False
+    renderer_width: int = 0
+    renderer_layers: int = 4
+    phase_octaves: int = 0
+    keypoint_octaves: int = 0
 
     def __post_init__(self) -> None:
-        """Check that the keypoints fit into the pose."""
+        """Check that the keypoints and the phase fit into the pose."""
         if 2 * self.num_keypoints > self.pose_size:
             raise ValueError(
                 f"num_keypoints must be at most pose_size / 2 = {self.pose_size // 2}, "
                 f"got {self.num_keypoints}"
             )
+        if self.phase_octaves and self.pose_size < 2:
+            raise ValueError(f"phase_octaves needs a pose, got pose_size {self.pose_size}")
 
     @property
     def num_tokens(self) -> int:
@@ -240,8 +268,8 @@ class WorldConfig:
         context_noise: Largest noise level on context latents while training (GameNGen: 0.7).
         noise_buckets: Buckets of that level, each with a learned embedding.
         play_noise: Noise level that the context is labelled with at play time.
-        prompt_scenes: A prompt that speaks of another scene cuts to a start state of it, for a
-            world whose words do not change the scene by themselves.
+        prompt_scenes: A prompt on the way that speaks of another scene cuts to a start state of
+            it, for a world whose words do not change the scene by themselves.
         reward_limit: Rewards are predicted on a symlog scale up to this size.
         reward_bins: Bins of that scale.
     """
@@ -261,12 +289,17 @@ class WorldConfig:
     diffusion: DiffusionConfig
 
     def __post_init__(self) -> None:
-        """Check that the picture divides into latent tokens."""
+        """Check that the picture divides into latent tokens, and what must fit the picture."""
         step = self.autoencoder.downsampling
         if self.height % step or self.width % step:
             raise ValueError(
                 f"height and width must be multiples of the autoencoder's downsampling {step}, "
                 f"got {self.height} and {self.width}"
+            )
+        rows = self.autoencoder.transform_rows
+        if rows not in (0, self.grid[0]):
+            raise ValueError(
+                f"transform_rows must be the rows of the latent grid, {self.grid[0]}, got {rows}"
             )
         if not 0 <= self.play_noise <= max(self.context_noise, 0):
             raise ValueError(
@@ -285,6 +318,22 @@ class WorldConfig:
         """N."""
         return math.prod(self.grid)
 
+    @property
+    def hidden_width(self) -> int:
+        """D, and 2 C more if a renderer foretells the frame: what the head is given per token."""
+        return self.backbone.width + 2 * self.foretold_shape[1]
+
+    @property
+    def is_foretold(self) -> bool:
+        """Whether a renderer foretells the frame."""
+        return self.conditions.renderer_width > 0
+
+    @property
+    def foretold_shape(self) -> tuple[int, int]:
+        """(N, C) of what a renderer foretells of a frame; (0, 0) if there is none."""
+        channels = self.autoencoder.latent_channels
+        return (self.tokens_per_frame, channels) if self.is_foretold else (0, 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectConfig:
@@ -293,6 +342,7 @@ class ProjectConfig:
     world: WorldConfig
     data: DataConfig = field(default_factory=DataConfig)
     train_autoencoder: AutoencoderTrainConfig
+    train_renderer: RendererTrainConfig = field(default_factory=RendererTrainConfig)
     train_dynamics: DynamicsTrainConfig
     seed: int = 0
 

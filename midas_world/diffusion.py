@@ -5,7 +5,7 @@ which Dreamer 4 measured as decisive for few denoise steps (arXiv 2509.24527). W
 the *change* from the last frame's latent tokens, in units of its standard deviation; whoever calls
 turns it into latents. x = (1 - sigma) * x0 + sigma * noise, so sigma = 1 is noise, 0 is data.
 
-Shapes: B batch, N tokens, C latent channels, D width of the backbone.
+Shapes: B batch, N tokens, C latent channels, Z width of what the backbone hands over.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,7 +65,18 @@ class HeadBlock(nn.Module):
 
 
 class DiffusionHead(nn.Module):
-    """Predict clean data from noisy data, sigma and the backbone's hidden states."""
+    """Predict clean data from noisy data, sigma and the backbone's hidden states.
+
+    Where the conditions foretell changes, the prediction is gated shares of them, per channel, plus
+    what the head itself adds.
+
+    Args:
+        config: Sizes.
+        latent_channels: C.
+        hidden_width: Of the backbone.
+        tokens_per_frame: N.
+        is_foretold: Whether two foretold changes, C channels each, stand behind the hidden states.
+    """
 
     def __init__(
         self,
@@ -74,12 +85,14 @@ class DiffusionHead(nn.Module):
         latent_channels: int,
         hidden_width: int,
         tokens_per_frame: int,
+        is_foretold: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
+        self.hidden_width = hidden_width
         width = config.width
         self.input = nn.Linear(2 * latent_channels, width)
-        self.condition = nn.Linear(hidden_width, width)
+        self.condition = nn.Linear(hidden_width + 2 * is_foretold * latent_channels, width)
         self.places = nn.Parameter(0.02 * torch.randn(tokens_per_frame, width))
         self.sigma = mlp(256, width, width)
         self.modulation = nn.Linear(width, 6 * width)
@@ -94,6 +107,10 @@ class DiffusionHead(nn.Module):
         self.output = nn.Linear(width, latent_channels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
+        self.gate = nn.Linear(width, 2 * latent_channels) if is_foretold else None
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
 
     def forward(self, x: Tensor, sigma: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
         """Return the predicted data.
@@ -101,7 +118,7 @@ class DiffusionHead(nn.Module):
         Args:
             x: (B, N, C) noisy data.
             sigma: (B,) in [0, 1].
-            hidden: (B, N, D) of the backbone.
+            hidden: (B, N, Z) of the backbone, and the foretold changes behind it.
             context: (B, N, C) the last frame's latent tokens, as the backbone saw them.
         """
         embedded = functional.silu(self.sigma(sinusoidal_embedding(sigma, 256)))
@@ -109,7 +126,11 @@ class DiffusionHead(nn.Module):
         tokens = self.input(torch.cat((x, context), dim=-1)) + self.condition(hidden) + self.places
         for block in self.blocks:
             tokens = block(tokens, modulation)
-        return self.output(functional.layer_norm(tokens, (tokens.shape[-1],)))
+        tokens = functional.layer_norm(tokens, (tokens.shape[-1],))
+        if self.gate is None:
+            return self.output(tokens)
+        shares = self.gate(tokens).sigmoid() * hidden[..., self.hidden_width :]
+        return self.output(tokens) + shares.unflatten(-1, (2, -1)).sum(dim=-2)
 
 
 def sample_noise(

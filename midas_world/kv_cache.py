@@ -1,10 +1,11 @@
 """The rolling KV cache: a preallocated ring of the last ``context_frames`` frames.
 
-Six verbs: write, mask, commit, reset, replacing, clone. Keys are kept rotated by their absolute
-position; the angles come from float64, so the cost and the answer at step 1,000,000 are those at
-step 1,000.
+Seven verbs: write, mask, last_foretold, commit, reset, replacing, clone. Keys are kept rotated by
+their absolute position; the angles come from float64, so the cost and the answer at step 1,000,000
+are those at step 1,000. Worlds with a renderer also keep what it foretold of the last frame.
 
-Shapes: B batch, T positions per frame (condition tokens + latent tokens), ring slots of T rows.
+Shapes: B batch, T positions per frame (condition tokens + latent tokens), ring slots of T rows,
+N latent tokens, C latent channels.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ class KVCache:
         keys: (layers, B, kv_heads, context_frames * T, head_dim), rotated.
         values: The same shape.
         frames_held: (B,) int64: how many frames each row has seen, at most ``context_frames``.
+        foretold: (B, N, C) float32 of the last frame, for worlds that foretell; else (B, 0, 0).
         num_committed: Frames committed since construction; places the next one in the ring.
 
     Raises:
@@ -37,6 +39,7 @@ class KVCache:
         positions_per_frame: int,
         dtype: torch.dtype,
         device: torch.device,
+        foretold_shape: tuple[int, int] = (0, 0),
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -52,6 +55,7 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.frames_held = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        self.foretold = torch.zeros((batch_size, *foretold_shape), device=device)
         self.num_committed = 0
         half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=device)
         self._frequencies = config.rope_theta ** -(half / config.head_dim)
@@ -90,6 +94,13 @@ class KVCache:
         self.values[layer, :, :, rows] = values
         return self.keys[layer], self.values[layer]
 
+    def last_foretold(self, context: Tensor) -> Tensor:
+        """Return what was foretold of the last frame, (B, N, C), as a new tensor.
+
+        In rows that have seen no frame, the last frame itself stands in: ``context`` (B, N, C).
+        """
+        return torch.where(self.frames_held[:, None, None] > 0, self.foretold, context)
+
     def commit(self) -> None:
         """Make the present frame part of the past; the next write goes to the next slot."""
         self.num_committed += 1
@@ -125,11 +136,12 @@ class KVCache:
         self.keys[:, index] = source.keys
         self.values[:, index] = source.values
         self.frames_held[index] = source.frames_held
+        self.foretold[index] = source.foretold
 
     def clone(self) -> "KVCache":
         """Return an independent copy."""
         copy = object.__new__(KVCache)
         copy.__dict__.update(self.__dict__)
         copy.keys, copy.values = self.keys.clone(), self.values.clone()
-        copy.frames_held = self.frames_held.clone()
+        copy.frames_held, copy.foretold = self.frames_held.clone(), self.foretold.clone()
         return copy

@@ -56,6 +56,25 @@ class AutoencoderTrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RendererTrainConfig:
+    """The neural renderer's part of the second stage, for worlds that have one.
+
+    Attributes:
+        optimizer: Its batch is of single frames.
+        character_weight: Extra weight of the latent tokens in which keypoints of the pose lie.
+    """
+
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=3e-3, muon_learning_rate=8e-3, train_steps=2000, batch_size=256
+        )
+    )
+    character_weight: float = 0.0
+    evaluate_every: int = 200
+    save_every: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
 class DynamicsTrainConfig:
     """The second stage of training.
 

@@ -52,7 +52,7 @@ def head_spread(
 
     Args:
         head: As `DiffusionHead` is called.
-        hidden: (B, N, D) of the backbone.
+        hidden: (B, N, Z) as the head wants it.
         context: (B, N, C) the last frame's latent tokens.
         extra_noise: (S, B, N, C) standard normal; S at least `MIN_DRAWS`.
 

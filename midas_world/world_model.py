@@ -4,7 +4,12 @@ Frame t's conditions enter the backbone beside the latent tokens of frame t - 1;
 condition the head, which samples the change to frame t. So a frame costs one backbone pass and K
 head passes, and the frame just made enters with the next step. Pixels are not its business.
 
-Shapes: B batch, F frames, M condition tokens, N tokens per frame, C latent channels, D width.
+Where the conditions have a renderer, two changes that it foretells stand beside the hidden states:
+the *correction*, from the last frame to what is foretold of this one, which forgets what the
+renderer does not know, and the *motion*, from what was foretold of the last frame, which keeps it.
+
+Shapes: B batch, F frames, M condition tokens, N tokens per frame, C latent channels, D width,
+Z width of what the head is given: D, or D + 2 C with a renderer.
 """
 
 import math
@@ -37,12 +42,14 @@ class OutcomeHead(nn.Module):
 
     def __init__(self, *, hidden_width: int, reward_limit: float, reward_bins: int) -> None:
         super().__init__()
+        self.hidden_width = hidden_width
         self.trunk = mlp(2 * hidden_width, hidden_width, reward_bins + 1)
         limit = math.log1p(reward_limit)
         self.register_buffer("bins", torch.linspace(-limit, limit, reward_bins), persistent=False)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., N, D) -> reward logits (..., bins) and termination logits (...)."""
+        """(..., N, Z) -> reward logits (..., bins) and termination logits (...)."""
+        hidden = hidden[..., : self.hidden_width]
         pooled = torch.cat((hidden.mean(dim=-2), hidden.amax(dim=-2)), dim=-1)
         out = self.trunk(pooled)
         return out[..., :-1], out[..., -1]
@@ -62,6 +69,11 @@ class OutcomeHead(nn.Module):
         return -(target * logits.float().log_softmax(dim=-1)).sum(dim=-1).mean()
 
 
+def with_foretold(hidden: Tensor, changes: Tensor | None) -> Tensor:
+    """Return hidden states (..., N, D) with foretold changes (..., N, 2 C) beside them, if any."""
+    return hidden if changes is None else torch.cat((hidden, changes.to(hidden.dtype)), dim=-1)
+
+
 class WorldModel(nn.Module):
     """Everything between conditions and the next frame's latent tokens."""
 
@@ -72,7 +84,9 @@ class WorldModel(nn.Module):
         self.config = config
         width = config.backbone.width
         channels = config.autoencoder.latent_channels
-        self.conditions = ConditionEncoder(config.conditions, width=width, grid=config.grid)
+        self.conditions = ConditionEncoder(
+            config.conditions, width=width, grid=config.grid, latent_channels=channels
+        )
         self.latent_in = nn.Linear(channels, width)
         self.places = nn.Parameter(0.02 * torch.randn(config.tokens_per_frame, width))
         self.noise_level = nn.Embedding(config.noise_buckets, width)
@@ -83,6 +97,7 @@ class WorldModel(nn.Module):
             latent_channels=channels,
             hidden_width=width,
             tokens_per_frame=config.tokens_per_frame,
+            is_foretold=config.is_foretold,
         )
         self.outcome = OutcomeHead(
             hidden_width=width, reward_limit=config.reward_limit, reward_bins=config.reward_bins
@@ -102,41 +117,78 @@ class WorldModel(nn.Module):
         scaled = level / max(self.config.context_noise, 1e-6) * self.config.noise_buckets
         return scaled.long().clamp(0, self.config.noise_buckets - 1)
 
-    def embed(self, context: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
-        """Return backbone tokens (B, F, M + N, D).
+    def embed(
+        self, context: Tensor, level: Tensor, conditions: Conditions
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return backbone tokens (B, F, M + N, D) and what is foretold, (B, F, N, C) or None.
 
         Args:
             context: (B, F, N, C) latent tokens of the frame before each frame.
             level: (B, F) noise level on them.
             conditions: Of each frame.
         """
-        instruction, local = self.conditions(conditions)
+        instruction, local, foretold = self.conditions(conditions)
         latent = self.latent_in(context) + self.places + local
         latent = latent + self.noise_level(self.bucket(level))[:, :, None]
-        return torch.cat((instruction.to(latent.dtype), latent), dim=2)
+        tokens = torch.cat((instruction.to(latent.dtype), latent), dim=2)
+        return tokens, foretold
+
+    def foretold_changes(self, foretold: Tensor, last: Tensor, context: Tensor) -> Tensor:
+        """Return correction and motion, (..., N, 2 C), in units of the usual change.
+
+        Args:
+            foretold: (..., N, C) of this frame.
+            last: (..., N, C), what was foretold of the last frame.
+            context: (..., N, C) latents of the last frame.
+        """
+        changes = (foretold - context) / self.change_std, (foretold - last) / self.change_std
+        return torch.cat(changes, dim=-1)
 
     def hidden(self, context: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
-        """Return the hidden states of whole sequences, (B, F, N, D); arguments as in `embed`."""
-        tokens = self.embed(context, level, conditions)
+        """Return the hidden states of whole sequences, (B, F, N, Z); arguments as in `embed`."""
+        tokens, foretold = self.embed(context, level, conditions)
         hidden = self.backbone(tokens.flatten(1, 2), positions_per_frame=self.positions_per_frame)
-        return hidden.unflatten(1, tokens.shape[1:3])[:, :, self.config.conditions.num_tokens :]
+        hidden = hidden.unflatten(1, tokens.shape[1:3])[:, :, self.config.conditions.num_tokens :]
+        changes = None
+        if foretold is not None:
+            # As an empty cache does: of the first frame, the one before it stands in.
+            last = torch.cat((context[:, :1].to(foretold.dtype), foretold[:, :-1]), dim=1)
+            changes = self.foretold_changes(foretold, last, context)
+        return with_foretold(hidden, changes)
 
     def step_hidden(self, context: Tensor, conditions: Conditions, cache: KVCache) -> Tensor:
-        """Return the hidden states of the present frame, (B, N, D); writes its cache slot.
+        """Return the hidden states of the present frame, (B, N, Z); writes its cache slot.
 
         Args:
             context: (B, N, C) latent tokens of the last frame.
             conditions: Of one frame.
             cache: Of the frames before; the caller commits it.
         """
+        tokens, changes = self.step_tokens(context, conditions, cache)
+        tokens = tokens.to(self.backbone.norm.weight.dtype)
+        hidden = self.backbone.step(tokens, cache)[:, self.config.conditions.num_tokens :]
+        return with_foretold(hidden, changes)
+
+    def step_tokens(
+        self, context: Tensor, conditions: Conditions, cache: KVCache
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the present frame's tokens (B, M + N, D) and foretold changes (B, N, 2 C) or None.
+
+        The cache keeps what is foretold; arguments as in `step_hidden`.
+        """
         level = context.new_full((context.shape[0], 1), self.config.play_noise)
-        tokens = self.embed(context[:, None], level, conditions)[:, 0]
-        return self.backbone.step(tokens, cache)[:, self.config.conditions.num_tokens :]
+        tokens, foretold = self.embed(context[:, None], level, conditions)
+        if foretold is None:
+            return tokens[:, 0], None
+        now = foretold[:, 0].float()
+        changes = self.foretold_changes(now, cache.last_foretold(context), context)
+        cache.foretold.copy_(now)
+        return tokens[:, 0], changes
 
     def sample(
         self, context: Tensor, hidden: Tensor, noise: Tensor, *, num_denoise_steps: int
     ) -> Tensor:
-        """Return the next frame's latent tokens; context, noise (B, N, C), hidden (B, N, D)."""
+        """Return the next frame's latent tokens; context, noise (B, N, C), hidden (B, N, Z)."""
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
             return self.head(x, sigma, hidden, context).to(noise.dtype)
@@ -152,6 +204,7 @@ class WorldModel(nn.Module):
             positions_per_frame=self.positions_per_frame,
             dtype=dtype,
             device=device,
+            foretold_shape=self.config.foretold_shape,
         )
 
     def losses(

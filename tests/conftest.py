@@ -31,6 +31,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+def pytest_runtest_setup() -> None:
+    """Let no test's random weights hang on which tests ran before it."""
+    torch.random.set_rng_state(torch.Generator().manual_seed(0).get_state())
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep measurements and engine files out of the user's cache, in child processes too."""

@@ -19,6 +19,7 @@ from envs.stage.scene import Scene
 from midas_world.autoencoder import Autoencoder
 from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, WorldConfig, load_preset
+from midas_world.train.loop import seeded_weights
 from midas_world.types import StepConditions
 from midas_world.world import KeyMap, StartState, save_world
 from midas_world.world_model import WorldModel
@@ -63,13 +64,16 @@ def make_start_state(config: WorldConfig, seed: int, *, frames: int = 3) -> Star
 def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Path:
     """Write a tiny world with random weights and three start states; return its folder."""
     config = config or load_preset("tiny")
-    autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
+    with seeded_weights(0):  # `randomize` leaves biases as they are made
+        autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
     randomize(autoencoder, 1)
     randomize(model, 2)
     with torch.no_grad():  # episodes of random weights should last
         last = model.outcome.trunk[-1]
         last.weight[-1] = 0.0
         last.bias[-1] = -20.0
+        # As trained weights do, and unlike random ones, these damp what goes wrong.
+        model.head.output.weight.mul_(0.5)
     save_world(
         folder,
         config=config,

@@ -196,10 +196,8 @@ def test_conditions_follow_from_the_games_number_and_are_absent_now_and_then():
 
 
 def test_a_world_without_poses_and_sounds_is_given_none():
-    sizes = load_preset(
-        "tiny",
-        [f"world.conditions.{name}=0" for name in ("num_keypoints", "pose_size", "audio_size")],
-    )
+    names = ("num_keypoints", "pose_size", "phase_octaves", "audio_size")
+    sizes = load_preset("tiny", [f"world.conditions.{name}=0" for name in names])
     given = drawn_conditions(sizes.world.conditions, game=0, num_steps=8)
     assert all(step.pose is None and step.audio is None for step in given)
     assert given[1].text is not None

@@ -29,7 +29,9 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def make_encoder(config: ConditionsConfig = CONFIG) -> ConditionEncoder:
-    encoder = ConditionEncoder(config, width=12, grid=(3, 5)).requires_grad_(False)
+    encoder = ConditionEncoder(config, width=12, grid=(3, 5), latent_channels=7).requires_grad_(
+        False
+    )
     generator = torch.Generator().manual_seed(0)
     for parameter in encoder.parameters():
         parameter.normal_(0.0, 0.3, generator=generator)
@@ -47,9 +49,10 @@ def make_conditions(*, seed: int = 0, present: tuple[bool, bool, bool] = (True, 
 
 
 def test_tokens_have_one_place_per_modality_and_latents_one_addition_each():
-    tokens, local = make_encoder()(make_conditions())
+    tokens, local, foretold = make_encoder()(make_conditions())
     assert tokens.shape == (2, 3, CONFIG.num_tokens, 12)
     assert local.shape == (2, 3, 15, 12)
+    assert foretold is None
 
 
 @pytest.mark.parametrize("modality", [POSE, TEXT, AUDIO])
@@ -80,7 +83,7 @@ def test_only_the_pose_is_told_to_the_latent_tokens():
 
 def test_local_text_is_told_to_the_latent_tokens_once_it_is_learned():
     config = dataclasses.replace(CONFIG, local_text=True)
-    fresh = ConditionEncoder(config, width=12, grid=(3, 5)).requires_grad_(False)
+    fresh = ConditionEncoder(config, width=12, grid=(3, 5), latent_channels=7).requires_grad_(False)
     first = make_conditions(seed=1)
     other = dataclasses.replace(first, text=make_conditions(seed=2).text)
     assert torch.equal(fresh(first)[1], fresh(other)[1])  # an older world goes on as it was
@@ -157,7 +160,7 @@ def test_empty_text_is_not_absent_text():
 def test_unknown_words_change_the_token_but_not_its_size():
     encoder = make_encoder()
     steps = [StepConditions(text=text) for text in ("zxqv frobnicate", "meadow at noon")]
-    tokens, _ = encoder(stack_conditions(steps, CONFIG))
+    tokens, *_ = encoder(stack_conditions(steps, CONFIG))
     assert tokens.isfinite().all()
     assert not torch.equal(tokens[0, 0, TEXT], tokens[1, 0, TEXT])
 
@@ -230,8 +233,8 @@ def test_a_teacher_without_pose_or_sound_is_possible():
     config = ConditionsConfig(
         pose_size=0, num_keypoints=0, audio_size=0, text_buckets=64, encoder_width=16
     )
-    encoder = ConditionEncoder(config, width=12, grid=(2, 2))
-    tokens, local = encoder(stack_conditions([StepConditions(text="jump")] * 2, config))
+    encoder = ConditionEncoder(config, width=12, grid=(2, 2), latent_channels=7)
+    tokens, local, _ = encoder(stack_conditions([StepConditions(text="jump")] * 2, config))
     assert tokens.shape == (2, 1, 3, 12)
     assert local.shape == (2, 1, 4, 12)
     assert torch.isfinite(tokens).all()

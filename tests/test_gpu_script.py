@@ -11,7 +11,7 @@ import pytest
 from examples import gpu, parts
 from examples.gpu_pieces import SECTIONS, GpuConfig, all_pieces, told_by_tests, train_overrides
 from midas_world import cli
-from midas_world.config import load_preset
+from midas_world.config import load_preset, save_config
 
 
 def config_of(tmp_path: Path, **more) -> GpuConfig:
@@ -72,16 +72,20 @@ def test_every_plan_is_built_by_both_flavours(tmp_path):
 
 def test_the_scale_multiplies_the_preset_and_overrides_stand_above_it(tmp_path):
     overrides = ("train_dynamics.optimizer.train_steps=5",)
-    config = config_of(tmp_path, preset="stage", scale=2.5, save_every=7, overrides=overrides)
-    plain, scaled = load_preset("stage"), load_preset("stage", train_overrides(config))
+    preset = str(tmp_path / "freezes.yaml")
+    save_config(load_preset("stage", ["train_autoencoder.freeze_encoder_after=40"]), Path(preset))
+    config = config_of(tmp_path, preset=preset, scale=2.5, save_every=7, overrides=overrides)
+    plain, scaled = load_preset(preset), load_preset(preset, train_overrides(config))
     assert scaled.data.num_episodes == round(2.5 * plain.data.num_episodes)
     coder, plain_coder = scaled.train_autoencoder, plain.train_autoencoder
     assert coder.optimizer.train_steps == round(2.5 * plain_coder.optimizer.train_steps)
-    assert coder.freeze_encoder_after == round(2.5 * plain_coder.freeze_encoder_after)
+    assert coder.freeze_encoder_after == 100
+    renderer, plain_renderer = scaled.train_renderer, plain.train_renderer
+    assert renderer.optimizer.train_steps == round(2.5 * plain_renderer.optimizer.train_steps)
     assert scaled.train_dynamics.optimizer.train_steps == 5
     own = plain.train_dynamics.self_context_after
     assert scaled.train_dynamics.self_context_after == round(2.5 * own) > 0
-    assert coder.save_every == scaled.train_dynamics.save_every == 7
+    assert coder.save_every == renderer.save_every == scaled.train_dynamics.save_every == 7
     assert scaled.data.num_validation_episodes == plain.data.num_validation_episodes
     # An encoder that never freezes stays so.
     tiny = load_preset("tiny", train_overrides(config_of(tmp_path, scale=2.0)))

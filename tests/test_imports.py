@@ -17,7 +17,7 @@ MODEL = (
     ("types", "train_config"),
     ("config",),
     ("layers", "checkpoint"),
-    ("dc_blocks", "kv_cache"),
+    ("dc_blocks", "kv_cache", "klt", "renderer"),
     ("autoencoder", "backbone", "conditions", "diffusion", "uncertainty"),
     ("world_model",),
     ("foreign_weights", "world"),

@@ -94,7 +94,7 @@ def test_static_graphs_have_the_batch_size_asked_for(tiny_world: World, tmp_path
     (path,) = export_graphs(tiny_world, batch_size=4, names=["outcome"], folder=tmp_path).values()
     (hidden,) = onnx.load(path).graph.input
     dims = [dim.dim_value for dim in hidden.type.tensor_type.shape.dim]
-    assert dims == [4, 15, tiny_world.config.world.backbone.width]
+    assert dims == [4, 15, tiny_world.config.world.hidden_width]
     # Nothing half written stays behind.
     assert [file.name for file in path.parent.iterdir()] == ["outcome-b4.onnx"]
 

@@ -1,4 +1,4 @@
-"""A prompt that speaks of another scene cuts to a start state of it, where the world says so."""
+"""A prompt that speaks of another scene begins in it, and cuts to it where the world says so."""
 
 import dataclasses
 
@@ -93,8 +93,10 @@ def test_words_for_the_scene_that_is_there_or_for_none_do_not_cut(world):
         assert torch.equal(shown(env), before)
 
 
-def test_a_world_that_does_not_say_so_never_cuts(tiny_world):
+def test_a_world_that_does_not_say_so_cuts_at_the_reset_alone(tiny_world):
     env = WorldEnv(tiny_world)
+    _, info = env.reset(seed=3, options={"prompt": f"a {PLACES[2]}"})
+    assert info["start_state"] == 2
     env.reset(seed=3, options={"start_state": 0})
     env.step(2)
     before = shown(env)

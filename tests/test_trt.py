@@ -135,7 +135,7 @@ def test_every_plan_builds_without_a_gpu(
     inputs = {"latents": latents}
     outputs = {"frames": ("uint8", [-1, config.height, config.width, 3])}
     if plan.graph == "sampler":
-        inputs |= {"hidden": [-1, 15, config.backbone.width], "noise": latents}
+        inputs |= {"hidden": [-1, 15, config.hidden_width], "noise": latents}
         outputs = {"next_latents": ("float", latents)}
     assert built.tensors == {
         **{k: {"kind": "input", "dtype": "float", "shape": v} for k, v in inputs.items()},

@@ -88,7 +88,7 @@ def test_noise_levels_fall_into_equal_buckets():
 def test_samples_are_the_context_plus_a_scaled_change():
     model, data = make_model(), make_batch(2, 1)
     context, noise = data["latents"][:, 0], data["latents"][:, 1]
-    hidden = torch.randn(2, 15, 32, generator=torch.Generator().manual_seed(1))
+    hidden = torch.randn(2, 15, tiny().hidden_width, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         first = model.sample(context, hidden, noise, num_denoise_steps=3)
         again = model.sample(context, hidden, noise, num_denoise_steps=3)

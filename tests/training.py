@@ -46,7 +46,9 @@ def make_episode(seed: int, *, num_steps: int = 30) -> Episode:
 @cache
 def tiny(*overrides: str) -> ProjectConfig:
     # bfloat16 is slow on CPUs without it; what is tested here does not depend on it.
-    base = ["train_autoencoder.optimizer.bf16=false", "train_dynamics.optimizer.bf16=false"]
+    base = [
+        f"train_{part}.optimizer.bf16=false" for part in ("autoencoder", "renderer", "dynamics")
+    ]
     return load_preset("tiny", [*base, *overrides])
 
 

@@ -170,7 +170,7 @@ def count_step(config: WorldConfig, *, num_denoise_steps: int | None = None) -> 
         autoencoder = Autoencoder(config.autoencoder).eval()
         model = WorldModel(config).eval()
         latents = torch.empty(1, config.tokens_per_frame, config.autoencoder.latent_channels)
-        hidden = torch.empty(1, config.tokens_per_frame, config.backbone.width)
+        hidden = torch.empty(1, config.tokens_per_frame, config.hidden_width)
         tokens = torch.empty(1, model.positions_per_frame, config.backbone.width)
         sigma, level = torch.empty(1), torch.empty(1, 1)
     conditions = stack_conditions([StepConditions()], config.conditions).to(META)
@@ -202,8 +202,9 @@ def count_step(config: WorldConfig, *, num_denoise_steps: int | None = None) -> 
         "backbone": model.backbone,
         "head": model.head,
         "decoder": autoencoder.decoder,
-        "encoder": autoencoder.encoder,
     }
+    if autoencoder.encoder is not None:
+        networks["encoder"] = autoencoder.encoder
     return StepCount(
         parts=parts,
         num_parameters=_num_parameters(model) + _num_parameters(autoencoder),

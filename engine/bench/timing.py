@@ -23,6 +23,7 @@ from midas_world.diffusion import euler_sample
 from midas_world.machine import peak_memory_mib
 from midas_world.types import StepConditions
 from midas_world.world import StartState
+from midas_world.world_model import with_foretold
 
 WARM_UP_STEPS = 5
 # Of the check whether late steps are slower than early ones.
@@ -194,10 +195,11 @@ def run_parts(
     mark("")
     latents, conditions, noise = latents.to(device), conditions.to(device), noise.to(device)
     mark("copies")
-    level = latents.new_full((latents.shape[0], 1), config.play_noise)
-    tokens = model.embed(latents[:, None], level, conditions)[:, 0].to(dtype)
+    tokens, changes = model.step_tokens(latents, conditions, kv_cache)
+    tokens = tokens.to(dtype)
     mark("conditions")
     hidden = model.backbone.step(tokens, kv_cache)[:, config.conditions.num_tokens :]
+    hidden = with_foretold(hidden, changes)
     kv_cache.commit()
     mark("backbone")
     context = latents.to(dtype)

@@ -24,8 +24,7 @@ from midas_world.evaluate.metrics import (
 from midas_world.evaluate.report import Cell, Section, Table
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.evaluate.study import Study
-from midas_world.train.autoencoder import reconstruct
-from midas_world.train.dynamics import decode_tokens
+from midas_world.train.autoencoder import decode_tokens, reconstruct
 from midas_world.train.loop import mixed_precision, step_generator
 from midas_world.train.strips import save_strip
 

@@ -2,7 +2,8 @@
 
 The loss is L1 + squared error + L1 of the picture's gradients, weighted up near the character,
 with noise on the latents so that the decoder forgives what the dynamics will get wrong. From
-``freeze_encoder_after`` on, only the decoder learns.
+``freeze_encoder_after`` on, only the decoder learns. Where the autoencoder is a linear transform
+there are no train steps: it is found from a sample of the frames.
 """
 
 import logging
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from midas_world.autoencoder import Autoencoder, normalize_frames, quantize_frames
+from midas_world.autoencoder import Autoencoder, normalize_frames, quantize_frames, to_grid
 from midas_world.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -22,6 +23,7 @@ from midas_world.checkpoint import (
     save_tensors,
 )
 from midas_world.config import ProjectConfig, save_config
+from midas_world.klt import CellTransform
 from midas_world.train.data import character_weight
 from midas_world.train.loop import Trainer, mixed_precision, seeded_weights, start_processes
 from midas_world.train.picture_loss import PictureLoss
@@ -30,6 +32,9 @@ from midas_world.train.strips import save_strip
 from midas_world.train_config import AutoencoderTrainConfig
 
 logger = logging.getLogger(__name__)
+
+# That a transform is found from; as float32, one row of cells of them at a time is in memory.
+TRANSFORM_FRAMES = 8192
 
 
 class AutoencoderLoss(nn.Module):
@@ -87,8 +92,13 @@ def train_autoencoder(
         stop_at: Stop at this train step, as if the session had ended.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with start_processes(device).first_goes_first():
+    processes = start_processes(device)
+    with processes.first_goes_first():
         source = open_frame_source(config, data)
+        if config.world.autoencoder.transform_rows and processes.is_first:
+            _find_transform(config, source, folder, device=device)
+    if config.world.autoencoder.transform_rows:
+        return folder
     with seeded_weights(config.seed):
         autoencoder = Autoencoder(config.world.autoencoder)
     if init_from is not None:
@@ -149,11 +159,38 @@ def train_autoencoder(
     return folder
 
 
+def _find_transform(
+    config: ProjectConfig, source: FrameSource, folder: Path, *, device: torch.device
+) -> None:
+    """Write the checkpoint of an autoencoder that is a transform, unless it is there."""
+    if (folder / WEIGHTS_NAME).is_file():
+        logger.info("the transform in %s was found before", folder)
+        return
+    autoencoder = Autoencoder(config.world.autoencoder)
+    assert isinstance(autoencoder.decoder, CellTransform)
+    frames = source.sample(TRANSFORM_FRAMES)
+    logger.info("finding the transform of %d frames", len(frames))
+    with seeded_weights(config.seed):
+        autoencoder.decoder.fit(frames.permute(0, 3, 1, 2), device=device)
+    autoencoder.to(device)
+    _measure_statistics(autoencoder, source, device=device)
+    save_tensors(autoencoder.state_dict(), folder / WEIGHTS_NAME)
+    save_config(config, folder / CONFIG_NAME)
+    held = source.held(config.train_autoencoder.num_validation)
+    decoded = reconstruct(autoencoder, held, device=device)
+    strip = [list(held[:6].numpy()), list(decoded[:6].numpy())]
+    save_strip(strip, folder / "strips" / "autoencoder-0000000.png")
+    error = (decoded.float() - held.float()) / 127.5
+    psnr = float(psnr_of(error.square().mean(dim=(1, 2, 3))).mean())
+    logger.info("the transform keeps %.2f dB of held-out frames", psnr)
+
+
 def _freeze_encoder(
     trainer: Trainer, module: AutoencoderLoss, source: FrameSource, *, is_first_time: bool
 ) -> None:
     """Stop the encoder's learning; the first time, at its averaged weights and with statistics."""
     autoencoder = module.autoencoder
+    assert autoencoder.encoder is not None
     if is_first_time:
         with torch.no_grad():
             for name, tensor in module.state_dict().items():
@@ -204,6 +241,19 @@ def reconstruct(
     for part in frames.split(16):
         with mixed_precision(device, enabled=bf16):
             decoded = autoencoder.decode(autoencoder.encode(normalize_frames(part.to(device))))
+        parts.append(quantize_frames(decoded).cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def decode_tokens(
+    autoencoder: Autoencoder, tokens: Tensor, grid: tuple[int, int], *, device: torch.device
+) -> Tensor:
+    """Return the frames of latent tokens (B, N, C), sixteen at a time: (B, H, W, 3) uint8."""
+    parts = []
+    for part in tokens.split(16):
+        with mixed_precision(device, enabled=True):
+            decoded = autoencoder.decode(to_grid(part.to(device), grid))
         parts.append(quantize_frames(decoded).cpu())
     return torch.cat(parts)
 

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from midas_world.autoencoder import (
     Autoencoder,
-    quantize_frames,
-    to_grid,
 )
 from midas_world.checkpoint import (
     CONFIG_NAME,
@@ -30,14 +28,17 @@ from midas_world.checkpoint import (
 from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, save_config
 from midas_world.diffusion import sample_noise
-from midas_world.train.autoencoder import load_autoencoder, psnr_of
+from midas_world.klt import CellTransform
+from midas_world.train.autoencoder import decode_tokens, load_autoencoder, psnr_of
 from midas_world.train.loop import (
+    STATE_NAME,
     Trainer,
     mixed_precision,
     seeded_weights,
     start_processes,
     step_generator,
 )
+from midas_world.train.renderer import train_renderer
 from midas_world.train.sources import open_sequence_source
 from midas_world.train.strips import save_strip
 from midas_world.train_config import DynamicsTrainConfig
@@ -45,8 +46,9 @@ from midas_world.world_model import WorldModel
 
 logger = logging.getLogger(__name__)
 
-# A rollout of an untrained model may run away: beyond this it is not gone on with.
-MOST_LATENT = 12.0
+# A rollout of an untrained model may run away: beyond this (real latents of the shipped world reach
+# 20) it is not gone on with.
+MOST_LATENT = 60.0
 
 
 class DynamicsLoss(nn.Module):
@@ -145,7 +147,18 @@ def train_dynamics(
     if init_from is not None:
         load_weights(model, load_part(init_from, "model"), source=str(init_from))
     else:
-        model.change_std.copy_(source.change_std())
+        model.change_std.copy_(head_units(source.change_std(), coder))
+        if model.conditions.renderer is not None and not (folder / STATE_NAME).is_file():
+            train_renderer(
+                config,
+                data,
+                folder / "renderer",
+                model.conditions,
+                model.change_std,
+                coder=coder,
+                device=device,
+            )
+    model.conditions.freeze_renderer()
     module = DynamicsLoss(model, settings)
     trainer = Trainer(
         module,
@@ -202,6 +215,18 @@ def train_dynamics(
     return folder
 
 
+def head_units(change_std: Tensor, coder: Autoencoder) -> Tensor:
+    """Return the units in which the head predicts changes of standardised latents, (C,).
+
+    Of a transform, equal numbers in these units are equal changes of the picture, and their mean
+    square is 1; else each channel has its own standard deviation.
+    """
+    if not isinstance(coder.decoder, CellTransform):
+        return change_std
+    worth = (coder.decoder.worth() * coder.latent_std).to(change_std)
+    return (change_std * worth).square().mean().sqrt() / worth
+
+
 @torch.no_grad()
 def dream(
     model: WorldModel, batch: Mapping[str, Any], *, context: int, device: torch.device, seed: int
@@ -232,16 +257,3 @@ def dream(
             last = model.sample(last, hidden, noise, num_denoise_steps=steps).float()
             made.append(last)
     return torch.stack(made, dim=1)
-
-
-@torch.no_grad()
-def decode_tokens(
-    autoencoder: Autoencoder, tokens: Tensor, grid: tuple[int, int], *, device: torch.device
-) -> Tensor:
-    """Return the frames of latent tokens (B, N, C), sixteen at a time: (B, H, W, 3) uint8."""
-    parts = []
-    for part in tokens.split(16):
-        with mixed_precision(device, enabled=True):
-            decoded = autoencoder.decode(to_grid(part.to(device), grid))
-        parts.append(quantize_frames(decoded).cpu())
-    return torch.cat(parts)

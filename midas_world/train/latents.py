@@ -94,14 +94,11 @@ def open_latents(
 
 def encoder_hash(autoencoder: Autoencoder) -> str:
     """Return 16 hex digits that change with whatever has a say in the latents."""
-    # The decoder may go on learning: it has none.
-    return tensors_hash(
-        {
-            name: tensor
-            for name, tensor in autoencoder.state_dict().items()
-            if not name.startswith("decoder.")
-        }
-    )
+    tensors = autoencoder.state_dict()
+    if autoencoder.encoder is not None:
+        # The decoder may go on learning: it has none.
+        tensors = {n: tensor for n, tensor in tensors.items() if not n.startswith("decoder.")}
+    return tensors_hash(tensors)
 
 
 @torch.no_grad()

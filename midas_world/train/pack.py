@@ -23,6 +23,8 @@ from midas_world.world_model import WorldModel
 logger = logging.getLogger(__name__)
 
 NUM_START_STATES = 48
+# Frames of each: a world's context may be longer, but the conditions tell it most.
+MAX_START_FRAMES = 8
 # Of each place, and of each place and time of day: Stage has six places and four times.
 _SHARES = {0: NUM_START_STATES, 1: 8, 2: 2}
 FIRST_START_SEED = 2_000_000
@@ -85,7 +87,8 @@ def make_start_states(
     Raises:
         ValueError: Every episode of the teacher ends within the world's context.
     """
-    length, data = config.world.backbone.context_frames, config.data
+    data = config.data
+    length = min(MAX_START_FRAMES, config.world.backbone.context_frames)
     weights = data.policy_weights
     is_stage = data.policy_factory == DataConfig.policy_factory
     name = "mixed" if is_stage else max(weights, key=lambda name: weights[name])
