@@ -45,7 +45,7 @@ class OnnxCache(TorchCache):
         self.tokens = np.empty((batch, spec.positions_per_frame, width), np.float32)
         self.hidden = np.empty((batch, tokens, hidden_width), np.float32)
         # The changes that conditions foretell, for worlds with a renderer.
-        self.changes = np.empty((batch, tokens, 2 * channels), np.float32)
+        self.changes = np.empty((batch, tokens, spec.config.num_changes * channels), np.float32)
         self.new_keys = np.empty(new_rows, np.float32)
         self.new_values = np.empty(new_rows, np.float32)
         self.mask = np.empty((batch, rows), np.float32)
@@ -232,13 +232,14 @@ class OnnxEngine:
             "present": _array(conditions.present[:, 0]),
             "latents": _array(latents),
         }
-        changes = {}
+        changes, made = {}, {"tokens": cache.tokens}
         if self._spec.config.is_foretold:
             given["last_foretold"] = _array(ring.last_foretold(latents))
             changes = {"changes": cache.changes}
-            made = {"tokens": cache.tokens, "foretold": ring.foretold.numpy(), **changes}
-        else:
-            made = {"tokens": cache.tokens}
+            made |= {"foretold": ring.foretold.numpy(), **changes}
+        if self._spec.config.transport.is_moving:
+            given["last_phase"] = _array(ring.phase.clone())
+            made["phase"] = ring.phase.numpy()
         self._sessions["conditions"].run(given, made)
         start = ring.slot * ring.positions_per_frame
         own = slice(start, start + ring.positions_per_frame)

@@ -6,15 +6,16 @@ serves every step. Weights stay those of the world; nothing here knows a runtime
 
 | graph | inputs | outputs |
 |---|---|---|
-| conditions | pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, latents (B, N, C), last_foretold (B, N, C) | tokens (B, T, D), foretold (B, N, C), changes (B, N, 2 C) |
-| backbone | tokens (B, T, D), cosine (T, head_dim), sine (T, head_dim), mask (B, S), keys (layers, B, kv_heads, S, head_dim), values (same), changes (B, N, 2 C) | hidden (B, N, Z), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
+| conditions | pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, latents (B, N, C), last_foretold (B, N, C), last_phase (B, 2) | tokens (B, T, D), foretold (B, N, C), phase (B, 2), changes (B, N, E C) |
+| backbone | tokens (B, T, D), cosine (T, head_dim), sine (T, head_dim), mask (B, S), keys (layers, B, kv_heads, S, head_dim), values (same), changes (B, N, E C) | hidden (B, N, Z), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
 | sampler | latents (B, N, C), hidden (B, N, Z), noise (B, N, C) | next_latents (B, N, C) |
 | outcome | hidden (B, N, Z) | reward (B,), termination (B,) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
 | encoder | frames (B, H, W, 3) uint8 | latents (B, N, C) |
 
-All others are float32; what is foretold is there in worlds with a renderer alone. The angles come in as tables, because runtimes without float64 would lose
-them at step 1,000,000; the mask is 0 where a cached row is seen and `UNSEEN` elsewhere, the
+All others are float32; what is foretold, and the E changes, are there in worlds with a renderer
+alone, phases in those where things move with the camera. The angles come in as tables, because
+runtimes without float64 would lose them at step 1,000,000; the mask is 0 where a cached row is seen and `UNSEEN` elsewhere, the
 present frame's own slot included: its rows reach attention directly.
 
 Shapes: B batch, T = M + N positions of a frame, S = context_frames * T ring rows, N latent tokens,
@@ -38,6 +39,7 @@ from midas_world.autoencoder import (
 )
 from midas_world.backbone import Attention, Layer
 from midas_world.conditions import Conditions
+from midas_world.config import WorldConfig
 from midas_world.diffusion import euler_sample, sigma_schedule
 from midas_world.world import World
 from midas_world.world_model import WorldModel, with_foretold
@@ -84,12 +86,12 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
     positions = model.positions_per_frame
     latents = torch.zeros(batch_size, tokens, config.autoencoder.latent_channels)
     hidden = torch.zeros(batch_size, tokens, config.hidden_width)
-    is_foretold = config.is_foretold
+    is_foretold, is_moving = config.is_foretold, config.transport.is_moving
     frames = torch.zeros(batch_size, config.height, config.width, 3, dtype=torch.uint8)
     match name:
         case "conditions":
             module = ConditionsGraph(model)
-            outputs = ("tokens", "foretold", "changes") if is_foretold else ("tokens",)
+            outputs = ConditionsGraph.outputs(config)
             inputs = {
                 "pose": torch.zeros(batch_size, sizes.pose_size),
                 "text": torch.zeros(batch_size, sizes.text_length, dtype=torch.int64),
@@ -97,6 +99,7 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
                 "present": torch.zeros(batch_size, 3, dtype=torch.bool),
                 "latents": latents,
                 **({"last_foretold": latents.clone()} if is_foretold else {}),
+                **({"last_phase": torch.zeros(batch_size, 2)} if is_moving else {}),
             }
         case "backbone":
             module, outputs = BackboneGraph(model), ("hidden", "new_keys", "new_values")
@@ -111,7 +114,7 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
                 "mask": torch.zeros(batch_size, rows),
                 "keys": cached,
                 "values": cached.clone(),
-                **({"changes": torch.cat((latents, latents), -1)} if is_foretold else {}),
+                **({"changes": latents.repeat(1, 1, config.num_changes)} if is_foretold else {}),
             }
         case "sampler":
             module, outputs = SamplerGraph(model, num_denoise_steps), ("next_latents",)
@@ -135,6 +138,14 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
 class ConditionsGraph(nn.Module):
     """One frame's conditions and the last frame's latents to backbone tokens."""
 
+    @staticmethod
+    def outputs(config: WorldConfig) -> tuple[str, ...]:
+        """Return what it returns, by name, in order."""
+        if not config.is_foretold:
+            return ("tokens",)
+        phase = ("phase",) if config.transport.is_moving else ()
+        return ("tokens", "foretold", *phase, "changes")
+
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         # Shallow: the weights stay the world's, only the bag of words is another module.
@@ -150,8 +161,9 @@ class ConditionsGraph(nn.Module):
         present: Tensor,
         latents: Tensor,
         last_foretold: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Return the tokens and, with a renderer, what is foretold and the foretold changes."""
+        last_phase: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return the tensors that `outputs` names."""
         conditions = Conditions(
             pose=pose[:, None], text=text[:, None], audio=audio[:, None], present=present[:, None]
         )
@@ -159,8 +171,17 @@ class ConditionsGraph(nn.Module):
         tokens, foretold = self.model.embed(latents[:, None], level, conditions)
         if foretold is None or last_foretold is None:
             return tokens[:, 0]
-        now = foretold[:, 0]
-        return tokens[:, 0], now, self.model.foretold_changes(now, last_foretold, latents)
+        now, phase = foretold[:, 0], self.model.conditions.camera_phase(conditions)[:, 0]
+        changes = self.model.foretold_changes(
+            now,
+            last_foretold,
+            latents,
+            phase=phase,
+            last_phase=phase if last_phase is None else last_phase,
+        )
+        if last_phase is None:
+            return tokens[:, 0], now, changes
+        return tokens[:, 0], now, phase, changes
 
 
 class MeanOfWords(nn.Module):

@@ -50,6 +50,7 @@ class TorchCache:
             "values": cache.values.clone(),
             "frames_held": cache.frames_held.clone(),
             "foretold": cache.foretold.clone(),
+            "phase": cache.phase.clone(),
             "num_committed": torch.tensor(cache.num_committed),
         }
 
@@ -60,7 +61,7 @@ class TorchCache:
             ValueError: A tensor has another shape than this cache.
         """
         cache = self.kv_cache
-        names = "keys", "values", "frames_held", "foretold"
+        names = "keys", "values", "frames_held", "foretold", "phase"
         for name in names:
             own, given = getattr(cache, name), state[name]
             if own.shape != given.shape:
@@ -286,10 +287,12 @@ def native_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
 
 
 def _cast_model(model: WorldModel, dtype: torch.dtype) -> WorldModel:
-    """Return a copy whose backbone, head and renderer are in a dtype; noise levels stay float32."""
+    """Return a copy whose large networks are in a dtype; poses and noise levels stay float32."""
     model = copy.deepcopy(model)
     if model.conditions.renderer is not None:
         model.conditions.renderer.mlps.to(dtype)
+    if model.transport is not None:
+        model.transport.matrices = model.transport.matrices.to(dtype)
     model.backbone.to(dtype)
     model.head.to(dtype)
     model.head.sigma.float()

@@ -366,12 +366,13 @@ class StepGraphs:
 
         # The runs before capture write the slot that the step itself is about to write, which
         # nobody sees; what they count and foretell is taken back.
-        held, foretold = cache.frames_held.clone(), cache.foretold.clone()
+        changed = cache.frames_held, cache.foretold, cache.phase
+        before = [tensor.clone() for tensor in changed]
         try:
             return graph_cache, self._captured(work)
         finally:
-            cache.frames_held.copy_(held)
-            cache.foretold.copy_(foretold)
+            for tensor, value in zip(changed, before, strict=True):
+                tensor.copy_(value)
 
     def _captured(self, work: Callable[[], object]) -> Callable[[], None]:
         def quiet() -> None:

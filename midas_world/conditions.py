@@ -253,6 +253,13 @@ class ConditionEncoder(nn.Module):
         words = self.words(bags.flatten(0, 1)).unflatten(0, bags.shape[:2])
         return pose, audio, words
 
+    def camera_phase(self, conditions: Conditions) -> Tensor:
+        """Return the last two entries of poses, (B, F, 2) float32; 0 where they are absent."""
+        pose, present = conditions.pose, conditions.present[..., POSE, None]
+        if self.config.pose_size < 2:
+            return pose.new_zeros(*pose.shape[:-1], 2)
+        return (pose[..., -2:] * present).float()
+
     def near_keypoints(self, conditions: Conditions) -> Tensor:
         """Return which cells hold a keypoint, or have one within a tenth of a cell: (B, F, N)."""
         present = conditions.present[..., POSE, None]

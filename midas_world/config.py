@@ -258,6 +258,43 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransportConfig:
+    """How what a frame holds beyond what was foretold of it moves on to the next (transport.py).
+
+    Attributes:
+        wavelength: Pixels of the camera's way in which the phase that the pose ends in goes round
+            once; 0: no pose tells where the camera is, and everything stays where it was.
+        parallax: Shares of the camera's way; there is one foretold change for each.
+        step: Pixels between shifts that are exact.
+        reach: How many of them to each side. At one more, nothing is left.
+        channels: The first so many latent channels move; the others stay where they were.
+    """
+
+    wavelength: float = 0.0
+    parallax: tuple[float, ...] = (0.0,)
+    step: int = 3
+    reach: int = 2
+    channels: int = 384
+
+    def __post_init__(self) -> None:
+        """Check the limits that the transport relies on."""
+        if self.wavelength < 0:
+            raise ValueError(f"wavelength must be at least 0, got {self.wavelength}")
+        for name in ("step", "reach", "channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.parallax:
+            raise ValueError("parallax must have at least one entry")
+        if not self.wavelength and any(self.parallax):
+            raise ValueError(f"parallax {self.parallax} needs a wavelength")
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether anything moves with the camera."""
+        return self.wavelength > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorldConfig:
     """A whole world: picture, autoencoder, conditions, backbone and head.
 
@@ -285,6 +322,7 @@ class WorldConfig:
     reward_bins: int = 41
     autoencoder: AutoencoderConfig
     conditions: ConditionsConfig = field(default_factory=ConditionsConfig)
+    transport: TransportConfig = field(default_factory=TransportConfig)
     backbone: BackboneConfig
     diffusion: DiffusionConfig
 
@@ -301,6 +339,17 @@ class WorldConfig:
             raise ValueError(
                 f"transform_rows must be the rows of the latent grid, {self.grid[0]}, got {rows}"
             )
+        if self.transport.is_moving:
+            if not (rows and self.is_foretold and self.conditions.pose_size >= 2):
+                raise ValueError(
+                    "transport.wavelength needs a transform (autoencoder.transform_rows), a "
+                    "renderer (conditions.renderer_width) and a pose"
+                )
+            if self.transport.step * self.transport.reach >= step:
+                raise ValueError(
+                    f"transport.step times reach must be less than a cell's {step} pixels, "
+                    f"got {self.transport.step} and {self.transport.reach}"
+                )
         if not 0 <= self.play_noise <= max(self.context_noise, 0):
             raise ValueError(
                 f"play_noise must lie in [0, context_noise = {self.context_noise}], "
@@ -320,8 +369,13 @@ class WorldConfig:
 
     @property
     def hidden_width(self) -> int:
-        """D, and 2 C more if a renderer foretells the frame: what the head is given per token."""
-        return self.backbone.width + 2 * self.foretold_shape[1]
+        """Z, what the head is given per token: D, and C for each change that is foretold."""
+        return self.backbone.width + self.num_changes * self.autoencoder.latent_channels
+
+    @property
+    def num_changes(self) -> int:
+        """E, the changes that a renderer foretells: the correction, and one for each parallax."""
+        return 1 + len(self.transport.parallax) if self.is_foretold else 0
 
     @property
     def is_foretold(self) -> bool:

@@ -75,7 +75,7 @@ class DiffusionHead(nn.Module):
         latent_channels: C.
         hidden_width: Of the backbone.
         tokens_per_frame: N.
-        is_foretold: Whether two foretold changes, C channels each, stand behind the hidden states.
+        num_changes: E, the foretold changes of C channels each behind the hidden states.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class DiffusionHead(nn.Module):
         latent_channels: int,
         hidden_width: int,
         tokens_per_frame: int,
-        is_foretold: bool = False,
+        num_changes: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
         self.hidden_width = hidden_width
         width = config.width
         self.input = nn.Linear(2 * latent_channels, width)
-        self.condition = nn.Linear(hidden_width + 2 * is_foretold * latent_channels, width)
+        self.condition = nn.Linear(hidden_width + num_changes * latent_channels, width)
         self.places = nn.Parameter(0.02 * torch.randn(tokens_per_frame, width))
         self.sigma = mlp(256, width, width)
         self.modulation = nn.Linear(width, 6 * width)
@@ -107,7 +107,7 @@ class DiffusionHead(nn.Module):
         self.output = nn.Linear(width, latent_channels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
-        self.gate = nn.Linear(width, 2 * latent_channels) if is_foretold else None
+        self.gate = nn.Linear(width, num_changes * latent_channels) if num_changes else None
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)
@@ -130,7 +130,7 @@ class DiffusionHead(nn.Module):
         if self.gate is None:
             return self.output(tokens)
         shares = self.gate(tokens).sigmoid() * hidden[..., self.hidden_width :]
-        return self.output(tokens) + shares.unflatten(-1, (2, -1)).sum(dim=-2)
+        return self.output(tokens) + shares.unflatten(-1, (-1, x.shape[-1])).sum(dim=-2)
 
 
 def sample_noise(

@@ -2,7 +2,8 @@
 
 Seven verbs: write, mask, last_foretold, commit, reset, replacing, clone. Keys are kept rotated by
 their absolute position; the angles come from float64, so the cost and the answer at step 1,000,000
-are those at step 1,000. Worlds with a renderer also keep what it foretold of the last frame.
+are those at step 1,000. Worlds with a renderer also keep what it foretold of the last
+frame, and where the camera stood.
 
 Shapes: B batch, T positions per frame (condition tokens + latent tokens), ring slots of T rows,
 N latent tokens, C latent channels.
@@ -25,6 +26,8 @@ class KVCache:
         values: The same shape.
         frames_held: (B,) int64: how many frames each row has seen, at most ``context_frames``.
         foretold: (B, N, C) float32 of the last frame, for worlds that foretell; else (B, 0, 0).
+        phase: (B, 2) float32, sine and cosine of the camera's place at the last frame, for worlds
+            in which things move with it.
         num_committed: Frames committed since construction; places the next one in the ring.
 
     Raises:
@@ -56,6 +59,7 @@ class KVCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.frames_held = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self.foretold = torch.zeros((batch_size, *foretold_shape), device=device)
+        self.phase = torch.zeros(batch_size, 2, device=device)
         self.num_committed = 0
         half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=device)
         self._frequencies = config.rope_theta ** -(half / config.head_dim)
@@ -137,6 +141,7 @@ class KVCache:
         self.values[:, index] = source.values
         self.frames_held[index] = source.frames_held
         self.foretold[index] = source.foretold
+        self.phase[index] = source.phase
 
     def clone(self) -> "KVCache":
         """Return an independent copy."""
@@ -144,4 +149,5 @@ class KVCache:
         copy.__dict__.update(self.__dict__)
         copy.keys, copy.values = self.keys.clone(), self.values.clone()
         copy.frames_held, copy.foretold = self.frames_held.clone(), self.foretold.clone()
+        copy.phase = self.phase.clone()
         return copy

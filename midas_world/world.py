@@ -144,6 +144,7 @@ def load_world(name: str | Path = "stage") -> World:
         raise CheckpointError(f"{source} does not fit its config: unknown key {strangers[0]}")
     load_weights(autoencoder, select(tensors, "autoencoder."), source=source)
     load_weights(model, select(tensors, "model."), source=source)
+    model.fit_transport(autoencoder)
     return World(
         folder=folder,
         config=config,

@@ -4,12 +4,13 @@ Frame t's conditions enter the backbone beside the latent tokens of frame t - 1;
 condition the head, which samples the change to frame t. So a frame costs one backbone pass and K
 head passes, and the frame just made enters with the next step. Pixels are not its business.
 
-Where the conditions have a renderer, two changes that it foretells stand beside the hidden states:
-the *correction*, from the last frame to what is foretold of this one, which forgets what the
-renderer does not know, and the *motion*, from what was foretold of the last frame, which keeps it.
+Where the conditions have a renderer, changes that it foretells stand beside the hidden states: the
+*correction*, from the last frame to what is foretold of this one, which forgets what the renderer
+does not know, and *motions*, which keep it: what is foretold, and on it what the last frame had
+beyond what was foretold, moved with the camera.
 
 Shapes: B batch, F frames, M condition tokens, N tokens per frame, C latent channels, D width,
-Z width of what the head is given: D, or D + 2 C with a renderer.
+E foretold changes (0 without a renderer), Z = D + E C width of what the head is given.
 """
 
 import math
@@ -17,6 +18,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from midas_world.autoencoder import Autoencoder
 from midas_world.backbone import Backbone
 from midas_world.conditions import ConditionEncoder, Conditions
 from midas_world.config import WorldConfig
@@ -28,8 +30,10 @@ from midas_world.diffusion import (
     sample_sigma,
     sigma_schedule,
 )
+from midas_world.klt import CellTransform
 from midas_world.kv_cache import KVCache
 from midas_world.layers import mlp
+from midas_world.transport import Transport
 
 # Head passes per frame of the rollouts that training makes.
 OWN_DENOISE_STEPS = 2
@@ -70,7 +74,7 @@ class OutcomeHead(nn.Module):
 
 
 def with_foretold(hidden: Tensor, changes: Tensor | None) -> Tensor:
-    """Return hidden states (..., N, D) with foretold changes (..., N, 2 C) beside them, if any."""
+    """Return hidden states (..., N, D) with foretold changes (..., N, E C) beside them, if any."""
     return hidden if changes is None else torch.cat((hidden, changes.to(hidden.dtype)), dim=-1)
 
 
@@ -97,11 +101,14 @@ class WorldModel(nn.Module):
             latent_channels=channels,
             hidden_width=width,
             tokens_per_frame=config.tokens_per_frame,
-            is_foretold=config.is_foretold,
+            num_changes=config.num_changes,
         )
         self.outcome = OutcomeHead(
             hidden_width=width, reward_limit=config.reward_limit, reward_bins=config.reward_bins
         )
+        self.transport = None
+        if config.transport.is_moving:
+            self.transport = Transport(config.transport, grid=config.grid, channels=channels)
         self.register_buffer("change_std", torch.ones(channels))
         for name, parameter in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -111,6 +118,12 @@ class WorldModel(nn.Module):
     def positions_per_frame(self) -> int:
         """M + N: the backbone's positions per frame."""
         return self.config.conditions.num_tokens + self.config.tokens_per_frame
+
+    def fit_transport(self, autoencoder: Autoencoder) -> None:
+        """Learn from the autoencoder how its latents move; does nothing where none do."""
+        if self.transport is not None:
+            assert isinstance(autoencoder.decoder, CellTransform)
+            self.transport.fit(autoencoder.decoder)
 
     def bucket(self, level: Tensor) -> Tensor:
         """Return the bucket of noise levels in [0, context_noise], the same shape, int64."""
@@ -133,16 +146,33 @@ class WorldModel(nn.Module):
         tokens = torch.cat((instruction.to(latent.dtype), latent), dim=2)
         return tokens, foretold
 
-    def foretold_changes(self, foretold: Tensor, last: Tensor, context: Tensor) -> Tensor:
-        """Return correction and motion, (..., N, 2 C), in units of the usual change.
+    def foretold_changes(
+        self,
+        foretold: Tensor,
+        last: Tensor,
+        context: Tensor,
+        *,
+        phase: Tensor,
+        last_phase: Tensor,
+    ) -> Tensor:
+        """Return correction and motions, (B, N, E C), in units of the usual change.
 
         Args:
-            foretold: (..., N, C) of this frame.
-            last: (..., N, C), what was foretold of the last frame.
-            context: (..., N, C) latents of the last frame.
+            foretold: (B, N, C) of this frame.
+            last: (B, N, C), what was foretold of the last frame.
+            context: (B, N, C) latents of the last frame.
+            phase: (B, 2) of `ConditionEncoder.camera_phase`; of use where things move.
+            last_phase: (B, 2) of the last frame.
         """
-        changes = (foretold - context) / self.change_std, (foretold - last) / self.change_std
-        return torch.cat(changes, dim=-1)
+        correction, residual = foretold - context, context - last
+        if self.transport is None:
+            motions = [correction + residual] * (self.config.num_changes - 1)
+        else:
+            travel = self.transport.travel(phase, last_phase)
+            moved = self.transport(residual, travel).unbind(dim=1)
+            motions = [correction + part for part in moved]
+        std = self.change_std
+        return torch.cat([change / std for change in (correction, *motions)], dim=-1)
 
     def hidden(self, context: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
         """Return the hidden states of whole sequences, (B, F, N, Z); arguments as in `embed`."""
@@ -153,7 +183,13 @@ class WorldModel(nn.Module):
         if foretold is not None:
             # As an empty cache does: of the first frame, the one before it stands in.
             last = torch.cat((context[:, :1].to(foretold.dtype), foretold[:, :-1]), dim=1)
-            changes = self.foretold_changes(foretold, last, context)
+            phase = self.conditions.camera_phase(conditions)
+            last_phase = torch.cat((phase[:, :1], phase[:, :-1]), dim=1)
+            changes = self.foretold_changes(
+                *(tensor.flatten(0, 1).float() for tensor in (foretold, last, context)),
+                phase=phase.flatten(0, 1),
+                last_phase=last_phase.flatten(0, 1),
+            ).unflatten(0, context.shape[:2])
         return with_foretold(hidden, changes)
 
     def step_hidden(self, context: Tensor, conditions: Conditions, cache: KVCache) -> Tensor:
@@ -172,17 +208,21 @@ class WorldModel(nn.Module):
     def step_tokens(
         self, context: Tensor, conditions: Conditions, cache: KVCache
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the present frame's tokens (B, M + N, D) and foretold changes (B, N, 2 C) or None.
+        """Return the present frame's tokens (B, M + N, D) and foretold changes (B, N, E C) or None.
 
-        The cache keeps what is foretold; arguments as in `step_hidden`.
+        The cache keeps what is foretold and the camera's place; arguments as in `step_hidden`.
         """
         level = context.new_full((context.shape[0], 1), self.config.play_noise)
         tokens, foretold = self.embed(context[:, None], level, conditions)
         if foretold is None:
             return tokens[:, 0], None
         now = foretold[:, 0].float()
-        changes = self.foretold_changes(now, cache.last_foretold(context), context)
+        phase = self.conditions.camera_phase(conditions)[:, 0]
+        changes = self.foretold_changes(
+            now, cache.last_foretold(context), context, phase=phase, last_phase=cache.phase
+        )
         cache.foretold.copy_(now)
+        cache.phase.copy_(phase)
         return tokens[:, 0], changes
 
     def sample(

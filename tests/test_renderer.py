@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from envs.stage.conditioner import WORLD_LENGTH
 from midas_world.checkpoint import CheckpointError, load_tensors, select
 from midas_world.conditions import AUDIO, POSE, TEXT, ConditionEncoder, Conditions
 from midas_world.config import ConditionsConfig, WorldConfig, load_preset
@@ -132,7 +133,7 @@ def make_head() -> DiffusionHead:
     config = tiny().world.diffusion
     with seeded_weights(0):
         return DiffusionHead(
-            config, latent_channels=8, hidden_width=32, tokens_per_frame=15, is_foretold=True
+            config, latent_channels=8, hidden_width=32, tokens_per_frame=15, num_changes=2
         ).requires_grad_(False)
 
 
@@ -278,7 +279,8 @@ def test_the_shipped_preset_has_a_renderer_that_reads_the_camera():
     world = load_preset("stage").world
     assert world.conditions.renderer_width > 0
     assert world.conditions.phase_octaves > 0
-    assert world.hidden_width == world.backbone.width + 2 * world.autoencoder.latent_channels
+    assert world.transport.wavelength == WORLD_LENGTH / 32
+    assert world.hidden_width == world.backbone.width + 3 * world.autoencoder.latent_channels
     assert math.prod(world.grid) == 15
 
 

@@ -52,6 +52,17 @@ def tiny(*overrides: str) -> ProjectConfig:
     return load_preset("tiny", [*base, *overrides])
 
 
+def tiny_that_moves() -> ProjectConfig:
+    """Return a tiny config with a linear autoencoder, whose latents move with the camera."""
+    coder = {"widths": "[]", "encoder_depths": "[]", "decoder_depths": "[]", "patch_size": 16}
+    coder |= {"latent_channels": 6, "transform_rows": 3}
+    moves = {"wavelength": 50.0, "parallax": "[1.0,0.5]", "step": 3, "reach": 2, "channels": 5}
+    return tiny(
+        *(f"world.autoencoder.{name}={value}" for name, value in coder.items()),
+        *(f"world.transport.{name}={value}" for name, value in moves.items()),
+    )
+
+
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     assert first.keys() == second.keys()
     return all(torch.equal(first[name], second[name]) for name in first)

@@ -172,16 +172,17 @@ def count_step(config: WorldConfig, *, num_denoise_steps: int | None = None) -> 
         latents = torch.empty(1, config.tokens_per_frame, config.autoencoder.latent_channels)
         hidden = torch.empty(1, config.tokens_per_frame, config.hidden_width)
         tokens = torch.empty(1, model.positions_per_frame, config.backbone.width)
-        sigma, level = torch.empty(1), torch.empty(1, 1)
+        sigma = torch.empty(1)
     conditions = stack_conditions([StepConditions()], config.conditions).to(META)
     cache = model.new_cache(1, dtype=torch.float32, device=META)
+    moving = [] if model.transport is None else [model.transport.matrices]
     # Read whole, for the mask hides what is not there yet, and one frame's places written.
     held = cache.keys.numel() + cache.values.numel()
     parts = {
         "conditions": count_call(
-            lambda: model.embed(latents[:, None], level, conditions),
+            lambda: model.step_tokens(latents, conditions, cache),
             [model.conditions, model.latent_in],
-            parameters=[model.places],
+            parameters=[model.places, *moving],
             stays_float32=True,
         ),
         "backbone": count_call(

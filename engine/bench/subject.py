@@ -90,6 +90,7 @@ def random_world(config: ProjectConfig, name: str, device: torch.device) -> Worl
     for module in (model, autoencoder):
         _draw(module, generator)
         module.eval().requires_grad_(requires_grad=False)
+    model.fit_transport(autoencoder)
     if device.type == "cuda":
         # The dtype that engines take there; so the largest preset needs half of the memory.
         model.backbone.to(torch.bfloat16)

@@ -15,9 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from midas_world.autoencoder import (
-    Autoencoder,
-)
+from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -159,6 +157,7 @@ def train_dynamics(
                 device=device,
             )
     model.conditions.freeze_renderer()
+    model.fit_transport(coder)
     module = DynamicsLoss(model, settings)
     trainer = Trainer(
         module,
