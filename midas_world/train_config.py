@@ -88,6 +88,9 @@ class DynamicsTrainConfig:
             too many deep ones teach the average of all scenes.
         scene_switch_rate: Share of those rollouts that begin from another episode's frame, so that
             the model learns to draw what the words and the pose say, whatever it sees.
+        ending_rate: Share of sequences that end where an episode was terminated. Drawn evenly, an
+            episode's last step is in one sequence, every other in ``sequence_frames`` of them. A
+            stream of shards has an order of its own, and takes no heed of it.
         sharding: "none": every process of several holds the whole model; "full": its share of the
             weights, gradients, averages and optimizer state, for models too large for one device.
     """
@@ -99,6 +102,7 @@ class DynamicsTrainConfig:
     self_context_carries: bool = False
     self_context_fresh_rate: float = 0.0
     scene_switch_rate: float = 0.0
+    ending_rate: float = 0.0
     sharding: Literal["none", "full"] = "none"
     reward_weight: float = 0.05
     termination_weight: float = 0.05

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.stage.conditioner import WORLD_LENGTH
+from envs.stage.controller import WORLD_LENGTH
 from midas_world.checkpoint import CheckpointError, load_tensors, select
 from midas_world.conditions import AUDIO, POSE, TEXT, ConditionEncoder, Conditions
 from midas_world.config import ConditionsConfig, WorldConfig, load_preset
@@ -280,7 +280,7 @@ def test_the_shipped_preset_has_a_renderer_that_reads_the_camera():
     assert world.conditions.renderer_width > 0
     assert world.conditions.phase_octaves > 0
     assert world.transport.wavelength == WORLD_LENGTH / 32
-    assert world.hidden_width == world.backbone.width + 3 * world.autoencoder.latent_channels
+    assert world.hidden_width == world.backbone.width + 4 * world.autoencoder.latent_channels
     assert math.prod(world.grid) == 15
 
 

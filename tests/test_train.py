@@ -166,6 +166,20 @@ def test_own_rollouts_begin_anew_at_the_fresh_rate(data, trained):
         assert bool((batch["latents"][:, 0] == 7.0).all()) == went_on
 
 
+@pytest.mark.parametrize(("rate", "least", "most"), [(0.0, 0, 20), (1.0, 200, 200)])
+def test_ends_are_met_at_the_ending_rate(data, trained, rate, least, most):
+    config = tiny(f"train_dynamics.ending_rate={rate}", "train_dynamics.optimizer.batch_size=200")
+    source = open_sequence_source(
+        config, data, load_autoencoder(trained / "autoencoder", config), device=CPU
+    )
+    nowhere = {"own_rows": torch.full((200,), -1), "own_latents": torch.zeros(200, 1, 1)}
+    batch = source.batch(torch.Generator().manual_seed(0), num_own=0, **nowhere)
+    assert least <= int(batch["terminated"].sum()) <= most
+    # Nowhere but at the last frame, and only once.
+    assert not batch["terminated"][:, :-1].any()
+    assert batch["latents"].shape[1] == config.train_dynamics.sequence_frames + 1
+
+
 def test_a_finished_run_stays_as_it_is(data, tmp_path):
     config = tiny("train_autoencoder.optimizer.train_steps=2")
     train_autoencoder(config, data, tmp_path, device=CPU)

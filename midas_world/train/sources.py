@@ -218,6 +218,8 @@ class StoredSequences:
         self._starts = torch.from_numpy(self._train.sequence_starts(self._length))
         self._is_start = torch.zeros(len(self._train.latents), dtype=torch.bool)
         self._is_start[self._starts] = True
+        endings = self._train.terminated.nonzero()[:, 0] - self._settings.sequence_frames
+        self._endings = endings[(endings >= 0) & self._is_start[endings]]
         # The longest held-out episodes decide: one that ended early must not shorten all
         # measurements.
         self._context = world.backbone.context_frames
@@ -242,6 +244,10 @@ class StoredSequences:
         settings, starts = self._settings, self._starts
         size = settings.optimizer.batch_size
         rows = starts[torch.randint(len(starts), (size,), generator=generator)]
+        if len(self._endings):
+            endings = self._endings[torch.randint(len(self._endings), (size,), generator=generator)]
+            is_ending = torch.rand(size, generator=generator) < settings.ending_rate
+            rows = torch.where(is_ending, endings, rows)
         others = starts[torch.randint(len(starts), (size,), generator=generator)]
         switches = torch.rand(size, generator=generator) < settings.scene_switch_rate
         own = torch.arange(size) < num_own
