@@ -18,7 +18,7 @@ MODEL = (
     ("config",),
     ("layers", "checkpoint"),
     ("dc_blocks", "kv_cache", "klt", "renderer"),
-    ("autoencoder", "backbone", "conditions", "diffusion", "uncertainty"),
+    ("autoencoder", "backbone", "conditions", "diffusion", "transport", "uncertainty"),
     ("world_model",),
     ("foreign_weights", "world"),
     ("train",),
