@@ -68,12 +68,14 @@ class Games:
         backend: What runs the networks.
         num_denoise_steps: Quality against speed; None takes the world's.
         num_uncertainty_draws: Samples that each step's uncertainty is taken over; 0: none.
+        reward_threshold: Expected rewards of at most this size are paid as 0.
         engine: A running engine of this world instead of a new one.
 
     Attributes:
         world: As loaded.
         engine: What runs it.
         horizon: As given.
+        reward_threshold: As given.
         observation_space: Of one game.
         action_space: Of one game.
         keys: Names of the keys, in the order in which action="keys" holds them.
@@ -94,15 +96,19 @@ class Games:
         backend: str,
         num_denoise_steps: int | None,
         num_uncertainty_draws: int,
+        reward_threshold: float,
         engine: Engine | None,
     ) -> None:
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}")
+        if not reward_threshold >= 0:
+            raise ValueError(f"reward_threshold must be at least 0, got {reward_threshold}")
         self.world = world if isinstance(world, World) else load_world(world)
         if engine is None:
             engine = make_engine(self.world, backend, num_denoise_steps=num_denoise_steps)
         self.engine = engine
         self.horizon = horizon
+        self.reward_threshold = reward_threshold
         keymap = self.world.keymap
         self.observation_space = observation_space(observation, engine.spec)
         self.action_space = action_space(action, engine.spec, keymap)
@@ -189,7 +195,7 @@ class Games:
         self._termination[:] = made.termination_probability
         self._uncertainty[:] = np.nan if made.uncertainty is None else made.uncertainty
         rewards = made.reward.astype(np.float64)
-        rewards[np.abs(rewards) <= REWARD_THRESHOLD] = 0.0
+        rewards[np.abs(rewards) <= self.reward_threshold] = 0.0
         terminated = self._termination > TERMINATION_THRESHOLD
         truncated = self._rollout.num_steps >= self.horizon
         rewards[self.over], terminated[self.over], truncated[self.over] = 0.0, False, False

@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space, iterate
 
 from engine import Engine
 from envs.contract import may_render
-from envs.games import DEFAULT_HORIZON, Games
+from envs.games import DEFAULT_HORIZON, REWARD_THRESHOLD, Games
 from envs.world_base import WorldBase
 from envs.world_state import WorldState
 from midas_world.world import World
@@ -72,6 +72,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         backend: str = "auto",
         num_denoise_steps: int | None = None,
         num_uncertainty_draws: int = 0,
+        reward_threshold: float = REWARD_THRESHOLD,
         engine: Engine | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
     ) -> None:
@@ -89,6 +90,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             backend=backend,
             num_denoise_steps=num_denoise_steps,
             num_uncertainty_draws=num_uncertainty_draws,
+            reward_threshold=reward_threshold,
             engine=engine,
         )
         self.num_envs = num_envs

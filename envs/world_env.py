@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 
 from engine import Engine
 from envs.contract import check_running, may_render
-from envs.games import DEFAULT_HORIZON, Games
+from envs.games import DEFAULT_HORIZON, REWARD_THRESHOLD, Games
 from envs.world_base import WorldBase
 from envs.world_state import WorldState
 from midas_world.world import World
@@ -71,9 +71,10 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     ## Rewards
 
-    The reward that the network expects, or 0 if that is at most 0.5 in size: teachers give whole
-    rewards at single steps, and the small expectations in between would add up to one that nobody
-    earned. For `stage`, a coin is +1.
+    The reward that the network expects, or 0 if that is at most `reward_threshold` in size:
+    teachers give whole rewards at single steps, and the small expectations in between would add up
+    to one that nobody earned. For `stage`, a coin is +1. With a threshold of 0 the expectation itself is
+    paid, which tells a planner or a learner more: it is right in the mean, and never sure.
 
     ## Starting State
 
@@ -111,6 +112,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     | `backend`               | **str**    | `"auto"`     | What runs the networks                 |
     | `num_denoise_steps`     | **int**    | `None`       | Quality for speed; None: the world's   |
     | `num_uncertainty_draws` | **int**    | `0`          | Samples of the uncertainty; 0: none    |
+    | `reward_threshold`      | **float**  | `0.5`        | Smaller expected rewards are paid as 0 |
     | `engine`                | **Engine** | `None`       | A running engine of this world         |
 
     | Option of `reset` | Type | Description                                                     |
@@ -142,6 +144,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         backend: str = "auto",
         num_denoise_steps: int | None = None,
         num_uncertainty_draws: int = 0,
+        reward_threshold: float = REWARD_THRESHOLD,
         engine: Engine | None = None,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -156,6 +159,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             backend=backend,
             num_denoise_steps=num_denoise_steps,
             num_uncertainty_draws=num_uncertainty_draws,
+            reward_threshold=reward_threshold,
             engine=engine,
         )
         self._modes = observation, action
@@ -274,6 +278,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             render_mode="rgb_array",
             horizon=self.horizon,
             num_uncertainty_draws=self._num_uncertainty_draws,
+            reward_threshold=self._games.reward_threshold,
             engine=self.engine,
             autoreset_mode=autoreset_mode,
         )

@@ -240,7 +240,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     # Each plan for the teacher begins the world anew, so its clock runs for one plan only.
     horizon = config.horizon if options.act_in == "world" else config.depth + 1
-    made = gym.make(WORLD_ID, world=options.world, observation="latent", horizon=horizon)
+    # Plans weigh expected rewards, the small ones too.
+    made = gym.make(
+        WORLD_ID, world=options.world, observation="latent", horizon=horizon, reward_threshold=0.0
+    )
     world = made.unwrapped
     assert isinstance(world, WorldEnv)
     teacher = gym.make(TEACHER_ID, horizon=config.horizon)

@@ -155,6 +155,19 @@ def test_rewards_are_cut_off_below_the_threshold(fake):
     assert all(type(reward) is float for reward in rewards)
 
 
+def test_a_threshold_of_0_pays_what_is_expected_in_forks_too(tiny_world):
+    engine = FakeEngine(tiny_world.config.world)
+    env = WorldEnv(tiny_world, engine=engine, reward_threshold=0.0)
+    env.reset(seed=0)
+    engine.rewards = [0.4, -0.3, 0.2]
+    rewards = [env.step(0)[1] for _ in range(2)]
+    assert rewards == [pytest.approx(0.4), pytest.approx(-0.3)]
+    futures = env.fork(2)
+    np.testing.assert_allclose(futures.step(np.zeros(2, int))[1], 0.2, atol=1e-6)
+    with pytest.raises(ValueError, match="reward_threshold must be at least 0, got -1"):
+        WorldEnv(tiny_world, engine=engine, reward_threshold=-1.0)
+
+
 def test_episodes_terminate_by_probability_and_truncate_at_the_horizon(fake):
     fake.reset(seed=0)
     fake.engine.terminations = [0.4, 0.6]
