@@ -73,8 +73,8 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     The reward that the network expects, or 0 if that is at most `reward_threshold` in size:
     teachers give whole rewards at single steps, and the small expectations in between would add up
-    to one that nobody earned. For `stage`, a coin is +1. With a threshold of 0 the expectation itself is
-    paid, which tells a planner or a learner more: it is right in the mean, and never sure.
+    to one that nobody earned. For `stage`, a coin is +1. With a threshold of 0 the expectation
+    itself is paid, which tells a planner or a learner more: right in the mean, and never sure.
 
     ## Starting State
 
