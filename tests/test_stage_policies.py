@@ -45,6 +45,15 @@ def test_random_play_tries_every_action_and_moves_most_of_the_time():
     assert np.mean(moving) > 0.5
 
 
+def test_gestures_are_waves_punches_and_kicks_most_of_the_time():
+    policy = make_policy("gestures")
+    policy.reset(np.random.default_rng(0))
+    names = [ACTIONS[policy.act(np.zeros(0), {})] for _ in range(4000)]
+    assert set(names) == set(ACTIONS)
+    for gesture in ("wave", "punch", "kick"):
+        assert names.count(gesture) > 0.15 * len(names)
+
+
 def test_an_unknown_policy_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match="did you mean 'expert'"):
         make_policy("expart")

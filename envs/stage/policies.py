@@ -1,4 +1,4 @@
-"""Policies that play Stage to collect data: random, scripted, a mix of both, and reckless."""
+"""Policies that play Stage to collect data: random, scripted, mixed, reckless, and gestures."""
 
 import difflib
 from typing import Any, Protocol
@@ -152,11 +152,41 @@ class RecklessPolicy:
         return _RUN[self._direction]
 
 
+class GesturesPolicy:
+    """Waves, punches and kicks for 8 to 24 steps at a time, and takes a few steps in between.
+
+    Without it, stretched arms and legs are so rare that they are learned as a blur.
+    """
+
+    _GESTURES = tuple(ACTIONS.index(name) for name in ("wave", "punch", "kick"))
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode."""
+        self._rng = rng
+        self._action = 0
+        self._num_left = 0
+        self._gestures = False
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return the gesture, or what comes between two."""
+        if self._num_left == 0:
+            self._gestures = not self._gestures
+            if self._gestures:
+                self._action = int(self._rng.choice(self._GESTURES))
+                self._num_left = int(self._rng.integers(8, 25))
+            else:
+                self._action = int(self._rng.integers(len(ACTIONS)))
+                self._num_left = int(self._rng.integers(2, 8))
+        self._num_left -= 1
+        return self._action
+
+
 POLICIES: dict[str, type[Policy]] = {
     "random": RandomPolicy,
     "expert": ExpertPolicy,
     "mixed": MixedPolicy,
     "reckless": RecklessPolicy,
+    "gestures": GesturesPolicy,
 }
 
 
