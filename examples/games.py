@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import envs  # noqa: F401 - registers the ids
 from engine import Engine
+from envs.games import REWARD_THRESHOLD
 from envs.stage.policies import ExpertPolicy
 from examples.actions import ACTION_INDICES, ACTION_NAMES, TEACHER_ID, WORLD_ID
 from midas_world.world import World
@@ -204,8 +205,17 @@ def make_teacher(config: GameConfig, engine: Engine | None) -> Games:
     return Games(games, config, convert=lambda frames: engine.encode(frames).numpy())
 
 
-def make_dream(config: GameConfig, world: World, engine: Engine) -> Games:
-    """Return games of the world; of the frames that an action is held, only the last is decoded."""
+def make_dream(
+    config: GameConfig, world: World, engine: Engine, *, reward_threshold: float = REWARD_THRESHOLD
+) -> Games:
+    """Return games of the world; of the frames that an action is held, only the last is decoded.
+
+    Args:
+        config: What policies see and do.
+        world: Whose start states the games begin from.
+        engine: Of the world.
+        reward_threshold: Smaller expected rewards are paid as 0.
+    """
     games = gym.make_vec(
         WORLD_ID,
         num_envs=config.num_games,
@@ -214,6 +224,7 @@ def make_dream(config: GameConfig, world: World, engine: Engine) -> Games:
         engine=engine,
         observation="latent",
         horizon=config.horizon,
+        reward_threshold=reward_threshold,
         autoreset_mode=AutoresetMode.SAME_STEP,
     )
     if config.observation == "latent":

@@ -10,10 +10,8 @@ it plans anew. Beside it plays the prior alone: the same random actions without 
 
 import argparse
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +20,7 @@ from tqdm import tqdm
 import envs  # noqa: F401 - registers the ids
 from envs.world_env import WorldEnv
 from examples.actions import ACTION_INDICES, TEACHER_ID, WORLD_ID
-from midas_world.types import StepConditions
+from examples.real_starts import LastFrames
 
 # Neither the world's training nor its validation saw these.
 FIRST_SEED = 500_000
@@ -124,39 +122,22 @@ class TeacherView:
     def __init__(self, world: WorldEnv, teacher: gym.Env) -> None:
         self._world = world
         self._teacher = teacher
-        self._frames: deque[np.ndarray] = deque(
-            maxlen=world.engine.spec.config.backbone.context_frames
-        )
-        self._conditions: deque[StepConditions] = deque(maxlen=self._frames.maxlen)
-        self._conditioner_state: dict[str, np.ndarray] = {}
+        self._last = LastFrames(world.engine.spec.config.backbone.context_frames)
 
     def reset(self, seed: int) -> None:
         """Begin an episode of the teacher."""
-        self._frames.clear()
-        self._conditions.clear()
-        self._remember(*self._teacher.reset(seed=seed))
+        self._last.clear()
+        self._last.add(*self._teacher.reset(seed=seed))
 
     def step(self, action: int) -> tuple[float, bool]:
         """Play an action in the teacher; return the reward and whether the episode is over."""
         frame, reward, terminated, truncated, info = self._teacher.step(action)
-        self._remember(frame, info)
+        self._last.add(frame, info)
         return float(reward), terminated or truncated
 
     def show_world(self, seed: int) -> None:
         """Let the world go on from what the teacher showed last."""
-        start = {
-            "frames": np.stack(self._frames),
-            "conditions": tuple(self._conditions),
-            "conditioner_state": self._conditioner_state,
-        }
-        self._world.reset(seed=seed, options={"start_state": start})
-
-    def _remember(self, frame: np.ndarray, info: dict[str, Any]) -> None:
-        self._frames.append(frame)
-        self._conditions.append(
-            StepConditions(pose=info["pose"], text=info["text"], audio=info["audio"])
-        )
-        self._conditioner_state = info["conditioner_state"]
+        self._world.reset(seed=seed, options={"start_state": self._last.start_state()})
 
 
 def play_teacher(view: TeacherView, plan: Plan, *, seed: int, needs_world: bool) -> float:

@@ -4,10 +4,11 @@
 
 Trains Stable-Baselines3's PPO in the learned world and, with equal steps, in the teacher; evaluates
 both in the teacher, from seeds that neither the world nor the policies trained on; and plays a
-random policy, one that looks at nothing, and the scripted expert beside them. `--dream-horizon 16`
-dreams in short episodes from the world's start states, frames of real play, whose coins are there
-for a second before they fade. Every finished run is a file under `--output`, so a call that was cut
-goes on where it was. report.py makes the table and the picture of them.
+random policy, one that looks at nothing, and the scripted expert beside them. `--dream-starts 512
+--dream-horizon 24` dreams in short episodes that begin in the midst of real play, where there are
+coins in sight, which fade after a second; `--reward-threshold 0` pays what the world expects, where
+it would pay what is likelier than not. Every finished run is a file under `--output`, so a call
+that was cut goes on where it was. report.py makes the table and the picture of them.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
 from engine import Engine, make_engine
+from envs.games import REWARD_THRESHOLD
 from examples.games import (
     Choose,
     GameConfig,
@@ -39,9 +41,10 @@ from examples.games import (
     play,
     play_expert,
 )
+from examples.real_starts import make_real_starts
 from examples.report import report
 from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, save_tensors
-from midas_world.world import World, load_world
+from midas_world.world import StartState, World, load_world
 
 # The world's own episodes have seeds from 1,000,000 on (and 0 to 7 to validate).
 EVALUATION_SEED = 500_000
@@ -69,6 +72,9 @@ class ExperimentConfig:
         num_episodes: Episodes of every evaluation but the last.
         num_final_episodes: Episodes of the last.
         dream_horizon: Steps of an episode of training in the dream.
+        dream_starts: How many moments of the teacher's play those begin from; 0: they begin from
+            the world's start states.
+        reward_threshold: Smaller expected rewards are paid as 0 in training in the dream.
     """
 
     num_steps: int = 40_000
@@ -76,12 +82,21 @@ class ExperimentConfig:
     num_episodes: int = 16
     num_final_episodes: int = 64
     dream_horizon: int = 200
+    dream_starts: int = 0
+    reward_threshold: float = REWARD_THRESHOLD
 
     def __post_init__(self) -> None:
         """Check that there is something to do."""
         for name, value in asdict(self).items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            least = 0 if name in ("dream_starts", "reward_threshold") else 1
+            if not value >= least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+
+    @property
+    def of_dreams(self) -> dict[str, float]:
+        """What the training in the dream alone depends on."""
+        names = ("dream_horizon", "dream_starts", "reward_threshold")
+        return {name: getattr(self, name) for name in names}
 
 
 class Evaluate(BaseCallback):
@@ -169,19 +184,20 @@ class Experiment:
         self.world = world
         self._device = device
         self._engine: Engine | None = None
+        self._starts: tuple[StartState, ...] | None = None
         self._teacher: Games | None = None
         self._dream: Games | None = None
         self._seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.num_final_episodes)
         weights = (world.folder / WEIGHTS_NAME).read_bytes()
         self._world_settings = {"world": hashlib.sha256(weights).hexdigest()}
-        self._dream_settings = self._world_settings | {"dream_horizon": config.dream_horizon}
+        self._dream_settings = self._world_settings | config.of_dreams
         self._play_settings = {
             "games": asdict(games),
             "num_final_episodes": config.num_final_episodes,
         }
         self._train_settings = {
             "games": asdict(games),
-            "config": {k: v for k, v in asdict(config).items() if k != "dream_horizon"},
+            "config": {k: v for k, v in asdict(config).items() if k not in config.of_dreams},
             "ppo": PPO_SETTINGS | {"rollout_choices": ROLLOUT_CHOICES},
         }
         if games.observation == "latent":
@@ -232,7 +248,7 @@ class Experiment:
         config, frame_skip = self.config, self.games.frame_skip
         inner = self._make_teacher()
         if where == "dream":
-            inner = self._make_dream(horizon=config.dream_horizon)
+            inner = self._make_training_dream()
         games = VecMonitor(inner)
         teacher = self._teacher_games()
         begin = time.monotonic()
@@ -297,9 +313,21 @@ class Experiment:
         latent = self.games.observation == "latent"
         return make_teacher(self.games, self._running_engine() if latent else None)
 
-    def _make_dream(self, *, horizon: int) -> Games:
-        games = replace(self.games, horizon=horizon)
-        return make_dream(games, self.world, self._running_engine())
+    def _make_training_dream(self) -> Games:
+        config, engine = self.config, self._running_engine()
+        if config.dream_starts and self._starts is None:
+            with tqdm(total=config.dream_starts, desc="start states", unit="state") as bar:
+                self._starts = make_real_starts(
+                    engine,
+                    config.dream_starts,
+                    num_steps=self.games.horizon,
+                    on_progress=bar.update,
+                )
+        world = self.world
+        if self._starts is not None:
+            world = replace(world, start_states=self._starts)
+        games = replace(self.games, horizon=config.dream_horizon)
+        return make_dream(games, world, engine, reward_threshold=config.reward_threshold)
 
     def _teacher_games(self) -> Games:
         if self._teacher is None:
@@ -308,7 +336,7 @@ class Experiment:
 
     def _dream_games(self) -> Games:
         if self._dream is None:
-            self._dream = self._make_dream(horizon=self.games.horizon)
+            self._dream = make_dream(self.games, self.world, self._running_engine())
         return self._dream
 
 
@@ -338,6 +366,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dream-horizon", type=int, default=config.dream_horizon, help="steps of a dream"
     )
+    parser.add_argument(
+        "--dream-starts",
+        type=int,
+        default=config.dream_starts,
+        help="moments of real play that dreams begin from; 0: the world's start states",
+    )
+    parser.add_argument(
+        "--reward-threshold",
+        type=float,
+        default=config.reward_threshold,
+        help="smaller expected rewards are paid as 0 in the dream",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--only-teacher", action="store_true", help="do not dream")
     return parser.parse_args(arguments)
@@ -359,6 +399,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_episodes=options.episodes,
         num_final_episodes=options.final_episodes,
         dream_horizon=options.dream_horizon,
+        dream_starts=options.dream_starts,
+        reward_threshold=options.reward_threshold,
     )
     experiment = Experiment(
         options.output, games, config, load_world(options.world), options.device

@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +17,7 @@ from envs.stage.controller import ACTIONS
 from envs.world_env import WorldEnv
 from examples import plan, throughput
 from examples.actions import ACTION_INDICES, ACTION_NAMES
-from midas_world.world import World
+from midas_world.world import World, load_world
 
 IDLE, LEAP = ACTIONS.index("idle"), ACTIONS.index("leap_right")
 
@@ -206,6 +207,42 @@ def test_there_is_no_share_of_a_gain_that_is_none(games_module):
         make_rows({"teacher": [run([4.0])]}, {})
 
 
+# Start states of real play
+
+
+class BlackEncoder:
+    """Stands for an engine: remembers what it is asked to encode."""
+
+    def __init__(self) -> None:
+        self.seen = []
+        backbone = SimpleNamespace(context_frames=5)
+        self.spec = SimpleNamespace(config=SimpleNamespace(backbone=backbone))
+
+    def encode(self, frames):
+        self.seen.append(frames)
+        return torch.zeros(len(frames), 15, 4)
+
+
+def test_dreams_begin_in_the_midst_of_the_teacher_s_play(games_module):
+    from examples.real_starts import make_real_starts
+
+    def make() -> tuple:
+        engine, told = BlackEncoder(), []
+        starts = make_real_starts(engine, 3, num_steps=60, on_progress=told.append)
+        assert told == [1, 1, 1]
+        return starts, engine.seen
+
+    (starts, frames), (again, _) = make(), make()
+    assert [len(start.conditions) for start in starts] == [5, 5, 5]
+    assert all(start.latents.shape == (5, 15, 4) for start in starts)
+    # Two of the first episode, 25 steps apart; then one of the next.
+    assert not np.array_equal(frames[0][-1], frames[1][-1])
+    assert len({start.description for start in starts}) > 1
+    for first, second in zip(starts, again, strict=True):
+        assert first.description == second.description
+        np.testing.assert_array_equal(first.conditions[-1].pose, second.conditions[-1].pose)
+
+
 # The experiment
 
 
@@ -214,19 +251,27 @@ def test_the_experiment_runs_and_goes_on_where_it_was(
 ):
     from examples import train_ppo
 
-    horizons = []
+    dreams = []
 
-    def make_dream(config, world, engine):
-        horizons.append(config.horizon)
-        return games_module.make_dream(config, world, engine)
+    def make_dream(config, world, engine, **kwargs):
+        dreams.append((config.horizon, len(world.start_states), kwargs))
+        return games_module.make_dream(config, world, engine, **kwargs)
+
+    def make_real_starts(engine, count, *, num_steps, on_progress):
+        assert num_steps == 8
+        on_progress(count)
+        return load_world(tiny_folder).start_states[:1] * count
 
     monkeypatch.setattr(train_ppo, "make_dream", make_dream)
+    monkeypatch.setattr(train_ppo, "make_real_starts", make_real_starts)
     arguments = ["--world", str(tiny_folder), "--output", str(tmp_path), "--device", "cpu"]
     arguments += ["--seeds", "1", "--steps", "16", "--envs", "1", "--horizon", "8"]
     arguments += ["--points", "1", "--episodes", "1", "--final-episodes", "2"]
-    arguments += ["--dream-horizon", "4"]
+    arguments += ["--dream-horizon", "4", "--dream-starts", "7", "--reward-threshold", "0"]
     train_ppo.main(arguments)
-    assert horizons == [4, 8]  # short ones to train in, whole games to be judged in
+    # Short ones from real play to train in, whole games to be judged in.
+    whole = 8, len(load_world(tiny_folder).start_states), {}
+    assert dreams == [(4, 7, {"reward_threshold": 0.0}), whole]
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {"table.md", "curves.png", "results.json", "dream-0.safetensors"}
     results = json.loads((tmp_path / "results.json").read_text())
