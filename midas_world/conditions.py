@@ -28,6 +28,9 @@ from midas_world.types import StepConditions
 
 POSE, TEXT, AUDIO = range(3)
 
+# Cells away that absent keypoints are put.
+FAR_CELLS = 100.0
+
 # Pairs with these say no more than the other word alone.
 FILLER_WORDS = frozenset(
     ("a", "an", "and", "are", "at", "by", "for", "in", "is", "it", "of", "on", "the", "to", "with")
@@ -76,6 +79,22 @@ class Conditions:
             audio=self.audio[start:stop],
             present=self.present[start:stop],
         )
+
+    def roll(self) -> "Conditions":
+        """Return a copy in which each sequence is the one before it, the first one the last."""
+        parts = (self.pose, self.text, self.audio, self.present)
+        pose, text, audio, present = (part.roll(1, 0) for part in parts)
+        return Conditions(pose=pose, text=text, audio=audio, present=present)
+
+    def paste(self, other: "Conditions", row: int, start: int) -> None:
+        """Change a sequence from a frame on to another's conditions there."""
+        for own, its in (
+            (self.pose, other.pose),
+            (self.text, other.text),
+            (self.audio, other.audio),
+            (self.present, other.present),
+        ):
+            own[row, start:] = its[row, start:]
 
     def drop(self, rate: float, word_rate: float, generator: torch.Generator) -> "Conditions":
         """Return conditions in which modalities and words are absent at random.
@@ -183,7 +202,7 @@ class ConditionEncoder(nn.Module):
                 config,
                 num_words=hidden,
                 num_local=num_local,
-                num_cells=rows * columns,
+                grid=grid,
                 latent_channels=latent_channels,
             )
             self.local = nn.Linear(config.renderer_width, width)
@@ -213,8 +232,7 @@ class ConditionEncoder(nn.Module):
         tokens = torch.stack((self.pose(pose), self.text(words), self.audio(audio)), dim=2)
         tokens = torch.where(present[..., None], tokens, self.absent.to(tokens.dtype)) + self.kind
         if self.renderer is not None:
-            local = self._local_features(conditions)
-            features, foretold = self.renderer(pose, words, audio, local)
+            features, foretold = self._render(conditions, pose, words, audio)
             return tokens, self.local(features), foretold
         assert self.local_pose is not None
         local = self.local_pose(self._local_features(conditions))
@@ -232,13 +250,22 @@ class ConditionEncoder(nn.Module):
         if self.renderer is None:
             raise ValueError("without a renderer (conditions.renderer_width) nothing is foretold")
         pose, audio, words = self._inputs(conditions)
-        return self.renderer(pose, words, audio, self._local_features(conditions))[1]
+        return self._render(conditions, pose, words, audio)[1]
 
     def freeze_renderer(self) -> None:
         """Stop the learning of the renderer, if there is one, and of the words that it reads."""
         if self.renderer is not None:
             self.renderer.requires_grad_(requires_grad=False)
             self.words.requires_grad_(requires_grad=False)
+
+    def _render(
+        self, conditions: Conditions, pose: Tensor, words: Tensor, audio: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the renderer's features and foretold latents; the rest is of `_inputs`."""
+        assert self.renderer is not None
+        absent = ~conditions.present[..., POSE, None, None, None]
+        keypoints = self._from_centres(conditions.pose) + FAR_CELLS * absent
+        return self.renderer(pose, words, audio, self._local_features(conditions), keypoints)
 
     def _inputs(self, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor]:
         """Return pose, audio and mean word embedding, each 0 where it is absent."""

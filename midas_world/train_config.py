@@ -86,8 +86,8 @@ class DynamicsTrainConfig:
             end of their episode, so that drift is met as deep as an episode is long.
         self_context_fresh_rate: Chance of each of those, at each train step, to begin anew instead:
             too many deep ones teach the average of all scenes.
-        scene_switch_rate: Share of those rollouts that begin from another episode's frame, so that
-            the model learns to draw what the words and the pose say, whatever it sees.
+        scene_switch_rate: Share of sequences that go on as another episode's from some frame on,
+            so that the model learns to draw what the words and the pose say, whatever it saw.
         ending_rate: Share of sequences that end where an episode was terminated. Drawn evenly, an
             episode's last step is in one sequence, every other in ``sequence_frames`` of them. A
             stream of shards has an order of its own, and takes no heed of it.

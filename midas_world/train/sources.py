@@ -8,7 +8,7 @@ Shapes: B batch, F frames, N tokens per frame, C latent channels.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -248,17 +248,17 @@ class StoredSequences:
             endings = self._endings[torch.randint(len(self._endings), (size,), generator=generator)]
             is_ending = torch.rand(size, generator=generator) < settings.ending_rate
             rows = torch.where(is_ending, endings, rows)
-        others = starts[torch.randint(len(starts), (size,), generator=generator)]
-        switches = torch.rand(size, generator=generator) < settings.scene_switch_rate
         own = torch.arange(size) < num_own
         goes_on = own & (own_rows >= 0) & self._is_start[own_rows] & settings.self_context_carries
         goes_on &= torch.rand(size, generator=generator) >= settings.self_context_fresh_rate
         rows = torch.where(goes_on, own_rows, rows)
         batch = self._train.gather(rows, self._length)
-        latents = batch["latents"]
-        latents[goes_on, 0] = own_latents[goes_on]
-        begins = own & ~goes_on & switches
-        latents[begins, 0] = self._train.latents[others[begins]].float()
+        batch["latents"][goes_on, 0] = own_latents[goes_on]
+        if settings.scene_switch_rate:
+            others = starts[torch.randint(len(starts), (size,), generator=generator)]
+            other = self._train.gather(others, self._length)
+            switched = switch_scenes(batch, other, settings.scene_switch_rate, generator)
+            rows = torch.where(switched, others, rows)
         return {**batch, "rows": rows}
 
     def change_std(self) -> Tensor:
@@ -318,19 +318,18 @@ class StreamedSequences:
         self,
         generator: torch.Generator,
         *,
-        num_own: int,
+        num_own: int,  # noqa: ARG002
         own_rows: Tensor,
         own_latents: Tensor,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Return the sequences that come next; scenes switch to those of the same batch."""
         batch = sequences(next(self._batches))
-        latents = batch["latents"]
-        size = len(latents)
-        others = torch.randint(size, (size,), generator=generator)
-        switches = torch.rand(size, generator=generator)
-        begins = switches < self._config.train_dynamics.scene_switch_rate
-        begins &= torch.arange(size) < num_own
-        latents[begins, 0] = latents[others, 0][begins]
+        rate = self._config.train_dynamics.scene_switch_rate
+        if rate:
+            # Of the same batch: each sequence goes on as the one before it.
+            tensors = {name: batch[name].roll(1, 0) for name in ("latents", "reward", "terminated")}
+            other = {**tensors, "conditions": batch["conditions"].roll()}
+            switch_scenes(batch, other, rate, generator)
         return {**batch, "rows": torch.zeros_like(own_rows)}
 
     def change_std(self) -> Tensor:
@@ -372,6 +371,33 @@ class StreamedSequences:
         latents = encode_frames(frames.flatten(0, 1).numpy(), coder, device=device)
         latents = latents.unflatten(0, tuple(frames.shape[:2]))
         return sequences({**windows, "latents": latents}), frames[:, context:]
+
+
+def switch_scenes(
+    batch: dict[str, Any], other: Mapping[str, Any], rate: float, generator: torch.Generator
+) -> Tensor:
+    """Let sequences go on as others from a frame on, and return which do, (B,) bool.
+
+    As when a player's words change the scene in mid-play: all at once, with the last scene still in
+    the context.
+
+    Args:
+        batch: Of `LatentStore.gather`; changed.
+        other: Likewise; read only.
+        rate: Share of the sequences.
+        generator: On the CPU.
+    """
+    size, length = batch["latents"].shape[:2]
+    switched = torch.rand(size, generator=generator) < rate
+    cuts = torch.randint(1, length, (size,), generator=generator)
+    for row in switched.nonzero()[:, 0].tolist():
+        cut = int(cuts[row])
+        batch["latents"][row, cut:] = other["latents"][row, cut:]
+        # Frame 0 has no conditions, reward and end here.
+        for name in ("reward", "terminated"):
+            batch[name][row, cut - 1 :] = other[name][row, cut - 1 :]
+        batch["conditions"].paste(other["conditions"], row, cut - 1)
+    return switched
 
 
 def _horizon(longest: int, context: int) -> int:
