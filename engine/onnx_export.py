@@ -59,6 +59,7 @@ _SOURCES = (
     "midas_world/diffusion.py",
     "midas_world/klt.py",
     "midas_world/layers.py",
+    "midas_world/pose_guider.py",
     "midas_world/renderer.py",
     "midas_world/transport.py",
     "midas_world/world_model.py",

@@ -29,6 +29,34 @@ PRESETS_FOLDER = Path(__file__).parent / "presets"
 
 
 @dataclass(frozen=True, kw_only=True)
+class LimbsConfig:
+    """The limbs that a renderer's pose guider is shown, and its size.
+
+    Attributes:
+        limbs: Pairs of keypoints with a bone in between; twice the same one is a disc. None: there
+            is no pose guider.
+        reach: Where a limb's map has fallen to 0, in cells from its bone.
+        side: Points of a cell's map along its side.
+        width: Of the layers over points.
+        channels: That a point is painted with.
+    """
+
+    limbs: tuple[tuple[int, int], ...] = ()
+    reach: float = 0.2
+    side: int = 16
+    width: int = 32
+    channels: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the limits that the pose guider relies on."""
+        if self.reach <= 0:
+            raise ValueError(f"reach must be above 0, got {self.reach}")
+        for name in ("side", "width", "channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConditionsConfig:
     """Sizes of the conditions and of their encoders.
 
@@ -51,6 +79,7 @@ class ConditionsConfig:
         keypoint_octaves: Sines and cosines that each cell is told of where keypoints lie from its
             centre, at wavelengths of 2 cells, 1, 1/2 and so on: outlines are sharp where these
             are (Fourier features, arXiv 2006.10739).
+        limbs: Of the renderer's pose guider.
     """
 
     pose_size: int = 48
@@ -66,9 +95,10 @@ class ConditionsConfig:
     renderer_layers: int = 4
     phase_octaves: int = 0
     keypoint_octaves: int = 0
+    limbs: LimbsConfig = field(default_factory=LimbsConfig)
 
     def __post_init__(self) -> None:
-        """Check that the keypoints and the phase fit into the pose."""
+        """Check that the keypoints, the limbs and the phase fit into the pose."""
         if 2 * self.num_keypoints > self.pose_size:
             raise ValueError(
                 f"num_keypoints must be at most pose_size / 2 = {self.pose_size // 2}, "
@@ -76,6 +106,11 @@ class ConditionsConfig:
             )
         if self.phase_octaves and self.pose_size < 2:
             raise ValueError(f"phase_octaves needs a pose, got pose_size {self.pose_size}")
+        for limb in self.limbs.limbs:
+            if not all(0 <= index < self.num_keypoints for index in limb):
+                raise ValueError(
+                    f"limbs.limbs must name keypoints 0 to {self.num_keypoints - 1}, got {limb}"
+                )
 
     @property
     def num_tokens(self) -> int:

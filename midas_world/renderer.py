@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from midas_world.config import ConditionsConfig
 from midas_world.layers import RMSNorm, SwiGLU
+from midas_world.pose_guider import PoseGuider
 
 
 class NeuralRenderer(nn.Module):
@@ -25,7 +26,7 @@ class NeuralRenderer(nn.Module):
         config: Of the conditions.
         num_words: Width of the mean word embedding.
         num_local: Size of what is told to each cell.
-        num_cells: N.
+        grid: (h, w) of the latent grid, with N cells.
         latent_channels: C.
     """
 
@@ -35,12 +36,12 @@ class NeuralRenderer(nn.Module):
         *,
         num_words: int,
         num_local: int,
-        num_cells: int,
+        grid: tuple[int, int],
         latent_channels: int,
     ) -> None:
         super().__init__()
         self.config = config
-        width = config.renderer_width
+        width, num_cells = config.renderer_width, grid[0] * grid[1]
         num_pose = config.pose_size + 2 * config.phase_octaves
         self.cells = nn.Parameter(torch.randn(num_cells, num_pose, width) / num_pose**0.5)
         self.places = nn.Parameter(0.5 * torch.randn(num_cells, width))
@@ -51,9 +52,14 @@ class NeuralRenderer(nn.Module):
         self.output = nn.Linear(width, latent_channels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
+        self.guider = None
+        if config.limbs.limbs:
+            self.guider = PoseGuider(
+                config.limbs, feature_width=width, grid=grid, latent_channels=latent_channels
+            )
 
     def forward(
-        self, pose: Tensor, words: Tensor, audio: Tensor, local: Tensor
+        self, pose: Tensor, words: Tensor, audio: Tensor, local: Tensor, keypoints: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return features (B, F, N, R) and the frame's foretold latents (B, F, N, C).
 
@@ -62,6 +68,7 @@ class NeuralRenderer(nn.Module):
             words: (B, F, num_words), 0 where absent.
             audio: (B, F, A), 0 where absent.
             local: (B, F, N, num_local) of each cell.
+            keypoints: (B, F, N, K, 2) from each cell's centre, in cells; far away where absent.
         """
         shared = torch.cat((words, audio.to(words.dtype)), dim=-1)[:, :, None]
         inputs = torch.cat((shared.expand(-1, -1, local.shape[2], -1), local), dim=-1)
@@ -72,7 +79,10 @@ class NeuralRenderer(nn.Module):
             # Play may have these in bfloat16; phases and sums stay in float32.
             x = x + layer(norm(x).to(layer.down_proj.weight.dtype)).to(x.dtype)
         features = self.norm(x)
-        return features, self.output(features)
+        foretold = self.output(features)
+        if self.guider is not None:
+            foretold = foretold + self.guider(keypoints, features).to(foretold.dtype)
+        return features, foretold
 
     def _with_octaves(self, pose: Tensor) -> Tensor:
         """Return the pose and the sines and cosines of doubled multiples of its last phase."""

@@ -1,0 +1,108 @@
+"""The pose guider: limbs drawn as maps in every cell, and a network that paints over them.
+
+Skeleton maps tell a network where limbs lie far better than the keypoints' numbers do; pose-guided
+video models read them with a light encoder (the pose guider of arXiv 2311.17117), and so do we. A
+renderer of numbers alone blurs what is rare: a stretched arm, a kicking leg.
+
+Shapes: B batch, F frames, N cells in a grid h w, K keypoints, L limbs, S points of a cell's map,
+R width of the renderer's features, H width of the hidden layers, C latent channels.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from midas_world.config import LimbsConfig
+
+# Cells with a keypoint as near as this to their centres are painted; limbs are shorter than a cell.
+NEAR_CELLS = 0.9
+
+
+class PoseGuider(nn.Module):
+    """Paint limbs into a frame's latents.
+
+    Each point of a cell's map is told how near it lies to each limb. Two layers over points, their
+    channels scaled and shifted by what the renderer knows of the cell (clothes, light, what lies
+    behind), paint a small picture of the cell, from which a linear map for each row of cells makes
+    latents.
+
+    Args:
+        config: Which limbs, and how they are drawn.
+        feature_width: R.
+        grid: (h, w) of the latent grid.
+        latent_channels: C.
+    """
+
+    first: Tensor
+    last: Tensor
+    points: Tensor
+
+    def __init__(
+        self,
+        config: LimbsConfig,
+        *,
+        feature_width: int,
+        grid: tuple[int, int],
+        latent_channels: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.grid = grid
+        width = config.width
+        self.input = nn.Linear(len(config.limbs), width)
+        self.hidden = nn.Linear(width, width)
+        self.paint = nn.Linear(width, config.channels)
+        self.modulation = nn.Linear(feature_width, 4 * width)
+        size = config.channels * config.side**2
+        self.rows = nn.ModuleList(
+            [nn.Linear(size, latent_channels, bias=False) for _ in range(grid[0])]
+        )
+        for row in self.rows:
+            assert isinstance(row, nn.Linear)
+            nn.init.zeros_(row.weight)
+        # Buffers: tensors made of numbers would stop a GPU, and be refused by CUDA graphs.
+        first, last = torch.tensor(config.limbs, dtype=torch.int64).unbind(dim=1)
+        self.register_buffer("first", first, persistent=False)
+        self.register_buffer("last", last, persistent=False)
+        along = (torch.arange(config.side) + 0.5) / config.side - 0.5
+        y, x = torch.meshgrid(along, along, indexing="ij")
+        self.register_buffer("points", torch.stack((x, y)).flatten(1), persistent=False)
+
+    def forward(self, keypoints: Tensor, features: Tensor) -> Tensor:
+        """Return what to add to the latents, (B, F, N, C).
+
+        Args:
+            keypoints: (B, F, N, K, 2) from each cell's centre, in cells.
+            features: (B, F, N, R) of the renderer.
+        """
+        near = (keypoints.abs().amax(dim=-1) < NEAR_CELLS).any(dim=-1)
+        if self.training:
+            # Two cells in three hold no limb, and points are many.
+            where = near.nonzero(as_tuple=True)
+            painted = self._picture(keypoints[where], features[where])
+            picture = painted.new_zeros(*near.shape, painted.shape[-1]).index_put(where, painted)
+        else:
+            picture = self._picture(keypoints, features) * near[..., None]
+        rows = zip(self.rows, picture.unflatten(2, self.grid).unbind(2), strict=True)
+        return torch.stack([layer(row) for layer, row in rows], dim=2).flatten(2, 3)
+
+    def _picture(self, keypoints: Tensor, features: Tensor) -> Tensor:
+        """Return cells painted, (..., S * channels), from (..., K, 2) and (..., R)."""
+        modulation = self.modulation(features)[..., None, :]
+        scale_1, shift_1, scale_2, shift_2 = modulation.chunk(4, dim=-1)
+        x = functional.silu(self.input(self.maps(keypoints)) * (1.0 + scale_1) + shift_1)
+        x = functional.silu(self.hidden(x) * (1.0 + scale_2) + shift_2)
+        return self.paint(x).flatten(-2)
+
+    def maps(self, keypoints: Tensor) -> Tensor:
+        """Return skeleton maps, (..., K, 2) -> (..., S, L): 1 on a limb's bone, 0 from reach on."""
+        start = keypoints[..., self.first, :].float()  # (..., L, 2)
+        bone = keypoints[..., self.last, :].float() - start
+        squared = bone.square().sum(dim=-1).clamp_min(1e-6)
+        (x, y), (bone_x, bone_y) = self.points[..., None], bone[..., None, :, :].unbind(-1)
+        from_x, from_y = (x - start[..., None, :, 0]), (y - start[..., None, :, 1])
+        share = (from_x * bone_x + from_y * bone_y) / squared[..., None, :]
+        share = share.clamp(0.0, 1.0)
+        distance = (from_x - share * bone_x).square() + (from_y - share * bone_y).square()
+        # The small number keeps the root away from 0, where exported graphs may lose it.
+        return functional.relu(1.0 - (distance + 1e-8).sqrt() / self.config.reach)
