@@ -289,8 +289,11 @@ def native_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
 def _cast_model(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     """Return a copy whose large networks are in a dtype; poses and noise levels stay float32."""
     model = copy.deepcopy(model)
-    if model.conditions.renderer is not None:
-        model.conditions.renderer.mlps.to(dtype)
+    renderer = model.conditions.renderer
+    if renderer is not None:
+        renderer.mlps.to(dtype)
+        if renderer.guider is not None:
+            renderer.guider.rows.to(dtype)
     if model.transport is not None:
         model.transport.matrices = model.transport.matrices.to(dtype)
     model.backbone.to(dtype)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from midas_world.config import ConditionsConfig
 from midas_world.layers import mlp
+from midas_world.pose_guider import is_near
 from midas_world.renderer import NeuralRenderer
 from midas_world.types import StepConditions
 
@@ -292,6 +293,19 @@ class ConditionEncoder(nn.Module):
         present = conditions.present[..., POSE, None]
         near = self._from_centres(conditions.pose).abs().amax(dim=-1) < 0.6
         return near.any(dim=-1) & present
+
+    def limb_maps(self, conditions: Conditions) -> Tensor:
+        """Return how near each point of each cell is to the nearest limb, (B, F, N, S), 0 to 1.
+
+        Raises:
+            ValueError: There is no pose guider.
+        """
+        if self.renderer is None or self.renderer.guider is None:
+            raise ValueError("without a pose guider (conditions.limbs) there are no maps of limbs")
+        keypoints = self._from_centres(conditions.pose)
+        where = (is_near(keypoints) & conditions.present[..., POSE, None]).nonzero(as_tuple=True)
+        maps = self.renderer.guider.maps(keypoints[where]).amax(dim=-1)
+        return maps.new_zeros(*keypoints.shape[:3], maps.shape[-1]).index_put(where, maps)
 
     def _from_centres(self, pose: Tensor) -> Tensor:
         """Return where keypoints lie from the cells' centres, in cells, (B, F, N, K, 2)."""

@@ -13,9 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from midas_world.config import LimbsConfig
+from midas_world.klt import CellTransform
 
 # Cells with a keypoint as near as this to their centres are painted; limbs are shorter than a cell.
 NEAR_CELLS = 0.9
+# Paint is many times the size of what it is made of: so the layers before it need not grow for it.
+_PAINT_GAIN = 4.0
+
+
+def is_near(keypoints: Tensor) -> Tensor:
+    """Return which cells may hold a limb, (..., K, 2) from their centres, in cells -> (...)."""
+    return (keypoints.abs().amax(dim=-1) < NEAR_CELLS).any(dim=-1)
 
 
 class PoseGuider(nn.Module):
@@ -57,9 +65,8 @@ class PoseGuider(nn.Module):
         self.rows = nn.ModuleList(
             [nn.Linear(size, latent_channels, bias=False) for _ in range(grid[0])]
         )
-        for row in self.rows:
-            assert isinstance(row, nn.Linear)
-            nn.init.zeros_(row.weight)
+        nn.init.zeros_(self.paint.weight)
+        nn.init.zeros_(self.paint.bias)
         # Buffers: tensors made of numbers would stop a GPU, and be refused by CUDA graphs.
         first, last = torch.tensor(config.limbs, dtype=torch.int64).unbind(dim=1)
         self.register_buffer("first", first, persistent=False)
@@ -68,6 +75,34 @@ class PoseGuider(nn.Module):
         y, x = torch.meshgrid(along, along, indexing="ij")
         self.register_buffer("points", torch.stack((x, y)).flatten(1), persistent=False)
 
+    @torch.no_grad()
+    def fit(self, transform: CellTransform, latent_std: Tensor) -> None:
+        """Let the first three channels be red, green and blue from the start, in [-1, 1].
+
+        What a coarse picture is in latents, a linear autoencoder knows; else it has to be learned.
+
+        Args:
+            transform: The autoencoder's.
+            latent_std: (C,) of the autoencoder.
+
+        Raises:
+            ValueError: Points have fewer than three channels.
+        """
+        config, side = self.config, transform.side
+        if config.channels < 3:
+            raise ValueError(f"channels must be at least 3 to fit, got {config.channels}")
+        count = config.side**2
+        points = torch.eye(count).view(count, 1, config.side, config.side)
+        points = functional.interpolate(points, size=(side, side), mode="bilinear").flatten(1)
+        basis = transform.basis.float().view(len(self.rows), -1, 3, side**2)
+        gain = transform.gain.float().view(len(self.rows), -1)
+        for row, cells, factor in zip(self.rows, basis, gain / latent_std, strict=True):
+            assert isinstance(row, nn.Linear)
+            colours = torch.einsum("cdp,sp->csd", cells, points.to(cells)) * factor[:, None, None]
+            weight = row.weight.view(len(cells), count, config.channels)
+            weight.zero_()
+            weight[..., :3] = colours
+
     def forward(self, keypoints: Tensor, features: Tensor) -> Tensor:
         """Return what to add to the latents, (B, F, N, C).
 
@@ -75,7 +110,7 @@ class PoseGuider(nn.Module):
             keypoints: (B, F, N, K, 2) from each cell's centre, in cells.
             features: (B, F, N, R) of the renderer.
         """
-        near = (keypoints.abs().amax(dim=-1) < NEAR_CELLS).any(dim=-1)
+        near = is_near(keypoints)
         if self.training:
             # Two cells in three hold no limb, and points are many.
             where = near.nonzero(as_tuple=True)
@@ -83,7 +118,11 @@ class PoseGuider(nn.Module):
             picture = painted.new_zeros(*near.shape, painted.shape[-1]).index_put(where, painted)
         else:
             picture = self._picture(keypoints, features) * near[..., None]
-        rows = zip(self.rows, picture.unflatten(2, self.grid).unbind(2), strict=True)
+        # Play may have these layers in bfloat16; the maps before them stay in float32.
+        first = self.rows[0]
+        assert isinstance(first, nn.Linear)
+        cells = picture.unflatten(2, self.grid).to(first.weight.dtype)
+        rows = zip(self.rows, cells.unbind(2), strict=True)
         return torch.stack([layer(row) for layer, row in rows], dim=2).flatten(2, 3)
 
     def _picture(self, keypoints: Tensor, features: Tensor) -> Tensor:
@@ -92,7 +131,7 @@ class PoseGuider(nn.Module):
         scale_1, shift_1, scale_2, shift_2 = modulation.chunk(4, dim=-1)
         x = functional.silu(self.input(self.maps(keypoints)) * (1.0 + scale_1) + shift_1)
         x = functional.silu(self.hidden(x) * (1.0 + scale_2) + shift_2)
-        return self.paint(x).flatten(-2)
+        return _PAINT_GAIN * self.paint(x).flatten(-2)
 
     def maps(self, keypoints: Tensor) -> Tensor:
         """Return skeleton maps, (..., K, 2) -> (..., S, L): 1 on a limb's bone, 0 from reach on."""

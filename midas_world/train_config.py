@@ -62,6 +62,7 @@ class RendererTrainConfig:
     Attributes:
         optimizer: Its batch is of single frames.
         character_weight: Extra weight of the latent tokens in which keypoints of the pose lie.
+        limb_weight: Weight of the picture's error on limbs, where there is a pose guider.
     """
 
     optimizer: OptimizerConfig = field(
@@ -70,6 +71,7 @@ class RendererTrainConfig:
         )
     )
     character_weight: float = 0.0
+    limb_weight: float = 0.0
     evaluate_every: int = 200
     save_every: int = 100
 

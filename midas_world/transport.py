@@ -43,10 +43,13 @@ class Transport(nn.Module):
         self.config = config
         self.grid = grid
         self.num_moved = min(config.channels, channels)
-        size = 2 * len(self._shifts()) * self.num_moved, self.num_moved
+        sizes = [config.step * count for count in range(1, config.reach + 1)]
+        # That have matrices, in pixels: to the left, then to the right.
+        self.shifts = [-size for size in reversed(sizes)] + sizes
+        size = 2 * len(self.shifts) * self.num_moved, self.num_moved
         self.register_buffer("matrices", torch.zeros(grid[0], *size), persistent=False)
         # Buffers: a tensor made of numbers would stop a GPU, and be refused by CUDA graphs.
-        places = torch.tensor([0, *self._shifts()]) / config.step
+        places = torch.tensor([0, *self.shifts]) / config.step
         self.register_buffer("places", places, persistent=False)
         self.register_buffer("parallax", torch.tensor(config.parallax), persistent=False)
 
@@ -58,7 +61,7 @@ class Transport(nn.Module):
         gain = transform.gain.view(rows, transform.channels)[:, :count]
         basis = basis[:, :count].float()
         parts = []
-        for shift in self._shifts():
+        for shift in self.shifts:
             size = abs(shift)
             left, right = basis[..., : transform.side - size], basis[..., size:]
             first, last = basis[..., :size], basis[..., transform.side - size :]
@@ -94,7 +97,7 @@ class Transport(nn.Module):
         edge = torch.zeros_like(cells[..., :1, :])
         from_right = torch.cat((cells[..., 1:, :], edge), dim=-2)
         from_left = torch.cat((edge, cells[..., :-1, :]), dim=-2)
-        sides = [from_right if shift > 0 else from_left for shift in self._shifts()]
+        sides = [from_right if shift > 0 else from_left for shift in self.shifts]
         shares = weights.unbind(2)
         parts = chain.from_iterable(
             (share * cells, share * side) for share, side in zip(shares[1:], sides, strict=True)
@@ -107,8 +110,3 @@ class Transport(nn.Module):
         made = (made + shares[0] * cells).flatten(2, 3)
         left = weights.sum(dim=2)[..., 0] * rest[:, None]
         return torch.cat((made, left), dim=-1)
-
-    def _shifts(self) -> list[int]:
-        """Return the shifts that have matrices, in pixels: to the left, then to the right."""
-        sizes = [self.config.step * count for count in range(1, self.config.reach + 1)]
-        return [-size for size in reversed(sizes)] + sizes

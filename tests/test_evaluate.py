@@ -25,6 +25,7 @@ from midas_world.evaluate.metrics import (
 )
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.probe import ProbeConfig, halve, load_probe, save_probe, train_probe
+from midas_world.evaluate.prompt_section import settled_step
 from midas_world.evaluate.report import (
     GOALS,
     Section,
@@ -59,7 +60,11 @@ class DotTeacher(gymnasium.Env[np.ndarray, np.int64]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
         self.x, self.y = float(self.np_random.integers(35, 45)), 24.0
+        self.light = 0
         return self.draw(), self.info(0)
+
+    def set_prompt(self, text: str | None) -> None:
+        self.light = 40 if text == "action 0" else 0
 
     def step(self, action):
         before = self.x
@@ -72,7 +77,8 @@ class DotTeacher(gymnasium.Env[np.ndarray, np.int64]):
         return {"text": f"action {action}"} | (known if self.gives_keypoints else {})
 
     def draw(self) -> np.ndarray:
-        return dot_frame(self.x, self.y)
+        lit = dot_frame(self.x, self.y).astype(int) + self.light
+        return lit.clip(0, 255).astype(np.uint8)
 
 
 def dot_frame(x: float, y: float) -> np.ndarray:
@@ -245,6 +251,19 @@ def test_an_endless_engine_counts_ends_and_says_none():
     assert copy.copy(engine).num_ends == 1
 
 
+@pytest.mark.parametrize(
+    ("curve", "step"),
+    [
+        ([20.0] * 12, 1),
+        ([10.0, 15.0, *[20.0] * 10], 3),
+        ([19.5, 12.0, *[20.0] * 10], 3),
+        ([10.0, *[20.0] * 4, 18.5, *[20.0] * 10], 7),
+    ],
+)
+def test_a_scene_has_settled_once_it_never_falls_back(curve, step):
+    assert settled_step(np.array(curve)) == step
+
+
 def test_training_seeds_are_refused():
     data = load_preset("tiny").data
     check_held_out([0, 10_000], data)
@@ -316,6 +335,11 @@ def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
     stillness = values["stillness"]
     assert stillness["psnr_20"] < stillness["teacher_psnr_20"]
     assert stillness["psnr_30"] < stillness["teacher_psnr_30"]
+    # Words made the teacher lighter by 40, and the dot moved a little.
+    prompts = values["prompts"]
+    light = 20 * math.log10(255 / 40)
+    assert light - 3 < prompts["held_psnr_1"] < light + 0.2
+    assert prompts["psnr_12"] < prompts["held_psnr_12"]
     assert values["speed"]["median_ms"] > 0
     outcomes = values["outcomes"]
     assert outcomes["num_steps"] == sum(outcomes["reward_bins"]["counts"])

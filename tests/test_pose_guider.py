@@ -2,13 +2,24 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from midas_world.conditions import POSE
+from midas_world.autoencoder import Autoencoder
+from midas_world.conditions import POSE, ConditionEncoder
 from midas_world.config import ConditionsConfig, LimbsConfig, load_preset
+from midas_world.klt import CellTransform
 from midas_world.pose_guider import PoseGuider
+from midas_world.train.autoencoder import load_autoencoder
+from midas_world.train.data import open_frames
+from midas_world.train.loop import seeded_weights
+from midas_world.train.renderer import LimbError, train_renderer
+from midas_world.train.sources import open_sequence_source
+from midas_world.world_model import WorldModel
 from tests.test_renderer import CONFIG, make_conditions, make_encoder
+from tests.training import CPU, tiny, tiny_that_moves
 
 LIMBS = LimbsConfig(limbs=((0, 1), (1, 1)), reach=0.5, side=4, width=6, channels=3)
 GUIDED = dataclasses.replace(CONFIG, limbs=LIMBS, drop_rate=0.0)
@@ -81,7 +92,114 @@ def test_an_untrained_guider_adds_nothing_and_learns():
     painted = guider(keypoints, features)
     assert not painted.any()
     painted.sum().backward()
-    assert all(row.weight.grad.abs().max() > 0 for row in guider.rows)
+    assert guider.paint.weight.grad.abs().max() > 0
+
+
+SIDE, ROWS, COLUMNS = 8, 2, 3
+# As many channels as a cell has values: the transform loses nothing.
+CHANNELS = 3 * SIDE * SIDE
+
+
+@pytest.fixture(scope="module")
+def transform() -> CellTransform:
+    transform = CellTransform(ROWS, CHANNELS, SIDE)
+    generator = torch.Generator().manual_seed(0)
+    shape = (256, 3, ROWS * SIDE, COLUMNS * SIDE)
+    transform.fit(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
+    return transform
+
+
+def test_fitted_channels_are_colours_of_a_coarse_picture(transform):
+    guider = PoseGuider(
+        dataclasses.replace(LIMBS, channels=4),
+        feature_width=5,
+        grid=(ROWS, COLUMNS),
+        latent_channels=CHANNELS,
+    ).requires_grad_(False)
+    std = torch.linspace(0.5, 2.0, CHANNELS)
+    guider.fit(transform, std)
+    coarse = torch.rand(ROWS, COLUMNS, 4, 4, 4)  # the last: points' channels
+    latents = torch.stack(
+        [row(cells.flatten(1)) for row, cells in zip(guider.rows, coarse, strict=True)]
+    )
+    black = transform(torch.zeros(1, CHANNELS, ROWS, COLUMNS))
+    shown = transform((latents * std).permute(2, 0, 1)[None]) - black
+    cells = shown[0].unflatten(2, (COLUMNS, SIDE)).unflatten(1, (ROWS, SIDE))
+    fine = functional.interpolate(
+        coarse[..., :3].flatten(0, 1).permute(0, 3, 1, 2), size=(SIDE, SIDE), mode="bilinear"
+    )
+    expected = fine.unflatten(0, (ROWS, COLUMNS))
+    torch.testing.assert_close(cells.permute(1, 3, 0, 2, 4), expected, atol=1e-3, rtol=0.0)
+
+
+def test_colours_need_three_channels(transform):
+    guider = PoseGuider(
+        dataclasses.replace(LIMBS, channels=2),
+        feature_width=5,
+        grid=(ROWS, COLUMNS),
+        latent_channels=CHANNELS,
+    )
+    with pytest.raises(ValueError, match="channels must be at least 3 to fit, got 2"):
+        guider.fit(transform, torch.ones(CHANNELS))
+
+
+def test_the_error_on_limbs_is_that_of_the_picture_there(transform):
+    scale = torch.linspace(0.5, 2.0, CHANNELS)
+    measure = LimbError(transform, scale, side=SIDE)
+    error = torch.randn(1, 1, ROWS * COLUMNS, CHANNELS, generator=torch.Generator().manual_seed(0))
+    raw = (error * scale)[0, 0].T.unflatten(1, (ROWS, COLUMNS))[None]
+    picture = transform(raw) - transform(torch.zeros_like(raw))
+    cells = picture[0].unflatten(2, (COLUMNS, SIDE)).unflatten(1, (ROWS, SIDE))
+    squared = cells.permute(1, 3, 2, 4, 0).flatten(2, 3).square().mean(dim=-1).flatten(0, 1)
+    # All points alike: an error of variance 1 on all latents counts as 1.
+    everywhere = measure(error, torch.ones(1, 1, ROWS * COLUMNS, SIDE**2))
+    assert float(everywhere) == pytest.approx(1.0, rel=0.15)
+    maps = torch.zeros(1, 1, ROWS * COLUMNS, SIDE**2)
+    maps[0, 0, 4, 10], maps[0, 0, 4, 11] = 1.0, 0.5
+    expected = (squared[4, 10] + 0.5 * squared[4, 11]) / 1.5 / unit(transform, scale)[1]
+    torch.testing.assert_close(measure(error, maps), expected, atol=1e-4, rtol=1e-3)
+
+
+def unit(transform: CellTransform, scale: torch.Tensor) -> torch.Tensor:
+    """Return each row's mean square of the picture of latents of variance 1."""
+    gain = transform.gain.view(ROWS, CHANNELS)
+    return (scale / gain).square().sum(dim=1) / CHANNELS
+
+
+def test_the_error_on_limbs_is_asked_for_in_vain_without_a_guider(data, trained, tmp_path):
+    config = tiny("train_renderer.limb_weight=0.5")
+    coder = load_autoencoder(trained / "autoencoder", config)
+    conditions = ConditionEncoder(CONFIG, width=12, grid=(3, 5), latent_channels=8)
+    with pytest.raises(ValueError, match="limb_weight needs a pose guider"):
+        train_renderer(config, data, tmp_path, conditions, torch.ones(8), coder=coder, device=CPU)
+
+
+def test_a_guided_renderer_learns_limbs(data, tmp_path):
+    config = tiny_that_moves(
+        "world.conditions.limbs={limbs: [[0, 0]], side: 4, width: 8, channels: 3}",
+        "train_renderer.optimizer.train_steps=30",
+        "train_renderer.limb_weight=1.0",
+    )
+    frames = open_frames(data / "train")
+    pictures = torch.from_numpy(frames.gather(np.arange(frames.num_frames))).permute(0, 3, 1, 2)
+    coder = Autoencoder(config.world.autoencoder).requires_grad_(requires_grad=False)
+    coder.decoder.fit(pictures)
+    coder.set_statistics(coder.encode_raw(pictures.float() / 127.5 - 1.0))
+    with seeded_weights(0):
+        conditions = WorldModel(config.world).conditions
+    change_std = torch.full((6,), 0.5)
+    held, _ = open_sequence_source(config, data, coder, device=CPU).held()
+    measure = LimbError(coder.decoder, change_std * coder.latent_std, side=4)
+
+    @torch.no_grad()
+    def error() -> float:
+        change = conditions.foretell(held["conditions"]) - held["latents"][:, 1:]
+        return float(measure(change / change_std, conditions.limb_maps(held["conditions"])))
+
+    before = error()
+    train_renderer(config, data, tmp_path, conditions, change_std, coder=coder, device=CPU)
+    assert error() < 0.7 * before
+    assert conditions.renderer.guider.paint.weight.abs().max() > 0
 
 
 @pytest.mark.parametrize("limb", [(0, 2), (-1, 0)])

@@ -52,7 +52,7 @@ def tiny(*overrides: str) -> ProjectConfig:
     return load_preset("tiny", [*base, *overrides])
 
 
-def tiny_that_moves() -> ProjectConfig:
+def tiny_that_moves(*overrides: str) -> ProjectConfig:
     """Return a tiny config with a linear autoencoder, whose latents move with the camera."""
     coder = {"widths": "[]", "encoder_depths": "[]", "decoder_depths": "[]", "patch_size": 16}
     coder |= {"latent_channels": 6, "transform_rows": 3}
@@ -60,6 +60,7 @@ def tiny_that_moves() -> ProjectConfig:
     return tiny(
         *(f"world.autoencoder.{name}={value}" for name, value in coder.items()),
         *(f"world.transport.{name}={value}" for name, value in moves.items()),
+        *overrides,
     )
 
 

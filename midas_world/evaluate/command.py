@@ -31,6 +31,7 @@ from midas_world.evaluate.play_sections import (
     speed_section,
 )
 from midas_world.evaluate.probe import ProbeConfig
+from midas_world.evaluate.prompt_section import prompt_section
 from midas_world.evaluate.report import (
     MARKDOWN_NAME,
     Section,
@@ -53,6 +54,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "pose": pose_section,
     "sharpness": sharpness_section,
     "stillness": stillness_section,
+    "prompts": prompt_section,
     "outcomes": outcomes_section,
     "uncertainty": uncertainty_section,
     "speed": speed_section,
@@ -70,6 +72,8 @@ QUICK = EvaluationConfig(
     sharpness_window=5,
     num_still_runs=2,
     still_steps=30,
+    num_prompt_runs=2,
+    prompt_steps=12,
     num_outcome_episodes=2,
     outcome_steps=24,
     num_uncertainty_runs=2,

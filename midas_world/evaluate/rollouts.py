@@ -142,14 +142,27 @@ def to_episode(moments: Sequence[Moment], *, name: str, seed: int) -> TeacherEpi
 
 
 def play_world(
-    env: gymnasium.Env, start_state: Mapping[str, Any], actions: Sequence[Any], *, seed: int
+    env: gymnasium.Env,
+    start_state: Mapping[str, Any],
+    actions: Sequence[Any],
+    *,
+    seed: int,
+    prompt: str | None = None,
 ) -> Iterator[Moment]:
     """Yield the world's frame after each action, from the teacher's start state.
+
+    Args:
+        env: The world.
+        start_state: Of `TeacherEpisode.start_state`.
+        actions: What is done.
+        seed: Of the reset.
+        prompt: Words that hold from the first action on.
 
     Raises:
         ValueError: The env ends the episode before the last action.
     """
-    env.reset(seed=seed, options={"start_state": dict(start_state)})
+    words = {} if prompt is None else {"prompt": prompt}
+    env.reset(seed=seed, options={"start_state": dict(start_state), **words})
     for number, action in enumerate(actions, start=1):
         moment = _step(env, action)
         yield moment

@@ -49,6 +49,7 @@ LONG_SEED = 11_000
 OUTCOME_SEED = 12_000
 UNCERTAINTY_SEED = 13_000
 STILL_SEED = 14_000
+PROMPT_SEED = 15_000
 
 
 class NotApplicableError(Exception):
@@ -75,6 +76,8 @@ class EvaluationConfig:
         sharpness_window: Frames that are averaged at both ends of a long run.
         num_still_runs: Games in which nothing is done.
         still_steps: Steps of each.
+        num_prompt_runs: Games in which words ask for another scene.
+        prompt_steps: Steps of each after the words.
         num_outcome_episodes: Held-out teacher episodes for reward and termination: many, for both
             are rare.
         outcome_steps: Steps of each at most.
@@ -105,6 +108,8 @@ class EvaluationConfig:
     sharpness_window: int = 20
     num_still_runs: int = 8
     still_steps: int = 400
+    num_prompt_runs: int = 12
+    prompt_steps: int = 60
     num_outcome_episodes: int = 42
     outcome_steps: int = 200
     outcome_policies: tuple[str, ...] = ("expert", "reckless", "mixed", "reckless", "random")
