@@ -21,7 +21,7 @@ FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
 SECTIONS = (
     *("autoencoder", "next_frame", "horizon", "pose"),
-    *("sharpness", "stillness", "outcomes", "uncertainty", "speed"),
+    *("sharpness", "stillness", "prompts", "outcomes", "uncertainty", "speed"),
 )
 # Each compiled batch size is compiled anew, which takes a minute.
 BATCHES = {"stage": (1, 2, 4, 8, 16, 32, 64), "compiled": (1, 8, 64), "paper": (1, 2, 4, 8)}

@@ -161,7 +161,7 @@ def test_a_call_brings_out_all_there_is(tmp_path):
     code, told = run_main(tmp_path, "--only", "train", "--preset", "tiny", run=project)
     assert code == 0
     assert project.verbs == ["collect", "train", "train", "pack", *["eval"] * len(SECTIONS)]
-    assert told[-1] == "13 of 13 pieces done; failed: none"
+    assert told[-1] == "14 of 14 pieces done; failed: none"
     out = tmp_path / "out"
     names = ["results.tar.json", "results.tar.part-000", "state.json", "summary.md"]
     assert sorted(path.name for path in out.iterdir()) == names
@@ -182,7 +182,7 @@ def test_groups_are_done_in_the_order_asked_for_and_failures_are_told(tmp_path):
     code, told = run_main(tmp_path, "--only", "train,bench", "--preset", "tiny", run=project)
     assert code == 1
     assert project.verbs == ["collect", "train", "train", "pack", *["bench"] * 5]
-    assert told[-1] == "8 of 18 pieces done; failed: train/pack"
+    assert told[-1] == "8 of 19 pieces done; failed: train/pack"
     # Weights of training that did not come to its end are there too.
     assert parts.main(["join", str(tmp_path / "out/results.tar.json"), str(tmp_path / "in")]) == 0
     assert (tmp_path / "in/training/dynamics/weights.safetensors").stat().st_size == 1000
