@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch comes: processes with two threads each would slow one another many times over.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
 from pathlib import Path
