@@ -67,7 +67,12 @@ def make_real_starts(
         count: How many.
         num_steps: Of an episode, which random actions play.
         on_progress: Called with the number of new start states.
+
+    Raises:
+        ValueError: Episodes are too short to begin from their midst.
     """
+    if num_steps <= _APART:
+        raise ValueError(f"num_steps must be above {_APART}, got {num_steps}")
     env = gym.make(TEACHER_ID, horizon=num_steps)
     policy = make_policy("random")
     last = LastFrames(engine.spec.config.backbone.context_frames)

@@ -243,6 +243,13 @@ def test_dreams_begin_in_the_midst_of_the_teacher_s_play(games_module):
         np.testing.assert_array_equal(first.conditions[-1].pose, second.conditions[-1].pose)
 
 
+def test_episodes_too_short_to_begin_from_their_midst_are_refused(games_module):
+    from examples.real_starts import make_real_starts
+
+    with pytest.raises(ValueError, match="num_steps must be above 25, got 25"):
+        make_real_starts(BlackEncoder(), 1, num_steps=25, on_progress=print)
+
+
 # The experiment
 
 

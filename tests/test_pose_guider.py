@@ -109,13 +109,15 @@ def transform() -> CellTransform:
     return transform
 
 
+def wide_guider(channels: int) -> PoseGuider:
+    """Return an untrained guider of the transform's latents."""
+    limbs = dataclasses.replace(LIMBS, channels=channels)
+    guider = PoseGuider(limbs, feature_width=5, grid=(ROWS, COLUMNS), latent_channels=CHANNELS)
+    return guider.requires_grad_(requires_grad=False)
+
+
 def test_fitted_channels_are_colours_of_a_coarse_picture(transform):
-    guider = PoseGuider(
-        dataclasses.replace(LIMBS, channels=4),
-        feature_width=5,
-        grid=(ROWS, COLUMNS),
-        latent_channels=CHANNELS,
-    ).requires_grad_(False)
+    guider = wide_guider(4)
     std = torch.linspace(0.5, 2.0, CHANNELS)
     guider.fit(transform, std)
     coarse = torch.rand(ROWS, COLUMNS, 4, 4, 4)  # the last: points' channels
@@ -133,12 +135,7 @@ def test_fitted_channels_are_colours_of_a_coarse_picture(transform):
 
 
 def test_colours_need_three_channels(transform):
-    guider = PoseGuider(
-        dataclasses.replace(LIMBS, channels=2),
-        feature_width=5,
-        grid=(ROWS, COLUMNS),
-        latent_channels=CHANNELS,
-    )
+    guider = wide_guider(2)
     with pytest.raises(ValueError, match="channels must be at least 3 to fit, got 2"):
         guider.fit(transform, torch.ones(CHANNELS))
 

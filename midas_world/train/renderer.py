@@ -100,8 +100,8 @@ class LimbError(nn.Module):
         gain = transform.gain.detach().float().view(rows, -1)
         pictures = coarse * (scale / gain)[..., None]
         # In units in which an error that is spread evenly over the cell counts as among latents.
-        cells = (scale / gain).square().sum(dim=1) / (3 * size**2 * transform.channels)
-        pictures = pictures / (transform.channels * cells).sqrt()[:, None, None]
+        unit = ((scale / gain).square().sum(dim=1) / (3 * size**2)).sqrt()
+        pictures = pictures / unit[:, None, None]
         self.register_buffer("pictures", pictures, persistent=False)
 
     def forward(self, error: Tensor, maps: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ Shapes: B batch, F frames, N tokens per frame, C latent channels.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from midas_world.shards import Losses, ShardError, has_shards, join, open_shards
 from midas_world.train.data import open_frames
 from midas_world.train.latents import encode_frames, open_latents
 from midas_world.train.loop import Processes
+from midas_world.train.scene_switches import switch_scenes
 from midas_world.train.shard_latents import encode_shards, latents_url, missing_latents
 from midas_world.train.stream import (
     StreamOptions,
@@ -371,33 +372,6 @@ class StreamedSequences:
         latents = encode_frames(frames.flatten(0, 1).numpy(), coder, device=device)
         latents = latents.unflatten(0, tuple(frames.shape[:2]))
         return sequences({**windows, "latents": latents}), frames[:, context:]
-
-
-def switch_scenes(
-    batch: dict[str, Any], other: Mapping[str, Any], rate: float, generator: torch.Generator
-) -> Tensor:
-    """Let sequences go on as others from a frame on, and return which do, (B,) bool.
-
-    As when a player's words change the scene in mid-play: all at once, with the last scene still in
-    the context.
-
-    Args:
-        batch: Of `LatentStore.gather`; changed.
-        other: Likewise; read only.
-        rate: Share of the sequences.
-        generator: On the CPU.
-    """
-    size, length = batch["latents"].shape[:2]
-    switched = torch.rand(size, generator=generator) < rate
-    cuts = torch.randint(1, length, (size,), generator=generator)
-    for row in switched.nonzero()[:, 0].tolist():
-        cut = int(cuts[row])
-        batch["latents"][row, cut:] = other["latents"][row, cut:]
-        # Frame 0 has no conditions, reward and end here.
-        for name in ("reward", "terminated"):
-            batch[name][row, cut - 1 :] = other[name][row, cut - 1 :]
-        batch["conditions"].paste(other["conditions"], row, cut - 1)
-    return switched
 
 
 def _horizon(longest: int, context: int) -> int:

@@ -3,7 +3,7 @@
 import torch
 
 from midas_world.conditions import Conditions
-from midas_world.train.sources import switch_scenes
+from midas_world.train.scene_switches import switch_scenes
 
 SIZE, FRAMES = 40, 6
 
