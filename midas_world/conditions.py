@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from midas_world.config import ConditionsConfig
+from midas_world.conditions_config import ConditionsConfig
 from midas_world.layers import mlp
 from midas_world.pose_guider import is_near
 from midas_world.renderer import NeuralRenderer

@@ -159,13 +159,18 @@ def sample_sigma(
     return torch.sigmoid(config.sigma_mean + config.sigma_std * normal).to(device)
 
 
-def head_loss(predicted: Tensor, data: Tensor, sigma: Tensor) -> Tensor:
-    """Return the mean squared error of x-prediction with Dreamer 4's ramp weight.
+def ramp_weight(sigma: Tensor) -> Tensor:
+    """Return Dreamer 4's ramp weight, 0.9 * tau + 0.1 with the paper's tau = 1 - sigma: (B,)."""
+    return 0.9 * (1.0 - sigma) + 0.1
 
-    The weight is 0.9 * tau + 0.1 with the paper's tau = 1 - sigma. Shapes (B, N, C), sigma (B,).
+
+def head_loss(predicted: Tensor, data: Tensor, sigma: Tensor) -> Tensor:
+    """Return the mean squared error of x-prediction with the ramp weight.
+
+    Shapes (B, N, C), sigma (B,).
     """
     error = (predicted.float() - data.float()).square().mean(dim=(1, 2))
-    return ((0.9 * (1.0 - sigma) + 0.1) * error).mean()
+    return (ramp_weight(sigma) * error).mean()
 
 
 def sigma_schedule(num_denoise_steps: int, *, shift: float = 1.0) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from midas_world.config import LimbsConfig
+from midas_world.conditions_config import LimbsConfig
 from midas_world.klt import CellTransform
 
 # Cells with a keypoint as near as this to their centres are painted; limbs are shorter than a cell.

@@ -11,7 +11,7 @@ Shapes: B batch, F frames, N cells (latent tokens), C latent channels, R width o
 import torch
 from torch import Tensor, nn
 
-from midas_world.config import ConditionsConfig
+from midas_world.conditions_config import ConditionsConfig
 from midas_world.layers import RMSNorm, SwiGLU
 from midas_world.pose_guider import PoseGuider
 

@@ -14,6 +14,7 @@ E foretold changes (0 without a renderer), Z = D + E C width of what the head is
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from midas_world.diffusion import (
     DiffusionHead,
     euler_sample,
     head_loss,
+    ramp_weight,
     sample_noise,
     sample_sigma,
     sigma_schedule,
@@ -256,6 +258,7 @@ class WorldModel(nn.Module):
         *,
         generator: torch.Generator,
         own_context: Tensor | None = None,
+        limb_error: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Return the named losses of sequences.
 
@@ -267,6 +270,8 @@ class WorldModel(nn.Module):
             generator: Of every random choice, on the CPU.
             own_context: (R, F, N, C) of `own_context`: the first R sequences see these latents in
                 place of the teacher's.
+            limb_error: Of errors (B, F, N, C) in units of the usual change, on the limbs that maps
+                (B, F, N, S) show; None: it is not counted.
         """
         device = latents.device
         batch, frames = reward.shape
@@ -296,13 +301,18 @@ class WorldModel(nn.Module):
             context.flatten(0, 1).repeat(draws, 1, 1),
         )
         reward_logits, termination_logits = self.outcome(hidden)
-        return {
+        losses = {
             "head": head_loss(predicted, flat, sigma),
             "reward": self.outcome.reward_loss(reward_logits, reward),
             "termination": nn.functional.binary_cross_entropy_with_logits(
                 termination_logits.float(), terminated.float()
             ),
         }
+        if limb_error is not None:
+            error = (predicted - flat).float() * ramp_weight(sigma).sqrt()[:, None, None]
+            maps = self.conditions.limb_maps(conditions).repeat(draws, 1, 1, 1)
+            losses["limbs"] = limb_error(error.unflatten(0, maps.shape[:2]), maps)
+        return losses
 
     @torch.no_grad()
     def own_context(

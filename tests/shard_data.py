@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from midas_world.autoencoder import Autoencoder
-from midas_world.config import ConditionsConfig, load_preset
+from midas_world.conditions_config import ConditionsConfig
+from midas_world.config import load_preset
 from midas_world.episodes import Episode, EpisodeMetadata, VideoOptions, list_episodes, save_episode
 from midas_world.shards import ShardFolder
 from midas_world.train.stream import StreamOptions, WindowStream

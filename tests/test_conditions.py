@@ -16,7 +16,7 @@ from midas_world.conditions import (
     hash_text,
     stack_conditions,
 )
-from midas_world.config import ConditionsConfig
+from midas_world.conditions_config import ConditionsConfig
 from midas_world.types import StepConditions
 
 CONFIG = ConditionsConfig(

@@ -1,8 +1,6 @@
 """The examples run end to end on the tiny world, go on where they were, and count rightly."""
 
 import json
-from concurrent.futures import Future
-from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -15,9 +13,8 @@ import envs  # noqa: F401 - registers the ids
 from engine import make_engine
 from envs.stage.controller import ACTIONS
 from envs.world_env import WorldEnv
-from examples import plan, throughput
 from examples.actions import ACTION_INDICES, ACTION_NAMES
-from midas_world.world import World, load_world
+from midas_world.world import load_world
 
 IDLE, LEAP = ACTIONS.index("idle"), ACTIONS.index("leap_right")
 
@@ -60,13 +57,6 @@ def games_module():
     from examples import games
 
     return games
-
-
-@pytest.fixture
-def latent_world(tiny_world: World):
-    env = WorldEnv(tiny_world, observation="latent", horizon=40)
-    yield env
-    env.close()
 
 
 def run(returns: list[float], ended: list[bool] | None = None) -> dict:
@@ -300,149 +290,3 @@ def test_the_experiment_runs_and_goes_on_where_it_was(
     assert changed == {"dream-0-in-dream.json"}
     with pytest.raises(ValueError, match="made with other settings"):
         train_ppo.main([*arguments, "--final-episodes", "3"])
-
-
-# The planner
-
-
-class CoinWorld:
-    """Forks into games in which a run to the right is worth 1 a step, and a jump ends all."""
-
-    def __init__(self) -> None:
-        self.num_forks = 0
-
-    def fork(self, num_games, *, seeds):
-        assert len(seeds) == num_games
-        self.num_forks += 1
-        return self
-
-    def step(self, actions):
-        rewards = (np.asarray(actions) == ACTIONS.index("run_right")).astype(float)
-        ends = np.asarray(actions) == ACTIONS.index("jump")
-        return None, rewards, ends, np.zeros_like(ends), {}
-
-    def close(self) -> None: ...
-
-
-def test_the_planner_finds_the_action_that_pays():
-    config = plan.PlanConfig(num_futures=400, depth=8, hold=4, commitment=4)
-    world = CoinWorld()
-    actions = plan.shoot(world, config, np.random.default_rng(0))  # type: ignore[arg-type]
-    assert actions.tolist() == [ACTIONS.index("run_right")] * 4
-    assert world.num_forks == 1
-
-
-def test_planning_leaves_the_world_as_it_was(latent_world):
-    config = plan.PlanConfig(num_futures=3, depth=4, hold=2, commitment=2)
-    latent_world.reset(seed=3)
-    before = latent_world.save_state()
-    plan.shoot(latent_world, config, np.random.default_rng(1))
-    after = latent_world.save_state()
-    for name, tensor in before.tensors.items():
-        np.testing.assert_array_equal(_bits(after.tensors[name]), _bits(tensor), err_msg=name)
-    ahead = latent_world.step(LEAP)[0]
-    latent_world.restore_state(before)
-    np.testing.assert_array_equal(latent_world.step(LEAP)[0], ahead)
-
-
-def _bits(tensor: torch.Tensor) -> np.ndarray:
-    """NumPy has no bfloat16: compare its bits."""
-    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def test_the_prior_holds_actions_of_the_reduced_set():
-    config = plan.PlanConfig(num_futures=5, depth=12, hold=4, commitment=4)
-    actions = plan.draw_actions(config, 5, np.random.default_rng(0))
-    assert actions.shape == (12, 5)
-    assert set(np.unique(actions)) <= set(ACTION_INDICES)
-    held = actions.reshape(3, 4, 5)
-    assert (held == held[:, :1]).all()
-    assert IDLE in ACTION_INDICES
-
-
-@pytest.mark.parametrize("where", ["world", "teacher"])
-def test_plan_runs_in_the_world_and_in_the_teacher(where, tiny_world, monkeypatch, capsys):
-    if where == "teacher":  # the tiny world draws smaller frames than the teacher
-        shape = tiny_world.config.world.height, tiny_world.config.world.width
-        make = gym.make
-        monkeypatch.setattr(
-            plan.gym,
-            "make",
-            lambda name, **kwargs: (
-                Shrunk(make(name, **kwargs), shape)
-                if name == plan.TEACHER_ID
-                else make(name, **kwargs)
-            ),
-        )
-    arguments = ["--world", str(tiny_world.folder), "--act-in", where, "--seeds", "2"]
-    arguments += ["--futures", "2", "--depth", "4", "--horizon", "8"]
-    arguments += ["--hold", "2", "--commitment", "4"]
-    plan.main(arguments)
-    table = capsys.readouterr().out.splitlines()
-    assert table[0].startswith(f"| policy | return in the {where} ")
-    assert [line.split("|")[1].strip() for line in table[2:]] == ["prior", "planner"]
-    assert all("| 2 |" in line for line in table[2:])
-
-
-class Shrunk(gym.ObservationWrapper):
-    """Frames of the teacher in the tiny world's size."""
-
-    def __init__(self, env, shape):
-        super().__init__(env)
-        self.step_px = env.observation_space.shape[0] // shape[0]
-        self.observation_space = gym.spaces.Box(0, 255, (*shape, 3), np.uint8)
-
-    def observation(self, observation):
-        return observation[:: self.step_px, :: self.step_px]
-
-
-def test_a_wrong_plan_config_is_told():
-    with pytest.raises(ValueError, match="multiples of hold"):
-        plan.PlanConfig(depth=10, hold=4, commitment=4)
-    with pytest.raises(ValueError, match="at most depth"):
-        plan.PlanConfig(depth=4, hold=4, commitment=8)
-
-
-def test_the_table_of_plans_has_means_and_spreads():
-    table = plan.make_table({"prior": [1.0, 3.0]}, {"prior": [0.2]}, "world")
-    assert table.splitlines()[2] == "| prior | 2.00 ± 1.41 | 2 | 200 |"
-
-
-def test_examples_have_readable_help(capsys):
-    with pytest.raises(SystemExit):
-        plan.main(["--help"])
-    assert "--futures" in capsys.readouterr().out
-    assert Path(plan.__file__).parent.name == "examples"
-
-
-def test_throughput_measures_each_number_of_games(tiny_folder, monkeypatch, capsys):
-    class Here:
-        """Runs a job in this process."""
-
-        def __init__(self, *_, **__):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def submit(self, call, *given):
-            future = Future()
-            future.set_result(call(*given))
-            return future
-
-    monkeypatch.setattr(throughput, "ProcessPoolExecutor", Here)
-    words = ["--world", str(tiny_folder), "--observation", "latent"]
-    throughput.main([*words, "--batch", "1", "2", "--steps", "2"])
-    rows = capsys.readouterr().out.splitlines()[2:]
-    assert [row.split(" | ")[:2] for row in rows] == [["| latent", "1"], ["| latent", "2"]]
-    assert all(float(row.split(" | ")[2]) > 0 for row in rows)
-    monkeypatch.setattr(throughput, "FIRST_STEPS", 2)
-    throughput.main([*words, "--memory-steps", "4"])
-    (row,) = capsys.readouterr().out.splitlines()[2:]
-    assert "%" in row
-    with pytest.raises(SystemExit):
-        throughput.main([*words, "--memory-steps", "2"])
-    assert "must be more than 2, got 2" in capsys.readouterr().err

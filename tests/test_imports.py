@@ -14,7 +14,7 @@ ROOMS = ("midas_world", "engine", "envs", "play")
 
 # Inside the model: a module imports only what stands in a line above its own.
 MODEL = (
-    ("types", "autoencoder_config", "train_config"),
+    ("types", "autoencoder_config", "conditions_config", "train_config"),
     ("config",),
     ("layers", "checkpoint"),
     ("dc_blocks", "kv_cache", "klt"),

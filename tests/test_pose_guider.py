@@ -9,13 +9,15 @@ from torch.nn import functional
 
 from midas_world.autoencoder import Autoencoder
 from midas_world.conditions import POSE, ConditionEncoder
-from midas_world.config import ConditionsConfig, LimbsConfig, load_preset
+from midas_world.conditions_config import ConditionsConfig, LimbsConfig
+from midas_world.config import load_preset
 from midas_world.klt import CellTransform
 from midas_world.pose_guider import PoseGuider
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.data import open_frames
+from midas_world.train.limb_error import LimbError
 from midas_world.train.loop import seeded_weights
-from midas_world.train.renderer import LimbError, train_renderer
+from midas_world.train.renderer import train_renderer
 from midas_world.train.sources import open_sequence_source
 from midas_world.world_model import WorldModel
 from tests.test_renderer import CONFIG, make_conditions, make_encoder
@@ -197,6 +199,39 @@ def test_a_guided_renderer_learns_limbs(data, tmp_path):
     train_renderer(config, data, tmp_path, conditions, change_std, coder=coder, device=CPU)
     assert error() < 0.7 * before
     assert conditions.renderer.guider.paint.weight.abs().max() > 0
+
+
+def test_the_dynamics_mind_limbs_by_the_weight_of_their_noise():
+    config = tiny_that_moves(
+        "world.conditions.limbs={limbs: [[0, 0]], side: 4, width: 8, channels: 3}",
+        "world.diffusion.noise_draws=2",
+    )
+    with seeded_weights(0):
+        model = WorldModel(config.world)
+    shape = (2, 3, config.world.tokens_per_frame, config.world.autoencoder.latent_channels)
+    latents = torch.randn(2, 4, *shape[2:], generator=torch.Generator().manual_seed(1))
+    conditions = make_conditions(config.world.conditions)
+    seen = []
+
+    def measure(error: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        seen.append((error.detach(), maps))
+        return error.square().mean()
+
+    def losses(**given) -> dict[str, torch.Tensor]:
+        nothing = torch.zeros(shape[:2])
+        generator = torch.Generator().manual_seed(2)
+        return model.losses(
+            latents, conditions, nothing, nothing.bool(), generator=generator, **given
+        )
+
+    plain, minded = losses(), losses(limb_error=measure)
+    assert set(minded) - set(plain) == {"limbs"}
+    # Where a limb is everywhere, the error on limbs is that of the head.
+    torch.testing.assert_close(minded["limbs"], plain["head"])
+    (error, maps) = seen[0]
+    assert error.shape == (4, *shape[1:])
+    torch.testing.assert_close(maps[:2], model.conditions.limb_maps(conditions))
+    torch.testing.assert_close(maps[2:], maps[:2])
 
 
 @pytest.mark.parametrize("limb", [(0, 2), (-1, 0)])

@@ -9,7 +9,8 @@ from torch import Tensor
 from envs.stage.controller import WORLD_LENGTH
 from midas_world.checkpoint import CheckpointError, load_tensors, select
 from midas_world.conditions import AUDIO, POSE, TEXT, ConditionEncoder, Conditions
-from midas_world.config import ConditionsConfig, WorldConfig, load_preset
+from midas_world.conditions_config import ConditionsConfig
+from midas_world.config import WorldConfig, load_preset
 from midas_world.diffusion import DiffusionHead
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.dynamics import train_dynamics

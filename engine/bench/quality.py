@@ -28,7 +28,7 @@ import torch
 from engine.rollout import Rollout
 from engine.spec import Engine
 from engine.torch_engine import TorchEngine
-from midas_world.config import ConditionsConfig
+from midas_world.conditions_config import ConditionsConfig
 from midas_world.types import StepConditions
 from midas_world.world import StartState, World
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
 from midas_world.conditions import Conditions, stack_conditions
-from midas_world.config import ConditionsConfig
+from midas_world.conditions_config import ConditionsConfig
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.train.loop import mixed_precision
 from midas_world.types import StepConditions

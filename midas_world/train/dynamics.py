@@ -28,6 +28,7 @@ from midas_world.config import ProjectConfig, save_config
 from midas_world.diffusion import sample_noise
 from midas_world.klt import CellTransform
 from midas_world.train.autoencoder import decode_tokens, load_autoencoder, psnr_of
+from midas_world.train.limb_error import LimbError, make_limb_error
 from midas_world.train.loop import (
     STATE_NAME,
     Trainer,
@@ -52,6 +53,11 @@ MOST_LATENT = 60.0
 class DynamicsLoss(nn.Module):
     """The world model together with its weighted loss, as the training loop wants it.
 
+    Args:
+        model: Trained.
+        config: Weights of the losses.
+        limb_error: What the error on limbs is measured by, where it counts.
+
     Attributes:
         own_rows: (batch,) row of the data at which each of the model's own rollouts stands, or -1.
             Buffers, so that a run that was killed goes on with the same rollouts.
@@ -61,10 +67,13 @@ class DynamicsLoss(nn.Module):
     own_rows: Tensor
     own_latents: Tensor
 
-    def __init__(self, model: WorldModel, config: DynamicsTrainConfig) -> None:
+    def __init__(
+        self, model: WorldModel, config: DynamicsTrainConfig, limb_error: LimbError | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self.limb_error = limb_error
         world, size = model.config, config.optimizer.batch_size
         shape = (size, world.tokens_per_frame, world.autoencoder.latent_channels)
         self.register_buffer("own_rows", torch.full((size,), -1))
@@ -103,13 +112,20 @@ class DynamicsLoss(nn.Module):
             self.own_rows[:num_own] = torch.where(is_sane, stands, -1)
             self.own_latents[:num_own] = last
         losses = self.model.losses(
-            latents, conditions, generator=generator, own_context=own, **batch
+            latents,
+            conditions,
+            generator=generator,
+            own_context=own,
+            limb_error=self.limb_error,
+            **batch,
         )
         loss = (
             losses["head"]
             + self.config.reward_weight * losses["reward"]
             + self.config.termination_weight * losses["termination"]
         )
+        if "limbs" in losses:
+            loss = loss + self.config.limb_weight * losses["limbs"]
         return {"loss": loss, **losses}
 
 
@@ -158,7 +174,10 @@ def train_dynamics(
             )
     model.conditions.freeze_renderer()
     model.fit_transport(coder)
-    module = DynamicsLoss(model, settings)
+    limb_error = None
+    if settings.limb_weight:
+        limb_error = make_limb_error(model.conditions, coder, model.change_std)
+    module = DynamicsLoss(model, settings, limb_error)
     trainer = Trainer(
         module,
         settings.optimizer,

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
 from midas_world.checkpoint import load_tensors, save_tensors, tensors_hash
 from midas_world.conditions import Conditions, hash_text
-from midas_world.config import ConditionsConfig
+from midas_world.conditions_config import ConditionsConfig
 from midas_world.episodes import Episode, load_episode
 from midas_world.train.data import FrameStore, cache_key, open_frames
 from midas_world.train.loop import mixed_precision

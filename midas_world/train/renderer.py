@@ -21,6 +21,7 @@ from midas_world.conditions import ConditionEncoder, Conditions
 from midas_world.config import ProjectConfig
 from midas_world.klt import CellTransform
 from midas_world.train.autoencoder import decode_tokens, psnr_of
+from midas_world.train.limb_error import LimbError, make_limb_error
 from midas_world.train.loop import Trainer, mixed_precision
 from midas_world.train.sources import open_sequence_source
 from midas_world.train.strips import save_strip
@@ -45,7 +46,7 @@ class RendererLoss(nn.Module):
         change_std: Tensor,
         *,
         character_weight: float,
-        limb_error: "LimbError | None" = None,
+        limb_error: LimbError | None = None,
         limb_weight: float = 0.0,
     ) -> None:
         super().__init__()
@@ -76,47 +77,6 @@ class RendererLoss(nn.Module):
             on_limbs = self.limb_error(change, self.conditions.limb_maps(given))
             losses |= {"loss": losses["loss"] + self.limb_weight * on_limbs, "limbs": on_limbs}
         return losses
-
-
-class LimbError(nn.Module):
-    """The error of the picture where limbs are, which is little of a cell and all of a gesture.
-
-    Latents know no place within a cell. A linear autoencoder's picture of an error, as coarse as
-    the pose guider's maps, is one product.
-
-    Args:
-        transform: The autoencoder's.
-        scale: (C,) what one unit of an error is in raw latents.
-        side: Points of a map along its side.
-    """
-
-    pictures: Tensor
-
-    def __init__(self, transform: CellTransform, scale: Tensor, *, side: int) -> None:
-        super().__init__()
-        rows, size = transform.num_rows, transform.side
-        basis = transform.basis.detach().float().view(-1, 3, size, size)
-        coarse = nn.functional.adaptive_avg_pool2d(basis, side).flatten(1).unflatten(0, (rows, -1))
-        gain = transform.gain.detach().float().view(rows, -1)
-        pictures = coarse * (scale / gain)[..., None]
-        # In units in which an error that is spread evenly over the cell counts as among latents.
-        unit = ((scale / gain).square().sum(dim=1) / (3 * size**2)).sqrt()
-        pictures = pictures / unit[:, None, None]
-        self.register_buffer("pictures", pictures, persistent=False)
-
-    def forward(self, error: Tensor, maps: Tensor) -> Tensor:
-        """Return the mean squared error on limbs.
-
-        Args:
-            error: (B, F, N, C) of latents, in units of the usual change.
-            maps: (B, F, N, S) how near each point of a cell is to a limb, 0 to 1.
-        """
-        rows = error.unflatten(2, (len(self.pictures), -1)).unbind(2)
-        picture = torch.stack(
-            [row @ basis for row, basis in zip(rows, self.pictures, strict=True)], dim=2
-        )
-        squared = picture.flatten(2, 3).unflatten(-1, (3, -1)).float().square().mean(dim=-2)
-        return (maps * squared).sum() / maps.sum().clamp_min(1.0)
 
 
 def train_renderer(
@@ -151,18 +111,12 @@ def train_renderer(
         ),
     )
     source = open_sequence_source(single, data, coder, device=device)
-    limb_error = None
     guider = None if conditions.renderer is None else conditions.renderer.guider
     if guider is not None and isinstance(coder.decoder, CellTransform):
         guider.fit(coder.decoder, coder.latent_std)
-        if settings.limb_weight:
-            units = change_std * coder.latent_std
-            limb_error = LimbError(coder.decoder, units, side=guider.config.side)
-    elif settings.limb_weight:
-        raise ValueError(
-            "limb_weight needs a pose guider (conditions.limbs) and an autoencoder that is a "
-            "transform (autoencoder.transform_rows)"
-        )
+    limb_error = None
+    if settings.limb_weight:
+        limb_error = make_limb_error(conditions, coder, change_std)
     module = RendererLoss(
         conditions,
         change_std.clone(),

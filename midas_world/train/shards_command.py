@@ -11,7 +11,8 @@ import torch
 
 from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import CONFIG_NAME
-from midas_world.config import ConditionsConfig, ProjectConfig, load_config
+from midas_world.conditions_config import ConditionsConfig
+from midas_world.config import ProjectConfig, load_config
 from midas_world.shard_packing import DEFAULT_SHARD_BYTES, SPLITS, pack
 from midas_world.shards import (
     Losses,

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from midas_world.conditions import Conditions
-from midas_world.config import ConditionsConfig
+from midas_world.conditions_config import ConditionsConfig
 from midas_world.episodes import STEPS, Episode, EpisodeMetadata, load_episode
 from midas_world.shards import (
     Losses,
