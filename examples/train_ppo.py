@@ -4,11 +4,12 @@
 
 Trains Stable-Baselines3's PPO in the learned world and, with equal steps, in the teacher; evaluates
 both in the teacher, from seeds that neither the world nor the policies trained on; and plays a
-random policy, one that looks at nothing, and the scripted expert beside them. `--dream-starts 512
---dream-horizon 24` dreams in short episodes that begin in the midst of real play, where there are
-coins in sight, which fade after a second; `--reward-threshold 0` pays what the world expects, where
-it would pay what is likelier than not. Every finished run is a file under `--output`, so a call
-that was cut goes on where it was. report.py makes the table and the picture of them.
+random policy, one that looks at nothing, and the scripted expert beside them. Dreams are short
+episodes that begin in the midst of real play, where there are coins in sight, which fade after a
+second, and pay what the world expects; `--dream-starts 0 --dream-horizon 200
+--reward-threshold 0.5` begins them in the world's own start states and pays what is likelier than
+not. Every finished run is a file under `--output`, so a call that was cut goes on where it was.
+report.py makes the table and the picture of them.
 """
 
 import argparse
@@ -25,7 +26,6 @@ from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
 from engine import Engine, make_engine
-from envs.games import REWARD_THRESHOLD
 from examples.games import (
     Choose,
     GameConfig,
@@ -69,9 +69,9 @@ class ExperimentConfig:
     num_points: int = 8
     num_episodes: int = 16
     num_final_episodes: int = 64
-    dream_horizon: int = 200
-    dream_starts: int = 0
-    reward_threshold: float = REWARD_THRESHOLD
+    dream_horizon: int = 24
+    dream_starts: int = 512
+    reward_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that there is something to do."""
