@@ -2,6 +2,7 @@
 
     python -m examples.throughput                        # the curve, as a Markdown table
     python -m examples.throughput --memory-steps 20000   # whether memory grows with the steps
+    python -m examples.throughput --states               # what a rollout state costs beside a step
 
 This measures whole environments; `midas-world bench` measures the networks, part by part.
 Each row is measured in a process of its own, so that its memory is its own. Linux and macOS.
@@ -12,6 +13,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from multiprocessing import get_context
 
 from midas_world.machine import peak_memory_mib
@@ -37,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(
                     f"| {mode} | {first:.0f} | {last:.0f} ({last / first - 1:+.1%}) |", flush=True
                 )
+            return
+        if args.states:
+            print("| state, MB | saved in, ms | restored in, ms | step, ms |")
+            print("|---|---|---|---|")
+            row = pool.submit(states, args.world, args.steps).result()
+            print("| " + " | ".join(f"{value:.1f}" for value in row) + " |", flush=True)
             return
         print("| observation | games | frames/s | step, median ms | p99 ms | peak memory, MiB |")
         print("|---|---|---|---|---|---|")
@@ -70,6 +78,38 @@ def memory(world: str, observation: str, steps: int) -> tuple[float, float]:
     return first, peak_memory_mib()
 
 
+def states(world: str, steps: int) -> tuple[float, float, float, float]:
+    """Return a state's size in MB, and medians in ms: save, restore, and a step of one game."""
+    import gymnasium
+
+    import envs  # noqa: F401 - registers the ids
+    from envs.world_env import WorldEnv
+
+    env = gymnasium.make("midas/Stage-v0", world=world, horizon=10**9).unwrapped
+    assert isinstance(env, WorldEnv)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    times: list[tuple[float, ...]] = []
+    size = 0.0
+    for _ in range(WARM_UP_STEPS + steps):
+        action = env.action_space.sample()
+        marks = [time.perf_counter()]
+        state = env.save_state()
+        marks.append(time.perf_counter())
+        env.step(action)
+        marks.append(time.perf_counter())
+        env.restore_state(state)
+        marks.append(time.perf_counter())
+        env.step(action)
+        times.append(tuple(1e3 * (end - begin) for begin, end in pairwise(marks)))
+        size = sum(tensor.nbytes for tensor in state.tensors.values()) / 1e6
+    env.close()
+    save, step, restore = (
+        statistics.median(part) for part in zip(*times[WARM_UP_STEPS:], strict=True)
+    )
+    return size, save, restore, step
+
+
 def _play(world: str, observation: str, batch: int, steps: int):
     """Play random actions and yield how many seconds each step took."""
     # The parent stays small: what it holds would count as its children's memory.
@@ -99,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--memory-steps", type=int, help=f"steps of the memory check, more than {FIRST_STEPS}"
     )
+    parser.add_argument("--states", action="store_true", help="what saving and restoring costs")
     return parser
 
 

@@ -159,6 +159,10 @@ def test_throughput_measures_each_number_of_games(tiny_folder, monkeypatch, caps
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [row.split(" | ")[:2] for row in rows] == [["| latent", "1"], ["| latent", "2"]]
     assert all(float(row.split(" | ")[2]) > 0 for row in rows)
+    throughput.main([*words, "--states", "--steps", "2"])
+    (row,) = capsys.readouterr().out.splitlines()[2:]
+    assert len(row.split(" | ")) == 4
+    assert float(row.split(" | ")[-1].rstrip(" |")) > 0
     monkeypatch.setattr(throughput, "FIRST_STEPS", 2)
     throughput.main([*words, "--memory-steps", "4"])
     (row,) = capsys.readouterr().out.splitlines()[2:]
