@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.cache_folder import write_first
 from engine.spec import Engine
 from engine.torch_engine import TorchEngine, native_dtypes
-from midas_world.conditions import stack_conditions
+from midas_world.conditions import Conditions, stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
@@ -137,7 +137,9 @@ def _make_compiled(request: Request) -> Engine:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(request.folder / "inductor"))
     engine = _make_torch(request, compile=True)
     try:
-        engine.decode(_play_one(engine))
+        frames = engine.decode(_play_one(engine))
+        if engine.spec.config.is_refined:
+            engine.refine(frames, _no_conditions(engine))
     except RuntimeError as error:
         _compiled_mark(request).unlink(missing_ok=True)
         words = str(error).strip().partition("\n")[0]
@@ -152,8 +154,11 @@ def _make_compiled(request: Request) -> Engine:
 def _play_one(engine: Engine) -> Tensor:
     """Return the latents of one step of an empty game."""
     latents = torch.zeros(1, *engine.spec.latent_shape)
-    conditions = stack_conditions([StepConditions()], engine.spec.config.conditions)
-    return engine.step(engine.new_cache(1), latents, conditions, latents)[0]
+    return engine.step(engine.new_cache(1), latents, _no_conditions(engine), latents)[0]
+
+
+def _no_conditions(engine: Engine) -> Conditions:
+    return stack_conditions([StepConditions()], engine.spec.config.conditions)
 
 
 def _compiled_mark(request: Request) -> Path:
@@ -180,10 +185,14 @@ def _check_onnx(request: Request) -> None:
 def _onnx_is_ready(request: Request) -> bool:
     from engine.onnx_engine import DEFAULT_PRECISION
     from engine.onnx_export import graph_paths, graphs_folder
+    from engine.onnx_graphs import graph_names
 
     graphs = graphs_folder(request.world, folder=request.folder / "onnx")
     paths = graph_paths(
-        graphs, precision=DEFAULT_PRECISION, num_denoise_steps=request.denoise_steps
+        graphs,
+        precision=DEFAULT_PRECISION,
+        num_denoise_steps=request.denoise_steps,
+        names=graph_names(request.world.config.world),
     )
     return all(path.is_file() for path in paths.values())
 

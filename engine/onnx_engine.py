@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from engine.onnx_export import discard_graph, export_graphs
-from engine.onnx_graphs import GRAPHS, UNSEEN
+from engine.onnx_graphs import UNSEEN, graph_names
 from engine.onnx_runtime import Session
 from engine.spec import Cache, EngineSpec
 from engine.torch_engine import TorchCache
@@ -96,7 +96,7 @@ class OnnxEngine:
             num_denoise_steps=steps,
             reason=reason,
         )
-        self._sessions = self._load(GRAPHS, steps)
+        self._sessions = self._load(graph_names(config), steps)
 
     @property
     def spec(self) -> EngineSpec:
@@ -213,6 +213,14 @@ class OnnxEngine:
         self._sessions["decoder"].run({"latents": _array(latents)}, {"frames": frames})
         return frames
 
+    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
+        """Return decoded frames with the character drawn anew; see `Engine.refine`."""
+        self._spec.check_refines(frames)
+        refined = np.empty_like(frames, order="C")
+        given = {"frames": np.ascontiguousarray(frames), **_condition_arrays(conditions)}
+        self._sessions["refiner"].run(given, {"refined": refined})
+        return refined
+
     def encode(self, frames: np.ndarray) -> Tensor:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
         self._spec.check_frames(frames)
@@ -225,13 +233,7 @@ class OnnxEngine:
     def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> None:
         """Run one frame through the backbone; the cache gets its rows and its hidden states."""
         ring = cache.kv_cache
-        given = {
-            "pose": _array(conditions.pose[:, 0]),
-            "text": _array(conditions.text[:, 0]),
-            "audio": _array(conditions.audio[:, 0]),
-            "present": _array(conditions.present[:, 0]),
-            "latents": _array(latents),
-        }
+        given = {**_condition_arrays(conditions), "latents": _array(latents)}
         changes, made = {}, {"tokens": cache.tokens}
         if self._spec.config.is_foretold:
             given["last_foretold"] = _array(ring.last_foretold(latents))
@@ -266,6 +268,16 @@ class OnnxEngine:
         ring.keys.numpy()[:, :, :, own] = cache.new_keys
         ring.values.numpy()[:, :, :, own] = cache.new_values
         ring.commit()
+
+
+def _condition_arrays(conditions: Conditions) -> dict[str, np.ndarray]:
+    """Return the conditions of one frame, (B, 1, ...), as a graph's inputs."""
+    return {
+        "pose": _array(conditions.pose[:, 0]),
+        "text": _array(conditions.text[:, 0]),
+        "audio": _array(conditions.audio[:, 0]),
+        "present": _array(conditions.present[:, 0]),
+    }
 
 
 def _array(tensor: Tensor) -> np.ndarray:

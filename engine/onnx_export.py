@@ -29,7 +29,7 @@ import torch
 
 import midas_world
 from engine.cache_folder import cache_folder
-from engine.onnx_graphs import GRAPHS, make_graph
+from engine.onnx_graphs import GRAPHS, graph_names, make_graph
 from midas_world.checkpoint import tensors_hash
 from midas_world.types import BackendUnavailableError, MidasWorldError
 from midas_world.world import World, load_world
@@ -60,7 +60,9 @@ _SOURCES = (
     "midas_world/klt.py",
     "midas_world/layers.py",
     "midas_world/pose_guider.py",
+    "midas_world/refiner.py",
     "midas_world/renderer.py",
+    "midas_world/skeleton_maps.py",
     "midas_world/transport.py",
     "midas_world/world_model.py",
 )
@@ -76,8 +78,7 @@ def graphs_folder(world: World, *, folder: Path | None = None) -> Path:
         folder: Above it; None is the user's cache.
     """
     root = Path(__file__).parents[1]
-    tensors = {f"autoencoder.{k}": v for k, v in world.autoencoder.state_dict().items()}
-    tensors |= {f"model.{k}": v for k, v in world.model.state_dict().items()}
+    tensors = world.tensors()
     tensors |= {f"start.{i}": state.latents for i, state in enumerate(world.start_states)}
     key = {
         "weights": tensors_hash(tensors),
@@ -91,7 +92,12 @@ def graphs_folder(world: World, *, folder: Path | None = None) -> Path:
 
 
 def graph_paths(
-    graphs: Path, *, precision: str, num_denoise_steps: int, batch_size: int | None = None
+    graphs: Path,
+    *,
+    precision: str,
+    num_denoise_steps: int,
+    batch_size: int | None = None,
+    names: Iterable[str] = GRAPHS,
 ) -> dict[str, Path]:
     """Return where each graph's file is in the folder of a world's graphs, or will be.
 
@@ -101,7 +107,7 @@ def graph_paths(
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     paths = {}
-    for name in GRAPHS:
+    for name in names:
         words = [name]
         if name == "sampler":
             words.append(f"k{num_denoise_steps}")
@@ -119,7 +125,7 @@ def export_graphs(
     num_denoise_steps: int | None = None,
     precision: str = "float32",
     batch_size: int | None = None,
-    names: Iterable[str] = GRAPHS,
+    names: Iterable[str] | None = None,
     folder: Path | None = None,
 ) -> dict[str, Path]:
     """Return the files of a world's graphs, writing those that are not there yet.
@@ -130,7 +136,7 @@ def export_graphs(
         precision: "float32", or "int8" for ONNX Runtime: eight-bit products in the backbone, the
             sampler and the decoder.
         batch_size: A fixed one, for runtimes that want static shapes; None leaves it open.
-        names: Which graphs; others are neither written nor returned.
+        names: Which graphs; others are neither written nor returned. None: all that the world has.
         folder: Above the folder of graphs; None is the user's cache.
 
     Raises:
@@ -143,9 +149,11 @@ def export_graphs(
     sizes = {"num_denoise_steps": steps, "batch_size": batch_size}
     plain = graph_paths(graphs, precision="float32", **sizes)
     wanted = graph_paths(graphs, precision=precision, **sizes)
-    unknown = set(names) - set(GRAPHS)
+    known = graph_names(world.config.world)
+    names = known if names is None else tuple(names)
+    unknown = set(names) - set(known)
     if unknown:
-        raise ValueError(f"graphs are {', '.join(GRAPHS)}; got {sorted(unknown)}")
+        raise ValueError(f"graphs are {', '.join(known)}; got {sorted(unknown)}")
     for name in names:
         if wanted[name].is_file():
             continue

@@ -12,6 +12,7 @@ serves every step. Weights stay those of the world; nothing here knows a runtime
 | outcome | hidden (B, N, Z) | reward (B,), termination (B,) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
 | encoder | frames (B, H, W, 3) uint8 | latents (B, N, C) |
+| refiner | frames (B, H, W, 3) uint8, pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool | refined (B, H, W, 3) uint8 |
 
 All others are float32; what is foretold, and the E changes, are there in worlds with a renderer
 alone, phases in those where things move with the camera. The angles come in as tables, because
@@ -41,12 +42,13 @@ from midas_world.backbone import Attention, Layer
 from midas_world.conditions import Conditions
 from midas_world.config import WorldConfig
 from midas_world.diffusion import euler_sample, sigma_schedule
+from midas_world.refiner import Refiner
 from midas_world.world import World
 from midas_world.world_model import WorldModel, with_foretold
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
-GRAPHS = ("conditions", "backbone", "sampler", "outcome", "decoder", "encoder")
+GRAPHS = ("conditions", "backbone", "sampler", "outcome", "decoder", "encoder", "refiner")
 
 # Added to the scores of rows that are not seen: the least float16, of which softmax makes 0.
 UNSEEN = -65504.0
@@ -71,6 +73,11 @@ class Graph:
     batch_axes: dict[str, int]
 
 
+def graph_names(config: WorldConfig) -> tuple[str, ...]:
+    """Return those of GRAPHS that a world has."""
+    return tuple(name for name in GRAPHS if name != "refiner" or config.is_refined)
+
+
 def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: int) -> Graph:
     """Return a graph of a world, with zeros of a batch size as example inputs.
 
@@ -88,15 +95,18 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
     hidden = torch.zeros(batch_size, tokens, config.hidden_width)
     is_foretold, is_moving = config.is_foretold, config.transport.is_moving
     frames = torch.zeros(batch_size, config.height, config.width, 3, dtype=torch.uint8)
+    given = {
+        "pose": torch.zeros(batch_size, sizes.pose_size),
+        "text": torch.zeros(batch_size, sizes.text_length, dtype=torch.int64),
+        "audio": torch.zeros(batch_size, sizes.audio_size),
+        "present": torch.zeros(batch_size, 3, dtype=torch.bool),
+    }
     match name:
         case "conditions":
             module = ConditionsGraph(model)
             outputs = ConditionsGraph.outputs(config)
             inputs = {
-                "pose": torch.zeros(batch_size, sizes.pose_size),
-                "text": torch.zeros(batch_size, sizes.text_length, dtype=torch.int64),
-                "audio": torch.zeros(batch_size, sizes.audio_size),
-                "present": torch.zeros(batch_size, 3, dtype=torch.bool),
+                **given,
                 "latents": latents,
                 **({"last_foretold": latents.clone()} if is_foretold else {}),
                 **({"last_phase": torch.zeros(batch_size, 2)} if is_moving else {}),
@@ -128,8 +138,12 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
         case "encoder":
             module, outputs = EncoderGraph(world.autoencoder), ("latents",)
             inputs = {"frames": frames}
+        case "refiner" if world.refiner is not None:
+            module, outputs = RefinerGraph(world.refiner), ("refined",)
+            inputs = {"frames": frames, **given}
         case _:
-            raise ValueError(f"graph must be one of {', '.join(GRAPHS)}, got {name!r}")
+            names = ", ".join(graph_names(config))
+            raise ValueError(f"graph must be one of {names}, got {name!r}")
     axes = {key: 1 if key in ("keys", "values") else 0 for key in inputs}
     axes = {key: axis for key, axis in axes.items() if key not in ("cosine", "sine")}
     return Graph(name=name, module=module.eval(), inputs=inputs, outputs=outputs, batch_axes=axes)
@@ -313,6 +327,24 @@ class EncoderGraph(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Return latents (B, N, C)."""
         return to_tokens(self.autoencoder.encode(normalize_frames(frames)))
+
+
+class RefinerGraph(nn.Module):
+    """Decoded frames to frames with the character drawn anew."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        super().__init__()
+        self.refiner = _shallow(refiner)
+        self.refiner.words = MeanOfWords(refiner.words)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def forward(
+        self, frames: Tensor, pose: Tensor, text: Tensor, audio: Tensor, present: Tensor
+    ) -> Tensor:
+        """Return frames (B, H, W, 3) uint8."""
+        conditions = Conditions(
+            pose=pose[:, None], text=text[:, None], audio=audio[:, None], present=present[:, None]
+        )
+        return self.refiner(frames, conditions)
 
 
 def _shallow(module: _Module) -> _Module:

@@ -63,7 +63,7 @@ def _makers(
 def _graph_makers(world: World, num_denoise_steps: int, folder: Path | None) -> dict[str, _Make]:
     from engine.onnx_engine import DEFAULT_PRECISION
     from engine.onnx_export import export_graphs
-    from engine.onnx_graphs import GRAPHS
+    from engine.onnx_graphs import graph_names
 
     def maker(name: str) -> _Make:
         return lambda _: export_graphs(
@@ -74,7 +74,7 @@ def _graph_makers(world: World, num_denoise_steps: int, folder: Path | None) -> 
             folder=folder and folder / "onnx",
         )
 
-    return {name: maker(name) for name in GRAPHS}
+    return {name: maker(name) for name in graph_names(world.config.world)}
 
 
 def _engine_makers(

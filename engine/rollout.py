@@ -22,6 +22,7 @@ from midas_world.uncertainty import uncertainty_noise
 from midas_world.world import StartState
 
 _CACHE_PREFIX = "cache."
+_SHOWN_PREFIX = "shown."
 # Entries of a state that belong to all games together.
 SHARED_PREFIX = "shared."
 
@@ -72,6 +73,10 @@ class Rollout:
         self._cache = engine.new_cache(batch_size)
         self._latents = torch.zeros(batch_size, *engine.spec.latent_shape)
         self._noise = torch.zeros(batch_size, *engine.spec.latent_shape)
+        # The conditions of the present frames, which a refiner draws the character by.
+        self._shown = stack_conditions(
+            [StepConditions()] * batch_size, engine.spec.config.conditions
+        )
         self._generators = [torch.Generator() for _ in range(batch_size)]
         self.started = np.zeros(batch_size, bool)
         self._layout: dict[str, tuple[int | None, Tensor]] = {}
@@ -134,6 +139,10 @@ class Rollout:
             by_length.setdefault(len(start.latents), []).append(place)
         for places in by_length.values():
             self._prefill([start_states[place] for place in places], [rows[p] for p in places])
+        last = [start.conditions[-1] for start in start_states]
+        shown = stack_conditions(last, self.engine.spec.config.conditions)
+        for name, own in vars(self._shown).items():
+            own[list(rows)] = getattr(shown, name)
         for row, start in zip(rows, start_states, strict=True):
             self._latents[row] = start.latents[-1]
 
@@ -161,6 +170,7 @@ class Rollout:
             engine, extra_noise = self._spread
             latents, reward, termination, spread = engine.step_with_spread(*inputs, extra_noise)
         self._latents.copy_(latents)
+        self._shown = stacked
         self.num_steps += 1
         return RolloutStep(
             latents=self.latents,
@@ -169,9 +179,19 @@ class Rollout:
             uncertainty=None if spread is None else spread.numpy(),
         )
 
-    def frames(self) -> np.ndarray:
-        """Return the present frames as a new array, uint8 (B, H, W, 3)."""
-        return self.engine.decode(self._latents)
+    def frames(self, rows: Sequence[int] | None = None) -> np.ndarray:
+        """Return the present frames as a new array, uint8 (B, H, W, 3).
+
+        Args:
+            rows: Of these games alone, (R, H, W, 3); None is all of them.
+        """
+        latents, shown = self._latents, self._shown
+        if rows is not None:
+            latents, shown = latents[list(rows)], shown.pick(rows)
+        frames = self.engine.decode(latents)
+        if self.engine.spec.config.is_refined:
+            return self.engine.refine(frames, shown)
+        return frames
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes: equal states and conditions give equal frames.
@@ -184,6 +204,8 @@ class Rollout:
             "started": torch.from_numpy(self.started.copy()),
             "generators": torch.stack([item.get_state() for item in self._generators]),
         }
+        if self.engine.spec.config.is_refined:
+            state |= {_SHOWN_PREFIX + k: v.clone() for k, v in vars(self._shown).items()}
         cache = self._cache.state()
         for name, (dim, _) in self._cache_layout().items():
             if dim is None:
@@ -208,6 +230,7 @@ class Rollout:
                 else:
                     cache[name] = state[_CACHE_PREFIX + name].movedim(0, dim)
                 _check_alike(name, cache[name], own)
+            shown = self._shown_of(state)
             num_steps, started = state["num_steps"].numpy(), state["started"].numpy()
             generators = [row.clone() for row in state["generators"]]
         except KeyError as error:
@@ -216,6 +239,7 @@ class Rollout:
             raise ValueError(f"every entry of the state must be of {self.batch_size} games")
         self._cache.load_state(cache)
         self._latents.copy_(state["latents"])
+        self._shown = shown
         self.num_steps[:] = num_steps
         self.started[:] = started
         for generator, own in zip(self._generators, generators, strict=True):
@@ -225,6 +249,18 @@ class Rollout:
         """Let the noise of every game, from the next step on, follow from a seed of its own."""
         for generator, seed in zip(self._generators, seeds, strict=True):
             generator.manual_seed(seed)
+
+    def _shown_of(self, state: Mapping[str, Tensor]) -> Conditions:
+        """Return a state's conditions of the present frames; KeyError, ValueError as `load_state`.
+
+        Without a refiner they are of no use, and states have none.
+        """
+        if not self.engine.spec.config.is_refined:
+            return self._shown
+        given = {name: state[_SHOWN_PREFIX + name].clone() for name in vars(self._shown)}
+        for name, own in vars(self._shown).items():
+            _check_alike(name, given[name], own)
+        return Conditions(**given)
 
     def _cache_layout(self) -> dict[str, tuple[int | None, Tensor]]:
         """Return, for each entry of the cache, which dimension counts games, and its likeness.

@@ -108,7 +108,7 @@ def unbuilt_backends(world: World, *, device: str, num_denoise_steps: int | None
 def measure_in_turns(
     candidates: Mapping[str, Callable[[], Engine]], world: World
 ) -> dict[str, float]:
-    """Return the seconds that one step and decode of one game take, the fastest of a few.
+    """Return the seconds that one step and the picture of one game take, the fastest of a few.
 
     All engines are there at once and take turns, so that a busy moment does not strike one alone.
 
@@ -149,7 +149,9 @@ def _stepping(engine: Engine, world: World) -> Callable[[], None]:
 
     def play() -> None:
         engine.step(cache, latents, conditions, noise)
-        engine.decode(latents)
+        frames = engine.decode(latents)
+        if engine.spec.config.is_refined:
+            engine.refine(frames, conditions)
 
     return play
 

@@ -72,6 +72,16 @@ class EngineSpec:
                 f"got {frames.dtype} of shape {frames.shape}"
             )
 
+    def check_refines(self, frames: np.ndarray) -> None:
+        """Check that the world has a refiner, and frames for it.
+
+        Raises:
+            ValueError: It has none, or the frames have another shape or dtype.
+        """
+        if not self.config.is_refined:
+            raise ValueError("this world has no refiner (refiner.widths): frames are as decoded")
+        self.check_frames(frames)
+
     def __str__(self) -> str:
         """Words for a window or a log."""
         steps = self.num_denoise_steps
@@ -142,6 +152,19 @@ class Engine(Protocol):
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
+        ...
+
+    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
+        """Return decoded frames with the character drawn anew, as a new array; see refiner.py.
+
+        Args:
+            frames: uint8 (B, H, W, 3) of `decode`.
+            conditions: (B, 1, ...) of these frames.
+
+        Raises:
+            ValueError: The world has no refiner (``spec.config.is_refined``), or the frames have
+                another shape or dtype.
+        """
         ...
 
     def encode(self, frames: np.ndarray) -> Tensor:

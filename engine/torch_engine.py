@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.spec import Cache, EngineSpec
 from engine.torch_graphs import CaptureError, CudaCapturer, StepGraphs
@@ -24,6 +24,7 @@ from midas_world.autoencoder import normalize_frames, quantize_frames, to_grid, 
 from midas_world.conditions import Conditions
 from midas_world.diffusion import euler_sample, sigma_schedule
 from midas_world.kv_cache import KVCache
+from midas_world.refiner import Refiner
 from midas_world.uncertainty import head_spread
 from midas_world.world import World
 from midas_world.world_model import WorldModel
@@ -118,6 +119,9 @@ class TorchEngine:
         self._autoencoder = copy.deepcopy(world.autoencoder).to(self._device)
         decoder = self._autoencoder.decoder
         decoder.to(dtype=self._dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._refiner = _cast_refiner(world.refiner, self._dtype)
+        if self._refiner is not None:
+            self._refiner.to(self._device)
         self._head = self._model.head
         if compile:
             self._compile()
@@ -197,6 +201,14 @@ class TorchEngine:
                 if frames is not None:
                     return frames
         return self._pixels(latents.to(self._device)).cpu().numpy()
+
+    @torch.inference_mode()
+    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
+        """Return decoded frames with the character drawn anew; see `Engine.refine`."""
+        self._spec.check_refines(frames)
+        assert self._refiner is not None
+        decoded = torch.tensor(frames, device=self._device)
+        return self._refiner(decoded, conditions.to(self._device)).cpu().numpy()
 
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> Tensor:
@@ -284,6 +296,17 @@ def native_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
     if torch.cpu._is_avx512_bf16_supported():
         return torch.bfloat16, torch.float32
     return (torch.float32,)
+
+
+def _cast_refiner(refiner: Refiner | None, dtype: torch.dtype) -> Refiner | None:
+    """Return a copy whose convolutions are in a dtype; places and what is known stay float32."""
+    if refiner is None:
+        return None
+    refiner = copy.deepcopy(refiner)
+    for layer in refiner.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return refiner
 
 
 def _cast_model(model: WorldModel, dtype: torch.dtype) -> WorldModel:

@@ -158,6 +158,11 @@ class TensorRTEngine(TorchEngine):
                 parts.append(lane.frames.cpu().numpy().copy())
             return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
+    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
+        """Return decoded frames with the character drawn anew, by torch; see `Engine.refine`."""
+        with self._memory.active():
+            return super().refine(frames, conditions)
+
     def encode(self, frames: np.ndarray) -> Tensor:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
         with self._memory.active():

@@ -225,7 +225,7 @@ class Games:
         if self._frames is None or len(rows) == len(self.over):
             self._frames = self._rollout.frames()
         elif len(rows):
-            self._frames[rows] = self.engine.decode(self._rollout.latents[rows])
+            self._frames[rows] = self._rollout.frames(rows.tolist())
         self._undecoded[:] = False
         return self._frames
 

@@ -85,10 +85,9 @@ def fingerprint(world: World) -> str:
     Reads the beginning of every weight only, which is fast, and which training changes.
     """
     digest = hashlib.sha256()
-    for module in (world.autoencoder, world.model):
-        for name, tensor in module.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.flatten()[:_NUM_HASHED].float().cpu().numpy().tobytes())
+    for name, tensor in world.tensors().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten()[:_NUM_HASHED].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from examples.resumable import Piece
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("autoencoder", "renderer", "dynamics")
+PARTS = ("autoencoder", "renderer", "dynamics", "refiner")
 GROUPS = ("tests", "plans", "bench", "train")
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 """What TensorRT is called where plans are built, and where engines are chosen."""
@@ -150,6 +150,8 @@ def _bench_pieces(config: GpuConfig) -> list[Piece]:
 
 
 def _train_pieces(config: GpuConfig) -> list[Piece]:
+    from midas_world.config import load_preset
+
     runs, data = config.work / "runs", config.data or config.work / "data"
     world = config.trained
 
@@ -174,12 +176,13 @@ def _train_pieces(config: GpuConfig) -> list[Piece]:
             goes_on=True,
             needs=("train/autoencoder",),
         ),
-        Piece(
-            name="train/pack",
-            command=verb("pack", "--output", runs, "--world", world),
-            needs=("train/dynamics",),
-        ),
     ]
+    if load_preset(config.preset, config.overrides).world.is_refined:
+        words = ("train", "refiner", *where, *start)
+        needs = ("train/dynamics",)
+        pieces.append(Piece(name="train/refiner", command=verb(*words), goes_on=True, needs=needs))
+    words = ("pack", "--output", runs, "--world", world)
+    pieces.append(Piece(name="train/pack", command=verb(*words), needs=(pieces[-1].name,)))
     for section in SECTIONS:
         words = ("--world", world, "--sections", section, "--output", config.results / "evaluation")
         name = f"train/eval-{section.replace('_', '-')}"
@@ -208,6 +211,7 @@ def train_overrides(config: GpuConfig) -> list[str]:
         "train_renderer.optimizer.train_steps": project.train_renderer.optimizer.train_steps,
         "train_dynamics.optimizer.train_steps": dynamics.optimizer.train_steps,
         "train_dynamics.self_context_after": dynamics.self_context_after,
+        "train_refiner.optimizer.train_steps": project.train_refiner.optimizer.train_steps,
     }
     scaled = [
         f"{name}={max(1, round(config.scale * count))}"

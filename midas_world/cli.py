@@ -86,12 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     add_teacher_options(collect)
     collect.set_defaults(run=_collect)
 
-    train = verbs.add_parser("train", help="train the autoencoder, then the dynamics")
-    train.add_argument("stage", choices=("autoencoder", "dynamics", "all"))
+    train = verbs.add_parser(
+        "train", help="train the autoencoder, then the dynamics, then the refiner"
+    )
+    train.add_argument("stage", choices=("autoencoder", "dynamics", "refiner", "all"))
     _add_preset(train)
     train.add_argument("--data", type=Path, help="default: data/PRESET")
     train.add_argument("--output", type=Path, help="default: runs/PRESET")
     train.add_argument("--autoencoder", type=Path, help="default: OUTPUT/autoencoder")
+    train.add_argument("--dynamics", type=Path, help="of a refiner; default: OUTPUT/dynamics")
     train.add_argument("--init-from", type=Path, help="checkpoint folder to start a new run from")
     train.add_argument(
         "--stop-at", type=int, help="stop at this train step; resume by running again"
@@ -185,6 +188,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from midas_world.config import load_preset
     from midas_world.train.autoencoder import train_autoencoder
     from midas_world.train.dynamics import train_dynamics
+    from midas_world.train.refiner import train_refiner
 
     config = load_preset(arguments.preset, arguments.overrides)
     data = _folder(arguments.data, "data", arguments.preset)
@@ -195,6 +199,10 @@ def _train(arguments: argparse.Namespace) -> int:
         train_autoencoder(config, data, autoencoder, **options)
     if arguments.stage in ("dynamics", "all"):
         train_dynamics(config, data, output / "dynamics", autoencoder=autoencoder, **options)
+    if arguments.stage == "refiner" or (arguments.stage == "all" and config.world.is_refined):
+        dynamics = arguments.dynamics or output / "dynamics"
+        parts = {"autoencoder": autoencoder, "dynamics": dynamics}
+        train_refiner(config, data, output / "refiner", **parts, **options)
     return 0
 
 
@@ -205,7 +213,13 @@ def _pack(arguments: argparse.Namespace) -> int:
     config = load_preset(arguments.preset, arguments.overrides)
     output = _folder(arguments.output, "runs", arguments.preset)
     autoencoder = arguments.autoencoder or output / "autoencoder"
-    pack_world(config, arguments.world, autoencoder=autoencoder, dynamics=output / "dynamics")
+    pack_world(
+        config,
+        arguments.world,
+        autoencoder=autoencoder,
+        dynamics=output / "dynamics",
+        refiner=output / "refiner",
+    )
     return 0
 
 

@@ -81,6 +81,16 @@ class Conditions:
             present=self.present[start:stop],
         )
 
+    def pick(self, rows: Sequence[int]) -> "Conditions":
+        """Return a copy of some sequences."""
+        at = list(rows)
+        return Conditions(
+            pose=self.pose[at],
+            text=self.text[at],
+            audio=self.audio[at],
+            present=self.present[at],
+        )
+
     def roll(self) -> "Conditions":
         """Return a copy in which each sequence is the one before it, the first one the last."""
         parts = (self.pose, self.text, self.audio, self.present)

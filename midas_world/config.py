@@ -17,10 +17,12 @@ from yaml import YAMLError
 
 from midas_world.autoencoder_config import AutoencoderConfig
 from midas_world.conditions_config import ConditionsConfig
+from midas_world.refiner_config import RefinerConfig
 from midas_world.train_config import (
     AutoencoderTrainConfig,
     DataConfig,
     DynamicsTrainConfig,
+    RefinerTrainConfig,
     RendererTrainConfig,
 )
 
@@ -166,6 +168,7 @@ class WorldConfig:
     transport: TransportConfig = field(default_factory=TransportConfig)
     backbone: BackboneConfig
     diffusion: DiffusionConfig
+    refiner: RefinerConfig = field(default_factory=RefinerConfig)
 
     def __post_init__(self) -> None:
         """Check that the picture divides into latent tokens, and what must fit the picture."""
@@ -191,6 +194,10 @@ class WorldConfig:
                     f"transport.step times reach must be less than a cell's {step} pixels, "
                     f"got {self.transport.step} and {self.transport.reach}"
                 )
+        if self.is_refined:
+            self.refiner.check_fits(
+                self.conditions.limbs.limbs, frame_size=(self.height, self.width)
+            )
         if not 0 <= self.play_noise <= max(self.context_noise, 0):
             raise ValueError(
                 f"play_noise must lie in [0, context_noise = {self.context_noise}], "
@@ -224,6 +231,11 @@ class WorldConfig:
         return self.conditions.renderer_width > 0
 
     @property
+    def is_refined(self) -> bool:
+        """Whether a refiner draws the character over the decoded frame."""
+        return bool(self.refiner.widths)
+
+    @property
     def foretold_shape(self) -> tuple[int, int]:
         """(N, C) of what a renderer foretells of a frame; (0, 0) if there is none."""
         channels = self.autoencoder.latent_channels
@@ -239,6 +251,7 @@ class ProjectConfig:
     train_autoencoder: AutoencoderTrainConfig
     train_renderer: RendererTrainConfig = field(default_factory=RendererTrainConfig)
     train_dynamics: DynamicsTrainConfig
+    train_refiner: RefinerTrainConfig = field(default_factory=RefinerTrainConfig)
     seed: int = 0
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from midas_world.conditions_config import LimbsConfig
 from midas_world.klt import CellTransform
+from midas_world.skeleton_maps import limb_maps
 
 # Cells with a keypoint as near as this to their centres are painted; limbs are shorter than a cell.
 NEAR_CELLS = 0.9
@@ -135,13 +136,6 @@ class PoseGuider(nn.Module):
 
     def maps(self, keypoints: Tensor) -> Tensor:
         """Return skeleton maps, (..., K, 2) -> (..., S, L): 1 on a limb's bone, 0 from reach on."""
-        start = keypoints[..., self.first, :].float()  # (..., L, 2)
-        bone = keypoints[..., self.last, :].float() - start
-        squared = bone.square().sum(dim=-1).clamp_min(1e-6)
-        (x, y), (bone_x, bone_y) = self.points[..., None], bone[..., None, :, :].unbind(-1)
-        from_x, from_y = (x - start[..., None, :, 0]), (y - start[..., None, :, 1])
-        share = (from_x * bone_x + from_y * bone_y) / squared[..., None, :]
-        share = share.clamp(0.0, 1.0)
-        distance = (from_x - share * bone_x).square() + (from_y - share * bone_y).square()
-        # The small number keeps the root away from 0, where exported graphs may lose it.
-        return functional.relu(1.0 - (distance + 1e-8).sqrt() / self.config.reach)
+        return limb_maps(
+            keypoints, self.points, first=self.first, last=self.last, reach=self.config.reach
+        )

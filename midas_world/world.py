@@ -2,7 +2,7 @@
 
     stage/
         config.yaml                 the merged project config
-        weights.safetensors         autoencoder and world model, int8 rows with scales
+        weights.safetensors         autoencoder, world model, refiner; int8 rows with scales
         start_states.safetensors    short real contexts that episodes begin from
         keymap.yaml                 action names, and which held keys mean which action
         README.md                   the model card
@@ -35,7 +35,8 @@ from midas_world.checkpoint import (
     save_tensors,
     select,
 )
-from midas_world.config import ProjectConfig, load_config, save_config
+from midas_world.config import ProjectConfig, WorldConfig, load_config, save_config
+from midas_world.refiner import Refiner
 from midas_world.types import CheckpointError, StepConditions
 from midas_world.world_model import WorldModel
 
@@ -104,8 +105,21 @@ class World:
     config: ProjectConfig
     autoencoder: Autoencoder
     model: WorldModel
+    refiner: Refiner | None = None
     start_states: tuple[StartState, ...]
     keymap: KeyMap
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every weight and buffer by its name in the weights' file."""
+        return _tensors(self.autoencoder, self.model, self.refiner)
+
+
+def make_refiner(config: WorldConfig) -> Refiner | None:
+    """Return a world's refiner with its first weights; None if it has none."""
+    if not config.is_refined:
+        return None
+    size = config.height, config.width
+    return Refiner(config.refiner, config.conditions, frame_size=size)
 
 
 def find_world(name: str | Path) -> Path:
@@ -139,17 +153,23 @@ def load_world(name: str | Path = "stage") -> World:
     tensors = expand(load_tensors(folder / WEIGHTS_NAME))
     autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
     source = str(folder / WEIGHTS_NAME)
-    strangers = [name for name in tensors if not name.startswith(("autoencoder.", "model."))]
+    parts = ("autoencoder.", "model.", *(("refiner.",) if config.world.is_refined else ()))
+    strangers = [name for name in tensors if not name.startswith(parts)]
     if strangers:
         raise CheckpointError(f"{source} does not fit its config: unknown key {strangers[0]}")
     load_weights(autoencoder, select(tensors, "autoencoder."), source=source)
     load_weights(model, select(tensors, "model."), source=source)
     model.fit_transport(autoencoder)
+    refiner = make_refiner(config.world)
+    if refiner is not None:
+        load_weights(refiner, select(tensors, "refiner."), source=source)
+        refiner.eval().requires_grad_(requires_grad=False)
     return World(
         folder=folder,
         config=config,
         autoencoder=autoencoder.eval().requires_grad_(requires_grad=False),
         model=model.eval().requires_grad_(requires_grad=False),
+        refiner=refiner,
         start_states=load_start_states(folder / START_STATES_NAME),
         keymap=keymap,
     )
@@ -161,17 +181,28 @@ def save_world(
     config: ProjectConfig,
     autoencoder: Autoencoder,
     model: WorldModel,
+    refiner: Refiner | None = None,
     start_states: Sequence[StartState],
     keymap: KeyMap,
 ) -> None:
     """Write a world's files, each whole or not at all; the config comes last."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
-    tensors |= {f"model.{k}": v for k, v in model.state_dict().items()}
-    save_tensors(compress(tensors), folder / WEIGHTS_NAME)
+    save_tensors(compress(_tensors(autoencoder, model, refiner)), folder / WEIGHTS_NAME)
     save_start_states(start_states, folder / START_STATES_NAME)
     OmegaConf.save(OmegaConf.structured(keymap), folder / KEYMAP_NAME)
     save_config(config, folder / CONFIG_NAME)
+
+
+def _tensors(
+    autoencoder: Autoencoder, model: WorldModel, refiner: Refiner | None
+) -> dict[str, Tensor]:
+    parts = {"autoencoder": autoencoder, "model": model, "refiner": refiner}
+    return {
+        f"{prefix}.{name}": tensor
+        for prefix, module in parts.items()
+        if module is not None
+        for name, tensor in module.state_dict().items()
+    }
 
 
 def save_start_states(start_states: Sequence[StartState], path: Path) -> None:

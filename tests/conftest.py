@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from midas_world.config import load_preset
 from midas_world.episodes import VideoOptions, save_episode
 from midas_world.shard_packing import pack
 from midas_world.train.autoencoder import train_autoencoder
@@ -21,7 +22,7 @@ from midas_world.train.dynamics import train_dynamics
 from midas_world.world import World, load_world
 from tests.fakes import make_tiny_world
 from tests.shard_data import save_all, two_episodes
-from tests.training import CPU, make_episode, tiny
+from tests.training import CPU, REFINED, make_episode, tiny
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,6 +58,13 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_world(tiny_folder: Path) -> World:
     """Return that world, loaded."""
     return load_world(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def refined_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Return a tiny world of Stage with a refiner, all of random weights."""
+    folder = tmp_path_factory.mktemp("refined") / "world"
+    return load_world(make_tiny_world(folder, config=load_preset("tiny", REFINED)))
 
 
 @pytest.fixture(scope="session")

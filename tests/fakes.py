@@ -21,7 +21,7 @@ from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, WorldConfig, load_preset
 from midas_world.train.loop import seeded_weights
 from midas_world.types import StepConditions
-from midas_world.world import KeyMap, StartState, save_world
+from midas_world.world import KeyMap, StartState, make_refiner, save_world
 from midas_world.world_model import WorldModel
 
 START_SCENES = (
@@ -66,8 +66,11 @@ def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Pat
     config = config or load_preset("tiny")
     with seeded_weights(0):  # `randomize` leaves biases as they are made
         autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
+        refiner = make_refiner(config.world)
     randomize(autoencoder, 1)
     randomize(model, 2)
+    if refiner is not None:
+        randomize(refiner, 3)
     with torch.no_grad():  # episodes of random weights should last
         last = model.outcome.trunk[-1]
         last.weight[-1] = 0.0
@@ -79,6 +82,7 @@ def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Pat
         config=config,
         autoencoder=autoencoder,
         model=model,
+        refiner=refiner,
         start_states=[make_start_state(config.world, seed) for seed in range(3)],
         keymap=stage_keymap(),
     )
@@ -152,6 +156,11 @@ class FakeEngine:
         height, width, _ = self.spec.frame_shape
         pixels = (latents[..., :3].mean(dim=1) * 60 + 128).clamp(0, 255).byte().numpy()
         return np.tile(pixels[:, None, None], (1, height, width, 1))
+
+    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
+        self.spec.check_refines(frames)
+        levels = conditions.pose[:, 0].sum(dim=1).abs().clamp(0, 50).byte().numpy()
+        return frames + levels[:, None, None, None]
 
     def encode(self, frames: np.ndarray) -> Tensor:
         count, channels = self.spec.latent_shape

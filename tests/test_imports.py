@@ -14,14 +14,14 @@ ROOMS = ("midas_world", "engine", "envs", "play")
 
 # Inside the model: a module imports only what stands in a line above its own.
 MODEL = (
-    ("types", "autoencoder_config", "conditions_config", "train_config"),
+    ("types", "autoencoder_config", "conditions_config", "refiner_config", "train_config"),
     ("config",),
     ("layers", "checkpoint"),
-    ("dc_blocks", "kv_cache", "klt"),
+    ("dc_blocks", "kv_cache", "klt", "skeleton_maps"),
     ("pose_guider",),
     ("renderer",),
     ("autoencoder", "backbone", "conditions", "diffusion", "transport", "uncertainty"),
-    ("world_model",),
+    ("refiner", "world_model"),
     ("foreign_weights", "world"),
     ("train",),
 )

@@ -21,7 +21,7 @@ pytest.importorskip("onnxruntime")
 from engine import backends, onnx_export, select  # noqa: E402
 from engine.onnx_engine import OnnxEngine  # noqa: E402
 from engine.onnx_export import OPSET, export_graphs, graph_paths, graphs_folder  # noqa: E402
-from engine.onnx_graphs import GRAPHS, make_graph  # noqa: E402
+from engine.onnx_graphs import GRAPHS, graph_names, make_graph  # noqa: E402
 from engine.onnx_runtime import Session, _pack, quantize_matmuls  # noqa: E402
 from engine.prepare import prepare  # noqa: E402
 
@@ -30,6 +30,18 @@ from engine.prepare import prepare  # noqa: E402
 def paths(tiny_world: World, kept_graphs: Path) -> dict[str, Path]:
     export_graphs(tiny_world, precision="int8", folder=kept_graphs)
     return export_graphs(tiny_world, folder=kept_graphs)
+
+
+@pytest.fixture
+def graph_world(name: str, tiny_world: World, refined_world: World) -> World:
+    """Return a world that has the graph."""
+    return refined_world if name == "refiner" else tiny_world
+
+
+@pytest.fixture
+def path(name: str, graph_world: World, kept_graphs: Path) -> Path:
+    """Return the float32 file of a graph."""
+    return export_graphs(graph_world, names=[name], folder=kept_graphs)[name]
 
 
 @pytest.fixture
@@ -44,13 +56,11 @@ def folder(tiny_world: World, kept_graphs: Path, paths: dict[str, Path], tmp_pat
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_graphs_are_valid_named_and_open_in_the_batch(
-    name: str, tiny_world: World, paths: dict[str, Path]
-):
-    model = onnx.load(paths[name])
+def test_graphs_are_valid_named_and_open_in_the_batch(name: str, graph_world: World, path: Path):
+    model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(item.domain, item.version) for item in model.opset_import] == [("", OPSET)]
-    graph = make_graph(name, tiny_world, num_denoise_steps=2, batch_size=2)
+    graph = make_graph(name, graph_world, num_denoise_steps=2, batch_size=2)
     assert [item.name for item in model.graph.input] == list(graph.inputs)
     assert [item.name for item in model.graph.output] == list(graph.outputs)
     for item in model.graph.input:
@@ -65,9 +75,9 @@ def test_graphs_are_valid_named_and_open_in_the_batch(
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_graphs_give_what_their_modules_give(
-    name: str, batch_size: int, tiny_world: World, paths: dict[str, Path]
+    name: str, batch_size: int, graph_world: World, path: Path
 ):
-    graph = make_graph(name, tiny_world, num_denoise_steps=2, batch_size=batch_size)
+    graph = make_graph(name, graph_world, num_denoise_steps=2, batch_size=batch_size)
     generator = torch.Generator().manual_seed(batch_size)
     inputs = {
         key: torch.randn(value.shape, generator=generator)
@@ -80,9 +90,7 @@ def test_graphs_give_what_their_modules_give(
     results = results if isinstance(results, tuple) else (results,)
     expected = {key: value.numpy() for key, value in zip(graph.outputs, results, strict=True)}
     actual = {key: np.zeros_like(value, order="C") for key, value in expected.items()}
-    Session(paths[name], num_threads=1).run(
-        {key: value.numpy() for key, value in inputs.items()}, actual
-    )
+    Session(path, num_threads=1).run({key: value.numpy() for key, value in inputs.items()}, actual)
     for key, value in expected.items():
         if value.dtype == np.uint8:  # a rounding on the edge falls to either side
             assert np.abs(value.astype(int) - actual[key]).max() <= 1
@@ -240,8 +248,9 @@ def test_prepared_graphs_join_what_auto_measures(
         folder=folder,
     )
     assert missing.is_file()
-    assert [name for name, _ in told] == [f"onnx {name}" for name in GRAPHS]
-    shares = [number / len(GRAPHS) for number in range(len(GRAPHS))]
+    names = graph_names(tiny_world.config.world)
+    assert [name for name, _ in told] == [f"onnx {name}" for name in names]
+    shares = [number / len(names) for number in range(len(names))]
     assert [share for _, share in told] == pytest.approx(shares)
     measured: list[str] = []
 

@@ -11,6 +11,12 @@ from midas_world.episodes import Episode, EpisodeMetadata
 
 CPU = torch.device("cpu")
 STATE = "train_state.safetensors"
+# A refiner for the tiny preset.
+REFINED = (
+    "world.refiner={widths: [8, 8], depths: [1, 1], window: [24, 24], lift: 0, reach: 6.0, fade: 2,"
+    " context_width: 8}",
+    "world.conditions.limbs.limbs=[[0, 0], [0, 1]]",
+)
 
 
 def make_episode(seed: int, *, num_steps: int = 30) -> Episode:

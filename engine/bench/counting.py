@@ -20,6 +20,7 @@ from midas_world.autoencoder import Autoencoder, to_grid
 from midas_world.conditions import stack_conditions
 from midas_world.config import WorldConfig
 from midas_world.types import StepConditions
+from midas_world.world import make_refiner
 from midas_world.world_model import WorldModel
 
 META = torch.device("meta")
@@ -144,7 +145,7 @@ class StepCount:
 
     Attributes:
         parts: By part, in the order in which they run.
-        num_parameters: Of the world model and the whole autoencoder, encoder and tables too.
+        num_parameters: Of all networks, encoder and tables too.
         part_parameters: Of those, by network.
     """
 
@@ -169,6 +170,7 @@ def count_step(config: WorldConfig, *, num_denoise_steps: int | None = None) -> 
     with META:
         autoencoder = Autoencoder(config.autoencoder).eval()
         model = WorldModel(config).eval()
+        refiner = make_refiner(config)
         latents = torch.empty(1, config.tokens_per_frame, config.autoencoder.latent_channels)
         hidden = torch.empty(1, config.tokens_per_frame, config.hidden_width)
         tokens = torch.empty(1, model.positions_per_frame, config.backbone.width)
@@ -206,9 +208,15 @@ def count_step(config: WorldConfig, *, num_denoise_steps: int | None = None) -> 
     }
     if autoencoder.encoder is not None:
         networks["encoder"] = autoencoder.encoder
+    if refiner is not None:
+        frames = torch.empty(1, config.height, config.width, 3, dtype=torch.uint8, device=META)
+        parts["refiner"] = count_call(lambda: refiner(frames, conditions), [refiner])
+        networks["refiner"] = refiner
     return StepCount(
         parts=parts,
-        num_parameters=_num_parameters(model) + _num_parameters(autoencoder),
+        num_parameters=sum(
+            _num_parameters(part) for part in (model, autoencoder, refiner) if part is not None
+        ),
         part_parameters={name: _num_parameters(part) for name, part in networks.items()},
     )
 

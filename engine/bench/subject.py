@@ -19,6 +19,7 @@ from midas_world.world import (
     World,
     find_world,
     load_world,
+    make_refiner,
 )
 from midas_world.world_model import WorldModel
 
@@ -86,8 +87,11 @@ def random_world(config: ProjectConfig, name: str, device: torch.device) -> Worl
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), device:
         model, autoencoder = WorldModel(config.world), Autoencoder(config.world.autoencoder)
+        refiner = make_refiner(config.world)
     generator = torch.Generator(device).manual_seed(0)
-    for module in (model, autoencoder):
+    for module in (model, autoencoder, refiner):
+        if module is None:
+            continue
         _draw(module, generator)
         module.eval().requires_grad_(requires_grad=False)
     model.fit_transport(autoencoder)
@@ -100,6 +104,7 @@ def random_world(config: ProjectConfig, name: str, device: torch.device) -> Worl
         config=config,
         autoencoder=autoencoder,
         model=model,
+        refiner=refiner,
         start_states=(random_start(config.world),),
         keymap=KeyMap(actions=("none",), keys={}),
     )

@@ -5,6 +5,7 @@ They run the networks on real contexts, without an environment.
 Shapes: T steps, F frames, N tokens per frame, C latent channels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from midas_world.conditions import stack_conditions
 from midas_world.diffusion import sample_noise
 from midas_world.evaluate.forced import forced_steps
 from midas_world.evaluate.metrics import (
@@ -27,8 +29,10 @@ from midas_world.evaluate.study import Study
 from midas_world.train.autoencoder import decode_tokens, reconstruct
 from midas_world.train.loop import mixed_precision, step_generator
 from midas_world.train.strips import save_strip
+from midas_world.types import StepConditions
 
 _STRIP_FRAMES = 6
+_REFINE_BATCH = 16
 
 
 def autoencoder_section(study: Study) -> Section:
@@ -100,7 +104,9 @@ def next_frame_section(study: Study) -> Section:
     chosen = [places[row] for row in _spread(len(places), study.config.num_next_frames)]
     latents = torch.stack([contexts[i].latents[t] for i, t in chosen])
     grid = study.world.config.world.grid
-    made = decode_tokens(study.autoencoder, latents, grid, device=study.device).numpy()
+    decoded = decode_tokens(study.autoencoder, latents, grid, device=study.device)
+    conditions = [contexts[i].episode.conditions[contexts[i].first + t] for i, t in chosen]
+    made = _refined(study, decoded, conditions).numpy()
     frames = [(contexts[i].episode.frames, contexts[i].first + t) for i, t in chosen]
     real = np.stack([every[t] for every, t in frames])
     last = np.stack([every[t - 1] for every, t in frames])
@@ -145,6 +151,20 @@ def next_frame_section(study: Study) -> Section:
         ),
         pictures=("next_frame.png",),
     )
+
+
+@torch.no_grad()
+def _refined(study: Study, decoded: Tensor, conditions: Sequence[StepConditions]) -> Tensor:
+    """Return decoded frames as the world shows them, (F, H, W, 3) uint8."""
+    if study.refiner is None:
+        return decoded
+    made = []
+    for start in range(0, len(decoded), _REFINE_BATCH):
+        part = slice(start, start + _REFINE_BATCH)
+        given = stack_conditions(conditions[part], study.world.config.world.conditions)
+        frames = decoded[part].to(study.device)
+        made.append(study.refiner(frames, given.to(study.device)).cpu())
+    return torch.cat(made)
 
 
 def _real_contexts(study: Study) -> list[RealContext]:

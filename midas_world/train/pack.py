@@ -17,7 +17,7 @@ from midas_world.teachers import make_teacher
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train_config import DataConfig
 from midas_world.types import StepConditions
-from midas_world.world import KeyMap, StartState, save_world
+from midas_world.world import KeyMap, StartState, make_refiner, save_world
 from midas_world.world_model import WorldModel
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,15 @@ _SHARES = {0: NUM_START_STATES, 1: 8, 2: 2}
 FIRST_START_SEED = 2_000_000
 
 
-def pack_world(config: ProjectConfig, world: Path, *, autoencoder: Path, dynamics: Path) -> Path:
-    """Write a world folder of the checkpoints of both stages and return it.
+def pack_world(
+    config: ProjectConfig,
+    world: Path,
+    *,
+    autoencoder: Path,
+    dynamics: Path,
+    refiner: Path | None = None,
+) -> Path:
+    """Write a world folder of the stages' checkpoints and return it.
 
     Start states come from fresh teacher episodes, whose seeds were neither trained on nor are
     held out. Each place and time of day (in ``info["scene"]``, where the teacher gives them) takes
@@ -40,6 +47,11 @@ def pack_world(config: ProjectConfig, world: Path, *, autoencoder: Path, dynamic
     coder = load_autoencoder(autoencoder, config)
     model = WorldModel(config.world)
     load_weights(model, load_part(dynamics, "model"), source=str(dynamics))
+    drawer = make_refiner(config.world)
+    if drawer is not None:
+        if refiner is None:
+            raise ValueError("a world with a refiner (refiner.widths) needs its checkpoint, too")
+        load_weights(drawer, load_part(refiner, "refiner"), source=str(refiner))
     env = make_teacher(config.data)
     try:
         states = make_start_states(env, coder, config)
@@ -51,6 +63,7 @@ def pack_world(config: ProjectConfig, world: Path, *, autoencoder: Path, dynamic
         config=config,
         autoencoder=coder,
         model=model,
+        refiner=drawer,
         start_states=states,
         keymap=keymap,
     )
