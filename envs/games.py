@@ -25,8 +25,10 @@ from envs.world_state import (
     WorldState,
     below,
     fingerprint,
+    pack_conditions,
     pack_rng,
     stack_rows,
+    unpack_conditions,
     unpack_rng,
 )
 from midas_world.types import StepConditions
@@ -274,11 +276,7 @@ class Games:
         tensors["over"] = torch.from_numpy(self.over.copy())
         tensors["scenes"] = torch.from_numpy(self._scenes.copy())
         tensors["rng"] = torch.from_numpy(np.stack([pack_rng(rng) for rng in rngs]))
-        for name in ("pose", "audio"):
-            size = getattr(self.engine.spec.config.conditions, f"{name}_size")
-            given = [getattr(item, name) for item in self._conditions]
-            rows = [np.full(size, np.nan, np.float32) if row is None else row for row in given]
-            tensors[name] = torch.from_numpy(np.stack(rows))
+        tensors |= pack_conditions(self._conditions, self.engine.spec.config.conditions)
         self._fingerprint = self._fingerprint or fingerprint(self.world)
         return WorldState(tensors=tensors, world=self._fingerprint)
 
@@ -314,12 +312,7 @@ class Games:
         self._scenes[:] = tensors["scenes"].cpu().numpy()
         for row, rng in enumerate(rngs):
             unpack_rng(tensors["rng"][row].cpu().numpy(), rng)
-        for row in range(num_games):
-            pose, audio = (tensors[name][row].cpu().numpy().copy() for name in ("pose", "audio"))
-            self._conditions[row] = StepConditions(
-                pose=None if np.isnan(pose).any() else pose,
-                audio=None if np.isnan(audio).any() else audio,
-            )
+        self._conditions = unpack_conditions(tensors)
         self._actions = [None] * num_games
         self._termination[:] = 0.0
         self._uncertainty[:] = np.nan

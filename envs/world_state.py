@@ -15,7 +15,8 @@ from torch import Tensor
 
 from engine.rollout import SHARED_PREFIX
 from midas_world.checkpoint import load_metadata, load_tensors, save_tensors
-from midas_world.types import CheckpointError
+from midas_world.conditions_config import ConditionsConfig
+from midas_world.types import CheckpointError, StepConditions
 from midas_world.world import World
 
 _FORMAT = "1"
@@ -115,6 +116,30 @@ def unpack_rng(words: np.ndarray, rng: np.random.Generator) -> None:
         "has_uint32": has_uint32,
         "uinteger": uinteger,
     }
+
+
+def pack_conditions(
+    conditions: Sequence[StepConditions], config: ConditionsConfig
+) -> dict[str, Tensor]:
+    """Return the poses (B, P) and sounds (B, A) of B games; not a number where there is none."""
+    tensors = {}
+    for name, size in (("pose", config.pose_size), ("audio", config.audio_size)):
+        given = [getattr(item, name) for item in conditions]
+        rows = [np.full(size, np.nan, np.float32) if row is None else row for row in given]
+        tensors[name] = torch.from_numpy(np.stack(rows))
+    return tensors
+
+
+def unpack_conditions(tensors: Mapping[str, Tensor]) -> list[StepConditions]:
+    """Return what `pack_conditions` was given, without the words."""
+    poses, sounds = (tensors[name].cpu().numpy().copy() for name in ("pose", "audio"))
+    return [
+        StepConditions(
+            pose=None if np.isnan(pose).any() else pose,
+            audio=None if np.isnan(audio).any() else audio,
+        )
+        for pose, audio in zip(poses, sounds, strict=True)
+    ]
 
 
 def _is_shared(name: str) -> bool:

@@ -26,7 +26,7 @@ from midas_world.skeleton_maps import MAPS_PER_LIMB, limb_frames, limb_maps
 
 
 class ModulatedBlock(nn.Module):
-    """x + conv(silu(conv(x) scaled and shifted per channel)); it begins as the identity."""
+    """x + conv(silu(conv(x / rms) scaled and shifted)); it begins as the identity."""
 
     def __init__(self, width: int, context_width: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, width, h, w) and (B, G) -> the same shape as x."""
         scale, shift = self.modulation(context)[:, :, None, None].to(x.dtype).chunk(2, dim=1)
-        return x + self.conv_2(functional.silu(self.conv_1(x) * (1.0 + scale) + shift))
+        return x + self.conv_2(functional.silu(self.conv_1(_normed(x)) * (1.0 + scale) + shift))
 
 
 class Refiner(nn.Module):
@@ -185,7 +185,7 @@ class Refiner(nn.Module):
         for index in reversed(range(len(self.ups))):
             x = functional.pixel_shuffle(self.ups[index](x), 2) + skipped[index]
             x = _through(self.decoder[index], x, context)
-        return windows + functional.pixel_shuffle(self.output(x).float(), 2) * self.rim
+        return windows + functional.pixel_shuffle(self.output(_normed(x)).float(), 2) * self.rim
 
     def nearness(self, conditions: Conditions) -> Tensor:
         """Return how near each pixel of the windows is to the nearest limb, (B, 1, h, w), 0 to 1.
@@ -208,6 +208,12 @@ class Refiner(nn.Module):
         """Return maps of points, (B, S, ...) -> (B, ..., h / 2, w / 2)."""
         height, width = self.config.window
         return maps.transpose(1, 2).unflatten(-1, (height // 2, width // 2))
+
+
+def _normed(x: Tensor) -> Tensor:
+    """Divide each picture (B, C, h, w) by its root mean square; it keeps large steps stable."""
+    mean = x.float().square().mean(dim=(1, 2, 3), keepdim=True)
+    return x * (mean + 1e-5).rsqrt().to(x.dtype)
 
 
 def _through(blocks: nn.Module, x: Tensor, context: Tensor) -> Tensor:

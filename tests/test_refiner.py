@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine.bench.counting import count_step
+from engine.bench.timing import run_parts
 from engine.onnx_engine import OnnxEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
@@ -421,3 +423,22 @@ def test_the_shipped_preset_has_a_refiner():
     config = load_preset("stage").world
     assert config.is_refined
     assert isinstance(make_refiner(config), nn.Module)
+
+
+def test_the_benchmark_times_and_counts_it(refined_world: World):
+    engine = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
+    start = refined_world.start_states[0]
+    given = stack_conditions([start.conditions[-1]], refined_world.config.world.conditions)
+    latents, noise = start.latents[-1:], torch.zeros(1, *engine.spec.latent_shape)
+    marks: list[str] = []
+    made, _, _, frames = run_parts(
+        engine, engine.new_cache(1), latents, given, noise, mark=marks.append
+    )
+    assert "refiner" in marks
+    np.testing.assert_array_equal(frames, engine.refine(engine.decode(made), given))
+    counted = count_step(refined_world.config.world)
+    # The first layer alone: 12 x 12 points, 12 colours and 12 maps of each of two limbs, to 8.
+    assert counted.parts["refiner"].flops > 2 * 144 * 36 * 8
+    assert counted.part_parameters["refiner"] == sum(
+        weight.numel() for weight in refined_world.refiner.parameters()
+    )
