@@ -24,6 +24,9 @@ from midas_world.layers import mlp
 from midas_world.refiner_config import RefinerConfig
 from midas_world.skeleton_maps import MAPS_PER_LIMB, limb_frames, limb_maps
 
+# Of four pixels, which are one at half the resolution.
+_COLORS = 12
+
 
 class ModulatedBlock(nn.Module):
     """x + conv(silu(conv(x / rms) scaled and shifted)); it begins as the identity."""
@@ -79,7 +82,7 @@ class Refiner(nn.Module):
             conditions.text_buckets, conditions.encoder_width, mode="mean", padding_idx=0
         )
         self.context = mlp(num_known, context_width, context_width)
-        self.input = nn.Conv2d(12 + MAPS_PER_LIMB * len(limbs), widths[0], 1)
+        self.input = nn.Conv2d(_COLORS + MAPS_PER_LIMB * len(limbs), widths[0], 1)
         self.downs = nn.ModuleList([nn.Conv2d(4 * a, b, 1) for a, b in pairwise(widths)])
         self.ups = nn.ModuleList([nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(widths)])
 
@@ -89,7 +92,7 @@ class Refiner(nn.Module):
         sizes = list(zip(widths, depths, strict=True))
         self.encoder = nn.ModuleList([stage(*pair) for pair in sizes])
         self.decoder = nn.ModuleList([stage(*pair) for pair in sizes[:-1]])
-        self.output = nn.Conv2d(widths[0], 12, 3, padding=1)
+        self.output = nn.Conv2d(widths[0], _COLORS, 3, padding=1)
         for layer in (self.input, *self.downs, *self.ups):
             assert isinstance(layer, nn.Conv2d)
             nn.init.kaiming_normal_(layer.weight)  # torch's own default learns several times slower
@@ -174,13 +177,11 @@ class Refiner(nn.Module):
             known: (B, G') of `known`.
         """
         context = functional.silu(self.context(known))
-        coarse = torch.cat((functional.pixel_unshuffle(windows, 2), self.maps(keypoints)), dim=1)
-        coarse = coarse.contiguous(memory_format=torch.channels_last)
-        x, skipped = self.input(coarse.to(self.input.weight.dtype)), []
+        x, skipped = self._first(windows, keypoints), []
         for index, blocks in enumerate(self.encoder):
             if index:
                 skipped.append(x)
-                x = self.downs[index - 1](functional.pixel_unshuffle(x, 2))
+                x = _halved(x, self.downs[index - 1])
             x = _through(blocks, x, context)
         for index in reversed(range(len(self.ups))):
             x = functional.pixel_shuffle(self.ups[index](x), 2) + skipped[index]
@@ -197,9 +198,18 @@ class Refiner(nn.Module):
         near = limb_maps(keypoints, self.points, **self._limbs()).amax(dim=-1, keepdim=True)
         return functional.interpolate(self._as_picture(near), scale_factor=2.0, mode="bilinear")
 
-    def maps(self, keypoints: Tensor) -> Tensor:
-        """Return skeleton maps, (B, K, 2) px from the corner -> (B, maps, h / 2, w / 2)."""
-        return self._as_picture(limb_frames(keypoints, self.points, **self._limbs()))
+    def _first(self, windows: Tensor, keypoints: Tensor) -> Tensor:
+        """Return the first layer's (B, width, h / 2, w / 2) of the windows and of skeleton maps.
+
+        It is one convolution over both, but the maps, which are many, need not become a picture.
+        """
+        weight = self.input.weight.flatten(1)
+        maps = limb_frames(keypoints, self.points, **self._limbs()).to(weight.dtype)
+        of_maps = self._as_picture(functional.linear(maps, weight[:, _COLORS:]))
+        kernel = weight[:, :_COLORS].unflatten(1, (3, 2, 2))
+        return of_maps + functional.conv2d(
+            windows.to(weight.dtype), kernel, self.input.bias, stride=2
+        )
 
     def _limbs(self) -> dict[str, Any]:
         return {"first": self.first, "last": self.last, "reach": self.config.reach}
@@ -208,6 +218,16 @@ class Refiner(nn.Module):
         """Return maps of points, (B, S, ...) -> (B, ..., h / 2, w / 2)."""
         height, width = self.config.window
         return maps.transpose(1, 2).unflatten(-1, (height // 2, width // 2))
+
+
+def _halved(x: Tensor, layer: nn.Module) -> Tensor:
+    """Return a layer of the picture's squares of four pixels, (B, C, h, w) -> (B, C', h/2, w/2).
+
+    A layer after `pixel_unshuffle`, without moving the pixels.
+    """
+    assert isinstance(layer, nn.Conv2d)
+    kernel = layer.weight.flatten(1).unflatten(1, (-1, 2, 2))
+    return functional.conv2d(x, kernel, layer.bias, stride=2)
 
 
 def _normed(x: Tensor) -> Tensor:
