@@ -1,6 +1,7 @@
 """The refiner: where it draws, by what, how it learns, and that every engine draws alike."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -266,13 +267,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(data, trained, dynamics
     whole = train(config, data, tmp_path / "whole", trained, dynamics)
     parts = tmp_path / "parts"
     train(config, data, parts, trained, dynamics, stop_at=5)
-    (missing, *_) = sorted(parts.glob("windows-*/train-0001.safetensors"))
+    (missing,) = parts.glob("windows-*/train-0001.safetensors")
     missing.unlink()  # as if the session had ended in between
     train(config, data, parts, trained, dynamics)
     assert same(load_tensors(whole / STATE), load_tensors(parts / STATE))
 
 
-def test_windows_are_made_anew_for_other_weights(data, trained, dynamics, tmp_path):
+def test_windows_are_made_anew_for_other_weights_and_episodes(data, trained, dynamics, tmp_path):
     config = refined("train_refiner.optimizer.train_steps=2")
     train(config, data, tmp_path / "run", trained, dynamics)
     other = tmp_path / "other"
@@ -280,9 +281,21 @@ def test_windows_are_made_anew_for_other_weights(data, trained, dynamics, tmp_pa
     tensors = load_tensors(dynamics / "weights.safetensors")
     tensors["change_std"] = tensors["change_std"] * 2
     save_tensors(tensors, other / "weights.safetensors")
-    (tmp_path / "run" / STATE).unlink()
-    train(config, data, tmp_path / "run", trained, other)
-    assert len(list((tmp_path / "run").glob("windows-*"))) == 2
+    made = tmp_path / "run"
+
+    def count() -> int:
+        return len(list(made.glob("windows-*/train-0000.safetensors")))
+
+    assert count() == 1
+    (made / STATE).unlink()
+    train(config, data, made, trained, other)
+    assert count() == 2
+    (made / STATE).unlink()
+    fewer = tmp_path / "fewer"
+    shutil.copytree(data, fewer)
+    shutil.rmtree(fewer / "train" / "episode-00000002")
+    train(config, fewer, made, trained, other)
+    assert count() == 3
 
 
 def test_training_without_a_refiner_or_on_shards_is_refused(

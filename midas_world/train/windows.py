@@ -8,7 +8,7 @@ Shapes: W windows, h w pixels of one, B rollouts side by side, F frames, N token
 latent channels.
 """
 
-import logging
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +21,14 @@ from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import load_tensors, save_tensors, tensors_hash
 from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig
+from midas_world.episodes import list_episodes
 from midas_world.refiner import Refiner
 from midas_world.train.autoencoder import decode_tokens
-from midas_world.train.data import FrameStore, open_frames
+from midas_world.train.data import FrameStore, cache_key, open_frames
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import mixed_precision, step_generator
 from midas_world.train.sources import shards_url
 from midas_world.world_model import WorldModel
-
-logger = logging.getLogger(__name__)
 
 _CONDITIONS = ("pose", "text", "audio", "present")
 
@@ -83,20 +82,21 @@ def open_windows(
             "train it on folders of episodes"
         )
     settings, root = config.train_refiner, Path(config.data.folder or data)
-    digest = tensors_hash(
+    made_of = tensors_hash(
         {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         | {f"coder.{name}": tensor for name, tensor in coder.state_dict().items()}
     )
-    sizes = (*refiner.config.window, refiner.config.lift, settings.rollout_frames)
-    key = "-".join(map(str, (digest, *sizes, settings.num_rollouts, config.seed)))
+    sizes = refiner.config.window, refiner.config.lift
+    sizes = *sizes, settings.rollout_games, settings.rollout_frames, config.seed
     both = []
     for split, count in (
         ("train", settings.num_rollouts),
         ("validation", settings.num_validation_rollouts),
     ):
         parts, source = [], None
+        where = folder / f"windows-{_hash(made_of, sizes, _names(root / split))}"
         for part in tqdm(range(count), desc=f"windows, {split}", mininterval=5.0):
-            path = folder / f"windows-{key}" / f"{split}-{part:04d}.safetensors"
+            path = where / f"{split}-{part:04d}.safetensors"
             if not path.is_file():
                 if source is None:
                     latents = open_latents(
@@ -111,6 +111,15 @@ def open_windows(
             parts.append(load_tensors(path))
         both.append(_join(parts))
     return both[0], both[1]
+
+
+def _names(folder: Path) -> list[str]:
+    """Return what changes with any episode of a folder."""
+    return [f"{path.name}-{cache_key(path)}" for path in list_episodes(folder)]
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 @torch.no_grad()
