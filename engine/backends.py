@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.cache_folder import write_first
 from engine.spec import Engine
 from engine.torch_engine import TorchEngine, native_dtypes
-from midas_world.conditions import Conditions, stack_conditions
+from midas_world.conditions import stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
@@ -137,9 +137,7 @@ def _make_compiled(request: Request) -> Engine:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(request.folder / "inductor"))
     engine = _make_torch(request, compile=True)
     try:
-        frames = engine.decode(_play_one(engine))
-        if engine.spec.config.is_refined:
-            engine.refine(frames, _no_conditions(engine))
+        engine.decode(_play_one(engine))
     except RuntimeError as error:
         _compiled_mark(request).unlink(missing_ok=True)
         words = str(error).strip().partition("\n")[0]
@@ -154,11 +152,8 @@ def _make_compiled(request: Request) -> Engine:
 def _play_one(engine: Engine) -> Tensor:
     """Return the latents of one step of an empty game."""
     latents = torch.zeros(1, *engine.spec.latent_shape)
-    return engine.step(engine.new_cache(1), latents, _no_conditions(engine), latents)[0]
-
-
-def _no_conditions(engine: Engine) -> Conditions:
-    return stack_conditions([StepConditions()], engine.spec.config.conditions)
+    conditions = stack_conditions([StepConditions()], engine.spec.config.conditions)
+    return engine.step(engine.new_cache(1), latents, conditions, latents)[0]
 
 
 def _compiled_mark(request: Request) -> Path:

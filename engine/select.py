@@ -22,7 +22,7 @@ import torch
 import midas_world
 from engine.backends import BACKENDS, Backend, Request, device_name, keep
 from engine.cache_folder import cache_folder
-from engine.spec import Engine
+from engine.spec import Engine, draw
 from midas_world.conditions import stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
@@ -149,9 +149,7 @@ def _stepping(engine: Engine, world: World) -> Callable[[], None]:
 
     def play() -> None:
         engine.step(cache, latents, conditions, noise)
-        frames = engine.decode(latents)
-        if engine.spec.config.is_refined:
-            engine.refine(frames, conditions)
+        draw(engine, latents, conditions)
 
     return play
 

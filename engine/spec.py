@@ -176,6 +176,18 @@ class Engine(Protocol):
         ...
 
 
+def draw(engine: Engine, latents: Tensor, conditions: Conditions) -> np.ndarray:
+    """Return frames as they are shown: decoded, and where the world has a refiner refined.
+
+    Args:
+        engine: Of the world.
+        latents: (B, N, C) float32.
+        conditions: (B, 1, ...) of these frames.
+    """
+    frames = engine.decode(latents)
+    return engine.refine(frames, conditions) if engine.spec.config.is_refined else frames
+
+
 class SpreadEngine(Engine, Protocol):
     """An engine that can also say how unsure it is of a frame; not every backend does."""
 

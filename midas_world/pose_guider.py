@@ -124,7 +124,9 @@ class PoseGuider(nn.Module):
         assert isinstance(first, nn.Linear)
         cells = picture.unflatten(2, self.grid).to(first.weight.dtype)
         rows = zip(self.rows, cells.unbind(2), strict=True)
-        return torch.stack([layer(row) for layer, row in rows], dim=2).flatten(2, 3)
+        # As matrices: for products of more dimensions, torch would copy the weights at every step.
+        made = [layer(row.flatten(0, 2)).unflatten(0, row.shape[:3]) for layer, row in rows]
+        return torch.stack(made, dim=2).flatten(2, 3)
 
     def _picture(self, keypoints: Tensor, features: Tensor) -> Tensor:
         """Return cells painted, (..., S * channels), from (..., K, 2) and (..., R)."""

@@ -1,0 +1,150 @@
+"""Worlds with a refiner: every engine draws alike, and rollouts by the right conditions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.bench.counting import count_step
+from engine.bench.timing import run_parts
+from engine.onnx_engine import OnnxEngine
+from engine.rollout import Rollout
+from engine.spec import Engine
+from engine.torch_engine import TorchEngine
+from midas_world.checkpoint import CheckpointError
+from midas_world.conditions import stack_conditions
+from midas_world.config import load_preset
+from midas_world.types import StepConditions
+from midas_world.world import World, load_world, make_refiner
+from tests.engines import psnr, steps_of
+from tests.fakes import FakeEngine
+
+
+def test_a_world_keeps_its_refiner(refined_world: World):
+    assert any(name.startswith("refiner.") for name in refined_world.tensors())
+    assert refined_world.refiner is not None
+    assert refined_world.refiner.output.weight.abs().max() > 0
+
+
+def test_a_world_whose_refiner_is_missing_is_a_checkpoint_error(
+    refined_world: World, tiny_folder, tmp_path
+):
+    folder = tmp_path / "world"
+    folder.mkdir()
+    for file in tiny_folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "config.yaml").write_text((refined_world.folder / "config.yaml").read_text())
+    with pytest.raises(CheckpointError, match=r"does not fit its config: missing key"):
+        load_world(folder)
+    for file in refined_world.folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "config.yaml").write_text((tiny_folder / "config.yaml").read_text())
+    with pytest.raises(CheckpointError, match=r"unknown key refiner\."):
+        load_world(folder)
+
+
+@pytest.fixture(scope="module", params=["torch", "torch-bfloat16", "onnx-float32", "onnx-int8"])
+def engine(request: pytest.FixtureRequest, refined_world: World, kept_graphs: Path) -> Engine:
+    backend, _, precision = request.param.partition("-")
+    if backend == "torch":
+        return TorchEngine(
+            refined_world, device="cpu", dtype=getattr(torch, precision or "float32")
+        )
+    return OnnxEngine(refined_world, precision=precision, folder=kept_graphs)
+
+
+def test_every_engine_draws_alike(engine, refined_world: World):
+    plain = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
+    latents = torch.stack([state.latents[-1] for state in refined_world.start_states])
+    decoded = plain.decode(latents)
+    given = stack_conditions(
+        [state.conditions[-1] for state in refined_world.start_states],
+        refined_world.config.world.conditions,
+    )
+    kept = decoded.copy()
+    drawn, expected = engine.refine(decoded, given), plain.refine(decoded, given)
+    np.testing.assert_array_equal(decoded, kept)
+    assert drawn.dtype == np.uint8
+    assert (drawn != decoded).any(axis=(1, 2, 3)).all()
+    assert psnr(drawn, expected) >= 38.0
+    alone = engine.refine(decoded[1:2], given.rows(1, 2))
+    assert psnr(alone, drawn[1:2]) >= 38.0
+
+
+def test_an_engine_without_a_refiner_says_so(tiny_world: World):
+    engine = TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
+    with pytest.raises(ValueError, match="this world has no refiner"):
+        engine.refine(np.zeros((1, 48, 80, 3), np.uint8), None)
+
+
+def test_frames_of_another_shape_are_refused(refined_world: World):
+    engine = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
+    with pytest.raises(ValueError, match="frames must be uint8"):
+        engine.refine(np.zeros((1, 24, 40, 3), np.uint8), None)
+
+
+def test_a_rollout_draws_by_the_conditions_of_its_present_frames(refined_world: World):
+    engine = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
+    states = list(refined_world.start_states[:2])
+    rollout = Rollout(engine, 2)
+    rollout.reset(states, seeds=[1, 2])
+
+    def expected(steps: list[StepConditions]) -> np.ndarray:
+        given = stack_conditions(steps, refined_world.config.world.conditions)
+        return engine.refine(engine.decode(rollout.latents), given)
+
+    first = [state.conditions[-1] for state in states]
+    np.testing.assert_array_equal(rollout.frames(), expected(first))
+    steps = [steps_of(engine, 2, game=game)[1] for game in (4, 5)]
+    rollout.step(steps)
+    np.testing.assert_array_equal(rollout.frames(), expected(steps))
+    np.testing.assert_array_equal(rollout.frames([1])[0], rollout.frames()[1])
+    rollout.replace_context([states[1]], rows=[0])
+    np.testing.assert_array_equal(rollout.frames(), expected([states[1].conditions[-1], steps[1]]))
+
+
+def test_a_state_shows_its_frame_again_and_one_without_is_refused(refined_world: World):
+    engine = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
+    rollout, other = Rollout(engine, 1), Rollout(engine, 1)
+    rollout.reset([refined_world.start_states[0]], seeds=[1])
+    rollout.step([steps_of(engine, 2, game=4)[1]])
+    state, shown = rollout.state(), rollout.frames()
+    rollout.step([steps_of(engine, 2, game=5)[1]])
+    other.load_state(state)
+    np.testing.assert_array_equal(other.frames(), shown)
+    with pytest.raises(ValueError, match=r"the state lacks 'shown\.pose'"):
+        other.load_state({k: v for k, v in state.items() if not k.startswith("shown.")})
+
+
+def test_worlds_without_a_refiner_are_not_refined():
+    engine = FakeEngine(load_preset("tiny").world)
+    assert not engine.spec.config.is_refined
+    rollout = Rollout(engine, 1)
+    assert not any(name.startswith("shown.") for name in rollout.state())
+
+
+def test_the_shipped_preset_has_a_refiner():
+    config = load_preset("stage").world
+    assert config.is_refined
+    assert isinstance(make_refiner(config), nn.Module)
+
+
+def test_the_benchmark_times_and_counts_it(refined_world: World):
+    engine = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
+    start = refined_world.start_states[0]
+    given = stack_conditions([start.conditions[-1]], refined_world.config.world.conditions)
+    latents, noise = start.latents[-1:], torch.zeros(1, *engine.spec.latent_shape)
+    marks: list[str] = []
+    made, _, _, frames = run_parts(
+        engine, engine.new_cache(1), latents, given, noise, mark=marks.append
+    )
+    assert "refiner" in marks
+    np.testing.assert_array_equal(frames, engine.refine(engine.decode(made), given))
+    counted = count_step(refined_world.config.world)
+    # The first layer alone: 12 x 12 points, 12 colours and 12 maps of each of two limbs, to 8.
+    assert counted.parts["refiner"].flops > 2 * 144 * 36 * 8
+    assert counted.part_parameters["refiner"] == sum(
+        weight.numel() for weight in refined_world.refiner.parameters()
+    )
