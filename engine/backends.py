@@ -18,7 +18,8 @@ from torch import Tensor
 
 from engine.cache_folder import write_first
 from engine.spec import Engine
-from engine.torch_engine import TorchEngine, native_dtypes
+from engine.torch_engine import TorchEngine
+from engine.torch_networks import native_dtypes
 from midas_world.conditions import stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World

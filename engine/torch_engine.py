@@ -9,25 +9,29 @@ device that refuses to capture them gets the plain path, and the spec says why.
 Shapes: B games, R rows of them, F frames, M condition tokens, N tokens per frame, C channels.
 """
 
-import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from engine.packed_layers import can_pack
 from engine.spec import Cache, EngineSpec
 from engine.torch_graphs import CaptureError, CudaCapturer, StepGraphs
+from engine.torch_networks import (
+    autoencoder_for_play,
+    model_for_play,
+    native_dtypes,
+    refiner_for_play,
+)
 from midas_world.autoencoder import normalize_frames, quantize_frames, to_grid, to_tokens
 from midas_world.conditions import Conditions
-from midas_world.diffusion import euler_sample, sigma_schedule
+from midas_world.diffusion import Sampler, sigma_schedule
 from midas_world.kv_cache import KVCache
-from midas_world.refiner import Refiner
 from midas_world.uncertainty import head_spread
 from midas_world.world import World
-from midas_world.world_model import WorldModel
 
 _log = logging.getLogger(__name__)
 
@@ -115,14 +119,15 @@ class TorchEngine:
             num_denoise_steps=steps,
             reason=reason,
         )
-        self._model = _cast_model(world.model, self._dtype).to(self._device)
-        self._autoencoder = copy.deepcopy(world.autoencoder).to(self._device)
-        decoder = self._autoencoder.decoder
-        decoder.to(dtype=self._dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._refiner = _cast_refiner(world.refiner, self._dtype)
-        if self._refiner is not None:
-            self._refiner.to(self._device)
+        # Compiled code takes plain weights alone, and lays them out by itself.
+        is_packed = self._device.type == "cpu" and not compile and can_pack()
+        cast = {"dtype": self._dtype, "device": self._device}
+        self._model = model_for_play(world.model, **cast, is_packed=is_packed)
         self._head = self._model.head
+        self._sampler = Sampler(self._head, self._sigmas)
+        self._autoencoder = autoencoder_for_play(world.autoencoder, **cast, is_packed=is_packed)
+        self._encoder = world.autoencoder if is_packed else self._autoencoder
+        self._refiner = refiner_for_play(world.refiner, **cast)
         if compile:
             self._compile()
         self._graphs: StepGraphs | None = None
@@ -215,10 +220,10 @@ class TorchEngine:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
         self._spec.check_frames(frames)
         pixels = normalize_frames(torch.tensor(np.ascontiguousarray(frames), device=self._device))
-        return to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
+        return to_tokens(self._encoder.encode(pixels)).contiguous().cpu()
 
     def _compile(self) -> None:
-        self._head = torch.compile(self._head, dynamic=False)
+        self._sampler = torch.compile(self._sampler, dynamic=False)
         self._autoencoder.decoder.compile(dynamic=False)
 
     def _step_by_graph(
@@ -260,12 +265,7 @@ class TorchEngine:
         self, hidden: Tensor, latents: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `step` does, all on the device."""
-        context = latents.to(self._dtype)
-
-        def predict(x: Tensor, sigma: Tensor) -> Tensor:
-            return self._head(x.to(self._dtype), sigma, hidden, context).float()
-
-        change = euler_sample(predict, noise, self._sigmas)
+        change = self._sampler(latents, hidden, noise)
         outcome = self._model.outcome
         reward_logits, termination_logits = outcome(hidden.float())
         return (
@@ -283,44 +283,3 @@ class TorchEngine:
     def _hidden(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Tensor:
         """Return the present frame's hidden states, (R, N, Z); writes its slot of the cache."""
         return self._model.step_hidden(latents, conditions, cache)
-
-
-def native_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
-    """Return the dtypes that may be fastest on a device, the likeliest first.
-
-    bfloat16 where the hardware multiplies it (a GPU, AVX512_BF16); float32 on every CPU, where
-    small networks can lose by casts more than they gain.
-    """
-    if device.type == "cuda":
-        return (torch.bfloat16,)
-    if torch.cpu._is_avx512_bf16_supported():
-        return torch.bfloat16, torch.float32
-    return (torch.float32,)
-
-
-def _cast_refiner(refiner: Refiner | None, dtype: torch.dtype) -> Refiner | None:
-    """Return a copy whose convolutions are in a dtype; places and what is known stay float32."""
-    if refiner is None:
-        return None
-    refiner = copy.deepcopy(refiner)
-    for layer in refiner.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return refiner
-
-
-def _cast_model(model: WorldModel, dtype: torch.dtype) -> WorldModel:
-    """Return a copy whose large networks are in a dtype; poses and noise levels stay float32."""
-    model = copy.deepcopy(model)
-    renderer = model.conditions.renderer
-    if renderer is not None:
-        renderer.mlps.to(dtype)
-        if renderer.guider is not None:
-            renderer.guider.rows.to(dtype)
-    if model.transport is not None:
-        model.transport.matrices = model.transport.matrices.to(dtype)
-    model.backbone.to(dtype)
-    model.head.to(dtype)
-    model.head.sigma.float()
-    model.head.modulation.float()
-    return model

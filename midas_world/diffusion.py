@@ -9,7 +9,9 @@ Shapes: B batch, N tokens, C latent channels, Z width of what the backbone hands
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +53,14 @@ class HeadBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """Return (B, N, width) of x (B, N, width) and modulation (B, 6, width)."""
-        parts = (modulation + self.table).to(x.dtype)[:, :, None].unbind(dim=1)
+        return self.modulated(x, self.parts(modulation, x.dtype))
+
+    def parts(self, modulation: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Return shift, scale and gate of both halves, (B, 1, width) each, of (B, 6, width)."""
+        return (modulation + self.table).to(dtype)[:, :, None].unbind(dim=1)
+
+    def modulated(self, x: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """Return what `forward` does, of its `parts`."""
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = parts
         size = (x.shape[-1],)
         if self.attends:
@@ -121,16 +130,86 @@ class DiffusionHead(nn.Module):
             hidden: (B, N, Z) of the backbone, and the foretold changes behind it.
             context: (B, N, C) the last frame's latent tokens, as the backbone saw them.
         """
+        modulation = self.modulation_of(sigma)
+        blocks = [partial(block, modulation=modulation) for block in self.blocks]
+        return self.denoise(x, self.condition(hidden), hidden, context, blocks=blocks)
+
+    def modulation_of(self, sigma: Tensor) -> Tensor:
+        """Return what the blocks are told of sigma, (B,) -> (B, 6, width)."""
         embedded = functional.silu(self.sigma(sinusoidal_embedding(sigma, 256)))
-        modulation = self.modulation(embedded).unflatten(-1, (6, -1))
-        tokens = self.input(torch.cat((x, context), dim=-1)) + self.condition(hidden) + self.places
-        for block in self.blocks:
-            tokens = block(tokens, modulation)
+        return self.modulation(embedded).unflatten(-1, (6, -1))
+
+    def denoise(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        hidden: Tensor,
+        context: Tensor,
+        *,
+        blocks: Sequence[Callable[[Tensor], Tensor]],
+    ) -> Tensor:
+        """Return what `forward` does, from what denoise steps have in common.
+
+        Args:
+            x: (B, N, C) noisy data.
+            condition: (B, N, width), ``self.condition(hidden)``.
+            hidden: (B, N, Z).
+            context: (B, N, C).
+            blocks: The head's blocks, which have been told of sigma.
+        """
+        tokens = self.input(torch.cat((x, context), dim=-1)) + condition + self.places
+        for block in blocks:
+            tokens = block(tokens)
         tokens = functional.layer_norm(tokens, (tokens.shape[-1],))
         if self.gate is None:
             return self.output(tokens)
         shares = self.gate(tokens).sigmoid() * hidden[..., self.hidden_width :]
         return self.output(tokens) + shares.unflatten(-1, (-1, x.shape[-1])).sum(dim=-2)
+
+
+class Sampler(nn.Module):
+    """All denoise steps of a head, for play.
+
+    What follows from the noise levels alone is computed once, and what follows from the hidden
+    states once a frame.
+
+    Args:
+        head: On its device and in its dtypes.
+        sigmas: Falling from 1 to 0, on the CPU.
+    """
+
+    def __init__(self, head: DiffusionHead, sigmas: Tensor) -> None:
+        super().__init__()
+        self.head, self.sigmas = head, sigmas
+        self.dtype = head.input.weight.dtype
+        device = head.places.device
+        self._steps: list[list[Callable[[Tensor], Tensor]]] = []
+        with torch.no_grad():
+            for sigma in sigmas[:-1].split(1):
+                modulation = head.modulation_of(sigma.to(device))
+                blocks = [cast("HeadBlock", block) for block in head.blocks]
+                self._steps.append(
+                    [partial(b.modulated, parts=b.parts(modulation, self.dtype)) for b in blocks]
+                )
+
+    def forward(self, context: Tensor, hidden: Tensor, noise: Tensor) -> Tensor:
+        """Return the change to the next frame's latent tokens, (B, N, C) float32.
+
+        Args:
+            context: (B, N, C) float32, the last frame's latent tokens.
+            hidden: (B, N, Z) in the head's dtype.
+            noise: (B, N, C) float32.
+        """
+        context, condition = context.to(self.dtype), self.head.condition(hidden)
+        steps = iter(self._steps)
+
+        def predict(x: Tensor, _: Tensor) -> Tensor:
+            made = self.head.denoise(
+                x.to(self.dtype), condition, hidden, context, blocks=next(steps)
+            )
+            return made.float()
+
+        return euler_sample(predict, noise, self.sigmas)
 
 
 def sample_noise(

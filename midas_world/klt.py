@@ -47,8 +47,7 @@ class CellTransform(nn.Module):
         for row, basis, mean, gain in zip(latents.unbind(2), *parts, strict=True):
             cells = (row.transpose(1, 2) / gain) @ basis + mean  # (B, w, P)
             rows.append(cells.unflatten(-1, (3, self.side, self.side)))
-        cells = torch.stack(rows, dim=1)  # (B, h, w, 3, side, side)
-        return cells.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        return join_cells(torch.stack(rows, dim=1))
 
     def analyze(self, frames: Tensor) -> Tensor:
         """Take frames (B, 3, H, W) in [-1, 1] apart: (B, C, h, w)."""
@@ -97,6 +96,11 @@ class CellTransform(nn.Module):
         """(B, 3, H, W) -> (h, B, w, P)."""
         cells = frames.unflatten(-1, (-1, self.side)).unflatten(-3, (-1, self.side))
         return cells.permute(2, 0, 4, 1, 3, 5).flatten(3)
+
+
+def join_cells(cells: Tensor) -> Tensor:
+    """Put cells (B, h, w, 3, side, side) together to frames (B, 3, H, W)."""
+    return cells.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def _fixed(tensor: Tensor) -> nn.Parameter:

@@ -73,7 +73,9 @@ class NeuralRenderer(nn.Module):
         shared = torch.cat((words, audio.to(words.dtype)), dim=-1)[:, :, None]
         inputs = torch.cat((shared.expand(-1, -1, local.shape[2], -1), local), dim=-1)
         x = self.input(inputs) + self.places
-        x = x + torch.einsum("bfp,npr->bfnr", self._with_octaves(pose), self.cells)
+        # A product for each cell: as one einsum, torch would lay the weights out anew each time.
+        own = torch.matmul(self._with_octaves(pose).flatten(0, 1), self.cells)  # (N, B F, R)
+        x = x + own.transpose(0, 1).unflatten(0, pose.shape[:2])
         for norm, layer in zip(self.norms, self.mlps, strict=True):
             assert isinstance(layer, SwiGLU)
             # Play may have these in bfloat16; phases and sums stay in float32.

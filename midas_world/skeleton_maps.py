@@ -40,10 +40,9 @@ def limb_frames(
     share, away, near = _from_limbs(keypoints, points, first=first, last=last, reach=reach)
     x, y = (near * part / reach for part in away)
     # Outlines are thin: hats over the distance tell them apart, which a network learns late.
-    rings = [
-        functional.relu(1.0 - (NUM_RINGS * (1.0 - near) - ring).abs()) for ring in range(NUM_RINGS)
-    ]
-    return torch.cat((*rings, near, near * (2.0 * share - 1.0), x, y), dim=-1)
+    place = torch.arange(NUM_RINGS, device=near.device)[:, None]
+    rings = functional.relu(1.0 - (NUM_RINGS * (1.0 - near)[..., None, :] - place).abs())
+    return torch.cat((rings.flatten(-2), near, near * (2.0 * share - 1.0), x, y), dim=-1)
 
 
 def _from_limbs(

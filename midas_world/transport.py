@@ -5,7 +5,7 @@ with the camera. On cells of a transform (klt.py), a shift by some pixels is a m
 of cells: the cell's own pixels that stay, and those that come in from its neighbour.
 
 Shapes: B batch, N latent tokens in a grid h w, C latent channels, L of them that move,
-P parallaxes, K shifts.
+P parallaxes, K shifts, S cells to move in a row.
 """
 
 import math
@@ -104,9 +104,13 @@ class Transport(nn.Module):
         )
         given = torch.cat([*parts], dim=-1)  # (B, P, h, w, 2 K L)
         batch, parallaxes = given.shape[:2]
-        rows = given.permute(2, 0, 1, 3, 4).flatten(1, 3).to(self.matrices.dtype)
-        made = torch.bmm(rows, self.matrices).to(latents.dtype)
+        rows = given.permute(2, 0, 1, 3, 4).flatten(1, 3)
+        made = self.product(rows).to(latents.dtype)
         made = made.unflatten(1, (batch, parallaxes, self.grid[1])).permute(1, 2, 0, 3, 4)
         made = (made + shares[0] * cells).flatten(2, 3)
         left = weights.sum(dim=2)[..., 0] * rest[:, None]
         return torch.cat((made, left), dim=-1)
+
+    def product(self, rows: Tensor) -> Tensor:
+        """Return what becomes of cells' parts, (h, S, 2 K L) -> (h, S, L), in the matrices' dtype."""
+        return torch.bmm(rows.to(self.matrices.dtype), self.matrices)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from midas_world.config import DiffusionConfig
 from midas_world.diffusion import (
     DiffusionHead,
+    Sampler,
     euler_sample,
     head_loss,
     sample_noise,
@@ -212,3 +213,18 @@ def test_rows_of_a_batch_do_not_touch_each_other():
         torch.testing.assert_close(
             head(x[part], sigma[part], hidden[part], context[part]), whole[part]
         )
+
+
+@pytest.mark.parametrize("num_denoise_steps", [1, 3])
+def test_the_sampler_gives_what_the_head_does_step_by_step(num_denoise_steps):
+    head, sigmas = make_head(), sigma_schedule(num_denoise_steps)
+    noise, hidden, context = randn(2, 6, 4), randn(2, 6, 8, seed=1), randn(2, 6, 4, seed=2)
+
+    def predict(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return head(x, sigma, hidden, context)
+
+    with torch.no_grad():
+        expected = euler_sample(predict, noise, sigmas)
+        made = Sampler(head, sigmas)(context, hidden, noise)
+    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+    assert made.abs().max() > 0.1

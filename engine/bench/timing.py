@@ -19,7 +19,6 @@ from engine.spec import Engine
 from engine.torch_engine import TorchCache, TorchEngine
 from midas_world.autoencoder import quantize_frames, to_grid
 from midas_world.conditions import Conditions, stack_conditions
-from midas_world.diffusion import euler_sample
 from midas_world.machine import peak_memory_mib
 from midas_world.types import StepConditions
 from midas_world.world import StartState
@@ -202,12 +201,7 @@ def run_parts(
     hidden = with_foretold(hidden, changes)
     kv_cache.commit()
     mark("backbone")
-    context = latents.to(dtype)
-
-    def predict(x: Tensor, sigma: Tensor) -> Tensor:
-        return engine._head(x.to(dtype), sigma, hidden, context).float()
-
-    change = euler_sample(predict, noise, engine._sigmas)
+    change = engine._sampler(latents, hidden, noise)
     latents = latents + change * model.change_std
     mark("head")
     reward_logits, termination_logits = model.outcome(hidden.float())
