@@ -66,9 +66,9 @@ class PackedLinear(nn.Linear):
         self.register_buffer("weight", packed, persistent=False)
         self.register_buffer("bias", torch.cat(biases) if biases else None, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
 
 
 class PackedSwiGLU(SwiGLU):
@@ -116,7 +116,7 @@ class PackedTransport(Transport):
         self.rows = nn.ModuleList([PackedLinear([_linear(m.T)]) for m in plain.matrices])
 
     def product(self, rows: Tensor) -> Tensor:
-        """Return what becomes of cells' parts; see `Transport.product`."""
+        """Return parts of cells put together; see `Transport.product`."""
         layers = [cast("PackedLinear", layer) for layer in self.rows]
         pairs = zip(layers, rows.unbind(0), strict=True)
         return torch.stack([layer(row.to(layer.weight.dtype)) for layer, row in pairs])

@@ -112,5 +112,5 @@ class Transport(nn.Module):
         return torch.cat((made, left), dim=-1)
 
     def product(self, rows: Tensor) -> Tensor:
-        """Return what becomes of cells' parts, (h, S, 2 K L) -> (h, S, L), in the matrices' dtype."""
+        """Return parts of cells put together, (h, S, 2 K L) -> (h, S, L) in the matrices' dtype."""
         return torch.bmm(rows.to(self.matrices.dtype), self.matrices)
