@@ -240,9 +240,10 @@ class OnnxEngine:
             changes = {"changes": cache.changes}
             made |= {"foretold": ring.foretold.numpy(), **changes}
         if self._spec.config.transport.is_moving:
-            given["last_phase"] = _array(ring.phase.clone())
-            made["phase"] = ring.phase.numpy()
+            given["last_phase"] = _array(ring.phase)
         self._sessions["conditions"].run(given, made)
+        if self._spec.config.transport.is_moving:
+            ring.phase.copy_(self._world.model.conditions.camera_phase(conditions)[:, 0])
         start = ring.slot * ring.positions_per_frame
         own = slice(start, start + ring.positions_per_frame)
         cache.mask[:] = np.where(ring.mask()[:, 0, 0].numpy(), 0.0, UNSEEN)

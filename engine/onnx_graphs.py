@@ -155,10 +155,7 @@ class ConditionsGraph(nn.Module):
     @staticmethod
     def outputs(config: WorldConfig) -> tuple[str, ...]:
         """Return what it returns, by name, in order."""
-        if not config.is_foretold:
-            return ("tokens",)
-        phase = ("phase",) if config.transport.is_moving else ()
-        return ("tokens", "foretold", *phase, "changes")
+        return ("tokens", "foretold", "changes") if config.is_foretold else ("tokens",)
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
@@ -193,9 +190,7 @@ class ConditionsGraph(nn.Module):
             phase=phase,
             last_phase=phase if last_phase is None else last_phase,
         )
-        if last_phase is None:
-            return tokens[:, 0], now, changes
-        return tokens[:, 0], now, phase, changes
+        return tokens[:, 0], now, changes
 
 
 class MeanOfWords(nn.Module):
