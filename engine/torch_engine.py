@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.spec import Cache, EngineSpec
-from engine.torch_graphs import CaptureError, CudaCapturer, StepGraphs
+from engine.torch_capture import CaptureError, CudaCapturer
+from engine.torch_graphs import StepGraphs
 from midas_world.autoencoder import normalize_frames, quantize_frames, to_grid, to_tokens
 from midas_world.conditions import Conditions
 from midas_world.diffusion import euler_sample, sigma_schedule

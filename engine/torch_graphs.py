@@ -17,8 +17,7 @@ Shapes: B games, N tokens per frame, C latent channels, T positions per frame,
 Z width of what the head is given, H W pixels.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -27,20 +26,9 @@ import torch
 from torch import Tensor
 
 from engine.spec import EngineSpec
+from engine.torch_capture import CaptureError, Capturer, Pack
 from midas_world.conditions import Conditions
 from midas_world.kv_cache import KVCache
-from midas_world.types import MidasWorldError
-
-# Runs before capture: libraries choose kernels and allocate their workspaces in the first.
-WARM_UP_RUNS = 2
-# Every tensor of a pack begins at a multiple of it, as memory that a GPU allocates does.
-_ALIGNMENT = 256
-
-Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-
-
-class CaptureError(MidasWorldError):
-    """The work cannot be captured as a CUDA graph; the message says why."""
 
 
 class Networks(Protocol):
@@ -53,69 +41,6 @@ class Networks(Protocol):
     ) -> tuple[Tensor, Tensor, Tensor]: ...
 
     def _pixels(self, latents: Tensor) -> Tensor: ...
-
-
-class Capturer(Protocol):
-    """What graphs need of a GPU."""
-
-    def memory(self, num_bytes: int) -> tuple[Tensor, Tensor]:
-        """Return zeros on the host and on the device, each (num_bytes,) uint8."""
-        ...
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Run the work a few times, which changes what it changes, and return what repeats it."""
-        ...
-
-    def mark(self) -> Callable[[], None]:
-        """Return what waits until all that was asked of the device so far is done."""
-        ...
-
-
-class CudaCapturer:
-    """A CUDA device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._anchor: tuple[torch.cuda.CUDAGraph, torch.cuda.Stream] | None = None
-
-    def memory(self, num_bytes: int) -> tuple[Tensor, Tensor]:
-        """Return zeros in pinned memory and on the device, each (num_bytes,) uint8."""
-        host = torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=True)
-        return host, torch.zeros(num_bytes, dtype=torch.uint8, device=self._device)
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Return the replay of a CUDA graph of the work, after a few runs of it."""
-        with torch.cuda.device(self._device):
-            if self._anchor is None:
-                # Memory of graphs may be shared only as long as one of them exists: this one does.
-                stream = torch.cuda.Stream(self._device)
-                scratch = torch.zeros(1, device=self._device)
-                anchor, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
-                with torch.cuda.graph(
-                    anchor, pool=pool, stream=stream, capture_error_mode="thread_local"
-                ):
-                    scratch.add_(1)
-                self._anchor = anchor, stream
-            anchor, stream = self._anchor
-            usual = torch.cuda.current_stream(self._device)
-            stream.wait_stream(usual)
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UP_RUNS):
-                    work()
-            usual.wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads may use the GPU meanwhile: what they do is not captured.
-            with torch.cuda.graph(
-                graph, pool=anchor.pool(), stream=stream, capture_error_mode="thread_local"
-            ):
-                work()
-        return graph.replay
-
-    def mark(self) -> Callable[[], None]:
-        """Return what waits until all that is on the current stream is done."""
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self._device))
-        return event.synchronize
 
 
 class GraphCache(KVCache):
@@ -162,52 +87,6 @@ class GraphCache(KVCache):
     def commit(self) -> None:
         """Make the present frame part of the past; the cache it was made of counts it."""
         self.frames_held.add_(1).clamp_(max=self.config.context_frames - 1)
-
-
-class Pack:
-    """Tensors side by side in one piece of memory, on the host and on the device.
-
-    Attributes:
-        host: The tensors by name, in pinned memory.
-        device: The same, on the device.
-    """
-
-    def __init__(self, capturer: Capturer, layout: Layout) -> None:
-        places, end = {}, 0
-        for name, (shape, dtype) in layout.items():
-            size = math.prod(shape) * dtype.itemsize
-            places[name] = slice(end, end + size)
-            end += -(-size // _ALIGNMENT) * _ALIGNMENT
-        self._host, self._device = capturer.memory(end)
-        self.host, self.device = (
-            {
-                name: whole[places[name]].view(dtype).view(shape)
-                for name, (shape, dtype) in layout.items()
-            }
-            for whole in (self._host, self._device)
-        )
-
-    def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        """Change the host's tensors to these.
-
-        Raises:
-            ValueError: One has another shape.
-        """
-        for name, tensor in tensors.items():
-            own = self.host[name]
-            if own.shape != tensor.shape:
-                raise ValueError(
-                    f"{name} must have shape {tuple(own.shape)}, got {tuple(tensor.shape)}"
-                )
-            own.copy_(tensor)
-
-    def upload(self) -> None:
-        """Let the device's tensors become the host's."""
-        self._device.copy_(self._host, non_blocking=True)
-
-    def download(self) -> None:
-        """Let the host's tensors become the device's; they are after the next wait."""
-        self._host.copy_(self._device, non_blocking=True)
 
 
 class _Lane:

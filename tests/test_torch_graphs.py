@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.torch_capture import WARM_UP_RUNS, CaptureError, Pack
 from engine.torch_engine import TorchEngine
-from engine.torch_graphs import WARM_UP_RUNS, CaptureError, GraphCache, Pack, StepGraphs
+from engine.torch_graphs import GraphCache, StepGraphs
 from midas_world.conditions import Conditions, stack_conditions
 from midas_world.kv_cache import KVCache
 from midas_world.types import StepConditions
