@@ -102,6 +102,7 @@ class Pack:
             size = math.prod(shape) * dtype.itemsize
             places[name] = slice(end, end + size)
             end += -(-size // _ALIGNMENT) * _ALIGNMENT
+        self._places = places
         self._host, self._device = capturer.memory(end)
         self.host, self.device = (
             {
@@ -111,19 +112,40 @@ class Pack:
             for whole in (self._host, self._device)
         )
 
+    def between(self, first: str, last: str) -> "Pack":
+        """Return the pack of two of the tensors and those between, in the same memory."""
+        names = list(self._places)
+        names = names[names.index(first) : names.index(last) + 1]
+        start, stop = self._places[first].start, self._places[last].stop
+        part = object.__new__(Pack)
+        part._places = {
+            name: slice(self._places[name].start - start, self._places[name].stop - start)
+            for name in names
+        }
+        part._host, part._device = self._host[start:stop], self._device[start:stop]
+        part.host = {name: self.host[name] for name in names}
+        part.device = {name: self.device[name] for name in names}
+        return part
+
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        """Change the host's tensors to these.
+        """Change the host's tensors to these, all or none.
 
         Raises:
             ValueError: One has another shape.
         """
         for name, tensor in tensors.items():
-            own = self.host[name]
-            if own.shape != tensor.shape:
+            if self.host[name].shape != tensor.shape:
                 raise ValueError(
-                    f"{name} must have shape {tuple(own.shape)}, got {tuple(tensor.shape)}"
+                    f"{name} must have shape {tuple(self.host[name].shape)}, "
+                    f"got {tuple(tensor.shape)}"
                 )
-            own.copy_(tensor)
+        for name, tensor in tensors.items():
+            self.host[name].copy_(tensor)
+
+    def holds(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Return whether the host's tensors are these."""
+        named = ((self.host[name], tensor) for name, tensor in tensors.items())
+        return all(torch.equal(own, tensor.to(own)) for own, tensor in named)
 
     def upload(self) -> None:
         """Let the device's tensors become the host's."""

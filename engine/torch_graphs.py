@@ -1,10 +1,10 @@
-"""A torch engine's step, and the decoding of its frame, as CUDA graphs: one launch each.
+"""A torch engine's step, and the drawing of its frame, as CUDA graphs: one launch each.
 
 A step of small networks on a GPU is mostly the time to launch its hundreds of kernels. A graph
 launches them all at once; what it reads and writes lies at fixed addresses, so nothing is
 allocated from one step to the next. Inputs go up in one copy and results come down in one, and the
-host waits for those results alone. The next frame is decoded while the host works on, if the last
-one was asked for.
+host waits for those results alone. The next frame is drawn while the host works on, if the last one
+was asked for: as decoded, or as shown, by the conditions that lie on the device from the step.
 
 The same modules run as in the plain engine, on the same numbers; only the place in the ring of the
 KV cache is read from a tensor (`GraphCache`). On the CPU that, the buffers and the order of the
@@ -18,7 +18,8 @@ Z width of what the head is given, H W pixels.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import fields
+from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -29,6 +30,10 @@ from engine.spec import EngineSpec
 from engine.torch_capture import CaptureError, Capturer, Pack
 from midas_world.conditions import Conditions
 from midas_world.kv_cache import KVCache
+
+Picture = Literal["decoded", "shown"]
+
+_CONDITIONS = tuple(field.name for field in fields(Conditions))
 
 
 class Networks(Protocol):
@@ -41,6 +46,8 @@ class Networks(Protocol):
     ) -> tuple[Tensor, Tensor, Tensor]: ...
 
     def _pixels(self, latents: Tensor) -> Tensor: ...
+
+    def _shown(self, latents: Tensor, conditions: Conditions) -> Tensor: ...
 
 
 class GraphCache(KVCache):
@@ -96,7 +103,7 @@ class _Lane:
         self, capturer: Capturer, spec: EngineSpec, batch: int, *, hidden_dtype: torch.dtype
     ) -> None:
         sizes, latent, real = spec.config.conditions, (batch, *spec.latent_shape), torch.float32
-        self.given = Pack(
+        numbers = Pack(
             capturer,
             {
                 "latents": (latent, real),
@@ -105,30 +112,33 @@ class _Lane:
                 "text": ((batch, 1, sizes.text_length), torch.int64),
                 "audio": ((batch, 1, sizes.audio_size), real),
                 "present": ((batch, 1, 3), torch.bool),
-            },
-        )
-        self.made = Pack(
-            capturer,
-            {
-                "latents": (latent, real),
+                "next_latents": (latent, real),
                 "reward": ((batch,), real),
                 "termination": ((batch,), real),
             },
         )
+        # What a step reads, what it makes, and what is drawn: of both, so it lies between.
+        self.given = numbers.between("latents", "present")
+        self.made = numbers.between("next_latents", "termination")
+        self.drawn = numbers.between("pose", "next_latents")
+        on_device = self.drawn.device
+        self.conditions = Conditions(**{name: on_device[name] for name in _CONDITIONS})
         self.frames = Pack(capturer, {"frames": ((batch, *spec.frame_shape), torch.uint8)})
         self.hidden = torch.zeros(
             (batch, spec.latent_shape[0], spec.config.hidden_width),
             dtype=hidden_dtype,
-            device=self.made.device["latents"].device,
+            device=on_device["next_latents"].device,
         )
-        self.decode: Callable[[], None] | None = None
-        # Whether the last step's frames were asked for, and waits for those of `made`.
-        self.is_watched = False
+        self.graphs: dict[Picture, Callable[[], None]] = {}
+        # How the last step's frames were asked for, if they were.
+        self.watched: Picture | None = None
+        # How `drawn` was drawn, if it was, and what waits until those frames are there.
+        self.picture: Picture | None = None
         self.wait_for_frames: Callable[[], None] | None = None
 
 
 class StepGraphs:
-    """The graphs of an engine: one per cache for its step, one per number of games to decode.
+    """The graphs of an engine: one per cache for its step; per number of games, those that draw.
 
     Args:
         capturer: The device; a test's own where there is none.
@@ -172,7 +182,7 @@ class StepGraphs:
         lane = self._lane(cache.keys.shape[1])
         lane.given.fill({"latents": latents, "noise": noise, **vars(conditions)})
         lane.given.upload()
-        lane.wait_for_frames = None
+        lane.picture = None
         if owner not in self._steps:
             self._steps[owner] = self._capture_step(networks, cache, lane)
         graph_cache, replay = self._steps[owner]
@@ -181,49 +191,64 @@ class StepGraphs:
         cache.num_committed += 1
         lane.made.download()
         wait = self._capturer.mark()
-        if lane.is_watched:
-            self._decode(lane)
-            lane.is_watched = False
+        if lane.watched is not None:
+            self._draw(lane, lane.watched)
+            lane.watched = None
         wait()
-        host = lane.made.host
-        return host["latents"].clone(), host["reward"].clone(), host["termination"].clone()
+        latents, reward, termination = (tensor.clone() for tensor in lane.made.host.values())
+        return latents, reward, termination
 
     def hidden(self, batch: int) -> Tensor:
         """Return the hidden states of the last step of so many games, (B, N, Z), to be read now."""
         return self._lanes[batch].hidden
 
-    def frames(self, networks: Networks, latents: Tensor) -> np.ndarray | None:
-        """Return the frames of latents (B, N, C), uint8 (B, H, W, 3); None: no B games play here.
+    def frames(
+        self, networks: Networks, latents: Tensor, conditions: Conditions | None
+    ) -> np.ndarray | None:
+        """Return frames, uint8 (B, H, W, 3); None: no B games play here.
+
+        Args:
+            networks: Of the engine.
+            latents: (B, N, C).
+            conditions: (B, 1, ...) of frames as they are shown; None: as they are decoded.
 
         Raises:
-            CaptureError: Decoding cannot be captured.
+            CaptureError: What draws cannot be captured.
+            ValueError: The conditions have another shape than the games'.
         """
         lane = self._lanes.get(len(latents))
-        if lane is None or latents.shape != lane.made.host["latents"].shape:
+        if lane is None or latents.shape != lane.drawn.host["next_latents"].shape:
             return None
-        if lane.decode is None:
-            lane.decode = self._captured(
-                lambda: lane.frames.device["frames"].copy_(
-                    networks._pixels(lane.made.device["latents"])
-                )
-            )
-        own = lane.made.host["latents"]
+        picture, asked = "decoded", {"next_latents": latents}
+        if conditions is not None and self._spec.config.is_refined:
+            picture, asked = "shown", asked | vars(conditions)
+        if picture not in lane.graphs:
+            lane.graphs[picture] = self._capture_drawing(networks, lane, picture)
+        is_last = lane.drawn.holds(asked)
         # Whoever asks for other frames than the last step's says nothing of the next one's.
-        lane.is_watched = torch.equal(own, latents.to(own))
-        if lane.wait_for_frames is None or not lane.is_watched:
-            own.copy_(latents)
-            lane.made.upload()
-            self._decode(lane)
+        lane.watched = picture if is_last else None
+        if not is_last:
+            lane.drawn.fill(asked)
+            lane.drawn.upload()
+        if not is_last or lane.picture != picture:
+            self._draw(lane, picture)
         assert lane.wait_for_frames is not None
         lane.wait_for_frames()
         return lane.frames.host["frames"].numpy().copy()
 
-    def _decode(self, lane: _Lane) -> None:
-        """Begin to decode what a lane has made."""
-        assert lane.decode is not None
-        lane.decode()
+    def _draw(self, lane: _Lane, picture: Picture) -> None:
+        """Begin to draw what lies in a lane."""
+        lane.graphs[picture]()
         lane.frames.download()
-        lane.wait_for_frames = self._capturer.mark()
+        lane.picture, lane.wait_for_frames = picture, self._capturer.mark()
+
+    def _capture_drawing(
+        self, networks: Networks, lane: _Lane, picture: Picture
+    ) -> Callable[[], None]:
+        latents, frames = lane.drawn.device["next_latents"], lane.frames.device["frames"]
+        if picture == "decoded":
+            return self._captured(lambda: frames.copy_(networks._pixels(latents)))
+        return self._captured(lambda: frames.copy_(networks._shown(latents, lane.conditions)))
 
     def _capture_step(
         self, networks: Networks, cache: KVCache, lane: _Lane
@@ -231,12 +256,9 @@ class StepGraphs:
         graph_cache = GraphCache(cache)
         graph_cache.follow()
         given = lane.given.device
-        conditions = Conditions(
-            pose=given["pose"], text=given["text"], audio=given["audio"], present=given["present"]
-        )
 
         def work() -> None:
-            hidden = networks._hidden(graph_cache, given["latents"], conditions)
+            hidden = networks._hidden(graph_cache, given["latents"], lane.conditions)
             graph_cache.commit()
             lane.hidden.copy_(hidden)
             made = networks._sample(hidden, given["latents"], given["noise"])
