@@ -224,6 +224,8 @@ class TorchEngine:
     def _compile(self) -> None:
         self._head = torch.compile(self._head, dynamic=False)
         self._autoencoder.decoder.compile(dynamic=False)
+        if self._refiner is not None:
+            self._refiner.redraw = torch.compile(self._refiner.redraw, dynamic=False)
 
     def _step_by_graph(
         self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
