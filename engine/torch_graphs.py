@@ -8,8 +8,9 @@ was asked for: as decoded, or as shown, by the conditions that lie on the device
 
 The same modules run as in the plain engine, on the same numbers; only the place in the ring of the
 KV cache is read from a tensor (`GraphCache`). On the CPU that, the buffers and the order of the
-work are tested with a stand-in for capture. Capture itself was not run on a device yet: the tests
-of tests/test_torch_graphs.py that are marked `gpu` do that.
+work are tested with a stand-in for capture, and that nothing captured stops the host or reads from
+it on a pretended device (tests/test_capturable.py). Capture itself was not run on a device yet: the
+tests of tests/test_torch_graphs.py that are marked `gpu` do that.
 
 Not for several threads: graphs of one engine share their memory for intermediate results.
 
