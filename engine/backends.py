@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from engine.cache_folder import write_first
 from engine.spec import Engine
@@ -138,7 +137,7 @@ def _make_compiled(request: Request) -> Engine:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(request.folder / "inductor"))
     engine = _make_torch(request, compile=True)
     try:
-        engine.decode(_play_one(engine))
+        _draw_one(engine)
     except RuntimeError as error:
         _compiled_mark(request).unlink(missing_ok=True)
         words = str(error).strip().partition("\n")[0]
@@ -150,11 +149,12 @@ def _make_compiled(request: Request) -> Engine:
     return engine
 
 
-def _play_one(engine: Engine) -> Tensor:
-    """Return the latents of one step of an empty game."""
+def _draw_one(engine: Engine) -> None:
+    """Make one step of an empty game and draw its frame."""
     latents = torch.zeros(1, *engine.spec.latent_shape)
     conditions = stack_conditions([StepConditions()], engine.spec.config.conditions)
-    return engine.step(engine.new_cache(1), latents, conditions, latents)[0]
+    made, *_ = engine.step(engine.new_cache(1), latents, conditions, latents)
+    engine.draw(made, conditions)
 
 
 def _compiled_mark(request: Request) -> Path:

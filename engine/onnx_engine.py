@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.onnx_export import discard_graph, export_graphs
 from engine.onnx_graphs import UNSEEN, graph_names
 from engine.onnx_runtime import Session
-from engine.spec import Cache, EngineSpec
+from engine.spec import Cache, Engine, EngineSpec
 from engine.torch_engine import TorchCache
 from midas_world.conditions import Conditions
 from midas_world.diffusion import sigma_schedule
@@ -51,7 +51,7 @@ class OnnxCache(TorchCache):
         self.mask = np.empty((batch, rows), np.float32)
 
 
-class OnnxEngine:
+class OnnxEngine(Engine):
     """Runs a world's networks with ONNX Runtime on the CPU.
 
     The graphs are exported on first use, which takes a minute or two, and kept in the user's

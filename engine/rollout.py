@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.spec import Engine, SpreadEngine, draw, spread_engine
+from engine.spec import Engine, SpreadEngine, spread_engine
 from midas_world.conditions import Conditions, stack_conditions
 from midas_world.diffusion import sample_noise
 from midas_world.types import StepConditions
@@ -188,7 +188,7 @@ class Rollout:
         latents, shown = self._latents, self._shown
         if rows is not None:
             latents, shown = latents[list(rows)], shown.pick(rows)
-        return draw(self.engine, latents, shown)
+        return self.engine.draw(latents, shown)
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes: equal states and conditions give equal frames.

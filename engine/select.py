@@ -22,7 +22,7 @@ import torch
 import midas_world
 from engine.backends import BACKENDS, Backend, Request, device_name, keep
 from engine.cache_folder import cache_folder
-from engine.spec import Engine, draw
+from engine.spec import Engine
 from midas_world.conditions import stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
@@ -149,7 +149,7 @@ def _stepping(engine: Engine, world: World) -> Callable[[], None]:
 
     def play() -> None:
         engine.step(cache, latents, conditions, noise)
-        draw(engine, latents, conditions)
+        engine.draw(latents, conditions)
 
     return play
 

@@ -167,6 +167,18 @@ class Engine(Protocol):
         """
         ...
 
+    def draw(self, latents: Tensor, conditions: Conditions) -> np.ndarray:
+        """Return frames as they are shown, as a new array: decoded and, with a refiner, refined.
+
+        Engines that can do both without a trip to the host have their own way.
+
+        Args:
+            latents: (B, N, C) float32.
+            conditions: (B, 1, ...) of these frames.
+        """
+        frames = self.decode(latents)
+        return self.refine(frames, conditions) if self.spec.config.is_refined else frames
+
     def encode(self, frames: np.ndarray) -> Tensor:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C).
 
@@ -174,18 +186,6 @@ class Engine(Protocol):
             ValueError: The frames have another shape or dtype.
         """
         ...
-
-
-def draw(engine: Engine, latents: Tensor, conditions: Conditions) -> np.ndarray:
-    """Return frames as they are shown: decoded, and where the world has a refiner refined.
-
-    Args:
-        engine: Of the world.
-        latents: (B, N, C) float32.
-        conditions: (B, 1, ...) of these frames.
-    """
-    frames = engine.decode(latents)
-    return engine.refine(frames, conditions) if engine.spec.config.is_refined else frames
 
 
 class SpreadEngine(Engine, Protocol):

@@ -3,7 +3,7 @@
 The backbone, the head and the decoder run in one dtype, cast once; conditions, outcome heads and
 the latents between steps stay float32, because a pose in bfloat16 would be off by half a pixel.
 
-On a CUDA device a step is one CUDA graph, and the decoding of a frame another (torch_graphs.py); a
+On a CUDA device a step is one CUDA graph, and the drawing of its frame another (torch_graphs.py); a
 device that refuses to capture them gets the plain path, and the spec says why.
 
 Shapes: B games, R rows of them, F frames, M condition tokens, N tokens per frame, C channels.
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from engine.packed_layers import can_pack
 from engine.spec import Cache, EngineSpec
-from engine.torch_graphs import CaptureError, CudaCapturer, StepGraphs
+from engine.torch_capture import CaptureError, CudaCapturer
+from engine.torch_graphs import StepGraphs
 from engine.torch_networks import (
     autoencoder_for_play,
     model_for_play,
@@ -197,15 +198,18 @@ class TorchEngine:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
-        if self._graphs is not None:
-            try:
-                frames = self._graphs.frames(self, latents)
-            except CaptureError as error:
-                self._give_up_graphs(error)
-            else:
-                if frames is not None:
-                    return frames
+        frames = self._frames_by_graph(latents, None)
+        if frames is not None:
+            return frames
         return self._pixels(latents.to(self._device)).cpu().numpy()
+
+    @torch.inference_mode()
+    def draw(self, latents: Tensor, conditions: Conditions) -> np.ndarray:
+        """Return frames as they are shown, in one go on the device; see `Engine.draw`."""
+        frames = self._frames_by_graph(latents, conditions)
+        if frames is not None:
+            return frames
+        return self._shown(latents.to(self._device), conditions.to(self._device)).cpu().numpy()
 
     @torch.inference_mode()
     def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
@@ -225,6 +229,8 @@ class TorchEngine:
     def _compile(self) -> None:
         self._sampler = torch.compile(self._sampler, dynamic=False)
         self._autoencoder.decoder.compile(dynamic=False)
+        if self._refiner is not None:
+            self._refiner.redraw = torch.compile(self._refiner.redraw, dynamic=False)
 
     def _step_by_graph(
         self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
@@ -237,6 +243,16 @@ class TorchEngine:
             return self._graphs.step(
                 self, cache, cache.kv_cache, latents=latents, conditions=conditions, noise=noise
             )
+        except CaptureError as error:
+            self._give_up_graphs(error)
+            return None
+
+    def _frames_by_graph(self, latents: Tensor, conditions: Conditions | None) -> np.ndarray | None:
+        """Return what `draw` does, without conditions what `decode` does; None: no graph does."""
+        if self._graphs is None:
+            return None
+        try:
+            return self._graphs.frames(self, latents, conditions)
         except CaptureError as error:
             self._give_up_graphs(error)
             return None
@@ -279,6 +295,11 @@ class TorchEngine:
         grid = to_grid(latents, self._spec.config.grid)
         grid = grid.to(dtype=self._dtype, memory_format=torch.channels_last)
         return quantize_frames(self._autoencoder.decode(grid)).contiguous()
+
+    def _shown(self, latents: Tensor, conditions: Conditions) -> Tensor:
+        """Return the frames of latents (B, N, C) as they are shown, all on the device."""
+        frames = self._pixels(latents)
+        return frames if self._refiner is None else self._refiner(frames, conditions)
 
     def _hidden(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Tensor:
         """Return the present frame's hidden states, (R, N, Z); writes its slot of the cache."""

@@ -1,15 +1,16 @@
-"""A torch engine's step, and the decoding of its frame, as CUDA graphs: one launch each.
+"""A torch engine's step, and the drawing of its frame, as CUDA graphs: one launch each.
 
 A step of small networks on a GPU is mostly the time to launch its hundreds of kernels. A graph
 launches them all at once; what it reads and writes lies at fixed addresses, so nothing is
 allocated from one step to the next. Inputs go up in one copy and results come down in one, and the
-host waits for those results alone. The next frame is decoded while the host works on, if the last
-one was asked for.
+host waits for those results alone. The next frame is drawn while the host works on, if the last one
+was asked for: as decoded, or as shown, by the conditions that lie on the device from the step.
 
 The same modules run as in the plain engine, on the same numbers; only the place in the ring of the
 KV cache is read from a tensor (`GraphCache`). On the CPU that, the buffers and the order of the
-work are tested with a stand-in for capture. Capture itself was not run on a device yet: the tests
-of tests/test_torch_graphs.py that are marked `gpu` do that.
+work are tested with a stand-in for capture, and that nothing captured stops the host or reads from
+it on a pretended device (tests/test_capturable.py). Capture itself was not run on a device yet: the
+tests of tests/test_torch_graphs.py that are marked `gpu` do that.
 
 Not for several threads: graphs of one engine share their memory for intermediate results.
 
@@ -17,9 +18,9 @@ Shapes: B games, N tokens per frame, C latent channels, T positions per frame,
 Z width of what the head is given, H W pixels.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -27,20 +28,13 @@ import torch
 from torch import Tensor
 
 from engine.spec import EngineSpec
+from engine.torch_capture import CaptureError, Capturer, Pack
 from midas_world.conditions import Conditions
 from midas_world.kv_cache import KVCache
-from midas_world.types import MidasWorldError
 
-# Runs before capture: libraries choose kernels and allocate their workspaces in the first.
-WARM_UP_RUNS = 2
-# Every tensor of a pack begins at a multiple of it, as memory that a GPU allocates does.
-_ALIGNMENT = 256
+Picture = Literal["decoded", "shown"]
 
-Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-
-
-class CaptureError(MidasWorldError):
-    """The work cannot be captured as a CUDA graph; the message says why."""
+_CONDITIONS = tuple(field.name for field in fields(Conditions))
 
 
 class Networks(Protocol):
@@ -54,68 +48,7 @@ class Networks(Protocol):
 
     def _pixels(self, latents: Tensor) -> Tensor: ...
 
-
-class Capturer(Protocol):
-    """What graphs need of a GPU."""
-
-    def memory(self, num_bytes: int) -> tuple[Tensor, Tensor]:
-        """Return zeros on the host and on the device, each (num_bytes,) uint8."""
-        ...
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Run the work a few times, which changes what it changes, and return what repeats it."""
-        ...
-
-    def mark(self) -> Callable[[], None]:
-        """Return what waits until all that was asked of the device so far is done."""
-        ...
-
-
-class CudaCapturer:
-    """A CUDA device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._anchor: tuple[torch.cuda.CUDAGraph, torch.cuda.Stream] | None = None
-
-    def memory(self, num_bytes: int) -> tuple[Tensor, Tensor]:
-        """Return zeros in pinned memory and on the device, each (num_bytes,) uint8."""
-        host = torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=True)
-        return host, torch.zeros(num_bytes, dtype=torch.uint8, device=self._device)
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Return the replay of a CUDA graph of the work, after a few runs of it."""
-        with torch.cuda.device(self._device):
-            if self._anchor is None:
-                # Memory of graphs may be shared only as long as one of them exists: this one does.
-                stream = torch.cuda.Stream(self._device)
-                scratch = torch.zeros(1, device=self._device)
-                anchor, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
-                with torch.cuda.graph(
-                    anchor, pool=pool, stream=stream, capture_error_mode="thread_local"
-                ):
-                    scratch.add_(1)
-                self._anchor = anchor, stream
-            anchor, stream = self._anchor
-            usual = torch.cuda.current_stream(self._device)
-            stream.wait_stream(usual)
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UP_RUNS):
-                    work()
-            usual.wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads may use the GPU meanwhile: what they do is not captured.
-            with torch.cuda.graph(
-                graph, pool=anchor.pool(), stream=stream, capture_error_mode="thread_local"
-            ):
-                work()
-        return graph.replay
-
-    def mark(self) -> Callable[[], None]:
-        """Return what waits until all that is on the current stream is done."""
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self._device))
-        return event.synchronize
+    def _shown(self, latents: Tensor, conditions: Conditions) -> Tensor: ...
 
 
 class GraphCache(KVCache):
@@ -164,52 +97,6 @@ class GraphCache(KVCache):
         self.frames_held.add_(1).clamp_(max=self.config.context_frames - 1)
 
 
-class Pack:
-    """Tensors side by side in one piece of memory, on the host and on the device.
-
-    Attributes:
-        host: The tensors by name, in pinned memory.
-        device: The same, on the device.
-    """
-
-    def __init__(self, capturer: Capturer, layout: Layout) -> None:
-        places, end = {}, 0
-        for name, (shape, dtype) in layout.items():
-            size = math.prod(shape) * dtype.itemsize
-            places[name] = slice(end, end + size)
-            end += -(-size // _ALIGNMENT) * _ALIGNMENT
-        self._host, self._device = capturer.memory(end)
-        self.host, self.device = (
-            {
-                name: whole[places[name]].view(dtype).view(shape)
-                for name, (shape, dtype) in layout.items()
-            }
-            for whole in (self._host, self._device)
-        )
-
-    def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        """Change the host's tensors to these.
-
-        Raises:
-            ValueError: One has another shape.
-        """
-        for name, tensor in tensors.items():
-            own = self.host[name]
-            if own.shape != tensor.shape:
-                raise ValueError(
-                    f"{name} must have shape {tuple(own.shape)}, got {tuple(tensor.shape)}"
-                )
-            own.copy_(tensor)
-
-    def upload(self) -> None:
-        """Let the device's tensors become the host's."""
-        self._device.copy_(self._host, non_blocking=True)
-
-    def download(self) -> None:
-        """Let the host's tensors become the device's; they are after the next wait."""
-        self._host.copy_(self._device, non_blocking=True)
-
-
 class _Lane:
     """Inputs and results of a number of games, for all caches of so many."""
 
@@ -217,7 +104,7 @@ class _Lane:
         self, capturer: Capturer, spec: EngineSpec, batch: int, *, hidden_dtype: torch.dtype
     ) -> None:
         sizes, latent, real = spec.config.conditions, (batch, *spec.latent_shape), torch.float32
-        self.given = Pack(
+        numbers = Pack(
             capturer,
             {
                 "latents": (latent, real),
@@ -226,30 +113,33 @@ class _Lane:
                 "text": ((batch, 1, sizes.text_length), torch.int64),
                 "audio": ((batch, 1, sizes.audio_size), real),
                 "present": ((batch, 1, 3), torch.bool),
-            },
-        )
-        self.made = Pack(
-            capturer,
-            {
-                "latents": (latent, real),
+                "next_latents": (latent, real),
                 "reward": ((batch,), real),
                 "termination": ((batch,), real),
             },
         )
+        # What a step reads, what it makes, and what is drawn: of both, so it lies between.
+        self.given = numbers.between("latents", "present")
+        self.made = numbers.between("next_latents", "termination")
+        self.drawn = numbers.between("pose", "next_latents")
+        on_device = self.drawn.device
+        self.conditions = Conditions(**{name: on_device[name] for name in _CONDITIONS})
         self.frames = Pack(capturer, {"frames": ((batch, *spec.frame_shape), torch.uint8)})
         self.hidden = torch.zeros(
             (batch, spec.latent_shape[0], spec.config.hidden_width),
             dtype=hidden_dtype,
-            device=self.made.device["latents"].device,
+            device=on_device["next_latents"].device,
         )
-        self.decode: Callable[[], None] | None = None
-        # Whether the last step's frames were asked for, and waits for those of `made`.
-        self.is_watched = False
+        self.graphs: dict[Picture, Callable[[], None]] = {}
+        # How the last step's frames were asked for, if they were.
+        self.watched: Picture | None = None
+        # How `drawn` was drawn, if it was, and what waits until those frames are there.
+        self.picture: Picture | None = None
         self.wait_for_frames: Callable[[], None] | None = None
 
 
 class StepGraphs:
-    """The graphs of an engine: one per cache for its step, one per number of games to decode.
+    """The graphs of an engine: one per cache for its step; per number of games, those that draw.
 
     Args:
         capturer: The device; a test's own where there is none.
@@ -293,7 +183,7 @@ class StepGraphs:
         lane = self._lane(cache.keys.shape[1])
         lane.given.fill({"latents": latents, "noise": noise, **vars(conditions)})
         lane.given.upload()
-        lane.wait_for_frames = None
+        lane.picture = None
         if owner not in self._steps:
             self._steps[owner] = self._capture_step(networks, cache, lane)
         graph_cache, replay = self._steps[owner]
@@ -302,49 +192,64 @@ class StepGraphs:
         cache.num_committed += 1
         lane.made.download()
         wait = self._capturer.mark()
-        if lane.is_watched:
-            self._decode(lane)
-            lane.is_watched = False
+        if lane.watched is not None:
+            self._draw(lane, lane.watched)
+            lane.watched = None
         wait()
-        host = lane.made.host
-        return host["latents"].clone(), host["reward"].clone(), host["termination"].clone()
+        latents, reward, termination = (tensor.clone() for tensor in lane.made.host.values())
+        return latents, reward, termination
 
     def hidden(self, batch: int) -> Tensor:
         """Return the hidden states of the last step of so many games, (B, N, Z), to be read now."""
         return self._lanes[batch].hidden
 
-    def frames(self, networks: Networks, latents: Tensor) -> np.ndarray | None:
-        """Return the frames of latents (B, N, C), uint8 (B, H, W, 3); None: no B games play here.
+    def frames(
+        self, networks: Networks, latents: Tensor, conditions: Conditions | None
+    ) -> np.ndarray | None:
+        """Return frames, uint8 (B, H, W, 3); None: no B games play here.
+
+        Args:
+            networks: Of the engine.
+            latents: (B, N, C).
+            conditions: (B, 1, ...) of frames as they are shown; None: as they are decoded.
 
         Raises:
-            CaptureError: Decoding cannot be captured.
+            CaptureError: What draws cannot be captured.
+            ValueError: The conditions have another shape than the games'.
         """
         lane = self._lanes.get(len(latents))
-        if lane is None or latents.shape != lane.made.host["latents"].shape:
+        if lane is None or latents.shape != lane.drawn.host["next_latents"].shape:
             return None
-        if lane.decode is None:
-            lane.decode = self._captured(
-                lambda: lane.frames.device["frames"].copy_(
-                    networks._pixels(lane.made.device["latents"])
-                )
-            )
-        own = lane.made.host["latents"]
+        picture, asked = "decoded", {"next_latents": latents}
+        if conditions is not None and self._spec.config.is_refined:
+            picture, asked = "shown", asked | vars(conditions)
+        if picture not in lane.graphs:
+            lane.graphs[picture] = self._capture_drawing(networks, lane, picture)
+        is_last = lane.drawn.holds(asked)
         # Whoever asks for other frames than the last step's says nothing of the next one's.
-        lane.is_watched = torch.equal(own, latents.to(own))
-        if lane.wait_for_frames is None or not lane.is_watched:
-            own.copy_(latents)
-            lane.made.upload()
-            self._decode(lane)
+        lane.watched = picture if is_last else None
+        if not is_last:
+            lane.drawn.fill(asked)
+            lane.drawn.upload()
+        if not is_last or lane.picture != picture:
+            self._draw(lane, picture)
         assert lane.wait_for_frames is not None
         lane.wait_for_frames()
         return lane.frames.host["frames"].numpy().copy()
 
-    def _decode(self, lane: _Lane) -> None:
-        """Begin to decode what a lane has made."""
-        assert lane.decode is not None
-        lane.decode()
+    def _draw(self, lane: _Lane, picture: Picture) -> None:
+        """Begin to draw what lies in a lane."""
+        lane.graphs[picture]()
         lane.frames.download()
-        lane.wait_for_frames = self._capturer.mark()
+        lane.picture, lane.wait_for_frames = picture, self._capturer.mark()
+
+    def _capture_drawing(
+        self, networks: Networks, lane: _Lane, picture: Picture
+    ) -> Callable[[], None]:
+        latents, frames = lane.drawn.device["next_latents"], lane.frames.device["frames"]
+        if picture == "decoded":
+            return self._captured(lambda: frames.copy_(networks._pixels(latents)))
+        return self._captured(lambda: frames.copy_(networks._shown(latents, lane.conditions)))
 
     def _capture_step(
         self, networks: Networks, cache: KVCache, lane: _Lane
@@ -352,12 +257,9 @@ class StepGraphs:
         graph_cache = GraphCache(cache)
         graph_cache.follow()
         given = lane.given.device
-        conditions = Conditions(
-            pose=given["pose"], text=given["text"], audio=given["audio"], present=given["present"]
-        )
 
         def work() -> None:
-            hidden = networks._hidden(graph_cache, given["latents"], conditions)
+            hidden = networks._hidden(graph_cache, given["latents"], lane.conditions)
             graph_cache.commit()
             lane.hidden.copy_(hidden)
             made = networks._sample(hidden, given["latents"], given["noise"])

@@ -1,8 +1,9 @@
 """The TensorRT engine: sampler and decoder as engine files, all else of a step with torch.
 
-Condition encoder, backbone and outcome heads run with torch on the same stream. A step's K denoise
-steps and the decoding of its frame are one CUDA graph: whoever then asks for that frame gets it
-without another call of the network. If nobody asked for the last one, the denoise steps run alone.
+Condition encoder, backbone, outcome heads and refiner run with torch on the same stream. A step's K
+denoise steps and the drawing of its frame are one CUDA graph: whoever then asks for that frame gets
+it without another call of the network. The frame is drawn as the last one was asked for, decoded or
+refined as well; if nobody asked for that, the denoise steps run alone.
 
 Shapes: B games, N tokens per frame, C channels, D width, H W pixels.
 """
@@ -30,10 +31,17 @@ from engine.trt_build import (
 from engine.trt_memory import CudaDevice, Device
 from engine.trt_plan import DEFAULT_PLANS, PLAN_GRAPHS, TrtPlan, load_plans
 from engine.trt_runtime import EXTRAS, EngineLoadError, LoadedEngine
-from midas_world.conditions import Conditions
+from midas_world.conditions import Conditions, stack_conditions
+from midas_world.types import StepConditions
 from midas_world.world import World
 
 BACKENDS = {"tensorrt": "tensorrt", "rtx": "tensorrt-rtx"}
+
+Parts = tuple[str, ...]
+"""Of "sample", "decode" and "refine", which are done one after another."""
+
+_DECODING = ("decode",)
+_SHOWING = ("decode", "refine")
 
 _log = logging.getLogger(__name__)
 
@@ -106,9 +114,12 @@ class TensorRTEngine(TorchEngine):
                 self._open(world, name, plan, target)
         self._max_batch = min(plan.batch.max for plan in chosen.values())
         self._lanes: dict[int, _Lane] = {}
-        self._made: Tensor | None = None
-        # Whether the last step's frames were asked for: games of latents never decode.
-        self._is_watched = False
+        # What draws the next step's frames, as the last one's were asked for: games of latents
+        # never are.
+        self._watched: Parts = ()
+        # Whose frames lie in a lane: what drew them of which latents and conditions.
+        self._drawn: tuple[Parts, list[Tensor]] | None = None
+        self._given: Conditions | None = None
 
     def prefill(
         self, cache: Cache, context: Tensor, conditions: Conditions, *, rows: Sequence[int]
@@ -126,6 +137,7 @@ class TensorRTEngine(TorchEngine):
         self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Make the next frame of every game and add it to the cache; see `Engine.step`."""
+        self._given = conditions
         with self._memory.active():
             return super().step(cache, latents, conditions, noise)
 
@@ -138,25 +150,21 @@ class TensorRTEngine(TorchEngine):
         extra_noise: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Make the next frame; the spread is of torch's head, in its dtype."""
+        self._given = conditions
         with self._memory.active():
             return super().step_with_spread(cache, latents, conditions, noise, extra_noise)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
-        self._is_watched = True
-        with self._memory.active():
-            made = self._made
-            if made is not None and made.shape == latents.shape and torch.equal(made, latents):
-                return self._lane(len(latents)).frames.cpu().numpy().copy()
-            self._made = None
-            parts = []
-            for part in latents.split(self._max_batch):
-                lane = self._lane(len(part))
-                lane.next_latents.copy_(part)
-                lane.decode()
-                parts.append(lane.frames.cpu().numpy().copy())
-            return np.concatenate(parts) if len(parts) != 1 else parts[0]
+        return self._frames(_DECODING, latents, None)
+
+    @torch.inference_mode()
+    def draw(self, latents: Tensor, conditions: Conditions) -> np.ndarray:
+        """Return frames as they are shown, in one go on the device; see `Engine.draw`."""
+        if self._refiner is None:
+            return self._frames(_DECODING, latents, None)
+        return self._frames(_SHOWING, latents, conditions)
 
     def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
         """Return decoded frames with the character drawn anew, by torch; see `Engine.refine`."""
@@ -172,21 +180,24 @@ class TensorRTEngine(TorchEngine):
         self, hidden: Tensor, latents: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `step` does, of hidden states (B, N, Z)."""
-        self._made = None
+        self._drawn = None
         made = []
         size = self._max_batch
         # The frames of several parts would lie in one buffer.
-        decodes = self._is_watched and len(latents) <= size
-        self._is_watched = False
+        drawing = self._watched if len(latents) <= size else ()
+        self._watched = ()
         for parts in zip(hidden.split(size), latents.split(size), noise.split(size), strict=True):
             lane = self._lane(len(parts[0]))
             for own, part in zip((lane.hidden, lane.latents, lane.noise), parts, strict=True):
                 own.copy_(part)
-            (lane.step if decodes else lane.sample)()
+            if "refine" in drawing:
+                assert self._given is not None
+                lane.take(self._given)
+            self._run(lane, ("sample", *drawing))
             made.append(lane.next_latents.cpu().clone())
         next_latents = torch.cat(made)
-        if decodes:
-            self._made = next_latents.clone()  # the caller may write into what it gets
+        if drawing:
+            self._drawn = drawing, _copies(next_latents, self._given)
         outcome = self._model.outcome
         reward_logits, termination_logits = outcome(hidden.float())
         return (
@@ -195,12 +206,39 @@ class TensorRTEngine(TorchEngine):
             termination_logits.sigmoid().cpu(),
         )
 
+    def _frames(self, drawing: Parts, latents: Tensor, conditions: Conditions | None) -> np.ndarray:
+        """Return the frames that parts of a step draw: those of the last step, or others anew."""
+        self._watched = drawing
+        with self._memory.active():
+            if self._drawn is not None and self._drawn[0] == drawing:
+                # Without conditions, those of the step do not matter.
+                asked = zip(self._drawn[1], _tensors(latents, conditions), strict=False)
+                if all(own.shape == its.shape and torch.equal(own, its) for own, its in asked):
+                    return self._lane(len(latents)).frames.cpu().numpy().copy()
+            self._drawn = None
+            made = []
+            for start in range(0, len(latents), self._max_batch):
+                part = latents[start : start + self._max_batch]
+                lane = self._lane(len(part))
+                lane.next_latents.copy_(part)
+                if conditions is not None:
+                    lane.take(conditions.rows(start, start + len(part)))
+                self._run(lane, drawing)
+                made.append(lane.frames.cpu().numpy().copy())
+            return np.concatenate(made) if len(made) != 1 else made[0]
+
     def _lane(self, batch: int) -> "_Lane":
         """Return the buffers and CUDA graphs of a batch size, made at its first use."""
         if batch not in self._lanes:
             self._lanes[batch] = _Lane(self, batch)
-            self._keep_kernels()
         return self._lanes[batch]
+
+    def _run(self, lane: "_Lane", parts: Parts) -> None:
+        """Do parts of a step one after another, as one CUDA graph, captured at its first use."""
+        if parts not in lane.graphs:
+            lane.graphs[parts] = lane.capture(parts)
+            self._keep_kernels()
+        lane.graphs[parts]()
 
     def _open(self, world: World, name: str, plan: TrtPlan, target: Target) -> None:
         """Put a plan's engine file on the device, building it once more if it is refused."""
@@ -250,15 +288,40 @@ class _Lane:
         decoder = _bind(
             engine._engines["decoder"], {"latents": self.next_latents}, {"frames": self.frames}
         )
-        stream = memory.stream
+        refiner, self._memory = engine._refiner, memory
+        self._work: dict[str, Callable[[], object]] = {
+            "sample": lambda: sampler.enqueue(memory.stream),
+            "decode": lambda: decoder.enqueue(memory.stream),
+        }
+        if refiner is not None:
+            nothing = stack_conditions([StepConditions()] * batch, spec.config.conditions)
+            self.conditions = nothing.to(memory.torch_device)
+            # Over the frames themselves: whoever runs it decodes them before.
+            self._work["refine"] = lambda: self.frames.copy_(refiner(self.frames, self.conditions))
+        self.graphs: dict[Parts, Callable[[], None]] = {}
 
-        def sample_and_decode() -> None:
-            sampler.enqueue(stream)
-            decoder.enqueue(stream)
+    def take(self, conditions: Conditions) -> None:
+        """Let the conditions that the refiner reads become these, (B, 1, ...)."""
+        for name, own in vars(self.conditions).items():
+            own.copy_(getattr(conditions, name))
 
-        self.step = memory.capture(sample_and_decode)
-        self.sample = memory.capture(lambda: sampler.enqueue(stream))
-        self.decode = memory.capture(lambda: decoder.enqueue(stream))
+    def capture(self, parts: Parts) -> Callable[[], None]:
+        """Return the replay of the CUDA graph of parts of a step."""
+
+        def work() -> None:
+            for part in parts:
+                self._work[part]()
+
+        return self._memory.capture(work)
+
+
+def _tensors(latents: Tensor, conditions: Conditions | None) -> list[Tensor]:
+    return [latents, *(vars(conditions).values() if conditions is not None else ())]
+
+
+def _copies(latents: Tensor, conditions: Conditions | None) -> list[Tensor]:
+    """Return copies, for the caller may write into its own."""
+    return [tensor.clone() for tensor in _tensors(latents, conditions)]
 
 
 def _bind(engine: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> Any:

@@ -91,8 +91,13 @@ class CudaDevice:
         return tensor.zero_()
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
-        """Return the replay of a CUDA graph of what a function puts on the stream."""
-        # TensorRT allocates and compiles in the first call of a shape, which no graph may hold.
+        """Return the replay of a CUDA graph of what a function puts on the stream.
+
+        Of torch's work, too: while it captures on the stream that is torch's own here, what torch
+        allocates comes from a pool that is the graph's alone and lives as long as it.
+        """
+        # TensorRT allocates and compiles in the first call of a shape, and torch's libraries choose
+        # kernels and take workspaces, which no graph may hold.
         enqueue()
         self.wait()
         graph = torch.cuda.CUDAGraph()

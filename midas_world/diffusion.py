@@ -178,19 +178,21 @@ class Sampler(nn.Module):
         sigmas: Falling from 1 to 0, on the CPU.
     """
 
+    parts: Tensor
+
     def __init__(self, head: DiffusionHead, sigmas: Tensor) -> None:
         super().__init__()
         self.head, self.sigmas = head, sigmas
         self.dtype = head.input.weight.dtype
-        device = head.places.device
-        self._steps: list[list[Callable[[Tensor], Tensor]]] = []
+        blocks = [cast("HeadBlock", block) for block in head.blocks]
+        steps = []
         with torch.no_grad():
             for sigma in sigmas[:-1].split(1):
-                modulation = head.modulation_of(sigma.to(device))
-                blocks = [cast("HeadBlock", block) for block in head.blocks]
-                self._steps.append(
-                    [partial(b.modulated, parts=b.parts(modulation, self.dtype)) for b in blocks]
-                )
+                modulation = head.modulation_of(sigma.to(head.places.device))
+                told = [torch.stack(block.parts(modulation, self.dtype)) for block in blocks]
+                steps.append(torch.stack(told))
+        # (steps, blocks, 6, 1, 1, width)
+        self.register_buffer("parts", torch.stack(steps), persistent=False)
 
     def forward(self, context: Tensor, hidden: Tensor, noise: Tensor) -> Tensor:
         """Return the change to the next frame's latent tokens, (B, N, C) float32.
@@ -201,13 +203,15 @@ class Sampler(nn.Module):
             noise: (B, N, C) float32.
         """
         context, condition = context.to(self.dtype), self.head.condition(hidden)
-        steps = iter(self._steps)
+        steps = iter(self.parts.unbind())
 
         def predict(x: Tensor, _: Tensor) -> Tensor:
-            made = self.head.denoise(
-                x.to(self.dtype), condition, hidden, context, blocks=next(steps)
-            )
-            return made.float()
+            blocks = [
+                partial(cast("HeadBlock", block).modulated, parts=parts.unbind())
+                for block, parts in zip(self.head.blocks, next(steps).unbind(), strict=True)
+            ]
+            x = x.to(self.dtype)
+            return self.head.denoise(x, condition, hidden, context, blocks=blocks).float()
 
         return euler_sample(predict, noise, self.sigmas)
 

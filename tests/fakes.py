@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from engine.spec import EngineSpec
+from engine.spec import Engine, EngineSpec
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS
 from envs.stage.env import ACTION_KEYS
@@ -161,6 +161,8 @@ class FakeEngine:
         self.spec.check_refines(frames)
         levels = conditions.pose[:, 0].sum(dim=1).abs().clamp(0, 50).byte().numpy()
         return frames + levels[:, None, None, None]
+
+    draw = Engine.draw
 
     def encode(self, frames: np.ndarray) -> Tensor:
         count, channels = self.spec.latent_shape

@@ -130,11 +130,11 @@ def test_what_was_compiled_once_joins_what_auto_measures(
 def test_without_a_compiler_torch_compile_says_so(
     tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def decode(engine, latents):
+    def pixels(engine, latents):
         raise RuntimeError("no compiler\nand a long trace")
 
     monkeypatch.setattr(TorchEngine, "_compile", lambda engine: None)
-    monkeypatch.setattr(TorchEngine, "decode", decode)
+    monkeypatch.setattr(TorchEngine, "_pixels", pixels)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
     with pytest.raises(BackendUnavailableError, match=r"\(no compiler\); use backend='torch'"):
         make_engine(tiny_world, "torch-compile", device="cpu", folder=tmp_path)
@@ -151,13 +151,13 @@ def test_a_compiler_that_went_away_leaves_torch(
     make_engine(tiny_world, "torch-compile", device="cpu", folder=tmp_path)
     assert list(tmp_path.rglob("*.ready"))
 
-    def decode(engine, latents):
+    def pixels(engine, latents):
         if engine.spec.backend == "torch-compile":
             raise RuntimeError("no compiler")
         return real(engine, latents)
 
-    real = TorchEngine.decode
-    monkeypatch.setattr(TorchEngine, "decode", decode)
+    real = TorchEngine._pixels
+    monkeypatch.setattr(TorchEngine, "_pixels", pixels)
     assert make_engine(tiny_world, device="cpu", folder=tmp_path).spec.backend == "torch"
     assert "(no compiler); use backend='torch'" in caplog.text
     assert not list(tmp_path.rglob("*.ready"))

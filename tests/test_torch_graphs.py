@@ -4,79 +4,33 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.torch_capture import CaptureError
 from engine.torch_engine import TorchEngine
-from engine.torch_graphs import WARM_UP_RUNS, CaptureError, GraphCache, Pack, StepGraphs
-from midas_world.conditions import Conditions, stack_conditions
+from engine.torch_graphs import GraphCache
+from midas_world.conditions import Conditions
 from midas_world.kv_cache import KVCache
-from midas_world.types import StepConditions
-from midas_world.world import World
-from tests.fakes import make_start_state
-
-RING = 4
-BATCH = 2
-
-
-class StandIn:
-    """Capture on a CPU: the work itself is what repeats it; counts what is repeated."""
-
-    def __init__(self, *, error: str = "") -> None:
-        self.error = error
-        self.replays: list[int] = []
-        self.num_captured = 0
-
-    def memory(self, num_bytes):
-        return torch.zeros(num_bytes, dtype=torch.uint8), torch.zeros(num_bytes, dtype=torch.uint8)
-
-    def capture(self, work):
-        for _ in range(WARM_UP_RUNS):
-            work()
-        if self.error:
-            raise RuntimeError(self.error)
-        number, self.num_captured = self.num_captured, self.num_captured + 1
-
-        def replay():
-            self.replays.append(number)
-            work()
-
-        return replay
-
-    def mark(self):
-        return lambda: None
-
-
-def with_stand_in(world: World, stand_in: StandIn) -> TorchEngine:
-    engine = TorchEngine(world, device="cpu", dtype=torch.float32)
-    engine._graphs = StepGraphs(stand_in, engine.spec, hidden_dtype=torch.float32)
-    return engine
+from tests.graphs import (
+    BATCH,
+    RING,
+    StandIn,
+    assert_alike,
+    make_pair,
+    one_step,
+    posed_step,
+    with_stand_in,
+)
 
 
 @pytest.fixture(params=["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
 def pair(request, tiny_world) -> tuple[TorchEngine, TorchEngine]:
     """Return an engine with graphs and a plain one, on the same device, both in float32."""
-    if request.param == "cuda":
-        make = {"device": "cuda", "dtype": torch.float32}
-        return TorchEngine(tiny_world, **make), TorchEngine(tiny_world, graphs=False, **make)
-    plain = TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
-    return with_stand_in(tiny_world, StandIn()), plain
+    return make_pair(request.param, tiny_world)
 
 
-def one_step(engine: TorchEngine, seed: int, *, batch: int = BATCH) -> tuple:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (batch, *engine.spec.latent_shape)
-    start = make_start_state(engine.spec.config, seed)
-    given = [StepConditions() if (seed + row) % 3 else start.conditions[1] for row in range(batch)]
-    return (
-        torch.randn(shape, generator=generator),
-        stack_conditions(given, engine.spec.config.conditions),
-        torch.randn(shape, generator=generator),
-    )
-
-
-def assert_alike(made: tuple, expected: tuple) -> None:
-    for a, b in zip(made, expected, strict=True):
-        # The same kernels in the same order: nothing else may differ on the CPU.
-        tolerance = 1e-5 if torch.cuda.is_available() else 0.0
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+@pytest.fixture(params=["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
+def refined_pair(request, refined_world) -> tuple[TorchEngine, TorchEngine]:
+    """Return the same of a world with a refiner."""
+    return make_pair(request.param, refined_world)
 
 
 def test_steps_are_those_of_the_plain_engine(pair):
@@ -183,6 +137,84 @@ def test_the_frame_is_decoded_once_and_only_where_the_last_was_looked_at(tiny_wo
     assert stand_in.replays == [0, 1, 0, 1]
 
 
+def test_frames_as_shown_are_those_of_the_plain_engine(refined_pair):
+    graphed, plain = refined_pair
+    near = int(torch.cuda.is_available())  # level of 255
+
+    def check(latents: Tensor, conditions: Conditions) -> None:
+        drawn, expected = graphed.draw(latents, conditions), plain.draw(latents, conditions)
+        assert abs(drawn.astype(int) - expected).max() <= near
+        decoded = plain.decode(latents)
+        assert abs(expected - plain.refine(decoded, conditions).astype(int)).max() == 0
+        assert (expected != decoded).any()
+
+    caches = graphed.new_cache(BATCH), plain.new_cache(BATCH)
+    for seed in range(2 * RING):
+        step = posed_step(plain, seed)
+        made = graphed.step(caches[0], *step)
+        assert_alike(made, plain.step(caches[1], *step))
+        check(made[0], step[1])
+    other_latents, other_conditions, _ = posed_step(plain, 3 * RING)
+    check(made[0], other_conditions)
+    check(other_latents, step[1])
+    check(made[0], step[1])
+    check(*posed_step(plain, 0, batch=1)[:2])
+    decoded = graphed.decode(made[0])
+    assert abs(decoded.astype(int) - plain.decode(made[0])).max() <= near
+    step = posed_step(plain, 4 * RING)
+    assert_alike(graphed.step(caches[0], *step), plain.step(caches[1], *step))
+    assert graphed._graphs is not None, graphed.spec.reason
+
+
+def test_the_next_frame_is_drawn_the_way_the_last_one_was_asked_for(refined_world):
+    stand_in = StandIn()
+    engine = with_stand_in(refined_world, stand_in)
+    cache = engine.new_cache(BATCH)
+    step, shown, decoded = 0, 1, 2  # in the order of their capture
+
+    def play(seed: int, *, expected: list[int]) -> tuple[Tensor, Conditions]:
+        given = posed_step(engine, seed)
+        stand_in.replays.clear()
+        latents = engine.step(cache, *given)[0]
+        assert stand_in.replays == expected
+        return latents, given[1]
+
+    latents, conditions = play(0, expected=[step])
+    engine.draw(latents, conditions)
+    latents, conditions = play(1, expected=[step, shown])
+    engine.draw(latents, conditions)
+    assert stand_in.replays == [step, shown]
+    engine.decode(latents)
+    assert stand_in.replays == [step, shown, decoded]
+    latents, conditions = play(2, expected=[step, decoded])
+    engine.draw(latents, conditions)
+    assert stand_in.replays == [step, decoded, shown]
+    latents, conditions = play(3, expected=[step, shown])
+    engine.draw(latents, posed_step(engine, 9)[1])  # not how it was just made
+    assert stand_in.replays == [step, shown, shown]
+    play(4, expected=[step])
+
+
+def test_without_a_refiner_frames_as_shown_are_as_decoded(tiny_world):
+    stand_in = StandIn()
+    engine = with_stand_in(tiny_world, stand_in)
+    given = one_step(engine, 0)
+    latents = engine.step(engine.new_cache(BATCH), *given)[0]
+    assert (engine.draw(latents, given[1]) == engine.decode(latents)).all()
+    assert stand_in.replays == [0, 1]
+
+
+def test_conditions_of_another_number_of_games_are_refused_and_change_nothing(refined_world):
+    engine = with_stand_in(refined_world, StandIn())
+    plain = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
+    given = posed_step(engine, 0)
+    engine.step(engine.new_cache(BATCH), *given)
+    latents, conditions, _ = posed_step(engine, 1)
+    with pytest.raises(ValueError, match=r"pose must have shape"):
+        engine.draw(latents, conditions.rows(0, 1))
+    assert (engine.draw(latents, given[1]) == plain.draw(latents, given[1])).all()
+
+
 def test_results_stay_when_the_next_step_is_made(pair):
     graphed, plain = pair
     cache = graphed.new_cache(BATCH)
@@ -268,36 +300,17 @@ def test_a_place_as_a_tensor_is_the_place(tiny_world, committed):
     assert torch.equal(shared.frames_held, plain.frames_held)
 
 
-def test_a_pack_moves_all_its_tensors_at_once():
-    layout = {
-        "bits": ((3,), torch.bool),
-        "none": ((2, 0), torch.float32),
-        "numbers": ((2, 2), torch.int64),
-    }
-    pack = Pack(StandIn(), layout)
-    given = {
-        "bits": torch.tensor([True, False, True]),
-        "none": torch.zeros(2, 0),
-        "numbers": torch.arange(4).view(2, 2),
-    }
-    pack.fill(given)
-    assert not pack.device["numbers"].any()
-    pack.upload()
-    for name, tensor in given.items():
-        assert torch.equal(pack.device[name], tensor)
-    pack.device["numbers"].neg_()
-    pack.download()
-    assert torch.equal(pack.host["numbers"], -given["numbers"])
-
-
 @pytest.mark.gpu
-def test_on_a_gpu_a_step_waits_for_its_results_alone_and_allocates_nothing(tiny_world):
-    engine = TorchEngine(tiny_world, device="cuda")
+def test_on_a_gpu_a_step_waits_for_its_results_alone_and_allocates_nothing(refined_world):
+    engine = TorchEngine(refined_world, device="cuda")
     cache = engine.new_cache(BATCH)
     steps = [one_step(engine, seed) for seed in range(2 * RING)]
 
     def play() -> list[Tensor]:
-        made = [engine.step(cache, *step)[0] for step in steps]
+        made = []
+        for step in steps:
+            made.append(engine.step(cache, *step)[0])
+            engine.draw(made[-1], step[1])
         engine.decode(made[-1])
         return made
 

@@ -33,8 +33,18 @@ PLANS = ("sampler-fp32", "decoder-fp32")
 @pytest.fixture(scope="module")
 def graphs(tiny_world: World, kept_graphs: Path) -> dict[str, bytes]:
     """Return the tiny world's float32 graphs."""
+    return graphs_of(tiny_world, kept_graphs)
+
+
+@pytest.fixture(scope="module")
+def refined_graphs(refined_world: World, kept_graphs: Path) -> dict[str, bytes]:
+    """Return those of a world with a refiner."""
+    return graphs_of(refined_world, kept_graphs)
+
+
+def graphs_of(world: World, folder: Path) -> dict[str, bytes]:
     return {
-        plan.graph: plan_graph(tiny_world, plan, num_denoise_steps=1, folder=kept_graphs)
+        plan.graph: plan_graph(world, plan, num_denoise_steps=1, folder=folder)
         for plan in load_plans(PLANS).values()
     }
 
@@ -52,7 +62,9 @@ class CpuDevice:
         return torch.zeros(tuple(shape), dtype=dtype)
 
     def capture(self, enqueue):
+        calls = CpuEngine.num_calls
         enqueue()
+        CpuEngine.num_calls = calls
         return enqueue
 
     def wait(self):
@@ -103,7 +115,18 @@ class CpuBound:
 @pytest.fixture
 def engine(tiny_world: World, graphs: dict[str, bytes], tmp_path: Path, monkeypatch):
     """Return what makes a TensorRT engine on a stand-in device, with at most two games a call."""
+    return engine_maker(tiny_world, graphs, tmp_path, monkeypatch)
 
+
+@pytest.fixture
+def refined_engine(
+    refined_world: World, refined_graphs: dict[str, bytes], tmp_path: Path, monkeypatch
+):
+    """Return the same for a world with a refiner."""
+    return engine_maker(refined_world, refined_graphs, tmp_path, monkeypatch)
+
+
+def engine_maker(world: World, graphs: dict[str, bytes], folder: Path, monkeypatch):
     def build(_, plan, **options):
         return Built(contents=graphs[plan.graph], tensors={}, num_layers=1)
 
@@ -119,11 +142,11 @@ def engine(tiny_world: World, graphs: dict[str, bytes], tmp_path: Path, monkeypa
 
     def make() -> TensorRTEngine:
         return TensorRTEngine(
-            tiny_world,
+            world,
             backend="rtx",
             plans=PLANS,
             num_denoise_steps=1,
-            folder=tmp_path,
+            folder=folder,
             device=CpuDevice(),
             capability=89,
             load=CpuEngine,
@@ -135,7 +158,8 @@ def engine(tiny_world: World, graphs: dict[str, bytes], tmp_path: Path, monkeypa
 def one_step(engine, batch: int):
     generator = torch.Generator().manual_seed(batch)
     shape = (batch, *engine.spec.latent_shape)
-    given = [StepConditions(text="a person runs")] * batch
+    pose = np.linspace(-0.5, 0.5, engine.spec.config.conditions.pose_size, dtype=np.float32)
+    given = [StepConditions(pose=pose / (row + 1), text="a person runs") for row in range(batch)]
     return (
         torch.randn(shape, generator=generator),
         stack_conditions(given, engine.spec.config.conditions),
@@ -197,6 +221,56 @@ def test_frames_that_nobody_looks_at_are_not_decoded(engine, batch: int, num_sam
     np.testing.assert_array_equal(made.decode(results), frames)
 
 
+@pytest.mark.parametrize("batch", [2, 5])
+def test_frames_are_refined_on_the_device(refined_engine, batch: int, refined_world: World):
+    made = refined_engine()
+    plain = TorchEngine(refined_world, device="cpu")
+    cache, step = made.new_cache(batch), one_step(made, batch)
+    changed = replace(step[1], pose=-step[1].pose)
+    for conditions in (step[1], changed, step[1]):
+        latents, *_ = made.step(cache, step[0], conditions, step[2])
+        for shown in (conditions, changed):
+            drawn, decoded = made.draw(latents, shown), made.decode(latents)
+            assert (drawn != decoded).any(axis=(1, 2, 3)).all()
+            # The same refiner, over the same frames.
+            np.testing.assert_array_equal(drawn, plain.refine(decoded, shown))
+            assert drawn.flags["WRITEABLE"]
+        made.draw(latents, conditions)
+
+
+def test_a_steps_frame_is_drawn_the_way_the_last_one_was(refined_engine):
+    made = refined_engine()
+    latents, conditions, noise = one_step(made, 2)
+    cache = made.new_cache(2)
+    others = replace(conditions, pose=-conditions.pose)
+
+    def calls(work) -> int:
+        before = CpuEngine.num_calls
+        work()
+        return CpuEngine.num_calls - before
+
+    def step() -> None:
+        nonlocal latents
+        latents, *_ = made.step(cache, latents, conditions, noise)
+
+    assert calls(step) == 1
+    assert calls(lambda: made.draw(latents, conditions)) == 1
+    assert calls(step) == 2
+    assert calls(lambda: made.draw(latents, conditions)) == 0
+    assert calls(lambda: made.draw(latents, others)) == 1
+    assert calls(lambda: made.decode(latents)) == 1
+    assert calls(step) == 2  # as decoded
+    assert calls(lambda: made.decode(latents)) == 0
+    kept = replace(conditions, pose=conditions.pose.clone())
+    made.draw(latents, conditions)
+    step()
+    expected = made.draw(latents, kept)
+    conditions.pose.neg_()  # the caller's own
+    assert calls(lambda: made.draw(latents, kept)) == 0
+    np.testing.assert_array_equal(made.draw(latents, kept), expected)
+    assert not np.array_equal(made.draw(latents, conditions), expected)
+
+
 def test_the_spec_and_what_is_kept(engine, tmp_path: Path):
     made = engine()
     assert (made.spec.backend, made.spec.dtype) == ("rtx", "fp32/fp32")
@@ -223,15 +297,19 @@ def test_plans_must_be_one_of_each(tiny_world: World):
         TensorRTEngine(tiny_world, plans=("decoder-fp16",), device=CpuDevice())
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("backend", ["tensorrt", "rtx"])
-def test_on_a_gpu_frames_are_close_to_float32_torch(backend, tiny_world: World, tmp_path: Path):
+def make_on_gpu(world: World, backend: str, folder: Path):
     pytest.importorskip("pycuda")
     pytest.importorskip({"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}[backend])
     try:
-        made = make_engine(tiny_world, backend, folder=tmp_path)
+        return make_engine(world, backend, folder=folder)
     except BackendUnavailableError as error:
         pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["tensorrt", "rtx"])
+def test_on_a_gpu_frames_are_close_to_float32_torch(backend, tiny_world: World, tmp_path: Path):
+    made = make_on_gpu(tiny_world, backend, tmp_path)
     plain = TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
     caches = [item.new_cache(2) for item in (made, plain)]
     latents, conditions, noise = one_step(made, 2)
@@ -243,3 +321,16 @@ def test_on_a_gpu_frames_are_close_to_float32_torch(backend, tiny_world: World, 
     frames = made.decode(results[0])
     assert np.abs(frames.astype(int) - plain.decode(results[0])).mean() < 2
     np.testing.assert_array_equal(frames, made.decode(results[0].clone()))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["tensorrt", "rtx"])
+def test_on_a_gpu_frames_are_refined(backend, refined_world: World, tmp_path: Path):
+    made = make_on_gpu(refined_world, backend, tmp_path)
+    plain = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
+    cache, (latents, conditions, noise) = made.new_cache(2), one_step(made, 2)
+    for _ in range(3):
+        latents, *_ = made.step(cache, latents, conditions, noise)
+        drawn = made.draw(latents, conditions)
+        assert np.abs(drawn.astype(int) - plain.draw(latents, conditions)).mean() < 2
+    np.testing.assert_array_equal(drawn, made.draw(latents.clone(), conditions))

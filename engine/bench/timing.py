@@ -1,7 +1,7 @@
 """How long a frame takes: whole, part by part, and after many steps.
 
 Whole steps are those of a rollout and its frames, on any backend. Parts are the torch engine's: its
-own modules are run on its own tensors, one part after another, as `step`, `decode` and `refine` do.
+own modules are run on its own tensors, one part after another, as `step` and `draw` do.
 
 Shapes: B games, N tokens per frame, C latent channels, H W pixels.
 """

@@ -1,0 +1,83 @@
+"""Graphs without a GPU: a stand-in for capture, engines with it, and steps to make."""
+
+import torch
+
+from engine.torch_capture import WARM_UP_RUNS
+from engine.torch_engine import TorchEngine
+from engine.torch_graphs import StepGraphs
+from midas_world.conditions import stack_conditions
+from midas_world.types import StepConditions
+from midas_world.world import World
+from tests.fakes import make_start_state
+
+RING = 4
+BATCH = 2
+
+
+class StandIn:
+    """Capture on a CPU: the work itself is what repeats it; counts what is repeated."""
+
+    def __init__(self, *, error: str = "") -> None:
+        self.error = error
+        self.replays: list[int] = []
+        self.num_captured = 0
+
+    def memory(self, num_bytes):
+        return torch.zeros(num_bytes, dtype=torch.uint8), torch.zeros(num_bytes, dtype=torch.uint8)
+
+    def capture(self, work):
+        for _ in range(WARM_UP_RUNS):
+            work()
+        if self.error:
+            raise RuntimeError(self.error)
+        number, self.num_captured = self.num_captured, self.num_captured + 1
+
+        def replay():
+            self.replays.append(number)
+            work()
+
+        return replay
+
+    def mark(self):
+        return lambda: None
+
+
+def with_stand_in(world: World, stand_in: StandIn) -> TorchEngine:
+    engine = TorchEngine(world, device="cpu", dtype=torch.float32)
+    engine._graphs = StepGraphs(stand_in, engine.spec, hidden_dtype=torch.float32)
+    return engine
+
+
+def make_pair(kind: str, world: World) -> tuple[TorchEngine, TorchEngine]:
+    if kind == "cuda":
+        make = {"device": "cuda", "dtype": torch.float32}
+        return TorchEngine(world, **make), TorchEngine(world, graphs=False, **make)
+    plain = TorchEngine(world, device="cpu", dtype=torch.float32)
+    return with_stand_in(world, StandIn()), plain
+
+
+def one_step(engine: TorchEngine, seed: int, *, batch: int = BATCH) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, *engine.spec.latent_shape)
+    start = make_start_state(engine.spec.config, seed)
+    given = [StepConditions() if (seed + row) % 3 else start.conditions[1] for row in range(batch)]
+    return (
+        torch.randn(shape, generator=generator),
+        stack_conditions(given, engine.spec.config.conditions),
+        torch.randn(shape, generator=generator),
+    )
+
+
+def posed_step(engine: TorchEngine, seed: int, *, batch: int = BATCH) -> tuple:
+    """Return a step in which every game has a pose, for refiners to draw by."""
+    latents, _, noise = one_step(engine, seed, batch=batch)
+    starts = [make_start_state(engine.spec.config, seed + row) for row in range(batch)]
+    given = [start.conditions[1] for start in starts]
+    return latents, stack_conditions(given, engine.spec.config.conditions), noise
+
+
+def assert_alike(made: tuple, expected: tuple) -> None:
+    for a, b in zip(made, expected, strict=True):
+        # The same kernels in the same order: nothing else may differ on the CPU.
+        tolerance = 1e-5 if torch.cuda.is_available() else 0.0
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
