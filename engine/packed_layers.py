@@ -24,12 +24,15 @@ from midas_world.transport import Transport
 _LEAST_WEIGHTS = 2**14
 
 
-def can_pack() -> bool:
-    """Return whether this torch has oneDNN's linear layer with weights in its own layout."""
-    names = "_reorder_linear_weight", "_linear_pointwise"
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(torch.ops.mkldnn, name) for name in names
-    )
+def can_pack(dtype: torch.dtype) -> bool:
+    """Return whether this torch, on this CPU, has such layers in a dtype."""
+    names = "_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported"
+    mkldnn = torch.ops.mkldnn
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(mkldnn, x) for x in names):
+        return False
+    if dtype == torch.bfloat16:
+        return mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
 
 
 def pack_layers(module: nn.Module) -> None:

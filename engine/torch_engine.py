@@ -121,7 +121,7 @@ class TorchEngine:
             reason=reason,
         )
         # Compiled code takes plain weights alone, and lays them out by itself.
-        is_packed = self._device.type == "cpu" and not compile and can_pack()
+        is_packed = self._device.type == "cpu" and not compile and can_pack(self._dtype)
         cast = {"dtype": self._dtype, "device": self._device}
         self._model = model_for_play(world.model, **cast, is_packed=is_packed)
         self._head = self._model.head

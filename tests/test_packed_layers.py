@@ -27,11 +27,10 @@ from tests.engines import play, psnr
 from tests.fakes import make_tiny_world
 from tests.training import tiny_that_moves
 
-pytestmark = pytest.mark.skipif(not can_pack(), reason="this torch has no packed linear layers")
 
 Module = TypeVar("Module", bound=nn.Module)
 
-DTYPES = torch.float32, torch.bfloat16
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(dtype)]
 # Sums of some hundred products in another order; of bfloat16 a rounding of the result.
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -141,7 +140,7 @@ def test_packed_engines_play_as_plain_ones_and_leave_the_world_alone(
 ):
     before = {name: tensor.clone() for name, tensor in linear_world.tensors().items()}
     packed = TorchEngine(linear_world, device="cpu", dtype=dtype)
-    monkeypatch.setattr(torch_engine, "can_pack", lambda: False)
+    monkeypatch.setattr(torch_engine, "can_pack", lambda _: False)
     plain = TorchEngine(linear_world, device="cpu", dtype=dtype)
     for engine, kinds in ((packed, {True}), (plain, {False})):
         layers = [*engine._model.modules(), *engine._autoencoder.modules()]
@@ -154,6 +153,12 @@ def test_packed_engines_play_as_plain_ones_and_leave_the_world_alone(
     torch.testing.assert_close(packed.encode(frames), plain.encode(frames), rtol=0.05, atol=0.05)
     for name, tensor in linear_world.tensors().items():
         assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_other_dtypes_run_plain(tiny_world: World, dtype):
+    engine = TorchEngine(tiny_world, device="cpu", dtype=dtype)
+    assert not any(isinstance(layer, PackedLinear) for layer in engine._model.modules())
 
 
 def test_an_engine_that_is_compiled_keeps_plain_layers(tiny_world: World, monkeypatch):
