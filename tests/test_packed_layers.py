@@ -27,7 +27,6 @@ from tests.engines import play, psnr
 from tests.fakes import make_tiny_world
 from tests.training import tiny_that_moves
 
-
 Module = TypeVar("Module", bound=nn.Module)
 
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(dtype)]
