@@ -38,7 +38,7 @@ def deliver(config: GpuConfig, state: State, *, part_bytes: int = PART_BYTES) ->
         if path.is_file() and not path.name.startswith(".tmp-")
     }
     runs = config.work / "runs"
-    for part in ("autoencoder", "dynamics"):
+    for part in ("autoencoder", "dynamics", "refiner"):
         files |= {
             f"training/{part}/{path.name}": path
             for path in (runs / part / "log.csv", runs / part / "config.yaml")
