@@ -44,6 +44,8 @@ _MATMUL_GRAPHS = ("backbone", "sampler")
 _CONV_GRAPHS = ("decoder",)
 # Frames that the int8 decoder's ranges are measured on.
 _CALIBRATION_FRAMES = 48
+# Of its frames against float32's, dB.
+_LEAST_PSNR = 41.0
 # A protobuf file holds 2 GiB; larger weights go to a file beside it.
 _MAX_INLINE_BYTES = 1_900_000_000
 
@@ -223,6 +225,7 @@ def _quantize(name: str, world: World, source: Path, target: Path) -> None:
             # The finest stage, the upsampling into it and the way to pixels: their errors are
             # seen as they are, and in the shipped world they cost 6 dB of 49.
             num_precise=2 * depths[config.first_stage(depths)] + 2,
+            least_psnr=_LEAST_PSNR,
             reduce_range=_needs_reduced_range(),
         )
     else:

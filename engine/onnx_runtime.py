@@ -23,6 +23,10 @@ _BLOCK = 64
 _ZERO = 128
 # Weights with fewer entries are not worth an operator of their own.
 _MIN_WEIGHT = 1024
+# That tell how much int8 costs.
+_JUDGED_FRAMES = 8
+
+_log = logging.getLogger(__name__)
 
 
 class Session:
@@ -146,19 +150,26 @@ def quantize_convs(
     samples: Sequence[Mapping[str, Tensor]],
     *,
     num_precise: int,
+    least_psnr: float,
     reduce_range: bool,
 ) -> None:
-    """Write a graph whose convolutions are eight-bit.
+    """Write a graph whose convolutions are eight-bit, as far as its frames allow.
 
     Args:
-        source: A float32 graph.
+        source: A float32 graph that makes frames.
         target: The file to write.
         samples: Inputs on which the ranges of what the convolutions take and give are measured.
-        num_precise: So many convolutions at the end stay float32.
+        num_precise: So many convolutions at the end stay float32; twice as many, and so on, where
+            frames otherwise came out worse than asked.
+        least_psnr: Of frames against the float32 graph's, in dB.
         reduce_range: Keep weights to seven bits.
     """
     import onnx
 
+    # Players, whose graphs are ready, need not wait for it.
+    from midas_world.evaluate.metrics import psnr
+
+    judged = samples[:_JUDGED_FRAMES]
     with _quiet_root_logger():
         from onnxruntime.quantization import (
             CalibrationDataReader,
@@ -177,20 +188,34 @@ def quantize_convs(
                 return {name: array.numpy() for name, array in next(self.left, {}).items()}
 
         convs = [node.name for node in onnx.load(source).graph.node if node.op_type == "Conv"]
-        quantize_static(
-            source,
-            target,
-            Samples(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            nodes_to_exclude=convs[len(convs) - num_precise :],
-            per_channel=True,
-            reduce_range=reduce_range,
-            # Unsigned inputs and signed weights are what VNNI multiplies.
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-        )
+        expected = _outputs(source, judged)
+        while True:
+            quantize_static(
+                source,
+                target,
+                Samples(),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                nodes_to_exclude=convs[max(0, len(convs) - num_precise) :],
+                per_channel=True,
+                reduce_range=reduce_range,
+                # Unsigned inputs and signed weights are what VNNI multiplies.
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+            )
+            reached = float(psnr(_outputs(target, judged), expected).mean())
+            if reached >= least_psnr or num_precise >= len(convs):
+                return
+            _log.info("int8 frames reach %.1f dB: more of the decoder stays float32", reached)
+            num_precise *= 2
+
+
+def _outputs(path: Path, samples: Sequence[Mapping[str, Tensor]]) -> np.ndarray:
+    """Return what a graph of one output makes of samples, one behind another."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    given = [{name: array.numpy() for name, array in sample.items()} for sample in samples]
+    return np.concatenate([np.asarray(session.run(None, arrays)[0]) for arrays in given])
 
 
 def _fold_constants(source: Path, target: Path) -> None:

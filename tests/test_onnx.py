@@ -22,7 +22,13 @@ from engine import backends, onnx_export, select  # noqa: E402
 from engine.onnx_engine import OnnxEngine  # noqa: E402
 from engine.onnx_export import OPSET, export_graphs, graph_paths, graphs_folder  # noqa: E402
 from engine.onnx_graphs import GRAPHS, graph_names, make_graph  # noqa: E402
-from engine.onnx_runtime import Session, _pack, quantize_matmuls  # noqa: E402
+from engine.onnx_runtime import (  # noqa: E402
+    Session,
+    _outputs,
+    _pack,
+    quantize_convs,
+    quantize_matmuls,
+)
 from engine.prepare import prepare  # noqa: E402
 
 
@@ -117,6 +123,23 @@ def test_int8_graphs_use_int8(tiny_world: World, kept_graphs: Path, paths: dict[
     decoder = [node.op_type for node in onnx.load(whole["decoder"]).graph.node]
     assert decoder.count("QuantizeLinear") > 0
     assert "Conv" in decoder
+
+
+def test_the_decoder_is_int8_as_far_as_its_frames_allow(
+    tiny_world: World, paths: dict[str, Path], tmp_path: Path
+):
+    samples = onnx_export._calibration(tiny_world)
+    kinds = {"num_precise": 1, "reduce_range": False}
+    counts, distances = [], []
+    for least_psnr in (0.0, 44.7, 1000.0):
+        target = tmp_path / f"{least_psnr}.onnx"
+        quantize_convs(paths["decoder"], target, samples, least_psnr=least_psnr, **kinds)
+        nodes = [node.op_type for node in onnx.load(target).graph.node]
+        counts.append(nodes.count("QuantizeLinear"))
+        made, exact = (_outputs(path, samples).astype(int) for path in (target, paths["decoder"]))
+        distances.append(np.abs(made - exact).mean())
+    assert counts[0] > counts[1] > counts[2] == 0
+    assert distances[0] > distances[1] > distances[2] == 0.0
 
 
 def test_stored_int8_weights_stay_exactly_as_they_are():
