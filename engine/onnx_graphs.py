@@ -43,6 +43,7 @@ from midas_world.conditions import Conditions
 from midas_world.config import WorldConfig
 from midas_world.diffusion import euler_sample, sigma_schedule
 from midas_world.refiner import Refiner
+from midas_world.transport import RowTransport
 from midas_world.world import World
 from midas_world.world_model import WorldModel, with_foretold
 
@@ -163,6 +164,9 @@ class ConditionsGraph(nn.Module):
         self.model = _shallow(model)
         self.model.conditions = _shallow(model.conditions)
         self.model.conditions.words = MeanOfWords(model.conditions.words)  # pyright: ignore[reportAttributeAccessIssue]
+        if model.transport is not None:
+            # ONNX Runtime lays out no weights of a product for all rows.
+            self.model.transport = RowTransport(model.transport)
 
     def forward(
         self,

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,8 +22,6 @@ from midas_world.types import CheckpointError
 # Input entries that share one scale in MatMulNBits.
 _BLOCK = 64
 _ZERO = 128
-# Weights with fewer entries are not worth an operator of their own.
-_MIN_WEIGHT = 1024
 # That tell how much int8 costs.
 _JUDGED_FRAMES = 8
 
@@ -75,11 +74,16 @@ class Session:
         self._session.run_with_iobinding(binding)
 
 
-def quantize_matmuls(source: Path, target: Path) -> None:
+def quantize_matmuls(source: Path, target: Path, *, least_weight: int) -> None:
     """Write a graph whose products with large weights are eight-bit.
 
     A weight becomes round(weight / scale), scale = max |column| / 127. Shipped worlds are stored
     that way, so their weights stay exactly as they are; only the products' inputs are rounded.
+
+    Args:
+        source: A float32 graph.
+        target: The file to write.
+        least_weight: Weights with fewer entries stay as they are.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -95,17 +99,19 @@ def quantize_matmuls(source: Path, target: Path) -> None:
         name
         for node in graph.node
         for place, name in enumerate(node.input)
-        if (node.op_type, place) != ("MatMul", 1)
+        if not (_is_product(node) and place == 1)
     }
     nodes = []
     for node in graph.node:
-        weight = weights.get(node.input[1]) if node.op_type == "MatMul" else None
-        if weight is None or len(weight.dims) != 2 or np.prod(weight.dims) < _MIN_WEIGHT:
+        weight = weights.get(node.input[1]) if _is_product(node) else None
+        if weight is None or len(weight.dims) != 2 or np.prod(weight.dims) < least_weight:
             nodes.append(node)
             continue
-        rows, columns = weight.dims
+        # Of a Gemm, it lies as in torch: (columns, rows).
+        rows, columns = weight.dims if node.op_type == "MatMul" else reversed(weight.dims)
         if weight.name not in packed:
-            levels, scales = _pack(numpy_helper.to_array(weight))
+            values = numpy_helper.to_array(weight)
+            levels, scales = _pack(values if node.op_type == "MatMul" else values.T)
             packed[weight.name] = (f"{weight.name}.levels", f"{weight.name}.scales")
             for name, array in zip(packed[weight.name], (levels, scales), strict=True):
                 graph.initializer.append(numpy_helper.from_array(array, name))
@@ -131,6 +137,19 @@ def quantize_matmuls(source: Path, target: Path) -> None:
     if all(item.domain != "com.microsoft" for item in model.opset_import):
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     onnx.save(model, target)
+
+
+def _is_product(node: Any) -> bool:
+    """Return whether a node is x @ weight, or x @ weight.T and nothing more."""
+    if node.op_type == "Gemm":
+        given = {item.name: item.f or item.i for item in node.attribute}
+        usual = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0} | given
+        return len(node.input) == 2 and (usual["alpha"], usual["transA"], usual["transB"]) == (
+            1.0,
+            0,
+            1,
+        )
+    return node.op_type == "MatMul"
 
 
 def _pack(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

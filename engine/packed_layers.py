@@ -9,7 +9,6 @@ Shapes: B games, T tokens, D width, h w latent grid, C latent channels, P values
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,8 @@ from torch.nn import functional
 
 from midas_world.backbone import Attention
 from midas_world.klt import CellTransform, join_cells
-from midas_world.layers import SwiGLU, apply_rope
-from midas_world.transport import Transport
+from midas_world.layers import SwiGLU, apply_rope, linear_of
+from midas_world.transport import RowTransport, Transport
 
 # Smaller weights lie in the nearest cache whatever their layout.
 _LEAST_WEIGHTS = 2**14
@@ -46,7 +45,9 @@ def pack_layers(module: nn.Module) -> None:
         elif type(child) is Attention:
             setattr(module, name, PackedAttention(child))
         elif type(child) is Transport:
-            setattr(module, name, PackedTransport(child))
+            by_row = RowTransport(child)
+            pack_layers(by_row)
+            setattr(module, name, by_row)
         else:
             pack_layers(child)
 
@@ -107,24 +108,6 @@ class PackedAttention(Attention):
         return q, k, heads[:, num_rotated:]
 
 
-class PackedTransport(Transport):
-    """`Transport` with a packed layer for each row of cells."""
-
-    def __init__(self, plain: Transport) -> None:
-        nn.Module.__init__(self)
-        self.config, self.grid = plain.config, plain.grid
-        self.num_moved, self.shifts = plain.num_moved, plain.shifts
-        self.register_buffer("places", plain.places, persistent=False)
-        self.register_buffer("parallax", plain.parallax, persistent=False)
-        self.rows = nn.ModuleList([PackedLinear([_linear(m.T)]) for m in plain.matrices])
-
-    def product(self, rows: Tensor) -> Tensor:
-        """Return parts of cells put together; see `Transport.product`."""
-        layers = [cast("PackedLinear", layer) for layer in self.rows]
-        pairs = zip(layers, rows.unbind(0), strict=True)
-        return torch.stack([layer(row.to(layer.weight.dtype)) for layer, row in pairs])
-
-
 class PackedTransform(nn.Module):
     """The decoding half of a `CellTransform`, with scale and mean in the products.
 
@@ -141,7 +124,7 @@ class PackedTransform(nn.Module):
         means = plain.mean.view(plain.num_rows, -1)
         self.rows = nn.ModuleList(
             [
-                PackedLinear([_linear(matrix.T.to(dtype), mean.to(dtype))])
+                PackedLinear([linear_of(matrix.T.to(dtype), mean.to(dtype))])
                 for matrix, mean in zip(basis, means, strict=True)
             ]
         )
@@ -153,13 +136,3 @@ class PackedTransform(nn.Module):
             for layer, row in zip(self.rows, latents.unbind(2), strict=True)
         ]
         return join_cells(torch.stack(rows, dim=1))
-
-
-def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """Return a linear layer of a weight (out, in) and a bias (out,)."""
-    out_features, in_features = weight.shape
-    layer = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer

@@ -46,6 +46,16 @@ def mlp(input_size: int, hidden_size: int, output_size: int) -> nn.Sequential:
     )
 
 
+def linear_of(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """Return a linear layer of a weight (out, in) and a bias (out,), which do not learn."""
+    out_features, in_features = weight.shape
+    layer = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
 def rope_tables(
     positions: Tensor, head_dim: int, *, theta: float = 10_000.0
 ) -> tuple[Tensor, Tensor]:

@@ -10,12 +10,14 @@ P parallaxes, K shifts, S cells to move in a row.
 
 import math
 from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from midas_world.config import TransportConfig
 from midas_world.klt import CellTransform
+from midas_world.layers import linear_of
 
 
 class Transport(nn.Module):
@@ -114,3 +116,25 @@ class Transport(nn.Module):
     def product(self, rows: Tensor) -> Tensor:
         """Return parts of cells put together, (h, S, 2 K L) -> (h, S, L) in the matrices' dtype."""
         return torch.bmm(rows.to(self.matrices.dtype), self.matrices)
+
+
+class RowTransport(Transport):
+    """`Transport` for play on a CPU: weights of products of their own can be laid out beforehand.
+
+    Args:
+        plain: That has been fitted; not changed.
+    """
+
+    def __init__(self, plain: Transport) -> None:
+        nn.Module.__init__(self)
+        self.config, self.grid = plain.config, plain.grid
+        self.num_moved, self.shifts = plain.num_moved, plain.shifts
+        self.register_buffer("places", plain.places, persistent=False)
+        self.register_buffer("parallax", plain.parallax, persistent=False)
+        self.rows = nn.ModuleList([linear_of(matrix.T) for matrix in plain.matrices])
+
+    def product(self, rows: Tensor) -> Tensor:
+        """Return parts of cells put together; see `Transport.product`."""
+        layers = [cast("nn.Linear", layer) for layer in self.rows]
+        pairs = zip(layers, rows.unbind(0), strict=True)
+        return torch.stack([layer(row.to(layer.weight.dtype)) for layer, row in pairs])

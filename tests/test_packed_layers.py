@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import torch_engine
+from engine import packed_layers, torch_engine
 from engine.packed_layers import (
     PackedAttention,
     PackedLinear,
     PackedSwiGLU,
     PackedTransform,
-    PackedTransport,
     can_pack,
     pack_layers,
 )
@@ -21,7 +20,7 @@ from midas_world.backbone import Attention
 from midas_world.config import BackboneConfig, TransportConfig
 from midas_world.klt import CellTransform
 from midas_world.layers import SwiGLU, rope_tables
-from midas_world.transport import Transport
+from midas_world.transport import RowTransport, Transport
 from midas_world.world import World, load_world
 from tests.engines import play, psnr
 from tests.fakes import make_tiny_world
@@ -106,12 +105,16 @@ def test_a_packed_transform_decodes_as_the_plain_one(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_packed_transport_moves_as_the_plain_one(dtype):
+def test_a_packed_transport_moves_as_the_plain_one(dtype, monkeypatch):
     config = TransportConfig(wavelength=50.0, parallax=(1.0, 0.5), step=2, reach=2, channels=6)
     plain = Transport(config, grid=(2, 3), channels=8)
     plain.matrices = randn(*plain.matrices.shape, seed=3, dtype=dtype) / 8
     latents, travel = randn(2, 6, 8), torch.tensor([3.0, -1.5])
-    made, expected = PackedTransport(plain)(latents, travel), plain(latents, travel)
+    monkeypatch.setattr(packed_layers, "_LEAST_WEIGHTS", 0)
+    packed = RowTransport(plain)
+    pack_layers(packed)
+    assert all(type(layer) is PackedLinear for layer in packed.rows)
+    made, expected = packed(latents, travel), plain(latents, travel)
     tolerance = TOLERANCES[dtype]
     torch.testing.assert_close(made, expected, rtol=tolerance, atol=tolerance)
 
@@ -144,7 +147,8 @@ def test_packed_engines_play_as_plain_ones_and_leave_the_world_alone(
     for engine, kinds in ((packed, {True}), (plain, {False})):
         layers = [*engine._model.modules(), *engine._autoencoder.modules()]
         named = [type(item) for item in layers if isinstance(item, SwiGLU | Attention | Transport)]
-        assert {kind.__name__.startswith("Packed") for kind in named} == kinds
+        names = {kind.__name__ for kind in named}
+        assert {name.startswith(("Packed", "Row")) for name in names} == kinds
     (made, _), (expected, _) = (play(e, linear_world, 8, games=[0, 1]) for e in (packed, plain))
     torch.testing.assert_close(made, expected, rtol=0.0, atol=ROLLOUT_TOLERANCES[dtype])
     frames = plain.decode(expected[-1])
