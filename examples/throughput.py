@@ -1,6 +1,7 @@
 """How many frames a second a world makes for B games at once, and in how much memory.
 
     python -m examples.throughput                        # the curve, as a Markdown table
+    python -m examples.throughput --backend torch        # on another backend than "auto" takes
     python -m examples.throughput --memory-steps 20000   # whether memory grows with the steps
     python -m examples.throughput --states               # what a rollout state costs beside a step
 
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"| observation | MiB after {FIRST_STEPS} steps | after {args.memory_steps} |")
             print("|---|---|---|")
             for mode in args.observation:
-                first, last = pool.submit(memory, args.world, mode, args.memory_steps).result()
+                job = pool.submit(memory, args.world, args.backend, mode, args.memory_steps)
+                first, last = job.result()
                 print(
                     f"| {mode} | {first:.0f} | {last:.0f} ({last / first - 1:+.1%}) |", flush=True
                 )
@@ -43,14 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.states:
             print("| state, MB | saved in, ms | restored in, ms | step, ms |")
             print("|---|---|---|---|")
-            row = pool.submit(states, args.world, args.steps).result()
+            row = pool.submit(states, args.world, args.backend, args.steps).result()
             print("| " + " | ".join(f"{value:.1f}" for value in row) + " |", flush=True)
             return
         print("| observation | games | frames/s | step, median ms | p99 ms | peak memory, MiB |")
         print("|---|---|---|---|---|---|")
         for mode in args.observation:
             for batch in args.batch:
-                job = pool.submit(throughput, args.world, mode, batch, args.steps)
+                job = pool.submit(throughput, args.world, args.backend, mode, batch, args.steps)
                 median, p99, peak = job.result()
                 rate = 1e3 * batch / median
                 print(
@@ -59,33 +61,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 )
 
 
-def throughput(world: str, observation: str, batch: int, steps: int) -> tuple[float, float, float]:
+def throughput(
+    world: str, backend: str, observation: str, batch: int, steps: int
+) -> tuple[float, float, float]:
     """Return median and p99 of a step in ms, and this process's peak memory in MiB."""
     times: list[float] = []
-    for seconds in _play(world, observation, batch, WARM_UP_STEPS + steps):
+    for seconds in _play(world, backend, observation, batch, WARM_UP_STEPS + steps):
         times.append(1e3 * seconds)
     times = sorted(times[WARM_UP_STEPS:])
     p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
     return statistics.median(times), p99, peak_memory_mib()
 
 
-def memory(world: str, observation: str, steps: int) -> tuple[float, float]:
+def memory(world: str, backend: str, observation: str, steps: int) -> tuple[float, float]:
     """Return this process's peak memory in MiB after FIRST_STEPS steps and after all of them."""
     first = 0.0
-    for number, _ in enumerate(_play(world, observation, 1, steps), start=1):
+    for number, _ in enumerate(_play(world, backend, observation, 1, steps), start=1):
         if number == FIRST_STEPS:
             first = peak_memory_mib()
     return first, peak_memory_mib()
 
 
-def states(world: str, steps: int) -> tuple[float, float, float, float]:
+def states(world: str, backend: str, steps: int) -> tuple[float, float, float, float]:
     """Return a state's size in MB, and medians in ms: save, restore, and a step of one game."""
     import gymnasium
 
     import envs  # noqa: F401 - registers the ids
     from envs.world_env import WorldEnv
 
-    env = gymnasium.make("midas/Stage-v0", world=world, horizon=10**9).unwrapped
+    env = gymnasium.make("midas/Stage-v0", world=world, backend=backend, horizon=10**9).unwrapped
     assert isinstance(env, WorldEnv)
     env.reset(seed=0)
     env.action_space.seed(0)
@@ -110,7 +114,7 @@ def states(world: str, steps: int) -> tuple[float, float, float, float]:
     return size, save, restore, step
 
 
-def _play(world: str, observation: str, batch: int, steps: int):
+def _play(world: str, backend: str, observation: str, batch: int, steps: int):
     """Play random actions and yield how many seconds each step took."""
     # The parent stays small: what it holds would count as its children's memory.
     import gymnasium
@@ -118,7 +122,12 @@ def _play(world: str, observation: str, batch: int, steps: int):
     import envs  # noqa: F401 - registers the ids
 
     games = gymnasium.make_vec(
-        "midas/Stage-v0", num_envs=batch, world=world, observation=observation, horizon=10**9
+        "midas/Stage-v0",
+        num_envs=batch,
+        world=world,
+        backend=backend,
+        observation=observation,
+        horizon=10**9,
     )
     games.action_space.seed(0)
     games.reset(seed=0)
@@ -133,6 +142,7 @@ def _play(world: str, observation: str, batch: int, steps: int):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure a world's speed and memory.")
     parser.add_argument("--world", default="stage", help="a shipped world's name, or a folder")
+    parser.add_argument("--backend", default="auto", help="as the environments take it")
     parser.add_argument("--batch", type=int, nargs="+", default=BATCHES, metavar="B")
     parser.add_argument("--observation", nargs="+", default=OBSERVATIONS, choices=OBSERVATIONS)
     parser.add_argument("--steps", type=int, default=100, help="measured steps per row")

@@ -154,7 +154,7 @@ def test_throughput_measures_each_number_of_games(tiny_folder, monkeypatch, caps
             return future
 
     monkeypatch.setattr(throughput, "ProcessPoolExecutor", Here)
-    words = ["--world", str(tiny_folder), "--observation", "latent"]
+    words = ["--world", str(tiny_folder), "--observation", "latent", "--backend", "torch"]
     throughput.main([*words, "--batch", "1", "2", "--steps", "2"])
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [row.split(" | ")[:2] for row in rows] == [["| latent", "1"], ["| latent", "2"]]
