@@ -111,7 +111,7 @@ class TorchEngine:
         self._dtype = dtype or native_dtypes(self._device)[0]
         steps = config.diffusion.num_denoise_steps
         steps = steps if num_denoise_steps is None else num_denoise_steps
-        self._sigmas = sigma_schedule(steps)
+        sigmas = sigma_schedule(steps)
         self._spec = EngineSpec(
             config=config,
             backend="torch-compile" if compile else "torch",
@@ -125,7 +125,7 @@ class TorchEngine:
         cast = {"dtype": self._dtype, "device": self._device}
         self._model = model_for_play(world.model, **cast, is_packed=is_packed)
         self._head = self._model.head
-        self._sampler = Sampler(self._head, self._sigmas)
+        self._sampler = Sampler(self._head, sigmas)
         self._autoencoder = autoencoder_for_play(world.autoencoder, **cast, is_packed=is_packed)
         self._encoder = world.autoencoder if is_packed else self._autoencoder
         self._refiner = refiner_for_play(world.refiner, **cast)
