@@ -50,10 +50,10 @@ def make_engine(
     backend, and torch's precision with it ("torch:float32"), to be independent of that. Torch's
     precision is otherwise measured and remembered likewise.
 
-    A named backend makes what it lacks first (the ONNX graphs of a world take a minute or two,
-    once), and is an error if it cannot run: there is no silent fallback. "torch-compile" makes
-    every start wait while it compiles, and every new number of games; it joins what "auto"
-    measures after it was asked for by name.
+    A named backend makes what it lacks first (the ONNX graphs of a world take a minute, once; so
+    does `midas-world build`), and is an error if it cannot run: there is no silent fallback.
+    "torch-compile" makes every start wait while it compiles, and every new number of games; it
+    joins what "auto" measures after it was asked for by name.
 
     Args:
         world: What to run.

@@ -5,23 +5,21 @@ the int8 decoder is calibrated on), opset, this code and the versions of what wr
 file that is there is right, and what changes makes another folder.
 
 The float32 files are plain ONNX of opset `OPSET`, with a dynamic batch unless asked otherwise. The
-int8 ones are for ONNX Runtime alone. ``python -m engine.onnx_export stage`` writes both.
+int8 ones are for ONNX Runtime alone. ``midas-world build`` writes what an engine starts from.
 
 Torch's newer exporter (dynamo) is used: it takes a few seconds a graph and keeps the batch open.
 """
 
-import argparse
 import contextlib
 import hashlib
 import json
 import logging
 import platform
 import shutil
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,8 +29,8 @@ import midas_world
 from engine.cache_folder import cache_folder
 from engine.onnx_graphs import GRAPHS, graph_names, make_graph
 from midas_world.checkpoint import tensors_hash
-from midas_world.types import BackendUnavailableError, MidasWorldError
-from midas_world.world import World, load_world
+from midas_world.types import BackendUnavailableError
+from midas_world.world import World
 
 OPSET = 20
 PRECISIONS = ("float32", "int8")
@@ -283,24 +281,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Export the graphs of a world; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m engine.onnx_export", description=main.__doc__)
-    parser.add_argument("world", nargs="?", default="stage", help="a shipped world, or a folder")
-    parser.add_argument("--steps", type=int, help="denoise steps; default: the world's own")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        world = load_world(arguments.world)
-        for precision in PRECISIONS:
-            export_graphs(world, num_denoise_steps=arguments.steps, precision=precision)
-        _log.info("the graphs of %s are in %s", arguments.world, graphs_folder(world))
-    except (MidasWorldError, ValueError) as error:
-        parser.error(str(error))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

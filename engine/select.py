@@ -21,7 +21,6 @@ import torch
 
 import midas_world
 from engine.backends import BACKENDS, Backend, Request, device_name, keep
-from engine.cache_folder import cache_folder
 from engine.spec import Engine
 from midas_world.conditions import stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
@@ -70,11 +69,11 @@ def make_fastest(request: Request) -> Engine:
     Raises:
         BackendUnavailableError: There is no such device.
     """
-    ready = [
-        name
-        for name, backend in BACKENDS.items()
-        if _can_run(backend, request) and backend.is_ready(request)
-    ]
+    can_run = {name: backend for name, backend in BACKENDS.items() if _can_run(backend, request)}
+    ready = [name for name, backend in can_run.items() if backend.is_ready(request)]
+    missing = [name for name, each in can_run.items() if each.is_file_based and name not in ready]
+    if missing:
+        _log.info("%s could run, too, after `midas-world build`", " and ".join(missing))
     if not ready:
         BACKENDS["torch"].check(request)  # raises: it says what is missing
     candidates = _candidates(ready, request)
@@ -87,17 +86,11 @@ def make_fastest(request: Request) -> Engine:
         return make_named("torch", request)
 
 
-def unbuilt_backends(world: World, *, device: str, num_denoise_steps: int | None) -> list[str]:
-    """Return the backends that could run a world, were their files made first.
+def unbuilt_backends(request: Request) -> list[str]:
+    """Return the backends that could meet a request, were their files made first.
 
     Not torch-compile: it would keep every later start waiting, so it has to be asked for.
     """
-    request = Request(
-        world=world,
-        device=device,
-        num_denoise_steps=num_denoise_steps,
-        folder=cache_folder(),
-    )
     return [
         name
         for name, backend in BACKENDS.items()

@@ -6,27 +6,23 @@ built now before anything is loaded; what differs is said, and the file is built
 into being by a rename, so that a build that was stopped leaves none.
 """
 
-import argparse
 import hashlib
 import json
 import logging
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from engine.cache_folder import cache_folder, write_whole
 from engine.onnx_export import graphs_folder
 from engine.trt_graphs import plan_graph
-from engine.trt_plan import FLAVOURS, TrtPlan, load_plans, parse_capability, shipped_plans
+from engine.trt_plan import TrtPlan
 from engine.trt_runtime import build_engine, flavour_version
 from midas_world.types import BackendUnavailableError, MidasWorldError
-from midas_world.world import World, load_world
+from midas_world.world import World
 
 MAGIC = b"midas-world engine file 1\n"
 _SOURCES = ("trt_build.py", "trt_graphs.py", "trt_plan.py", "trt_runtime.py")
@@ -219,78 +215,3 @@ def provide_engine(
         num_layers=built.num_layers,
         is_new=True,
     )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Build the plans of a world; return the exit status.
-
-    Raises:
-        ValueError: No plan can be built for a GPU that was named, or a name is unknown.
-        BackendUnavailableError: There is no GPU and none was named, or something is not installed.
-        CheckpointError: There is no such world.
-    """
-    arguments = _parser().parse_args(argv)
-    given = [parse_capability(text) for text in arguments.compute_capability or ()]
-    flavour_version(arguments.flavour)  # says what to install before anything slow
-    capabilities = given or [capability_here()]
-    plans = load_plans(arguments.plan or shipped_plans())
-    world = load_world(arguments.world)
-    steps = arguments.steps or world.config.world.diffusion.num_denoise_steps
-    folder = arguments.folder or default_folder()
-    jobs = []
-    for capability in capabilities:
-        target = Target(flavour=arguments.flavour, capability=capability, folder=folder)
-        for name, plan in plans.items():
-            if words := plan.objection(target.flavour, capability):
-                _log.info("%s is left out: %s", name, words)
-            else:
-                jobs.append((name, plan, target))
-    if not jobs:
-        raise ValueError("none of the plans can be built for this flavour and GPU")
-    with tqdm(total=len(jobs), unit="plan", file=sys.stderr) as bar:
-        for name, plan, target in jobs:
-            bar.set_description(f"{name} sm{target.capability}")
-            with _part_of(bar) as on_progress:
-                made = provide_engine(
-                    world, name, plan, target, num_denoise_steps=steps, on_progress=on_progress
-                )
-            size = len(made.contents) / 2**20
-            words = "built" if made.is_new else "up to date"
-            bar.write(f"{made.path}: {words}, {size:.1f} MiB, {made.num_layers} layers")
-    return 0
-
-
-@contextmanager
-def _part_of(bar: tqdm) -> Iterator[Progress]:
-    """Give what moves a bar by one in the end, and by parts of it in between."""
-    start = bar.n
-
-    def on_progress(_: str, done: int, total: int) -> None:
-        bar.n = round(max(bar.n, start + done / max(total, 1)), 2)
-        bar.refresh()
-
-    yield on_progress
-    bar.n = start + 1
-    bar.refresh()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="midas-world build",
-        description="Build a world's TensorRT engine files from the plans in trt_plans/. They are "
-        "kept in the user's cache folder, where backend 'tensorrt' and 'rtx' find them.",
-    )
-    parser.add_argument("--world", default="stage", help="a shipped world's name, or a folder")
-    parser.add_argument(
-        "--plan", action="append", metavar="NAME", help="a plan's name or file; default: all"
-    )
-    parser.add_argument("--flavour", choices=FLAVOURS, default="tensorrt-rtx")
-    parser.add_argument(
-        "--compute-capability",
-        action="append",
-        metavar="SM",
-        help="such as sm89; may be repeated; default: the GPU at hand",
-    )
-    parser.add_argument("--steps", type=int, help="denoise steps; default: the world's own")
-    parser.add_argument("--folder", type=Path, help="default: the user's cache folder")
-    return parser

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv and argv[0] == "bench":
             return importlib.import_module("engine.bench.command").main(argv[1:])
         if argv and argv[0] == "build":
-            return importlib.import_module("engine.trt_build").main(argv[1:])
+            return importlib.import_module("engine.build_command").main(argv[1:])
         # Overrides may stand anywhere among the options, which argparse cannot say.
         overrides = find_overrides(argv)
         arguments = _parser().parse_args([word for word in argv if word not in overrides])
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         "eval", help="measure a world against its teacher; see midas-world eval --help"
     )
     verbs.add_parser("bench", help="measure a world's speed; see midas-world bench --help")
-    verbs.add_parser("build", help="a world's TensorRT engine files; see midas-world build --help")
+    verbs.add_parser("build", help="what faster backends start from; see midas-world build --help")
     return parser
 
 

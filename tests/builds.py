@@ -8,7 +8,7 @@ import time
 
 def finish(name, sender):
     sender.send(("progress", f"building {name}, 50 %"))
-    sender.send(("end", f"{name} is built"))
+    sender.send(("made", f"{name} is built"))
 
 
 def crash(sender):
@@ -17,7 +17,7 @@ def crash(sender):
 
 def tell_priority(sender):
     niceness = os.nice(0) if hasattr(os, "nice") else 19
-    sender.send(("end", f"{niceness}, {os.environ['OMP_NUM_THREADS']} threads"))
+    sender.send(("made", f"{niceness}, {os.environ['OMP_NUM_THREADS']} threads"))
 
 
 def hold_a_temporary_file(folder, sender):

@@ -30,7 +30,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
 
 def test_the_pieces_name_what_there_is(tmp_path):
     from engine.bench import command as bench
-    from engine.trt_build import _parser as build_parser
+    from engine.build_command import _parser as build_parser
     from midas_world.evaluate import command as evaluate
 
     assert sorted(SECTIONS) == sorted(evaluate.SECTIONS)

@@ -11,6 +11,7 @@ import torch
 from engine import make_engine
 from engine.backends import Request
 from engine.cache_folder import cache_folder
+from midas_world import cli
 from midas_world.types import BackendUnavailableError, CheckpointError
 from midas_world.world import World
 
@@ -347,3 +348,32 @@ def test_cache_folder_follows_the_platform(
     assert cache_folder() == Path(expected)
     monkeypatch.setenv("MIDAS_WORLD_CACHE", "/scratch/worlds")
     assert cache_folder() == Path("/scratch/worlds")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to build for")
+def test_the_command_makes_what_auto_then_measures(
+    tiny_world: World, tmp_path: Path, monkeypatch, capsys, caplog
+):
+    monkeypatch.setenv("MIDAS_WORLD_CACHE", str(tmp_path))
+    with caplog.at_level(logging.INFO):
+        make_engine(tiny_world)
+    assert "onnx could run, too, after `midas-world build`" in caplog.text
+    words = ["build", "--world", str(tiny_world.folder)]
+    for done in ("built", "up to date"):
+        assert cli.main(words) == 0
+        shown = capsys.readouterr()
+        assert (shown.out + shown.err).count(f": {done}, ") == len(
+            graph_names(tiny_world.config.world)
+        )
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        engine = make_engine(tiny_world)
+    assert "onnx" in engine.spec.reason
+    assert "midas-world build" not in caplog.text
+
+
+@pytest.mark.parametrize("words", [("--plan", "decoder-fp16"), ("--compute-capability", "sm89")])
+def test_graphs_are_made_of_no_plans(tiny_folder: Path, words: tuple[str, str], capsys):
+    given = ["build", "--world", str(tiny_folder), "--flavour", "onnx", *words]
+    assert cli.main(given) == 2
+    assert "are TensorRT's" in capsys.readouterr().err

@@ -1,17 +1,26 @@
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from engine import backends, select
 from envs.play import hud, preparation
+from envs.play.game import Game, Playable, open_world
+from envs.play.game_recorder import GameRecorder
 from envs.play.preparation import Preparation, build, prepare_engines
+from envs.play.session import Session
+from envs.play.window import Window
+from midas_world.session_writer import RecordingStatus
 from midas_world.types import BackendUnavailableError
 from midas_world.world import World
 from tests import builds
 from tests.fakes import CountingEnv, FakeEngine
-from tests.windows import playing, run_until
+from tests.windows import playable, playing, run_until
 
 
 def wait_for_end(made: Preparation) -> str:
@@ -25,7 +34,9 @@ def wait_for_end(made: Preparation) -> str:
 def test_a_process_tells_its_progress_and_its_end_once():
     made = Preparation(builds.finish, ("a plan",))
     assert made.words
+    assert not made.is_made
     assert wait_for_end(made) == "a plan is built"
+    assert made.is_made
     assert (made.words, made.take_end()) == ("", "")
     made.close()
     made.close()
@@ -34,6 +45,7 @@ def test_a_process_tells_its_progress_and_its_end_once():
 def test_a_process_that_dies_is_told():
     made = Preparation(builds.crash, ())
     assert "could not be made" in wait_for_end(made)
+    assert not made.is_made
     made.close()
 
 
@@ -114,8 +126,8 @@ def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypa
         for name in ("sampler-fp16", "decoder-fp16")
     ]
     *progress, (kind, end) = sender.sent
-    assert kind == "end"
-    assert end == "a faster engine is made: the next start tries tensorrt, rtx"
+    assert kind == "made"
+    assert end == "a faster engine is made: R starts again on tensorrt, rtx"
     percents = [int(words.split(", ")[1].split(" ")[0]) for _, words in progress]
     assert percents == [0, 6, 12, 25, 31, 38, 50, 56, 62, 75, 81, 88]
     assert progress[3][1].startswith("making tensorrt decoder-fp16")
@@ -131,7 +143,7 @@ def test_a_build_that_fails_says_why(tiny_world: World, monkeypatch):
     monkeypatch.setattr(trt_build, "capability_here", capability_here)
     sender = Sender()
     build(tiny_world.folder, ["rtx"], 1, sender)
-    assert sender.sent == [("end", "a faster engine could not be made: there is no GPU")]
+    assert sender.sent == [("failed", "a faster engine could not be made: there is no GPU")]
 
 
 def test_a_build_that_fails_in_the_exporter_says_why(tiny_world: World, monkeypatch, caplog):
@@ -141,7 +153,7 @@ def test_a_build_that_fails_in_the_exporter_says_why(tiny_world: World, monkeypa
     monkeypatch.setattr("engine.prepare.prepare", prepare)
     sender = Sender()
     build(tiny_world.folder, ["onnx"], 1, sender)
-    assert sender.sent == [("end", "a faster engine could not be made: no such operator")]
+    assert sender.sent == [("failed", "a faster engine could not be made: no such operator")]
     assert "onnx could not be made ready" in caplog.text
 
 
@@ -175,6 +187,7 @@ class Told:
 
     words: str = "building it, 7 %"
     end: str = ""
+    is_made: bool = False
     is_closed: bool = False
 
     def take_end(self) -> str:
@@ -208,3 +221,101 @@ def test_the_window_shows_what_is_built_and_why_the_backend_was_chosen(monkeypat
         run_until(window, session, lambda: "because  the fastest here" in lines)
         assert "building it, 7 %" not in lines
     assert told.is_closed
+
+
+@contextmanager
+def changing_over(reopen) -> Iterator[tuple[Window, Session, Told, CountingEnv]]:
+    """Yield a game whose faster engine is made."""
+    told, env = Told(words="", is_made=True), CountingEnv()
+    with playing(env, preparation=told, reopen=reopen) as (window, session):
+        yield window, session, told, env
+
+
+def test_starting_again_changes_over_to_what_was_made():
+    faster = CountingEnv()
+    opened = []
+
+    def reopen() -> Playable:
+        opened.append(playable(faster, backend="faster sums"))
+        return opened[-1]
+
+    with changing_over(reopen) as (window, session, told, _):
+        run_until(window, session, lambda: session.view.num_steps > 3)
+        assert not opened, "it waits for the player"
+        window._command("r", session)
+        run_until(window, session, lambda: session.playable is (opened or [None])[0])
+        assert told.is_closed
+        assert session.playable.backend == "faster sums"
+        run_until(window, session, lambda: session.view.num_steps > 3)
+        assert len(faster.resets) == 1
+        window._command("r", session)
+        run_until(window, session, lambda: len(faster.resets) == 2)
+    assert len(opened) == 1
+    assert faster.is_closed
+
+
+def test_bookmarks_and_rewind_go_on_after_changing_over(tiny_folder: Path):
+    """States of another engine are of another precision here, and would be refused."""
+    first = open_world(str(tiny_folder), backend="torch:float32")
+    reopen = partial(open_world, first.env.unwrapped.world, backend="torch:bfloat16")
+    made = Told(words="", is_made=True)
+    window = Window("a world")
+    session = Session(
+        lambda: replace(first, preparation=made, reopen=reopen),
+        window.inputs,
+        fps=200,
+        notify=window.notify,
+    )
+    try:
+        session.start()
+        run_until(window, session, lambda: session.view is not None and session.view.num_steps > 3)
+        session.drop_bookmark()
+        run_until(window, session, lambda: len(session.bookmarks.shown) == 1)
+        session.reset()
+        run_until(window, session, lambda: session.playable.backend != first.backend)
+        run_until(window, session, lambda: session.view.num_steps == 2)
+        session.jump(1)
+        num_steps = session.bookmarks.shown[0][1].num_steps
+        run_until(window, session, lambda: session.view.num_steps > num_steps)
+        session.start_rewind()
+        run_until(window, session, lambda: session.rewind.num_before == 0)
+        session.stop_rewind()
+        run_until(window, session, lambda: session.view.num_steps == 1)
+    finally:
+        session.close()
+        window.close()
+
+
+def test_a_recording_stays_on_the_engine_that_it_began_on(monkeypatch):
+    told = Told(words="", is_made=True)
+    game = Game(playable(CountingEnv(), preparation=told, reopen=lambda: None), seed=0)
+    assert game.can_change_over
+    status = RecordingStatus(
+        folder=Path("one"),
+        num_frames=1,
+        seconds=0.05,
+        num_bytes=1,
+        num_pending=0,
+        waited_s=0.0,
+        error=None,
+    )
+    monkeypatch.setattr(GameRecorder, "status", status)
+    assert not game.can_change_over
+    monkeypatch.setattr(GameRecorder, "status", replace(status, error="the disk is full"))
+    assert game.can_change_over
+    told.is_made = False
+    assert not game.can_change_over
+
+
+def test_an_engine_that_cannot_run_after_all_leaves_the_game_as_it_was():
+    def reopen() -> Playable:
+        raise BackendUnavailableError("no such device")
+
+    with changing_over(reopen) as (window, session, told, env):
+        said = []
+        window._say = said.append
+        session.reset()
+        run_until(window, session, lambda: "still on sums: no such device" in said)
+        run_until(window, session, lambda: session.view.num_steps > 3)
+        assert not told.is_closed
+        assert not env.is_closed

@@ -257,7 +257,7 @@ def test_the_command_builds_and_says_what_it_left_out(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to build for")
 def test_the_command_without_a_gpu_wants_a_name(tiny_folder: Path, capsys):
     pytest.importorskip("tensorrt_rtx")
-    assert cli.main(["build", "--world", str(tiny_folder)]) == 2
+    assert cli.main(["build", "--world", str(tiny_folder), "--flavour", "tensorrt-rtx"]) == 2
     assert "name the compute capability" in capsys.readouterr().err
 
 

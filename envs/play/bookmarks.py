@@ -1,5 +1,7 @@
 """Bookmarks: up to nine moments of a game to jump back to, each the start of another branch."""
 
+from dataclasses import replace
+
 from envs.play.game import Snapshot
 
 NUM_BOOKMARKS = 9
@@ -23,9 +25,18 @@ class Bookmarks:
         number = free[0] if free else next(iter(self._dropped))
         self._dropped.pop(number, None)
         self._dropped[number] = snapshot
-        self.shown = tuple(sorted(self._dropped.items(), key=lambda item: item[0]))
+        self._show()
         return number
+
+    def drop_states(self) -> None:
+        """Keep how moments were reached alone: another engine plays its way to them anew."""
+        for number, snapshot in self._dropped.items():
+            self._dropped[number] = replace(snapshot, state=None)
+        self._show()
 
     def get(self, number: int) -> Snapshot | None:
         """Return a moment by its number; None if there is none."""
         return self._dropped.get(number)
+
+    def _show(self) -> None:
+        self.shown = tuple(sorted(self._dropped.items(), key=lambda item: item[0]))

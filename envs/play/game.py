@@ -7,6 +7,7 @@ clock and no pixels beyond the frame that the environment gives.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -16,7 +17,7 @@ from envs.play.game_recorder import GameRecorder
 
 if TYPE_CHECKING:
     from envs.play.preparation import Preparation
-    from midas_world.world import KeyMap
+    from midas_world.world import KeyMap, World
 
 ENDLESS = 10**9
 
@@ -51,7 +52,8 @@ class Playable:
         num_starts: Start states to choose from; 0: the seed alone chooses.
         teacher: What the world can be compared with; None if that is not here.
         no_teacher: What the player is told then.
-        preparation: Builds in the background what later starts take; None: nothing to build.
+        preparation: Builds in the background what a faster engine takes; None: nothing to build.
+        reopen: Opens the same once more, on what was built.
     """
 
     env: gym.Env[np.ndarray, np.int64]
@@ -64,6 +66,7 @@ class Playable:
     teacher: TeacherLink | None = None
     no_teacher: str = "the teacher of this world is not here: there is nothing to compare with"
     preparation: "Preparation | None" = None
+    reopen: "Callable[[], Playable] | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +270,26 @@ class Game:
                 on_step(step + 1 - first, goal.num_steps - first)
         return view
 
+    @property
+    def can_change_over(self) -> bool:
+        """Whether a faster engine was made meanwhile, and nothing that is recorded would break."""
+        made, recording = self.playable.preparation, self.recorder.status
+        is_recording = recording is not None and recording.error is None
+        return made is not None and made.is_made and not is_recording
+
+    def change_over(self) -> None:
+        """Take the faster engine; states that were saved before are not its own.
+
+        Raises:
+            MidasWorldError: It cannot run after all; the game is as it was.
+        """
+        assert self.playable.reopen is not None, "what is prepared can be opened"
+        playable = self.playable.reopen()
+        self.close()
+        self.playable, self._env = playable, playable.env.unwrapped
+        self.recorder = GameRecorder(playable)
+        self.is_over = True
+
     def close(self) -> None:
         """End a recording and what is built in the background, and close the environment."""
         self.recorder.close()
@@ -311,16 +334,16 @@ class Game:
 
 
 def open_world(
-    name: str,
+    world: "str | World",
     *,
     backend: str = "auto",
     num_denoise_steps: int | None = None,
     prepares: bool = False,
 ) -> Playable:
-    """Load a world to play, by its shipped name or its folder.
+    """Make a world ready to play, by its shipped name, its folder, or as it was loaded.
 
     Args:
-        name: Of the world.
+        world: The world, or where it is.
         backend: What runs the networks.
         num_denoise_steps: Quality for speed; None takes the world's.
         prepares: Whether engine files that "auto" could take are built in the background.
@@ -332,7 +355,8 @@ def open_world(
     # torch takes seconds to load: the window is up by then.
     from envs.world_env import WorldEnv
 
-    env: Any = WorldEnv(name, horizon=ENDLESS, backend=backend, num_denoise_steps=num_denoise_steps)
+    options: Any = {"backend": backend, "num_denoise_steps": num_denoise_steps}
+    env: Any = WorldEnv(world, horizon=ENDLESS, **options)
     preparation = None
     if prepares and backend == "auto":
         from envs.play.preparation import prepare_engines
@@ -348,6 +372,7 @@ def open_world(
         num_starts=len(env.start_states),
         teacher=_teacher_of(env),
         preparation=preparation,
+        reopen=preparation and partial(open_world, env.world, **options),
     )
 
 

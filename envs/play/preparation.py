@@ -1,8 +1,8 @@
 """Files of faster engines, made in the background: the first start plays on torch meanwhile.
 
 ONNX graphs on a CPU, TensorRT engines on a GPU. In a process of its own, since exporting graphs is
-a minute of Python that would hold up every frame. What was made is taken by the next start, which
-then measures which backend is fastest.
+a minute of Python that would hold up every frame. What was made is taken when the player starts
+again, here or later: then it is measured which backend is fastest.
 """
 
 import contextlib
@@ -35,11 +35,13 @@ class Preparation:
 
     Args:
         work: Called in the process with `arguments` and then the connection to tell its progress
-            by: ("progress", words) any number of times, and ("end", words) at the end.
+            by: ("progress", words) any number of times, and at the end ("made", words), or
+            ("failed", words).
         arguments: For the work.
 
     Attributes:
         words: What is being done, for the player; empty once it has ended.
+        is_made: Whether all is made.
     """
 
     def __init__(self, work: Work, arguments: Sequence[object]) -> None:
@@ -52,6 +54,7 @@ class Preparation:
         self._process.start()
         sender.close()
         self._is_ended = False
+        self.is_made = False
         self.words = "preparing a faster engine"
 
     def take_end(self) -> str:
@@ -62,8 +65,9 @@ class Preparation:
                     break
                 kind, words = self._receiver.recv()
             except (EOFError, BrokenPipeError):  # the second from Windows, already when asked
-                kind, words = "end", "a faster engine could not be made: the process ended"
-            self._is_ended = kind == "end"
+                kind, words = "failed", "a faster engine could not be made: the process ended"
+            self._is_ended = kind != "progress"
+            self.is_made = kind == "made"
             self.words = "" if self._is_ended else words
             if self._is_ended:
                 return words
@@ -90,11 +94,17 @@ def prepare_engines(
         engine: That plays it meanwhile.
         num_denoise_steps: As the player asked.
     """
+    from engine.backends import Request
+    from engine.cache_folder import cache_folder
     from engine.select import unbuilt_backends
 
-    backends = unbuilt_backends(
-        world, device=engine.spec.device, num_denoise_steps=num_denoise_steps
+    request = Request(
+        world=world,
+        device=engine.spec.device,
+        num_denoise_steps=num_denoise_steps,
+        folder=cache_folder(),
     )
+    backends = unbuilt_backends(request)
     if not backends:
         return None
     return Preparation(build, (world.folder, backends, engine.spec.num_denoise_steps))
@@ -111,7 +121,7 @@ def build(
 
     def tell(name: str, share: float) -> None:
         nonlocal told
-        words = f"making {name} for later starts, {round(100 * share)} %: torch plays meanwhile"
+        words = f"making {name} for faster play, {round(100 * share)} %: torch plays meanwhile"
         if words != told:  # the pipe is small, and nobody reads it while the window is closed
             sender.send(("progress", words))
             told = words
@@ -123,9 +133,9 @@ def build(
         _log.exception("%s could not be made ready", ", ".join(backends))
         words = str(error).strip().partition("\n")[0] or type(error).__name__
         with contextlib.suppress(BrokenPipeError):  # nobody may be left to hear it
-            sender.send(("end", f"a faster engine could not be made: {words}"))
+            sender.send(("failed", f"a faster engine could not be made: {words}"))
     else:
-        sender.send(("end", f"a faster engine is made: the next start tries {', '.join(backends)}"))
+        sender.send(("made", f"a faster engine is made: R starts again on {', '.join(backends)}"))
 
 
 def _give_way_and(work: Work, *arguments: object) -> None:
@@ -138,6 +148,9 @@ def _give_way_and(work: Work, *arguments: object) -> None:
         kernel.SetPriorityClass(kernel.GetCurrentProcess(), _BELOW_NORMAL)
     else:
         os.nice(19)
+    if hasattr(os, "SCHED_IDLE"):  # Linux: only what the game leaves over
+        with contextlib.suppress(PermissionError):  # as some containers answer
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     # So that temporary files are removed when the window closes; Windows asks nobody.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     work(*arguments)

@@ -20,6 +20,7 @@ from envs.play.rewind import DEFAULT_SECONDS, Rewind
 from envs.play.stepper import Stepper
 from envs.record import new_session_folder
 from midas_world.session_writer import RecordingStatus
+from midas_world.types import MidasWorldError
 
 # Playing so many steps again is worth a word to the player.
 _LONG_WAY_STEPS = 40
@@ -112,11 +113,11 @@ class Session(Stepper):
 
     def reset(self) -> None:
         """Begin the same episode again."""
-        self._commands.put(lambda game: self._arrive(game, game.reset()))
+        self._commands.put(lambda game: self._begin(game, game.reset))
 
     def reset_to_next_start(self) -> None:
         """Begin an episode from the next start state."""
-        self._commands.put(lambda game: self._arrive(game, game.reset_to_next_start()))
+        self._commands.put(lambda game: self._begin(game, game.reset_to_next_start))
 
     def set_prompt(self, text: str | None) -> None:
         """Let the player's words steer from the next step on."""
@@ -157,7 +158,7 @@ class Session(Stepper):
         try:
             fps = self._fps or self.playable.fps
             self._clock = StepClock(1.0 / fps)
-            self.rewind = Rewind(max(1, round(self._rewind_seconds * fps)))
+            self.rewind = Rewind(self._num_rewind_steps(fps))
             self._recorder = game.recorder
             if self._record is not None:
                 self._start_recording(game, self._record)
@@ -273,6 +274,30 @@ class Session(Stepper):
         view = game.restore(snapshot, on_step=self._tell_progress)
         self.message = f"back at bookmark {number}"
         self._arrive(game, view)
+
+    def _begin(self, game: Game, begin: Callable[[], View]) -> None:
+        """Begin an episode, on a faster engine if one was made meanwhile."""
+        if game.can_change_over:
+            self._change_over(game)
+        self._arrive(game, begin())
+
+    def _change_over(self, game: Game) -> None:
+        self.message = "changing over to a faster engine"
+        self._tell()
+        try:
+            game.change_over()
+        except MidasWorldError as error:
+            self.message = f"still on {game.playable.backend}: {error}"
+            return
+        self.playable, self._recorder = game.playable, game.recorder
+        # What the old engine saved is not the new one's.
+        self.bookmarks.drop_states()
+        self.rewind = Rewind(self._num_rewind_steps(1.0 / self._clock.period_s))
+        self.step_times, self.step_intervals = Samples(), Samples()
+        self.message = f"now on {game.playable.backend}"
+
+    def _num_rewind_steps(self, fps: float) -> int:
+        return max(1, round(self._rewind_seconds * fps))
 
     def _arrive(self, game: Game, view: View, *, is_known: bool = False) -> None:
         """Go on from a moment that does not follow from the one before."""
