@@ -180,17 +180,14 @@ def _check_onnx(request: Request) -> None:
 
 def _onnx_is_ready(request: Request) -> bool:
     from engine.onnx_engine import DEFAULT_PRECISION
-    from engine.onnx_export import graph_paths, graphs_folder
-    from engine.onnx_graphs import graph_names
+    from engine.onnx_export import can_start
 
-    graphs = graphs_folder(request.world, folder=request.folder / "onnx")
-    paths = graph_paths(
-        graphs,
+    return can_start(
+        request.world,
         precision=DEFAULT_PRECISION,
         num_denoise_steps=request.denoise_steps,
-        names=graph_names(request.world.config.world),
+        folder=request.folder / "onnx",
     )
-    return all(path.is_file() for path in paths.values())
 
 
 def _make_onnx(request: Request) -> Engine:

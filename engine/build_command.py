@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from engine.backends import BACKENDS, Request
 from engine.cache_folder import cache_folder
-from engine.onnx_export import export_graphs, graph_paths, graphs_folder
-from engine.onnx_graphs import graph_names
+from engine.onnx_export import export_graphs, write_outlines
+from engine.onnx_files import graph_paths, graphs_folder, outlines_folder
 from engine.trt_build import Progress, Target, capability_here, default_folder, provide_engine
 from engine.trt_plan import FLAVOURS, load_plans, parse_capability, shipped_plans
 from engine.trt_runtime import flavour_version
@@ -41,17 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_for_gpu = bool(arguments.plan or arguments.compute_capability)
     if arguments.flavour == _ONNX and is_for_gpu:
         raise ValueError("plans and compute capabilities are TensorRT's, not onnx's")
-    is_for_gpu = is_for_gpu or torch.cuda.is_available()
+    is_for_gpu = is_for_gpu or (torch.cuda.is_available() and not arguments.outlines)
     flavour = arguments.flavour or (_DEFAULT_FLAVOUR if is_for_gpu else _ONNX)
     if flavour != _ONNX:
+        if arguments.outlines:
+            raise ValueError("outlines are of ONNX graphs, not of TensorRT's engine files")
         return _build_engines(arguments, flavour)
     world = load_world(arguments.world)
     steps = arguments.steps or world.config.world.diffusion.num_denoise_steps
-    _build_graphs(world, steps, arguments.folder)
+    _build_graphs(world, steps, arguments.folder, outlines=arguments.outlines)
     return 0
 
 
-def _build_graphs(world: World, num_denoise_steps: int, folder: Path | None) -> None:
+def _build_graphs(
+    world: World, num_denoise_steps: int, folder: Path | None, *, outlines: bool
+) -> None:
     asked = Request(
         world=world, device="cpu", num_denoise_steps=num_denoise_steps, folder=cache_folder()
     )
@@ -59,14 +63,13 @@ def _build_graphs(world: World, num_denoise_steps: int, folder: Path | None) -> 
     # TensorRT does without ONNX Runtime, which may not be there.
     from engine.onnx_engine import DEFAULT_PRECISION
 
-    names = graph_names(world.config.world)
     paths = graph_paths(
         graphs_folder(world, folder=folder),
+        config=world.config.world,
         precision=DEFAULT_PRECISION,
         num_denoise_steps=num_denoise_steps,
-        names=names,
     )
-    with tqdm(names, unit="graph", file=sys.stderr) as bar:
+    with tqdm(paths, unit="graph", file=sys.stderr) as bar:
         for name in bar:
             bar.set_description(name)
             was_there = paths[name].is_file()
@@ -80,6 +83,10 @@ def _build_graphs(world: World, num_denoise_steps: int, folder: Path | None) -> 
             size = paths[name].stat().st_size / 2**20
             words = "up to date" if was_there else "built"
             bar.write(f"{paths[name]}: {words}, {size:.1f} MiB")
+    if outlines:
+        written = write_outlines(world, precision=DEFAULT_PRECISION, folder=folder)
+        size = sum(path.stat().st_size for path in written) / 2**10
+        print(f"{outlines_folder(world)}: {len(written)} outlines, {size:.0f} KiB")
 
 
 def _build_engines(arguments: argparse.Namespace, flavour: str) -> int:
@@ -142,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=count, help="denoise steps; default: the world's own")
     parser.add_argument("--folder", type=Path, help="default: the user's cache folder")
+    parser.add_argument(
+        "--outlines",
+        action="store_true",
+        help="also write the ONNX graphs without their weights into the world's folder: whoever "
+        "gets it starts on ONNX Runtime at once",
+    )
     gpu = parser.add_argument_group("TensorRT")
     gpu.add_argument(
         "--plan", action="append", metavar="NAME", help="a plan's name or file; default: all"

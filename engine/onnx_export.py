@@ -1,47 +1,42 @@
-"""Export a world's graphs to ONNX files, kept in a cache folder and never stale.
-
-The folder's name is a hash of all that the files follow from: weights, config, start states (which
-the int8 decoder is calibrated on), opset, this code and the versions of what writes them. So a
-file that is there is right, and what changes makes another folder.
+"""Export a world's graphs to ONNX files, once.
 
 The float32 files are plain ONNX of opset `OPSET`, with a dynamic batch unless asked otherwise. The
-int8 ones are for ONNX Runtime alone. ``midas-world build`` writes what an engine starts from.
+int8 ones are for ONNX Runtime alone; where a world came with outlines of them, these are filled in.
+``midas-world build`` writes what an engine starts from.
 
 Torch's newer exporter (dynamo) is used: it takes a few seconds a graph and keeps the batch open.
 """
 
 import contextlib
-import hashlib
-import json
 import logging
-import platform
 import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-import midas_world
-from engine.cache_folder import cache_folder
-from engine.onnx_graphs import GRAPHS, graph_names, make_graph
-from midas_world.checkpoint import tensors_hash
+from engine.cache_folder import write_whole
+from engine.onnx_files import (
+    LEAST_WEIGHTS,
+    OPSET,
+    graph_paths,
+    graphs_folder,
+    has_convs,
+    made_of,
+    needs_reduced_range,
+    outline_path,
+    outlines_folder,
+)
+from engine.onnx_graphs import graph_names, make_graph
 from midas_world.types import BackendUnavailableError
 from midas_world.world import World
 
-OPSET = 20
-PRECISIONS = ("float32", "int8")
-_STALE_S = 24 * 3600.0
 INSTALL = "pip install onnx onnxscript"
-
-# Which graphs int8 changes; the others are too small to matter. Of products, with it the entries of
-# the smallest weights that become so: poses and words enter the conditions by small ones, whose
-# rounding would be seen in the place of a hand.
-_MATMUL_GRAPHS = {"conditions": 2**19, "backbone": 2**10, "sampler": 2**10, "decoder": 2**10}
-_CONV_GRAPHS = ("decoder",)
+_STALE_S = 24 * 3600.0
 # Frames that the int8 decoder's ranges are measured on.
 _CALIBRATION_FRAMES = 48
 # Of its frames against float32's, dB.
@@ -49,76 +44,7 @@ _LEAST_PSNR = 41.0
 # A protobuf file holds 2 GiB; larger weights go to a file beside it.
 _MAX_INLINE_BYTES = 1_900_000_000
 
-# The code that the files follow from.
-_SOURCES = (
-    "engine/onnx_export.py",
-    "engine/onnx_graphs.py",
-    "engine/onnx_runtime.py",
-    "midas_world/autoencoder.py",
-    "midas_world/backbone.py",
-    "midas_world/conditions.py",
-    "midas_world/dc_blocks.py",
-    "midas_world/diffusion.py",
-    "midas_world/klt.py",
-    "midas_world/layers.py",
-    "midas_world/pose_guider.py",
-    "midas_world/refiner.py",
-    "midas_world/renderer.py",
-    "midas_world/skeleton_maps.py",
-    "midas_world/transport.py",
-    "midas_world/world_model.py",
-)
-
 _log = logging.getLogger(__name__)
-
-
-def graphs_folder(world: World, *, folder: Path | None = None) -> Path:
-    """Return the folder of a world's graphs; it may not exist yet.
-
-    Args:
-        world: Whose graphs.
-        folder: Above it; None is the user's cache.
-    """
-    root = Path(__file__).parents[1]
-    tensors = world.tensors()
-    tensors |= {f"start.{i}": state.latents for i, state in enumerate(world.start_states)}
-    key = {
-        "weights": tensors_hash(tensors),
-        "config": asdict(world.config.world),
-        "opset": OPSET,
-        "versions": [midas_world.__version__, torch.__version__],
-        "source": [hashlib.sha256((root / name).read_bytes()).hexdigest() for name in _SOURCES],
-    }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return (folder or cache_folder() / "onnx") / digest
-
-
-def graph_paths(
-    graphs: Path,
-    *,
-    precision: str,
-    num_denoise_steps: int,
-    batch_size: int | None = None,
-    names: Iterable[str] = GRAPHS,
-) -> dict[str, Path]:
-    """Return where each graph's file is in the folder of a world's graphs, or will be.
-
-    Raises:
-        ValueError: No precision has this name.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    paths = {}
-    for name in names:
-        words = [name]
-        if name == "sampler":
-            words.append(f"k{num_denoise_steps}")
-        if batch_size is not None:
-            words.append(f"b{batch_size}")
-        if precision == "int8" and name in _MATMUL_GRAPHS:
-            words.append("int7" if name in _CONV_GRAPHS and _needs_reduced_range() else "int8")
-        paths[name] = graphs / f"{'-'.join(words)}.onnx"
-    return paths
 
 
 def export_graphs(
@@ -147,28 +73,106 @@ def export_graphs(
     """
     steps = world.config.world.diffusion.num_denoise_steps
     steps = steps if num_denoise_steps is None else num_denoise_steps
-    graphs = graphs_folder(world, folder=folder)
-    sizes = {"num_denoise_steps": steps, "batch_size": batch_size}
+    graphs, config = graphs_folder(world, folder=folder), world.config.world
+    sizes = {"config": config, "num_denoise_steps": steps, "batch_size": batch_size}
     plain = graph_paths(graphs, precision="float32", **sizes)
     wanted = graph_paths(graphs, precision=precision, **sizes)
-    known = graph_names(world.config.world)
+    known = graph_names(config)
     names = known if names is None else tuple(names)
     unknown = set(names) - set(known)
     if unknown:
         raise ValueError(f"graphs are {', '.join(known)}; got {sorted(unknown)}")
     for name in names:
-        if wanted[name].is_file():
+        path = wanted[name]
+        if path.is_file():
             continue
         graphs.mkdir(parents=True, exist_ok=True)
+        outline = outline_path(world, path)
+        if _is_of(outline, world):
+            from engine.onnx_outlines import fill_outline
+
+            with _replacing(path) as temporary:
+                fill_outline(outline, temporary, _weights(name, world, steps))
+            continue
         if not plain[name].is_file():
             _log.info("exporting the %s graph of %s to ONNX", name, world.folder.name)
             with _replacing(plain[name]) as temporary:
                 _export(name, world, temporary, steps, batch_size)
-        if wanted[name] != plain[name]:
+        if path != plain[name]:
             _log.info("turning the %s graph of %s to int8", name, world.folder.name)
-            with _replacing(wanted[name]) as temporary:
+            with _replacing(path) as temporary:
                 _quantize(name, world, plain[name], temporary)
     return {name: wanted[name] for name in names}
+
+
+def can_start(world: World, *, precision: str, num_denoise_steps: int, folder: Path) -> bool:
+    """Return whether nothing is left to export: all of a world's graphs or outlines are there.
+
+    Args:
+        world: Whose graphs.
+        precision: Of PRECISIONS.
+        num_denoise_steps: Of the sampler.
+        folder: Above the folder of graphs.
+    """
+    paths = graph_paths(
+        graphs_folder(world, folder=folder),
+        config=world.config.world,
+        precision=precision,
+        num_denoise_steps=num_denoise_steps,
+    )
+    missing = [path for path in paths.values() if not path.is_file()]
+    return all(_is_of(outline_path(world, path), world) for path in missing)
+
+
+def _is_of(outline: Path, world: World) -> bool:
+    """Return whether an outline is there, and of this world and code."""
+    if not outline.is_file():
+        return False
+    # Not above: TensorRT's files are made without ONNX Runtime.
+    from engine.onnx_outlines import read_made_of
+
+    return read_made_of(outline) == made_of(world)
+
+
+def _weights(name: str, world: World, num_denoise_steps: int) -> dict[str, Tensor]:
+    """Return all that a graph's large tensors follow from, by name."""
+    graph = make_graph(name, world, num_denoise_steps=num_denoise_steps, batch_size=1)
+    return {**dict(graph.module.named_parameters()), **dict(graph.module.named_buffers())}
+
+
+def write_outlines(world: World, *, precision: str, folder: Path | None = None) -> list[Path]:
+    """Write the outlines of a world's graphs into its folder, in place of older ones.
+
+    Of its own number of denoise steps, and of one, which the uncertainty takes. A graph that does
+    not follow from the weights in ways that outlines can tell is left out, and told.
+
+    Args:
+        world: It must not have changed since it was loaded.
+        precision: Of PRECISIONS.
+        folder: Above the folder of graphs, which are exported; None is the user's cache.
+
+    Raises:
+        BackendUnavailableError: A package that writes ONNX is not installed.
+    """
+    from engine.onnx_outlines import outline_of
+
+    written: dict[Path, bytes] = {}
+    for steps in sorted({1, world.config.world.diffusion.num_denoise_steps}):
+        given = {"num_denoise_steps": steps, "precision": precision, "folder": folder}
+        for name, path in export_graphs(world, **given).items():
+            weights = _weights(name, world, steps)
+            try:
+                outline = outline_of(path, weights, made_of=made_of(world))
+            except ValueError as error:
+                _log.warning("%s; it is exported at its first start instead", error)
+                continue
+            written[outline_path(world, path)] = outline
+    for path, contents in written.items():
+        write_whole(path, contents)
+    for path in outlines_folder(world).glob("*.onnx"):
+        if path not in written:
+            path.unlink()
+    return list(written)
 
 
 def discard_graph(path: Path) -> None:
@@ -215,8 +219,8 @@ def _quantize(name: str, world: World, source: Path, target: Path) -> None:
     # Not above: float32 files are written without ONNX Runtime, for TensorRT.
     from engine.onnx_runtime import quantize_convs, quantize_matmuls
 
-    config = world.config.world.autoencoder
-    if name in _CONV_GRAPHS and not config.transform_rows:
+    if has_convs(name, world.config.world):
+        config = world.config.world.autoencoder
         depths = config.decoder_depths
         quantize_convs(
             source,
@@ -226,10 +230,10 @@ def _quantize(name: str, world: World, source: Path, target: Path) -> None:
             # seen as they are, and in the shipped world they cost 6 dB of 49.
             num_precise=2 * depths[config.first_stage(depths)] + 2,
             least_psnr=_LEAST_PSNR,
-            reduce_range=_needs_reduced_range(),
+            reduce_range=needs_reduced_range(),
         )
     else:
-        quantize_matmuls(source, target, least_weight=_MATMUL_GRAPHS[name])
+        quantize_matmuls(source, target, least_weight=LEAST_WEIGHTS[name])
 
 
 def _calibration(world: World) -> list[dict[str, torch.Tensor]]:
@@ -244,14 +248,6 @@ def _calibration(world: World) -> list[dict[str, torch.Tensor]]:
         latents = list(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
     stride = max(1, len(latents) // _CALIBRATION_FRAMES)
     return [{"latents": item[None].float()} for item in latents[::stride]]
-
-
-def _needs_reduced_range() -> bool:
-    """Return whether products of eight-bit numbers may overflow here: x86 without VNNI.
-
-    Its 16-bit sums saturate, so weights must keep to seven bits there.
-    """
-    return platform.machine().lower() in ("x86_64", "amd64") and not torch.cpu._is_vnni_supported()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from torch import Tensor
 from midas_world.types import CheckpointError
 
 # Input entries that share one scale in MatMulNBits.
-_BLOCK = 64
+BLOCK = 64
 _ZERO = 128
 # That tell how much int8 costs.
 _JUDGED_FRAMES = 8
@@ -111,7 +111,7 @@ def quantize_matmuls(source: Path, target: Path, *, least_weight: int) -> None:
         rows, columns = weight.dims if node.op_type == "MatMul" else reversed(weight.dims)
         if weight.name not in packed:
             values = numpy_helper.to_array(weight)
-            levels, scales = _pack(values if node.op_type == "MatMul" else values.T)
+            levels, scales = pack(values if node.op_type == "MatMul" else values.T)
             packed[weight.name] = (f"{weight.name}.levels", f"{weight.name}.scales")
             for name, array in zip(packed[weight.name], (levels, scales), strict=True):
                 graph.initializer.append(numpy_helper.from_array(array, name))
@@ -125,7 +125,7 @@ def quantize_matmuls(source: Path, target: Path, *, least_weight: int) -> None:
                 K=rows,
                 N=columns,
                 bits=8,
-                block_size=_BLOCK,
+                block_size=BLOCK,
                 accuracy_level=4,  # the input is eight-bit, too
             )
         )
@@ -152,15 +152,20 @@ def _is_product(node: Any) -> bool:
     return node.op_type == "MatMul"
 
 
-def _pack(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def num_blocks(rows: int) -> int:
+    """Return how many blocks a column of a packed weight has."""
+    return -(-rows // BLOCK)
+
+
+def pack(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the levels (columns, blocks, block) uint8 and scales (columns, blocks) of a weight."""
     scale = np.maximum(np.abs(weight).max(axis=0), 1e-12) / 127.0
     levels = np.rint(weight / scale).astype(np.int16) + _ZERO
-    blocks = -(-len(weight) // _BLOCK)
-    padded = np.full((blocks * _BLOCK, weight.shape[1]), _ZERO, np.uint8)
+    blocks = num_blocks(len(weight))
+    padded = np.full((blocks * BLOCK, weight.shape[1]), _ZERO, np.uint8)
     padded[: len(weight)] = levels
     scales = np.repeat(scale[:, None], blocks, axis=1).astype(np.float32)
-    return np.ascontiguousarray(padded.T.reshape(-1, blocks, _BLOCK)), scales
+    return np.ascontiguousarray(padded.T.reshape(-1, blocks, BLOCK)), scales
 
 
 def quantize_convs(

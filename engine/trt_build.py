@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from engine.cache_folder import cache_folder, write_whole
-from engine.onnx_export import graphs_folder
+from engine.onnx_files import graphs_folder
 from engine.trt_graphs import plan_graph
 from engine.trt_plan import TrtPlan
 from engine.trt_runtime import build_engine, flavour_version

@@ -21,12 +21,13 @@ pytest.importorskip("onnxruntime")
 
 from engine import backends, onnx_export, select  # noqa: E402
 from engine.onnx_engine import OnnxEngine  # noqa: E402
-from engine.onnx_export import OPSET, export_graphs, graph_paths, graphs_folder  # noqa: E402
+from engine.onnx_export import export_graphs  # noqa: E402
+from engine.onnx_files import OPSET, graph_paths, graphs_folder  # noqa: E402
 from engine.onnx_graphs import GRAPHS, graph_names, make_graph  # noqa: E402
 from engine.onnx_runtime import (  # noqa: E402
     Session,
     _outputs,
-    _pack,
+    pack,
     quantize_convs,
     quantize_matmuls,
 )
@@ -117,7 +118,10 @@ def test_static_graphs_have_the_batch_size_asked_for(tiny_world: World, tmp_path
 def test_int8_graphs_use_int8(tiny_world: World, kept_graphs: Path, paths: dict[str, Path]):
     del paths
     whole = graph_paths(
-        graphs_folder(tiny_world, folder=kept_graphs), precision="int8", num_denoise_steps=2
+        graphs_folder(tiny_world, folder=kept_graphs),
+        config=tiny_world.config.world,
+        precision="int8",
+        num_denoise_steps=2,
     )
     products = [node.op_type for node in onnx.load(whole["backbone"]).graph.node]
     assert products.count("MatMulNBits") >= 2 * 5
@@ -148,7 +152,7 @@ def test_stored_int8_weights_stay_exactly_as_they_are():
     levels = rng.integers(-127, 128, (96, 5))
     levels[0] = 127
     scale = rng.uniform(0.001, 0.1, 5).astype(np.float32)
-    packed, scales = _pack((levels * scale).astype(np.float32))
+    packed, scales = pack((levels * scale).astype(np.float32))
     unpacked = (packed.astype(int) - 128).reshape(5, -1)
     np.testing.assert_array_equal(unpacked[:, :96], levels.T)
     np.testing.assert_array_equal(unpacked[:, 96:], 0)
@@ -180,7 +184,7 @@ def test_another_weight_code_or_start_state_is_another_folder(
     assert graphs_folder(load_world(tiny_folder), folder=tmp_path) == before
     world.model.places[0, 0] += 1.0
     assert graphs_folder(world, folder=tmp_path) != before
-    monkeypatch.setattr("engine.onnx_export.OPSET", OPSET + 1)
+    monkeypatch.setattr("engine.onnx_files.OPSET", OPSET + 1)
     assert graphs_folder(load_world(tiny_folder), folder=tmp_path) != before
 
 
@@ -260,7 +264,8 @@ def test_prepared_graphs_join_what_auto_measures(
 ):
     request = Request(world=tiny_world, device="cpu", num_denoise_steps=None, folder=folder)
     graphs = graphs_folder(tiny_world, folder=folder / "onnx")
-    missing = graph_paths(graphs, precision="int8", num_denoise_steps=1)["outcome"]
+    sizes = {"config": tiny_world.config.world, "precision": "int8", "num_denoise_steps": 2}
+    missing = graph_paths(graphs, **sizes)["outcome"]
     missing.unlink()
     assert not backends.BACKENDS["onnx"].is_ready(request)
     told: list[tuple[str, float]] = []
@@ -323,9 +328,10 @@ def test_make_engine_runs_onnx(tiny_world: World, folder: Path, caplog: pytest.L
     assert "runs on onnx int8 on cpu" in caplog.text
 
 
-def test_more_denoise_steps_are_another_sampler(tmp_path: Path):
+def test_more_denoise_steps_are_another_sampler(tiny_world: World, tmp_path: Path):
+    given = {"config": tiny_world.config.world, "precision": "float32"}
     names = {
-        steps: graph_paths(tmp_path, precision="float32", num_denoise_steps=steps)["sampler"].name
+        steps: graph_paths(tmp_path, num_denoise_steps=steps, **given)["sampler"].name
         for steps in (1, 2)
     }
     assert names == {1: "sampler-k1.onnx", 2: "sampler-k2.onnx"}

@@ -3,8 +3,9 @@
     python -m midas_world.train.shipped
 
 collects the teacher's episodes, trains the autoencoder and then the dynamics, packs the world
-folder and evaluates it. Each part goes on where an earlier, interrupted call left it. Where PyAV is
-missing (a GPU machine without a network, say), frames are stored without loss instead.
+folder, evaluates it and writes the outlines of its ONNX graphs. Each part goes on where an earlier,
+interrupted call left it. Where PyAV is missing (a GPU machine without a network, say), frames are
+stored without loss instead.
 """
 
 import argparse
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ["train", "all", "--data", data, "--output", output, *preset],
         ["pack", "--output", output, "--world", world, *preset],
         ["eval", "--world", world, "--output", str(Path(output) / "evaluation")],
+        ["build", "--world", world, "--outlines"],
     ]
     for part in parts:
         logging.getLogger(__name__).info("midas-world %s", " ".join(part))

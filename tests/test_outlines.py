@@ -1,0 +1,155 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.backends import BACKENDS, Request
+from midas_world import cli
+from midas_world.world import WORLDS_FOLDER, World, load_world
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from engine import onnx_export  # noqa: E402
+from engine.onnx_engine import DEFAULT_PRECISION, OnnxEngine  # noqa: E402
+from engine.onnx_export import can_start, export_graphs, write_outlines  # noqa: E402
+from engine.onnx_files import outlines_folder  # noqa: E402
+from engine.onnx_graphs import graph_names  # noqa: E402
+from engine.onnx_outlines import fill_outline, outline_of, read_made_of  # noqa: E402
+from engine.onnx_runtime import pack  # noqa: E402
+
+SHIPPED = sorted(path.parent for path in WORLDS_FOLDER.glob("*/config.yaml"))
+
+
+@pytest.fixture(scope="module")
+def outlined(refined_world: World, kept_graphs: Path, tmp_path_factory) -> World:
+    """Return a world whose folder holds outlines."""
+    folder = tmp_path_factory.mktemp("outlined") / "world"
+    shutil.copytree(refined_world.folder, folder)
+    world = load_world(folder)
+    write_outlines(world, precision="int8", folder=kept_graphs)
+    return world
+
+
+def same_graphs(one: Path, other: Path) -> bool:
+    """Return whether two files hold the same nodes and tensors."""
+    first, second = onnx.load(one).graph, onnx.load(other).graph
+    for node in (*first.node, *second.node):
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+    return list(first.node) == list(second.node) and all(
+        a.name == b.name
+        and np.array_equal(onnx.numpy_helper.to_array(a), onnx.numpy_helper.to_array(b))
+        for a, b in zip(first.initializer, second.initializer, strict=True)
+    )
+
+
+def test_filled_outlines_are_the_graphs_that_were_exported(
+    outlined: World, kept_graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    exported = export_graphs(outlined, precision="int8", folder=kept_graphs)
+    monkeypatch.setattr(onnx_export, "_export", None)  # there is nothing to export
+    filled = export_graphs(
+        outlined, precision="int8", folder=tmp_path, names=[*_outlined_names(outlined)]
+    )
+    assert {"conditions", "backbone", "sampler", "outcome", "refiner"} <= filled.keys()
+    for name, path in filled.items():
+        assert same_graphs(path, exported[name]), name
+        onnx.checker.check_model(path)
+
+
+def _outlined_names(world: World) -> list[str]:
+    stems = [path.stem.partition("-")[0] for path in outlines_folder(world).iterdir()]
+    return [name for name in graph_names(world.config.world) if name in stems]
+
+
+def test_a_world_with_outlines_starts_at_once(
+    outlined: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(onnx_export, "_export", None)
+    request = Request(world=outlined, device="cpu", num_denoise_steps=None, folder=tmp_path)
+    assert BACKENDS["onnx"].is_ready(request)
+    engine = OnnxEngine(outlined, num_threads=1, folder=tmp_path / "onnx")
+    assert engine.decode(torch.zeros(1, *engine.spec.latent_shape)).any()
+    # One step, which the uncertainty takes; no other number that was not asked for.
+    assert BACKENDS["onnx"].is_ready(replace(request, num_denoise_steps=1))
+    assert not BACKENDS["onnx"].is_ready(replace(request, num_denoise_steps=3))
+
+
+def test_outlines_of_another_world_or_code_are_not_used(
+    outlined: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    request = Request(world=outlined, device="cpu", num_denoise_steps=None, folder=tmp_path)
+    monkeypatch.setattr("engine.onnx_files.OPSET", 21)
+    assert not BACKENDS["onnx"].is_ready(request)
+    monkeypatch.undo()
+    folder = tmp_path / "world"
+    shutil.copytree(outlined.folder, folder)
+    changed = load_world(folder)
+    changed.model.places[0, 0] += 1.0
+    assert not BACKENDS["onnx"].is_ready(replace(request, world=changed))
+    for contents in (b"", b"no outline"):
+        (outlines_folder(changed) / "outcome.onnx").write_bytes(contents)
+        assert not BACKENDS["onnx"].is_ready(replace(request, world=load_world(folder)))
+
+
+def test_the_command_writes_outlines_in_place_of_older_ones(
+    outlined: World, kept_graphs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "world"
+    shutil.copytree(outlined.folder, folder)
+    expected = {path.name: path.read_bytes() for path in outlines_folder(outlined).iterdir()}
+    older = folder / "outlines" / "sampler-k7-int8.onnx"
+    older.write_bytes(b"")
+    (folder / "outlines" / "outcome.onnx").unlink()
+    words = ["build", "--world", str(folder), "--folder", str(kept_graphs), "--outlines"]
+    assert cli.main(words) == 0
+    assert f"{len(expected)} outlines" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in older.parent.iterdir()} == expected
+    assert cli.main([*words, "--flavour", "tensorrt-rtx"]) == 2
+    assert "outlines are of ONNX graphs" in capsys.readouterr().err
+
+
+def test_what_weights_do_not_tell_stays_in_or_is_refused(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    weights = {"matrix": torch.from_numpy(rng.standard_normal((6, 70), np.float32))}
+    arrays = {
+        "whole": weights["matrix"].numpy(),
+        "turned": np.ascontiguousarray(weights["matrix"].numpy().T),
+        "second_half": weights["matrix"].numpy()[3:],
+        "levels": pack(weights["matrix"].numpy().T)[0],
+        "stranger": rng.standard_normal((6, 70), np.float32),
+    }
+    path, target = tmp_path / "graph.onnx", tmp_path / "filled.onnx"
+    path.write_bytes(graph_of(arrays))
+    outline = outline_of(path, weights, made_of="this")
+    assert arrays["stranger"].tobytes() in outline
+    assert arrays["whole"][0].tobytes() not in outline
+    (tmp_path / "outline.onnx").write_bytes(outline)
+    assert read_made_of(tmp_path / "outline.onnx") == "this"
+    fill_outline(tmp_path / "outline.onnx", target, weights)
+    assert same_graphs(path, target)
+    path.write_bytes(graph_of({"stranger": rng.standard_normal((300, 300), np.float32)}))
+    with pytest.raises(ValueError, match=r"the outline of graph\.onnx would be 35\d KiB"):
+        outline_of(path, weights, made_of="this")
+
+
+def graph_of(arrays: dict[str, np.ndarray]) -> bytes:
+    """Return a model of nothing but tensors."""
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = onnx.helper.make_graph([], "graph", [], [], initializer=tensors)
+    return onnx.helper.make_model(graph).SerializeToString()
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_outlines_are_of_the_world_and_the_code_as_they_are(folder: Path, tmp_path: Path):
+    world = load_world(folder)
+    asked = {"precision": DEFAULT_PRECISION, "folder": tmp_path}
+    steps = world.config.world.diffusion.num_denoise_steps
+    assert can_start(world, num_denoise_steps=steps, **asked), (
+        f"out of date: midas-world build --world {folder.name} --outlines writes them anew"
+    )
