@@ -53,6 +53,7 @@ _MAX_INLINE_BYTES = 1_900_000_000
 _SOURCES = (
     "engine/onnx_export.py",
     "engine/onnx_graphs.py",
+    "engine/onnx_refiner.py",
     "engine/onnx_runtime.py",
     "midas_world/autoencoder.py",
     "midas_world/backbone.py",
