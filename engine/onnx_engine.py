@@ -214,6 +214,7 @@ class OnnxEngine(Engine):
         self._sessions["decoder"].run({"latents": _array(latents)}, {"frames": frames})
         return frames
 
+    @torch.no_grad()
     def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
         """Return decoded frames with the character drawn anew; see `Engine.refine`."""
         self._spec.check_refines(frames)
@@ -224,9 +225,15 @@ class OnnxEngine(Engine):
         height, width = refiner.config.window
         places = [np.s_[y : y + height, x : x + width] for x, y in corners.tolist()]
         windows = np.stack([frame[place] for frame, place in zip(frames, places, strict=True)])
-        given = {"windows": windows, "keypoints": _array(keypoints - corners[:, None])}
         drawn = np.empty_like(windows)
-        self._sessions["refiner"].run(given | _condition_arrays(conditions), {"drawn": drawn})
+        self._sessions["refiner"].run(
+            {
+                "windows": windows,
+                "keypoints": _array(keypoints - corners[:, None]),
+                "known": _array(refiner.known(conditions)),
+            },
+            {"drawn": drawn},
+        )
         refined = frames.copy()
         is_posed = conditions.present[:, 0, POSE].tolist()
         for game in itertools.compress(range(len(frames)), is_posed):

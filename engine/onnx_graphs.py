@@ -12,7 +12,7 @@ serves every step. Weights stay those of the world; nothing here knows a runtime
 | outcome | hidden (B, N, Z) | reward (B,), termination (B,) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
 | encoder | frames (B, H, W, 3) uint8 | latents (B, N, C) |
-| refiner | windows (B, h, w, 3) uint8, keypoints (B, K, 2), pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool | drawn (B, h, w, 3) uint8 |
+| refiner | windows (B, h, w, 3) uint8, keypoints (B, K, 2), known (B, G) | drawn (B, h, w, 3) uint8 |
 
 All others are float32; what is foretold, and the E changes, are there in worlds with a renderer
 alone, phases in those where things move with the camera. The angles come in as tables, because
@@ -21,7 +21,7 @@ present frame's own slot included: its rows reach attention directly.
 
 Shapes: B batch, T = M + N positions of a frame, S = context_frames * T ring rows, N latent tokens,
 C latent channels, D width, Z width of what the head is given, P pose size, L words, A audio size,
-H W pixels, h w of the refiner's window, K keypoints.
+H W pixels, h w of the refiner's window, K keypoints, G what it knows besides.
 """  # noqa: E501
 
 import copy
@@ -140,14 +140,11 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
             module, outputs = EncoderGraph(world.autoencoder), ("latents",)
             inputs = {"frames": frames}
         case "refiner" if world.refiner is not None:
-            refiner = _shallow(world.refiner)
-            refiner.words = MeanOfWords(refiner.words)  # pyright: ignore[reportAttributeAccessIssue]
-            module, outputs = RefinerGraph(refiner), ("drawn",)
-            (height, width), count = config.refiner.window, sizes.num_keypoints
+            module, outputs = RefinerGraph(world.refiner), ("drawn",)
             inputs = {
-                "windows": torch.zeros(batch_size, height, width, 3, dtype=torch.uint8),
-                "keypoints": torch.zeros(batch_size, count, 2),
-                **given,
+                "windows": torch.zeros(batch_size, *config.refiner.window, 3, dtype=torch.uint8),
+                "keypoints": torch.zeros(batch_size, sizes.num_keypoints, 2),
+                "known": torch.zeros(batch_size, world.refiner.num_known),
             }
         case _:
             names = ", ".join(graph_names(config))

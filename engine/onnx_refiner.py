@@ -12,7 +12,8 @@ convolutions; of what stood between them, this form needs less:
   convolution: moving numbers one by one costs more than the product.
 
 Shapes: B batch, h w of the window, S = h w / 4 points at half its resolution, K keypoints, L limbs,
-P pose size, A audio size, R rings, D width.
+P pose size, A audio size, R rings, D width,
+G' width of what is known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from midas_world.conditions import Conditions
 from midas_world.layers import linear_of
 from midas_world.refiner import ModulatedBlock, Refiner
 from midas_world.skeleton_maps import NUM_RINGS
@@ -35,8 +35,10 @@ _HALF_RANGE = 127.5
 class RefinerGraph(nn.Module):
     """Windows of decoded frames to windows with the character drawn anew.
 
+    What `Refiner.redraw` does, from bytes to bytes.
+
     Args:
-        refiner: Whose weights it draws by; its bag of words must be one that can be exported.
+        refiner: Whose weights it draws by; not changed.
     """
 
     rim: Tensor
@@ -45,7 +47,7 @@ class RefinerGraph(nn.Module):
     @torch.no_grad()
     def __init__(self, refiner: Refiner) -> None:
         super().__init__()
-        self.refiner = refiner
+        self.context = refiner.context
         self.height, self.width = (size // 2 for size in refiner.config.window)
         self.first = FirstLayer(refiner)
         self.encoder = nn.ModuleList([_stage(blocks) for blocks in refiner.encoder])
@@ -68,29 +70,15 @@ class RefinerGraph(nn.Module):
         rim = refiner.rim.view(self.height, 2, self.width, 2).permute(1, 3, 0, 2).flatten(0, 1)
         self.register_buffer("rim", _HALF_RANGE * rim.repeat_interleave(3, dim=0))
 
-    def forward(
-        self,
-        windows: Tensor,
-        keypoints: Tensor,
-        pose: Tensor,
-        text: Tensor,
-        audio: Tensor,
-        present: Tensor,
-    ) -> Tensor:
+    def forward(self, windows: Tensor, keypoints: Tensor, known: Tensor) -> Tensor:
         """Return windows (B, h, w, 3) uint8.
 
         Args:
             windows: (B, h, w, 3) uint8.
             keypoints: (B, K, 2) px from the windows' corners.
-            pose: (B, P).
-            text: (B, words) int64.
-            audio: (B, A).
-            present: (B, 3) bool.
+            known: (B, G') of `Refiner.known`.
         """
-        conditions = Conditions(
-            pose=pose[:, None], text=text[:, None], audio=audio[:, None], present=present[:, None]
-        )
-        context = functional.silu(self.refiner.context(self.refiner.known(conditions)))
+        context = functional.silu(self.context(known))
         modulations = self.modulations(context)[..., None, None].split(self.widths, dim=1)
         scales_and_shifts = iter(modulations)
         size = self.height, self.width
@@ -126,55 +114,58 @@ class FirstLayer(nn.Module):
     The unit of length is a ring's width.
     """
 
-    first: Tensor
-    last: Tensor
+    ends: Tensor
     points: Tensor
     levels: Tensor
-    of_rings: Tensor
+    of_ramps: Tensor
     of_rest: Tensor
     bias: Tensor
 
     def __init__(self, refiner: Refiner) -> None:
         super().__init__()
-        self.unit = refiner.config.reach / NUM_RINGS
-        points = refiner.points / self.unit
+        unit = refiner.config.reach / NUM_RINGS
+        self.least_squared = 1e-6 / unit**2
+        points = refiner.points / unit
+        first, last = (
+            functional.one_hot(places, refiner.conditions.num_keypoints) / unit
+            for places in (refiner.first, refiner.last)
+        )
         weight = refiner.input.weight.flatten(1)
         of_colors = _by_place(weight[:, :_COLORS], dim=1) / _HALF_RANGE
         of_maps = weight[:, _COLORS:].unflatten(1, (NUM_RINGS + 4, -1))  # (D, R + 4, L)
         of_near, of_along, of_x, of_y = of_maps[:, NUM_RINGS:].unbind(1)
         # Nearness is the first ramp, by the number of rings; see `limb_frames`.
-        of_rings = _of_ramps(of_maps[:, :NUM_RINGS])
-        of_rings[:, 0] += (of_near - of_along) / NUM_RINGS
+        of_ramps = _of_ramps(of_maps[:, :NUM_RINGS])
+        of_ramps[:, 0] += (of_near - of_along) / NUM_RINGS
+        levels = torch.arange(float(NUM_RINGS))[:, None, None]
         rest = (2.0 * of_along / NUM_RINGS, of_x / NUM_RINGS**2, of_y / NUM_RINGS**2, of_colors)
         assert refiner.input.bias is not None
+        # A ramp that starts at a level is here never below it, which takes one operator less.
+        bias = refiner.input.bias - (of_ramps * levels[:, 0]).sum(dim=(1, 2))
         for name, tensor in {
-            "first": refiner.first,
-            "last": refiner.last,
-            "points": torch.cat((points, torch.ones_like(points[:1]))),
-            "levels": torch.arange(NUM_RINGS, 0, -1.0)[:, None, None],
-            "of_rings": of_rings.flatten(1),
+            "ends": torch.cat((first, last - first)),
+            "points": torch.cat((points, -torch.ones_like(points[:1]))),
+            "levels": levels,
+            "of_ramps": of_ramps.flatten(1),
             "of_rest": torch.cat(rest, dim=1),
             # Pixels of 0 are -1 to the refiner.
-            "bias": (refiner.input.bias - _HALF_RANGE * of_colors.sum(dim=1))[:, None],
+            "bias": (bias - _HALF_RANGE * of_colors.sum(dim=1))[:, None],
         }.items():
             self.register_buffer(name, tensor)
 
     def forward(self, pixels: Tensor, keypoints: Tensor) -> Tensor:
         """Return (B, D, S) of pixels (B, 12, S) from 0 to 255 and keypoints (B, K, 2) px."""
-        keypoints = keypoints / self.unit
-        start = keypoints[:, self.first]
-        bone = keypoints[:, self.last] - start  # (B, L, 2)
-        least = 1e-6 / self.unit**2
-        slope = bone / (bone * bone).sum(dim=-1, keepdim=True).clamp_min(least)
-        line = torch.cat((slope, -(slope * start).sum(dim=-1, keepdim=True)), dim=-1)
+        start, bone = (self.ends @ keypoints).chunk(2, dim=1)  # (B, L, 2)
+        squared = (bone * bone).sum(dim=-1, keepdim=True).clamp_min(self.least_squared)
+        slope = bone / squared
+        line = torch.cat((slope, (slope * start).sum(dim=-1, keepdim=True)), dim=-1)
         share = (line @ self.points).clamp(0.0, 1.0)  # (B, L, S)
         x = self.points[0] - (start[..., :1] + share * bone[..., :1])
         y = self.points[1] - (start[..., 1:] + share * bone[..., 1:])
-        distance = (x * x + y * y).sqrt()
-        ramps = functional.relu(self.levels - distance[:, None])  # (B, R, L, S)
-        near = ramps[:, 0]
+        near = functional.relu(NUM_RINGS - (x * x + y * y).sqrt())
+        ramps = torch.maximum(near[:, None], self.levels)  # (B, R, L, S)
         rest = torch.cat((near * share, near * x, near * y, pixels), dim=1)
-        return self.of_rings @ ramps.flatten(1, 2) + (self.of_rest @ rest + self.bias)
+        return self.of_ramps @ ramps.flatten(1, 2) + (self.of_rest @ rest + self.bias)
 
 
 class Block(nn.Module):
