@@ -12,11 +12,12 @@ convolutions; of what stood between them, this form needs less:
   convolution: moving numbers one by one costs more than the product.
 
 Shapes: B batch, h w of the window, S = h w / 4 points at half its resolution, K keypoints, L limbs,
-P pose size, A audio size, R rings, D width,
-G' width of what is known.
+R rings, D width, G' width of what is known besides.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,17 +51,21 @@ class RefinerGraph(nn.Module):
         self.context = refiner.context
         self.height, self.width = (size // 2 for size in refiner.config.window)
         self.first = FirstLayer(refiner)
-        self.encoder = nn.ModuleList([_stage(blocks) for blocks in refiner.encoder])
+        encoder = [_blocks(stage) for stage in refiner.encoder]
+        # Here and in `ups` in the order in which they run.
+        decoder = [_blocks(stage) for stage in reversed(refiner.decoder)]
+        self.encoder, self.decoder = (
+            nn.ModuleList([nn.ModuleList([Block(block) for block in stage]) for stage in stages])
+            for stages in (encoder, decoder)
+        )
         self.downs = nn.ModuleList([_down(layer) for layer in refiner.downs])
-        # In the order in which they run.
-        self.decoder = nn.ModuleList([_stage(blocks) for blocks in reversed(refiner.decoder)])
         self.ups = nn.ModuleList(
             [
                 Upsampling(layer, (self.height >> place, self.width >> place))
                 for place, layer in reversed([*enumerate(refiner.ups, start=1)])
             ]
         )
-        blocks = [*_blocks(refiner.encoder), *_blocks(reversed(refiner.decoder))]
+        blocks = [*chain(*encoder, *decoder)]
         self.widths = [block.conv_1.out_channels for block in blocks for _ in ("scale", "shift")]
         weights, biases = zip(*map(_modulation, blocks), strict=True)
         self.modulations = linear_of(torch.cat(weights), torch.cat(biases))
@@ -140,7 +145,7 @@ class FirstLayer(nn.Module):
         levels = torch.arange(float(NUM_RINGS))[:, None, None]
         rest = (2.0 * of_along / NUM_RINGS, of_x / NUM_RINGS**2, of_y / NUM_RINGS**2, of_colors)
         assert refiner.input.bias is not None
-        # A ramp that starts at a level is here never below it, which takes one operator less.
+        # The larger of nearness and a level is a ramp and the level, by one operator less.
         bias = refiner.input.bias - (of_ramps * levels[:, 0]).sum(dim=(1, 2))
         for name, tensor in {
             "ends": torch.cat((first, last - first)),
@@ -264,12 +269,8 @@ def _conv_of(
     return conv
 
 
-def _blocks(stages: Sequence[nn.Module] | Iterator[nn.Module]) -> list[ModulatedBlock]:
-    return [block for stage in stages for block in stage.children()]
-
-
-def _stage(blocks: nn.Module) -> nn.ModuleList:
-    return nn.ModuleList([Block(block) for block in blocks.children()])
+def _blocks(stage: nn.Module) -> list[ModulatedBlock]:
+    return [cast("ModulatedBlock", block) for block in stage.children()]
 
 
 def _through(blocks: nn.Module, x: Tensor, scales_and_shifts: Iterator[Tensor]) -> Tensor:
