@@ -8,6 +8,7 @@ Shapes: B games, R rows of them, F frames, T positions per frame, N tokens per f
 """
 
 import functools
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from engine.onnx_graphs import UNSEEN, graph_names
 from engine.onnx_runtime import Session
 from engine.spec import Cache, Engine, EngineSpec
 from engine.torch_engine import TorchCache
-from midas_world.conditions import Conditions
+from midas_world.conditions import POSE, Conditions
 from midas_world.diffusion import sigma_schedule
 from midas_world.kv_cache import KVCache
 from midas_world.types import CheckpointError
@@ -213,12 +214,30 @@ class OnnxEngine(Engine):
         self._sessions["decoder"].run({"latents": _array(latents)}, {"frames": frames})
         return frames
 
+    @torch.no_grad()
     def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
         """Return decoded frames with the character drawn anew; see `Engine.refine`."""
         self._spec.check_refines(frames)
-        refined = np.empty_like(frames, order="C")
-        given = {"frames": np.ascontiguousarray(frames), **_condition_arrays(conditions)}
-        self._sessions["refiner"].run(given, {"refined": refined})
+        refiner = self._world.refiner
+        assert refiner is not None
+        keypoints = refiner.keypoints(conditions)
+        corners = refiner.corners(keypoints)
+        height, width = refiner.config.window
+        places = [np.s_[y : y + height, x : x + width] for x, y in corners.tolist()]
+        windows = np.stack([frame[place] for frame, place in zip(frames, places, strict=True)])
+        drawn = np.empty_like(windows)
+        self._sessions["refiner"].run(
+            {
+                "windows": windows,
+                "keypoints": _array(keypoints - corners[:, None]),
+                "known": _array(refiner.known(conditions)),
+            },
+            {"drawn": drawn},
+        )
+        refined = frames.copy()
+        is_posed = conditions.present[:, 0, POSE].tolist()
+        for game in itertools.compress(range(len(frames)), is_posed):
+            refined[game][places[game]] = drawn[game]
         return refined
 
     def encode(self, frames: np.ndarray) -> Tensor:

@@ -40,6 +40,7 @@ _SOURCES = (
     "engine/onnx_files.py",
     "engine/onnx_graphs.py",
     "engine/onnx_outlines.py",
+    "engine/onnx_refiner.py",
     "engine/onnx_runtime.py",
     "midas_world/autoencoder.py",
     "midas_world/backbone.py",

@@ -12,7 +12,7 @@ serves every step. Weights stay those of the world; nothing here knows a runtime
 | outcome | hidden (B, N, Z) | reward (B,), termination (B,) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
 | encoder | frames (B, H, W, 3) uint8 | latents (B, N, C) |
-| refiner | frames (B, H, W, 3) uint8, pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool | refined (B, H, W, 3) uint8 |
+| refiner | windows (B, h, w, 3) uint8, keypoints (B, K, 2), known (B, G) | drawn (B, h, w, 3) uint8 |
 
 All others are float32; what is foretold, and the E changes, are there in worlds with a renderer
 alone, phases in those where things move with the camera. The angles come in as tables, because
@@ -21,7 +21,7 @@ present frame's own slot included: its rows reach attention directly.
 
 Shapes: B batch, T = M + N positions of a frame, S = context_frames * T ring rows, N latent tokens,
 C latent channels, D width, Z width of what the head is given, P pose size, L words, A audio size,
-H W pixels.
+H W pixels, h w of the refiner's window, K keypoints, G what it knows besides.
 """  # noqa: E501
 
 import copy
@@ -31,6 +31,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from engine.onnx_refiner import RefinerGraph
 from midas_world.autoencoder import (
     Autoencoder,
     normalize_frames,
@@ -42,7 +43,6 @@ from midas_world.backbone import Attention, Layer
 from midas_world.conditions import Conditions
 from midas_world.config import WorldConfig
 from midas_world.diffusion import euler_sample, sigma_schedule
-from midas_world.refiner import Refiner
 from midas_world.transport import RowTransport
 from midas_world.world import World
 from midas_world.world_model import WorldModel, with_foretold
@@ -140,8 +140,12 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
             module, outputs = EncoderGraph(world.autoencoder), ("latents",)
             inputs = {"frames": frames}
         case "refiner" if world.refiner is not None:
-            module, outputs = RefinerGraph(world.refiner), ("refined",)
-            inputs = {"frames": frames, **given}
+            module, outputs = RefinerGraph(world.refiner), ("drawn",)
+            inputs = {
+                "windows": torch.zeros(batch_size, *config.refiner.window, 3, dtype=torch.uint8),
+                "keypoints": torch.zeros(batch_size, sizes.num_keypoints, 2),
+                "known": torch.zeros(batch_size, world.refiner.num_known),
+            }
         case _:
             names = ", ".join(graph_names(config))
             raise ValueError(f"graph must be one of {names}, got {name!r}")
@@ -326,24 +330,6 @@ class EncoderGraph(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Return latents (B, N, C)."""
         return to_tokens(self.autoencoder.encode(normalize_frames(frames)))
-
-
-class RefinerGraph(nn.Module):
-    """Decoded frames to frames with the character drawn anew."""
-
-    def __init__(self, refiner: Refiner) -> None:
-        super().__init__()
-        self.refiner = _shallow(refiner)
-        self.refiner.words = MeanOfWords(refiner.words)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def forward(
-        self, frames: Tensor, pose: Tensor, text: Tensor, audio: Tensor, present: Tensor
-    ) -> Tensor:
-        """Return frames (B, H, W, 3) uint8."""
-        conditions = Conditions(
-            pose=pose[:, None], text=text[:, None], audio=audio[:, None], present=present[:, None]
-        )
-        return self.refiner(frames, conditions)
 
 
 def _shallow(module: _Module) -> _Module:

@@ -81,6 +81,7 @@ class Refiner(nn.Module):
         self.words = nn.EmbeddingBag(
             conditions.text_buckets, conditions.encoder_width, mode="mean", padding_idx=0
         )
+        self.num_known = num_known
         self.context = mlp(num_known, context_width, context_width)
         self.input = nn.Conv2d(_COLORS + MAPS_PER_LIMB * len(limbs), widths[0], 1)
         self.downs = nn.ModuleList([nn.Conv2d(4 * a, b, 1) for a, b in pairwise(widths)])
