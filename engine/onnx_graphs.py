@@ -24,13 +24,20 @@ C latent channels, D width, Z width of what the head is given, P pose size, L wo
 H W pixels.
 """  # noqa: E501
 
-import copy
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from engine.onnx_layers import (
+    GroupedAttention,
+    NearPoseGuider,
+    PlainHeadBlock,
+    PlainRMSNorm,
+    shallow,
+    with_plain_norms,
+)
 from midas_world.autoencoder import (
     Autoencoder,
     normalize_frames,
@@ -38,16 +45,14 @@ from midas_world.autoencoder import (
     to_grid,
     to_tokens,
 )
-from midas_world.backbone import Attention, Layer
+from midas_world.backbone import Layer
 from midas_world.conditions import Conditions
 from midas_world.config import WorldConfig
-from midas_world.diffusion import euler_sample, sigma_schedule
+from midas_world.diffusion import HeadBlock, Sampler, sigma_schedule
 from midas_world.refiner import Refiner
 from midas_world.transport import RowTransport
 from midas_world.world import World
 from midas_world.world_model import WorldModel, with_foretold
-
-_Module = TypeVar("_Module", bound=nn.Module)
 
 GRAPHS = ("conditions", "backbone", "sampler", "outcome", "decoder", "encoder", "refiner")
 
@@ -161,9 +166,15 @@ class ConditionsGraph(nn.Module):
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         # Shallow: the weights stay the world's, only the bag of words is another module.
-        self.model = _shallow(model)
-        self.model.conditions = _shallow(model.conditions)
+        self.model = shallow(model)
+        self.model.conditions = shallow(model.conditions)
         self.model.conditions.words = MeanOfWords(model.conditions.words)  # pyright: ignore[reportAttributeAccessIssue]
+        renderer = self.model.conditions.renderer
+        if renderer is not None:
+            renderer = with_plain_norms(renderer)
+            if renderer.guider is not None:
+                renderer.guider = NearPoseGuider(renderer.guider)
+            self.model.conditions.renderer = renderer
         if model.transport is not None:
             # ONNX Runtime lays out no weights of a product for all rows.
             self.model.transport = RowTransport(model.transport)
@@ -217,8 +228,13 @@ class BackboneGraph(nn.Module):
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
-        self.backbone = model.backbone
         self.num_condition_tokens = model.config.conditions.num_tokens
+        layers = [cast("Layer", layer) for layer in model.backbone.layers]
+        self.attentions = nn.ModuleList([GroupedAttention(layer.self_attn) for layer in layers])
+        self.mlps = nn.ModuleList([layer.mlp for layer in layers])
+        norms = [(layer.input_layernorm, layer.post_attention_layernorm) for layer in layers]
+        self.norms = nn.ModuleList([PlainRMSNorm(norm) for pair in norms for norm in pair])
+        self.norm = PlainRMSNorm(model.backbone.norm)
 
     def forward(
         self,
@@ -231,43 +247,25 @@ class BackboneGraph(nn.Module):
         changes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return hidden states and the present frame's rotated keys and values."""
+        x, mask, norms = tokens, mask[:, None, None], iter(self.norms)
         new_keys, new_values = [], []
-        x = tokens
-        for index, layer in enumerate(self.backbone.layers):
-            assert isinstance(layer, Layer)
-            q, k, v = layer.self_attn.project(layer.input_layernorm(x), (cosine, sine))
-            attended = _attend(layer.self_attn, q, k, v, keys[index], values[index], mask)
-            x = x + attended
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        tables = None
+        for attention, mlp, past_keys, past_values in zip(
+            self.attentions, self.mlps, keys.split(1), values.split(1), strict=True
+        ):
+            assert isinstance(attention, GroupedAttention)
+            tables = tables or attention.tables(cosine, sine)
+            attended, k, v = attention(
+                next(norms)(x), tables, keys=past_keys, values=past_values, mask=mask
+            )
             new_keys.append(k)
             new_values.append(v)
-        hidden = self.backbone.norm(x)[:, self.num_condition_tokens :]
-        return with_foretold(hidden, changes), torch.stack(new_keys), torch.stack(new_values)
-
-
-def _attend(
-    attention: Attention,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    mask: Tensor,
-) -> Tensor:
-    """Return the attended values, (B, T, D).
-
-    Scores of the ring and of the present frame are formed apart, so that nothing as large as the
-    ring is copied; the queries that share a key head stand in one matrix.
-    """
-    config = attention.config
-    grouped = q.unflatten(1, (config.num_kv_heads, -1)).flatten(2, 3) * config.head_dim**-0.5
-    past = grouped @ keys.transpose(-1, -2) + mask[:, None, None]
-    present = grouped @ k.transpose(-1, -2)
-    weights = torch.cat((past, present), dim=-1).softmax(dim=-1)
-    rows = keys.shape[-2]
-    out = weights[..., :rows] @ values + weights[..., rows:] @ v
-    out = out.unflatten(2, (-1, k.shape[-2])).flatten(1, 2)
-    return attention.o_proj(out.transpose(1, 2).flatten(-2))
+            x = x + attended
+            if mlp is self.mlps[-1]:
+                # From here on, nothing is asked of the condition tokens.
+                x = x[:, self.num_condition_tokens :]
+            x = x + mlp(next(norms)(x))
+        return with_foretold(self.norm(x), changes), torch.cat(new_keys), torch.cat(new_values)
 
 
 class SamplerGraph(nn.Module):
@@ -275,19 +273,16 @@ class SamplerGraph(nn.Module):
 
     def __init__(self, model: WorldModel, num_denoise_steps: int) -> None:
         super().__init__()
-        self.head = model.head
+        head = shallow(model.head)
+        blocks = [cast("HeadBlock", block) for block in head.blocks]
+        head.blocks = nn.ModuleList([PlainHeadBlock(block) for block in blocks])
+        self.sampler = Sampler(head, sigma_schedule(num_denoise_steps))
         self.change_std = model.change_std
-        self.sigmas = sigma_schedule(num_denoise_steps)
 
     def forward(self, latents: Tensor, hidden: Tensor, noise: Tensor) -> Tensor:
         """Return the next latents (B, N, C)."""
-        # One level for the whole batch: all that follows from it alone becomes a constant.
-        levels = iter(self.sigmas.tolist())
-
-        def predict(x: Tensor, _: Tensor) -> Tensor:
-            return self.head(x, torch.full((1,), next(levels)), hidden, latents)
-
-        return latents + self.change_std * euler_sample(predict, noise, self.sigmas)
+        change = self.sampler(latents, hidden.to(self.sampler.dtype), noise)
+        return latents + self.change_std * change
 
 
 class OutcomeGraph(nn.Module):
@@ -333,7 +328,7 @@ class RefinerGraph(nn.Module):
 
     def __init__(self, refiner: Refiner) -> None:
         super().__init__()
-        self.refiner = _shallow(refiner)
+        self.refiner = shallow(refiner)
         self.refiner.words = MeanOfWords(refiner.words)  # pyright: ignore[reportAttributeAccessIssue]
 
     def forward(
@@ -344,10 +339,3 @@ class RefinerGraph(nn.Module):
             pose=pose[:, None], text=text[:, None], audio=audio[:, None], present=present[:, None]
         )
         return self.refiner(frames, conditions)
-
-
-def _shallow(module: _Module) -> _Module:
-    """Return a copy that shares the weights, and whose submodules can be replaced."""
-    other = copy.copy(module)
-    other._modules = dict(module._modules)
-    return other
