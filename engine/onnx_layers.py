@@ -1,4 +1,4 @@
-"""Layers as the exported graphs have them: the same numbers from fewer, and fewer kinds of, operators.
+"""Layers as the exported graphs have them: the same numbers, from fewer operators.
 
 A runtime pays for every operator of a graph, however little it computes; at the few tokens of a
 frame that is half of a step. So products that share their input stand in one, norms are written as
@@ -11,7 +11,7 @@ share a key head, that key and its value.
 
 import copy
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +115,7 @@ class GroupedAttention(nn.Module):
         q, k, v = turned.flatten(-2).split((self.num_queries * tokens, tokens, tokens), dim=3)
         scores = torch.cat((q @ keys.transpose(-1, -2) + mask, q @ k.transpose(-1, -2)), dim=-1)
         past, present = scores.softmax(dim=-1).split((keys.shape[-2], tokens), dim=-1)
-        out = (past @ values + present @ v)[0].unflatten(2, (-1, tokens))
+        out = (past @ values + present @ v).squeeze(0).unflatten(2, (-1, tokens))
         return self.o_proj(out.permute(0, 3, 1, 2, 4).flatten(2)), k, v
 
 
@@ -156,4 +156,4 @@ class PlainHeadBlock(HeadBlock):
         heads = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = heads.split(1)  # (1, B, heads, N, head_dim)
         weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
-        return self.out((weights @ v)[0].transpose(1, 2).flatten(2))
+        return self.out((weights @ v).squeeze(0).transpose(1, 2).flatten(2))
