@@ -84,7 +84,7 @@ def _build_graphs(
             words = "up to date" if was_there else "built"
             bar.write(f"{paths[name]}: {words}, {size:.1f} MiB")
     if outlines:
-        written = write_outlines(world, precision=DEFAULT_PRECISION, folder=folder)
+        written = write_outlines(world, folder=folder)
         size = sum(path.stat().st_size for path in written) / 2**10
         print(f"{outlines_folder(world)}: {len(written)} outlines, {size:.0f} KiB")
 

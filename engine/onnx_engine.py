@@ -22,6 +22,7 @@ from engine.onnx_graphs import UNSEEN, graph_names
 from engine.onnx_runtime import Session
 from engine.spec import Cache, Engine, EngineSpec
 from engine.torch_engine import TorchCache
+from midas_world.autoencoder import normalize_frames, to_tokens
 from midas_world.conditions import POSE, Conditions
 from midas_world.diffusion import sigma_schedule
 from midas_world.kv_cache import KVCache
@@ -240,14 +241,15 @@ class OnnxEngine(Engine):
             refined[game][places[game]] = drawn[game]
         return refined
 
+    @torch.no_grad()
     def encode(self, frames: np.ndarray) -> Tensor:
-        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
+        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C).
+
+        By torch: games seldom begin at given frames, and the encoder would be the largest graph.
+        """
         self._spec.check_frames(frames)
-        latents = torch.empty(len(frames), *self._spec.latent_shape)
-        self._sessions["encoder"].run(
-            {"frames": np.ascontiguousarray(frames)}, {"latents": latents.numpy()}
-        )
-        return latents
+        pixels = normalize_frames(torch.from_numpy(np.ascontiguousarray(frames)))
+        return to_tokens(self._world.autoencoder.encode(pixels)).contiguous()
 
     def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> None:
         """Run one frame through the backbone; the cache gets its rows and its hidden states."""

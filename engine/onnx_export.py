@@ -8,6 +8,7 @@ Torch's newer exporter (dynamo) is used: it takes a few seconds a graph and keep
 """
 
 import contextlib
+import itertools
 import logging
 import shutil
 import tempfile
@@ -23,11 +24,12 @@ from engine.cache_folder import write_whole
 from engine.onnx_files import (
     LEAST_WEIGHTS,
     OPSET,
+    STACKS,
     graph_paths,
     graphs_folder,
     has_convs,
+    has_narrow_sums,
     made_of,
-    needs_reduced_range,
     outline_path,
     outlines_folder,
 )
@@ -41,6 +43,8 @@ _STALE_S = 24 * 3600.0
 _CALIBRATION_FRAMES = 48
 # Of its frames against float32's, dB.
 _LEAST_PSNR = 41.0
+# Where fewer scales than usual cost no quality.
+_BLOCK_SIZES = {"conditions": 128}
 # A protobuf file holds 2 GiB; larger weights go to a file beside it.
 _MAX_INLINE_BYTES = 1_900_000_000
 
@@ -55,6 +59,7 @@ def export_graphs(
     batch_size: int | None = None,
     names: Iterable[str] | None = None,
     folder: Path | None = None,
+    is_narrow: bool | None = None,
 ) -> dict[str, Path]:
     """Return the files of a world's graphs, writing those that are not there yet.
 
@@ -66,6 +71,7 @@ def export_graphs(
         batch_size: A fixed one, for runtimes that want static shapes; None leaves it open.
         names: Which graphs; others are neither written nor returned. None: all that the world has.
         folder: Above the folder of graphs; None is the user's cache.
+        is_narrow: Whether int8 is for CPUs that add products in 16 bits; None: if this one does.
 
     Raises:
         ValueError: No precision or graph has this name.
@@ -73,10 +79,11 @@ def export_graphs(
     """
     steps = world.config.world.diffusion.num_denoise_steps
     steps = steps if num_denoise_steps is None else num_denoise_steps
+    is_narrow = has_narrow_sums() if is_narrow is None else is_narrow
     graphs, config = graphs_folder(world, folder=folder), world.config.world
     sizes = {"config": config, "num_denoise_steps": steps, "batch_size": batch_size}
     plain = graph_paths(graphs, precision="float32", **sizes)
-    wanted = graph_paths(graphs, precision=precision, **sizes)
+    wanted = graph_paths(graphs, precision=precision, is_narrow=is_narrow, **sizes)
     known = graph_names(config)
     names = known if names is None else tuple(names)
     unknown = set(names) - set(known)
@@ -101,7 +108,7 @@ def export_graphs(
         if path != plain[name]:
             _log.info("turning the %s graph of %s to int8", name, world.folder.name)
             with _replacing(path) as temporary:
-                _quantize(name, world, plain[name], temporary)
+                _quantize(name, world, plain[name], temporary, is_narrow=is_narrow)
     return {name: wanted[name] for name in names}
 
 
@@ -140,15 +147,15 @@ def _weights(name: str, world: World, num_denoise_steps: int) -> dict[str, Tenso
     return {**dict(graph.module.named_parameters()), **dict(graph.module.named_buffers())}
 
 
-def write_outlines(world: World, *, precision: str, folder: Path | None = None) -> list[Path]:
-    """Write the outlines of a world's graphs into its folder, in place of older ones.
+def write_outlines(world: World, *, folder: Path | None = None) -> list[Path]:
+    """Write the outlines of a world's int8 graphs into its folder, in place of older ones.
 
-    Of its own number of denoise steps, and of one, which the uncertainty takes. A graph that does
-    not follow from the weights in ways that outlines can tell is left out, and told.
+    For all CPUs; of its own number of denoise steps, and of one, which the uncertainty takes. A
+    graph that does not follow from the weights in ways that outlines can tell is left out, and
+    told.
 
     Args:
         world: It must not have changed since it was loaded.
-        precision: Of PRECISIONS.
         folder: Above the folder of graphs, which are exported; None is the user's cache.
 
     Raises:
@@ -157,16 +164,18 @@ def write_outlines(world: World, *, precision: str, folder: Path | None = None) 
     from engine.onnx_outlines import outline_of
 
     written: dict[Path, bytes] = {}
-    for steps in sorted({1, world.config.world.diffusion.num_denoise_steps}):
-        given = {"num_denoise_steps": steps, "precision": precision, "folder": folder}
-        for name, path in export_graphs(world, **given).items():
+    all_steps = sorted({1, world.config.world.diffusion.num_denoise_steps})
+    for steps, is_narrow in itertools.product(all_steps, (False, True)):
+        given = {"num_denoise_steps": steps, "is_narrow": is_narrow, "folder": folder}
+        for name, path in export_graphs(world, precision="int8", **given).items():
+            target = outline_path(world, path)
+            if target in written:
+                continue
             weights = _weights(name, world, steps)
             try:
-                outline = outline_of(path, weights, made_of=made_of(world))
+                written[target] = outline_of(path, weights, made_of=made_of(world))
             except ValueError as error:
                 _log.warning("%s; it is exported at its first start instead", error)
-                continue
-            written[outline_path(world, path)] = outline
     for path, contents in written.items():
         write_whole(path, contents)
     for path in outlines_folder(world).glob("*.onnx"):
@@ -177,8 +186,7 @@ def write_outlines(world: World, *, precision: str, folder: Path | None = None) 
 
 def discard_graph(path: Path) -> None:
     """Remove a graph that turned out corrupt, and the float32 one that it may have come from."""
-    for precision in ("-int8", "-int7"):
-        path.with_name(path.name.replace(precision, "")).unlink(missing_ok=True)
+    path.with_name(path.name.replace("-narrow", "").replace("-int8", "")).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
@@ -214,10 +222,10 @@ def _export(
     onnx.checker.check_model(path, full_check=True)
 
 
-def _quantize(name: str, world: World, source: Path, target: Path) -> None:
-    """Write one int8 graph of its float32 one."""
+def _quantize(name: str, world: World, source: Path, target: Path, *, is_narrow: bool) -> None:
+    """Write one int8 graph of its float32 one; see `graph_paths` for is_narrow."""
     # Not above: float32 files are written without ONNX Runtime, for TensorRT.
-    from engine.onnx_runtime import quantize_convs, quantize_matmuls
+    from engine.onnx_runtime import BLOCK_SIZES, quantize_convs, quantize_matmuls
 
     if has_convs(name, world.config.world):
         config = world.config.world.autoencoder
@@ -230,10 +238,16 @@ def _quantize(name: str, world: World, source: Path, target: Path) -> None:
             # seen as they are, and in the shipped world they cost 6 dB of 49.
             num_precise=2 * depths[config.first_stage(depths)] + 2,
             least_psnr=_LEAST_PSNR,
-            reduce_range=needs_reduced_range(),
+            reduce_range=is_narrow,
         )
     else:
-        quantize_matmuls(source, target, least_weight=LEAST_WEIGHTS[name])
+        quantize_matmuls(
+            source,
+            target,
+            least_weight=LEAST_WEIGHTS[name],
+            stacked_by_row=name in STACKS and not is_narrow,
+            block_size=_BLOCK_SIZES.get(name, BLOCK_SIZES[0]),
+        )
 
 
 def _calibration(world: World) -> list[dict[str, torch.Tensor]]:

@@ -33,12 +33,15 @@ _OUTLINES_NAME = "outlines"
 # the smallest weights that become so: poses and words enter the conditions by small ones, whose
 # rounding would be seen in the place of a hand.
 LEAST_WEIGHTS = {"conditions": 2**19, "backbone": 2**10, "sampler": 2**10, "decoder": 2**10}
+# Stacks of layers, whose inputs can do with coarser scales.
+STACKS = ("backbone", "sampler")
 
 # The code that the files follow from.
 _SOURCES = (
     "engine/onnx_export.py",
     "engine/onnx_files.py",
     "engine/onnx_graphs.py",
+    "engine/onnx_layers.py",
     "engine/onnx_outlines.py",
     "engine/onnx_refiner.py",
     "engine/onnx_runtime.py",
@@ -111,14 +114,24 @@ def graph_paths(
     precision: str,
     num_denoise_steps: int,
     batch_size: int | None = None,
+    is_narrow: bool | None = None,
 ) -> dict[str, Path]:
     """Return where each graph's file is in the folder of a world's graphs, or will be.
+
+    Args:
+        graphs: The folder.
+        config: Of the world.
+        precision: Of PRECISIONS.
+        num_denoise_steps: Of the sampler.
+        batch_size: A fixed one; None if it is open.
+        is_narrow: Whether int8 is for CPUs with narrow sums; None: if this one is such.
 
     Raises:
         ValueError: No precision has this name.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    is_narrow = has_narrow_sums() if is_narrow is None else is_narrow
     paths = {}
     for name in graph_names(config):
         words = [name]
@@ -127,7 +140,9 @@ def graph_paths(
         if batch_size is not None:
             words.append(f"b{batch_size}")
         if precision == "int8" and name in LEAST_WEIGHTS:
-            words.append("int7" if has_convs(name, config) and needs_reduced_range() else "int8")
+            words.append("int8")
+            if is_narrow and (name in STACKS or has_convs(name, config)):
+                words.append("narrow")
         paths[name] = graphs / f"{'-'.join(words)}.onnx"
     return paths
 
@@ -147,9 +162,6 @@ def has_convs(name: str, config: WorldConfig) -> bool:
     return name == "decoder" and not config.autoencoder.transform_rows
 
 
-def needs_reduced_range() -> bool:
-    """Return whether convolutions of eight-bit numbers may overflow here: x86 without VNNI.
-
-    Its 16-bit sums saturate, so weights must keep to seven bits there.
-    """
+def has_narrow_sums() -> bool:
+    """Return whether this CPU adds eight-bit products in 16 bits, which saturate: x86, no VNNI."""
     return platform.machine().lower() in ("x86_64", "amd64") and not torch.cpu._is_vnni_supported()

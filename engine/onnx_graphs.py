@@ -1,17 +1,16 @@
 """The graphs that a world's networks are exported as, for ONNX Runtime and TensorRT alike.
 
-One step runs conditions -> backbone -> sampler and outcome; decoder and encoder stand apart. All
+One step runs conditions -> backbone -> sampler and outcome; decoder and refiner draw its frame. All
 that changes (KV cache, ring position, noise) comes in and goes out as tensors, so that one graph
 serves every step. Weights stay those of the world; nothing here knows a runtime or a file.
 
 | graph | inputs | outputs |
 |---|---|---|
-| conditions | pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, latents (B, N, C), last_foretold (B, N, C), last_phase (B, 2) | tokens (B, T, D), foretold (B, N, C), phase (B, 2), changes (B, N, E C) |
+| conditions | pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, latents (B, N, C), last_foretold (B, N, C), last_phase (B, 2) | tokens (B, T, D), foretold (B, N, C), changes (B, N, E C) |
 | backbone | tokens (B, T, D), cosine (T, head_dim), sine (T, head_dim), mask (B, S), keys (layers, B, kv_heads, S, head_dim), values (same), changes (B, N, E C) | hidden (B, N, Z), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
 | sampler | latents (B, N, C), hidden (B, N, Z), noise (B, N, C) | next_latents (B, N, C) |
 | outcome | hidden (B, N, Z) | reward (B,), termination (B,) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
-| encoder | frames (B, H, W, 3) uint8 | latents (B, N, C) |
 | refiner | windows (B, h, w, 3) uint8, keypoints (B, K, 2), known (B, G) | drawn (B, h, w, 3) uint8 |
 
 All others are float32; what is foretold, and the E changes, are there in worlds with a renderer
@@ -24,32 +23,35 @@ C latent channels, D width, Z width of what the head is given, P pose size, L wo
 H W pixels, h w of the refiner's window, K keypoints, G what it knows besides.
 """  # noqa: E501
 
-import copy
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from engine.onnx_layers import (
+    GroupedAttention,
+    NearPoseGuider,
+    PlainHeadBlock,
+    PlainRMSNorm,
+    shallow,
+    with_plain_norms,
+)
 from engine.onnx_refiner import RefinerGraph
 from midas_world.autoencoder import (
     Autoencoder,
-    normalize_frames,
     quantize_frames,
     to_grid,
-    to_tokens,
 )
-from midas_world.backbone import Attention, Layer
+from midas_world.backbone import Layer
 from midas_world.conditions import Conditions
 from midas_world.config import WorldConfig
-from midas_world.diffusion import euler_sample, sigma_schedule
+from midas_world.diffusion import HeadBlock, Sampler, sigma_schedule
 from midas_world.transport import RowTransport
 from midas_world.world import World
 from midas_world.world_model import WorldModel, with_foretold
 
-_Module = TypeVar("_Module", bound=nn.Module)
-
-GRAPHS = ("conditions", "backbone", "sampler", "outcome", "decoder", "encoder", "refiner")
+GRAPHS = ("conditions", "backbone", "sampler", "outcome", "decoder", "refiner")
 
 # Added to the scores of rows that are not seen: the least float16, of which softmax makes 0.
 UNSEEN = -65504.0
@@ -95,7 +97,6 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
     latents = torch.zeros(batch_size, tokens, config.autoencoder.latent_channels)
     hidden = torch.zeros(batch_size, tokens, config.hidden_width)
     is_foretold, is_moving = config.is_foretold, config.transport.is_moving
-    frames = torch.zeros(batch_size, config.height, config.width, 3, dtype=torch.uint8)
     given = {
         "pose": torch.zeros(batch_size, sizes.pose_size),
         "text": torch.zeros(batch_size, sizes.text_length, dtype=torch.int64),
@@ -136,9 +137,6 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
         case "decoder":
             module, outputs = DecoderGraph(world.autoencoder, config.grid), ("frames",)
             inputs = {"latents": latents}
-        case "encoder":
-            module, outputs = EncoderGraph(world.autoencoder), ("latents",)
-            inputs = {"frames": frames}
         case "refiner" if world.refiner is not None:
             module, outputs = RefinerGraph(world.refiner), ("drawn",)
             inputs = {
@@ -165,9 +163,15 @@ class ConditionsGraph(nn.Module):
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         # Shallow: the weights stay the world's, only the bag of words is another module.
-        self.model = _shallow(model)
-        self.model.conditions = _shallow(model.conditions)
+        self.model = shallow(model)
+        self.model.conditions = shallow(model.conditions)
         self.model.conditions.words = MeanOfWords(model.conditions.words)  # pyright: ignore[reportAttributeAccessIssue]
+        renderer = self.model.conditions.renderer
+        if renderer is not None:
+            renderer = with_plain_norms(renderer)
+            if renderer.guider is not None:
+                renderer.guider = NearPoseGuider(renderer.guider)
+            self.model.conditions.renderer = renderer
         if model.transport is not None:
             # ONNX Runtime lays out no weights of a product for all rows.
             self.model.transport = RowTransport(model.transport)
@@ -221,8 +225,13 @@ class BackboneGraph(nn.Module):
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
-        self.backbone = model.backbone
         self.num_condition_tokens = model.config.conditions.num_tokens
+        layers = [cast("Layer", layer) for layer in model.backbone.layers]
+        self.attentions = nn.ModuleList([GroupedAttention(layer.self_attn) for layer in layers])
+        self.mlps = nn.ModuleList([layer.mlp for layer in layers])
+        norms = [(layer.input_layernorm, layer.post_attention_layernorm) for layer in layers]
+        self.norms = nn.ModuleList([PlainRMSNorm(norm) for pair in norms for norm in pair])
+        self.norm = PlainRMSNorm(model.backbone.norm)
 
     def forward(
         self,
@@ -235,43 +244,25 @@ class BackboneGraph(nn.Module):
         changes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return hidden states and the present frame's rotated keys and values."""
+        x, mask, norms = tokens, mask[:, None, None], iter(self.norms)
         new_keys, new_values = [], []
-        x = tokens
-        for index, layer in enumerate(self.backbone.layers):
-            assert isinstance(layer, Layer)
-            q, k, v = layer.self_attn.project(layer.input_layernorm(x), (cosine, sine))
-            attended = _attend(layer.self_attn, q, k, v, keys[index], values[index], mask)
-            x = x + attended
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        tables = None
+        for attention, mlp, past_keys, past_values in zip(
+            self.attentions, self.mlps, keys.split(1), values.split(1), strict=True
+        ):
+            assert isinstance(attention, GroupedAttention)
+            tables = tables or attention.tables(cosine, sine)
+            attended, k, v = attention(
+                next(norms)(x), tables, keys=past_keys, values=past_values, mask=mask
+            )
             new_keys.append(k)
             new_values.append(v)
-        hidden = self.backbone.norm(x)[:, self.num_condition_tokens :]
-        return with_foretold(hidden, changes), torch.stack(new_keys), torch.stack(new_values)
-
-
-def _attend(
-    attention: Attention,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    mask: Tensor,
-) -> Tensor:
-    """Return the attended values, (B, T, D).
-
-    Scores of the ring and of the present frame are formed apart, so that nothing as large as the
-    ring is copied; the queries that share a key head stand in one matrix.
-    """
-    config = attention.config
-    grouped = q.unflatten(1, (config.num_kv_heads, -1)).flatten(2, 3) * config.head_dim**-0.5
-    past = grouped @ keys.transpose(-1, -2) + mask[:, None, None]
-    present = grouped @ k.transpose(-1, -2)
-    weights = torch.cat((past, present), dim=-1).softmax(dim=-1)
-    rows = keys.shape[-2]
-    out = weights[..., :rows] @ values + weights[..., rows:] @ v
-    out = out.unflatten(2, (-1, k.shape[-2])).flatten(1, 2)
-    return attention.o_proj(out.transpose(1, 2).flatten(-2))
+            x = x + attended
+            if mlp is self.mlps[-1]:
+                # From here on, nothing is asked of the condition tokens.
+                x = x[:, self.num_condition_tokens :]
+            x = x + mlp(next(norms)(x))
+        return with_foretold(self.norm(x), changes), torch.cat(new_keys), torch.cat(new_values)
 
 
 class SamplerGraph(nn.Module):
@@ -279,19 +270,16 @@ class SamplerGraph(nn.Module):
 
     def __init__(self, model: WorldModel, num_denoise_steps: int) -> None:
         super().__init__()
-        self.head = model.head
+        head = shallow(model.head)
+        blocks = [cast("HeadBlock", block) for block in head.blocks]
+        head.blocks = nn.ModuleList([PlainHeadBlock(block) for block in blocks])
+        self.sampler = Sampler(head, sigma_schedule(num_denoise_steps))
         self.change_std = model.change_std
-        self.sigmas = sigma_schedule(num_denoise_steps)
 
     def forward(self, latents: Tensor, hidden: Tensor, noise: Tensor) -> Tensor:
         """Return the next latents (B, N, C)."""
-        # One level for the whole batch: all that follows from it alone becomes a constant.
-        levels = iter(self.sigmas.tolist())
-
-        def predict(x: Tensor, _: Tensor) -> Tensor:
-            return self.head(x, torch.full((1,), next(levels)), hidden, latents)
-
-        return latents + self.change_std * euler_sample(predict, noise, self.sigmas)
+        change = self.sampler(latents, hidden.to(self.sampler.dtype), noise)
+        return latents + self.change_std * change
 
 
 class OutcomeGraph(nn.Module):
@@ -318,22 +306,3 @@ class DecoderGraph(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Return frames (B, H, W, 3) uint8."""
         return quantize_frames(self.autoencoder.decode(to_grid(latents, self.grid)))
-
-
-class EncoderGraph(nn.Module):
-    """Uint8 frames to latents."""
-
-    def __init__(self, autoencoder: Autoencoder) -> None:
-        super().__init__()
-        self.autoencoder = autoencoder
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return latents (B, N, C)."""
-        return to_tokens(self.autoencoder.encode(normalize_frames(frames)))
-
-
-def _shallow(module: _Module) -> _Module:
-    """Return a copy that shares the weights, and whose submodules can be replaced."""
-    other = copy.copy(module)
-    other._modules = dict(module._modules)
-    return other

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from engine.onnx_runtime import BLOCK, num_blocks, pack
+from engine.onnx_runtime import BLOCK_SIZES, pack, pack_rows
 
 # Tensors up to this stay in an outline, whatever they follow from.
 _INLINE_BYTES = 64
@@ -29,7 +29,14 @@ _MOST_BYTES = 2**18
 _MOST_PARTS = 16
 _MADE_OF, _WEIGHTS = "midas-world.made_of", "midas-world.weights"
 
-_Kind = Literal["values", "levels", "scales"]
+# What is taken of a weight: itself, or what `pack` or `pack_rows` make of it.
+_Kind = Literal["values", "levels", "scales", "row levels", "row scales"]
+_KINDS: dict[type, tuple[_Kind, ...]] = {
+    np.uint8: ("levels",),
+    np.int8: ("row levels",),
+    np.float32: ("values", "scales", "row scales"),
+    np.int64: ("values",),
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,8 @@ class _Source:
         part: Which of `parts` equal ones along the weight's first axis.
         parts: 1 if the weight is taken whole.
         is_transposed: Whether rows become columns.
-        kind: The part itself, or what `pack` makes of it.
+        kind: What is taken of it.
+        block_size: Of levels and scales of `pack`; 0 for other kinds.
     """
 
     name: str
@@ -49,6 +57,7 @@ class _Source:
     parts: int
     is_transposed: bool
     kind: _Kind
+    block_size: int
 
     def take(self, weights: Mapping[str, Tensor]) -> np.ndarray:
         """Return the tensor; its entries lie as they should, its shape may be another."""
@@ -60,8 +69,8 @@ class _Source:
             array = array.T
         if self.kind == "values":
             return array
-        levels, scales = pack(array)
-        return levels if self.kind == "levels" else scales
+        levels, scales = pack(array, self.block_size) if self.block_size else pack_rows(array)
+        return scales if self.kind.endswith("scales") else levels
 
 
 def outline_of(graph: Path, weights: Mapping[str, Tensor], *, made_of: str) -> bytes:
@@ -161,7 +170,6 @@ class _Places:
 
     def _candidates(self, array: np.ndarray) -> Iterator[_Source]:
         """Yield the sources of arrays of this type and size."""
-        kinds: tuple[_Kind, ...] = ("levels",) if array.dtype == np.uint8 else ("values", "scales")
         for name, tensor in self._weights.items():
             shape = tuple(tensor.shape)
             for parts in range(1, min(_MOST_PARTS, shape[0] if shape else 0) + 1):
@@ -169,18 +177,27 @@ class _Places:
                     continue
                 size = shape[0] // parts, *shape[1:]
                 for is_transposed in (False, True) if len(shape) == 2 else (False,):
-                    for kind in kinds:
-                        if _entries(size, kind, is_transposed=is_transposed) == array.size:
+                    for kind, block_size in _forms(array.dtype.type):
+                        lies = size[::-1] if is_transposed else size
+                        if _num_entries(lies, kind, block_size) == array.size:
                             for part in range(parts):
-                                yield _Source(name, part, parts, is_transposed, kind)
+                                yield _Source(name, part, parts, is_transposed, kind, block_size)
 
 
-def _entries(shape: Sequence[int], kind: _Kind, *, is_transposed: bool) -> int:
-    """Return how many entries a source of a part of this shape gives."""
-    if kind == "values":
-        return math.prod(shape)
-    if len(shape) != 2:
-        return 0
-    rows, columns = reversed(shape) if is_transposed else shape
-    blocks = num_blocks(rows)
-    return columns * blocks * (BLOCK if kind == "levels" else 1)
+def _forms(dtype: type) -> Iterator[tuple[_Kind, int]]:
+    for kind in _KINDS.get(dtype, ()):
+        for block_size in BLOCK_SIZES if kind in ("levels", "scales") else (0,):
+            yield kind, block_size
+
+
+def _num_entries(shape: Sequence[int], kind: _Kind, block_size: int) -> int:
+    """Return how many entries there are of a kind, of a part of this shape."""
+    if kind == "values" or len(shape) != 2:
+        return math.prod(shape) if kind == "values" else 0
+    rows, columns = shape
+    if kind == "row scales":
+        return columns
+    if kind == "row levels":
+        return rows * columns
+    blocks = -(-rows // block_size)
+    return columns * blocks * (block_size if kind == "levels" else 1)

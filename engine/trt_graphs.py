@@ -84,11 +84,14 @@ def cast_world(world: World, plan: TrtPlan) -> World:
     if plan.graph == "decoder":
         decoder = _CastDecoder(world.autoencoder.decoder, dtype)
         return replace(world, autoencoder=_with_part(world.autoencoder, "decoder", decoder))
-    head = _CastHead(world.model.head, dtype)
+    head = copy.deepcopy(world.model.head).to(dtype)
+    # What is told of a noise level follows from float32, however the rest computes.
+    head.sigma.float()
+    head.modulation.float()
     if plan.precision == "fp8":
         for name, largest in _activation_ranges(world).items():
             parent, _, child = name.rpartition(".")
-            owner = head.head.get_submodule(parent)
+            owner = head.get_submodule(parent)
             setattr(owner, child, Fp8Linear(getattr(owner, child), largest * _HEADROOM))
     return replace(world, model=_with_part(world.model, "head", head))
 
@@ -116,22 +119,6 @@ class Fp8Linear(nn.Module):
         rounded = _round_fp8((x.float() / self.input_scale).clamp(-_FP8_MAX, _FP8_MAX))
         product = functional.linear(rounded, _round_fp8(self.weight.float()))
         return (product * self.output_scale).to(x.dtype) + self.bias
-
-
-class _CastHead(nn.Module):
-    """The diffusion head in another dtype, between float32 inputs and outputs."""
-
-    def __init__(self, head: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-        self.head = copy.deepcopy(head).to(dtype)
-        for name in ("sigma", "modulation"):
-            self.head.get_submodule(name).float()
-
-    def forward(self, x: Tensor, sigma: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        """As `DiffusionHead.forward`."""
-        parts = (x.to(self.dtype), sigma, hidden.to(self.dtype), context.to(self.dtype))
-        return self.head(*parts).float()
 
 
 class _CastDecoder(nn.Module):

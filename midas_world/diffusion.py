@@ -132,7 +132,8 @@ class DiffusionHead(nn.Module):
         """
         modulation = self.modulation_of(sigma)
         blocks = [partial(block, modulation=modulation) for block in self.blocks]
-        return self.denoise(x, self.condition(hidden), hidden, context, blocks=blocks)
+        condition = self.condition(hidden) + self.places
+        return self.denoise(x, condition, hidden, context, blocks=blocks)
 
     def modulation_of(self, sigma: Tensor) -> Tensor:
         """Return what the blocks are told of sigma, (B,) -> (B, 6, width)."""
@@ -152,12 +153,12 @@ class DiffusionHead(nn.Module):
 
         Args:
             x: (B, N, C) noisy data.
-            condition: (B, N, width), ``self.condition(hidden)``.
+            condition: (B, N, width), ``self.condition(hidden) + self.places``.
             hidden: (B, N, Z).
             context: (B, N, C).
             blocks: The head's blocks, which have been told of sigma.
         """
-        tokens = self.input(torch.cat((x, context), dim=-1)) + condition + self.places
+        tokens = self.input(torch.cat((x, context), dim=-1)) + condition
         for block in blocks:
             tokens = block(tokens)
         tokens = functional.layer_norm(tokens, (tokens.shape[-1],))
@@ -202,7 +203,7 @@ class Sampler(nn.Module):
             hidden: (B, N, Z) in the head's dtype.
             noise: (B, N, C) float32.
         """
-        context, condition = context.to(self.dtype), self.head.condition(hidden)
+        context, condition = context.to(self.dtype), self.head.condition(hidden) + self.head.places
         steps = iter(self.parts.unbind())
 
         def predict(x: Tensor, _: Tensor) -> Tensor:
@@ -287,5 +288,6 @@ def euler_sample(
     x = noise
     for sigma, next_sigma in pairwise(sigmas.tolist()):
         data = predict(x, x.new_full((x.shape[0],), sigma, dtype=torch.float32))
-        x = data + (next_sigma / sigma) * (x - data)
+        # Where no noise is left, what is predicted is what comes out.
+        x = data + (next_sigma / sigma) * (x - data) if next_sigma else data
     return x

@@ -111,14 +111,7 @@ class PoseGuider(nn.Module):
             keypoints: (B, F, N, K, 2) from each cell's centre, in cells.
             features: (B, F, N, R) of the renderer.
         """
-        near = is_near(keypoints)
-        if self.training:
-            # Two cells in three hold no limb, and points are many.
-            where = near.nonzero(as_tuple=True)
-            painted = self._picture(keypoints[where], features[where])
-            picture = painted.new_zeros(*near.shape, painted.shape[-1]).index_put(where, painted)
-        else:
-            picture = self._picture(keypoints, features) * near[..., None]
+        picture = self.pictures(keypoints, features)
         # Play may have these layers in bfloat16; the maps before them stay in float32.
         first = self.rows[0]
         assert isinstance(first, nn.Linear)
@@ -127,6 +120,20 @@ class PoseGuider(nn.Module):
         # As matrices: for products of more dimensions, torch would copy the weights at every step.
         made = [layer(row.flatten(0, 2)).unflatten(0, row.shape[:3]) for layer, row in rows]
         return torch.stack(made, dim=2).flatten(2, 3)
+
+    def pictures(self, keypoints: Tensor, features: Tensor) -> Tensor:
+        """Return pictures of all cells, (..., S * channels), black where no keypoint is near."""
+        if self.training:
+            return self.near_pictures(keypoints, features)
+        # How many cells are near, a GPU would have to be waited for to know.
+        return self._picture(keypoints, features) * is_near(keypoints)[..., None]
+
+    def near_pictures(self, keypoints: Tensor, features: Tensor) -> Tensor:
+        """Return what `pictures` does; two cells in three hold no limb, and points are many."""
+        near = is_near(keypoints)
+        where = near.nonzero(as_tuple=True)
+        painted = self._picture(keypoints[where], features[where])
+        return painted.new_zeros(*near.shape, painted.shape[-1]).index_put(where, painted)
 
     def _picture(self, keypoints: Tensor, features: Tensor) -> Tensor:
         """Return cells painted, (..., S * channels), from (..., K, 2) and (..., R)."""

@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from midas_world.config import TransportConfig
 from midas_world.klt import CellTransform
@@ -92,34 +93,41 @@ class Transport(nn.Module):
     def forward(self, latents: Tensor, travel: Tensor) -> Tensor:
         """Return latents (B, P, N, C) of (B, N, C) after the camera's travel (B,), in pixels."""
         distance = travel.float()[:, None] * self.parallax / self.config.step
-        weights = (1.0 - (distance[..., None] - self.places).abs()).clamp_min(0.0)  # (B, P, 1 + K)
-        weights = weights[..., None, None, None]
+        shares = (1.0 - (distance[..., None] - self.places).abs()).clamp_min(0.0)  # (B, P, 1 + K)
         moved, rest = latents[..., : self.num_moved], latents[..., self.num_moved :]
-        cells = moved.unflatten(-2, self.grid)[:, None]  # (B, 1, h, w, L)
+        made = self.mixed(moved.unflatten(-2, self.grid), shares).flatten(2, 3)
+        left = shares.sum(dim=2)[..., None, None] * rest[:, None]
+        return torch.cat((made, left), dim=-1)
+
+    def mixed(self, cells: Tensor, shares: Tensor) -> Tensor:
+        """Return cells moved by shares of the shifts, (B, h, w, L) -> (B, P, h, w, L).
+
+        Args:
+            cells: (B, h, w, L).
+            shares: (B, P, 1 + K); the first is of what stays.
+        """
+        cells = cells[:, None]  # (B, 1, h, w, L)
         edge = torch.zeros_like(cells[..., :1, :])
         from_right = torch.cat((cells[..., 1:, :], edge), dim=-2)
         from_left = torch.cat((edge, cells[..., :-1, :]), dim=-2)
         sides = [from_right if shift > 0 else from_left for shift in self.shifts]
-        shares = weights.unbind(2)
+        weights = shares[..., None, None, None].unbind(2)
         parts = chain.from_iterable(
-            (share * cells, share * side) for share, side in zip(shares[1:], sides, strict=True)
+            (share * cells, share * side) for share, side in zip(weights[1:], sides, strict=True)
         )
         given = torch.cat([*parts], dim=-1)  # (B, P, h, w, 2 K L)
         batch, parallaxes = given.shape[:2]
-        rows = given.permute(2, 0, 1, 3, 4).flatten(1, 3)
-        made = self.product(rows).to(latents.dtype)
+        rows = given.permute(2, 0, 1, 3, 4).flatten(1, 3).to(self.matrices.dtype)
+        made = torch.bmm(rows, self.matrices).to(cells.dtype)
         made = made.unflatten(1, (batch, parallaxes, self.grid[1])).permute(1, 2, 0, 3, 4)
-        made = (made + shares[0] * cells).flatten(2, 3)
-        left = weights.sum(dim=2)[..., 0] * rest[:, None]
-        return torch.cat((made, left), dim=-1)
-
-    def product(self, rows: Tensor) -> Tensor:
-        """Return parts of cells put together, (h, S, 2 K L) -> (h, S, L) in the matrices' dtype."""
-        return torch.bmm(rows.to(self.matrices.dtype), self.matrices)
+        return made + weights[0] * cells
 
 
 class RowTransport(Transport):
-    """`Transport` for play on a CPU: weights of products of their own can be laid out beforehand.
+    """`Transport` for play on a CPU: every row of cells meets its matrices once, in one product.
+
+    What the parallaxes are shares of is formed for all of them together, and the weights of a
+    linear layer can be laid out beforehand.
 
     Args:
         plain: That has been fitted; not changed.
@@ -131,10 +139,24 @@ class RowTransport(Transport):
         self.num_moved, self.shifts = plain.num_moved, plain.shifts
         self.register_buffer("places", plain.places, persistent=False)
         self.register_buffer("parallax", plain.parallax, persistent=False)
-        self.rows = nn.ModuleList([linear_of(matrix.T) for matrix in plain.matrices])
+        count = self.num_moved
+        # Of each row (K, 2, L, L): what stays in the cell and what goes to its neighbour.
+        by_row = plain.matrices.unflatten(1, (len(self.shifts), 2, count))
+        self.rows = nn.ModuleList(
+            [linear_of(row.permute(1, 0, 3, 2).flatten(0, 2).contiguous()) for row in by_row]
+        )
 
-    def product(self, rows: Tensor) -> Tensor:
-        """Return parts of cells put together; see `Transport.product`."""
+    def mixed(self, cells: Tensor, shares: Tensor) -> Tensor:
+        """Return cells moved by shares of the shifts; see `Transport.mixed`."""
         layers = [cast("nn.Linear", layer) for layer in self.rows]
-        pairs = zip(layers, rows.unbind(0), strict=True)
-        return torch.stack([layer(row.to(layer.weight.dtype)) for layer, row in pairs])
+        pairs = zip(layers, cells.unbind(1), strict=True)
+        made = torch.stack([layer(row.to(layer.weight.dtype)) for layer, row in pairs], dim=1)
+        half = len(self.shifts) // 2
+        # (B, h, w, 2 K, L), of the K shifts those to the left first
+        parts = made.to(cells.dtype).unflatten(-1, (-1, self.num_moved))
+        own, from_left, from_right = parts.split((2 * half, half, half), dim=3)
+        from_left = functional.pad(from_left, (0, 0, 0, 0, 1, -1))
+        from_right = functional.pad(from_right, (0, 0, 0, 0, -1, 1))
+        parts = torch.cat((cells[..., None, :], own, from_left, from_right), dim=3)
+        weights = torch.cat((shares, shares[..., 1:]), dim=-1)[:, None, None]  # (B, 1, 1, P, ...)
+        return (weights @ parts).permute(0, 3, 1, 2, 4)

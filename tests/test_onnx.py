@@ -28,6 +28,7 @@ from engine.onnx_runtime import (  # noqa: E402
     Session,
     _outputs,
     pack,
+    pack_rows,
     quantize_convs,
     quantize_matmuls,
 )
@@ -157,21 +158,37 @@ def test_stored_int8_weights_stay_exactly_as_they_are():
     np.testing.assert_array_equal(unpacked[:, :96], levels.T)
     np.testing.assert_array_equal(unpacked[:, 96:], 0)
     np.testing.assert_allclose(scales, np.repeat(scale[:, None], 2, axis=1), rtol=1e-6)
+    packed, scales = pack_rows((levels * scale).astype(np.float32))
+    np.testing.assert_array_equal(packed, levels)
+    np.testing.assert_allclose(scales, scale, rtol=1e-6)
 
 
-def test_int8_products_are_close(paths: dict[str, Path], tmp_path: Path, tiny_world: World):
+@pytest.mark.parametrize(
+    "kinds", [{}, {"block_size": 128}, {"stacked_by_row": True}], ids=["blocks", "large", "rows"]
+)
+def test_int8_products_are_close(
+    kinds: dict, paths: dict[str, Path], tmp_path: Path, tiny_world: World
+):
     target = tmp_path / "sampler.onnx"
-    quantize_matmuls(paths["sampler"], target, least_weight=1024)
+    quantize_matmuls(paths["sampler"], target, least_weight=1024, **kinds)
+    products = {node.op_type for node in onnx.load(target).graph.node if "MatMul" in node.op_type}
+    assert ("MatMulIntegerToFloat" in products) == ("stacked_by_row" in kinds)
+    assert "MatMulNBits" in products  # what goes into the stack and comes out of it
     graph = make_graph("sampler", tiny_world, num_denoise_steps=2, batch_size=2)
     generator = torch.Generator().manual_seed(0)
     inputs = {k: torch.randn(v.shape, generator=generator) for k, v in graph.inputs.items()}
     arrays = {key: value.numpy() for key, value in inputs.items()}
     made = {"next_latents": np.zeros_like(arrays["latents"])}
-    Session(target, num_threads=1).run(arrays, made)
+    session = Session(target, num_threads=1)
+    session.run(arrays, made)
     with torch.no_grad():
         exact = graph.module(*inputs.values()).numpy()
     error = np.sqrt(np.mean(np.square(made["next_latents"] - exact)))
     assert 0 < error < 0.05 * exact.std()
+    # A game does not feel the others.
+    alone = {"next_latents": np.zeros_like(arrays["latents"][1:])}
+    session.run({key: 1.0 * value[1:] for key, value in arrays.items()}, alone)
+    np.testing.assert_allclose(alone["next_latents"][0], made["next_latents"][1], atol=1e-5)
 
 
 def test_another_weight_code_or_start_state_is_another_folder(

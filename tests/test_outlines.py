@@ -31,7 +31,7 @@ def outlined(refined_world: World, kept_graphs: Path, tmp_path_factory) -> World
     folder = tmp_path_factory.mktemp("outlined") / "world"
     shutil.copytree(refined_world.folder, folder)
     world = load_world(folder)
-    write_outlines(world, precision="int8", folder=kept_graphs)
+    write_outlines(world, folder=kept_graphs)
     return world
 
 
