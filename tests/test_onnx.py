@@ -16,6 +16,7 @@ from midas_world.types import BackendUnavailableError, CheckpointError
 from midas_world.world import World
 
 onnx = pytest.importorskip("onnx")
+numpy_helper = pytest.importorskip("onnx.numpy_helper")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
@@ -116,19 +117,24 @@ def test_static_graphs_have_the_batch_size_asked_for(tiny_world: World, tmp_path
     assert [file.name for file in path.parent.iterdir()] == ["outcome-b4.onnx"]
 
 
-def test_int8_graphs_use_int8(tiny_world: World, kept_graphs: Path, paths: dict[str, Path]):
-    del paths
-    whole = graph_paths(
-        graphs_folder(tiny_world, folder=kept_graphs),
-        config=tiny_world.config.world,
-        precision="int8",
-        num_denoise_steps=2,
+@pytest.mark.parametrize("is_narrow", [False, True], ids=["wide", "narrow"])
+def test_int8_graphs_use_int8(tiny_world: World, kept_graphs: Path, is_narrow: bool):
+    names = {"backbone", "sampler", "conditions", "decoder"}
+    files = export_graphs(
+        tiny_world, precision="int8", names=names, folder=kept_graphs, is_narrow=is_narrow
     )
-    products = [node.op_type for node in onnx.load(whole["backbone"]).graph.node]
-    assert products.count("MatMulNBits") >= 2 * 5
-    decoder = [node.op_type for node in onnx.load(whole["decoder"]).graph.node]
-    assert decoder.count("QuantizeLinear") > 0
-    assert "Conv" in decoder
+    kinds = {name: [node.op_type for node in onnx.load(files[name]).graph.node] for name in names}
+    # Sums of 16 bits would saturate where inputs have one scale a row.
+    stacks = "MatMulNBits" if is_narrow else "MatMulIntegerToFloat"
+    assert kinds["backbone"].count(stacks) >= 2 * 5
+    assert kinds["sampler"].count(stacks) >= 2
+    assert kinds["decoder"].count("QuantizeLinear") > 0
+    assert "Conv" in kinds["decoder"]
+    named = {name for name, path in files.items() if "int8-narrow" in path.name}
+    assert named == ({"backbone", "sampler", "decoder"} if is_narrow else set())
+    levels = [numpy_helper.to_array(item) for item in onnx.load(files["decoder"]).graph.initializer]
+    largest = max(np.abs(item.astype(int)).max() for item in levels if item.dtype == np.int8)
+    assert largest == (64 if is_narrow else 127)
 
 
 def test_the_decoder_is_int8_as_far_as_its_frames_allow(

@@ -232,8 +232,12 @@ def test_frames_are_refined_on_the_device(refined_engine, batch: int, refined_wo
         for shown in (conditions, changed):
             drawn, decoded = made.draw(latents, shown), made.decode(latents)
             assert (drawn != decoded).any(axis=(1, 2, 3)).all()
-            # The same refiner, over the same frames.
-            np.testing.assert_array_equal(drawn, plain.refine(decoded, shown))
+            # The same refiner, over the same frames; of more at once, a CPU may round otherwise.
+            parts = [slice(start, min(start + 2, batch)) for start in range(0, batch, 2)]
+            expected = [
+                plain.refine(decoded[part], shown.rows(part.start, part.stop)) for part in parts
+            ]
+            np.testing.assert_array_equal(drawn, np.concatenate(expected))
             assert drawn.flags["WRITEABLE"]
         made.draw(latents, conditions)
 
