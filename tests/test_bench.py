@@ -177,6 +177,29 @@ def test_an_engine_made_of_torchs_is_not_timed_by_torchs_parts(
     assert "Rooflines count every part in float16." in result["notes"]
 
 
+def test_graphs_are_clocked_in_whole_steps(
+    refined_world: World, kept_graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from engine.onnx_engine import OnnxEngine
+
+    engine = OnnxEngine(refined_world, num_threads=1, folder=kept_graphs)
+    sessions = engine._sessions
+    monkeypatch.setattr(run, "make_engine", lambda *_, **__: engine)
+    config = BenchConfig(backends=("onnx",), batch_sizes=(1,), num_steps=3, device="cpu")
+    [result] = bench(subject_of(refined_world), config, tmp_path)["results"]
+    assert engine._sessions is sessions
+    times = {row["part"]: row["time"] for row in result["parts"]}
+    parts = count_step(refined_world.config.world).parts
+    assert all(times[part]["median_ms"] > 0 for part in parts)
+    assert set(times) - set(parts) == {"Python and the rest", "whole step"}
+    assert any("a part being a graph" in note for note in result["notes"])
+    start = refined_world.start_states[0]
+    timed = timing.time_graphs(engine, start, batch_size=2, num_steps=4)
+    assert {len(own) for own in timed.values()} == {4}
+
+
 def test_more_games_than_memory_holds_end_the_series(
     tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

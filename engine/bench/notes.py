@@ -4,14 +4,15 @@ import torch
 
 from engine.bench.roofline import Rates
 from engine.bench.timing import WARM_UP_STEPS
+from engine.spec import EngineSpec
 
 
-def timing_notes(num_steps: int, *, device: str, has_parts: bool) -> list[str]:
+def timing_notes(num_steps: int, *, spec: EngineSpec, has_parts: bool) -> list[str]:
     """Return what was timed and how.
 
     Args:
         num_steps: Timed, of each batch size and of the parts.
-        device: That the engine runs on.
+        spec: Of the engine.
         has_parts: Whether parts were timed.
     """
     notes = [
@@ -20,14 +21,17 @@ def timing_notes(num_steps: int, *, device: str, has_parts: bool) -> list[str]:
         "Peak memory is that of the whole process while so many games were played; GPU peak is "
         "what PyTorch allocated.",
     ]
-    if has_parts:
-        clock = "GPU events" if device.startswith("cuda") else "the CPU's clock"
-        notes.append(
-            f'Parts were timed one after another in steps of their own, by {clock}; "Python and '
-            'the rest" is the whole median less theirs: noise, stacking of conditions, calls.'
-        )
-    else:
-        notes.append("Only the torch backend's parts can be timed one by one.")
+    if not has_parts:
+        return [*notes, "Only the parts of torch and ONNX Runtime can be timed one by one."]
+    how = "one after another in steps of their own, by the CPU's clock"
+    if spec.backend == "onnx":
+        how = "in whole steps of their own, a part being a graph"
+    elif spec.device.startswith("cuda"):
+        how = "one after another in steps of their own, by GPU events"
+    notes.append(
+        f'Parts were timed {how}; "Python and the rest" is the whole median less theirs: noise, '
+        "stacking of conditions, calls."
+    )
     return notes
 
 

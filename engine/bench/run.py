@@ -6,11 +6,11 @@ what is too large for a CPU gets the roofline alone.
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -27,8 +27,10 @@ from engine.bench.timing import (
     WINDOW_STEPS,
     Game,
     Spread,
+    Times,
     measure_drift,
     spread_of,
+    time_graphs,
     time_parts,
 )
 from engine.spec import Engine
@@ -41,6 +43,9 @@ from midas_world.machine import (
 )
 from midas_world.types import BackendUnavailableError
 from midas_world.world import StartState
+
+if TYPE_CHECKING:  # ONNX Runtime may not be there
+    from engine.onnx_engine import OnnxEngine
 
 # More than that, and a CPU takes seconds for a frame, and memory that few have.
 MAX_CPU_PARAMETERS = 1_000_000_000
@@ -161,9 +166,8 @@ def _measured(
             break
     whole, first = batches[0]["time"], config.batch_sizes[0]
     parts: dict[str, Spread] = {}
-    # Not an engine made of it: TensorRT's runs other networks than the torch modules in it.
-    if type(engine) is TorchEngine and whole:
-        times = time_parts(engine, start, batch_size=first, num_steps=config.num_steps)
+    if whole and (time_each := _timer_of(engine)):
+        times = time_each(start, batch_size=first, num_steps=config.num_steps)
         parts = {name: spread_of(values) for name, values in times.items()}
     drift = None
     if config.drift_steps:
@@ -190,12 +194,20 @@ def _measured(
         "drift": drift,
         "quality": quality,
         "notes": [
-            *timing_notes(config.num_steps, device=spec.device, has_parts=bool(parts)),
+            *timing_notes(config.num_steps, spec=spec, has_parts=bool(parts)),
             *roofline_notes(rates, dtype),
             *([f"Rooflines count every part in {dtype}."] if dtype != spec.dtype else []),
             *load_notes(load),
         ],
     }
+
+
+def _timer_of(engine: Engine) -> Callable[..., dict[str, Times]] | None:
+    """Return what times the parts of an engine; None if nothing can."""
+    if engine.spec.backend == "onnx":
+        return functools.partial(time_graphs, cast("OnnxEngine", engine))
+    # Not an engine made of it: TensorRT's runs other networks than the torch modules in it.
+    return functools.partial(time_parts, engine) if type(engine) is TorchEngine else None
 
 
 def _counted_dtype(dtype: str) -> str:

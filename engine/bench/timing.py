@@ -1,14 +1,16 @@
 """How long a frame takes: whole, part by part, and after many steps.
 
-Whole steps are those of a rollout and its frames, on any backend. Parts are the torch engine's: its
-own modules are run on its own tensors, one part after another, as `step` and `draw` do.
+Whole steps are those of a rollout and its frames, on any backend. Parts are the torch engine's,
+whose own modules are run on its own tensors, one part after another, as `step` and `draw` do; or
+ONNX Runtime's, whose graphs are clocked in whole steps.
 
 Shapes: B games, N tokens per frame, C latent channels, H W pixels.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -23,6 +25,10 @@ from midas_world.machine import peak_memory_mib
 from midas_world.types import StepConditions
 from midas_world.world import StartState
 from midas_world.world_model import with_foretold
+
+if TYPE_CHECKING:  # ONNX Runtime may not be there
+    from engine.onnx_engine import OnnxEngine
+    from engine.onnx_runtime import Session
 
 WARM_UP_STEPS = 5
 # Of the check whether late steps are slower than early ones.
@@ -161,6 +167,35 @@ def time_parts(
             if number >= WARM_UP_STEPS:
                 times.setdefault(part, []).append(milliseconds)
     return times
+
+
+class _Clocked:
+    """A session that tells how long it ran."""
+
+    def __init__(self, session: "Session", times: Times) -> None:
+        self._session, self._times = session, times
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+        """Run the session; see `Session.run`."""
+        began = time.perf_counter()
+        self._session.run(inputs, outputs)
+        self._times.append(1e3 * (time.perf_counter() - began))
+
+
+def time_graphs(
+    engine: "OnnxEngine", start: StartState, *, batch_size: int, num_steps: int
+) -> dict[str, Times]:
+    """Return how long each graph took in each of so many whole steps, by part."""
+    sessions = engine._sessions
+    times: dict[str, Times] = {"head" if name == "sampler" else name: [] for name in sessions}
+    pairs = zip(sessions.items(), times.values(), strict=True)
+    clocked = {name: _Clocked(session, own) for (name, session), own in pairs}
+    engine._sessions = cast("dict[str, Session]", clocked)
+    try:
+        Game(engine, start, batch_size=batch_size).time_steps(WARM_UP_STEPS + num_steps)
+    finally:
+        engine._sessions = sessions
+    return {part: own[-num_steps:] for part, own in times.items()}
 
 
 @torch.inference_mode()
