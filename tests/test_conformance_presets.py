@@ -20,6 +20,7 @@ LEAST_PSNR = {
     "torch-compile": (60.0, 60.0),
     "onnx-float32": (60.0, 60.0),
     "onnx-int8": (30.0, 40.0),
+    "onnx-int8-narrow": (30.0, 40.0),
 }
 # Of expected rewards, likewise.
 MOST_REWARD_ERROR = {
@@ -27,6 +28,7 @@ MOST_REWARD_ERROR = {
     "torch-compile": 1e-3,
     "onnx-float32": 1e-3,
     "onnx-int8": 0.1,
+    "onnx-int8-narrow": 0.1,
 }
 
 
