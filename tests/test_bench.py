@@ -68,18 +68,25 @@ def test_a_stopwatch_adds_up_parts_of_one_name(monkeypatch: pytest.MonkeyPatch):
     assert mark.take() == {"head": 1000.0}
 
 
-def test_drift_compares_a_late_window_with_an_early_one(
+def test_drift_compares_an_old_game_with_a_new_one_in_turns(
     tiny_world: World, monkeypatch: pytest.MonkeyPatch
 ):
     engine = FakeEngine(tiny_world.config.world)
-    numbers = iter(range(1000))
-    monkeypatch.setattr(
-        timing.Game, "time_steps", lambda _, count: [float(next(numbers)) for _ in range(count)]
-    )
+    ages: dict[timing.Game, int] = {}
+    played: list[int] = []
+
+    def time_steps(game: timing.Game, count: int) -> list[float]:
+        first = ages.setdefault(game, 0)
+        ages[game] += count
+        played.append(ages[game])
+        return [float(step) for step in range(first, ages[game])]
+
+    monkeypatch.setattr(timing.Game, "time_steps", time_steps)
     start = tiny_world.start_states[0]
-    drift = timing.measure_drift(engine, start, num_steps=60, early_step=10, window=5)
-    assert (drift.early.median_ms, drift.late.median_ms) == (12.0, 57.0)
-    assert (drift.early_step, drift.late_step) == (10, 60)
+    drift = timing.measure_drift(engine, start, num_steps=90, early_step=10, window=25)
+    assert played == [35, 65, 10, 20, 75, 30, 85, 35, 90]
+    assert (drift.early.median_ms, drift.late.median_ms) == (22.0, 77.0)
+    assert (drift.early_step, drift.late_step) == (10, 90)
     with pytest.raises(ValueError, match="at least 20 steps, got 19"):
         timing.measure_drift(engine, start, num_steps=19, early_step=10, window=5)
 

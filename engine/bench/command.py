@@ -90,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="also play one game of N steps and hold its last ones against step 100; default: no",
+        help="also play one game of N steps, the last in turns with step 100 of a new one; "
+        "default: no",
     )
     parser.add_argument(
         "--quality",

@@ -82,7 +82,7 @@ def _result_lines(result: Mapping[str, Any]) -> list[str]:
         digits=2,
     )
     if drift := result["drift"]:
-        lines += ["", "**Early and late in one game**", ""]
+        lines += ["", "**Early in a game and late in one, in turns**", ""]
         lines += _table(
             ("step", "median ms", "p99 ms", "peak memory MiB"),
             [

@@ -34,6 +34,8 @@ WARM_UP_STEPS = 5
 # Of the check whether late steps are slower than early ones.
 EARLY_STEP = 100
 WINDOW_STEPS = 100
+# That an early game and a late one play in turns, on machines whose speed changes by the minute.
+_TURN_STEPS = 10
 
 Times = list[float]
 """Milliseconds, one number per step."""
@@ -74,7 +76,7 @@ class Game:
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """Steps early and late in one long game, and the process's peak memory by then."""
+    """Steps of a young game and of an old one, and the process's peak memory at either step."""
 
     early_step: int
     late_step: int
@@ -92,7 +94,9 @@ def measure_drift(
     early_step: int = EARLY_STEP,
     window: int = WINDOW_STEPS,
 ) -> Drift:
-    """Play one game and return the times of the windows that end so late and begin so early.
+    """Play one game, and then its last steps in turns with those of a new one.
+
+    A window of the new game begins at early_step, and one of the old game ends at num_steps.
 
     Raises:
         ValueError: The game is too short for two windows.
@@ -100,19 +104,26 @@ def measure_drift(
     least = early_step + 2 * window
     if num_steps < least:
         raise ValueError(f"the drift check needs at least {least} steps, got {num_steps}")
-    game = Game(engine, start, batch_size=1)
-    game.time_steps(early_step)
-    early = game.time_steps(window)
+    old = Game(engine, start, batch_size=1)
+    old.time_steps(early_step + window)
     early_peak = peak_memory_mib()
-    game.time_steps(num_steps - early_step - 2 * window)
-    late = game.time_steps(window)
+    old.time_steps(num_steps - early_step - 2 * window)
+    late_peak = peak_memory_mib()
+    new = Game(engine, start, batch_size=1)
+    new.time_steps(early_step)
+    early: Times = []
+    late: Times = []
+    while len(late) < window:
+        count = min(_TURN_STEPS, window - len(late))
+        early += new.time_steps(count)
+        late += old.time_steps(count)
     return Drift(
         early_step=early_step,
         late_step=num_steps,
         early=spread_of(early),
         late=spread_of(late),
         early_peak_mib=early_peak,
-        late_peak_mib=peak_memory_mib(),
+        late_peak_mib=late_peak,
     )
 
 
