@@ -16,6 +16,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 import midas_world
 from engine.cache_folder import cache_folder
@@ -61,7 +62,7 @@ _SOURCES = (
 )
 
 # Hashes of worlds whose tensors lie where they lay and were not changed since.
-_hashes: WeakKeyDictionary[WorldModel, tuple[object, str]] = WeakKeyDictionary()
+_hashes: WeakKeyDictionary[WorldModel, tuple[object, str, dict[str, Tensor]]] = WeakKeyDictionary()
 
 
 def graphs_folder(world: World, *, folder: Path | None = None) -> Path:
@@ -96,10 +97,11 @@ def _weights_hash(world: World) -> str:
     tensors |= {f"start.{i}": state.latents for i, state in enumerate(world.start_states)}
     # A start asks several times, and a hash takes a third of a second.
     state = [(name, item.data_ptr(), item._version) for name, item in sorted(tensors.items())]
-    kept, digest = _hashes.get(world.model, (None, ""))
+    kept, digest, _ = _hashes.get(world.model, (None, "", None))
     if kept != state:
         digest = tensors_hash(tensors)
-        _hashes[world.model] = state, digest
+        # Held, so that nothing else comes to lie where they lie.
+        _hashes[world.model] = state, digest, tensors
     return digest
 
 

@@ -1,6 +1,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ pytest.importorskip("onnxruntime")
 from engine import onnx_export  # noqa: E402
 from engine.onnx_engine import DEFAULT_PRECISION, OnnxEngine  # noqa: E402
 from engine.onnx_export import can_start, export_graphs, write_outlines  # noqa: E402
-from engine.onnx_files import outlines_folder  # noqa: E402
+from engine.onnx_files import _weights_hash, outlines_folder  # noqa: E402
 from engine.onnx_graphs import graph_names  # noqa: E402
 from engine.onnx_outlines import fill_outline, outline_of, read_made_of  # noqa: E402
 from engine.onnx_runtime import pack  # noqa: E402
@@ -78,6 +79,18 @@ def test_a_world_with_outlines_starts_at_once(
     # One step, which the uncertainty takes; no other number that was not asked for.
     assert BACKENDS["onnx"].is_ready(replace(request, num_denoise_steps=1))
     assert not BACKENDS["onnx"].is_ready(replace(request, num_denoise_steps=3))
+
+
+def test_weights_that_come_to_lie_where_others_lay_are_others():
+    """Plans cast copies of one world in turn, and memory that was freed is taken again."""
+    model, hashes = torch.nn.Module(), set()
+    for value in range(8):
+        tensors = {"weight": torch.full((2**20,), float(value))}
+        world = SimpleNamespace(model=model, start_states=(), tensors=lambda own=tensors: own)
+        hashes.add(_weights_hash(world))
+        hashes.add(_weights_hash(world))
+        del tensors, world
+    assert len(hashes) == 8
 
 
 def test_outlines_of_another_world_or_code_are_not_used(
