@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from midas_world.config import AutoencoderConfig
 from midas_world.dc_blocks import ChannelRMSNorm, EfficientViTBlock, ResBlock, activation_of
-from midas_world.klt import CellTransform
 
 
 class PreNormBlock(nn.Module):
@@ -32,6 +31,22 @@ class PreNormBlock(nn.Module):
         """(B, width, h, w) -> the same shape."""
         hidden = self.conv_1(functional.silu(self.norm_1(x)))
         return x + self.conv_2(functional.silu(self.norm_2(hidden)))
+
+
+class PlainBlock(nn.Module):
+    """x + conv(relu(conv(relu(x)))), without norms: cheap, and exact in eight bits."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
+        with torch.no_grad():
+            self.conv_2.weight.mul_(0.2)
+            self.conv_2.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> the same shape."""
+        return x + self.conv_2(functional.relu(self.conv_1(functional.relu(x))))
 
 
 def channel_mean(x: Tensor, channels: int) -> Tensor:
@@ -138,7 +153,9 @@ class Decoder(nn.Module):
             if index > first:
                 layers.append(Upsample(widths[index], widths[index - 1], kind=kind))
         self.layers = nn.Sequential(*layers)
-        if config.blocks[0] == "pre_norm":
+        if config.blocks[0] == "plain":
+            self.norm_out, self.activation = nn.Identity(), activation_of("relu")
+        elif config.blocks[0] == "pre_norm":
             self.norm_out = nn.GroupNorm(max(1, widths[0] // 32), widths[0])
             self.activation = activation_of("silu")
         else:
@@ -171,6 +188,8 @@ def _block(
             return EfficientViTBlock(
                 width, norm=norm, head_dim=config.attention_head_dim, scales=config.attention_scales
             )
+        case "plain":
+            return PlainBlock(width)
         case _:
             return PreNormBlock(width)
 
@@ -180,10 +199,6 @@ class Autoencoder(nn.Module):
 
     The mean and standard deviation of the raw latents are buffers, measured on training frames by
     `set_statistics`; until then they are 0 and 1.
-
-    Attributes:
-        encoder: None where the decoder is a transform, which goes both ways.
-        decoder: Raw latents (B, C, h, w) to frames (B, 3, H, W).
     """
 
     latent_mean: Tensor
@@ -192,17 +207,13 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        rows, channels = config.transform_rows, config.latent_channels
-        self.encoder = None if rows else Encoder(config)
-        self.decoder = CellTransform(rows, channels, config.patch_size) if rows else Decoder(config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
     def encode_raw(self, frames: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> latents before standardisation, (B, C, h, w)."""
-        if isinstance(self.decoder, CellTransform):
-            return self.decoder.analyze(frames)
-        assert self.encoder is not None
         latents = self.encoder(frames)
         if self.config.latent_norm:
             latents = latents * latents.square().mean(dim=1, keepdim=True).add(1e-6).rsqrt()
@@ -223,26 +234,24 @@ class Autoencoder(nn.Module):
         return self.decode_raw((latents * std + mean).to(latents.dtype))
 
     def set_statistics(self, raw_latents: Tensor) -> None:
-        """Change the standardisation to that of raw latents (B, C, h, w).
-
-        A transform's channels share one standard deviation: they lie in the proportions that noise
-        of equal strength on all of them wants.
-        """
+        """Change the standardisation to that of raw latents (B, C, h, w)."""
         std, mean = torch.std_mean(raw_latents.float(), dim=(0, 2, 3))
-        if isinstance(self.decoder, CellTransform):
-            std = std.square().mean().sqrt().expand_as(std)
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(std.clamp_min(1e-3))
 
 
-def to_tokens(latents: Tensor) -> Tensor:
-    """(..., C, h, w) -> (..., N, C)."""
-    return latents.flatten(-2).transpose(-1, -2)
+def to_tokens(latents: Tensor, block: int = 1) -> Tensor:
+    """Fold blocks of the fine grid into tokens, (B, c, h, w) -> (B, N, c * block^2).
+
+    Space to channels, the step that DC-AE itself is built of (arXiv 2410.10733); rows of tokens
+    come one after another.
+    """
+    return functional.pixel_unshuffle(latents, block).flatten(2).transpose(1, 2)
 
 
-def to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(..., N, C) -> (..., C, h, w)."""
-    return tokens.transpose(-1, -2).unflatten(-1, grid)
+def to_grid(tokens: Tensor, token_grid: tuple[int, int], block: int = 1) -> Tensor:
+    """Undo `to_tokens`, (B, N, c * block^2) -> (B, c, h, w)."""
+    return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, token_grid), block)
 
 
 def normalize_frames(frames: Tensor) -> Tensor:

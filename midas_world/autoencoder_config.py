@@ -15,8 +15,8 @@ class AutoencoderConfig:
         decoder_depths: Blocks of each decoder stage, listed from the finest too.
         latent_channels: C.
         patch_size: Pixel-unshuffle in front of the first stage (1: none).
-        block_types: One of "pre_norm" (ours: group norm before each convolution), "res" and
-            "efficient_vit" (the published DC-AE blocks) for each stage. The finest stage's type
+        block_types: One of "plain" (ours: no norms), "pre_norm" (group norm before each
+            convolution), "res" and "efficient_vit" (the published DC-AE blocks) for each stage. The finest stage's type
             also decides how pixels come in and go out.
         latent_norm: Scale each latent token to unit RMS over its channels before the noise.
         latent_noise: Standard deviation of the noise added to latents while training.
@@ -30,14 +30,11 @@ class AutoencoderConfig:
         upsample_type: Double by pixel-shuffle after a convolution, or by nearest before one.
         encoder_out_shortcut: Add averaged channels to the encoder's last convolution.
         decoder_in_shortcut: Add repeated channels to the decoder's first convolution.
-        transform_rows: 0: encoder and decoder are networks. Else both are one linear transform of
-            cells of ``patch_size`` pixels a side, found from the training frames (klt.py); as many
-            rows as the latent grid has. ``widths`` and depths are empty then.
     """
 
-    widths: tuple[int, ...] = ()
-    encoder_depths: tuple[int, ...] = ()
-    decoder_depths: tuple[int, ...] = ()
+    widths: tuple[int, ...]
+    encoder_depths: tuple[int, ...]
+    decoder_depths: tuple[int, ...]
     latent_channels: int = 128
     patch_size: int = 4
     block_types: tuple[str, ...] = ()
@@ -52,23 +49,19 @@ class AutoencoderConfig:
     upsample_type: Literal["pixel_shuffle", "interpolate"] = "pixel_shuffle"
     encoder_out_shortcut: bool = True
     decoder_in_shortcut: bool = True
-    transform_rows: int = 0
 
     def __post_init__(self) -> None:
         """Check the limits that the modules rely on."""
         stages = len(self.widths)
-        if bool(stages) == bool(self.transform_rows):
-            raise ValueError(
-                "an autoencoder has either widths, of its networks, or transform_rows; "
-                f"got {self.widths} and {self.transform_rows}"
-            )
+        if not stages:
+            raise ValueError("widths must have an entry for each stage")
         for name in ("encoder_depths", "decoder_depths"):
             if len(getattr(self, name)) != stages:
                 raise ValueError(
                     f"{name} must have one entry per width ({stages}), got {getattr(self, name)}"
                 )
         for name, allowed in (
-            ("block_types", ("pre_norm", "res", "efficient_vit")),
+            ("block_types", ("plain", "pre_norm", "res", "efficient_vit")),
             ("decoder_norms", ("rms_norm", "batch_norm")),
             ("decoder_activations", ("silu", "relu")),
         ):
@@ -85,7 +78,7 @@ class AutoencoderConfig:
                     f"before, got {self.widths}"
                 )
         shortcut = self.encoder_out_shortcut or self.decoder_in_shortcut
-        if stages and shortcut and self.widths[-1] % self.latent_channels:
+        if shortcut and self.widths[-1] % self.latent_channels:
             raise ValueError(
                 f"the last of widths must be a multiple of latent_channels "
                 f"{self.latent_channels} for the shortcuts, got {self.widths[-1]}"
@@ -94,7 +87,7 @@ class AutoencoderConfig:
     @property
     def downsampling(self) -> int:
         """Pixels per latent token and side."""
-        return self.patch_size * 2 ** max(0, len(self.widths) - 1)
+        return self.patch_size * 2 ** (len(self.widths) - 1)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -106,5 +99,5 @@ class AutoencoderConfig:
 
         The convolution next to the pixels then halves or doubles the resolution itself.
         """
-        is_empty = self.blocks[0] != "pre_norm" and len(depths) > 1 and not depths[0]
+        is_empty = self.blocks[0] in ("res", "efficient_vit") and len(depths) > 1 and not depths[0]
         return int(is_empty)

@@ -98,7 +98,7 @@ class CollectConfig:
     policy_factory: str | None = None
     policies: dict[str, float] = field(default_factory=lambda: {"random": 1.0})
     num_workers: int = 1
-    extra_keys: tuple[str, ...] = ("keypoints", "hearts", "score")
+    extra_keys: tuple[str, ...] = ("keypoints", "things", "regions", "hearts", "cost")
     video: VideoOptions = field(default_factory=VideoOptions)
 
     def __post_init__(self) -> None:

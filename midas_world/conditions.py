@@ -1,21 +1,21 @@
-"""The condition encoders: pose, text and audio to instruction tokens in the backbone's space.
+"""The condition encoders: pose, text and audio to instruction tokens, a vector and maps.
 
-Each modality has its own encoder and its own learned embedding for "absent". Pose is also told to
-every latent token relative to that token's place in the picture, which is what lets a limb move
-in the right cell; the text may be, so that scenery need not be asked for by attention. Or a neural
-renderer tells each token all that the conditions say of it, and foretells its latents. Knows
-nothing of time beyond the one frame.
+The backbone gets an instruction token of each modality, with a learned embedding for "absent". The
+head gets what has no place as one vector, and limbs as skeleton maps on the fine grid. The layout
+of a pose - keypoints, limbs, camera, clock - is what the teacher declares of it.
 
-Shapes: B batch, F frames, M condition tokens, N latent tokens, D width, P pose size, A audio size.
+Shapes: B batch, F frames, M condition tokens, D width, P pose size, A audio size, J entry codes,
+L limbs, h w fine grid, E width of words, V size of the vector.
 """
 
 import math
 import re
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,14 +23,14 @@ from torch import Tensor, nn
 
 from midas_world.conditions_config import ConditionsConfig
 from midas_world.layers import mlp
-from midas_world.pose_guider import is_near
-from midas_world.renderer import NeuralRenderer
+from midas_world.motion import snap
+from midas_world.skeleton_maps import limb_fields
 from midas_world.types import StepConditions
 
 POSE, TEXT, AUDIO = range(3)
 
-# Cells away that absent keypoints are put.
-FAR_CELLS = 100.0
+# Multiples of the clock's frequency that the head is told.
+_HARMONICS = (1, 2, 4)
 
 # Pairs with these say no more than the other word alone.
 FILLER_WORDS = frozenset(
@@ -47,65 +47,38 @@ class Conditions:
         text: (B, F, L) int64 hashed words and word pairs; 0 fills up.
         audio: (B, F, A) float32.
         present: (B, F, 3) bool: whether pose, text and audio are given.
+        entries: (B, F, J, 2) float32 codes of what comes into view: class (-1: none) and px from
+            the middle of the picture.
     """
 
     pose: Tensor
     text: Tensor
     audio: Tensor
     present: Tensor
+    entries: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
+        """Return the conditions with every tensor changed."""
+        return Conditions(**{name: change(tensor) for name, tensor in vars(self).items()})
 
     def to(self, device: torch.device) -> "Conditions":
         """Return the same on another device."""
-        return Conditions(
-            pose=self.pose.to(device),
-            text=self.text.to(device),
-            audio=self.audio.to(device),
-            present=self.present.to(device),
-        )
+        return self.map(lambda tensor: tensor.to(device))
 
     def frames(self, start: int, stop: int | None) -> "Conditions":
         """Return the frames start to stop - 1, or to the last."""
-        return Conditions(
-            pose=self.pose[:, start:stop],
-            text=self.text[:, start:stop],
-            audio=self.audio[:, start:stop],
-            present=self.present[:, start:stop],
-        )
-
-    def rows(self, start: int, stop: int) -> "Conditions":
-        """Return the sequences start to stop - 1."""
-        return Conditions(
-            pose=self.pose[start:stop],
-            text=self.text[start:stop],
-            audio=self.audio[start:stop],
-            present=self.present[start:stop],
-        )
+        return self.map(lambda tensor: tensor[:, start:stop])
 
     def pick(self, rows: Sequence[int]) -> "Conditions":
         """Return a copy of some sequences."""
         at = list(rows)
-        return Conditions(
-            pose=self.pose[at],
-            text=self.text[at],
-            audio=self.audio[at],
-            present=self.present[at],
-        )
+        return self.map(lambda tensor: tensor[at])
 
-    def roll(self) -> "Conditions":
-        """Return a copy in which each sequence is the one before it, the first one the last."""
-        parts = (self.pose, self.text, self.audio, self.present)
-        pose, text, audio, present = (part.roll(1, 0) for part in parts)
-        return Conditions(pose=pose, text=text, audio=audio, present=present)
-
-    def paste(self, other: "Conditions", row: int, start: int) -> None:
-        """Change a sequence from a frame on to another's conditions there."""
-        for own, its in (
-            (self.pose, other.pose),
-            (self.text, other.text),
-            (self.audio, other.audio),
-            (self.present, other.present),
-        ):
-            own[row, start:] = its[row, start:]
+    @staticmethod
+    def join(frames: Sequence["Conditions"]) -> "Conditions":
+        """Return the conditions of frames one after another."""
+        names = [item.name for item in fields(Conditions)]
+        return Conditions(**{n: torch.cat([getattr(f, n) for f in frames], dim=1) for n in names})
 
     def drop(self, rate: float, word_rate: float, generator: torch.Generator) -> "Conditions":
         """Return conditions in which modalities and words are absent at random.
@@ -139,8 +112,15 @@ def hash_text(text: str, config: ConditionsConfig) -> np.ndarray:
     return np.asarray(_hash_text(text, config.text_length, config.text_buckets), np.int64)
 
 
-def stack_conditions(steps: Sequence[StepConditions], config: ConditionsConfig) -> Conditions:
+def stack_conditions(
+    steps: Sequence[StepConditions], config: ConditionsConfig, *, capacity: int
+) -> Conditions:
     """Return the conditions of B games at one step as tensors of one frame (B, 1, ...).
+
+    Args:
+        steps: One per game.
+        config: Their layout.
+        capacity: J; no entry codes are in them.
 
     Raises:
         ValueError: A pose or audio vector has another size than the config says.
@@ -165,6 +145,7 @@ def stack_conditions(steps: Sequence[StepConditions], config: ConditionsConfig) 
         text=torch.from_numpy(text),
         audio=torch.from_numpy(audio),
         present=torch.from_numpy(present),
+        entries=torch.full((count, 1, capacity, 2), -1.0),
     )
 
 
@@ -174,18 +155,32 @@ def _sized(vector: np.ndarray, size: int, name: str) -> np.ndarray:
     return vector
 
 
-class ConditionEncoder(nn.Module):
-    """Encode conditions to M instruction tokens and to an addition for every latent token.
+class Cues(NamedTuple):
+    """What the conditions of one frame say, told apart.
 
-    Args:
-        config: Sizes.
-        width: D of the tokens.
-        grid: (h, w) of the latent grid.
-        latent_channels: C, of the latents that a renderer foretells.
+    Attributes:
+        words: (B, E) mean embedding of the words, 0 where there are none.
+        camera: (B,) px within its loop; 0 without one.
+        clock: (B,) share of its period.
     """
 
-    offsets: Tensor
-    scale: Tensor
+    words: Tensor
+    camera: Tensor
+    clock: Tensor
+
+
+class ConditionEncoder(nn.Module):
+    """Encode conditions to M instruction tokens, to the head's vector and to skeleton maps.
+
+    Args:
+        config: Layout and sizes.
+        width: D of the tokens.
+        grid: (h, w) of the fine latent grid.
+        frame_size: (H, W).
+        parallax: Of the scenery that moves with the camera.
+    """
+
+    points: Tensor
 
     def __init__(
         self,
@@ -193,147 +188,122 @@ class ConditionEncoder(nn.Module):
         *,
         width: int,
         grid: tuple[int, int],
-        latent_channels: int,
+        frame_size: tuple[int, int],
+        parallax: tuple[float, ...],
     ) -> None:
         super().__init__()
-        self.config = config
-        hidden = config.encoder_width
-        self.pose = mlp(max(1, config.pose_size), hidden, width)
+        self.config, self.grid, self.frame_size = config, grid, frame_size
+        hidden = config.word_width
+        self.pose = mlp(max(1, config.pose_size), 4 * hidden, width)
         self.words = nn.EmbeddingBag(config.text_buckets, hidden, mode="mean", padding_idx=0)
-        self.text = mlp(hidden, hidden, width)
-        self.audio = mlp(max(1, config.audio_size), hidden, width)
+        self.text = mlp(hidden, 4 * hidden, width)
+        self.audio = mlp(max(1, config.audio_size), 4 * hidden, width)
         self.absent = nn.Parameter(0.02 * torch.randn(3, width))
         self.kind = nn.Parameter(0.02 * torch.randn(3, width))
-        num_relative = 2 * config.num_keypoints * (1 + 2 * config.keypoint_octaves)
-        num_local = config.pose_size + 1 + num_relative
-        rows, columns = grid
-        self.renderer = self.local_pose = self.local_text = None
-        if config.renderer_width:
-            self.renderer = NeuralRenderer(
-                config,
-                num_words=hidden,
-                num_local=num_local,
-                grid=grid,
-                latent_channels=latent_channels,
-            )
-            self.local = nn.Linear(config.renderer_width, width)
-        else:
-            self.local_pose = mlp(num_local, hidden, width)
-            if config.local_text:
-                self.local_text = nn.Linear(hidden, width, bias=False)
-                nn.init.zeros_(self.local_text.weight)
+        limbs = torch.tensor(config.limbs, dtype=torch.int64).view(-1, 2)
+        # Buffers: tensors made of numbers would stop a GPU, and be refused by CUDA graphs.
+        self.register_buffer("limbs", limbs, persistent=False)
+        self.register_buffer("scalars", torch.tensor(config.scalars).long(), persistent=False)
+        self.register_buffer("parallax", torch.tensor(parallax), persistent=False)
         y, x = torch.meshgrid(
-            (torch.arange(rows) + 0.5) / rows * 2 - 1,
-            (torch.arange(columns) + 0.5) / columns * 2 - 1,
+            *(
+                (torch.arange(cells) + 0.5) * size / cells - 0.5
+                for cells, size in zip(grid, frame_size, strict=True)
+            ),
             indexing="ij",
         )
-        # Cell centres in keypoint coordinates, and the scale that makes one cell about 1.
-        self.register_buffer("offsets", torch.stack((x, y), -1).flatten(0, 1), persistent=False)
-        # A buffer: a tensor made of numbers would stop a GPU, and be refused by CUDA graphs.
-        self.register_buffer("scale", torch.tensor((columns / 2, rows / 2)), persistent=False)
+        self.register_buffer("points", torch.stack((x, y)).flatten(1), persistent=False)
+        height, width_px = frame_size
+        self.register_buffer("middle", torch.tensor((width_px / 2, height / 2)), persistent=False)
 
-    def forward(self, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return condition tokens, additions for latent tokens, and what is foretold of them.
+    @property
+    def vector_size(self) -> int:
+        """V."""
+        config = self.config
+        clock = 2 * len(_HARMONICS) if config.clock.index >= 0 else 0
+        return (
+            config.word_width
+            + len(config.scalars)
+            + 2 * config.audio_size
+            + 3
+            + 4 * len(self.parallax)
+            + clock
+        )
 
-        The shapes are (B, F, M, D), (B, F, N, D) and (B, F, N, C); without a renderer, nothing is
-        foretold (None).
-        """
-        present = conditions.present
-        pose, audio, words = self._inputs(conditions)
-        tokens = torch.stack((self.pose(pose), self.text(words), self.audio(audio)), dim=2)
-        tokens = torch.where(present[..., None], tokens, self.absent.to(tokens.dtype)) + self.kind
-        if self.renderer is not None:
-            features, foretold = self._render(conditions, pose, words, audio)
-            return tokens, self.local(features), foretold
-        assert self.local_pose is not None
-        local = self.local_pose(self._local_features(conditions))
-        if self.local_text is not None:
-            # Absent texts are empty bags, which are zero.
-            local = local + self.local_text(words)[:, :, None]
-        return tokens, local, None
+    @property
+    def map_channels(self) -> int:
+        """Channels of `maps`."""
+        return 4 * len(self.config.limbs)
 
-    def foretell(self, conditions: Conditions) -> Tensor:
-        """Return the latents of frames as far as conditions tell, (B, F, N, C).
-
-        Raises:
-            ValueError: There is no renderer.
-        """
-        if self.renderer is None:
-            raise ValueError("without a renderer (conditions.renderer_width) nothing is foretold")
-        pose, audio, words = self._inputs(conditions)
-        return self._render(conditions, pose, words, audio)[1]
-
-    def freeze_renderer(self) -> None:
-        """Stop the learning of the renderer, if there is one, and of the words that it reads."""
-        if self.renderer is not None:
-            self.renderer.requires_grad_(requires_grad=False)
-            self.words.requires_grad_(requires_grad=False)
-
-    def _render(
-        self, conditions: Conditions, pose: Tensor, words: Tensor, audio: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the renderer's features and foretold latents; the rest is of `_inputs`."""
-        assert self.renderer is not None
-        absent = ~conditions.present[..., POSE, None, None, None]
-        keypoints = self._from_centres(conditions.pose) + FAR_CELLS * absent
-        return self.renderer(pose, words, audio, self._local_features(conditions), keypoints)
-
-    def _inputs(self, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pose, audio and mean word embedding, each 0 where it is absent."""
-        present = conditions.present
-        pose = conditions.pose * present[..., POSE, None]
-        audio = conditions.audio * present[..., AUDIO, None]
+    def tokens(self, conditions: Conditions) -> Tensor:
+        """Return the instruction tokens, (B, F, M, D)."""
+        pose, audio = self._given(conditions)
         if not self.config.pose_size:
             pose = pose.new_zeros(*pose.shape[:-1], 1)
         if not self.config.audio_size:
             audio = audio.new_zeros(*audio.shape[:-1], 1)
-        bags = conditions.text * present[..., TEXT, None]
-        words = self.words(bags.flatten(0, 1)).unflatten(0, bags.shape[:2])
-        return pose, audio, words
+        words = self._words(conditions.text, conditions.present)
+        tokens = torch.stack((self.pose(pose), self.text(words), self.audio(audio)), dim=2)
+        present = conditions.present[..., None]
+        return torch.where(present, tokens, self.absent.to(tokens.dtype)) + self.kind
 
-    def camera_phase(self, conditions: Conditions) -> Tensor:
-        """Return the last two entries of poses, (B, F, 2) float32; 0 where they are absent."""
-        pose, present = conditions.pose, conditions.present[..., POSE, None]
-        if self.config.pose_size < 2:
-            return pose.new_zeros(*pose.shape[:-1], 2)
-        return (pose[..., -2:] * present).float()
-
-    def near_keypoints(self, conditions: Conditions) -> Tensor:
-        """Return which cells hold a keypoint, or have one within a tenth of a cell: (B, F, N)."""
-        present = conditions.present[..., POSE, None]
-        near = self._from_centres(conditions.pose).abs().amax(dim=-1) < 0.6
-        return near.any(dim=-1) & present
-
-    def limb_maps(self, conditions: Conditions) -> Tensor:
-        """Return how near each point of each cell is to the nearest limb, (B, F, N, S), 0 to 1.
-
-        Raises:
-            ValueError: There is no pose guider.
-        """
-        if self.renderer is None or self.renderer.guider is None:
-            raise ValueError("without a pose guider (conditions.limbs) there are no maps of limbs")
-        keypoints = self._from_centres(conditions.pose)
-        where = (is_near(keypoints) & conditions.present[..., POSE, None]).nonzero(as_tuple=True)
-        maps = self.renderer.guider.maps(keypoints[where]).amax(dim=-1)
-        return maps.new_zeros(*keypoints.shape[:3], maps.shape[-1]).index_put(where, maps)
-
-    def _from_centres(self, pose: Tensor) -> Tensor:
-        """Return where keypoints lie from the cells' centres, in cells, (B, F, N, K, 2)."""
-        count = self.config.num_keypoints
-        keypoints = pose[..., : 2 * count].unflatten(-1, (count, 2))
-        return (keypoints[:, :, None] - self.offsets[:, None]) * self.scale.to(keypoints.dtype)
-
-    def _local_features(self, conditions: Conditions) -> Tensor:
-        """Return the pose and, per latent token, its keypoints relative to the cell's centre."""
-        present = conditions.present[..., POSE, None].to(conditions.pose.dtype)
-        pose = conditions.pose * present
-        relative = self._from_centres(pose)
-        # Far keypoints say little: the clamp keeps their features small.
-        relative = relative.clamp(-2.0, 2.0)
-        waves = [relative * (math.pi * 2**octave) for octave in range(self.config.keypoint_octaves)]
-        parts = [relative, *(f(wave) for wave in waves for f in (torch.sin, torch.cos))]
-        relative = torch.cat([(part * present[..., None, None]).flatten(-2) for part in parts], -1)
-        spread = torch.cat((pose, present), dim=-1)[:, :, None].expand(
-            -1, -1, len(self.offsets), -1
+    def cues(self, conditions: Conditions) -> Cues:
+        """Return what the first frame of conditions says."""
+        pose, _ = self._given(conditions)
+        config = self.config
+        zero = pose.new_zeros(len(pose))
+        camera = pose[:, 0, config.camera.index] * config.camera.loop
+        clock = pose[:, 0, config.clock.index]
+        return Cues(
+            words=self._words(conditions.text, conditions.present)[:, 0],
+            camera=camera if config.camera.is_declared else zero,
+            clock=clock if config.clock.index >= 0 else zero,
         )
-        return torch.cat((spread, relative), dim=-1)
+
+    def vector(self, conditions: Conditions, cues: Cues, last_audio: Tensor) -> Tensor:
+        """Return what the head is told that has no place, (B, V).
+
+        Args:
+            conditions: Whose first frame is meant.
+            cues: Of them.
+            last_audio: (B, A) of the frame before.
+        """
+        pose, audio = self._given(conditions)
+        parts = [cues.words, pose[:, 0, self.scalars], audio[:, 0], last_audio]
+        parts.append(conditions.present[:, 0].to(pose.dtype))
+        if len(self.parallax):
+            # Where within its fine latents each layer stands.
+            step = self.frame_size[1] / self.grid[1]
+            phase = snap(cues.camera[:, None] * self.parallax) * (2 * math.pi / step)
+            parts += [f(phase / n) for n in (1, 2) for f in (torch.sin, torch.cos)]
+        if self.config.clock.index >= 0:
+            turn = 2 * math.pi * cues.clock[:, None]
+            parts += [f(turn * n) for n in _HARMONICS for f in (torch.sin, torch.cos)]
+        return torch.cat([part.to(cues.words.dtype) for part in parts], dim=1)
+
+    def maps(self, conditions: Conditions) -> Tensor:
+        """Return the skeleton maps of the first frame, (B, 4 L, h, w)."""
+        count = len(self.config.limbs)
+        if not count:
+            return conditions.pose.new_zeros(len(conditions.pose), 0, *self.grid)
+        keypoints = conditions.pose[:, 0, : 2 * self.config.num_keypoints]
+        keypoints = (keypoints.unflatten(-1, (-1, 2)) + 1.0) * self.middle
+        first, last = self.limbs.unbind(dim=1)
+        made = limb_fields(
+            keypoints, self.points, first=first, last=last, reach=self.config.limb_reach
+        )
+        present = conditions.present[:, 0, POSE, None, None]
+        return (made * present).transpose(1, 2).unflatten(2, self.grid)
+
+    def _given(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """Return pose and audio, each 0 where it is absent."""
+        present = conditions.present
+        return (
+            conditions.pose * present[..., POSE, None],
+            conditions.audio * present[..., AUDIO, None],
+        )
+
+    def _words(self, text: Tensor, present: Tensor) -> Tensor:
+        """Return the mean word embedding, (B, F, E), 0 where texts are absent."""
+        bags = text * present[..., TEXT, None]
+        return self.words(bags.flatten(0, 1)).unflatten(0, bags.shape[:2])

@@ -1,91 +1,95 @@
-"""The config of the condition encoders, of the neural renderer and of its pose guider."""
+"""What a teacher declares of its conditions: the layout of poses, of words and of sound."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
-class LimbsConfig:
-    """The limbs that a renderer's pose guider is shown, and its size.
+class CameraConfig:
+    """Where a pose tells the place of a camera that travels along x.
 
     Attributes:
-        limbs: Pairs of keypoints with a bone in between; twice the same one is a disc. None: there
-            is no pose guider.
-        reach: Where a limb's map has fallen to 0, in cells from its bone.
-        side: Points of a cell's map along its side.
-        width: Of the layers over points.
-        channels: That a point is painted with.
+        index: Entry of the pose, the place as a share of the loop in [0, 1); -1: none.
+        loop: Pixels after which the scenery repeats.
     """
 
-    limbs: tuple[tuple[int, int], ...] = ()
-    reach: float = 0.2
-    side: int = 16
-    width: int = 32
-    channels: int = 8
+    index: int = -1
+    loop: int = 1
 
-    def __post_init__(self) -> None:
-        """Check the limits that the pose guider relies on."""
-        if self.reach <= 0:
-            raise ValueError(f"reach must be above 0, got {self.reach}")
-        for name in ("side", "width", "channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+    @property
+    def is_declared(self) -> bool:
+        """Whether the pose tells it."""
+        return self.index >= 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockConfig:
+    """Where a pose tells the clock by which things turn, flicker and fall.
+
+    Attributes:
+        index: Entry of the pose, the clock as a share of its period in [0, 1); -1: none.
+        period: Steps.
+    """
+
+    index: int = -1
+    period: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionsConfig:
-    """Sizes of the conditions and of their encoders.
+    """Sizes and layout of the conditions, and the sizes of their encoders.
 
     Attributes:
         pose_size: P; 0 if the teacher gives no pose.
         num_keypoints: The first ``2 * num_keypoints`` pose entries are x, y in [-1, 1].
+        limbs: Pairs of keypoints with a bone in between; twice the same one is a disc.
+        limb_reach: Where a limb's map has fallen to 0, px from its bone.
+        camera: Where the pose tells the camera's place.
+        clock: Where it tells the clock.
         audio_size: A; 0 if the teacher gives no sound.
         text_buckets: Hash buckets for words and word pairs.
         text_length: Most words and word pairs read of a text.
         drop_rate: Chance that a modality is left out of a training sequence.
         word_drop_rate: Largest share of words left out of a training sequence's texts.
-        encoder_width: Width of the hidden layer of each encoder.
-        local_text: Whether the text is told to every latent token, too, as the pose is, and not by
-            its own token alone.
-        renderer_width: R of the neural renderer, which tells every latent token all that the
-            conditions say of it and foretells the frame; 0: none.
-        renderer_layers: Of it.
-        phase_octaves: How often it doubles the frequency of the last two entries of the pose, the
-            sine and cosine of a phase; 0: the pose ends in no such pair.
-        keypoint_octaves: Sines and cosines that each cell is told of where keypoints lie from its
-            centre, at wavelengths of 2 cells, 1, 1/2 and so on: outlines are sharp where these
-            are (Fourier features, arXiv 2006.10739).
-        limbs: Of the renderer's pose guider.
+        word_width: Width of the words' embeddings.
     """
 
-    pose_size: int = 48
-    num_keypoints: int = 15
-    audio_size: int = 40
+    pose_size: int = 0
+    num_keypoints: int = 0
+    limbs: tuple[tuple[int, int], ...] = ()
+    limb_reach: float = 24.0
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    clock: ClockConfig = field(default_factory=ClockConfig)
+    audio_size: int = 0
     text_buckets: int = 4096
     text_length: int = 48
     drop_rate: float = 0.1
     word_drop_rate: float = 0.5
-    encoder_width: int = 256
-    local_text: bool = False
-    renderer_width: int = 0
-    renderer_layers: int = 4
-    phase_octaves: int = 0
-    keypoint_octaves: int = 0
-    limbs: LimbsConfig = field(default_factory=LimbsConfig)
+    word_width: int = 96
 
     def __post_init__(self) -> None:
-        """Check that the keypoints, the limbs and the phase fit into the pose."""
+        """Check that keypoints, limbs, camera and clock fit into the pose."""
         if 2 * self.num_keypoints > self.pose_size:
             raise ValueError(
                 f"num_keypoints must be at most pose_size / 2 = {self.pose_size // 2}, "
                 f"got {self.num_keypoints}"
             )
-        if self.phase_octaves and self.pose_size < 2:
-            raise ValueError(f"phase_octaves needs a pose, got pose_size {self.pose_size}")
-        for limb in self.limbs.limbs:
+        for limb in self.limbs:
             if not all(0 <= index < self.num_keypoints for index in limb):
                 raise ValueError(
-                    f"limbs.limbs must name keypoints 0 to {self.num_keypoints - 1}, got {limb}"
+                    f"limbs must name keypoints 0 to {self.num_keypoints - 1}, got {limb}"
                 )
+        for name in ("camera", "clock"):
+            index = getattr(self, name).index
+            if index >= self.pose_size or 0 <= index < 2 * self.num_keypoints:
+                raise ValueError(
+                    f"{name}.index must be an entry of the pose behind its keypoints, got {index}"
+                )
+
+    @property
+    def scalars(self) -> tuple[int, ...]:
+        """Entries of the pose that are neither keypoints nor the camera nor the clock."""
+        taken = {self.camera.index, self.clock.index}
+        return tuple(i for i in range(2 * self.num_keypoints, self.pose_size) if i not in taken)
 
     @property
     def num_tokens(self) -> int:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,7 +23,6 @@ from midas_world.train_config import (
     DataConfig,
     DynamicsTrainConfig,
     RefinerTrainConfig,
-    RendererTrainConfig,
 )
 
 T = TypeVar("T")
@@ -65,76 +64,106 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionConfig:
-    """The flow-matching head and its sampler.
+class HeadConfig:
+    """The flow-matching head, a U-Net on the fine latent grid, and its sampler.
 
     Attributes:
-        kind: "dit" attends over the frame's tokens; "mlp" treats each token alone (MAR).
+        widths: Channels of each level, from the finest to the coarsest.
+        depths: Blocks of each level, on the way down and again on the way up.
+        vector_width: Of what scales and shifts the blocks.
         num_denoise_steps: K at play time.
-        temperature: Scale of the noise that frames are made from at play time; below 1, rollouts
-            keep closer to what is likely and vary less.
-        noise_draws: Noise draws per backbone pass while training.
-        sigma_mean: Mean of logit(sigma) while training.
-        sigma_std: Standard deviation of logit(sigma) while training.
+        temperature: Scale of the noise that frames are made from at play time. 0 with one denoise
+            step is regression: chance then lies in the entry codes alone.
+        sigma_mean: Mean of logit(sigma) while training with more than one denoise step.
+        sigma_std: Standard deviation of logit(sigma), likewise.
     """
 
-    num_layers: int
-    width: int
-    num_heads: int
-    kind: Literal["dit", "mlp"] = "dit"
-    num_denoise_steps: int = 4
-    temperature: float = 1.0
-    noise_draws: int = 4
-    sigma_mean: float = 0.0
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    vector_width: int = 160
+    num_denoise_steps: int = 1
+    temperature: float = 0.0
+    sigma_mean: float = 0.8
     sigma_std: float = 1.5
 
     def __post_init__(self) -> None:
         """Check the head's sizes."""
-        if self.width % self.num_heads:
+        if not self.widths or len(self.widths) != len(self.depths):
             raise ValueError(
-                f"width must be a multiple of num_heads, got {self.width} and {self.num_heads}"
+                f"widths and depths must have an entry for each level, got {self.widths} and "
+                f"{self.depths}"
             )
         if self.num_denoise_steps < 1:
             raise ValueError(f"num_denoise_steps must be at least 1, got {self.num_denoise_steps}")
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be at least 0, got {self.temperature}")
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether frames are predicted without noise."""
+        return self.num_denoise_steps == 1 and self.temperature == 0
+
 
 @dataclass(frozen=True, kw_only=True)
-class TransportConfig:
-    """How what a frame holds beyond what was foretold of it moves on to the next (transport.py).
+class MotionConfig:
+    """The moved copies of the last latents that the head chooses between (motion.py).
 
     Attributes:
-        wavelength: Pixels of the camera's way in which the phase that the pose ends in goes round
-            once; 0: no pose tells where the camera is, and everything stays where it was.
-        parallax: Shares of the camera's way; there is one foretold change for each.
-        step: Pixels between shifts that are exact.
-        reach: How many of them to each side. At one more, nothing is left.
-        channels: The first so many latent channels move; the others stay where they were.
+        parallax: Shares of the declared camera's travel; one copy each.
+        shifts: (dx, dy) px of copies that always move so; for worlds without a declared camera.
+        reach: Largest travel of a step, px; what travels farther is not moved.
     """
 
-    wavelength: float = 0.0
-    parallax: tuple[float, ...] = (0.0,)
-    step: int = 3
-    reach: int = 2
-    channels: int = 384
-
-    def __post_init__(self) -> None:
-        """Check the limits that the transport relies on."""
-        if self.wavelength < 0:
-            raise ValueError(f"wavelength must be at least 0, got {self.wavelength}")
-        for name in ("step", "reach", "channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.parallax:
-            raise ValueError("parallax must have at least one entry")
-        if not self.wavelength and any(self.parallax):
-            raise ValueError(f"parallax {self.parallax} needs a wavelength")
+    parallax: tuple[float, ...] = ()
+    shifts: tuple[tuple[int, int], ...] = ()
+    reach: int = 8
 
     @property
-    def is_moving(self) -> bool:
-        """Whether anything moves with the camera."""
-        return self.wavelength > 0
+    def num_copies(self) -> int:
+        """P."""
+        return len(self.parallax) + len(self.shifts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerConfig:
+    """One layer of the scenery memory (scenery.py).
+
+    Attributes:
+        parallax: Share of the camera's travel that it scrolls by.
+        loop: Pixels of its own scrolling after which it repeats.
+        phases: Pictures that it goes through in the clock's period; 1: it stands still.
+        slots: Sceneries that it remembers, mixed by what the words say.
+        channels: Of its feature maps.
+    """
+
+    parallax: float
+    loop: int
+    phases: int = 1
+    slots: int = 8
+    channels: int = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntriesConfig:
+    """The discrete codes of what comes into view (entries.py).
+
+    Attributes:
+        num_classes: Kinds of things; 0: there are no codes.
+        capacity: J, codes that are told at once.
+        strip: Pixels of newly uncovered world that a code is drawn for.
+        outside: How far outside the picture a code is drawn, px.
+        inside: How far inside it is told no more, px.
+        channels: Of the map that the head is told.
+        columns: Columns of the fine grid that a code's map spans.
+    """
+
+    num_classes: int = 0
+    capacity: int = 6
+    strip: int = 8
+    outside: int = 16
+    inside: int = 36
+    channels: int = 8
+    columns: int = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +181,8 @@ class WorldConfig:
             it, for a world whose words do not change the scene by themselves.
         reward_limit: Rewards are predicted on a symlog scale up to this size.
         reward_bins: Bins of that scale.
+        token_block: Fine latents along each side of a backbone token.
+        lives: Hits after which an episode ends; 0: hits end nothing.
     """
 
     height: int
@@ -163,41 +194,41 @@ class WorldConfig:
     prompt_scenes: bool = False
     reward_limit: float = 20.0
     reward_bins: int = 41
+    token_block: int = 1
+    lives: int = 0
     autoencoder: AutoencoderConfig
     conditions: ConditionsConfig = field(default_factory=ConditionsConfig)
-    transport: TransportConfig = field(default_factory=TransportConfig)
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    scenery: dict[str, LayerConfig] = field(default_factory=dict)
+    entries: EntriesConfig = field(default_factory=EntriesConfig)
     backbone: BackboneConfig
-    diffusion: DiffusionConfig
+    head: HeadConfig
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
 
     def __post_init__(self) -> None:
-        """Check that the picture divides into latent tokens, and what must fit the picture."""
-        step = self.autoencoder.downsampling
+        """Check that the picture divides into tokens and levels, and what needs a camera."""
+        step = self.autoencoder.downsampling * self.token_block
         if self.height % step or self.width % step:
             raise ValueError(
-                f"height and width must be multiples of the autoencoder's downsampling {step}, "
-                f"got {self.height} and {self.width}"
+                f"height and width must be multiples of the autoencoder's downsampling times "
+                f"token_block, {step}, got {self.height} and {self.width}"
             )
-        rows = self.autoencoder.transform_rows
-        if rows not in (0, self.grid[0]):
+        levels = 2 ** (len(self.head.widths) - 1)
+        rows, columns = self.grid
+        token_rows = self.token_grid[0]
+        if rows % levels or columns % levels or rows // levels % token_rows:
             raise ValueError(
-                f"transform_rows must be the rows of the latent grid, {self.grid[0]}, got {rows}"
+                f"head.widths: {len(self.head.widths)} levels do not fit a grid of {rows}x{columns} "
+                f"and {token_rows} rows of tokens"
             )
-        if self.transport.is_moving:
-            if not (rows and self.is_foretold and self.conditions.pose_size >= 2):
-                raise ValueError(
-                    "transport.wavelength needs a transform (autoencoder.transform_rows), a "
-                    "renderer (conditions.renderer_width) and a pose"
-                )
-            if self.transport.step * self.transport.reach >= step:
-                raise ValueError(
-                    f"transport.step times reach must be less than a cell's {step} pixels, "
-                    f"got {self.transport.step} and {self.transport.reach}"
-                )
+        if not self.conditions.camera.is_declared:
+            for name in ("motion.parallax", "scenery", "entries.num_classes"):
+                first, _, last = name.partition(".")
+                value = getattr(self, first)
+                if getattr(value, last) if last else value:
+                    raise ValueError(f"{name} needs a camera (conditions.camera.index)")
         if self.is_refined:
-            self.refiner.check_fits(
-                self.conditions.limbs.limbs, frame_size=(self.height, self.width)
-            )
+            self.refiner.check_fits(self.conditions.limbs, frame_size=(self.height, self.width))
         if not 0 <= self.play_noise <= max(self.context_noise, 0):
             raise ValueError(
                 f"play_noise must lie in [0, context_noise = {self.context_noise}], "
@@ -206,40 +237,29 @@ class WorldConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(h, w) of the latent grid."""
+        """(h, w) of the fine latent grid."""
         step = self.autoencoder.downsampling
         return self.height // step, self.width // step
 
     @property
+    def token_grid(self) -> tuple[int, int]:
+        """Rows and columns of the backbone's tokens."""
+        return self.grid[0] // self.token_block, self.grid[1] // self.token_block
+
+    @property
     def tokens_per_frame(self) -> int:
         """N."""
-        return math.prod(self.grid)
+        return math.prod(self.token_grid)
 
     @property
-    def hidden_width(self) -> int:
-        """Z, what the head is given per token: D, and C for each change that is foretold."""
-        return self.backbone.width + self.num_changes * self.autoencoder.latent_channels
-
-    @property
-    def num_changes(self) -> int:
-        """E, the changes that a renderer foretells: the correction, and one for each parallax."""
-        return 1 + len(self.transport.parallax) if self.is_foretold else 0
-
-    @property
-    def is_foretold(self) -> bool:
-        """Whether a renderer foretells the frame."""
-        return self.conditions.renderer_width > 0
+    def token_channels(self) -> int:
+        """C, numbers of a token: its block of fine latents."""
+        return self.autoencoder.latent_channels * self.token_block**2
 
     @property
     def is_refined(self) -> bool:
         """Whether a refiner draws the character over the decoded frame."""
         return bool(self.refiner.widths)
-
-    @property
-    def foretold_shape(self) -> tuple[int, int]:
-        """(N, C) of what a renderer foretells of a frame; (0, 0) if there is none."""
-        channels = self.autoencoder.latent_channels
-        return (self.tokens_per_frame, channels) if self.is_foretold else (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +269,6 @@ class ProjectConfig:
     world: WorldConfig
     data: DataConfig = field(default_factory=DataConfig)
     train_autoencoder: AutoencoderTrainConfig
-    train_renderer: RendererTrainConfig = field(default_factory=RendererTrainConfig)
     train_dynamics: DynamicsTrainConfig
     train_refiner: RefinerTrainConfig = field(default_factory=RefinerTrainConfig)
     seed: int = 0

@@ -1,12 +1,12 @@
 """The rolling KV cache: a preallocated ring of the last ``context_frames`` frames.
 
-Seven verbs: write, mask, last_foretold, commit, reset, replacing, clone. Keys are kept rotated by
+Six verbs: write, mask, commit, reset, replacing, clone. Keys are kept rotated by
 their absolute position; the angles come from float64, so the cost and the answer at step 1,000,000
-are those at step 1,000. Worlds with a renderer also keep what it foretold of the last
-frame, and where the camera stood.
+are those at step 1,000. Beside them lies what the head wants of the frames before the last: latents,
+the camera's place and the sound.
 
 Shapes: B batch, T positions per frame (condition tokens + latent tokens), ring slots of T rows,
-N latent tokens, C latent channels.
+N latent tokens, C their channels, A audio size.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ class KVCache:
         keys: (layers, B, kv_heads, context_frames * T, head_dim), rotated.
         values: The same shape.
         frames_held: (B,) int64: how many frames each row has seen, at most ``context_frames``.
-        foretold: (B, N, C) float32 of the last frame, for worlds that foretell; else (B, 0, 0).
-        phase: (B, 2) float32, sine and cosine of the camera's place at the last frame, for worlds
-            in which things move with it.
+        before: (B, N, C) float32 latents of the frame before the last.
+        camera: (B,) float32 px, the camera's place at the last frame.
+        audio: (B, A) float32 of the last frame.
         num_committed: Frames committed since construction; places the next one in the ring.
 
     Raises:
@@ -42,7 +42,8 @@ class KVCache:
         positions_per_frame: int,
         dtype: torch.dtype,
         device: torch.device,
-        foretold_shape: tuple[int, int] = (0, 0),
+        token_shape: tuple[int, int] = (0, 0),
+        audio_size: int = 0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -58,8 +59,9 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.frames_held = torch.zeros(batch_size, dtype=torch.int64, device=device)
-        self.foretold = torch.zeros((batch_size, *foretold_shape), device=device)
-        self.phase = torch.zeros(batch_size, 2, device=device)
+        self.before = torch.zeros((batch_size, *token_shape), device=device)
+        self.camera = torch.zeros(batch_size, device=device)
+        self.audio = torch.zeros(batch_size, audio_size, device=device)
         self.num_committed = 0
         half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=device)
         self._frequencies = config.rope_theta ** -(half / config.head_dim)
@@ -98,13 +100,6 @@ class KVCache:
         self.values[layer, :, :, rows] = values
         return self.keys[layer], self.values[layer]
 
-    def last_foretold(self, context: Tensor) -> Tensor:
-        """Return what was foretold of the last frame, (B, N, C), as a new tensor.
-
-        In rows that have seen no frame, the last frame itself stands in: ``context`` (B, N, C).
-        """
-        return torch.where(self.frames_held[:, None, None] > 0, self.foretold, context)
-
     def commit(self) -> None:
         """Make the present frame part of the past; the next write goes to the next slot."""
         self.num_committed += 1
@@ -140,14 +135,15 @@ class KVCache:
         self.keys[:, index] = source.keys
         self.values[:, index] = source.values
         self.frames_held[index] = source.frames_held
-        self.foretold[index] = source.foretold
-        self.phase[index] = source.phase
+        self.before[index] = source.before
+        self.camera[index] = source.camera
+        self.audio[index] = source.audio
 
     def clone(self) -> "KVCache":
         """Return an independent copy."""
         copy = object.__new__(KVCache)
         copy.__dict__.update(self.__dict__)
         copy.keys, copy.values = self.keys.clone(), self.values.clone()
-        copy.frames_held, copy.foretold = self.frames_held.clone(), self.foretold.clone()
-        copy.phase = self.phase.clone()
+        for name in ("frames_held", "before", "camera", "audio"):
+            setattr(copy, name, getattr(self, name).clone())
         return copy

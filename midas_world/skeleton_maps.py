@@ -45,6 +45,20 @@ def limb_frames(
     return torch.cat((rings.flatten(-2), near, near * (2.0 * share - 1.0), x, y), dim=-1)
 
 
+def limb_fields(
+    keypoints: Tensor, points: Tensor, *, first: Tensor, last: Tensor, reach: float
+) -> Tensor:
+    """Return where points lie from limbs, (..., S, 4 L); all of it fades to 0 at reach.
+
+    Of each limb: how near it is, how far along it the nearest place of its bone lies (-1 to 1), and
+    the way from there in x and in y, in units of a third of the reach. The maps of one kind lie
+    side by side. Arguments as in `limb_maps`.
+    """
+    share, away, near = _from_limbs(keypoints, points, first=first, last=last, reach=reach)
+    x, y = (near * part * (3.0 / reach) for part in away)
+    return torch.cat((near, near * (2.0 * share - 1.0), x, y), dim=-1)
+
+
 def _from_limbs(
     keypoints: Tensor, points: Tensor, *, first: Tensor, last: Tensor, reach: float
 ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:

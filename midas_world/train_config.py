@@ -11,11 +11,13 @@ class OptimizerConfig:
     Attributes:
         learning_rate: Peak of AdamW.
         muon_learning_rate: Peak of Muon, for the weights inside the network; 0: AdamW has all.
+        table_learning_rate: Peak of AdamW for tables that are looked up; 0: as the rest.
         final_learning_rate: Share of the peak at the last train step.
     """
 
     learning_rate: float
     muon_learning_rate: float = 0.0
+    table_learning_rate: float = 0.0
     train_steps: int
     batch_size: int
     warmup_steps: int = 200
@@ -40,6 +42,10 @@ class AutoencoderTrainConfig:
     Attributes:
         freeze_encoder_after: Train step from which only the decoder learns, so that the second
             stage can start on latents that no longer change; -1: never.
+        crop_size: Side of the square that is learned from each frame, px; 0: the whole frame.
+        character_rate: Share of crops around a keypoint.
+        thing_rate: Share of crops around a thing that the teacher lists.
+        squared_weight: Weight of the squared error beside the absolute one.
         gradient_weight: Weight of the L1 loss on the picture's gradients.
         character_weight: Extra weight of pixels near the character's keypoints.
         num_validation: Held-out frames for each evaluation.
@@ -47,6 +53,9 @@ class AutoencoderTrainConfig:
 
     optimizer: OptimizerConfig
     freeze_encoder_after: int = -1
+    crop_size: int = 0
+    character_rate: float = 0.25
+    thing_rate: float = 0.35
     squared_weight: float = 2.0
     gradient_weight: float = 0.5
     character_weight: float = 2.0
@@ -56,61 +65,54 @@ class AutoencoderTrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RendererTrainConfig:
-    """The neural renderer's part of the second stage, for worlds that have one.
-
-    Attributes:
-        optimizer: Its batch is of single frames.
-        character_weight: Extra weight of the latent tokens in which keypoints of the pose lie.
-        limb_weight: Weight of the picture's error on limbs, where there is a pose guider.
-    """
-
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(
-            learning_rate=3e-3, muon_learning_rate=8e-3, train_steps=2000, batch_size=256
-        )
-    )
-    character_weight: float = 0.0
-    limb_weight: float = 0.0
-    evaluate_every: int = 200
-    save_every: int = 100
-
-
-@dataclass(frozen=True, kw_only=True)
 class DynamicsTrainConfig:
-    """The second stage of training.
+    """The second stage of training; rates are points (progress, rate) joined by straight lines.
+
+    A batch is a pool of sequences. At each train step every sequence makes one frame and goes on
+    with its own; at a rate it begins anew from the teacher's frames instead.
 
     Attributes:
-        sequence_frames: F of a training sequence; longer than the backbone's context.
-        self_context_rate: Share of sequences whose context is the model's own rollout.
-        self_context_after: Train step from which that share applies.
-        self_context_carries: Whether those rollouts go on from train step to train step, to the
-            end of their episode, so that drift is met as deep as an episode is long.
-        self_context_fresh_rate: Chance of each of those, at each train step, to begin anew instead:
-            too many deep ones teach the average of all scenes.
-        scene_switch_rate: Share of sequences that go on as another episode's from some frame on,
-            so that the model learns to draw what the words and the pose say, whatever it saw.
-        ending_rate: Share of sequences that end where an episode was terminated. Drawn evenly, an
-            episode's last step is in one sequence, every other in ``sequence_frames`` of them. A
-            stream of shards has an order of its own, and takes no heed of it.
-        limb_weight: Weight of the picture's error on limbs, where there is a pose guider. Limbs are
-            small and fast: a model that minds them no more than all else draws them late and pale.
+        fresh_rate: Share of sequences that begin anew. From 1 on down: single steps first, then
+            longer and longer rollouts.
+        lost_rate: Share of new sequences with a band of columns lost.
+        event_rate: Share of new sequences that begin shortly before something happens: a thing
+            comes into view, a reward, a hit.
+        untold_rate: Share of new sequences whose things half in view have no code told.
+        noisy_rate: Share of new sequences with noise on their frames.
+        thing_weight: Of the error where a thing is, against 1 elsewhere.
+        character_weight: Where the character is.
+        region_weight: Where else the teacher says that small things matter.
+        pixel_weight: Of the loss on decoded crops beside that on latents.
+        pixel_after: Progress from which it counts.
+        backbone_after: Progress from which the backbone learns with the rest; before, the head
+            sees no hidden states.
+        outcome_weight: Of reward, cost and termination.
+        entry_weight: Of the codes' cross-entropy.
+        happening_weight: Of steps with a reward, a hit or an end, in those losses.
+        crop_size: Of the decoded crops, px.
         sharding: "none": every process of several holds the whole model; "full": its share of the
             weights, gradients, averages and optimizer state, for models too large for one device.
     """
 
     optimizer: OptimizerConfig
-    sequence_frames: int = 24
-    self_context_rate: float = 0.0
-    self_context_after: int = 0
-    self_context_carries: bool = False
-    self_context_fresh_rate: float = 0.0
-    scene_switch_rate: float = 0.0
-    ending_rate: float = 0.0
-    limb_weight: float = 0.0
+    fresh_rate: tuple[tuple[float, float], ...] = (
+        (0.0, 1.0), (0.1, 1.0), (0.35, 0.15), (0.5, 0.1), (1.0, 0.05),
+    )  # fmt: skip
+    lost_rate: tuple[tuple[float, float], ...] = ((0.0, 0.35), (0.3, 0.6), (0.6, 0.3), (1.0, 0.2))
+    event_rate: float = 0.45
+    untold_rate: float = 0.4
+    noisy_rate: float = 0.4
+    thing_weight: float = 6.0
+    character_weight: float = 3.0
+    region_weight: float = 3.0
+    pixel_weight: float = 2.0
+    pixel_after: float = 0.3
+    backbone_after: float = 0.6
+    outcome_weight: float = 0.1
+    entry_weight: float = 0.1
+    happening_weight: float = 4.0
+    crop_size: int = 96
     sharding: Literal["none", "full"] = "none"
-    reward_weight: float = 0.05
-    termination_weight: float = 0.05
     num_validation: int = 16
     evaluate_every: int = 500
     save_every: int = 200

@@ -1,64 +1,121 @@
 """The world model: conditions, backbone, diffusion head and outcome heads put together.
 
 Frame t's conditions enter the backbone beside the latent tokens of frame t - 1; the hidden states
-condition the head, which samples the change to frame t. So a frame costs one backbone pass and K
-head passes, and the frame just made enters with the next step. Pixels are not its business.
+guide the head, which makes frame t on the fine grid from the last two frames' latents, moved
+copies of the last one, the scenery memory, skeleton maps and entry codes. So a frame costs one
+backbone pass and K head passes, and the frame just made enters with the next step. Pixels are not
+its business.
 
-Where the conditions have a renderer, changes that it foretells stand beside the hidden states: the
-*correction*, from the last frame to what is foretold of this one, which forgets what the renderer
-does not know, and *motions*, which keep it: what is foretold, and on it what the last frame had
-beyond what was foretold, moved with the camera.
+A backbone token is a block of the fine grid, space to channels: (B, N, C) and (B, c, h, w) are the
+same numbers.
 
-Shapes: B batch, F frames, M condition tokens, N tokens per frame, C latent channels, D width,
-E foretold changes (0 without a renderer), Z = D + E C width of what the head is given.
+Shapes: B batch, F frames, M condition tokens, N tokens per frame, C = c * block^2 their channels,
+c latent channels, h w fine grid, D backbone width, A audio size, K entry classes.
 """
 
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from midas_world.autoencoder import Autoencoder
+from midas_world.autoencoder import to_grid, to_tokens
 from midas_world.backbone import Backbone
-from midas_world.conditions import ConditionEncoder, Conditions
+from midas_world.conditions import ConditionEncoder, Conditions, Cues
 from midas_world.config import WorldConfig
-from midas_world.diffusion import (
-    DiffusionHead,
-    euler_sample,
-    head_loss,
-    ramp_weight,
-    sample_noise,
-    sample_sigma,
-    sigma_schedule,
-)
-from midas_world.klt import CellTransform
+from midas_world.diffusion import euler_sample, sigma_schedule
+from midas_world.entries import EntryMaps, EntryPrior, ThingReader
+from midas_world.head import DiffusionHead, Guidance
 from midas_world.kv_cache import KVCache
 from midas_world.layers import mlp
-from midas_world.transport import Transport
+from midas_world.motion import Motion
+from midas_world.scenery import Scenery
 
-# Head passes per frame of the rollouts that training makes.
-OWN_DENOISE_STEPS = 2
+_OUTCOME_WIDTH = 48
+
+
+class Before(NamedTuple):
+    """What is remembered of the frames before, beside the backbone's cache.
+
+    Attributes:
+        latents: (B, c, h, w) of the frame before the last.
+        camera: (B,) px of the last frame.
+        audio: (B, A) of the last frame.
+    """
+
+    latents: Tensor
+    camera: Tensor
+    audio: Tensor
+
+
+class Outcome(NamedTuple):
+    """What a step brings beside its picture.
+
+    Attributes:
+        reward: (B, bins) logits.
+        cost: (B,) logits of a hit.
+        termination: (B,) logits of the episode's end.
+        entries: (B, 2, K + 1) logits of what comes next at the left and at the right.
+        things: (B, K, w) logits of a thing's middle in each column of the fine grid.
+    """
+
+    reward: Tensor
+    cost: Tensor
+    termination: Tensor
+    entries: Tensor
+    things: Tensor
 
 
 class OutcomeHead(nn.Module):
-    """Reward (a distribution over symlog bins) and termination from a frame's hidden states."""
+    """Reward, cost and termination from hidden states and from what changed around the character.
+
+    Args:
+        latent_channels: c.
+        hidden_width: D.
+        vector_size: V.
+        reward_limit: Rewards are told on a symlog scale up to this size.
+        reward_bins: Bins of that scale.
+    """
 
     bins: Tensor
 
-    def __init__(self, *, hidden_width: int, reward_limit: float, reward_bins: int) -> None:
+    def __init__(
+        self,
+        *,
+        latent_channels: int,
+        hidden_width: int,
+        vector_size: int,
+        reward_limit: float,
+        reward_bins: int,
+    ) -> None:
         super().__init__()
-        self.hidden_width = hidden_width
-        self.trunk = mlp(2 * hidden_width, hidden_width, reward_bins + 1)
+        width = _OUTCOME_WIDTH
+        self.input = nn.Conv2d(3 * latent_channels, width, 1)
+        self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
+        self.trunk = mlp(2 * width + hidden_width + vector_size, 128, reward_bins + 2)
         limit = math.log1p(reward_limit)
         self.register_buffer("bins", torch.linspace(-limit, limit, reward_bins), persistent=False)
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., N, Z) -> reward logits (..., bins) and termination logits (...)."""
-        hidden = hidden[..., : self.hidden_width]
-        pooled = torch.cat((hidden.mean(dim=-2), hidden.amax(dim=-2)), dim=-1)
-        out = self.trunk(pooled)
-        return out[..., :-1], out[..., -1]
+    def forward(
+        self, made: Tensor, guidance: Guidance, near: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return reward logits (B, bins), cost logits (B,) and termination logits (B,).
+
+        Args:
+            made: (B, c, h, w) latents of the new frame.
+            guidance: That it was made with.
+            near: (B, 1, h, w) in [0, 1], where the character is.
+        """
+        moved = guidance.moved[:, 0] if guidance.moved.shape[1] else guidance.last
+        x = torch.cat((made, guidance.last, moved), dim=1)
+        x = self.input(x.contiguous(memory_format=torch.channels_last))
+        x = functional.relu(x + self.conv_1(functional.relu(x)))
+        x = functional.relu(self.conv_2(x)) * near.to(x.dtype)
+        pooled = (x.amax(dim=(2, 3)), x.mean(dim=(2, 3)), guidance.hidden.mean(dim=1))
+        out = self.trunk(torch.cat((*pooled, guidance.vector.to(x.dtype)), dim=1)).float()
+        return out[:, :-2], out[:, -2], out[:, -1]
 
     def reward(self, logits: Tensor) -> Tensor:
         """Return the expected reward of logits (..., bins)."""
@@ -66,51 +123,78 @@ class OutcomeHead(nn.Module):
         return mean.sign() * (mean.abs().exp() - 1.0)
 
     def reward_loss(self, logits: Tensor, reward: Tensor) -> Tensor:
-        """Return cross entropy with the two-hot target (Hafner et al. 2023, eq. 9)."""
+        """Return cross entropy with the two-hot target (Hafner et al. 2023, eq. 9), (B,)."""
         symlog = reward.sign() * reward.abs().log1p()
         step = self.bins[1] - self.bins[0]
         place = ((symlog.clamp(self.bins[0], self.bins[-1]) - self.bins[0]) / step)[..., None]
         index = torch.arange(len(self.bins), device=reward.device)
         target = (1.0 - (place - index).abs()).clamp_min(0.0)
-        return -(target * logits.float().log_softmax(dim=-1)).sum(dim=-1).mean()
-
-
-def with_foretold(hidden: Tensor, changes: Tensor | None) -> Tensor:
-    """Return hidden states (..., N, D) with foretold changes (..., N, E C) beside them, if any."""
-    return hidden if changes is None else torch.cat((hidden, changes.to(hidden.dtype)), dim=-1)
+        return -(target * logits.float().log_softmax(dim=-1)).sum(dim=-1)
 
 
 class WorldModel(nn.Module):
-    """Everything between conditions and the next frame's latent tokens."""
+    """Everything between conditions and the next frame's latents."""
 
     change_std: Tensor
 
     def __init__(self, config: WorldConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.backbone.width
-        channels = config.autoencoder.latent_channels
+        width, channels = config.backbone.width, config.autoencoder.latent_channels
+        step = config.autoencoder.downsampling
+        layers = tuple(config.scenery.values())
+        parallax = tuple(dict.fromkeys((*config.motion.parallax, *(layer.parallax for layer in layers))))
         self.conditions = ConditionEncoder(
-            config.conditions, width=width, grid=config.grid, latent_channels=channels
+            config.conditions,
+            width=width,
+            grid=config.grid,
+            frame_size=(config.height, config.width),
+            parallax=parallax,
         )
-        self.latent_in = nn.Linear(channels, width)
+        self.latent_in = nn.Linear(config.token_channels, width)
         self.places = nn.Parameter(0.02 * torch.randn(config.tokens_per_frame, width))
         self.noise_level = nn.Embedding(config.noise_buckets, width)
         nn.init.normal_(self.noise_level.weight, std=0.02)
+        self.entry_in = nn.Linear(config.entries.num_classes * 3, width, bias=False)
         self.backbone = Backbone(config.backbone)
+        self.motion = Motion(
+            config.motion,
+            channels=channels,
+            downsampling=step,
+            loop=config.conditions.camera.loop,
+        )
+        self.scenery = Scenery(
+            layers,
+            word_width=config.conditions.word_width,
+            grid=config.grid,
+            downsampling=step,
+        )
+        self.entries = EntryMaps(config.entries, grid=config.grid, downsampling=step)
+        self.reader = ThingReader(config.entries, latent_channels=channels)
+        self.prior = EntryPrior(config.entries, width=width, token_grid=config.token_grid)
+        num_travels = len(config.motion.parallax)
+        vector_size = self.conditions.vector_size + num_travels + 1
         self.head = DiffusionHead(
-            config.diffusion,
+            config.head,
             latent_channels=channels,
+            num_moved=config.motion.num_copies,
+            map_channels=channels  # of the frame before the last
+            + self.conditions.map_channels
+            + self.scenery.num_channels
+            + self.entries.num_channels
+            + 1,  # what is lost
+            vector_size=vector_size,
             hidden_width=width,
-            tokens_per_frame=config.tokens_per_frame,
-            num_changes=config.num_changes,
+            grid=config.grid,
+            token_grid=config.token_grid,
         )
         self.outcome = OutcomeHead(
-            hidden_width=width, reward_limit=config.reward_limit, reward_bins=config.reward_bins
+            latent_channels=channels,
+            hidden_width=width,
+            vector_size=vector_size,
+            reward_limit=config.reward_limit,
+            reward_bins=config.reward_bins,
         )
-        self.transport = None
-        if config.transport.is_moving:
-            self.transport = Transport(config.transport, grid=config.grid, channels=channels)
         self.register_buffer("change_std", torch.ones(channels))
         for name, parameter in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -121,122 +205,134 @@ class WorldModel(nn.Module):
         """M + N: the backbone's positions per frame."""
         return self.config.conditions.num_tokens + self.config.tokens_per_frame
 
-    def fit_transport(self, autoencoder: Autoencoder) -> None:
-        """Learn from the autoencoder how its latents move; does nothing where none do."""
-        if self.transport is not None:
-            assert isinstance(autoencoder.decoder, CellTransform)
-            self.transport.fit(autoencoder.decoder)
+    def to_grid(self, tokens: Tensor) -> Tensor:
+        """Return tokens (B, N, C) on the fine grid, (B, c, h, w)."""
+        return to_grid(tokens, self.config.token_grid, self.config.token_block)
+
+    def to_tokens(self, latents: Tensor) -> Tensor:
+        """Return latents (B, c, h, w) as tokens (B, N, C)."""
+        return to_tokens(latents, self.config.token_block)
 
     def bucket(self, level: Tensor) -> Tensor:
         """Return the bucket of noise levels in [0, context_noise], the same shape, int64."""
         scaled = level / max(self.config.context_noise, 1e-6) * self.config.noise_buckets
         return scaled.long().clamp(0, self.config.noise_buckets - 1)
 
-    def embed(
-        self, context: Tensor, level: Tensor, conditions: Conditions
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return backbone tokens (B, F, M + N, D) and what is foretold, (B, F, N, C) or None.
+    def embed(self, context: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
+        """Return backbone tokens, (B, F, M + N, D).
 
         Args:
             context: (B, F, N, C) latent tokens of the frame before each frame.
             level: (B, F) noise level on them.
             conditions: Of each frame.
         """
-        instruction, local, foretold = self.conditions(conditions)
-        latent = self.latent_in(context) + self.places + local
+        instruction = self.conditions.tokens(conditions)
+        latent = self.latent_in(context) + self.places
         latent = latent + self.noise_level(self.bucket(level))[:, :, None]
-        tokens = torch.cat((instruction.to(latent.dtype), latent), dim=2)
-        return tokens, foretold
-
-    def foretold_changes(
-        self,
-        foretold: Tensor,
-        last: Tensor,
-        context: Tensor,
-        *,
-        phase: Tensor,
-        last_phase: Tensor,
-    ) -> Tensor:
-        """Return correction and motions, (B, N, E C), in units of the usual change.
-
-        Args:
-            foretold: (B, N, C) of this frame.
-            last: (B, N, C), what was foretold of the last frame.
-            context: (B, N, C) latents of the last frame.
-            phase: (B, 2) of `ConditionEncoder.camera_phase`; of use where things move.
-            last_phase: (B, 2) of the last frame.
-        """
-        correction, residual = foretold - context, context - last
-        if self.transport is None:
-            motions = [correction + residual] * (self.config.num_changes - 1)
-        else:
-            travel = self.transport.travel(phase, last_phase)
-            moved = self.transport(residual, travel).unbind(dim=1)
-            motions = [correction + part for part in moved]
-        std = self.change_std
-        return torch.cat([change / std for change in (correction, *motions)], dim=-1)
+        instruction = instruction + self.entry_in(self._told(conditions.entries))[:, :, None]
+        return torch.cat((instruction.to(latent.dtype), latent), dim=2)
 
     def hidden(self, context: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
-        """Return the hidden states of whole sequences, (B, F, N, Z); arguments as in `embed`."""
-        tokens, foretold = self.embed(context, level, conditions)
+        """Return the hidden states of whole sequences, (B, F, N, D); arguments as in `embed`."""
+        tokens = self.embed(context, level, conditions)
         hidden = self.backbone(tokens.flatten(1, 2), positions_per_frame=self.positions_per_frame)
-        hidden = hidden.unflatten(1, tokens.shape[1:3])[:, :, self.config.conditions.num_tokens :]
-        changes = None
-        if foretold is not None:
-            # As an empty cache does: of the first frame, the one before it stands in.
-            last = torch.cat((context[:, :1].to(foretold.dtype), foretold[:, :-1]), dim=1)
-            phase = self.conditions.camera_phase(conditions)
-            last_phase = torch.cat((phase[:, :1], phase[:, :-1]), dim=1)
-            changes = self.foretold_changes(
-                *(tensor.flatten(0, 1).float() for tensor in (foretold, last, context)),
-                phase=phase.flatten(0, 1),
-                last_phase=last_phase.flatten(0, 1),
-            ).unflatten(0, context.shape[:2])
-        return with_foretold(hidden, changes)
+        return hidden.unflatten(1, tokens.shape[1:3])[:, :, self.config.conditions.num_tokens :]
 
-    def step_hidden(self, context: Tensor, conditions: Conditions, cache: KVCache) -> Tensor:
-        """Return the hidden states of the present frame, (B, N, Z); writes its cache slot.
+    def guide(
+        self,
+        last: Tensor,
+        conditions: Conditions,
+        before: Before,
+        hidden: Tensor,
+        *,
+        level: Tensor | None = None,
+        lost: Tensor | None = None,
+    ) -> tuple[Guidance, Cues]:
+        """Return what the head is told of the next frame.
+
+        Args:
+            last: (B, c, h, w) latents of the last frame.
+            conditions: (B, 1, ...) of the next frame.
+            before: Of the frames before.
+            hidden: (B, N, D) of the backbone.
+            level: (B,) noise level on the last two frames; None: `play_noise`.
+            lost: (B, 1, h, w), 1 where those frames were lost; None: nowhere.
+        """
+        cues = self.conditions.cues(conditions)
+        travel = self.motion.travel(cues.camera, before.camera)
+        moved = self.motion(last, travel)
+        if level is None:
+            level = last.new_full((len(last),), self.config.play_noise)
+        if lost is None:
+            lost = last.new_zeros(len(last), 1, *self.config.grid)
+        scenery = self.scenery(cues.words, cues.camera, cues.clock)
+        entries = self.entries(conditions.entries[:, 0])
+        maps = (before.latents, self.conditions.maps(conditions), scenery, entries, lost)
+        vector = self.conditions.vector(conditions, cues, before.audio)
+        scale = self.config.motion.reach / 2
+        parts = (vector, travel / scale, level[:, None])
+        guidance = Guidance(
+            last=last,
+            moved=moved,
+            maps=torch.cat([part.to(last.dtype) for part in maps], dim=1),
+            vector=torch.cat([part.to(vector.dtype) for part in parts], dim=1),
+            hidden=hidden,
+        )
+        return guidance, cues
+
+    def near(self, conditions: Conditions) -> Tensor:
+        """Return where the character is, (B, 1, h, w) in [0, 1]; everywhere if nobody says."""
+        maps, count = self.conditions.maps(conditions), len(self.config.conditions.limbs)
+        if not count:
+            return maps.new_ones(len(maps), 1, *self.config.grid)
+        return maps[:, :count].amax(dim=1, keepdim=True)
+
+    def outcomes(self, made: Tensor, guidance: Guidance, near: Tensor) -> Outcome:
+        """Return the logits of what the step to `made` (B, c, h, w) brings."""
+        reward, cost, termination = self.outcome(made, guidance, near)
+        entries = self.prior(guidance.hidden).float()
+        things = self.reader(made).amax(dim=2)
+        return Outcome(
+            reward=reward, cost=cost, termination=termination, entries=entries, things=things
+        )
+
+    def step_guidance(
+        self, context: Tensor, conditions: Conditions, cache: KVCache
+    ) -> Guidance:
+        """Return what the head is told of the next frame; writes its cache slot.
 
         Args:
             context: (B, N, C) latent tokens of the last frame.
             conditions: Of one frame.
             cache: Of the frames before; the caller commits it.
         """
-        tokens, changes = self.step_tokens(context, conditions, cache)
+        level = context.new_full((context.shape[0], 1), self.config.play_noise)
+        tokens = self.embed(context[:, None], level, conditions)[:, 0]
         tokens = tokens.to(self.backbone.norm.weight.dtype)
         hidden = self.backbone.step(tokens, cache)[:, self.config.conditions.num_tokens :]
-        return with_foretold(hidden, changes)
-
-    def step_tokens(
-        self, context: Tensor, conditions: Conditions, cache: KVCache
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the present frame's tokens (B, M + N, D) and foretold changes (B, N, E C) or None.
-
-        The cache keeps what is foretold and the camera's place; arguments as in `step_hidden`.
-        """
-        level = context.new_full((context.shape[0], 1), self.config.play_noise)
-        tokens, foretold = self.embed(context[:, None], level, conditions)
-        if foretold is None:
-            return tokens[:, 0], None
-        now = foretold[:, 0].float()
-        phase = self.conditions.camera_phase(conditions)[:, 0]
-        changes = self.foretold_changes(
-            now, cache.last_foretold(context), context, phase=phase, last_phase=cache.phase
+        is_first = cache.frames_held == 0
+        cues = self.conditions.cues(conditions)
+        before = Before(
+            latents=self.to_grid(torch.where(is_first[:, None, None], context, cache.before)),
+            camera=torch.where(is_first, cues.camera, cache.camera),
+            audio=torch.where(is_first[:, None], conditions.audio[:, 0], cache.audio),
         )
-        cache.foretold.copy_(now)
-        cache.phase.copy_(phase)
-        return tokens[:, 0], changes
+        guidance, cues = self.guide(self.to_grid(context), conditions, before, hidden)
+        cache.before.copy_(context)
+        cache.camera.copy_(cues.camera)
+        cache.audio.copy_(conditions.audio[:, 0])
+        return guidance
 
     def sample(
-        self, context: Tensor, hidden: Tensor, noise: Tensor, *, num_denoise_steps: int
+        self, guidance: Guidance, noise: Tensor, *, num_denoise_steps: int
     ) -> Tensor:
-        """Return the next frame's latent tokens; context, noise (B, N, C), hidden (B, N, Z)."""
+        """Return the next frame's latents, (B, c, h, w); noise likewise."""
+        std = self.change_std[:, None, None]
 
         def predict(x: Tensor, sigma: Tensor) -> Tensor:
-            return self.head(x, sigma, hidden, context).to(noise.dtype)
+            return (self.head(x, sigma, guidance) - guidance.last) / std
 
-        change = euler_sample(predict, noise, sigma_schedule(num_denoise_steps))
-        return context + change * self.change_std
+        return guidance.last + std * euler_sample(predict, noise, sigma_schedule(num_denoise_steps))
 
     def new_cache(self, batch_size: int, *, dtype: torch.dtype, device: torch.device) -> KVCache:
         """Return an empty cache for B games."""
@@ -246,102 +342,19 @@ class WorldModel(nn.Module):
             positions_per_frame=self.positions_per_frame,
             dtype=dtype,
             device=device,
-            foretold_shape=self.config.foretold_shape,
+            token_shape=(self.config.tokens_per_frame, self.config.token_channels),
+            audio_size=self.config.conditions.audio_size,
         )
 
-    def losses(
-        self,
-        latents: Tensor,
-        conditions: Conditions,
-        reward: Tensor,
-        terminated: Tensor,
-        *,
-        generator: torch.Generator,
-        own_context: Tensor | None = None,
-        limb_error: Callable[[Tensor, Tensor], Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the named losses of sequences.
+    def _told(self, entries: Tensor) -> Tensor:
+        """Return codes as the backbone is told them, (..., J, 2) -> (..., 3 K).
 
-        Args:
-            latents: (B, F + 1, N, C) frames 0 to F.
-            conditions: Of frames 1 to F.
-            reward: (B, F) of the steps that led to frames 1 to F.
-            terminated: (B, F) bool, likewise.
-            generator: Of every random choice, on the CPU.
-            own_context: (R, F, N, C) of `own_context`: the first R sequences see these latents in
-                place of the teacher's.
-            limb_error: Of errors (B, F, N, C) in units of the usual change, on the limbs that maps
-                (B, F, N, S) show; None: it is not counted.
+        Of each class: how many at the left and at the right, and their places' sum.
         """
-        device = latents.device
-        batch, frames = reward.shape
-        level = torch.rand(batch, frames, generator=generator) * self.config.context_noise
-        # A tenth of the frames stays clean, as at play time.
-        level = (level * (torch.rand(batch, frames, generator=generator) > 0.1)).to(device)
-        noise = torch.randn(latents[:, 1:].shape, generator=generator).to(device)
-        context = latents[:, :-1] + level[..., None, None] * noise
-        if own_context is not None:
-            num_own = len(own_context)
-            context = torch.cat((own_context, context[num_own:]))
-            # Labelled as at play time.
-            own_level = torch.full_like(level[:num_own], self.config.play_noise)
-            level = torch.cat((own_level, level[num_own:]))
-        hidden = self.hidden(context, level, conditions)
-        data = (latents[:, 1:] - context) / self.change_std
-
-        draws = self.config.diffusion.noise_draws
-        flat = data.flatten(0, 1).repeat(draws, 1, 1)
-        sigma = sample_sigma(len(flat), self.config.diffusion, generator, device)
-        head_noise = torch.randn(flat.shape, generator=generator).to(device)
-        noisy = (1 - sigma)[:, None, None] * flat + sigma[:, None, None] * head_noise
-        predicted = self.head(
-            noisy,
-            sigma,
-            hidden.flatten(0, 1).repeat(draws, 1, 1),
-            context.flatten(0, 1).repeat(draws, 1, 1),
-        )
-        reward_logits, termination_logits = self.outcome(hidden)
-        losses = {
-            "head": head_loss(predicted, flat, sigma),
-            "reward": self.outcome.reward_loss(reward_logits, reward),
-            "termination": nn.functional.binary_cross_entropy_with_logits(
-                termination_logits.float(), terminated.float()
-            ),
-        }
-        if limb_error is not None:
-            error = (predicted - flat).float() * ramp_weight(sigma).sqrt()[:, None, None]
-            maps = self.conditions.limb_maps(conditions).repeat(draws, 1, 1, 1)
-            losses["limbs"] = limb_error(error.unflatten(0, maps.shape[:2]), maps)
-        return losses
-
-    @torch.no_grad()
-    def own_context(
-        self, first: Tensor, conditions: Conditions, generator: torch.Generator
-    ) -> Tensor:
-        """Return frames 0 to F - 1 of the model's own rollout, (B, F, N, C).
-
-        Trained on these with the teacher's frames as targets, the model learns the way back from
-        where it drifts (Self Forcing, arXiv 2506.08009, with the loss on single frames).
-
-        Args:
-            first: (B, N, C) latents of frame 0.
-            conditions: Of frames 1 to F.
-            generator: Of the head's noise, on the CPU.
-        """
-        frames = conditions.pose.shape[1]
-        dtype = torch.get_autocast_dtype(first.device.type)
-        is_mixed = torch.is_autocast_enabled(first.device.type)
-        cache = self.new_cache(
-            len(first), dtype=dtype if is_mixed else first.dtype, device=first.device
-        )
-        last = first
-        made = [last]
-        for frame in range(frames - 1):
-            hidden = self.step_hidden(last, conditions.frames(frame, frame + 1), cache)
-            cache.commit()
-            noise = sample_noise(last.shape, self.config.diffusion, generator).to(last.device)
-            last = self.sample(last, hidden, noise, num_denoise_steps=OWN_DENOISE_STEPS).float()
-            made.append(last)
-        # Weights that autocast cast without gradient must not be met by the pass with gradient.
-        torch.clear_autocast_cache()
-        return torch.stack(made, dim=1)
+        kind, place = entries.unbind(dim=-1)
+        place = place / (self.config.width / 2)
+        classes = torch.arange(self.config.entries.num_classes, device=entries.device)
+        is_it = (kind[..., None] == classes).to(place.dtype)  # (..., J, K)
+        left = (place < 0).to(place.dtype)[..., None]
+        parts = (is_it * left, is_it * (1 - left), is_it * place[..., None])
+        return torch.cat([part.sum(dim=-2) for part in parts], dim=-1)

@@ -15,11 +15,11 @@ from envs.stage.scenery import PLACES, TIMES, WEATHERS
 from envs.stage.speech import NUM_MELS, SpeechTrack, load_speech_bank, loudness
 from midas_world.types import StepConditions
 
-POSE_SIZE = 48
+POSE_SIZE = 38
 AUDIO_SIZE = 2 * NUM_MELS
 PROMPT_BYTES = 512
+CLOCK_PERIOD = 16
 
-_CAMERA_FREQUENCIES = 2.0 * np.pi * np.array([1, 2, 4, 8, 16, 32]) / WORLD_LENGTH
 _PAUSE_STEPS = 6
 _GAP_STEPS = (60, 200)
 _NOD_STEPS = 14
@@ -35,6 +35,7 @@ class StageConditioner:
         scene: What the words speak of.
         mouth_open: 0 closed to 1 wide, from the loudness of the character's own voice.
         gaze: 0 looks ahead, 1 looks at the other speaker.
+        clock: Steps since the episode began; what turns, flickers or falls goes by it.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class StageConditioner:
         self.controller.reset(x=x, facing=facing)
         self.scene = scene
         self.prompt: str | None = None
+        self.clock = 0
         self.mouth_open = 0.0
         self._listening = 0.0
         self._action = 0
@@ -85,6 +87,7 @@ class StageConditioner:
             other_voice: (20,) features of live audio that replace the other speaker's voice.
         """
         self.controller.step(action)
+        self.clock += 1
         self._action = action
         own = self._step_own_voice() if own_voice is None else own_voice
         other_speaks = self._other.is_speaking
@@ -166,7 +169,7 @@ class StageConditioner:
         return {
             "controller": self.controller.state(),
             "voices": np.concatenate((self._own.state(), self._other.state())),
-            "counters": np.array((*counters, self._was_talking), np.int64),
+            "counters": np.array((*counters, self._was_talking, self.clock), np.int64),
             "levels": np.array((self.mouth_open, self._listening), np.float64),
             "audio": self._audio.copy(),
             "scene": np.array(names, np.int64),
@@ -183,6 +186,7 @@ class StageConditioner:
         self._turns = counters[2:4]
         self._action, self._nod_step = counters[4:6]
         self._was_talking = bool(counters[6])
+        self.clock = counters[7]
         self.mouth_open, self._listening = (float(level) for level in state["levels"])
         self._audio = np.array(state["audio"], np.float32)
         place, time_of_day, weather, outfit = (int(index) for index in state["scene"])
@@ -213,10 +217,11 @@ class StageConditioner:
         track.play(sentence, -wait)
 
     def _pose(self) -> np.ndarray:
-        """Return the (48,) float32 pose vector.
+        """Return the (38,) float32 pose vector.
 
         0:30 keypoints (x / 160 - 1, y / 96 - 1); 30 facing; 31 velocity; 32 height; 33 eyes; 34
-        gaze; 35 spare; 36:48 sin and cos of the camera's position in the loop, six frequencies.
+        gaze; 35 crouching; 36 the camera's position in the loop, 37 the clock in its period, both
+        as shares in [0, 1).
         """
         controller = self.controller
         pose = np.zeros(POSE_SIZE, np.float32)
@@ -226,9 +231,9 @@ class StageConditioner:
         pose[32] = controller.height / 64.0
         pose[33] = controller.eye_open()
         pose[34] = self.gaze
-        phases = _CAMERA_FREQUENCIES * controller.x
-        pose[36::2] = np.sin(phases)
-        pose[37::2] = np.cos(phases)
+        pose[35] = float(controller.crouching)
+        pose[36] = controller.x % WORLD_LENGTH / WORLD_LENGTH
+        pose[37] = self.clock % CLOCK_PERIOD / CLOCK_PERIOD
         return pose
 
     def _text(self) -> str:

@@ -21,7 +21,7 @@ from envs.play.picture import FrameWindow
 from envs.stage.character import draw_character, draw_portrait
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS, WORLD_LENGTH
-from envs.stage.game import MAX_HEARTS, Game, GameObject, Kind
+from envs.stage.game import COIN_HEIGHTS, MAX_HEARTS, Game, GameObject, Kind
 from envs.stage.scene import Scene
 from envs.stage.scenery import Scenery
 from envs.stage.skeleton import CENTER_X, GROUND_Y
@@ -53,10 +53,14 @@ ACTION_KEYS: dict[str, list[str]] = {
 }
 
 _PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
+_HEARTS_REGION = (36, 15, 30, 9)
 _OPTIONS = ("scene", "x", "facing", "scene_changes", "conditioner_state")
 _SCENE_CHANGE_STEPS = 100
 _SCENE_CHANGE_CHANCE = 0.25
 _STUMBLE_RADIANS = 0.35
+NUM_THING_CLASSES = 7
+# Half width, half height and how far the middle lies above the place, px.
+_THING_SIZES = {Kind.COIN: (10, 10, 0), Kind.ROCK: (16, 12, 9), Kind.FIRE: (14, 18, 14)}
 
 
 class StageEnv(gym.Env[np.ndarray, np.int64]):
@@ -100,9 +104,13 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     ## Info
 
-    `pose` (48,), `text`, `audio` (40,): the conditions of this frame. `keypoints` (15, 2): as
-    drawn, in pixels of the frame. `objects` (16, 3): kind (0 coin, 1 rock, 2 fire; -1 fills up),
-    dx from the character, dy from the ground. `hearts`, `score`, `action_name`, `scene`, and
+    `pose` (38,), `text`, `audio` (40,): the conditions of this frame. `keypoints` (15, 2): as
+    drawn, in pixels of the frame. `objects` (16, 4): kind (0 coin, 1 rock, 2 fire; -1 fills up),
+    dx from the character, dy from the ground, variant. `things` (16, 6): the same for training:
+    class (0 to 6: coins from low to high, rocks by variant, fires; -1 fills up), centre x, y and
+    half width and height in pixels of the frame, and a number of its own. `regions` (2, 4): where
+    else small things matter, the hearts and the portrait: centre x, y, half width and height in
+    pixels; zeros where there is none. `cost`: 1 where a heart was lost in this step. `hearts`, `score`, `action_name`, `scene`, and
     `conditioner_state`, from which a learned world can go on. All but `keypoints`, and all rewards,
     are the same at every scale: other lengths are in px of the 192 x 320 frame.
 
@@ -163,6 +171,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._game = Game(seed=0, start_x=0.0)
         self._keypoints = np.zeros((15, 2), np.float32)
         self._num_steps = 0
+        self._cost = 0.0
         self._needs_reset = True
         self._scene_changes = True
         self._scene_change_step: int | None = None
@@ -197,6 +206,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             conditions, x = self._conditioner.conditions(), self._conditioner.controller.x
         self._game = Game(seed=int(rng.integers(2**31)), start_x=x)
         self._num_steps = 0
+        self._cost = 0.0
         self._needs_reset = False
         self._scene_changes = bool(options.get("scene_changes", True))
         self._plan_scene_change()
@@ -222,7 +232,9 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         if self._num_steps % _SCENE_CHANGE_STEPS == 0:
             self._plan_scene_change()
         conditions = self._conditioner.step(int(action))
+        hearts = self._game.hearts
         reward = self._game.step(self._conditioner.controller)
+        self._cost = float(hearts - self._game.hearts)
         terminated = self._game.is_over
         truncated = self._num_steps >= self.horizon
         self._needs_reset = terminated or truncated
@@ -291,7 +303,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         for item in objects:
             if item.kind is Kind.FIRE:
                 self._draw_object(item, camera_x, light)
-        self._scenery.draw_weather(canvas, scene, camera_x, self._num_steps)
+        self._scenery.draw_weather(canvas, scene, camera_x, conditioner.clock)
         if controller.talking:
             draw_portrait(canvas, _PORTRAIT, head_tilt=0.15 * conditioner.mouth_open, **face)
         draw_hearts(canvas, game.hearts, MAX_HEARTS, scale=self.scale)
@@ -299,12 +311,13 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     def _draw_object(self, item: GameObject, camera_x: float, light: tuple[int, int, int]) -> None:
         x, scale = item.x - camera_x + CENTER_X, self.scale
+        step = self._conditioner.clock
         if item.kind is Kind.COIN:
-            draw_coin(self._canvas, x, item.y, light=light, step=self._num_steps, scale=scale)
+            draw_coin(self._canvas, x, item.y, light=light, step=step, scale=scale)
         elif item.kind is Kind.ROCK:
             draw_rock(self._canvas, x, item.y, light=light, variant=item.variant, scale=scale)
         else:
-            draw_fire(self._canvas, x, item.y, step=self._num_steps, scale=scale)
+            draw_fire(self._canvas, x, item.y, step=step, scale=scale)
 
     def _stumble(self, keypoints: np.ndarray) -> np.ndarray:
         """Return keypoints that fall back around the feet while the character flinches."""
@@ -324,21 +337,44 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     def _info(self, conditions: StepConditions) -> dict[str, Any]:
         controller = self._conditioner.controller
-        objects = np.full((MAX_OBJECTS, 3), -1.0, np.float32)
+        objects = np.full((MAX_OBJECTS, 4), -1.0, np.float32)
         for row, item in zip(objects, self._game.visible(controller.x), strict=False):
-            row[:] = item.kind, item.x - controller.x, item.y - GROUND_Y
+            row[:] = item.kind, item.x - controller.x, item.y - GROUND_Y, item.variant
         return {
+            "things": self._things(),
+            "regions": self._regions(),
             "pose": conditions.pose,
             "text": conditions.text,
             "audio": conditions.audio,
             "keypoints": self._keypoints * self.scale,
             "objects": objects,
             "hearts": self._game.hearts,
+            "cost": self._cost,
             "score": self._game.score,
             "action_name": self._conditioner.action_name,
             "scene": asdict(self.scene),
             "conditioner_state": self._conditioner.state(),
         }
+
+    def _things(self) -> np.ndarray:
+        """Return (16, 6) float32: class, centre x, y, half width, half height, number."""
+        camera_x = self._conditioner.controller.x
+        things = np.full((MAX_OBJECTS, 6), -1.0, np.float32)
+        for row, item in zip(things, self._game.visible(camera_x), strict=False):
+            half_width, half_height, up = _THING_SIZES[item.kind]
+            place = (item.x - camera_x + CENTER_X, item.y - up, half_width, half_height)
+            row[0], row[5] = _thing_class(item), item.x
+            row[1:5] = np.multiply(place, self.scale)
+        return things
+
+    def _regions(self) -> np.ndarray:
+        """Return (2, 4) float32 of the hearts and the portrait."""
+        regions = np.zeros((2, 4), np.float32)
+        regions[0] = _HEARTS_REGION
+        if self._conditioner.controller.talking:
+            width, height = _PORTRAIT.size
+            regions[1] = *_PORTRAIT.center, width / 2, height / 2
+        return regions * self.scale
 
     def _show(self) -> None:
         frame = self._frame()
@@ -346,6 +382,13 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             # About the same size at both scales, so that it fits on a screen.
             self._window = FrameWindow("Stage", frame.shape, scale=3 if self.scale == 1 else 2)
         self._window.show(frame, fps=self.metadata["render_fps"])
+
+
+def _thing_class(item: GameObject) -> int:
+    """Return 0 to 2 for coins from low to high, 3 to 5 for rocks by variant, 6 for fires."""
+    if item.kind is Kind.COIN:
+        return COIN_HEIGHTS.index(item.y)
+    return 3 + item.variant if item.kind is Kind.ROCK else 6
 
 
 def _scene_from_option(option: Scene | Mapping[str, str], default: Scene) -> Scene:

@@ -1,4 +1,4 @@
-"""Policies that play Stage to collect data: random, scripted, mixed, reckless, and gestures."""
+"""Policies that play Stage to collect data: random, scripted, mixed, reckless, gestures, talking."""
 
 import difflib
 from typing import Any, Protocol
@@ -132,16 +132,18 @@ class RecklessPolicy:
     """Runs into everything: without it, hits and ends would be too rare to learn."""
 
     _PAUSE_CHANCE = 0.03
+    _LEAP_CHANCE = 0.3
 
     def reset(self, rng: np.random.Generator) -> None:
         """Start an episode."""
         self._rng = rng
         self._direction = int(rng.choice((-1, 1)))
+        self._way = _LEAP if rng.random() < self._LEAP_CHANCE else _RUN
         self._pause = 0
         self._num_left = 0
 
     def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
-        """Return running one way, or now and then a few steps of anything."""
+        """Return running or leaping one way, or now and then a few steps of anything."""
         if self._num_left > 0:
             self._num_left -= 1
             return self._pause
@@ -149,7 +151,7 @@ class RecklessPolicy:
             self._pause = int(self._rng.integers(len(ACTIONS)))
             self._num_left = int(self._rng.integers(3, 10))
             self._direction *= int(self._rng.choice((-1, 1, 1)))
-        return _RUN[self._direction]
+        return self._way[self._direction]
 
 
 class GesturesPolicy:
@@ -181,12 +183,38 @@ class GesturesPolicy:
         return self._action
 
 
+class TalkingPolicy:
+    """Talks for 10 to 60 steps at a time; in between it listens, or takes a few steps."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode."""
+        self._rng = rng
+        self._action = 0
+        self._num_left = 0
+        self._talks = False
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return talking, or what comes between two speeches."""
+        if self._num_left == 0:
+            self._talks = not self._talks
+            if self._talks:
+                self._action = ACTIONS.index("talk")
+                self._num_left = int(self._rng.integers(10, 61))
+            else:
+                listens = self._rng.random() < 0.4
+                self._action = 0 if listens else int(self._rng.integers(len(ACTIONS)))
+                self._num_left = int(self._rng.integers(2, 30 if listens else 12))
+        self._num_left -= 1
+        return self._action
+
+
 POLICIES: dict[str, type[Policy]] = {
     "random": RandomPolicy,
     "expert": ExpertPolicy,
     "mixed": MixedPolicy,
     "reckless": RecklessPolicy,
     "gestures": GesturesPolicy,
+    "talking": TalkingPolicy,
 }
 
 

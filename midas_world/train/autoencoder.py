@@ -2,8 +2,8 @@
 
 The loss is L1 + squared error + L1 of the picture's gradients, weighted up near the character,
 with noise on the latents so that the decoder forgives what the dynamics will get wrong. From
-``freeze_encoder_after`` on, only the decoder learns. Where the autoencoder is a linear transform
-there are no train steps: it is found from a sample of the frames.
+``freeze_encoder_after`` on, only the decoder learns. Frames may be learned in crops, more of them
+where something small matters.
 """
 
 import logging
@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from midas_world.autoencoder import Autoencoder, normalize_frames, quantize_frames, to_grid
+from midas_world.autoencoder import Autoencoder, normalize_frames, quantize_frames
 from midas_world.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -23,8 +24,7 @@ from midas_world.checkpoint import (
     save_tensors,
 )
 from midas_world.config import ProjectConfig, save_config
-from midas_world.klt import CellTransform
-from midas_world.train.data import character_weight
+from midas_world.train.data import character_weight, crop_corners
 from midas_world.train.loop import Trainer, mixed_precision, seeded_weights, start_processes
 from midas_world.train.picture_loss import PictureLoss
 from midas_world.train.sources import FrameSource, open_frame_source
@@ -32,10 +32,6 @@ from midas_world.train.strips import save_strip
 from midas_world.train_config import AutoencoderTrainConfig
 
 logger = logging.getLogger(__name__)
-
-# That a transform is found from; as float32, one row of cells of them at a time is in memory.
-TRANSFORM_FRAMES = 8192
-
 
 class AutoencoderLoss(nn.Module):
     """The autoencoder together with its loss, as the training loop wants it."""
@@ -46,21 +42,29 @@ class AutoencoderLoss(nn.Module):
         self.config = config
         self.encoder_is_frozen = False
 
-    def forward(self, frames: Tensor, keypoints: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Return losses; frames (B, H, W, 3) uint8, keypoints (B, K, 2), noise (B, C, h, w)."""
+    def forward(
+        self, frames: Tensor, weight: Tensor, noise: Tensor, level: Tensor
+    ) -> dict[str, Tensor]:
+        """Return losses.
+
+        Args:
+            frames: (B, H, W, 3) uint8, whole or cropped.
+            weight: (B, 1, H, W) of each pixel.
+            noise: (B, C, h, w) standard normal.
+            level: (B,) how much of it is added, in standard deviations of each channel.
+        """
         target = normalize_frames(frames).contiguous()
         with torch.set_grad_enabled(not self.encoder_is_frozen):
             latents = self.autoencoder.encode_raw(
                 target.contiguous(memory_format=torch.channels_last)
             )
-        noisy = latents + self.autoencoder.config.latent_noise * noise.to(latents.dtype)
+        # In units of their own spread: large latents would otherwise drown the noise.
+        spread = latents.detach().float().std(dim=(0, 2, 3), keepdim=True)
+        noisy = latents + (level[:, None, None, None] * spread * noise).to(latents.dtype)
         # Rows last: on a CPU twice as fast as channels last, with three channels.
         error = self.autoencoder.decode_raw(noisy).float().contiguous() - target
-        weight = character_weight(keypoints, *target.shape[-2:])
-        weight = 1.0 + self.config.character_weight * weight
-        config = self.config
         loss, absolute = PictureLoss.apply(
-            error, weight, config.squared_weight, config.gradient_weight
+            error, weight, self.config.squared_weight, self.config.gradient_weight
         )
         mse = error.detach().square().mean(dim=(1, 2, 3))
         return {"loss": loss, "absolute": absolute, "psnr": psnr_of(mse).mean()}
@@ -69,6 +73,12 @@ class AutoencoderLoss(nn.Module):
 def psnr_of(mse: Tensor) -> Tensor:
     """Return PSNR in dB from the mean squared error of pictures in [-1, 1]."""
     return 10.0 * torch.log10(4.0 / mse.clamp_min(1e-10))
+
+
+def gradient_energy(frames: Tensor) -> Tensor:
+    """Return the mean squared difference of neighbouring pixels, frames (B, H, W, 3)."""
+    values = frames.float()
+    return values.diff(dim=1).square().mean() + values.diff(dim=2).square().mean()
 
 
 def train_autoencoder(
@@ -95,10 +105,6 @@ def train_autoencoder(
     processes = start_processes(device)
     with processes.first_goes_first():
         source = open_frame_source(config, data)
-        if config.world.autoencoder.transform_rows and processes.is_first:
-            _find_transform(config, source, folder, device=device)
-    if config.world.autoencoder.transform_rows:
-        return folder
     with seeded_weights(config.seed):
         autoencoder = Autoencoder(config.world.autoencoder)
     if init_from is not None:
@@ -117,18 +123,39 @@ def train_autoencoder(
     trainer.resume()
     if trainer.processes.is_first:
         save_config(config, folder / CONFIG_NAME)
-    shape = (config.world.autoencoder.latent_channels, *config.world.grid)
     validation = source.held(settings.num_validation)
     source.start(trainer.processes, trainer.train_step)
+    channels, step = config.world.autoencoder.latent_channels, config.world.autoencoder.downsampling
 
     def make_batch(generator: torch.Generator, _: int) -> Mapping[str, Any]:
         size = settings.optimizer.batch_size
-        frames, keypoints = source.batch(size, generator)
-        return {
-            "frames": frames.to(device),
-            "keypoints": keypoints.to(device),
-            "noise": torch.randn(size, *shape, generator=generator).to(device),
-        }
+        frames, keypoints, things = source.batch(size, generator)
+        weight = torch.ones(size, 1, *frames.shape[1:3])
+        if settings.character_weight:
+            nearness = character_weight(keypoints, *frames.shape[1:3])
+            weight += settings.character_weight * nearness
+        if settings.crop_size:
+            corners = crop_corners(
+                keypoints.numpy(),
+                things.numpy(),
+                frame_size=(config.world.height, config.world.width),
+                crop_size=settings.crop_size,
+                character_rate=settings.character_rate,
+                thing_rate=settings.thing_rate,
+                rng=np.random.default_rng(torch.randint(2**31, (4,), generator=generator).numpy()),
+            )
+            side = settings.crop_size
+            frames = torch.stack(
+                [frames[i, y : y + side, x : x + side] for i, (y, x) in enumerate(corners)]
+            )
+            weight = torch.stack(
+                [weight[i, :, y : y + side, x : x + side] for i, (y, x) in enumerate(corners)]
+            )
+        height, width = frames.shape[1:3]
+        noise = torch.randn(size, channels, height // step, width // step, generator=generator)
+        level = config.world.autoencoder.latent_noise * torch.rand(size, generator=generator)
+        batch = {"frames": frames, "weight": weight, "noise": noise, "level": level}
+        return {name: tensor.to(device) for name, tensor in batch.items()}
 
     def before_step(train_step: int) -> None:
         after = settings.freeze_encoder_after
@@ -146,7 +173,11 @@ def train_autoencoder(
         _save_checkpoint(
             autoencoder, source, folder, device=device, frozen=module.encoder_is_frozen
         )
-        return {"psnr": float(psnr_of(error.square().mean(dim=(1, 2, 3))).mean())}
+        energy = gradient_energy(decoded) / gradient_energy(validation)
+        return {
+            "psnr": float(psnr_of(error.square().mean(dim=(1, 2, 3))).mean()),
+            "gradient_energy": float(energy),
+        }
 
     trainer.run(
         make_batch,
@@ -159,38 +190,11 @@ def train_autoencoder(
     return folder
 
 
-def _find_transform(
-    config: ProjectConfig, source: FrameSource, folder: Path, *, device: torch.device
-) -> None:
-    """Write the checkpoint of an autoencoder that is a transform, unless it is there."""
-    if (folder / WEIGHTS_NAME).is_file():
-        logger.info("the transform in %s was found before", folder)
-        return
-    autoencoder = Autoencoder(config.world.autoencoder)
-    assert isinstance(autoencoder.decoder, CellTransform)
-    frames = source.sample(TRANSFORM_FRAMES)
-    logger.info("finding the transform of %d frames", len(frames))
-    with seeded_weights(config.seed):
-        autoencoder.decoder.fit(frames.permute(0, 3, 1, 2), device=device)
-    autoencoder.to(device)
-    _measure_statistics(autoencoder, source, device=device)
-    save_tensors(autoencoder.state_dict(), folder / WEIGHTS_NAME)
-    save_config(config, folder / CONFIG_NAME)
-    held = source.held(config.train_autoencoder.num_validation)
-    decoded = reconstruct(autoencoder, held, device=device)
-    strip = [list(held[:6].numpy()), list(decoded[:6].numpy())]
-    save_strip(strip, folder / "strips" / "autoencoder-0000000.png")
-    error = (decoded.float() - held.float()) / 127.5
-    psnr = float(psnr_of(error.square().mean(dim=(1, 2, 3))).mean())
-    logger.info("the transform keeps %.2f dB of held-out frames", psnr)
-
-
 def _freeze_encoder(
     trainer: Trainer, module: AutoencoderLoss, source: FrameSource, *, is_first_time: bool
 ) -> None:
     """Stop the encoder's learning; the first time, at its averaged weights and with statistics."""
     autoencoder = module.autoencoder
-    assert autoencoder.encoder is not None
     if is_first_time:
         with torch.no_grad():
             for name, tensor in module.state_dict().items():
@@ -246,14 +250,12 @@ def reconstruct(
 
 
 @torch.no_grad()
-def decode_tokens(
-    autoencoder: Autoencoder, tokens: Tensor, grid: tuple[int, int], *, device: torch.device
-) -> Tensor:
-    """Return the frames of latent tokens (B, N, C), sixteen at a time: (B, H, W, 3) uint8."""
+def decode_latents(autoencoder: Autoencoder, latents: Tensor, *, device: torch.device) -> Tensor:
+    """Return the frames of latents (B, c, h, w), sixteen at a time: (B, H, W, 3) uint8."""
     parts = []
-    for part in tokens.split(16):
+    for part in latents.split(16):
         with mixed_precision(device, enabled=True):
-            decoded = autoencoder.decode(to_grid(part.to(device), grid))
+            decoded = autoencoder.decode(part.to(device))
         parts.append(quantize_frames(decoded).cpu())
     return torch.cat(parts)
 

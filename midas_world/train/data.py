@@ -29,12 +29,18 @@ class FrameStore:
         episodes: The episodes' folders.
         frames: Of each episode, (T + 1, H, W, 3) uint8, memory-mapped.
         keypoints: (rows, K, 2) float32 px; K is 0 where the teacher has none.
+        things: (rows, O, 6) float32: class (-1 fills up), centre x, y, half width, half height in
+            px, and a number that is a thing's own; O is 0 where the teacher lists none.
+        regions: (rows, R, 4) float32: centre x, y, half width and height in px of where else small
+            things matter; of size 0 where there is none.
         starts: First row of each episode, and the number of rows at the end.
     """
 
     episodes: tuple[Path, ...]
     frames: tuple[np.ndarray, ...]
     keypoints: np.ndarray
+    things: np.ndarray
+    regions: np.ndarray
     starts: np.ndarray
 
     @property
@@ -77,7 +83,7 @@ def open_frames(folder: Path) -> FrameStore:
         raise ValueError(f"no episodes in {folder}; collect some first")
     cache = folder / ".cache" / "frames"
     cache.mkdir(parents=True, exist_ok=True)
-    kept, frames, keypoints = [], [], []
+    kept, frames, keypoints, things, regions = [], [], [], [], []
     for path in tqdm(episodes, desc="decode", unit="episode", mininterval=5.0):
         try:
             columns = load_episode(path, frames=False)
@@ -89,12 +95,23 @@ def open_frames(folder: Path) -> FrameStore:
         frames.append(pixels)
         empty = np.zeros((len(pixels), 0, 2), np.float32)
         keypoints.append(columns.extras.get("keypoints", empty).astype(np.float32))
+        nothing = np.zeros((len(pixels), 0, 6), np.float32)
+        things.append(columns.extras.get("things", nothing).astype(np.float32))
+        none = np.zeros((len(pixels), 0, 4), np.float32)
+        regions.append(columns.extras.get("regions", none).astype(np.float32))
     if not kept:
         raise ValueError(f"none of the {len(episodes)} episodes in {folder} is readable")
     if len(kept) < len(episodes):
         logger.warning("%d of %d episodes skipped", len(episodes) - len(kept), len(episodes))
     starts = np.cumsum([0, *map(len, frames)])
-    return FrameStore(tuple(kept), tuple(frames), np.concatenate(keypoints), starts)
+    return FrameStore(
+        episodes=tuple(kept),
+        frames=tuple(frames),
+        keypoints=np.concatenate(keypoints),
+        things=np.concatenate(things),
+        regions=np.concatenate(regions),
+        starts=starts,
+    )
 
 
 def _open_pixels(episode: Path, path: Path) -> np.ndarray:
@@ -104,6 +121,48 @@ def _open_pixels(episode: Path, path: Path) -> np.ndarray:
         np.save(temporary, load_episode(episode).frames)
         temporary.replace(path)
     return np.load(path, mmap_mode="r")
+
+
+def crop_corners(
+    keypoints: np.ndarray,
+    things: np.ndarray,
+    *,
+    frame_size: tuple[int, int],
+    crop_size: int,
+    character_rate: float,
+    thing_rate: float,
+    rng: np.random.Generator,
+    step: int = 1,
+) -> np.ndarray:
+    """Return the upper left corners of one crop a frame, (B, 2) int64 of (y, x) px.
+
+    A crop lies around a keypoint, around a listed thing, or anywhere; so what is small but matters
+    is learned as well as the large.
+
+    Args:
+        keypoints: (B, K, 2) px.
+        things: (B, O, 6), as in `FrameStore`.
+        frame_size: H, W.
+        crop_size: Side of the square, px.
+        character_rate: Share of crops around a keypoint.
+        thing_rate: Share of crops around a thing.
+        rng: Of every choice.
+        step: Corners are multiples of it.
+    """
+    height, width = frame_size
+    corners = np.zeros((len(keypoints), 2), np.int64)
+    for row, (points, listed) in enumerate(zip(keypoints, things, strict=True)):
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        listed = listed[(listed[:, 0] >= 0) & (listed[:, 1] > -8) & (listed[:, 1] < width + 8)]
+        choice = rng.random()
+        if choice < character_rate and len(points):
+            x, y = points[rng.integers(len(points))] + rng.uniform(-24, 24, 2)
+        elif character_rate <= choice < character_rate + thing_rate and len(listed):
+            x, y = listed[rng.integers(len(listed)), 1:3] + rng.uniform(-24, 24, 2)
+        corners[row] = np.clip(
+            (y - crop_size / 2, x - crop_size / 2), 0, (height - crop_size, width - crop_size)
+        )
+    return corners // step * step
 
 
 def character_weight(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -101,6 +101,18 @@ def mixed_precision(device: torch.device, *, enabled: bool) -> AbstractContextMa
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+class Keeper(Protocol):
+    """Something beside the weights that goes on from train step to train step."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all of it."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on exactly from what `state` gave."""
+        ...
+
+
 class Trainer:
     """A module, its average, its optimizer and its logs in one folder.
 
@@ -112,6 +124,7 @@ class Trainer:
         device: Where it trains.
         find_unused: Whether some parameters may be without a gradient (several processes).
         sharding: "full" splits the weights over the processes, if there are several.
+        keeper: What else belongs to the state: what goes on from train step to train step.
 
     Attributes:
         trained: What the optimizers move: the module, or where its weights are split, a copy with
@@ -128,7 +141,9 @@ class Trainer:
         device: torch.device,
         find_unused: bool = False,
         sharding: Literal["none", "full"] = "none",
+        keeper: "Keeper | None" = None,
     ) -> None:
+        self.keeper = keeper
         self.processes = start_processes(device)
         is_alone = self.processes.count == 1
         if sharding == "full" and is_alone:
@@ -160,6 +175,7 @@ class Trainer:
         evaluate_every: int,
         evaluate: Callable[[], Mapping[str, float]],
         before_step: Callable[[int], None] | None = None,
+        after_step: Callable[[], None] | None = None,
         stop_at: int | None = None,
     ) -> None:
         """Train from where the folder's state left off to the last train step.
@@ -170,6 +186,7 @@ class Trainer:
             evaluate_every: Train steps between evaluations.
             evaluate: Returns named numbers for the log; the average is in the module meanwhile.
             before_step: Called with the train step's number before each.
+            after_step: Called after each.
             stop_at: Stop (and save) earlier than the config says.
         """
         last = min(self.config.train_steps, stop_at or self.config.train_steps)
@@ -189,6 +206,8 @@ class Trainer:
                     before_step(self.train_step)
                 generator = step_generator(self.seed, self.train_step, rank=self.processes.rank)
                 losses = self._update(make_batch(generator, self.train_step))
+                if after_step:
+                    after_step()
                 self.train_step += 1
                 seen += self.config.batch_size * self.processes.count
                 bar.update()
@@ -267,6 +286,8 @@ class Trainer:
             for optimizer in self.optimizers:
                 for key, value in optimizer.state.get(parameter, {}).items():
                     tensors[f"optimizer.{key}.{name}"] = value
+        if self.keeper is not None:
+            tensors |= {f"kept.{name}": tensor for name, tensor in self.keeper.state().items()}
         # Clones: two names of one storage are refused by safetensors.
         if self.shards:
             copies = self.shards.gather(tensors, torch.device("cpu"))
@@ -305,6 +326,8 @@ class Trainer:
                         # and would pair channels-last weights with other weights' averages.
                         placed = torch.empty_like(parameter).copy_(placed)
                     optimizer.state[parameter][key] = placed
+        if self.keeper is not None:
+            self.keeper.load_state(select(tensors, "kept."))
         self.train_step = int(tensors["train_step"])
         logger.info("resumed %s at train step %d", path, self.train_step)
         return True

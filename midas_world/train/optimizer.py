@@ -19,7 +19,9 @@ from midas_world.train.sharding import local, own_rows, whole
 from midas_world.train_config import OptimizerConfig
 
 # The first and last layers of a network keep AdamW, as Muon's authors advise.
-EDGE_LAYERS = ("conv_in", "conv_out", "input", "output", "latent_in", "modulation")
+EDGE_LAYERS = frozenset(
+    "conv_in conv_out input output latent_in modulation slots entry_in".split()
+)
 BLOCK_ROWS = 128
 # The quintic of Jordan et al.: five rounds bring singular values near 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -102,13 +104,18 @@ def make_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.op
     A group's "peak" is the learning rate that the schedule scales.
     """
     inner = _inner_weights(module) if config.muon_learning_rate > 0 else []
-    taken = {id(parameter) for parameter in inner}
+    tables = _tables(module) if config.table_learning_rate > 0 else []
+    taken = {id(parameter) for parameter in (*inner, *tables)}
     rest = [p for p in module.parameters() if id(p) not in taken]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.ndim >= 2]},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if tables:
+        rate = config.table_learning_rate
+        groups.append({"params": tables, "lr": rate, "weight_decay": 0.0})
     adamw = torch.optim.AdamW(
-        [
-            {"params": [p for p in rest if p.ndim >= 2]},
-            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-        ],
+        groups,
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
@@ -122,6 +129,15 @@ def make_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.op
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
     return optimizers
+
+
+def _tables(module: nn.Module) -> list[Tensor]:
+    """Return what is looked up: few of its rows have a gradient at a time, so they learn faster."""
+    return [
+        parameter
+        for name, parameter in module.named_parameters()
+        if name.endswith(".table") or name.endswith("words.weight")
+    ]
 
 
 def _inner_weights(module: nn.Module) -> list[Tensor]:

@@ -43,8 +43,8 @@ class FrameSource(Protocol):
         """Get ready for the batches from one on."""
         ...
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return frames (B, H, W, 3) uint8 and their keypoints (B, K, 2)."""
+    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return frames (B, H, W, 3) uint8, their keypoints (B, K, 2) and things (B, O, 6)."""
         ...
 
     def sample(self, count: int) -> Tensor:
@@ -133,12 +133,12 @@ class StoredFrames:
     def start(self, processes: Processes, first_batch: int) -> None:
         """Need nothing: every train step draws by itself."""
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return frames drawn from all."""
         rows = torch.randint(self._train.num_frames, (size,), generator=generator).numpy()
-        return torch.from_numpy(self._train.gather(rows)), torch.from_numpy(
-            self._train.keypoints[rows]
-        )
+        columns = self._train.gather(rows), self._train.keypoints[rows], self._train.things[rows]
+        frames, keypoints, things = (torch.from_numpy(column) for column in columns)
+        return frames, keypoints, things
 
     def sample(self, count: int) -> Tensor:
         """Return frames at equal distances."""
@@ -177,10 +177,14 @@ class StreamedFrames:
             )
         )
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Return the frames that come next."""
+    def batch(
+        self,
+        size: int,
+        generator: torch.Generator,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the frames that come next; shards list no things."""
         windows = next(self._batches)
-        return windows["frames"][:, 0], windows["keypoints"][:, 0]
+        return windows["frames"][:, 0], windows["keypoints"][:, 0], torch.zeros(size, 0, 6)
 
     def sample(self, count: int) -> Tensor:
         """Return some frames of each of the first episodes; they stay in memory."""
