@@ -247,3 +247,21 @@ def test_it_is_fast():
     rate = 200 / (time.process_time() - start)
     print(f"StageEnv: {rate:.0f} frames/s")
     assert rate > 100
+
+
+def test_things_can_be_left_out_of_the_picture() -> None:
+    shown, hidden = (gym.make("midas/StageTeacher-v0") for _ in range(2))
+    options = {"facing": 1, "scene_changes": False}
+    shown.reset(seed=3, options=options)
+    hidden.reset(seed=3, options=options | {"things": False})
+    leap = ACTIONS.index("leap_right")
+    differed = False
+    for _ in range(60):
+        (frame, *_, info), (plain, *_, other) = shown.step(leap), hidden.step(leap)
+        np.testing.assert_array_equal(info["things"], other["things"])
+        changed = np.argwhere((frame != plain).any(axis=-1))
+        known = [(changed[:, ::-1] - thing[1:3])[None] for thing in info["things"] if thing[0] >= 0]
+        if len(changed):
+            differed = True
+            assert (np.abs(np.concatenate(known)) < 24).all(axis=2).any(axis=0).all()
+    assert differed

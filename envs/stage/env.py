@@ -54,7 +54,7 @@ ACTION_KEYS: dict[str, list[str]] = {
 
 _PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
 _HEARTS_REGION = (36, 15, 30, 9)
-_OPTIONS = ("scene", "x", "facing", "scene_changes", "conditioner_state")
+_OPTIONS = ("scene", "x", "facing", "scene_changes", "things", "conditioner_state")
 _SCENE_CHANGE_STEPS = 100
 _SCENE_CHANGE_CHANCE = 0.25
 _STUMBLE_RADIANS = 0.35
@@ -110,9 +110,10 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     class (0 to 6: coins from low to high, rocks by variant, fires; -1 fills up), centre x, y and
     half width and height in pixels of the frame, and a number of its own. `regions` (2, 4): where
     else small things matter, the hearts and the portrait: centre x, y, half width and height in
-    pixels; zeros where there is none. `cost`: 1 where a heart was lost in this step. `hearts`, `score`, `action_name`, `scene`, and
-    `conditioner_state`, from which a learned world can go on. All but `keypoints`, and all rewards,
-    are the same at every scale: other lengths are in px of the 192 x 320 frame.
+    pixels; zeros where there is none. `cost`: 1 where a heart was lost in this step. `hearts`,
+    `score`, `action_name`, `scene`, and `conditioner_state`, from which a learned world can go on.
+    All but `keypoints`, and all rewards, are the same at every scale: other lengths are in px of
+    the 192 x 320 frame.
 
     ## Arguments
 
@@ -135,6 +136,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     | `x`                 | float         | World x in px of the 192 x 320 frame              |
     | `facing`            | int           | 1 or -1                                           |
     | `scene_changes`     | bool          | Whether it changes in mid-episode (default True)  |
+    | `things`            | bool          | False: not drawn, all else stays (default True)   |
     | `conditioner_state` | dict          | As in info: goes on from that pose, scene, voice  |
 
     ## Version History
@@ -174,6 +176,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._cost = 0.0
         self._needs_reset = True
         self._scene_changes = True
+        self._shows_things = True
         self._scene_change_step: int | None = None
 
     @property
@@ -209,6 +212,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._cost = 0.0
         self._needs_reset = False
         self._scene_changes = bool(options.get("scene_changes", True))
+        self._shows_things = bool(options.get("things", True))
         self._plan_scene_change()
         frame = self._draw()
         if self.render_mode == "human":
@@ -282,7 +286,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         controller = conditioner.controller
         camera_x = controller.x
         light = self._scenery.light(scene)
-        objects = game.visible(camera_x)
+        objects = game.visible(camera_x) if self._shows_things else []
         self._keypoints = self._stumble(conditioner.keypoints())
         face = {
             "facing": controller.facing,
