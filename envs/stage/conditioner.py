@@ -106,6 +106,12 @@ class StageConditioner:
         return self.conditions()
 
     @property
+    def language(self) -> str:
+        """Code of the language of what the character says; empty while it says nothing."""
+        track = self._own
+        return track.bank.languages[track.sentence] if track.is_speaking else ""
+
+    @property
     def gaze(self) -> float:
         """How much the character looks at the other speaker, 0 to 1."""
         return self._listening

@@ -112,6 +112,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     else small things matter, the hearts and the portrait: centre x, y, half width and height in
     pixels; zeros where there is none. `cost`: 1 where a heart was lost in this step. `hearts`,
     `score`, `action_name`, `scene`, and `conditioner_state`, from which a learned world can go on.
+    `mouth`: how far it is open, 0 to 1. `language`: of what the character says, such as "de".
     All but `keypoints`, and all rewards, are the same at every scale: other lengths are in px of
     the 192 x 320 frame.
 
@@ -353,6 +354,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             "keypoints": self._keypoints * self.scale,
             "objects": objects,
             "hearts": self._game.hearts,
+            "mouth": self._conditioner.mouth_open,
+            "language": self._conditioner.language,
             "cost": self._cost,
             "score": self._game.score,
             "action_name": self._conditioner.action_name,
