@@ -70,7 +70,15 @@ def test_pose_tells_where_the_camera_is_and_loops_with_the_world():
         for x in (40.0, 1640.0, 840.0)
     ]
     np.testing.assert_allclose(poses[0], poses[1], atol=1e-5)
-    assert np.abs(poses[0] - poses[2]).max() > 0.5
+    np.testing.assert_allclose([pose[36] for pose in poses], [0.025, 0.025, 0.525])
+
+
+def test_pose_tells_the_clock_and_who_crouches():
+    conditioner = make_conditioner()
+    poses = [conditioner.step(IDLE).pose for _ in range(20)]
+    np.testing.assert_array_equal([pose[37] for pose in poses], np.arange(1, 21) % 16 / 16)
+    assert not any(pose[35] for pose in poses)
+    assert conditioner.step(ACTIONS.index("crouch")).pose[35] == 1.0
 
 
 def test_own_voice_opens_the_mouth_while_talking_only():

@@ -32,14 +32,15 @@ def test_gymnasium_s_own_checker_has_nothing_to_say():
         env.close()
 
 
-def test_equal_seeds_give_equal_frames_rewards_and_infos():
+@pytest.mark.parametrize("scale", [1, 2])
+def test_equal_seeds_give_equal_frames_rewards_and_infos(scale):
     runs = []
     for _ in range(2):
-        env = StageEnv()
+        env = StageEnv(scale=scale)
         observation, info = env.reset(seed=11)
         rng = np.random.default_rng(0)
         run = [(observation, 0.0, info)]
-        for action in rng.integers(len(ACTIONS), size=12).repeat(8):
+        for action in rng.integers(len(ACTIONS), size=8).repeat(8):
             observation, reward, terminated, _, info = env.step(action)
             run.append((observation, reward, info))
             if terminated:
@@ -68,15 +69,94 @@ def test_info_has_the_conditions_and_what_is_drawn():
     env = StageEnv()
     _, first = env.reset(seed=0, options={"scene": {"place": "beach"}, "x": 300, "facing": 1})
     _, _, _, _, info = env.step(RUN_RIGHT)
-    for name, shape in (("pose", (48,)), ("audio", (40,)), ("keypoints", (15, 2))):
+    shapes = {"pose": (38,), "audio": (40,), "keypoints": (15, 2)}
+    shapes |= {"objects": (16, 4), "things": (16, 6), "regions": (2, 4)}
+    for name, shape in shapes.items():
         assert info[name].shape == first[name].shape == shape
         assert info[name].dtype == np.float32
-    assert info["objects"].shape == (16, 3)
     assert info["scene"]["place"] == "beach"
     assert info["action_name"] == "run_right"
-    assert first["hearts"] == MAX_HEARTS
+    assert first["hearts"] == first["lives"] == MAX_HEARTS
     drawn = (info["pose"][:30].reshape(15, 2) + 1.0) * (160.0, 96.0)
     np.testing.assert_allclose(drawn, info["keypoints"], atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_things_lie_where_they_are_drawn(scale):
+    things = (
+        GameObject(Kind.COIN, -90.0, 120.0, 0),
+        GameObject(Kind.COIN, -60.0, 80.0, 0),
+        GameObject(Kind.COIN, 60.0, 40.0, 0),
+        GameObject(Kind.FIRE, -130.0, GROUND_Y, 1),
+        *(GameObject(Kind.ROCK, 50.0 + 40 * variant, GROUND_Y, variant) for variant in range(3)),
+    )
+    pictures = []
+    for is_drawn in (True, False):
+        env = StageEnv(scale=scale)
+        options = {"scene": Scene(), "x": 0, "facing": 1, "things": is_drawn}
+        env.reset(seed=0, options=options | {"scene_changes": False})
+        put(env, *things)
+        for _ in range(3):
+            frame, _, _, _, info = env.step(IDLE)
+        pictures.append(frame.astype(int))
+    # A fire's glow reaches farther, but faintly.
+    differs = np.abs(pictures[0] - pictures[1]).max(axis=2) > 48
+    listed = info["things"][info["things"][:, 0] >= 0]
+    assert listed[:, 0].tolist() == [0, 1, 2, 6, 3, 4, 5]
+    assert len({(kind, number) for kind, *_, number in listed}) == len(things)
+    for _, x, y, half_width, half_height, _ in listed:
+        top, bottom = round(y - half_height), round(y + half_height)
+        left, right = round(x - half_width), round(x + half_width)
+        rows, columns = np.nonzero(differs[top:bottom, left:right])
+        # It fills its box but for a margin.
+        assert np.ptp(rows) > 1.2 * half_height
+        assert np.ptp(columns) > 1.0 * half_width
+        assert abs(rows.mean() - half_height) < 0.4 * half_height
+        assert abs(columns.mean() - half_width) < 0.4 * half_width
+        differs[top:bottom, left:right] = False
+    assert not differs.any()
+
+
+def test_regions_are_the_hearts_and_the_portrait_of_one_who_talks():
+    env = StageEnv(scale=2)
+    env.reset(seed=0, options={"x": 0})
+    put(env)
+    silent, talking = env.step(IDLE)[4]["regions"], env.step(TALK)[4]["regions"]
+    np.testing.assert_array_equal(silent, [[72, 30, 60, 18], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(talking, [[72, 30, 60, 18], [64, 320, 60, 60]])
+
+
+def test_the_cost_is_1_exactly_where_hearts_fall():
+    env = StageEnv()
+    env.reset(seed=0, options={"x": 0})
+    put(env, *(GameObject(Kind.ROCK, 60.0 + 150 * i, GROUND_Y, 0) for i in range(2)))
+    hearts, costs = [MAX_HEARTS], []
+    for _ in range(60):
+        info = env.step(RUN_RIGHT)[4]
+        hearts.append(info["hearts"])
+        costs.append(info["cost"])
+        assert info["lives"] == info["hearts"]
+    np.testing.assert_array_equal(costs, -np.diff(hearts))
+    assert sum(costs) == 2
+    assert env.reset()[1]["cost"] == 0.0
+
+
+def test_what_turns_and_falls_goes_on_from_a_conditioner_state():
+    things = GameObject(Kind.COIN, 60.0, 80.0, 0), GameObject(Kind.FIRE, 100.0, GROUND_Y, 0)
+    env, other = StageEnv(), StageEnv()
+    options = {"x": 0, "facing": 1, "scene_changes": False}
+    env.reset(seed=0, options=options | {"scene": Scene(weather="snow")})
+    put(env, *things)
+    for _ in range(5):
+        info = env.step(IDLE)[4]
+    options["conditioner_state"] = info["conditioner_state"]
+    _, begun = other.reset(seed=1, options=options)
+    assert begun["pose"][37] == info["pose"][37] == 5 / 16
+    put(other, *things)
+    for _ in range(12):
+        (frame, *_, info), (expected, *_) = other.step(IDLE), env.step(IDLE)
+        np.testing.assert_array_equal(frame, expected)
+    assert info["pose"][37] == 1 / 16  # a share of 16 steps
 
 
 def test_coins_give_one_point_each():
@@ -230,7 +310,7 @@ def test_vector_envs_take_its_infos():
     vector.reset(seed=3)
     observations, _, _, _, infos = vector.step(np.array([RUN_RIGHT, TALK]))
     assert observations.shape == (2, 192, 320, 3)
-    assert infos["pose"].shape == (2, 48)
+    assert infos["pose"].shape == (2, 38)
     assert infos["conditioner_state"]["prompt"].shape[0] == 2
     vector.close()
 

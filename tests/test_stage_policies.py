@@ -54,6 +54,25 @@ def test_gestures_are_waves_punches_and_kicks_most_of_the_time():
         assert names.count(gesture) > 0.15 * len(names)
 
 
+def test_talking_is_what_it_does_most_of_the_time():
+    policy = make_policy("talking")
+    policy.reset(np.random.default_rng(0))
+    names = [ACTIONS[policy.act(np.zeros(0), {})] for _ in range(4000)]
+    assert names.count("talk") > 0.6 * len(names)
+    assert names.count("idle") > 0.1 * len(names)
+    assert set(names) == set(ACTIONS)
+
+
+def test_the_reckless_run_in_some_episodes_and_leap_in_others():
+    policy = make_policy("reckless")
+    ways = set()
+    for seed in range(10):
+        policy.reset(np.random.default_rng(seed))
+        names = [ACTIONS[policy.act(np.zeros(0), {})] for _ in range(100)]
+        ways.add(max(names, key=names.count).partition("_")[0])
+    assert ways == {"run", "leap"}
+
+
 def test_an_unknown_policy_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match="did you mean 'expert'"):
         make_policy("expart")

@@ -18,7 +18,7 @@ from midas_world.types import StepConditions
 POSE_SIZE = 38
 AUDIO_SIZE = 2 * NUM_MELS
 PROMPT_BYTES = 512
-CLOCK_PERIOD = 16
+CLOCK_PERIOD = 16  # steps: coins turn, fires flicker and weather falls in it, once or twice
 
 _PAUSE_STEPS = 6
 _GAP_STEPS = (60, 200)
@@ -35,7 +35,7 @@ class StageConditioner:
         scene: What the words speak of.
         mouth_open: 0 closed to 1 wide, from the loudness of the character's own voice.
         gaze: 0 looks ahead, 1 looks at the other speaker.
-        clock: Steps since the episode began; what turns, flickers or falls goes by it.
+        clock: Steps since the start, across states; what turns, flickers or falls goes by it.
     """
 
     def __init__(self) -> None:

@@ -53,12 +53,11 @@ ACTION_KEYS: dict[str, list[str]] = {
 }
 
 _PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
-_HEARTS_REGION = (36, 15, 30, 9)
+_HEARTS_REGION = (36, 15, 30, 9)  # centre, half width and half height
 _OPTIONS = ("scene", "x", "facing", "scene_changes", "things", "conditioner_state")
 _SCENE_CHANGE_STEPS = 100
 _SCENE_CHANGE_CHANCE = 0.25
 _STUMBLE_RADIANS = 0.35
-NUM_THING_CLASSES = 7
 # Half width, half height and how far the middle lies above the place, px.
 _THING_SIZES = {Kind.COIN: (10, 10, 0), Kind.ROCK: (16, 12, 9), Kind.FIRE: (14, 18, 14)}
 
@@ -104,17 +103,18 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     ## Info
 
-    `pose` (38,), `text`, `audio` (40,): the conditions of this frame. `keypoints` (15, 2): as
-    drawn, in pixels of the frame. `objects` (16, 4): kind (0 coin, 1 rock, 2 fire; -1 fills up),
-    dx from the character, dy from the ground, variant. `things` (16, 6): the same for training:
-    class (0 to 6: coins from low to high, rocks by variant, fires; -1 fills up), centre x, y and
-    half width and height in pixels of the frame, and a number of its own. `regions` (2, 4): where
-    else small things matter, the hearts and the portrait: centre x, y, half width and height in
-    pixels; zeros where there is none. `cost`: 1 where a heart was lost in this step. `hearts`,
+    `pose` (38,), `text`, `audio` (40,): the conditions of this frame. `objects` (16, 4): kind (0
+    coin, 1 rock, 2 fire; -1 fills up), dx from the character, dy from the ground, variant. `cost`:
+    1 where a heart was lost in this step, else 0. `hearts`, and `lives`, which is the same;
     `score`, `action_name`, `scene`, and `conditioner_state`, from which a learned world can go on.
     `mouth`: how far it is open, 0 to 1. `language`: of what the character says, such as "de".
-    All but `keypoints`, and all rewards, are the same at every scale: other lengths are in px of
-    the 192 x 320 frame.
+    They and all rewards are the same at every scale: lengths are in px of the 192 x 320 frame.
+
+    In pixels of the frame, for training: `keypoints` (15, 2) as drawn. `things` (16, 6), the
+    objects: class (0 to 2 coins from low to high, 3 to 5 rocks by variant, 6 fires; -1 fills up),
+    centre x and y, half width, half height, and a number that it keeps and that no other of its
+    class has. `regions` (2, 4), where else small things matter, the hearts and the portrait:
+    centre x and y, half width, half height; zeros where there is none.
 
     ## Arguments
 
@@ -341,27 +341,32 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         return np.ascontiguousarray(pygame.surfarray.pixels3d(self._canvas).transpose(1, 0, 2))
 
     def _info(self, conditions: StepConditions) -> dict[str, Any]:
-        controller = self._conditioner.controller
-        objects = np.full((MAX_OBJECTS, 4), -1.0, np.float32)
-        for row, item in zip(objects, self._game.visible(controller.x), strict=False):
-            row[:] = item.kind, item.x - controller.x, item.y - GROUND_Y, item.variant
         return {
-            "things": self._things(),
-            "regions": self._regions(),
             "pose": conditions.pose,
             "text": conditions.text,
             "audio": conditions.audio,
             "keypoints": self._keypoints * self.scale,
-            "objects": objects,
-            "hearts": self._game.hearts,
+            "objects": self._objects(),
+            "things": self._things(),
+            "regions": self._regions(),
             "mouth": self._conditioner.mouth_open,
             "language": self._conditioner.language,
             "cost": self._cost,
+            "hearts": self._game.hearts,
+            "lives": self._game.hearts,
             "score": self._game.score,
             "action_name": self._conditioner.action_name,
             "scene": asdict(self.scene),
             "conditioner_state": self._conditioner.state(),
         }
+
+    def _objects(self) -> np.ndarray:
+        """Return (16, 4) float32: kind, dx from the character, dy from the ground, variant."""
+        camera_x = self._conditioner.controller.x
+        objects = np.full((MAX_OBJECTS, 4), -1.0, np.float32)
+        for row, item in zip(objects, self._game.visible(camera_x), strict=False):
+            row[:] = item.kind, item.x - camera_x, item.y - GROUND_Y, item.variant
+        return objects
 
     def _things(self) -> np.ndarray:
         """Return (16, 6) float32: class, centre x, y, half width, half height, number."""
@@ -375,12 +380,11 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         return things
 
     def _regions(self) -> np.ndarray:
-        """Return (2, 4) float32 of the hearts and the portrait."""
+        """Return (2, 4) float32 of hearts and portrait: centre x, y, half width, half height."""
         regions = np.zeros((2, 4), np.float32)
         regions[0] = _HEARTS_REGION
         if self._conditioner.controller.talking:
-            width, height = _PORTRAIT.size
-            regions[1] = *_PORTRAIT.center, width / 2, height / 2
+            regions[1] = *_PORTRAIT.center, *np.divide(_PORTRAIT.size, 2)
         return regions * self.scale
 
     def _show(self) -> None:

@@ -1,4 +1,4 @@
-"""Policies that play Stage to collect data: random, scripted, mixed, reckless, gestures, talking."""
+"""Policies that play Stage to collect data: from random and scripted play to much talking."""
 
 import difflib
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from envs.stage.game import Kind
 
 _RUN = {-1: ACTIONS.index("run_left"), 1: ACTIONS.index("run_right")}
 _LEAP = {-1: ACTIONS.index("leap_left"), 1: ACTIONS.index("leap_right")}
-_KICK = ACTIONS.index("kick")
+_IDLE, _KICK, _TALK = (ACTIONS.index(name) for name in ("idle", "kick", "talk"))
 
 # Where things must lie ahead of a runner for the expert's moves. A leap clears about 12 to 78 px.
 _LEAP_NEAR_PX = 20.0
@@ -129,7 +129,7 @@ class MixedPolicy:
 
 
 class RecklessPolicy:
-    """Runs into everything: without it, hits and ends would be too rare to learn."""
+    """Runs or leaps one way whatever lies there: else hits and ends would be too rare to learn."""
 
     _PAUSE_CHANCE = 0.03
     _LEAP_CHANCE = 0.3
@@ -184,7 +184,10 @@ class GesturesPolicy:
 
 
 class TalkingPolicy:
-    """Talks for 10 to 60 steps at a time; in between it listens, or takes a few steps."""
+    """Talks for 10 to 60 steps at a time; in between it listens, or does anything for a moment.
+
+    Without it, mouth and portrait are so rare that they are learned as a blur.
+    """
 
     def reset(self, rng: np.random.Generator) -> None:
         """Start an episode."""
@@ -198,11 +201,11 @@ class TalkingPolicy:
         if self._num_left == 0:
             self._talks = not self._talks
             if self._talks:
-                self._action = ACTIONS.index("talk")
+                self._action = _TALK
                 self._num_left = int(self._rng.integers(10, 61))
             else:
                 listens = self._rng.random() < 0.4
-                self._action = 0 if listens else int(self._rng.integers(len(ACTIONS)))
+                self._action = _IDLE if listens else int(self._rng.integers(len(ACTIONS)))
                 self._num_left = int(self._rng.integers(2, 30 if listens else 12))
         self._num_left -= 1
         return self._action
