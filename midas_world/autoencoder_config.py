@@ -16,8 +16,8 @@ class AutoencoderConfig:
         latent_channels: C.
         patch_size: Pixel-unshuffle in front of the first stage (1: none).
         block_types: One of "plain" (ours: no norms), "pre_norm" (group norm before each
-            convolution), "res" and "efficient_vit" (the published DC-AE blocks) for each stage. The finest stage's type
-            also decides how pixels come in and go out.
+            convolution), "res" and "efficient_vit" (the published DC-AE blocks) for each stage.
+            The finest stage's type also decides how pixels come in and go out.
         latent_norm: Scale each latent token to unit RMS over its channels before the noise.
         latent_noise: Standard deviation of the noise added to latents while training.
         attention_head_dim: Of "efficient_vit" blocks.

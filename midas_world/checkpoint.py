@@ -7,7 +7,7 @@ key and shape must agree, or `CheckpointError` says which does not and nothing i
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -117,15 +117,17 @@ def load_part(folder: Path, part: str) -> dict[str, Tensor]:
     return select(tensors, f"{part}.") or tensors
 
 
-def compress(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def compress(tensors: Mapping[str, Tensor], *, exact: Collection[str] = ()) -> dict[str, Tensor]:
     """Return tensors a quarter as large: big weights as int8 with a scale per row.
 
     A weight becomes round(weight / scale) with scale = max |row| / 127, a row being all that leads
-    to one output. `expand` undoes it, to within half a scale. Small tensors stay as they are.
+    to one output. `expand` undoes it, to within half a scale. Small tensors stay as they are, and
+    so do those that are named as exact.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if tensor.ndim < 2 or tensor.numel() < MIN_COMPRESSED or not tensor.is_floating_point():
+        is_small = tensor.ndim < 2 or tensor.numel() < MIN_COMPRESSED
+        if is_small or name in exact or not tensor.is_floating_point():
             result[name] = tensor
             continue
         rows = tensor.detach().float().flatten(1)

@@ -180,7 +180,11 @@ class ConditionEncoder(nn.Module):
         parallax: Of the scenery that moves with the camera.
     """
 
+    limbs: Tensor
+    scalars: Tensor
+    parallax: Tensor
     points: Tensor
+    middle: Tensor
 
     def __init__(
         self,
@@ -220,7 +224,7 @@ class ConditionEncoder(nn.Module):
     def vector_size(self) -> int:
         """V."""
         config = self.config
-        clock = 2 * len(_HARMONICS) if config.clock.index >= 0 else 0
+        clock = 2 * len(_HARMONICS) if config.clock.is_declared else 0
         return (
             config.word_width
             + len(config.scalars)
@@ -252,12 +256,11 @@ class ConditionEncoder(nn.Module):
         pose, _ = self._given(conditions)
         config = self.config
         zero = pose.new_zeros(len(pose))
-        camera = pose[:, 0, config.camera.index] * config.camera.loop
-        clock = pose[:, 0, config.clock.index]
+        camera, clock = config.camera, config.clock
         return Cues(
             words=self._words(conditions.text, conditions.present)[:, 0],
-            camera=camera if config.camera.is_declared else zero,
-            clock=clock if config.clock.index >= 0 else zero,
+            camera=pose[:, 0, camera.index] * camera.loop if camera.is_declared else zero,
+            clock=pose[:, 0, clock.index] if clock.is_declared else zero,
         )
 
     def vector(self, conditions: Conditions, cues: Cues, last_audio: Tensor) -> Tensor:
@@ -276,7 +279,7 @@ class ConditionEncoder(nn.Module):
             step = self.frame_size[1] / self.grid[1]
             phase = snap(cues.camera[:, None] * self.parallax) * (2 * math.pi / step)
             parts += [f(phase / n) for n in (1, 2) for f in (torch.sin, torch.cos)]
-        if self.config.clock.index >= 0:
+        if self.config.clock.is_declared:
             turn = 2 * math.pi * cues.clock[:, None]
             parts += [f(turn * n) for n in _HARMONICS for f in (torch.sin, torch.cos)]
         return torch.cat([part.to(cues.words.dtype) for part in parts], dim=1)

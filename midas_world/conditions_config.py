@@ -33,6 +33,11 @@ class ClockConfig:
     index: int = -1
     period: int = 1
 
+    @property
+    def is_declared(self) -> bool:
+        """Whether the pose tells it."""
+        return self.index >= 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionsConfig:

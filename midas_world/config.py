@@ -59,8 +59,8 @@ class BackboneConfig:
                 f"num_heads must be a multiple of num_kv_heads, got {self.num_heads} and "
                 f"{self.num_kv_heads}"
             )
-        if self.context_frames < 1:
-            raise ValueError(f"context_frames must be at least 1, got {self.context_frames}")
+        if self.context_frames < 2:  # the head is told of two frames
+            raise ValueError(f"context_frames must be at least 2, got {self.context_frames}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class MotionConfig:
     Attributes:
         parallax: Shares of the declared camera's travel; one copy each.
         shifts: (dx, dy) px of copies that always move so; for worlds without a declared camera.
-        reach: Largest travel of a step, px; what travels farther is not moved.
+        reach: Largest travel of a step, px; what travels farther is moved by so much.
     """
 
     parallax: tuple[float, ...] = ()
@@ -218,8 +218,8 @@ class WorldConfig:
         token_rows = self.token_grid[0]
         if rows % levels or columns % levels or rows // levels % token_rows:
             raise ValueError(
-                f"head.widths: {len(self.head.widths)} levels do not fit a grid of {rows}x{columns} "
-                f"and {token_rows} rows of tokens"
+                f"head.widths: {len(self.head.widths)} levels do not fit a grid of "
+                f"{rows}x{columns} and {token_rows} rows of tokens"
             )
         if not self.conditions.camera.is_declared:
             for name in ("motion.parallax", "scenery", "entries.num_classes"):
@@ -227,6 +227,14 @@ class WorldConfig:
                 value = getattr(self, first)
                 if getattr(value, last) if last else value:
                     raise ValueError(f"{name} needs a camera (conditions.camera.index)")
+        for name, layer in self.scenery.items():
+            travel = layer.parallax * self.conditions.camera.loop
+            if layer.loop % self.autoencoder.downsampling or travel % layer.loop:
+                raise ValueError(
+                    f"scenery.{name}.loop must be a multiple of {self.autoencoder.downsampling}, "
+                    f"the autoencoder's downsampling, and divide the {travel:g} px that the layer "
+                    f"travels in the camera's loop, got {layer.loop}"
+                )
         if self.is_refined:
             self.refiner.check_fits(self.conditions.limbs, frame_size=(self.height, self.width))
         if not 0 <= self.play_noise <= max(self.context_noise, 0):
@@ -308,13 +316,18 @@ def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         loaded = OmegaConf.load(path)
         if not OmegaConf.is_dict(loaded):
             raise ValueError(f"{path} must hold keys and values")
-        changes = OmegaConf.from_dotlist([*overrides])
         _check_keys(cls, OmegaConf.to_container(loaded), str(path))
-        _check_keys(cls, OmegaConf.to_container(changes), "override")
-        merged = OmegaConf.merge(OmegaConf.structured(cls), loaded, changes)
-        return cast("T", OmegaConf.to_object(merged))
+        return _merged(cls, loaded, _changes(cls, overrides))
     except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def override_config(config: T, overrides: Sequence[str]) -> T:
+    """Return a config with dotted overrides; see `load_config` for the errors."""
+    try:
+        return _merged(config, _changes(type(config), overrides))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{' '.join(overrides)}: {error}") from error
 
 
 def load_preset(name: str, overrides: Sequence[str] = ()) -> ProjectConfig:
@@ -325,6 +338,16 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> ProjectConfig:
 def save_config(config: Any, path: Path) -> None:
     """Write a config as YAML."""
     OmegaConf.save(OmegaConf.structured(config), path)
+
+
+def _changes(cls: type, overrides: Sequence[str]) -> Any:
+    changes = OmegaConf.from_dotlist([*overrides])
+    _check_keys(cls, OmegaConf.to_container(changes), "override")
+    return changes
+
+
+def _merged(base: T | type[T], *changes: Any) -> T:
+    return cast("T", OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), *changes)))
 
 
 def _check_keys(cls: type, values: Any, where: str, prefix: str = "") -> None:

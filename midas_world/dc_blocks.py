@@ -8,12 +8,11 @@ inside attention is the published one. Knows nothing of stages or of changes of 
 Shapes: B batch, h w grid.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from midas_world.layers import without_autocast
 
 
 class ChannelRMSNorm(nn.Module):
@@ -72,13 +71,6 @@ class ScaleProjection(nn.Module):
         return self.mix(self.depthwise(qkv))
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Return a context in which float32 stays float32; on "meta" there is none to turn off."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
-
-
 class LinearAttention(nn.Module):
     """Attention with relu(q) . relu(k) in place of softmax, so its cost is linear in h * w.
 
@@ -102,7 +94,7 @@ class LinearAttention(nn.Module):
         qkv = self.qkv(x)
         qkv = torch.cat((qkv, *(scale(qkv) for scale in self.scales)), dim=1)
         # Sums over all places overflow half precision, so autocast stays out of here.
-        with _without_autocast(x.device):
+        with without_autocast(x.device):
             heads = qkv.float().flatten(2).unflatten(1, (-1, 3 * self.head_dim))
             q, k, v = heads.chunk(3, dim=2)  # each (B, heads, head_dim, h * w)
             q, k = functional.relu(q), functional.relu(k)

@@ -56,16 +56,13 @@ TRAIN_SHARES: dict[Stage, float] = {"autoencoder": 0.25, "dynamics": 0.55}
 
 _CPU_FRAMES, _GPU_FRAMES = 50_000, 100_000
 _GPU_OVERRIDES = (
-    "world.autoencoder.widths=[64,128,256,512]",
-    "world.autoencoder.latent_channels=128",
-    "world.autoencoder.decoder_depths=[2,2,3,3]",
-    "world.backbone.num_layers=12",
+    "world.autoencoder.widths=[96,192]",
+    "world.autoencoder.decoder_depths=[3,3]",
+    "world.backbone.num_layers=8",
     "world.backbone.width=512",
     "world.backbone.num_heads=8",
-    "world.backbone.mlp_width=1536",
-    "world.diffusion.num_layers=6",
-    "world.diffusion.width=512",
-    "world.diffusion.num_heads=8",
+    "world.backbone.mlp_width=1408",
+    "world.head.widths=[128,256,384]",
     "train_autoencoder.optimizer.batch_size=32",
     "train_dynamics.optimizer.batch_size=32",
 )

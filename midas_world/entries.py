@@ -27,9 +27,9 @@ class EntryMaps(nn.Module):
         downsampling: Pixels of a fine latent.
     """
 
-    def __init__(
-        self, config: EntriesConfig, *, grid: tuple[int, int], downsampling: int
-    ) -> None:
+    across: Tensor
+
+    def __init__(self, config: EntriesConfig, *, grid: tuple[int, int], downsampling: int) -> None:
         super().__init__()
         self.config, self.grid, self.step = config, grid, downsampling
         self.num_channels = config.channels if config.num_classes else 0
@@ -66,12 +66,17 @@ class ThingReader(nn.Module):
     def __init__(self, config: EntriesConfig, *, latent_channels: int) -> None:
         super().__init__()
         width = 32
+        self.num_classes = config.num_classes
+        if not config.num_classes:
+            return
         self.conv_in = nn.Conv2d(latent_channels, width, 3, padding=1)
         self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = nn.Conv2d(width, config.num_classes, 1)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return logits (B, K, h, w) of a thing's middle in each place, of (B, c, h, w)."""
+        if not self.num_classes:
+            return latents.new_zeros(len(latents), 0, *latents.shape[2:])
         x = functional.relu(self.conv_in(latents))
         return self.conv_out(functional.relu(self.conv_1(x))).float()
 
@@ -79,9 +84,7 @@ class ThingReader(nn.Module):
 class EntryPrior(nn.Module):
     """What enters next at the left and at the right edge, from hidden states."""
 
-    def __init__(
-        self, config: EntriesConfig, *, width: int, token_grid: tuple[int, int]
-    ) -> None:
+    def __init__(self, config: EntriesConfig, *, width: int, token_grid: tuple[int, int]) -> None:
         super().__init__()
         self.token_grid = token_grid
         self.trunk = mlp(2 * width, width, config.num_classes + 1)

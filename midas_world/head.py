@@ -13,6 +13,7 @@ Shapes: B batch, c latent channels, h w fine grid, N tokens per frame in a grid 
 D backbone width, I channels of maps, V size of the vector, P moved copies.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -121,9 +122,7 @@ class DiffusionHead(nn.Module):
         coarsest = grid[0] >> (len(widths) - 1)
         self.hidden_scale = coarsest // token_grid[0]
         self.vector = mlp(vector_size + _SIGMA_SIZE, width, width)
-        self.input = nn.Conv2d(
-            (2 + num_moved) * latent_channels + map_channels, widths[0], 1
-        )
+        self.input = nn.Conv2d((2 + num_moved) * latent_channels + map_channels, widths[0], 1)
         self.places = nn.Parameter(torch.zeros(1, widths[0], *grid))
         self.hidden = nn.Conv2d(hidden_width, widths[-1], 1)
         nn.init.zeros_(self.hidden.weight)
@@ -136,8 +135,8 @@ class DiffusionHead(nn.Module):
 
         levels = range(len(widths))
         self.encoder = nn.ModuleList([blocks(level) for level in levels])
-        self.down = nn.ModuleList([Down(a, b) for a, b in zip(widths, widths[1:], strict=False)])
-        self.up = nn.ModuleList([Up(b, a) for a, b in zip(widths, widths[1:], strict=False)])
+        self.down = nn.ModuleList([Down(a, b) for a, b in pairwise(widths)])
+        self.up = nn.ModuleList([Up(b, a) for a, b in pairwise(widths)])
         self.decoder = nn.ModuleList([blocks(level) for level in levels[:-1]])
         self.output = nn.Conv2d(widths[0], latent_channels + 1 + num_moved, 1)
         with torch.no_grad():

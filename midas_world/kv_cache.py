@@ -1,9 +1,9 @@
 """The rolling KV cache: a preallocated ring of the last ``context_frames`` frames.
 
-Six verbs: write, mask, commit, reset, replacing, clone. Keys are kept rotated by
-their absolute position; the angles come from float64, so the cost and the answer at step 1,000,000
-are those at step 1,000. Beside them lies what the head wants of the frames before the last: latents,
-the camera's place and the sound.
+Six verbs: write, mask, commit, reset, replacing, clone. Keys are kept rotated by their absolute
+position; the angles come from float64, so the cost and the answer at step 1,000,000 are those at
+step 1,000. Beside them lies what the head wants of the frames before: latents, the camera's place
+and the sound.
 
 Shapes: B batch, T positions per frame (condition tokens + latent tokens), ring slots of T rows,
 N latent tokens, C their channels, A audio size.

@@ -4,10 +4,19 @@ Shapes: B batch, N tokens, D width. Knows nothing of frames, latents or conditio
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which float32 stays float32; on "meta" there is none to turn off."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class RMSNorm(nn.Module):
@@ -44,16 +53,6 @@ def mlp(input_size: int, hidden_size: int, output_size: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(input_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, output_size)
     )
-
-
-def linear_of(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """Return a linear layer of a weight (out, in) and a bias (out,), which do not learn."""
-    out_features, in_features = weight.shape
-    layer = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer
 
 
 def rope_tables(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from midas_world.config import MotionConfig
+from midas_world.layers import without_autocast
 
 _RIDGE = 1e-4
 
@@ -42,8 +43,11 @@ class Motion(nn.Module):
     operators: Tensor
     biases: Tensor
     shares: Tensor
+    fixed: Tensor
 
-    def __init__(self, config: MotionConfig, *, channels: int, downsampling: int, loop: int) -> None:
+    def __init__(
+        self, config: MotionConfig, *, channels: int, downsampling: int, loop: int
+    ) -> None:
         super().__init__()
         self.config, self.downsampling, self.loop = config, downsampling, loop
         shifts = self.shifts
@@ -74,13 +78,15 @@ class Motion(nn.Module):
 
     def forward(self, latents: Tensor, travel: Tensor) -> Tensor:
         """Return the copies, (B, P, c, h, w), of (B, c, h, w) and travel (B, parallaxes)."""
-        batch, channels, height, width = latents.shape
+        batch, _, height, width = latents.shape
         reach = self.config.reach
         index = travel.clamp(-reach, reach).long() + reach
         index = torch.cat((index, self.fixed.expand(batch, -1)), dim=1)
-        patches = _patches(latents)
-        operators, biases = self.operators[index], self.biases[index]
-        moved = patches[:, None] @ operators + biases[:, :, None]  # (B, P, h * w, c)
+        # In full precision: what is moved again at every step keeps each rounding.
+        with without_autocast(latents.device):
+            patches = _patches(latents.float())
+            operators, biases = self.operators[index], self.biases[index]
+            moved = patches[:, None] @ operators + biases[:, :, None]  # (B, P, h * w, c)
         return moved.transpose(2, 3).unflatten(3, (height, width))
 
     @torch.no_grad()
@@ -92,24 +98,29 @@ class Motion(nn.Module):
             frames: (B, 3, H, W), some dozens of different ones.
         """
         step, channels = self.downsampling, self.operators.shape[-1]
-        margin = step * -(-max((max(map(abs, s)) for s in self.shifts), default=0) // step)
-        height, width = (size - 2 * margin for size in frames.shape[2:])
+        # Windows keep so far from the frame's sides that each shift stays inside.
+        across, down = (
+            step * -(-max((abs(shift[axis]) for shift in self.shifts), default=0) // step)
+            for axis in (0, 1)
+        )
+        height, width = frames.shape[2] - 2 * down, frames.shape[3] - 2 * across
+        grid = height // step, width // step
+        # At its rim an autoencoder sees the picture's end, if there is room to do without.
+        rim = max(0, min(2, (min(grid) - 1) // 2))
+        inner = slice(rim, grid[0] - rim), slice(rim, grid[1] - rim)
 
         def window(dx: int, dy: int) -> Tensor:
-            top, left = margin + dy, margin + dx
-            part = frames[:, :, top : top + height, left : left + width].contiguous()
-            return encode(part)[:, :, 2:-2, 2:-2]
+            top, left = down + dy, across + dx
+            return encode(frames[:, :, top : top + height, left : left + width].contiguous())
 
-        inner = (height // step - 4, width // step - 4)
-        patches = _patches(encode(frames[:, :, margin : margin + height, margin : margin + width].contiguous()))
-        patches = patches.unflatten(1, (height // step, width // step))[:, 2:-2, 2:-2].double()
+        patches = _patches(window(0, 0)).unflatten(1, grid)[:, *inner].double()
         rows = patches.reshape(-1, 9 * channels)
-        assert len(rows) == len(frames) * inner[0] * inner[1]
         rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
         gram = rows.T @ rows
         gram.diagonal().add_(_RIDGE * len(rows))
         for index, (dx, dy) in enumerate(self.shifts):
-            target = window(dx, dy).permute(0, 2, 3, 1).reshape(-1, channels).double()
+            target = window(dx, dy)[:, :, *inner].permute(0, 2, 3, 1)
+            target = target.reshape(-1, channels).double()
             solved = torch.linalg.solve(gram, rows.T @ target).float()
             self.operators[index], self.biases[index] = solved[:-1], solved[-1]
 

@@ -53,7 +53,7 @@ class Refiner(nn.Module):
 
     Args:
         config: Sizes.
-        conditions: Of the world; its pose guider's limbs are those of the maps.
+        conditions: Of the world; its limbs are those of the maps.
         frame_size: (H, W).
 
     Raises:
@@ -73,13 +73,13 @@ class Refiner(nn.Module):
         self, config: RefinerConfig, conditions: ConditionsConfig, *, frame_size: tuple[int, int]
     ) -> None:
         super().__init__()
-        config.check_fits(conditions.limbs.limbs, frame_size=frame_size)
+        config.check_fits(conditions.limbs, frame_size=frame_size)
         self.config, self.conditions = config, conditions
-        limbs, (height, width) = conditions.limbs.limbs, config.window
+        limbs, (height, width) = conditions.limbs, config.window
         widths, depths, context_width = config.widths, config.depths, config.context_width
-        num_known = conditions.encoder_width + conditions.pose_size + max(1, conditions.audio_size)
+        num_known = conditions.word_width + conditions.pose_size + max(1, conditions.audio_size)
         self.words = nn.EmbeddingBag(
-            conditions.text_buckets, conditions.encoder_width, mode="mean", padding_idx=0
+            conditions.text_buckets, conditions.word_width, mode="mean", padding_idx=0
         )
         self.num_known = num_known
         self.context = mlp(num_known, context_width, context_width)

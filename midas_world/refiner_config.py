@@ -52,7 +52,7 @@ class RefinerConfig:
             ValueError: There are no limbs, or the window is larger than the frame.
         """
         if not limbs:
-            raise ValueError("a refiner (refiner.widths) needs limbs (conditions.limbs.limbs)")
+            raise ValueError("a refiner (refiner.widths) needs limbs (conditions.limbs)")
         if any(own > whole for own, whole in zip(self.window, frame_size, strict=True)):
             raise ValueError(
                 f"refiner.window must fit into the frame's {frame_size}, got {self.window}"

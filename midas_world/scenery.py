@@ -25,6 +25,8 @@ class SceneryLayer(nn.Module):
         downsampling: Pixels of a fine latent.
     """
 
+    across: Tensor
+
     def __init__(
         self, config: LayerConfig, *, word_width: int, grid: tuple[int, int], downsampling: int
     ) -> None:

@@ -18,7 +18,16 @@ import numpy as np
 import yaml
 
 from midas_world.collect import CollectConfig, load_policy
-from midas_world.config import ProjectConfig, load_config, load_preset, save_config
+from midas_world.conditions_config import ConditionsConfig
+from midas_world.config import (
+    EntriesConfig,
+    ProjectConfig,
+    load_config,
+    load_preset,
+    override_config,
+    save_config,
+)
+from midas_world.refiner_config import RefinerConfig
 from midas_world.teacher_options import WANTED_FPS
 from midas_world.teachers import TeacherEnv, adapt, shipped_keymap
 from midas_world.train_config import ActionConfig, DataConfig, TeacherConfig
@@ -69,7 +78,8 @@ def project_for(
     Raises:
         ValueError: The env cannot be a teacher, or an option cannot be used.
     """
-    base = load_preset(preset, overrides)
+    neutral = _for_any_env(load_preset(preset))
+    base = override_config(neutral, overrides)
     keymap = options.keymap or shipped_keymap(env_id)
     actions = load_config(KeyMapFile, keymap).actions if keymap is not None else {}
     first = TeacherConfig(fit=options.fit, frames=options.frames, actions=actions)
@@ -82,7 +92,7 @@ def project_for(
             word.startswith(("world.height=", "world.width=")) for word in overrides
         )
         if is_free and options.size is None:
-            step = base.world.autoencoder.downsampling
+            step = base.world.autoencoder.downsampling * base.world.token_block
             size = fitting_size(env.env_frame_size, step=step, max_tokens=max_tokens)
         teacher = dataclasses.replace(
             first,
@@ -108,11 +118,39 @@ def project_for(
         f"world.height={size[0]}",
         f"world.width={size[1]}",
         f"world.fps={max(1, round(fps / repeat))}",
-        "world.conditions.num_keypoints=0",
+        *(
+            f"{stage}.crop_size={min(getattr(base, stage).crop_size, *size)}"
+            for stage in ("train_autoencoder", "train_dynamics")
+        ),
         *_tried_out(data, base),
     ]
-    config = load_preset(preset, [*fitted, *overrides])
+    config = override_config(neutral, [*fitted, *overrides])
     return dataclasses.replace(config, data=data)
+
+
+def _for_any_env(config: ProjectConfig) -> ProjectConfig:
+    """Return a preset's config without what only its own teacher declares."""
+    plain = ConditionsConfig()
+    conditions = dataclasses.replace(
+        config.world.conditions,
+        num_keypoints=plain.num_keypoints,
+        limbs=plain.limbs,
+        camera=plain.camera,
+        clock=plain.clock,
+    )
+    motion = config.world.motion
+    if motion.parallax:
+        motion = load_preset("dream").world.motion
+    world = dataclasses.replace(
+        config.world,
+        conditions=conditions,
+        motion=motion,
+        scenery={},
+        entries=EntriesConfig(),
+        refiner=RefinerConfig(),
+        lives=0,
+    )
+    return dataclasses.replace(config, world=world)
 
 
 def keep_preset(config: ProjectConfig, path: Path) -> None:
@@ -200,7 +238,7 @@ def fitting_size(frame: tuple[int, int], *, step: int, max_tokens: int) -> tuple
 
     Args:
         frame: The env's own height and width.
-        step: Pixels per latent token and side.
+        step: Pixels per token and side.
         max_tokens: Tokens at most.
     """
     height, width = frame
@@ -261,17 +299,11 @@ def _tried_out(data: DataConfig, base: ProjectConfig) -> list[str]:
     usual = max(lengths)
     if usual < 3:
         raise ValueError(f"episodes of {data.env_id} end after {usual} steps: too short to learn")
-    sequence = base.train_dynamics.sequence_frames
-    if usual > sequence:
+    context = max(2, usual // 2)
+    if context >= base.world.backbone.context_frames:
         return found
-    shorter = max(2, usual * 3 // 4)
-    context = min(base.world.backbone.context_frames, max(1, shorter * 2 // 3))
-    logger.info("episodes end after %d steps: sequences of %d frames", usual, shorter)
-    return [
-        *found,
-        f"train_dynamics.sequence_frames={shorter}",
-        f"world.backbone.context_frames={context}",
-    ]
+    logger.info("episodes end after %d steps: contexts of %d frames", usual, context)
+    return [*found, f"world.backbone.context_frames={context}"]
 
 
 def _policies(words: Sequence[str], data: DataConfig) -> tuple[str, dict[str, float]]:

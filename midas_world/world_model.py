@@ -143,19 +143,20 @@ class WorldModel(nn.Module):
         width, channels = config.backbone.width, config.autoencoder.latent_channels
         step = config.autoencoder.downsampling
         layers = tuple(config.scenery.values())
-        parallax = tuple(dict.fromkeys((*config.motion.parallax, *(layer.parallax for layer in layers))))
+        scrolling = (*config.motion.parallax, *(layer.parallax for layer in layers))
         self.conditions = ConditionEncoder(
             config.conditions,
             width=width,
             grid=config.grid,
             frame_size=(config.height, config.width),
-            parallax=parallax,
+            parallax=tuple(dict.fromkeys(scrolling)),
         )
         self.latent_in = nn.Linear(config.token_channels, width)
         self.places = nn.Parameter(0.02 * torch.randn(config.tokens_per_frame, width))
         self.noise_level = nn.Embedding(config.noise_buckets, width)
         nn.init.normal_(self.noise_level.weight, std=0.02)
-        self.entry_in = nn.Linear(config.entries.num_classes * 3, width, bias=False)
+        num_told = 3 * config.entries.num_classes
+        self.entry_in = nn.Linear(num_told, width, bias=False) if num_told else None
         self.backbone = Backbone(config.backbone)
         self.motion = Motion(
             config.motion,
@@ -229,7 +230,8 @@ class WorldModel(nn.Module):
         instruction = self.conditions.tokens(conditions)
         latent = self.latent_in(context) + self.places
         latent = latent + self.noise_level(self.bucket(level))[:, :, None]
-        instruction = instruction + self.entry_in(self._told(conditions.entries))[:, :, None]
+        if self.entry_in is not None:
+            instruction = instruction + self.entry_in(self._told(conditions.entries))[:, :, None]
         return torch.cat((instruction.to(latent.dtype), latent), dim=2)
 
     def hidden(self, context: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
@@ -296,9 +298,7 @@ class WorldModel(nn.Module):
             reward=reward, cost=cost, termination=termination, entries=entries, things=things
         )
 
-    def step_guidance(
-        self, context: Tensor, conditions: Conditions, cache: KVCache
-    ) -> Guidance:
+    def step_guidance(self, context: Tensor, conditions: Conditions, cache: KVCache) -> Guidance:
         """Return what the head is told of the next frame; writes its cache slot.
 
         Args:
@@ -323,9 +323,7 @@ class WorldModel(nn.Module):
         cache.audio.copy_(conditions.audio[:, 0])
         return guidance
 
-    def sample(
-        self, guidance: Guidance, noise: Tensor, *, num_denoise_steps: int
-    ) -> Tensor:
+    def sample(self, guidance: Guidance, noise: Tensor, *, num_denoise_steps: int) -> Tensor:
         """Return the next frame's latents, (B, c, h, w); noise likewise."""
         std = self.change_std[:, None, None]
 
