@@ -10,7 +10,7 @@ from engine.backends import BACKENDS as _BACKENDS
 from engine.backends import Request
 from engine.cache_folder import cache_folder
 from engine.select import make_fastest, make_named
-from engine.spec import Cache, Engine, EngineSpec
+from engine.spec import Cache, Engine, EngineSpec, Made
 from engine.torch_engine import TorchEngine
 from midas_world.world import World
 
@@ -20,6 +20,7 @@ __all__ = [
     "Cache",
     "Engine",
     "EngineSpec",
+    "Made",
     "TorchEngine",
     "make_engine",
 ]

@@ -19,7 +19,6 @@ from engine.cache_folder import write_first
 from engine.spec import Engine
 from engine.torch_engine import TorchEngine
 from engine.torch_networks import native_dtypes
-from midas_world.conditions import stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
@@ -51,7 +50,7 @@ class Request:
     @property
     def denoise_steps(self) -> int:
         """Head passes per frame."""
-        own = self.world.config.world.diffusion.num_denoise_steps
+        own = self.world.config.world.head.num_denoise_steps
         return own if self.num_denoise_steps is None else self.num_denoise_steps
 
     @property
@@ -152,9 +151,9 @@ def _make_compiled(request: Request) -> Engine:
 def _draw_one(engine: Engine) -> None:
     """Make one step of an empty game and draw its frame."""
     latents = torch.zeros(1, *engine.spec.latent_shape)
-    conditions = stack_conditions([StepConditions()], engine.spec.config.conditions)
-    made, *_ = engine.step(engine.new_cache(1), latents, conditions, latents)
-    engine.draw(made, conditions)
+    conditions = engine.spec.stack([StepConditions()])
+    made = engine.step(engine.new_cache(1), latents, conditions, latents)
+    engine.draw(made.latents, conditions)
 
 
 def _compiled_mark(request: Request) -> Path:

@@ -1,28 +1,32 @@
 """Rollouts: play B games in step on an engine.
 
-Holds all that changes while a world is played (cache, last latents, a random generator per game,
-step counters) and nothing else; conditions come from above. A game's noise depends on its seed and
-its step only, so a game of a batch is the game alone, up to the rounding of another batch size.
+Holds all that changes while a world is played (cache, last latents, what is known of things, a
+random generator per game, step counters) and nothing else; conditions come from above. A game's
+chance depends on its seed and its course only, so a game of a batch is the game alone, up to the
+rounding of another batch size.
 
-Shapes: B games, R rows of them, F frames, N tokens per frame, C latent channels, H W pixels.
+Shapes: B games, R rows of them, F frames, N tokens per frame, C their channels, H W pixels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.spec import Engine, SpreadEngine, spread_engine
-from midas_world.conditions import Conditions, stack_conditions
+from engine.spec import Engine
+from midas_world.conditions import Conditions
 from midas_world.diffusion import sample_noise
+from midas_world.entry_book import EntryBook
 from midas_world.types import StepConditions
-from midas_world.uncertainty import uncertainty_noise
 from midas_world.world import StartState
 
 _CACHE_PREFIX = "cache."
+_BOOK_PREFIX = "book."
 _SHOWN_PREFIX = "shown."
+# Of the present frames' conditions: what a refiner draws by.
+_SHOWN = "pose", "text", "audio", "present"
 # Entries of a state that belong to all games together.
 SHARED_PREFIX = "shared."
 
@@ -34,15 +38,14 @@ class RolloutStep:
     Attributes:
         latents: (B, N, C) float32 of the new frames.
         reward: (B,) float32 expected rewards.
+        cost: (B,) float32 probability of a hit.
         termination_probability: (B,) float32.
-        uncertainty: (B,) float32 spread of the head over noise, in units of the usual change from
-            one frame to the next; None where none was asked for.
     """
 
     latents: Tensor
     reward: np.ndarray
+    cost: np.ndarray
     termination_probability: np.ndarray
-    uncertainty: np.ndarray | None = None
 
 
 class Rollout:
@@ -51,11 +54,6 @@ class Rollout:
     Args:
         engine: What makes the frames.
         batch_size: B.
-        num_uncertainty_draws: Draws of noise that each step's uncertainty is taken over; 0: none.
-            The frames are the same with and without.
-
-    Raises:
-        ValueError: num_uncertainty_draws is 1 or negative, or the engine gives no uncertainty.
 
     Attributes:
         engine: As given.
@@ -64,27 +62,19 @@ class Rollout:
         started: (B,) bool: games that were ever reset.
     """
 
-    def __init__(
-        self, engine: Engine, batch_size: int = 1, *, num_uncertainty_draws: int = 0
-    ) -> None:
+    def __init__(self, engine: Engine, batch_size: int = 1) -> None:
         self.engine = engine
         self.batch_size = batch_size
         self.num_steps = np.zeros(batch_size, np.int64)
         self._cache = engine.new_cache(batch_size)
         self._latents = torch.zeros(batch_size, *engine.spec.latent_shape)
         self._noise = torch.zeros(batch_size, *engine.spec.latent_shape)
+        self._book = EntryBook(engine.spec.config, batch_size)
         # The conditions of the present frames, which a refiner draws the character by.
-        self._shown = stack_conditions(
-            [StepConditions()] * batch_size, engine.spec.config.conditions
-        )
+        self._shown = engine.spec.stack([StepConditions()] * batch_size)
         self._generators = [torch.Generator() for _ in range(batch_size)]
         self.started = np.zeros(batch_size, bool)
         self._layout: dict[str, tuple[int | None, Tensor]] = {}
-        self._spread: tuple[SpreadEngine, Tensor] | None = None
-        if num_uncertainty_draws:
-            noise = uncertainty_noise(num_uncertainty_draws, engine.spec.latent_shape)
-            extra = noise[:, None].expand(-1, batch_size, -1, -1)
-            self._spread = spread_engine(engine), extra
 
     @property
     def latents(self) -> Tensor:
@@ -102,7 +92,7 @@ class Rollout:
 
         Args:
             start_states: One per game; its last frame becomes the game's first.
-            seeds: One per game, of its noise.
+            seeds: One per game, of its chance.
             rows: Which games; None is all of them.
 
         Raises:
@@ -121,7 +111,7 @@ class Rollout:
             self.started[row] = True
 
     def replace_context(self, start_states: Sequence[StartState], *, rows: Sequence[int]) -> None:
-        """Let games go on from start states: a cut; their clocks and their noise go on.
+        """Let games go on from start states: a cut; their clocks and their chance go on.
 
         Args:
             start_states: One per row.
@@ -140,11 +130,13 @@ class Rollout:
         for places in by_length.values():
             self._prefill([start_states[place] for place in places], [rows[p] for p in places])
         last = [start.conditions[-1] for start in start_states]
-        shown = stack_conditions(last, self.engine.spec.config.conditions)
+        shown = self.engine.spec.stack(last)
         for name, own in vars(self._shown).items():
             own[list(rows)] = getattr(shown, name)
-        for row, start in zip(rows, start_states, strict=True):
-            self._latents[row] = start.latents[-1]
+        latents = torch.stack([start.latents[-1] for start in start_states]).float()
+        self._latents[list(rows)] = latents
+        things = self.engine.read(latents).numpy() if self._has_things else None
+        self._book.reset(rows, self._cameras(last, np.zeros(len(rows))), things)
 
     def step(self, conditions: Sequence[StepConditions]) -> RolloutStep:
         """Make the next frame of every game from the conditions of that frame, one per game.
@@ -159,24 +151,25 @@ class Rollout:
         if not self.started.all():
             row = int(np.argmin(self.started))
             raise ValueError(f"game {row} has no start state yet: call reset first")
-        for noise, generator in zip(self._noise, self._generators, strict=True):
-            sample_noise(noise.shape, self.engine.spec.config.diffusion, generator, out=noise)
-        stacked = stack_conditions(conditions, self.engine.spec.config.conditions)
-        inputs = self._cache, self._latents, stacked, self._noise
-        spread = None
-        if self._spread is None:
-            latents, reward, termination = self.engine.step(*inputs)
-        else:
-            engine, extra_noise = self._spread
-            latents, reward, termination, spread = engine.step_with_spread(*inputs, extra_noise)
-        self._latents.copy_(latents)
+        config = self.engine.spec.config
+        if config.head.temperature > 0:
+            for noise, generator in zip(self._noise, self._generators, strict=True):
+                sample_noise(noise.shape, config.head, generator, out=noise)
+        stacked = self.engine.spec.stack(conditions)
+        if self._has_things:
+            cameras = self._cameras(conditions, self._book.loop_camera)
+            told = self._book.advance(cameras, self._chance)
+            stacked = replace(stacked, entries=torch.from_numpy(told)[:, None])
+        made = self.engine.step(self._cache, self._latents, stacked, self._noise)
+        self._book.observe(made.entries.numpy(), made.things.numpy())
+        self._latents.copy_(made.latents)
         self._shown = stacked
         self.num_steps += 1
         return RolloutStep(
             latents=self.latents,
-            reward=reward.numpy(),
-            termination_probability=termination.numpy(),
-            uncertainty=None if spread is None else spread.numpy(),
+            reward=made.reward.numpy(),
+            cost=made.cost.numpy(),
+            termination_probability=made.termination.numpy(),
         )
 
     def frames(self, rows: Sequence[int] | None = None) -> np.ndarray:
@@ -201,8 +194,9 @@ class Rollout:
             "started": torch.from_numpy(self.started.copy()),
             "generators": torch.stack([item.get_state() for item in self._generators]),
         }
+        state |= {_BOOK_PREFIX + k: torch.from_numpy(v) for k, v in self._book.state().items()}
         if self.engine.spec.config.is_refined:
-            state |= {_SHOWN_PREFIX + k: v.clone() for k, v in vars(self._shown).items()}
+            state |= {_SHOWN_PREFIX + name: getattr(self._shown, name).clone() for name in _SHOWN}
         cache = self._cache.state()
         for name, (dim, _) in self._cache_layout().items():
             if dim is None:
@@ -227,6 +221,9 @@ class Rollout:
                 else:
                     cache[name] = state[_CACHE_PREFIX + name].movedim(0, dim)
                 _check_alike(name, cache[name], own)
+            book = {name: state[_BOOK_PREFIX + name] for name in self._book.state()}
+            for name, own in self._book.state().items():
+                _check_alike(name, book[name], torch.from_numpy(own))
             shown = self._shown_of(state)
             num_steps, started = state["num_steps"].numpy(), state["started"].numpy()
             generators = [row.clone() for row in state["generators"]]
@@ -235,6 +232,7 @@ class Rollout:
         if not len(num_steps) == len(started) == len(generators) == self.batch_size:
             raise ValueError(f"every entry of the state must be of {self.batch_size} games")
         self._cache.load_state(cache)
+        self._book.load_state({name: tensor.numpy() for name, tensor in book.items()})
         self._latents.copy_(state["latents"])
         self._shown = shown
         self.num_steps[:] = num_steps
@@ -243,7 +241,7 @@ class Rollout:
             generator.set_state(own)
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """Let the noise of every game, from the next step on, follow from a seed of its own."""
+        """Let the chance of every game, from the next step on, follow from a seed of its own."""
         for generator, seed in zip(self._generators, seeds, strict=True):
             generator.manual_seed(seed)
 
@@ -254,10 +252,32 @@ class Rollout:
         """
         if not self.engine.spec.config.is_refined:
             return self._shown
-        given = {name: state[_SHOWN_PREFIX + name].clone() for name in vars(self._shown)}
-        for name, own in vars(self._shown).items():
-            _check_alike(name, given[name], own)
-        return Conditions(**given)
+        given = {name: state[_SHOWN_PREFIX + name].clone() for name in _SHOWN}
+        for name, tensor in given.items():
+            _check_alike(name, tensor, getattr(self._shown, name))
+        return replace(self._shown, **given)
+
+    @property
+    def _has_things(self) -> bool:
+        return self.engine.spec.config.entries.num_classes > 0
+
+    def _chance(self, row: int) -> float:
+        """Return a number in [0, 1) of a game's own chance."""
+        return float(torch.rand(1, generator=self._generators[row]))
+
+    def _cameras(self, conditions: Sequence[StepConditions], otherwise: np.ndarray) -> np.ndarray:
+        """Return the cameras' places within their loop, (R,) px.
+
+        Args:
+            conditions: Of R games.
+            otherwise: (R,) px, of games whose pose is absent.
+        """
+        camera = self.engine.spec.config.conditions.camera
+        cameras = otherwise.copy()
+        for place, given in enumerate(conditions):
+            if camera.is_declared and given.pose is not None:
+                cameras[place] = float(given.pose[camera.index]) * camera.loop
+        return cameras
 
     def _cache_layout(self) -> dict[str, tuple[int | None, Tensor]]:
         """Return, for each entry of the cache, which dimension counts games, and its likeness.
@@ -281,22 +301,13 @@ class Rollout:
         context = torch.stack([start.latents[-kept:-1] for start in start_states]).float()
         # Frame t's conditions go with the latents of frame t - 1.
         per_frame = [
-            stack_conditions(
-                [start.conditions[frame] for start in start_states], spec.config.conditions
-            )
+            spec.stack([start.conditions[frame] for start in start_states])
             for frame in range(-kept + 1, 0)
         ]
         if per_frame:
-            conditions = Conditions(
-                pose=torch.cat([item.pose for item in per_frame], dim=1),
-                text=torch.cat([item.text for item in per_frame], dim=1),
-                audio=torch.cat([item.audio for item in per_frame], dim=1),
-                present=torch.cat([item.present for item in per_frame], dim=1),
-            )
+            conditions = Conditions.join(per_frame)
         else:
-            conditions = stack_conditions(
-                [StepConditions()] * len(start_states), spec.config.conditions
-            ).frames(0, 0)
+            conditions = spec.stack([StepConditions()] * len(start_states)).frames(0, 0)
         self.engine.prefill(self._cache, context, conditions, rows=rows)
 
     def _check_rows(self, rows: Sequence[int], start_states: Sequence[StartState]) -> None:

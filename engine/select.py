@@ -22,7 +22,6 @@ import torch
 import midas_world
 from engine.backends import BACKENDS, Backend, Request, device_name, keep
 from engine.spec import Engine
-from midas_world.conditions import stack_conditions
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
@@ -137,7 +136,7 @@ def _stepping(engine: Engine, world: World) -> Callable[[], None]:
     if world.start_states:
         given = [world.start_states[0].conditions[-1]]
         latents = world.start_states[0].latents[-1:].float()
-    conditions = stack_conditions(given, engine.spec.config.conditions)
+    conditions = engine.spec.stack(given)
     cache = engine.new_cache(1)
 
     def play() -> None:

@@ -4,19 +4,20 @@ An engine holds weights and nothing that changes: what changes while a game is p
 made by `Engine.new_cache` and passed in. Above the engine everything is float32 torch tensors on
 the CPU or NumPy; dtypes, devices and memory layouts of a backend end here.
 
-Shapes: B games, F frames, N latent tokens per frame, C latent channels, M condition tokens, H W
-pixels.
+Shapes: B games, F frames, N latent tokens per frame, C their channels, M condition tokens, H W
+pixels, K classes of things, w columns of the fine grid.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
 
-from midas_world.conditions import Conditions
+from midas_world.conditions import Conditions, stack_conditions
 from midas_world.config import WorldConfig
+from midas_world.types import StepConditions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class EngineSpec:
     @property
     def latent_shape(self) -> tuple[int, int]:
         """(N, C)."""
-        return self.config.tokens_per_frame, self.config.autoencoder.latent_channels
+        return self.config.tokens_per_frame, self.config.token_channels
 
     @property
     def positions_per_frame(self) -> int:
@@ -58,6 +59,11 @@ class EngineSpec:
     def fps(self) -> int:
         """Steps per second."""
         return self.config.fps
+
+    def stack(self, steps: Sequence[StepConditions]) -> Conditions:
+        """Return the conditions of B games at one step, (B, 1, ...), without entry codes."""
+        capacity = self.config.entries.capacity
+        return stack_conditions(steps, self.config.conditions, capacity=capacity)
 
     def check_frames(self, frames: np.ndarray) -> None:
         """Check that frames are uint8 (B, H, W, 3).
@@ -86,6 +92,27 @@ class EngineSpec:
         """Words for a window or a log."""
         steps = self.num_denoise_steps
         return f"{self.backend} {self.dtype} on {self.device}, {steps} denoise steps"
+
+
+class Made(NamedTuple):
+    """What a step made; float32, new, on the CPU.
+
+    Attributes:
+        latents: (B, N, C) of the new frames.
+        reward: (B,) expected.
+        cost: (B,) probability of a hit.
+        termination: (B,) probability of the episode's end.
+        entries: (B, 2, K + 1) probabilities of what comes next at the left and at the right; the
+            last class is nothing.
+        things: (B, K, w) probability that a thing's middle is in a column of the new frame.
+    """
+
+    latents: Tensor
+    reward: Tensor
+    cost: Tensor
+    termination: Tensor
+    entries: Tensor
+    things: Tensor
 
 
 class Cache(Protocol):
@@ -134,20 +161,19 @@ class Engine(Protocol):
         """
         ...
 
-    def step(
-        self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor) -> Made:
         """Make the next frame of every game and add it to the cache.
 
         Args:
             cache: Changed.
             latents: (B, N, C) float32 of the last frame.
             conditions: (B, 1, ...) of the next frame.
-            noise: (B, N, C) float32 standard normal.
-
-        Returns:
-            Latents (B, N, C), expected rewards (B,), termination probabilities (B,); float32, new.
+            noise: (B, N, C) float32, standard normal times the temperature.
         """
+        ...
+
+    def read(self, latents: Tensor) -> Tensor:
+        """Return what `Made.things` is, (B, K, w), of any frames' latents (B, N, C) float32."""
         ...
 
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -186,43 +212,3 @@ class Engine(Protocol):
             ValueError: The frames have another shape or dtype.
         """
         ...
-
-
-class SpreadEngine(Engine, Protocol):
-    """An engine that can also say how unsure it is of a frame; not every backend does."""
-
-    def step_with_spread(
-        self,
-        cache: Cache,
-        latents: Tensor,
-        conditions: Conditions,
-        noise: Tensor,
-        extra_noise: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Make the next frame as `step` does, bit for bit, and tell the spread of the head.
-
-        Args:
-            cache: Changed.
-            latents: (B, N, C) float32 of the last frame.
-            conditions: (B, 1, ...) of the next frame.
-            noise: (B, N, C) float32 standard normal.
-            extra_noise: (S, B, N, C) float32 standard normal, for the spread alone; S at least 2.
-
-        Returns:
-            What `step` returns, and the spread (B,) float32: see midas_world/uncertainty.py.
-        """
-        ...
-
-
-def spread_engine(engine: Engine) -> SpreadEngine:
-    """Return the same engine as one that gives a spread.
-
-    Raises:
-        ValueError: It gives none.
-    """
-    if not hasattr(engine, "step_with_spread"):
-        raise ValueError(
-            f"the {engine.spec.backend!r} backend gives no uncertainty; use backend='torch', or no "
-            "uncertainty draws"
-        )
-    return cast("SpreadEngine", engine)

@@ -1,12 +1,13 @@
 """The torch engine: runs everywhere, on a CPU or a GPU, and is what other engines are held to.
 
-The backbone, the head and the decoder run in one dtype, cast once; conditions, outcome heads and
-the latents between steps stay float32, because a pose in bfloat16 would be off by half a pixel.
+The backbone, the head's convolutions and the decoder run in one dtype, cast once; what is around
+them and the latents between steps stay float32 (torch_networks.py).
 
 On a CUDA device a step is one CUDA graph, and the drawing of its frame another (torch_graphs.py); a
 device that refuses to capture them gets the plain path, and the spec says why.
 
-Shapes: B games, R rows of them, F frames, M condition tokens, N tokens per frame, C channels.
+Shapes: B games, R rows of them, F frames, N tokens per frame, C their channels, K classes of
+things, w columns of the fine grid.
 """
 
 import logging
@@ -17,22 +18,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.packed_layers import can_pack
-from engine.spec import Cache, EngineSpec
+from engine.spec import Cache, EngineSpec, Made
 from engine.torch_capture import CaptureError, CudaCapturer
 from engine.torch_graphs import StepGraphs
 from engine.torch_networks import (
+    Sampler,
     autoencoder_for_play,
     model_for_play,
     native_dtypes,
     refiner_for_play,
 )
-from midas_world.autoencoder import normalize_frames, quantize_frames, to_grid, to_tokens
+from midas_world.autoencoder import normalize_frames, quantize_frames
 from midas_world.conditions import Conditions
-from midas_world.diffusion import Sampler, sigma_schedule
+from midas_world.head import Guidance
 from midas_world.kv_cache import KVCache
-from midas_world.uncertainty import head_spread
 from midas_world.world import World
+
+# What of a KV cache changes, beside the count of frames.
+_CHANGING = "keys", "values", "frames_held", "before", "camera", "audio"
 
 _log = logging.getLogger(__name__)
 
@@ -51,14 +54,8 @@ class TorchCache:
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes."""
         cache = self.kv_cache
-        return {
-            "keys": cache.keys.clone(),
-            "values": cache.values.clone(),
-            "frames_held": cache.frames_held.clone(),
-            "foretold": cache.foretold.clone(),
-            "phase": cache.phase.clone(),
-            "num_committed": torch.tensor(cache.num_committed),
-        }
+        state = {name: getattr(cache, name).clone() for name in _CHANGING}
+        return state | {"num_committed": torch.tensor(cache.num_committed)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on exactly from what `state` gave.
@@ -67,14 +64,13 @@ class TorchCache:
             ValueError: A tensor has another shape than this cache.
         """
         cache = self.kv_cache
-        names = "keys", "values", "frames_held", "foretold", "phase"
-        for name in names:
+        for name in _CHANGING:
             own, given = getattr(cache, name), state[name]
             if own.shape != given.shape:
                 raise ValueError(
                     f"{name} must have shape {tuple(own.shape)}, got {tuple(given.shape)}"
                 )
-        for name in names:
+        for name in _CHANGING:
             getattr(cache, name).copy_(state[name])
         cache.num_committed = int(state["num_committed"])
 
@@ -85,7 +81,7 @@ class TorchEngine:
     Args:
         world: What to run; it is not changed.
         device: "cpu" or "cuda"; None takes the GPU if there is one.
-        dtype: Of backbone, head and decoder; None takes the first of `native_dtypes`.
+        dtype: Of the large networks; None takes the first of `native_dtypes`.
         num_denoise_steps: Head passes per frame; None takes the world's own number.
         compile: Compile head and decoder with torch.compile: a minute of waiting for faster steps.
         graphs: Whether steps run as CUDA graphs; None: on a CUDA device they do.
@@ -109,9 +105,8 @@ class TorchEngine:
         config = world.config.world
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._dtype = dtype or native_dtypes(self._device)[0]
-        steps = config.diffusion.num_denoise_steps
+        steps = config.head.num_denoise_steps
         steps = steps if num_denoise_steps is None else num_denoise_steps
-        sigmas = sigma_schedule(steps)
         self._spec = EngineSpec(
             config=config,
             backend="torch-compile" if compile else "torch",
@@ -120,14 +115,10 @@ class TorchEngine:
             num_denoise_steps=steps,
             reason=reason,
         )
-        # Compiled code takes plain weights alone, and lays them out by itself.
-        is_packed = self._device.type == "cpu" and not compile and can_pack(self._dtype)
         cast = {"dtype": self._dtype, "device": self._device}
-        self._model = model_for_play(world.model, **cast, is_packed=is_packed)
-        self._head = self._model.head
-        self._sampler = Sampler(self._head, sigmas)
-        self._autoencoder = autoencoder_for_play(world.autoencoder, **cast, is_packed=is_packed)
-        self._encoder = world.autoencoder if is_packed else self._autoencoder
+        self._model = model_for_play(world.model, **cast)
+        self._sampler = Sampler(self._model, steps)
+        self._autoencoder = autoencoder_for_play(world.autoencoder, **cast)
         self._refiner = refiner_for_play(world.refiner, **cast)
         if compile:
             self._compile()
@@ -138,9 +129,7 @@ class TorchEngine:
         if graphs:
             if self._device.type != "cuda":
                 raise ValueError(f"graphs need a CUDA device, got {str(self._device)!r}")
-            self._graphs = StepGraphs(
-                CudaCapturer(self._device), self._spec, hidden_dtype=self._dtype
-            )
+            self._graphs = StepGraphs(CudaCapturer(self._device), self._spec)
 
     @property
     def spec(self) -> EngineSpec:
@@ -161,39 +150,28 @@ class TorchEngine:
         context, conditions = context.to(self._device), conditions.to(self._device)
         with cache.kv_cache.replacing(rows, source.kv_cache, num_frames=context.shape[1]):
             for frame in range(context.shape[1]):
-                self._advance(source, context[:, frame], conditions.frames(frame, frame + 1))
+                given = conditions.frames(frame, frame + 1)
+                self._guide(source.kv_cache, context[:, frame], given)
+                source.kv_cache.commit()
 
     @torch.inference_mode()
-    def step(
-        self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor) -> Made:
         """Make the next frame of every game and add it to the cache; see `Engine.step`."""
+        assert isinstance(cache, TorchCache)
         made = self._step_by_graph(cache, latents, conditions, noise)
         if made is not None:
             return made
-        hidden = self._advance(cache, latents, conditions)
-        return self._make(hidden, latents, noise)
+        conditions = conditions.to(self._device)
+        guidance = self._guide(cache.kv_cache, latents.to(self._device), conditions)
+        cache.kv_cache.commit()
+        made = self._make(guidance, conditions, noise.to(self._device))
+        return Made(*(tensor.cpu() for tensor in made))
 
     @torch.inference_mode()
-    def step_with_spread(
-        self,
-        cache: Cache,
-        latents: Tensor,
-        conditions: Conditions,
-        noise: Tensor,
-        extra_noise: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Make the next frame and tell the head's spread; see `SpreadEngine.step_with_spread`."""
-        made = self._step_by_graph(cache, latents, conditions, noise)
-        if made is not None:
-            assert self._graphs is not None
-            hidden = self._graphs.hidden(len(latents))
-        else:
-            hidden = self._advance(cache, latents, conditions)
-        # Not in one batch with the frame's own pass: that would change its last bits.
-        context = latents.to(device=self._device, dtype=self._dtype)
-        spread = head_spread(self._head, hidden, context, extra_noise.to(self._device))
-        return *(made or self._make(hidden, latents, noise)), spread.cpu()
+    def read(self, latents: Tensor) -> Tensor:
+        """Return where things can be seen in frames, (B, K, w); see `Engine.read`."""
+        logits = self._model.reader(self._model.to_grid(latents.to(self._device)))
+        return logits.amax(dim=2).sigmoid().cpu()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -224,7 +202,7 @@ class TorchEngine:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
         self._spec.check_frames(frames)
         pixels = normalize_frames(torch.tensor(np.ascontiguousarray(frames), device=self._device))
-        return to_tokens(self._encoder.encode(pixels)).contiguous().cpu()
+        return self._model.to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
 
     def _compile(self) -> None:
         self._sampler = torch.compile(self._sampler, dynamic=False)
@@ -233,12 +211,11 @@ class TorchEngine:
             self._refiner.redraw = torch.compile(self._refiner.redraw, dynamic=False)
 
     def _step_by_graph(
-        self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        self, cache: TorchCache, latents: Tensor, conditions: Conditions, noise: Tensor
+    ) -> Made | None:
         """Return what `step` does, or None where there are no graphs."""
         if self._graphs is None:
             return None
-        assert isinstance(cache, TorchCache)
         try:
             return self._graphs.step(
                 self, cache, cache.kv_cache, latents=latents, conditions=conditions, noise=noise
@@ -262,45 +239,30 @@ class TorchEngine:
         self._graphs = None
         self._spec = replace(self._spec, reason=f"{self._spec.reason}; no graphs: {error}")
 
-    def _advance(self, cache: Cache, latents: Tensor, conditions: Conditions) -> Tensor:
-        """Return the next frame's hidden states, (B, N, Z), and add the last frame to the cache."""
-        assert isinstance(cache, TorchCache)
-        hidden = self._hidden(cache.kv_cache, latents.to(self._device), conditions.to(self._device))
-        cache.kv_cache.commit()
-        return hidden
+    def _guide(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Guidance:
+        """Return what the head is told of the next frame; writes its slot of the cache."""
+        return self._model.step_guidance(latents, conditions, cache)
 
-    def _make(
-        self, hidden: Tensor, latents: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `step` does, of hidden states (B, N, Z)."""
-        made = self._sample(hidden, latents.to(self._device), noise.to(self._device))
-        latents, reward, termination = (tensor.cpu() for tensor in made)
-        return latents, reward, termination
-
-    def _sample(
-        self, hidden: Tensor, latents: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _make(self, guidance: Guidance, conditions: Conditions, noise: Tensor) -> Made:
         """Return what `step` does, all on the device."""
-        change = self._sampler(latents, hidden, noise)
-        outcome = self._model.outcome
-        reward_logits, termination_logits = outcome(hidden.float())
-        return (
-            latents + change * self._model.change_std,
-            outcome.reward(reward_logits),
-            termination_logits.sigmoid(),
+        model = self._model
+        latents = self._sampler(guidance, model.to_grid(noise))
+        logits = model.outcomes(latents, guidance, model.near(conditions))
+        return Made(
+            latents=model.to_tokens(latents).contiguous(),
+            reward=model.outcome.reward(logits.reward),
+            cost=logits.cost.sigmoid(),
+            termination=logits.termination.sigmoid(),
+            entries=logits.entries.softmax(dim=-1),
+            things=logits.things.sigmoid(),
         )
 
     def _pixels(self, latents: Tensor) -> Tensor:
         """Return the frames of latents (B, N, C), uint8 (B, H, W, 3), both on the device."""
-        grid = to_grid(latents, self._spec.config.grid)
-        grid = grid.to(dtype=self._dtype, memory_format=torch.channels_last)
+        grid = self._model.to_grid(latents).to(dtype=self._dtype, memory_format=torch.channels_last)
         return quantize_frames(self._autoencoder.decode(grid)).contiguous()
 
     def _shown(self, latents: Tensor, conditions: Conditions) -> Tensor:
         """Return the frames of latents (B, N, C) as they are shown, all on the device."""
         frames = self._pixels(latents)
         return frames if self._refiner is None else self._refiner(frames, conditions)
-
-    def _hidden(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Tensor:
-        """Return the present frame's hidden states, (R, N, Z); writes its slot of the cache."""
-        return self._model.step_hidden(latents, conditions, cache)

@@ -14,8 +14,7 @@ tests of tests/test_torch_graphs.py that are marked `gpu` do that.
 
 Not for several threads: graphs of one engine share their memory for intermediate results.
 
-Shapes: B games, N tokens per frame, C latent channels, T positions per frame,
-Z width of what the head is given, H W pixels.
+Shapes: B games, N tokens per frame, C their channels, T positions per frame, H W pixels.
 """
 
 from collections.abc import Callable
@@ -27,24 +26,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.spec import EngineSpec
+from engine.spec import EngineSpec, Made
 from engine.torch_capture import CaptureError, Capturer, Pack
 from midas_world.conditions import Conditions
+from midas_world.head import Guidance
 from midas_world.kv_cache import KVCache
 
 Picture = Literal["decoded", "shown"]
 
-_CONDITIONS = tuple(field.name for field in fields(Conditions))
+# By what frames are drawn; entry codes, which only steps read, lie apart.
+_SHOWN = "pose", "text", "audio", "present"
+# What of a KV cache a step changes, beside the slot that it writes.
+_CHANGED = "frames_held", "before", "camera", "audio"
 
 
 class Networks(Protocol):
     """What is captured: methods of the engine, tensors in and out on its device."""
 
-    def _hidden(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Tensor: ...
+    def _guide(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Guidance: ...
 
-    def _sample(
-        self, hidden: Tensor, latents: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]: ...
+    def _make(self, guidance: Guidance, conditions: Conditions, noise: Tensor) -> Made: ...
 
     def _pixels(self, latents: Tensor) -> Tensor: ...
 
@@ -100,36 +101,34 @@ class GraphCache(KVCache):
 class _Lane:
     """Inputs and results of a number of games, for all caches of so many."""
 
-    def __init__(
-        self, capturer: Capturer, spec: EngineSpec, batch: int, *, hidden_dtype: torch.dtype
-    ) -> None:
-        sizes, latent, real = spec.config.conditions, (batch, *spec.latent_shape), torch.float32
+    def __init__(self, capturer: Capturer, spec: EngineSpec, batch: int) -> None:
+        config, latent, real = spec.config, (batch, *spec.latent_shape), torch.float32
+        sizes, entries = config.conditions, config.entries
         numbers = Pack(
             capturer,
             {
                 "latents": (latent, real),
                 "noise": (latent, real),
+                "entries": ((batch, 1, entries.capacity, 2), real),
                 "pose": ((batch, 1, sizes.pose_size), real),
                 "text": ((batch, 1, sizes.text_length), torch.int64),
                 "audio": ((batch, 1, sizes.audio_size), real),
                 "present": ((batch, 1, 3), torch.bool),
-                "next_latents": (latent, real),
-                "reward": ((batch,), real),
-                "termination": ((batch,), real),
+                "made.latents": (latent, real),
+                "made.reward": ((batch,), real),
+                "made.cost": ((batch,), real),
+                "made.termination": ((batch,), real),
+                "made.entries": ((batch, 2, entries.num_classes + 1), real),
+                "made.things": ((batch, entries.num_classes, config.grid[1]), real),
             },
         )
         # What a step reads, what it makes, and what is drawn: of both, so it lies between.
         self.given = numbers.between("latents", "present")
-        self.made = numbers.between("next_latents", "termination")
-        self.drawn = numbers.between("pose", "next_latents")
-        on_device = self.drawn.device
-        self.conditions = Conditions(**{name: on_device[name] for name in _CONDITIONS})
+        self.made = numbers.between("made.latents", "made.things")
+        self.drawn = numbers.between("pose", "made.latents")
+        names = [field.name for field in fields(Conditions)]
+        self.conditions = Conditions(**{name: numbers.device[name] for name in names})
         self.frames = Pack(capturer, {"frames": ((batch, *spec.frame_shape), torch.uint8)})
-        self.hidden = torch.zeros(
-            (batch, spec.latent_shape[0], spec.config.hidden_width),
-            dtype=hidden_dtype,
-            device=on_device["next_latents"].device,
-        )
         self.graphs: dict[Picture, Callable[[], None]] = {}
         # How the last step's frames were asked for, if they were.
         self.watched: Picture | None = None
@@ -144,11 +143,10 @@ class StepGraphs:
     Args:
         capturer: The device; a test's own where there is none.
         spec: Of the engine.
-        hidden_dtype: Of the hidden states.
     """
 
-    def __init__(self, capturer: Capturer, spec: EngineSpec, *, hidden_dtype: torch.dtype) -> None:
-        self._capturer, self._spec, self._hidden_dtype = capturer, spec, hidden_dtype
+    def __init__(self, capturer: Capturer, spec: EngineSpec) -> None:
+        self._capturer, self._spec = capturer, spec
         self._lanes: dict[int, _Lane] = {}
         # By the engine's cache: its graph goes with it.
         self._steps: WeakKeyDictionary[object, tuple[GraphCache, Callable[[], None]]] = (
@@ -164,7 +162,7 @@ class StepGraphs:
         latents: Tensor,
         conditions: Conditions,
         noise: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Made:
         """Do what `Engine.step` does; the first step of a cache captures its graph.
 
         Args:
@@ -196,12 +194,7 @@ class StepGraphs:
             self._draw(lane, lane.watched)
             lane.watched = None
         wait()
-        latents, reward, termination = (tensor.clone() for tensor in lane.made.host.values())
-        return latents, reward, termination
-
-    def hidden(self, batch: int) -> Tensor:
-        """Return the hidden states of the last step of so many games, (B, N, Z), to be read now."""
-        return self._lanes[batch].hidden
+        return Made(*(tensor.clone() for tensor in lane.made.host.values()))
 
     def frames(
         self, networks: Networks, latents: Tensor, conditions: Conditions | None
@@ -218,11 +211,11 @@ class StepGraphs:
             ValueError: The conditions have another shape than the games'.
         """
         lane = self._lanes.get(len(latents))
-        if lane is None or latents.shape != lane.drawn.host["next_latents"].shape:
+        if lane is None or latents.shape != lane.drawn.host["made.latents"].shape:
             return None
-        picture, asked = "decoded", {"next_latents": latents}
+        picture, asked = "decoded", {"made.latents": latents}
         if conditions is not None and self._spec.config.is_refined:
-            picture, asked = "shown", asked | vars(conditions)
+            picture, asked = "shown", asked | {name: getattr(conditions, name) for name in _SHOWN}
         if picture not in lane.graphs:
             lane.graphs[picture] = self._capture_drawing(networks, lane, picture)
         is_last = lane.drawn.holds(asked)
@@ -246,7 +239,7 @@ class StepGraphs:
     def _capture_drawing(
         self, networks: Networks, lane: _Lane, picture: Picture
     ) -> Callable[[], None]:
-        latents, frames = lane.drawn.device["next_latents"], lane.frames.device["frames"]
+        latents, frames = lane.drawn.device["made.latents"], lane.frames.device["frames"]
         if picture == "decoded":
             return self._captured(lambda: frames.copy_(networks._pixels(latents)))
         return self._captured(lambda: frames.copy_(networks._shown(latents, lane.conditions)))
@@ -259,16 +252,15 @@ class StepGraphs:
         given = lane.given.device
 
         def work() -> None:
-            hidden = networks._hidden(graph_cache, given["latents"], lane.conditions)
+            guidance = networks._guide(graph_cache, given["latents"], lane.conditions)
             graph_cache.commit()
-            lane.hidden.copy_(hidden)
-            made = networks._sample(hidden, given["latents"], given["noise"])
+            made = networks._make(guidance, lane.conditions, given["noise"])
             for own, tensor in zip(lane.made.device.values(), made, strict=True):
                 own.copy_(tensor)
 
         # The runs before capture write the slot that the step itself is about to write, which
-        # nobody sees; what they count and foretell is taken back.
-        changed = cache.frames_held, cache.foretold, cache.phase
+        # nobody sees; what they count and remember is taken back.
+        changed = [getattr(cache, name) for name in _CHANGED]
         before = [tensor.clone() for tensor in changed]
         try:
             return graph_cache, self._captured(work)
@@ -288,7 +280,5 @@ class StepGraphs:
 
     def _lane(self, batch: int) -> _Lane:
         if batch not in self._lanes:
-            self._lanes[batch] = _Lane(
-                self._capturer, self._spec, batch, hidden_dtype=self._hidden_dtype
-            )
+            self._lanes[batch] = _Lane(self._capturer, self._spec, batch)
         return self._lanes[batch]

@@ -1,17 +1,18 @@
 """A world's networks as the torch engine plays them: copies, in its dtype and on its device.
 
-The large networks are cast once; conditions, outcome heads and the latents between steps stay
-float32, because a pose in bfloat16 would be off by half a pixel.
+The large networks are cast once - the backbone, the head's convolutions, the decoder. Conditions,
+moved copies, gates, outcome heads and the latents between steps stay float32: a pose in bfloat16
+would be off by half a pixel, and what moves every step would blur.
 """
 
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from engine.packed_layers import PackedTransform, pack_layers
 from midas_world.autoencoder import Autoencoder
-from midas_world.klt import CellTransform
+from midas_world.diffusion import euler_sample, sigma_schedule
+from midas_world.head import DiffusionHead, FilmBlock, Guidance
 from midas_world.refiner import Refiner
 from midas_world.world_model import WorldModel
 
@@ -29,49 +30,50 @@ def native_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
     return (torch.float32,)
 
 
-def model_for_play(
-    model: WorldModel, dtype: torch.dtype, device: torch.device, *, is_packed: bool
-) -> WorldModel:
-    """Return a copy whose large networks are in a dtype; poses and noise levels stay float32.
+class Sampler(nn.Module):
+    """`WorldModel.sample` with its noise levels laid out before, as graphs and compilers need it.
 
     Args:
-        model: Not changed.
-        dtype: Of the large networks.
-        device: To run on.
-        is_packed: Whether linear layers become those of packed_layers.py, on a CPU.
+        model: On its device and in its dtypes.
+        num_denoise_steps: K.
+
+    Raises:
+        ValueError: num_denoise_steps is below 1.
     """
+
+    change_std: Tensor
+
+    def __init__(self, model: WorldModel, num_denoise_steps: int) -> None:
+        super().__init__()
+        self.head, self.sigmas = model.head, sigma_schedule(num_denoise_steps)
+        self.register_buffer("change_std", model.change_std[:, None, None], persistent=False)
+
+    def forward(self, guidance: Guidance, noise: Tensor) -> Tensor:
+        """Return the next frame's latents, (B, c, h, w) float32, of noise (B, c, h, w)."""
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            return (self.head(x, sigma, guidance) - guidance.last) / self.change_std
+
+        return guidance.last + self.change_std * euler_sample(predict, noise, self.sigmas)
+
+
+def model_for_play(model: WorldModel, dtype: torch.dtype, device: torch.device) -> WorldModel:
+    """Return a copy whose large networks are in a dtype; everything around them stays float32."""
     model = copy.deepcopy(model)
-    renderer = model.conditions.renderer
-    if renderer is not None:
-        renderer.mlps.to(dtype)
-        if renderer.guider is not None:
-            renderer.guider.rows.to(dtype)
-    if model.transport is not None:
-        model.transport.matrices = model.transport.matrices.to(dtype)
     model.backbone.to(dtype)
-    model.head.to(dtype)
-    model.head.sigma.float()
-    model.head.modulation.float()
-    model.to(device)
-    if is_packed:
-        pack_layers(model)
-    return model
+    _cast_head(model.head, dtype)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            _channels_last(layer)
+    return model.to(device)
 
 
 def autoencoder_for_play(
-    autoencoder: Autoencoder, dtype: torch.dtype, device: torch.device, *, is_packed: bool
+    autoencoder: Autoencoder, dtype: torch.dtype, device: torch.device
 ) -> Autoencoder:
-    """Return a copy that decodes in a dtype; arguments as in `model_for_play`.
-
-    With a packed transform it only decodes: whoever encodes takes the autoencoder itself.
-    """
-    if is_packed and isinstance(autoencoder.decoder, CellTransform):
-        made = copy.copy(autoencoder)
-        packed = PackedTransform(autoencoder.decoder, dtype)
-        made._modules = {**autoencoder._modules, "decoder": packed}
-        return made
+    """Return a copy that decodes in a dtype."""
     made = copy.deepcopy(autoencoder).to(device)
-    made.decoder.to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    _channels_last(made.decoder.to(dtype))
     return made
 
 
@@ -84,5 +86,28 @@ def refiner_for_play(
     refiner = copy.deepcopy(refiner)
     for layer in refiner.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            _channels_last(layer.to(dtype))
     return refiner.to(device)
+
+
+def _cast_head(head: DiffusionHead, dtype: torch.dtype) -> None:
+    """Change a head so that its convolutions are in a dtype and its vector stays float32."""
+
+    def cast_given(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(tensor.to(dtype) for tensor in given)
+
+    def cast_made(_: nn.Module, __: tuple[Tensor, ...], made: Tensor) -> Tensor:
+        return made.to(dtype)
+
+    for layer in head.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.to(dtype)
+        elif isinstance(layer, FilmBlock) and dtype != torch.float32:
+            layer.modulation.register_forward_hook(cast_made)
+    head.places.data = head.places.data.to(dtype=dtype, memory_format=torch.channels_last)
+    if dtype != torch.float32:
+        head.input.register_forward_pre_hook(cast_given)
+
+
+def _channels_last(module: nn.Module) -> None:
+    module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
