@@ -347,7 +347,18 @@ def _changes(cls: type, overrides: Sequence[str]) -> Any:
 
 
 def _merged(base: T | type[T], *changes: Any) -> T:
-    return cast("T", OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), *changes)))
+    made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), *changes))
+    return cast("T", _tupled(made))
+
+
+def _tupled(value: Any) -> Any:
+    """Change a new config's tuples of lists to tuples of tuples, which OmegaConf makes lists."""
+    if isinstance(value, tuple):
+        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    if is_dataclass(value):
+        for item in fields(value):
+            object.__setattr__(value, item.name, _tupled(getattr(value, item.name)))
+    return value
 
 
 def _check_keys(cls: type, values: Any, where: str, prefix: str = "") -> None:

@@ -16,12 +16,22 @@ from midas_world.conditions import (
     hash_text,
     stack_conditions,
 )
-from midas_world.conditions_config import ConditionsConfig
+from midas_world.conditions_config import CameraConfig, ClockConfig, ConditionsConfig
 from midas_world.types import StepConditions
 
 CONFIG = ConditionsConfig(
-    pose_size=8, num_keypoints=2, audio_size=6, text_buckets=64, text_length=10, encoder_width=16
+    pose_size=8,
+    num_keypoints=2,
+    limbs=((0, 1), (1, 1)),
+    limb_reach=6.0,
+    camera=CameraConfig(index=6, loop=64),
+    clock=ClockConfig(index=7, period=8),
+    audio_size=6,
+    text_buckets=64,
+    text_length=10,
+    word_width=16,
 )
+GRID, FRAME_SIZE, PARALLAX = (3, 5), (12, 20), (1.0, 0.5)
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -29,94 +39,109 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def make_encoder(config: ConditionsConfig = CONFIG) -> ConditionEncoder:
-    encoder = ConditionEncoder(config, width=12, grid=(3, 5), latent_channels=7).requires_grad_(
-        False
-    )
+    encoder = ConditionEncoder(
+        config,
+        width=12,
+        grid=GRID,
+        frame_size=FRAME_SIZE,
+        parallax=PARALLAX if config.camera.is_declared else (),
+    ).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for parameter in encoder.parameters():
         parameter.normal_(0.0, 0.3, generator=generator)
     return encoder
 
 
-def make_conditions(*, seed: int = 0, present: tuple[bool, bool, bool] = (True, True, True)):
+def make_conditions(
+    config: ConditionsConfig = CONFIG, *, batch: int = 2, frames: int = 3, seed: int = 0
+) -> Conditions:
+    """Return random conditions in which everything is there but entry codes."""
     generator = torch.Generator().manual_seed(seed)
+    shape = (batch, frames)
+    text = torch.randint(
+        1, config.text_buckets, (*shape, config.text_length), generator=generator
+    )
     return Conditions(
-        pose=torch.randn(2, 3, 8, generator=generator),
-        text=torch.randint(1, 64, (2, 3, 10), generator=generator),
-        audio=torch.rand(2, 3, 6, generator=generator),
-        present=torch.tensor(present).expand(2, 3, 3),
+        pose=torch.rand(*shape, config.pose_size, generator=generator),
+        text=text,
+        audio=torch.rand(*shape, config.audio_size, generator=generator),
+        present=torch.ones(*shape, 3, dtype=torch.bool),
+        entries=torch.full((*shape, 4, 2), -1.0),
     )
 
 
-def test_tokens_have_one_place_per_modality_and_latents_one_addition_each():
-    tokens, local, foretold = make_encoder()(make_conditions())
+def all_told(encoder: ConditionEncoder, conditions: Conditions) -> list[torch.Tensor]:
+    """Return the tokens, the vector and the maps of conditions."""
+    vector = encoder.vector(conditions, encoder.cues(conditions), conditions.audio[:, 0])
+    return [encoder.tokens(conditions), vector, encoder.maps(conditions)]
+
+
+def test_there_is_a_token_per_modality_a_vector_and_maps():
+    encoder = make_encoder()
+    tokens, vector, maps = all_told(encoder, make_conditions())
     assert tokens.shape == (2, 3, CONFIG.num_tokens, 12)
-    assert local.shape == (2, 3, 15, 12)
-    assert foretold is None
+    assert vector.shape == (2, encoder.vector_size)
+    assert maps.shape == (2, encoder.map_channels, *GRID)
+    assert encoder.map_channels == 8
 
 
 @pytest.mark.parametrize("modality", [POSE, TEXT, AUDIO])
 def test_an_absent_modality_says_the_same_whatever_its_values(modality):
-    present = tuple(index != modality for index in range(3))
     encoder = make_encoder()
     first, second = make_conditions(seed=1), make_conditions(seed=2)
     name = ("pose", "text", "audio")[modality]
     changed = dataclasses.replace(first, **{name: getattr(second, name)})
-    before, after = encoder(first), encoder(changed)
+    last_audio = first.audio[:, 0]
+
+    def told(conditions: Conditions) -> list[torch.Tensor]:
+        vector = encoder.vector(conditions, encoder.cues(conditions), last_audio)
+        return [encoder.tokens(conditions), vector, encoder.maps(conditions)]
+
+    before, after = told(first), told(changed)
     assert not torch.equal(before[0], after[0])  # present, the values matter
-    absent = torch.tensor(present).expand(2, 3, 3)
-    before = encoder(dataclasses.replace(first, present=absent))
-    after = encoder(dataclasses.replace(changed, present=absent))
-    assert torch.equal(before[0], after[0])
-    assert torch.equal(before[1], after[1])
-    assert not torch.equal(before[0], encoder(first)[0])  # absence itself is told
+    assert not torch.equal(before[1], after[1])
+    assert torch.equal(before[2], after[2]) == (modality != POSE)
+    absent = torch.arange(3).expand(2, 3, 3) != modality
+    without = told(dataclasses.replace(first, present=absent))
+    for mine, other in zip(without, told(dataclasses.replace(changed, present=absent)), strict=True):
+        assert torch.equal(mine, other)
+    assert not torch.equal(without[0], before[0])  # absence itself is told
 
 
-def test_only_the_pose_is_told_to_the_latent_tokens():
+def test_maps_are_nearest_where_the_limbs_lie():
     encoder = make_encoder()
-    first = make_conditions(seed=1)
-    other = dataclasses.replace(make_conditions(seed=2), pose=first.pose)
-    assert torch.equal(encoder(first)[1], encoder(other)[1])
-    moved = dataclasses.replace(first, pose=first.pose + 0.1)
-    assert not torch.equal(encoder(first)[1], encoder(moved)[1])
+    conditions = make_conditions(batch=1, frames=1)
+    # The first keypoint lies at x = 2, the second at x = 14, both at y = 6 of 12.
+    conditions.pose[0, 0, :4] = torch.tensor([-0.8, 0.0, 0.4, 0.0])
+    near = encoder.maps(conditions)[0, :2]
+    bone, disc = near
+    assert bone[1].min() < bone[1, :4].min()  # the last column lies behind its end
+    assert (bone[1, :4] > 0.85).all()
+    assert disc[1].argmax() == 3
+    assert disc[:, :2].max() == 0.0
+    conditions.present[..., POSE] = False
+    assert not encoder.maps(conditions).any()
 
 
-def test_local_text_is_told_to_the_latent_tokens_once_it_is_learned():
-    config = dataclasses.replace(CONFIG, local_text=True)
-    fresh = ConditionEncoder(config, width=12, grid=(3, 5), latent_channels=7).requires_grad_(False)
-    first = make_conditions(seed=1)
-    other = dataclasses.replace(first, text=make_conditions(seed=2).text)
-    assert torch.equal(fresh(first)[1], fresh(other)[1])  # an older world goes on as it was
-    learned = make_encoder(config)
-    change = learned(other)[1] - learned(first)[1]
-    assert (change.abs().amax(dim=-1) > 1e-3).all()
-    torch.testing.assert_close(change, change[:, :, :1].expand_as(change))
-    absent = torch.tensor((True, False, True)).expand(2, 3, 3)
-    silent = [learned(dataclasses.replace(c, present=absent))[1] for c in (first, other)]
-    assert torch.equal(*silent)
-
-
-def test_local_features_are_keypoints_relative_to_the_cell():
+def test_cues_tell_camera_and_clock_of_the_first_frame():
     encoder = make_encoder()
-    pose = torch.zeros(1, 1, 8)
-    # The first keypoint lies in the middle of cell (row 1, column 2), the second right of it.
-    pose[0, 0, :4] = torch.tensor([0.0, 0.0, 0.4, 0.0])
-    conditions = Conditions(
-        pose=pose,
-        text=torch.zeros(1, 1, 10, dtype=torch.int64),
-        audio=torch.zeros(1, 1, 6),
-        present=torch.ones(1, 1, 3, dtype=torch.bool),
-    )
-    features = encoder._local_features(conditions)[0, 0]
-    assert features.shape == (15, 8 + 1 + 4)
-    relative = features[:, 9:].unflatten(0, (3, 5))
-    torch.testing.assert_close(relative[1, 2], torch.tensor([0.0, 0.0, 1.0, 0.0]))
-    torch.testing.assert_close(relative[1, 3], torch.tensor([-1.0, 0.0, 0.0, 0.0]))
-    torch.testing.assert_close(relative[0, 2], torch.tensor([0.0, 1.0, 1.0, 1.0]))
-    torch.testing.assert_close(relative[1, 0], torch.tensor([2.0, 0.0, 2.0, 0.0]))  # clamped
-    # The rest is the pose itself and that it is there, the same for every cell.
-    assert torch.equal(features[:, :8], pose[0].expand(15, -1))
-    assert torch.equal(features[:, 8], torch.ones(15))
+    conditions = make_conditions(batch=1)
+    conditions.pose[0, :, 6:] = torch.tensor([[0.25, 0.5], [0.3, 0.6], [0.4, 0.7]])
+    cues = encoder.cues(conditions)
+    assert (cues.camera.tolist(), cues.clock.tolist()) == ([16.0], [0.5])
+    assert CONFIG.scalars == (4, 5)
+    absent = dataclasses.replace(conditions, text=0 * conditions.text)
+    assert not encoder.cues(absent).words.any()
+
+
+def test_the_head_is_told_where_in_a_latent_the_camera_stands_but_not_which():
+    encoder = make_encoder()
+    conditions = make_conditions(batch=3, frames=1).pick([0, 0, 0])
+    # A latent is 4 px; at half the parallax and half the frequency it passes in 16 px of travel.
+    conditions.pose[:, 0, 6] = torch.tensor([3.0, 19.0, 4.0]) / 64
+    vector = encoder.vector(conditions, encoder.cues(conditions), conditions.audio[:, 0])
+    torch.testing.assert_close(vector[0], vector[1], rtol=0, atol=1e-5)
+    assert (vector[0] - vector[2]).abs().max() > 0.1
 
 
 def test_hashes_are_the_same_in_every_process_and_on_every_machine():
@@ -150,17 +175,17 @@ def test_words_matter_and_their_order_does_too():
 
 def test_empty_text_is_not_absent_text():
     encoder = make_encoder()
-    given_empty = stack_conditions([StepConditions(text="")], CONFIG)
-    absent = stack_conditions([StepConditions()], CONFIG)
+    given_empty = stack_conditions([StepConditions(text="")], CONFIG, capacity=4)
+    absent = stack_conditions([StepConditions()], CONFIG, capacity=4)
     assert given_empty.present[0, 0].tolist() == [False, True, False]
-    assert encoder(given_empty)[0].isfinite().all()
-    assert not torch.equal(encoder(given_empty)[0], encoder(absent)[0])
+    assert encoder.tokens(given_empty).isfinite().all()
+    assert not torch.equal(encoder.tokens(given_empty), encoder.tokens(absent))
 
 
 def test_unknown_words_change_the_token_but_not_its_size():
     encoder = make_encoder()
     steps = [StepConditions(text=text) for text in ("zxqv frobnicate", "meadow at noon")]
-    tokens, *_ = encoder(stack_conditions(steps, CONFIG))
+    tokens = encoder.tokens(stack_conditions(steps, CONFIG, capacity=4))
     assert tokens.isfinite().all()
     assert not torch.equal(tokens[0, 0, TEXT], tokens[1, 0, TEXT])
 
@@ -168,7 +193,8 @@ def test_unknown_words_change_the_token_but_not_its_size():
 def test_games_are_stacked_row_by_row():
     pose, audio = np.arange(8, dtype=np.float32), np.ones(6, np.float32)
     steps = [StepConditions(pose=pose), StepConditions(audio=audio, text="walk left")]
-    stacked = stack_conditions(steps, CONFIG)
+    stacked = stack_conditions(steps, CONFIG, capacity=4)
+    assert torch.equal(stacked.entries, torch.full((2, 1, 4, 2), -1.0))
     assert stacked.present[:, 0].tolist() == [[True, False, False], [False, True, True]]
     assert torch.equal(stacked.pose[:, 0], torch.tensor(np.stack((pose, 0 * pose))))
     assert torch.equal(stacked.audio[:, 0], torch.tensor(np.stack((0 * audio, audio))))
@@ -179,7 +205,7 @@ def test_games_are_stacked_row_by_row():
 def test_a_vector_of_the_wrong_size_is_an_error(name):
     step = StepConditions(**{name: np.zeros(7, np.float32)})
     with pytest.raises(ValueError, match=rf"{name} must have shape \(\d,\), got \(7,\)"):
-        stack_conditions([step], CONFIG)
+        stack_conditions([step], CONFIG, capacity=4)
 
 
 @settings(deadline=None, max_examples=20)
@@ -192,12 +218,25 @@ def test_frames_are_a_slice_of_every_field(start, stop):
         assert torch.equal(getattr(part, item.name), expected)
 
 
+def test_frames_join_again_and_rows_are_picked_as_copies():
+    conditions = make_conditions()
+    parts = [conditions.frames(0, 1), conditions.frames(1, None)]
+    joined, picked = Conditions.join(parts), conditions.pick([1, 1, 0])
+    for item in dataclasses.fields(Conditions):
+        whole = getattr(conditions, item.name)
+        assert torch.equal(getattr(joined, item.name), whole)
+        assert torch.equal(getattr(picked, item.name), whole[[1, 1, 0]])
+    picked.pose.zero_()
+    assert conditions.pose.any()
+
+
 def conditions_of_ones(batch: int, frames: int = 5) -> Conditions:
     return Conditions(
         pose=torch.zeros(batch, frames, 0),
         text=torch.ones(batch, frames, 10, dtype=torch.int64),
         audio=torch.zeros(batch, frames, 0),
         present=torch.ones(batch, frames, 3, dtype=torch.bool),
+        entries=torch.full((batch, frames, 4, 2), -1.0),
     )
 
 
@@ -230,12 +269,13 @@ def test_drop_leaves_out_the_same_words_throughout_a_sequence():
 
 
 def test_a_teacher_without_pose_or_sound_is_possible():
-    config = ConditionsConfig(
-        pose_size=0, num_keypoints=0, audio_size=0, text_buckets=64, encoder_width=16
-    )
-    encoder = ConditionEncoder(config, width=12, grid=(2, 2), latent_channels=7)
-    tokens, local, _ = encoder(stack_conditions([StepConditions(text="jump")] * 2, config))
+    config = ConditionsConfig(text_buckets=64, word_width=16)
+    encoder = make_encoder(config)
+    steps = [StepConditions(text="jump")] * 2
+    conditions = stack_conditions(steps, config, capacity=4)
+    tokens, vector, maps = all_told(encoder, conditions)
     assert tokens.shape == (2, 1, 3, 12)
-    assert local.shape == (2, 1, 4, 12)
+    assert vector.shape == (2, encoder.vector_size) == (2, 16 + 3)
+    assert maps.shape == (2, 0, *GRID)
     assert torch.isfinite(tokens).all()
-    assert torch.isfinite(local).all()
+    assert not encoder.cues(conditions).camera.any()

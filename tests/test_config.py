@@ -6,16 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from midas_world.conditions_config import CameraConfig, ClockConfig
 from midas_world.config import (
     PRESETS_FOLDER,
     AutoencoderConfig,
     BackboneConfig,
     ConditionsConfig,
-    DiffusionConfig,
+    HeadConfig,
     ProjectConfig,
     WorldConfig,
     load_config,
     load_preset,
+    override_config,
     preset_path,
     save_config,
 )
@@ -30,7 +32,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_there_is_a_preset_of_every_promised_name():
-    assert {"tiny", "stage", "stage-hd", "paper"} <= set(PRESETS)
+    assert {"tiny", "stage", "stage-hd", "dream", "paper"} == set(PRESETS)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -44,34 +46,62 @@ def test_config_to_yaml_to_config_is_the_identity(name, tmp_path: Path):
 def test_presets_fit_their_picture_and_their_held_out_episodes(name):
     config = load_preset(name)
     world = config.world
-    assert world.tokens_per_frame == world.grid[0] * world.grid[1]
+    assert world.token_channels * world.tokens_per_frame == (
+        world.autoencoder.latent_channels * world.grid[0] * world.grid[1]
+    )
     assert world.grid[0] * world.autoencoder.downsampling == world.height
-    # A training sequence reaches past the window, so that its left edge is not always a start.
-    assert config.train_dynamics.sequence_frames > world.backbone.context_frames
-    assert config.data.num_steps > config.train_dynamics.sequence_frames
-    assert config.data.num_steps + 1 > world.backbone.context_frames + 1
+    assert config.data.num_steps > world.backbone.context_frames
+    for stage in (config.train_autoencoder, config.train_dynamics):
+        assert stage.crop_size <= min(world.height, world.width)
+        assert stage.crop_size % world.autoencoder.downsampling == 0
 
 
 @pytest.mark.parametrize(
-    ("name", "grid"),
-    [("tiny", (3, 5)), ("stage", (3, 5)), ("stage-hd", (6, 10)), ("paper", (6, 10))],
+    ("name", "grid", "token_grid"),
+    [
+        ("tiny", (6, 10), (3, 5)),
+        ("stage", (24, 40), (3, 5)),
+        ("stage-hd", (48, 80), (6, 10)),
+        ("paper", (6, 10), (6, 10)),
+    ],
 )
-def test_presets_have_the_designed_grids(name, grid):
-    assert load_preset(name).world.grid == grid
+def test_presets_have_the_designed_grids(name, grid, token_grid):
+    world = load_preset(name).world
+    assert (world.grid, world.token_grid) == (grid, token_grid)
+
+
+def test_stage_hd_is_stage_at_twice_the_size():
+    small, large = load_preset("stage").world, load_preset("stage-hd").world
+    assert (large.height, large.width) == (2 * small.height, 2 * small.width)
+    assert large.conditions.limbs == small.conditions.limbs
+    assert large.conditions.limb_reach == 2 * small.conditions.limb_reach
+    assert large.conditions.camera.loop == 2 * small.conditions.camera.loop
+    assert large.motion.reach == 2 * small.motion.reach
+    for name in ("strip", "outside", "inside"):
+        assert getattr(large.entries, name) == 2 * getattr(small.entries, name)
+    assert large.scenery.keys() == small.scenery.keys()
+    for name, layer in large.scenery.items():
+        assert layer.loop == 2 * small.scenery[name].loop
 
 
 def test_overrides_change_one_value_each():
     config = load_preset("tiny")
     changed = load_preset(
         "tiny",
-        ["world.backbone.num_layers=3", "world.autoencoder.encoder_depths=[1,1,2]", "seed=7"],
+        ["world.backbone.num_layers=3", "world.autoencoder.encoder_depths=[1,2]", "seed=7"],
     )
     assert changed.world.backbone.num_layers == 3
-    assert changed.world.autoencoder.encoder_depths == (1, 1, 2)
+    assert changed.world.autoencoder.encoder_depths == (1, 2)
     backbone = dataclasses.replace(changed.world.backbone, num_layers=2)
-    autoencoder = dataclasses.replace(changed.world.autoencoder, encoder_depths=(0, 1, 1))
+    autoencoder = dataclasses.replace(changed.world.autoencoder, encoder_depths=(1, 1))
     world = dataclasses.replace(changed.world, backbone=backbone, autoencoder=autoencoder)
     assert dataclasses.replace(changed, world=world, seed=0) == config
+    assert override_config(config, ["world.backbone.num_layers=3"]) != config
+    assert override_config(changed, ["seed=0"]) == dataclasses.replace(changed, seed=0)
+    with pytest.raises(ValueError, match=r"did you mean seed"):
+        override_config(config, ["sead=1"])
+    with pytest.raises(ValueError, match=r"seed=much: "):
+        override_config(config, ["seed=much"])
 
 
 def test_a_preset_may_be_any_yaml_file(tmp_path: Path):
@@ -109,7 +139,7 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path: Path):
     "override",
     [
         "world.backbone.num_layers=many",
-        "world.diffusion.kind=unet",
+        "train_dynamics.sharding=half",
         "world.autoencoder.widths=3",
         "world.autoencoder=3",
         "world.conditions=[1,2]",
@@ -140,6 +170,8 @@ BACKBONE = {
     "head_dim": 4,
     "mlp_width": 8,
 }
+HEAD = {"widths": (8,), "depths": (1,)}
+POSE = {"pose_size": 6, "num_keypoints": 2}
 
 
 @pytest.mark.parametrize(
@@ -154,13 +186,14 @@ BACKBONE = {
         (ConditionsConfig, {"pose_size": 10, "num_keypoints": 6}, "num_keypoints"),
         (BackboneConfig, BACKBONE | {"head_dim": 5}, "head_dim must be even"),
         (BackboneConfig, BACKBONE | {"num_kv_heads": 3}, "multiple of num_kv_heads"),
-        (BackboneConfig, BACKBONE | {"context_frames": 0}, "context_frames"),
-        (DiffusionConfig, {"num_layers": 1, "width": 9, "num_heads": 2}, "multiple of num_heads"),
-        (
-            DiffusionConfig,
-            {"num_layers": 1, "width": 8, "num_heads": 2, "num_denoise_steps": 0},
-            "num_denoise_steps",
-        ),
+        (BackboneConfig, BACKBONE | {"context_frames": 1}, "context_frames"),
+        (HeadConfig, {"widths": (8, 8), "depths": (1,)}, "widths and depths"),
+        (HeadConfig, {"widths": (), "depths": ()}, "widths and depths"),
+        (HeadConfig, HEAD | {"num_denoise_steps": 0}, "num_denoise_steps"),
+        (HeadConfig, HEAD | {"temperature": -1.0}, "temperature must be at least 0, got -1"),
+        (ConditionsConfig, {**POSE, "limbs": ((0, 2),)}, r"limbs must name keypoints 0 to 1"),
+        (ConditionsConfig, {**POSE, "camera": CameraConfig(index=3)}, "camera.index must be"),
+        (ConditionsConfig, {**POSE, "clock": ClockConfig(index=6)}, "clock.index must be"),
         (OptimizerConfig, {"learning_rate": 1.0, "train_steps": 0, "batch_size": 1}, "train_steps"),
         (DataConfig, {"first_seed": 0, "first_validation_seed": 3}, "overlap the held-out"),
     ],
@@ -178,7 +211,7 @@ def test_limits_name_the_field(cls, values, message):
 )
 def test_a_world_is_valid_exactly_if_its_picture_divides_into_tokens(height, width):
     config = tiny_world_config()
-    step = config.autoencoder.downsampling
+    step = config.autoencoder.downsampling * config.token_block
     if height % step or width % step:
         with pytest.raises(ValueError, match="multiples of the autoencoder's downsampling"):
             dataclasses.replace(config, height=height, width=width)
@@ -190,6 +223,21 @@ def test_a_world_is_valid_exactly_if_its_picture_divides_into_tokens(height, wid
 @cache
 def tiny_world_config() -> WorldConfig:
     return load_preset("tiny").world
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("world.head={widths: [8, 8, 8], depths: [1, 1, 1]}", "3 levels do not fit a grid of 6x10"),
+        ("world.token_block=1", "2 levels do not fit a grid of 6x10 and 6 rows"),
+        ("world.conditions.camera.index=-1", r"motion.parallax needs a camera"),
+        ("world.scenery.ground.loop=1500", r"scenery.ground.loop must be a multiple of 8"),
+        ("world.scenery.rain.loop=600", r"divide the 1600 px that the layer travels"),
+    ],
+)
+def test_what_does_not_fit_together_is_told(override, message):
+    with pytest.raises(ValueError, match=message):
+        load_preset("tiny", [override])
 
 
 def test_play_noise_lies_within_the_noise_trained_on():

@@ -108,3 +108,34 @@ def test_angles_of_the_millionth_frame_are_exact():
     angles = position[:, None] * torch.tensor([1.0, 0.01, 1.0, 0.01], dtype=torch.float64)
     torch.testing.assert_close(cosine, angles.cos().float(), rtol=0, atol=1e-6)
     torch.testing.assert_close(sine, angles.sin().float(), rtol=0, atol=1e-6)
+
+
+def test_rows_are_replaced_with_all_that_lies_beside_keys_and_values():
+    names = ("keys", "values", "frames_held", "before", "camera", "audio")
+
+    def full(batch: int, value: float) -> KVCache:
+        cache = KVCache(
+            SMALL,
+            batch_size=batch,
+            positions_per_frame=2,
+            dtype=torch.float32,
+            device=CPU,
+            token_shape=(2, 5),
+            audio_size=3,
+        )
+        for name in names:
+            if name != "frames_held":
+                getattr(cache, name).fill_(value)
+        return cache
+
+    cache, source = full(3, 1.0), full(2, 2.0)
+    for _ in range(3):
+        cache.commit()
+    copy = cache.clone()
+    with cache.replacing([2, 0], source, num_frames=1):
+        source.commit()
+    for name in ("before", "camera", "audio"):
+        assert [row.mean().item() for row in getattr(cache, name)] == [2.0, 1.0, 2.0]
+        assert getattr(copy, name).mean() == 1.0
+    assert cache.frames_held.tolist() == [1, 2, 1]
+    assert copy.frames_held.tolist() == [2, 2, 2]
