@@ -142,7 +142,7 @@ def engine_on(cuda: FakeCuda, config: ProjectConfig, dtype: torch.dtype) -> Torc
             cuda.place(module)
     engine._device = CUDA
     engine._spec = replace(engine.spec, device=str(CUDA))
-    engine._graphs = StepGraphs(FakeCapturer(cuda), engine.spec, hidden_dtype=dtype)
+    engine._graphs = StepGraphs(FakeCapturer(cuda), engine.spec)
     return engine
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from engine.spec import Engine, EngineSpec
+from engine.spec import Engine, EngineSpec, Made
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS
 from envs.stage.env import ACTION_KEYS
@@ -40,7 +41,7 @@ def randomize(module: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.ndim > 1:
+            if parameter.ndim > 1 and parameter.numel():
                 std = parameter[0].numel() ** -0.5
                 parameter.normal_(0.0, std, generator=generator)
 
@@ -52,7 +53,7 @@ def make_start_state(config: WorldConfig, seed: int, *, frames: int = 3) -> Star
     conditioner = StageConditioner()
     conditions = [conditioner.reset(scene=scene, rng=np.random.default_rng(seed))]
     conditions += [conditioner.step(2) for _ in range(frames - 1)]
-    shape = (frames, config.tokens_per_frame, config.autoencoder.latent_channels)
+    shape = (frames, config.tokens_per_frame, config.token_channels)
     return StartState(
         latents=torch.randn(shape, generator=generator),
         conditions=tuple(conditions),
@@ -71,10 +72,14 @@ def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Pat
     randomize(model, 2)
     if refiner is not None:
         randomize(refiner, 3)
-    with torch.no_grad():  # episodes of random weights should last
-        last = model.outcome.trunk[-1]
-        last.weight[-1] = 0.0
-        last.bias[-1] = -20.0
+    with torch.no_grad():
+        last = model.outcome.trunk[-1]  # episodes of random weights should last
+        last.weight[-2:] = 0.0
+        last.bias[-2:] = -20.0
+        # Moved copies should be others.
+        model.motion.operators += 0.05 * torch.randn(
+            model.motion.operators.shape, generator=torch.Generator().manual_seed(4)
+        )
         # As trained weights do, and unlike random ones, these damp what goes wrong.
         model.head.output.weight.mul_(0.5)
     save_world(
@@ -87,6 +92,11 @@ def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Pat
         keymap=stage_keymap(),
     )
     return folder
+
+
+def noisy(config: WorldConfig) -> WorldConfig:
+    """Return a config of frames that are made from noise, so that games have their own chance."""
+    return replace(config, head=replace(config.head, temperature=1.0))
 
 
 class FakeCache:
@@ -104,14 +114,29 @@ class FakeCache:
 
 
 class FakeEngine:
-    """An engine of plain arithmetic; `rewards` and `terminations` are what its next steps give."""
+    """An engine of plain arithmetic; what its next steps give is set from outside.
+
+    Attributes:
+        rewards: Of its next steps, then 0.
+        costs: Likewise.
+        terminations: Likewise.
+        entries: (2, K + 1) what it says of every game.
+        things: (K, w) likewise, of frames that are read, too.
+        told: Codes of each step's conditions.
+    """
 
     def __init__(self, config: WorldConfig) -> None:
         self.spec = EngineSpec(
             config=config, backend="fake", device="cpu", dtype="float32", num_denoise_steps=1
         )
         self.rewards: list[float] = []
+        self.costs: list[float] = []
         self.terminations: list[float] = []
+        num_classes = config.entries.num_classes
+        self.entries = torch.zeros(2, num_classes + 1)
+        self.entries[:, -1] = 1.0
+        self.things = torch.zeros(num_classes, config.grid[1])
+        self.told: list[Tensor] = []
         self.num_decoded = 0
         self.prefilled: list[tuple[int, int]] = []
 
@@ -128,28 +153,26 @@ class FakeEngine:
 
     def step(
         self, cache: FakeCache, latents: Tensor, conditions: Conditions, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Made:
         cache.total += conditions.pose.sum(dim=(1, 2))
+        self.told.append(conditions.entries[:, 0].clone())
         drift = torch.sin(cache.total)[:, None, None]
-        reward = self.rewards.pop(0) if self.rewards else 0.0
-        termination = self.terminations.pop(0) if self.terminations else 0.0
         batch = len(latents)
-        return (
-            0.8 * latents + 0.2 * noise + 0.1 * drift,
-            torch.full((batch,), reward),
-            torch.full((batch,), termination),
+        reward, cost, termination = (
+            torch.full((batch,), given.pop(0) if given else 0.0)
+            for given in (self.rewards, self.costs, self.terminations)
+        )
+        return Made(
+            latents=0.8 * latents + 0.2 * noise + 0.1 * drift,
+            reward=reward,
+            cost=cost,
+            termination=termination,
+            entries=self.entries.expand(batch, -1, -1).clone(),
+            things=self.read(latents),
         )
 
-    def step_with_spread(
-        self,
-        cache: FakeCache,
-        latents: Tensor,
-        conditions: Conditions,
-        noise: Tensor,
-        extra_noise: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        spread = extra_noise.var(dim=0).mean(dim=(1, 2)).sqrt()
-        return *self.step(cache, latents, conditions, noise), spread
+    def read(self, latents: Tensor) -> Tensor:
+        return self.things.expand(len(latents), -1, -1).clone()
 
     def decode(self, latents: Tensor) -> np.ndarray:
         self.num_decoded += 1

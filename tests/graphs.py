@@ -1,11 +1,13 @@
 """Graphs without a GPU: a stand-in for capture, engines with it, and steps to make."""
 
+from dataclasses import replace
+
 import torch
 
 from engine.torch_capture import WARM_UP_RUNS
 from engine.torch_engine import TorchEngine
 from engine.torch_graphs import StepGraphs
-from midas_world.conditions import stack_conditions
+from midas_world.conditions import Conditions
 from midas_world.types import StepConditions
 from midas_world.world import World
 from tests.fakes import make_start_state
@@ -44,7 +46,7 @@ class StandIn:
 
 def with_stand_in(world: World, stand_in: StandIn) -> TorchEngine:
     engine = TorchEngine(world, device="cpu", dtype=torch.float32)
-    engine._graphs = StepGraphs(stand_in, engine.spec, hidden_dtype=torch.float32)
+    engine._graphs = StepGraphs(stand_in, engine.spec)
     return engine
 
 
@@ -63,9 +65,19 @@ def one_step(engine: TorchEngine, seed: int, *, batch: int = BATCH) -> tuple:
     given = [StepConditions() if (seed + row) % 3 else start.conditions[1] for row in range(batch)]
     return (
         torch.randn(shape, generator=generator),
-        stack_conditions(given, engine.spec.config.conditions),
+        with_codes(engine.spec.stack(given), generator),
         torch.randn(shape, generator=generator),
     )
+
+
+def with_codes(conditions: Conditions, generator: torch.Generator) -> Conditions:
+    """Return conditions with the first two codes of each game told."""
+    entries = conditions.entries.clone()
+    entries[:, :, :2, 0] = torch.randint(
+        0, 7, entries[:, :, :2, 0].shape, generator=generator
+    ).float()
+    entries[:, :, :2, 1] = 80 * torch.rand(entries[:, :, :2, 1].shape, generator=generator) - 40
+    return replace(conditions, entries=entries)
 
 
 def posed_step(engine: TorchEngine, seed: int, *, batch: int = BATCH) -> tuple:
@@ -73,7 +85,7 @@ def posed_step(engine: TorchEngine, seed: int, *, batch: int = BATCH) -> tuple:
     latents, _, noise = one_step(engine, seed, batch=batch)
     starts = [make_start_state(engine.spec.config, seed + row) for row in range(batch)]
     given = [start.conditions[1] for start in starts]
-    return latents, stack_conditions(given, engine.spec.config.conditions), noise
+    return latents, engine.spec.stack(given), noise
 
 
 def assert_alike(made: tuple, expected: tuple) -> None:

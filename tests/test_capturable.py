@@ -10,19 +10,17 @@ import torch
 from torch import Tensor
 
 from engine.torch_engine import TorchEngine
-from midas_world.conditions import Conditions, stack_conditions
-from midas_world.config import ProjectConfig, load_config, load_preset
+from midas_world.conditions import Conditions
+from midas_world.config import ProjectConfig, load_preset
 from midas_world.types import StepConditions
-from midas_world.world import WORLDS_FOLDER
 from tests.fake_cuda import CUDA, FakeCuda, UncapturableError, engine_on
 from tests.training import REFINED
 
 BATCH = 2
-SHIPPED = WORLDS_FOLDER / "stage" / "config.yaml"
 CONFIGS: dict[str, Callable[[], ProjectConfig]] = {
     "tiny": lambda: load_preset("tiny"),
     "tiny-refined": lambda: load_preset("tiny", REFINED),
-    "shipped": lambda: load_config(ProjectConfig, SHIPPED),
+    "stage": lambda: load_preset("stage"),
     "stage-hd": lambda: load_preset("stage-hd"),
     "paper": lambda: load_preset("paper"),
 }
@@ -62,7 +60,7 @@ def cuda() -> Iterator[FakeCuda]:
 def one_step(engine: TorchEngine, value: float) -> tuple[Tensor, Conditions, Tensor]:
     latents = torch.full((BATCH, *engine.spec.latent_shape), value)
     given = [StepConditions(text="a person runs")] * BATCH
-    return latents, stack_conditions(given, engine.spec.config.conditions), latents
+    return latents, engine.spec.stack(given), latents
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -70,7 +68,7 @@ def test_steps_and_drawing_can_be_captured_and_move_what_they_must(name: str, cu
     config = CONFIGS[name]()
     engine = engine_on(cuda, config, torch.bfloat16)
     cache, step = engine.new_cache(BATCH), one_step(engine, 1.0)
-    made, *_ = engine.step(cache, *step)
+    made = engine.step(cache, *step).latents
     engine.draw(made, step[1])
     engine.decode(made)
     assert engine._graphs is not None, engine.spec.reason
@@ -88,7 +86,7 @@ def test_steps_and_drawing_can_be_captured_and_move_what_they_must(name: str, cu
     assert moved(lambda: engine.step(cache, *step)) == (1, 2, ["copy_", "fill_", "copy_", "copy_"])
     assert moved(lambda: engine.draw(made, step[1])) == (0, 0, [])
     # Of other latents and other conditions: both at once.
-    others = one_step(engine, 2.0)[0], step[1].roll()
+    others = one_step(engine, 2.0)[0], step[1].pick([1, 0])
     assert moved(lambda: engine.draw(*others)) == (1, 1, ["copy_", "copy_"])
     assert moved(lambda: engine.step(cache, *step)) == (1, 1, ["copy_", "fill_", "copy_"])
 
@@ -110,7 +108,7 @@ def test_what_is_found_reaches_the_test_and_is_no_fallback(
     monkeypatch.setattr(TorchEngine, "_pixels", pixels)
     engine = engine_on(cuda, CONFIGS["tiny"](), torch.bfloat16)
     step = one_step(engine, 1.0)
-    made, *_ = engine.step(engine.new_cache(BATCH), *step)
+    made = engine.step(engine.new_cache(BATCH), *step).latents
     with pytest.raises(UncapturableError, match="tensors of the CPU"):
         engine.decode(made)
 

@@ -81,9 +81,7 @@ def test_prefill_holds_after_capture(pair):
         1, 2, *plain.spec.latent_shape, generator=torch.Generator().manual_seed(1)
     )
     steps = [one_step(plain, seed, batch=1)[1] for seed in (3, 4)]
-    conditions = Conditions(
-        **{name: torch.cat([vars(step)[name] for step in steps], dim=1) for name in vars(steps[0])}
-    )
+    conditions = Conditions.join(steps)
     for engine, cache in zip(pair, caches, strict=True):
         for seed in range(3):
             engine.step(cache, *one_step(plain, seed))
@@ -91,18 +89,6 @@ def test_prefill_holds_after_capture(pair):
     for seed in range(3, 6):
         step = one_step(plain, seed)
         assert_alike(graphed.step(caches[0], *step), plain.step(caches[1], *step))
-
-
-def test_the_spread_is_of_the_step_just_made(pair):
-    graphed, plain = pair
-    extra = torch.randn(
-        3, BATCH, *plain.spec.latent_shape, generator=torch.Generator().manual_seed(4)
-    )
-    caches = graphed.new_cache(BATCH), plain.new_cache(BATCH)
-    for seed in range(2):
-        step = one_step(plain, seed)
-        made = graphed.step_with_spread(caches[0], *step, extra)
-        assert_alike(made, plain.step_with_spread(caches[1], *step, extra))
 
 
 def test_frames_of_other_latents_are_decoded_too(pair):
@@ -211,7 +197,7 @@ def test_conditions_of_another_number_of_games_are_refused_and_change_nothing(re
     engine.step(engine.new_cache(BATCH), *given)
     latents, conditions, _ = posed_step(engine, 1)
     with pytest.raises(ValueError, match=r"pose must have shape"):
-        engine.draw(latents, conditions.rows(0, 1))
+        engine.draw(latents, conditions.pick([0]))
     assert (engine.draw(latents, given[1]) == plain.draw(latents, given[1])).all()
 
 
@@ -261,11 +247,15 @@ def test_a_refused_capture_leaves_the_frames_held(tiny_world):
         engine._graphs.step(engine, cache, cache.kv_cache, **given)
     assert cache.kv_cache.frames_held.tolist() == [0] * BATCH
     assert cache.kv_cache.num_committed == 0
+    assert not cache.kv_cache.before.any()
+    assert not cache.kv_cache.camera.any()
 
 
 def test_inputs_of_another_number_of_games_are_refused(tiny_world):
     engine = with_stand_in(tiny_world, StandIn())
-    with pytest.raises(ValueError, match=r"latents must have shape \(2, 15, 8\), got \(1, 15, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"latents must have shape \(2, 15, 32\), got \(1, 15, 32\)"
+    ):
         engine.step(engine.new_cache(BATCH), *one_step(engine, 0, batch=1))
 
 

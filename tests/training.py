@@ -15,7 +15,7 @@ STATE = "train_state.safetensors"
 REFINED = (
     "world.refiner={widths: [8, 8], depths: [1, 1], window: [24, 24], lift: 0, reach: 6.0, fade: 2,"
     " context_width: 8}",
-    "world.conditions.limbs.limbs=[[0, 0], [0, 1]]",
+    "world.conditions.limbs=[[0, 0], [0, 1]]",
 )
 
 
