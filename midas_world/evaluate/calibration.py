@@ -1,4 +1,4 @@
-"""How far to trust a yes-or-no prediction: intervals, average precision, calibration, ranking.
+"""How far to trust a yes-or-no prediction: intervals, average precision, calibration.
 
 Pure functions of arrays, for events that are rare. Knows no world and no teacher.
 
@@ -54,15 +54,31 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
         scores: (B,) higher where the event is likelier.
         truth: (B,) bool.
     """
-    _check_pairs(scores, truth)
     if not truth.any():
         return math.nan
+    precision, recall = _precision_and_recall(scores, truth)
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def recall_at_precision(scores: np.ndarray, truth: np.ndarray, *, precision: float) -> float:
+    """Return the largest recall that some threshold reaches at no less than this precision.
+
+    0 if none does; NaN without a positive. Arguments as in `average_precision`.
+    """
+    if not truth.any():
+        return math.nan
+    reached, recall = _precision_and_recall(scores, truth)
+    return float(recall[reached >= precision].max(initial=0.0))
+
+
+def _precision_and_recall(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both at each distinct score as threshold, from the highest down."""
+    _check_pairs(scores, truth)
     order = np.argsort(-scores, kind="stable")
     ordered, hits = scores[order], np.cumsum(truth[order])
     # The last place of each run of equal scores.
     ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
-    precision, recall = hits[ends] / (ends + 1), hits[ends] / truth.sum()
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+    return hits[ends] / (ends + 1), hits[ends] / truth.sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,38 +159,6 @@ def brier_skill(probability: np.ndarray, truth: np.ndarray) -> float:
     if rate in (0.0, 1.0):
         return math.nan
     return float(1.0 - np.square(probability - truth).mean() / (rate * (1.0 - rate)))
-
-
-def area_under_roc(negatives: np.ndarray, positives: np.ndarray) -> float:
-    """Return the chance that a positive scores above a negative, a tie counting one half.
-
-    0.5 is a coin's; NaN if one of the two is empty.
-    """
-    if not len(negatives) or not len(positives):
-        return math.nan
-    ranks = average_ranks(np.concatenate((negatives, positives)))[len(negatives) :]
-    count = len(positives)
-    wins = ranks.sum() - count * (count + 1) / 2
-    return float(wins / (count * len(negatives)))
-
-
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Return Spearman's rank correlation; NaN for fewer than 3 pairs or a constant."""
-    if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"x and y must pair up as (B,), got {x.shape} and {y.shape}")
-    if len(x) < 3:
-        return math.nan
-    ranks = np.stack((average_ranks(x), average_ranks(y)))
-    if not ranks.std(axis=1).all():
-        return math.nan
-    return float(np.corrcoef(ranks)[0, 1])
-
-
-def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Return the ranks (B,) from 1 of values (B,); equal values share the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[places]
 
 
 def _check_pairs(scores: np.ndarray, truth: np.ndarray) -> None:

@@ -24,7 +24,9 @@ from midas_world.evaluate.frame_sections import (
     autoencoder_section,
     next_frame_section,
 )
+from midas_world.evaluate.game_section import game_section
 from midas_world.evaluate.outcome_section import outcomes_section
+from midas_world.evaluate.picture_probe import PictureProbeConfig
 from midas_world.evaluate.play_sections import (
     horizon_section,
     pose_section,
@@ -38,10 +40,13 @@ from midas_world.evaluate.report import (
     read_report,
     write_report,
 )
+from midas_world.evaluate.revisit_section import revisit_section
 from midas_world.evaluate.sharpness import sharpness_section
 from midas_world.evaluate.stillness import stillness_section
 from midas_world.evaluate.study import EvaluationConfig, NotApplicableError, Study
-from midas_world.evaluate.uncertainty_section import uncertainty_section
+from midas_world.evaluate.thing_section import thing_section
+from midas_world.evaluate.voice_section import voice_section
+from midas_world.evaluate.weather_section import weather_section
 from midas_world.machine import cpu_name
 from midas_world.world import World, load_world
 
@@ -52,14 +57,21 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "next_frame": next_frame_section,
     "horizon": horizon_section,
     "pose": pose_section,
+    "things": thing_section,
     "sharpness": sharpness_section,
     "stillness": stillness_section,
     "prompts": prompt_section,
     "outcomes": outcomes_section,
-    "uncertainty": uncertainty_section,
+    "games": game_section,
+    "voice": voice_section,
+    "weather": weather_section,
+    "revisit": revisit_section,
     "speed": speed_section,
 }
 
+_QUICK_PROBE = PictureProbeConfig(
+    first_seed=22_000, num_frames=32, episode_steps=32, width=8, train_steps=10, batch_size=8
+)
 QUICK = EvaluationConfig(
     num_episodes=1,
     episode_steps=24,
@@ -76,11 +88,22 @@ QUICK = EvaluationConfig(
     prompt_steps=12,
     num_outcome_episodes=2,
     outcome_steps=24,
-    num_uncertainty_runs=2,
-    uncertainty_steps=20,
-    num_uncertainty_windows=4,
+    num_games=1,
+    game_steps=24,
+    num_thing_runs=2,
+    thing_steps=5,
+    num_travel_starts=2,
+    travel_seeds=1,
+    travel_steps=16,
+    num_sentences=2,
+    sentence_steps=12,
+    num_weather_runs=1,
+    weather_steps=12,
+    num_revisits=1,
     num_speed_steps=20,
     probe=ProbeConfig(num_frames=32, episode_steps=32, width=16, train_steps=20, batch_size=8),
+    thing_probe=_QUICK_PROBE,
+    mouth_probe=replace(_QUICK_PROBE, first_seed=26_000),
 )
 """Says that everything runs, and little about the world."""
 
@@ -206,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
         "--outcome-episodes",
         type=int,
         metavar="N",
-        help=f"held-out episodes for reward and termination; default: "
+        help=f"held-out episodes for rewards, hits and ends; default: "
         f"{defaults.num_outcome_episodes}",
     )
     parser.add_argument("--quick", action="store_true", help="as little as shows that it runs")

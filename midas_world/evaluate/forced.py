@@ -1,9 +1,9 @@
-"""Teacher forcing: what a world says of each frame of real episodes from the real frames before it.
+"""Teacher forcing: what a world makes of each frame of real episodes from the real ones before it.
 
-Episodes are kept as latents, so that many of them fit into memory, and run side by side.
+Episodes are kept as latents, so that many of them fit into memory, and run side by side. What
+enters by chance is not told: no entry codes are in their conditions.
 
-Shapes: B episodes, T steps, F frames, R rows of a batch, N tokens per frame, C latent channels,
-D width.
+Shapes: B episodes, T steps, F frames, R rows of a batch, N tokens per frame, C token channels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
+from midas_world.autoencoder import Autoencoder, normalize_frames
 from midas_world.conditions import Conditions, stack_conditions
-from midas_world.conditions_config import ConditionsConfig
+from midas_world.diffusion import sample_noise
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.train.loop import mixed_precision
 from midas_world.types import StepConditions
-from midas_world.world_model import WorldModel
+from midas_world.world_model import Outcome, WorldModel
 
 _ENCODE_BATCH = 16
 _FORCED_BATCH = 8
@@ -30,21 +30,19 @@ class LatentEpisode:
     """T steps of the teacher as a world sees them.
 
     Attributes:
-        seed: Of the teacher's reset.
         policy: Who played.
-        latents: (T + 1, N, C) float32.
+        latents: (T + 1, N, C) float32 tokens.
         conditions: Of its T + 1 frames, as one sequence (1, T + 1, ...).
-        texts: Of its T + 1 frames; None where there was none.
         rewards: (T,) float64.
+        costs: (T,) float64, 1 where there was a hit.
         terminated: (T,) bool.
     """
 
-    seed: int
     policy: str
     latents: Tensor
     conditions: Conditions
-    texts: tuple[str | None, ...]
     rewards: np.ndarray
+    costs: np.ndarray
     terminated: np.ndarray
 
     @property
@@ -58,126 +56,116 @@ class ForcedStep:
     """One step of some of the episodes, given the real frames before it.
 
     Attributes:
-        number: t; what is predicted is frame t, which step t - 1 (counted from 0) led to.
+        number: t; what is made is frame t, which step t - 1 (counted from 0) led to.
         episodes: The R episodes that have this frame, by their index.
-        hidden: (R, N, D) of the backbone.
-        context: (R, N, C) real latents of frame t - 1.
-        target: (R, N, C) real latents of frame t.
+        made: (R, N, C) float32 tokens of the world's frame t.
+        outcome: Logits, R rows each.
     """
 
     number: int
     episodes: list[int]
-    hidden: Tensor
-    context: Tensor
-    target: Tensor
+    made: Tensor
+    outcome: Outcome
 
 
 def to_latent_episode(
-    episode: TeacherEpisode,
-    *,
-    autoencoder: Autoencoder,
-    config: ConditionsConfig,
-    device: torch.device,
+    episode: TeacherEpisode, *, autoencoder: Autoencoder, model: WorldModel, device: torch.device
 ) -> LatentEpisode:
     """Return an episode of the teacher as latents and conditions, without its frames."""
     return LatentEpisode(
-        seed=episode.seed,
         policy=episode.policy,
-        latents=encode_frames(autoencoder, episode.frames, device=device),
-        conditions=sequence_conditions(episode.conditions, config).to(device),
-        texts=tuple(step.text for step in episode.conditions),
+        latents=encode_frames(autoencoder, model, episode.frames, device=device),
+        conditions=sequence_conditions(episode.conditions, model).to(device),
         rewards=episode.rewards,
+        costs=episode.costs,
         terminated=episode.terminated,
     )
 
 
 @torch.no_grad()
-def encode_frames(autoencoder: Autoencoder, frames: np.ndarray, *, device: torch.device) -> Tensor:
-    """Return latent tokens, (F, H, W, 3) uint8 -> (F, N, C) float32."""
+def encode_frames(
+    autoencoder: Autoencoder, model: WorldModel, frames: np.ndarray, *, device: torch.device
+) -> Tensor:
+    """Return tokens, (F, H, W, 3) uint8 -> (F, N, C) float32."""
     parts = []
     for part in torch.from_numpy(frames).split(_ENCODE_BATCH):
         with mixed_precision(device, enabled=True):
             latents = autoencoder.encode(normalize_frames(part.to(device)))
-        parts.append(to_tokens(latents).float())
+        parts.append(model.to_tokens(latents.float()))
     return torch.cat(parts)
 
 
-def sequence_conditions(steps: Sequence[StepConditions], config: ConditionsConfig) -> Conditions:
+def sequence_conditions(steps: Sequence[StepConditions], model: WorldModel) -> Conditions:
     """Return the conditions of F frames as one sequence, (1, F, ...)."""
-    rows = stack_conditions(steps, config)
-    return Conditions(
-        pose=rows.pose.transpose(0, 1),
-        text=rows.text.transpose(0, 1),
-        audio=rows.audio.transpose(0, 1),
-        present=rows.present.transpose(0, 1),
-    )
-
-
-def join_conditions(sequences: Sequence[Conditions]) -> Conditions:
-    """Return sequences (R, F, ...) of one length as one batch."""
-    return Conditions(
-        pose=torch.cat([item.pose for item in sequences]),
-        text=torch.cat([item.text for item in sequences]),
-        audio=torch.cat([item.audio for item in sequences]),
-        present=torch.cat([item.present for item in sequences]),
-    )
+    config = model.config
+    rows = stack_conditions(steps, config.conditions, capacity=config.entries.capacity)
+    return rows.map(lambda tensor: tensor.transpose(0, 1))
 
 
 def forced_steps(
-    model: WorldModel, episodes: Sequence[LatentEpisode], *, first: int
+    model: WorldModel,
+    episodes: Sequence[LatentEpisode],
+    *,
+    first: int,
+    num_denoise_steps: int | None = None,
 ) -> Iterator[ForcedStep]:
     """Yield the steps of all episodes; how they are grouped is of no meaning.
 
     Args:
         model: In evaluation mode.
         episodes: Those too short to have frame ``first`` are passed over.
-        first: First frame that is predicted; the world's context makes all contexts full.
+        first: First frame that is made; the world's context makes all contexts full.
+        num_denoise_steps: K; None takes the world's own.
+
+    Raises:
+        ValueError: No episode is that long.
     """
     # Episodes of like length run together, so that few rows idle at the end.
     order = sorted(
         (index for index, episode in enumerate(episodes) if episode.num_steps >= first),
         key=lambda index: episodes[index].num_steps,
     )
+    if not order:
+        raise ValueError(f"no held-out episode is longer than the context of {first} frames")
+    count = num_denoise_steps or model.config.head.num_denoise_steps
     for start in range(0, len(order), _FORCED_BATCH):
         chosen = order[start : start + _FORCED_BATCH]
-        yield from _batch_steps(model, [episodes[index] for index in chosen], chosen, first=first)
-
-
-def frame_of(episodes: Sequence[LatentEpisode], number: int) -> tuple[Tensor, Conditions]:
-    """Return a frame of every episode, (B, N, C), with its conditions, (B, 1, ...).
-
-    Where an episode has ended it is the last frame.
-    """
-    places = [min(number, episode.num_steps) for episode in episodes]
-    pairs = list(zip(episodes, places, strict=True))
-    return (
-        torch.stack([episode.latents[place] for episode, place in pairs]),
-        join_conditions([e.conditions.frames(place, place + 1) for e, place in pairs]),
-    )
-
-
-def _batch_steps(
-    model: WorldModel, episodes: Sequence[LatentEpisode], names: list[int], *, first: int
-) -> Iterator[ForcedStep]:
-    """Yield the steps of episodes that run side by side, the shortest first."""
-    device = episodes[0].latents.device
-    lengths = np.array([episode.num_steps for episode in episodes])
-    cache = model.new_cache(len(episodes), dtype=torch.float32, device=device)
-    context, _ = frame_of(episodes, 0)
-    for number in range(1, int(lengths.max()) + 1):
-        target, conditions = frame_of(episodes, number)
-        # Not around the yield: who gets the step chooses its own precision.
-        with torch.no_grad(), mixed_precision(device, enabled=True):
-            hidden = model.step_hidden(context, conditions, cache)
-        cache.commit()
-        if number >= first:
+        batch = [episodes[index] for index in chosen]
+        lengths = np.array([episode.num_steps for episode in batch])
+        for number, made, outcome in _batch_steps(model, batch, first=first, count=count):
             # Rows of episodes that have ended run on, and nobody looks at them.
             alive = int(np.searchsorted(lengths, number))
             yield ForcedStep(
                 number=number,
-                episodes=names[alive:],
-                hidden=hidden[alive:],
-                context=context[alive:],
-                target=target[alive:],
+                episodes=chosen[alive:],
+                made=made[alive:],
+                outcome=Outcome(*(part[alive:] for part in outcome)),
             )
-        context = target
+
+
+@torch.no_grad()
+def _batch_steps(
+    model: WorldModel, episodes: Sequence[LatentEpisode], *, first: int, count: int
+) -> Iterator[tuple[int, Tensor, Outcome]]:
+    """Yield t, tokens (B, N, C) and outcomes of episodes side by side, for t from ``first`` on."""
+    device = episodes[0].latents.device
+    cache = model.new_cache(len(episodes), dtype=torch.float32, device=device)
+    generator = torch.Generator().manual_seed(first)
+    for number in range(1, max(episode.num_steps for episode in episodes) + 1):
+        # Where an episode has ended it is the last frame.
+        places = [min(number, episode.num_steps) for episode in episodes]
+        pairs = list(zip(episodes, places, strict=True))
+        context = torch.stack([e.latents[min(number - 1, e.num_steps)] for e in episodes])
+        rows = [e.conditions.frames(place, place + 1) for e, place in pairs]
+        conditions = Conditions(
+            **{name: torch.cat([getattr(row, name) for row in rows]) for name in vars(rows[0])}
+        )
+        with mixed_precision(device, enabled=True):
+            guidance = model.step_guidance(context, conditions, cache)
+            cache.commit()
+            if number < first:
+                continue
+            noise = sample_noise(guidance.last.shape, model.config.head, generator).to(device)
+            made = model.sample(guidance, noise, num_denoise_steps=count)
+            outcome = model.outcomes(made, guidance, model.near(conditions))
+        yield number, model.to_tokens(made.float()), outcome

@@ -2,11 +2,10 @@
 
 They run the networks on real contexts, without an environment.
 
-Shapes: T steps, F frames, N tokens per frame, C latent channels.
+Shapes: F frames, H W pixels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from midas_world.conditions import stack_conditions
-from midas_world.diffusion import sample_noise
 from midas_world.evaluate.forced import forced_steps
 from midas_world.evaluate.metrics import (
     jpeg_of_size,
@@ -26,8 +24,7 @@ from midas_world.evaluate.metrics import (
 from midas_world.evaluate.report import Cell, Section, Table
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.evaluate.study import Study
-from midas_world.train.autoencoder import decode_tokens, reconstruct
-from midas_world.train.loop import mixed_precision, step_generator
+from midas_world.train.autoencoder import decode_latents, reconstruct
 from midas_world.train.strips import save_strip
 from midas_world.types import StepConditions
 
@@ -42,7 +39,7 @@ def autoencoder_section(study: Study) -> Section:
     frames = every[rows]
     made = reconstruct(study.autoencoder, torch.from_numpy(frames), device=study.device).numpy()
     world = study.world.config.world
-    num_bytes = world.tokens_per_frame * world.autoencoder.latent_channels * 2
+    num_bytes = world.tokens_per_frame * world.token_channels * 2
     files = [jpeg_of_size(frame, num_bytes) for frame in tqdm(frames, desc="jpeg", mininterval=5.0)]
     jpegs, sizes = np.stack([frame for frame, _ in files]), [size for _, size in files]
     values: dict[str, float] = {"num_frames": len(frames), "latent_bytes": num_bytes}
@@ -80,36 +77,12 @@ def autoencoder_section(study: Study) -> Section:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RealContext:
-    """What the world predicts for each frame of a held-out episode from the real ones before it.
-
-    Only frames with a full context count: number ``first`` to T.
-
-    Attributes:
-        episode: The teacher's.
-        first: First frame that is predicted.
-        latents: (T + 1 - first, N, C) predicted latents.
-    """
-
-    episode: TeacherEpisode
-    first: int
-    latents: Tensor
-
-
 def next_frame_section(study: Study) -> Section:
     """Measure the next frame from a real context, all frames and the moving ones."""
-    contexts = _real_contexts(study)
-    places = [(i, t) for i, item in enumerate(contexts) for t in range(len(item.latents))]
-    chosen = [places[row] for row in _spread(len(places), study.config.num_next_frames)]
-    latents = torch.stack([contexts[i].latents[t] for i, t in chosen])
-    grid = study.world.config.world.grid
-    decoded = decode_tokens(study.autoencoder, latents, grid, device=study.device)
-    conditions = [contexts[i].episode.conditions[contexts[i].first + t] for i, t in chosen]
-    made = _refined(study, decoded, conditions).numpy()
-    frames = [(contexts[i].episode.frames, contexts[i].first + t) for i, t in chosen]
-    real = np.stack([every[t] for every, t in frames])
-    last = np.stack([every[t - 1] for every, t in frames])
+    episodes = study.episodes()
+    made, places = _made_frames(study, episodes, study.config.num_next_frames)
+    real = np.stack([episodes[i].frames[t] for i, t in places])
+    last = np.stack([episodes[i].frames[t - 1] for i, t in places])
     ceiling = reconstruct(study.autoencoder, torch.from_numpy(real), device=study.device).numpy()
     moving = mean_change(real, last) > study.config.moving_threshold
     values: dict[str, float] = {"num_frames": len(real), "num_moving": int(moving.sum())}
@@ -135,9 +108,9 @@ def next_frame_section(study: Study) -> Section:
     return Section(
         title="Next frame",
         method=(
-            f"{len(real)} frames of {len(contexts)} held-out episodes, each predicted from the "
-            f"teacher's true frames and conditions before it (at least "
-            f"{study.context_frames}), {study.num_denoise_steps} denoise steps. Moving: "
+            f"{len(real)} frames of {len(episodes)} held-out episodes, each predicted from the "
+            f"teacher's true frames and conditions before it (at least {study.context_frames}), "
+            f"{study.num_denoise_steps} denoise steps; no codes of what enters are told. Moving: "
             f"{int(moving.sum())} frames whose mean absolute change from the last one exceeds "
             f"{threshold:g} of 255. Strip: teacher, world."
         ),
@@ -158,46 +131,38 @@ def _refined(study: Study, decoded: Tensor, conditions: Sequence[StepConditions]
     """Return decoded frames as the world shows them, (F, H, W, 3) uint8."""
     if study.refiner is None:
         return decoded
-    made = []
+    made, config = [], study.model.config
     for start in range(0, len(decoded), _REFINE_BATCH):
         part = slice(start, start + _REFINE_BATCH)
-        given = stack_conditions(conditions[part], study.world.config.world.conditions)
+        given = stack_conditions(
+            conditions[part], config.conditions, capacity=config.entries.capacity
+        )
         frames = decoded[part].to(study.device)
         made.append(study.refiner(frames, given.to(study.device)).cpu())
     return torch.cat(made)
 
 
-def _real_contexts(study: Study) -> list[RealContext]:
-    """Return the world's predictions of the held-out episodes' frames."""
-    model, device, first = study.model, study.device, study.context_frames
-    episodes = study.episodes()
+def _made_frames(
+    study: Study, episodes: Sequence[TeacherEpisode], wanted: int
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Return frames that the world makes from real contexts, and whose: (episode, frame)."""
+    first = study.context_frames
     latent = [study.to_latent(episode) for episode in episodes]
-    generators = [step_generator(episode.seed, 0) for episode in episodes]
-    made: list[list[Tensor]] = [[] for _ in episodes]
-    for step in tqdm(forced_steps(model, latent, first=first), desc="next frame", mininterval=5.0):
-        noise = torch.stack(
-            [
-                sample_noise(step.context.shape[1:], model.config.diffusion, generators[i])
-                for i in step.episodes
-            ]
-        )
-        with torch.no_grad(), mixed_precision(device, enabled=True):
-            frames = model.sample(
-                step.context,
-                step.hidden,
-                noise.to(device),
-                num_denoise_steps=study.num_denoise_steps,
-            )
-        for index, frame in zip(step.episodes, frames.float().cpu(), strict=True):
-            made[index].append(frame)
-    contexts = [
-        RealContext(episode=episode, first=first, latents=torch.stack(rows))
-        for episode, rows in zip(episodes, made, strict=True)
-        if rows
-    ]
-    if not contexts:
-        raise ValueError(f"no held-out episode is longer than the context of {first} frames")
-    return contexts
+    every = [(i, t) for i, e in enumerate(latent) for t in range(first, e.num_steps + 1)]
+    chosen = {every[row] for row in _spread(len(every), wanted)}
+    made: dict[tuple[int, int], Tensor] = {}
+    steps = forced_steps(
+        study.model, latent, first=first, num_denoise_steps=study.config.num_denoise_steps
+    )
+    for step in tqdm(steps, desc="next frame", mininterval=5.0):
+        for tokens, index in zip(step.made.cpu(), step.episodes, strict=True):
+            if (index, step.number) in chosen:
+                made[index, step.number] = tokens
+    places = sorted(made)
+    grid = study.model.to_grid(torch.stack([made[place] for place in places]))
+    decoded = decode_latents(study.autoencoder, grid, device=study.device)
+    conditions = [episodes[i].conditions[t] for i, t in places]
+    return _refined(study, decoded, conditions).numpy(), places
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:

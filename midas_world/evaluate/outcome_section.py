@@ -1,8 +1,8 @@
-"""The section on reward and termination: what the world says against what the teacher did.
+"""The section on outcomes: rewards, hits and ends that the world tells against the teacher's.
 
-An env that learned from a world pays its rewards and ends its episodes, so both heads are measured
-on many held-out episodes of their own, as yes-or-no predictions at the env's threshold and as
-probabilities.
+An env that learned from a world pays its rewards, counts its hits and ends its episodes, so all
+three are measured on many held-out episodes of their own, as yes-or-no predictions at the env's
+threshold and as probabilities.
 
 Shapes: T steps of all episodes together.
 """
@@ -22,6 +22,7 @@ from midas_world.evaluate.calibration import (
     average_precision,
     brier_skill,
     f1_score,
+    recall_at_precision,
     reliability,
     wilson_interval,
 )
@@ -32,12 +33,15 @@ from midas_world.evaluate.report import Cell, Section, Table
 from midas_world.evaluate.study import Study
 from midas_world.world_model import OutcomeHead, WorldModel
 
-# The learned env's own: it pays a reward above this size and ends above this probability.
+# The learned env's own: it pays a reward above this size, and counts a hit and ends above these
+# probabilities.
 REWARD_THRESHOLD = 0.5
+COST_THRESHOLD = 0.5
 TERMINATION_THRESHOLD = 0.5
 
 _LOW = 0.05
 _FEW_POSITIVES = 30
+_PRECISION = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ class Outcomes:
         reward: (T,) the teacher's.
         expected_reward: (T,) the world's.
         reward_probability: (T,) of a reward event, see `reward_event_probability`.
+        cost: (T,) bool, whether there was a hit in the teacher.
+        cost_probability: (T,) the world's.
         terminated: (T,) bool, the teacher's.
         termination_probability: (T,) the world's.
     """
@@ -57,6 +63,8 @@ class Outcomes:
     reward: np.ndarray
     expected_reward: np.ndarray
     reward_probability: np.ndarray
+    cost: np.ndarray
+    cost_probability: np.ndarray
     terminated: np.ndarray
     termination_probability: np.ndarray
 
@@ -70,6 +78,7 @@ class Judgement:
         near_hits: Positives with something said at their own step or one beside it.
         near_said: Things said with a positive at their own step or one beside it.
         average_precision: Of the probability.
+        recall_at_precision: Largest recall at a precision of `_PRECISION` or more.
         above_low: Reliability of probabilities above `_LOW` only.
         whole: Reliability of all probabilities.
         brier_skill: Of the probability.
@@ -79,6 +88,7 @@ class Judgement:
     near_hits: int
     near_said: int
     average_precision: float
+    recall_at_precision: float
     above_low: Reliability
     whole: Reliability
     brier_skill: float
@@ -99,39 +109,45 @@ def reward_event_probability(outcome: OutcomeHead, logits: torch.Tensor) -> torc
     return (logits.float().softmax(dim=-1) * is_event).sum(dim=-1).clamp(0.0, 1.0)
 
 
-@torch.no_grad()
-def predict_outcomes(model: WorldModel, episodes: list[LatentEpisode], *, first: int) -> Outcomes:
+def predict_outcomes(
+    model: WorldModel,
+    episodes: list[LatentEpisode],
+    *,
+    first: int,
+    num_denoise_steps: int | None = None,
+) -> Outcomes:
     """Return what the world says of every step of the teacher's episodes that has a full context.
 
     Args:
         model: In evaluation mode.
         episodes: The teacher's.
         first: First frame that is predicted.
+        num_denoise_steps: K; None takes the world's own.
 
     Raises:
         ValueError: No episode is that long.
     """
-    told = [np.zeros((3, max(0, episode.num_steps - first + 1))) for episode in episodes]
-    steps = forced_steps(model, episodes, first=first)
+    told = [np.zeros((4, max(0, episode.num_steps - first + 1))) for episode in episodes]
+    steps = forced_steps(model, episodes, first=first, num_denoise_steps=num_denoise_steps)
     for step in tqdm(steps, desc="outcomes", mininterval=5.0):
-        reward_logits, termination_logits = model.outcome(step.hidden.float())
         rows = torch.stack(
             (
-                model.outcome.reward(reward_logits),
-                reward_event_probability(model.outcome, reward_logits),
-                termination_logits.float().sigmoid(),
+                model.outcome.reward(step.outcome.reward),
+                reward_event_probability(model.outcome, step.outcome.reward),
+                step.outcome.cost.float().sigmoid(),
+                step.outcome.termination.float().sigmoid(),
             )
         )
         for column, index in zip(rows.cpu().numpy().T, step.episodes, strict=True):
             told[index][:, step.number - first] = column
-    if not sum(item.shape[1] for item in told):
-        raise ValueError(f"no held-out episode is longer than the context of {first} frames")
-    expected, probability, termination = np.concatenate(told, axis=1)
+    expected, probability, cost, termination = np.concatenate(told, axis=1)
     return Outcomes(
         episode=np.repeat(np.arange(len(told)), [item.shape[1] for item in told]),
         reward=np.concatenate([episode.rewards[first - 1 :] for episode in episodes]),
         expected_reward=expected,
         reward_probability=probability,
+        cost=np.concatenate([episode.costs[first - 1 :] for episode in episodes]) > 0,
+        cost_probability=cost,
         terminated=np.concatenate([episode.terminated[first - 1 :] for episode in episodes]),
         termination_probability=termination,
     )
@@ -145,6 +161,13 @@ def judge_rewards(outcomes: Outcomes) -> Judgement:
     return _judge(
         said, happened, said & happened & agrees, outcomes.reward_probability, outcomes.episode
     )
+
+
+def judge_costs(outcomes: Outcomes) -> Judgement:
+    """Return how hits are predicted."""
+    said = outcomes.cost_probability > COST_THRESHOLD
+    happened = outcomes.cost
+    return _judge(said, happened, said & happened, outcomes.cost_probability, outcomes.episode)
 
 
 def judge_terminations(outcomes: Outcomes) -> Judgement:
@@ -173,6 +196,7 @@ def _judge(
         near_hits=int((happened & _widened(said, episode)).sum()),
         near_said=int((said & _widened(happened, episode)).sum()),
         average_precision=average_precision(probability, happened),
+        recall_at_precision=recall_at_precision(probability, happened, precision=_PRECISION),
         above_low=reliability(probability, happened, above=_LOW),
         whole=reliability(probability, happened),
         brier_skill=brier_skill(probability, happened),
@@ -189,11 +213,17 @@ def _widened(flags: np.ndarray, episode: np.ndarray) -> np.ndarray:
 
 
 def outcomes_section(study: Study) -> Section:
-    """Measure reward and termination as predicted from a real context."""
+    """Measure reward, hits and termination as predicted from a real context."""
     first = study.context_frames
     episodes = study.outcome_episodes()
-    outcomes = predict_outcomes(study.model, episodes, first=first)
-    judged = {"reward": judge_rewards(outcomes), "termination": judge_terminations(outcomes)}
+    outcomes = predict_outcomes(
+        study.model, episodes, first=first, num_denoise_steps=study.config.num_denoise_steps
+    )
+    judged = {
+        "reward": judge_rewards(outcomes),
+        "cost": judge_costs(outcomes),
+        "termination": judge_terminations(outcomes),
+    }
     paid = np.abs(outcomes.expected_reward) > REWARD_THRESHOLD
     values: dict[str, Any] = {
         "num_steps": len(outcomes.reward),
@@ -213,17 +243,19 @@ def outcomes_section(study: Study) -> Section:
     policies = Counter(episode.policy for episode in episodes)
     played = ", ".join(f"{count} by {name}" for name, count in policies.items())
     return Section(
-        title="Reward and termination",
+        title="Outcomes",
         method=(
             f"{values['num_steps']} steps of {values['num_episodes']} held-out episodes of their "
             f"own ({played}), each predicted from the "
             "teacher's true frames. A reward event is a step whose reward exceeds "
             f"{REWARD_THRESHOLD:g} in size. Said is what the env acts on: an expected reward "
-            f"above {REWARD_THRESHOLD:g} in size and of the right sign, a termination probability "
-            f"above {TERMINATION_THRESHOLD:g}; it must be said at the very step at which it "
-            "happens, and 'one step off' tells how much that asks. Average precision and "
-            "calibration are those of the probability (for rewards: the mass of the head's "
-            "distribution beyond the threshold). Brackets: 95 % Wilson intervals, which take "
+            f"above {REWARD_THRESHOLD:g} in size and of the right sign, a probability of a hit "
+            f"(cost) above {COST_THRESHOLD:g}, of the end above {TERMINATION_THRESHOLD:g}; it must "
+            "be said at the very step at which it happens, and 'one step off' tells how much that "
+            "asks. Average precision, the largest recall at a precision of at least "
+            f"{_PRECISION:g} and calibration are those of the probability (for rewards: the mass "
+            "of the head's distribution beyond the threshold). Brackets: 95 % Wilson intervals, "
+            "which take "
             f"steps as independent. ECE: expected calibration error in {NUM_BINS} bins of equal "
             "width; Brier skill: 1 is perfect, 0 is knowing only how often it happens. Plot: mean "
             "probability and share that happened in each bin, and how many steps it holds."
@@ -251,6 +283,7 @@ def _numbers(item: Judgement) -> dict[str, Any]:
         "predicted": found.predicted,
         "hits": found.hits,
         "average_precision": item.average_precision,
+        "recall_at_precision": item.recall_at_precision,
         "base_rate": found.positives / found.count,
         "ece": whole.expected_calibration_error,
         "ece_above_low": above_low.expected_calibration_error,
@@ -287,7 +320,10 @@ def _tables(judged: dict[str, Judgement]) -> tuple[Table, ...]:
                 name,
                 *(
                     numbers[key]
-                    for key in ("average_precision", "base_rate", "ece", "ece_above_low")
+                    for key in (
+                        *("average_precision", "base_rate", "recall_at_precision"),
+                        *("ece", "ece_above_low"),
+                    )
                 ),
                 numbers["num_above_low"],
                 numbers["brier_skill"],
@@ -305,7 +341,8 @@ def _tables(judged: dict[str, Judgement]) -> tuple[Table, ...]:
         Table(
             title="As probabilities",
             columns=(
-                *("", "average precision", "that of chance", "ECE"),
+                *("", "average precision", "that of chance"),
+                *(f"recall at precision {_PRECISION:g}", "ECE"),
                 f"ECE of predictions above {_LOW:g}",
                 *("their number", "Brier skill"),
             ),

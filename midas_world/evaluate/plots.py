@@ -84,34 +84,6 @@ def _draw_reliability(axes: Axes, found: Reliability) -> None:
     axes.errorbar(x, y, yerr=errors, marker="o", linestyle="-", capsize=3)
 
 
-def save_boxes(path: Path, groups: Mapping[str, np.ndarray], *, title: str, x_label: str) -> None:
-    """Write one box per group as a PNG, the first at the top; its median goes through all.
-
-    Boxes are the middle half, whiskers reach from the 5th to the 95th percentile.
-
-    Args:
-        path: The file.
-        groups: Values by name; empty ones are left out.
-        title: Of the plot.
-        x_label: Of the x axis.
-    """
-    filled = [(name, values) for name, values in groups.items() if len(values)]
-    figure = Figure(figsize=(_WIDTH, 1.2 + 0.4 * len(filled)), layout="constrained")
-    axes = figure.add_subplot()
-    places = np.arange(len(filled))[::-1]
-    for place, (_, values) in zip(places, filled, strict=True):
-        low, quarter, middle, three_quarters, high = np.percentile(values, (5, 25, 50, 75, 95))
-        axes.plot((low, high), (place, place), linewidth=1.2, color="tab:blue")
-        axes.plot((quarter, three_quarters), (place, place), linewidth=7.0, color="tab:blue")
-        axes.plot(middle, place, marker="|", markersize=12, color="black")
-    if filled:
-        axes.axvline(float(np.median(filled[0][1])), linestyle="--", linewidth=1.2, color="gray")
-    axes.set_yticks(places, [name for name, _ in filled])
-    axes.set(title=title, xlabel=x_label)
-    axes.grid(visible=True, axis="x", alpha=0.3)
-    _save(figure, path)
-
-
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(str(path))

@@ -44,12 +44,12 @@ class ProbeConfig:
         batch_size: Frames of each.
     """
 
-    num_frames: int = 5000
+    num_frames: int = 4000
     episode_steps: int = 160
     keep_every: int = 4
     first_seed: int = 20_000
     width: int = 40
-    train_steps: int = 2000
+    train_steps: int = 1500
     batch_size: int = 24
     learning_rate: float = 3e-3
     seed: int = 0
@@ -238,7 +238,7 @@ def train_probe(halves: np.ndarray, keypoints: np.ndarray, config: ProbeConfig) 
     places = box.from_frame(torch.from_numpy(keypoints.astype(np.float32)))
     for step in tqdm(range(config.train_steps), desc="probe", mininterval=5.0):
         rows = torch.randint(len(halves), (config.batch_size,), generator=generator)
-        pictures = _disturb(box.cut(halves[rows.numpy()]), generator)
+        pictures = disturb(box.cut(halves[rows.numpy()]), generator)
         loss = heat_loss(network(pictures), places[rows])
         warm = min(1.0, (step + 1) / _WARMUP_STEPS)
         cosine = 0.5 + 0.5 * math.cos(math.pi * step / config.train_steps)
@@ -267,7 +267,7 @@ def load_probe(path: Path, config: ProbeConfig, *, num_keypoints: int) -> Probe:
     return Probe(network, box)
 
 
-def _disturb(frames: Tensor, generator: torch.Generator) -> Tensor:
+def disturb(frames: Tensor, generator: torch.Generator) -> Tensor:
     """Return frames with other colours, some noise and, half of them, a blur.
 
     A world's frames differ from the teacher's in these ways, which say nothing about the pose.

@@ -1,9 +1,10 @@
 """Play a teacher, and play a world from the teacher's own frames with the same actions.
 
 Both are Gymnasium environments made by id, so nothing here knows the game. Of a teacher's info it
-reads the conditions ("pose", "text", "audio"), "keypoints" and "conditioner_state" where given.
+reads the conditions ("pose", "text", "audio"), "keypoints", "things", "cost" and
+"conditioner_state" where given.
 
-Shapes: T steps, F context frames, H W pixels, K keypoints.
+Shapes: T steps, F context frames, H W pixels, K keypoints, J things.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -54,9 +55,12 @@ class TeacherEpisode:
         frames: (T + 1, H, W, 3) uint8.
         actions: T of them.
         rewards: (T,) float64.
+        costs: (T,) float64, 1 where there was a hit.
         terminated: (T,) bool.
         conditions: Of all T + 1 frames.
         keypoints: (T + 1, K, 2) px, or None.
+        things: (T + 1, J, 6), or None: class (-1 fills up), centre x and y, half width and half
+            height in px, and a number that is a thing's own within its class.
         conditioner_states: Of all T + 1 frames.
     """
 
@@ -65,9 +69,11 @@ class TeacherEpisode:
     frames: np.ndarray
     actions: tuple[Any, ...]
     rewards: np.ndarray
+    costs: np.ndarray
     terminated: np.ndarray
     conditions: tuple[StepConditions, ...]
     keypoints: np.ndarray | None
+    things: np.ndarray | None
     conditioner_states: tuple[Mapping[str, np.ndarray], ...]
 
     @property
@@ -75,12 +81,16 @@ class TeacherEpisode:
         """T."""
         return len(self.actions)
 
-    def start_state(self, num_frames: int) -> dict[str, Any]:
-        """Return the first F frames as the world's reset option "start_state"."""
+    def start_state(self, num_frames: int, *, end: int | None = None) -> dict[str, Any]:
+        """Return F frames, up to frame end - 1, as the world's reset option "start_state".
+
+        Without an end they are the first.
+        """
+        end = num_frames if end is None else end
         return {
-            "frames": self.frames[:num_frames],
-            "conditions": list(self.conditions[:num_frames]),
-            "conditioner_state": dict(self.conditioner_states[num_frames - 1]),
+            "frames": self.frames[end - num_frames : end],
+            "conditions": list(self.conditions[end - num_frames : end]),
+            "conditioner_state": dict(self.conditioner_states[end - 1]),
         }
 
 
@@ -126,19 +136,26 @@ def play_teacher(
 
 def to_episode(moments: Sequence[Moment], *, name: str, seed: int) -> TeacherEpisode:
     """Return the episode that consecutive moments of the teacher are."""
-    keypoints = [moment.info.get("keypoints") for moment in moments]
-    known = [value for value in keypoints if value is not None]
+    infos = [moment.info for moment in moments]
     return TeacherEpisode(
         seed=seed,
         policy=name,
         frames=np.stack([moment.frame for moment in moments]),
         actions=tuple(moment.action for moment in moments[1:]),
         rewards=np.array([moment.reward for moment in moments[1:]]),
+        costs=np.array([float(info.get("cost", 0.0)) for info in infos[1:]]),
         terminated=np.array([moment.terminated for moment in moments[1:]], bool),
         conditions=tuple(moment.conditions for moment in moments),
-        keypoints=np.stack(known) if len(known) == len(keypoints) else None,
-        conditioner_states=tuple(moment.info.get("conditioner_state", {}) for moment in moments),
+        keypoints=_stacked(infos, "keypoints"),
+        things=_stacked(infos, "things"),
+        conditioner_states=tuple(info.get("conditioner_state", {}) for info in infos),
     )
+
+
+def _stacked(infos: Sequence[Mapping[str, Any]], name: str) -> np.ndarray | None:
+    """Return what all infos give under a name, one row each; None if one does not."""
+    known = [info[name] for info in infos if info.get(name) is not None]
+    return np.stack(known) if len(known) == len(infos) else None
 
 
 def play_world(
@@ -199,18 +216,11 @@ class EndlessEngine:
             raise AttributeError(name)
         return getattr(self._engine, name)
 
-    def step(self, *arguments: Any) -> tuple[Any, ...]:
-        """Make the next frame; the termination probability that comes back is 0."""
-        return self._without_end(self._engine.step(*arguments))
-
-    def step_with_spread(self, *arguments: Any) -> tuple[Any, ...]:
-        """Likewise, with the head's spread."""
-        return self._without_end(self._engine.step_with_spread(*arguments))
-
-    def _without_end(self, made: tuple[Any, ...]) -> tuple[Any, ...]:
-        latents, reward, termination, *rest = made
-        self.num_ends += int((termination > 0.5).sum())
-        return latents, reward, termination * 0.0, *rest
+    def step(self, *arguments: Any) -> Any:
+        """Make the next frame; the chances of a hit and of the end that come back are 0."""
+        made = self._engine.step(*arguments)
+        self.num_ends += int((made.termination > 0.5).sum())
+        return made._replace(cost=made.cost * 0.0, termination=made.termination * 0.0)
 
 
 def _step(env: gymnasium.Env, action: Any) -> Moment:
@@ -239,6 +249,22 @@ class Endless(gymnasium.Wrapper):
             scene = {"scene": info["scene"]} if "scene" in info else {}
             frame, info = self.env.reset(options=self._options | scene)
         return frame, reward, False, False, info
+
+
+class Script:
+    """A policy that does what is written, and then the last of it for ever."""
+
+    def __init__(self, actions: Sequence[Any]) -> None:
+        self._actions = tuple(actions)
+
+    def reset(self, rng: np.random.Generator) -> None:  # noqa: ARG002
+        """Begin an episode."""
+        self._step = 0
+
+    def act(self, observation: Any, info: dict[str, Any]) -> Any:  # noqa: ARG002
+        """Return the next action."""
+        self._step += 1
+        return self._actions[min(self._step, len(self._actions)) - 1]
 
 
 class Bookends:

@@ -92,10 +92,11 @@ def sharpness_section(study: Study) -> Section:
         method=(
             f"{len(runs)} rollouts of {steps} steps under held-out policies. Gradient energy of "
             f"luma, mean of {window} frames, at the end over that around step "
-            f"{early_end - window // 2}; the actions of the two stretches are the same. What the "
-            "picture shows differs all the same, so the teacher's own ratio under the same actions "
-            "stands beside it (a teacher's episode that ends goes on with another in the same "
-            "scene), and so does the trend: the last tenth of the steps over the first. "
+            f"{early_end - window // 2}; the actions of the two stretches are the same. World / "
+            "teacher: the world's over the teacher's at either end. What the picture shows differs "
+            "all the same, so the teacher's own ratio under the same actions stands beside it (a "
+            "teacher's episode that ends goes on with another in the same scene), and so does the "
+            "trend: the last tenth of the steps over the first. "
             f"Strips, teacher above, world below, at steps {', '.join(map(str, marks))}."
         ),
         values=values,

@@ -20,6 +20,7 @@ from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Endless,
     Moment,
+    Script,
     check_held_out,
     follow,
     play_world,
@@ -31,20 +32,6 @@ from midas_world.train.strips import save_strip
 
 _MARKS = (20, 50, 100, 200, 400)
 _NUM_STRIPS = 4
-
-
-class Repeat:
-    """A policy that repeats one action."""
-
-    def __init__(self, action: Any) -> None:
-        self._action = action
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Need nothing."""
-
-    def act(self, observation: Any, info: dict[str, Any]) -> Any:  # noqa: ARG002
-        """Return the action."""
-        return self._action
 
 
 def stillness_section(study: Study) -> Section:
@@ -108,7 +95,7 @@ def stillness_section(study: Study) -> Section:
 
 def _teacher_frames(study: Study, teacher: Endless, seed: int, steps: int) -> Iterator[Moment]:
     """Yield the teacher's frames of the context and of so many steps after it."""
-    moments = teacher_moments(teacher, Repeat(0), seed=seed, options=study.config.teacher_options)
+    moments = teacher_moments(teacher, Script([0]), seed=seed, options=study.config.teacher_options)
     return islice(moments, study.context_frames + steps)
 
 

@@ -1,16 +1,16 @@
 """A study: one world, its teacher, and what the sections of an evaluation have in common.
 
 Playing is expensive, so episodes and rollouts are made once, when a section first asks for them.
-Seeds are never those of training: the held-out episodes' own, fresh ones for rollouts, outcomes and
-uncertainty, and the probe's, which it learns from and nothing is measured on.
+Seeds are never those of training: the held-out episodes' own, fresh ones for each kind of rollout,
+and the probes', which they learn from and nothing is measured on.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ import torch
 from tqdm import tqdm
 
 from midas_world.checkpoint import WEIGHTS_NAME
-from midas_world.collect import load_policy
+from midas_world.collect import Policy, load_policy
 from midas_world.evaluate.forced import LatentEpisode, to_latent_episode
+from midas_world.evaluate.picture_probe import PictureProbeConfig
 from midas_world.evaluate.probe import (
     Probe,
     ProbeConfig,
@@ -32,6 +33,7 @@ from midas_world.evaluate.probe import (
 )
 from midas_world.evaluate.rollouts import (
     EndlessEngine,
+    Moment,
     TeacherEpisode,
     check_held_out,
     play_teacher,
@@ -39,7 +41,7 @@ from midas_world.evaluate.rollouts import (
     teacher_moments,
 )
 from midas_world.teachers import make_teacher
-from midas_world.uncertainty import MIN_DRAWS
+from midas_world.types import StepConditions
 from midas_world.world import World
 
 logger = logging.getLogger(__name__)
@@ -47,9 +49,13 @@ logger = logging.getLogger(__name__)
 ROLLOUT_SEED = 10_000
 LONG_SEED = 11_000
 OUTCOME_SEED = 12_000
-UNCERTAINTY_SEED = 13_000
+GAME_SEED = 13_000
 STILL_SEED = 14_000
 PROMPT_SEED = 15_000
+THING_SEED = 16_000
+VOICE_SEED = 17_000
+WEATHER_SEED = 18_000
+REVISIT_SEED = 19_000
 
 
 class NotApplicableError(Exception):
@@ -83,15 +89,31 @@ class EvaluationConfig:
         outcome_steps: Steps of each at most.
         outcome_policies: Who plays them, in turn; names that the world's data lack are passed
             over, and if none is left all of theirs play. Stage's reckless one ends episodes.
-        num_uncertainty_runs: Teacher episodes for the uncertainty, each also the start of a
-            rollout.
-        uncertainty_steps: Steps of each rollout.
-        num_uncertainty_draws: Head samples that the spread is taken over.
-        num_uncertainty_windows: Contexts for each way of making a context wrong.
+        game_actions: Actions that are held for whole games; those that the world lacks are passed
+            over. Random play comes beside them.
+        num_games: Games of each.
+        game_steps: Steps of each game at most.
+        num_thing_runs: Start frames from which things in view are followed.
+        thing_steps: Steps for which they are.
+        travel_actions: Actions that uncover new scenery, in turn.
+        num_travel_starts: Start frames from which they are held.
+        travel_seeds: Rollouts from each.
+        travel_steps: Steps of each.
+        num_sentences: Sentences that the character says.
+        sentence_steps: Steps of each.
+        talk_action: What makes it talk.
+        weathers: Values of the teacher's scene option "weather" in which something falls.
+        num_weather_runs: Games in each.
+        weather_steps: Steps of each.
+        num_revisits: Walks away and back.
+        walk_actions: Away and back again.
+        walk_px: How far away.
         num_speed_steps: Steps that are timed.
         teacher_options: Reset options of the teacher in rollouts, beside the seed: what the
             actions do not decide must not happen, for a world cannot know of it.
         probe: The keypoint probe.
+        thing_probe: What sees things.
+        mouth_probe: What sees how far the mouth is open.
     """
 
     world_env_id: str = "envs:midas/Stage-v0"
@@ -99,37 +121,53 @@ class EvaluationConfig:
     num_episodes: int = 12
     episode_steps: int = 200
     num_autoencoder_frames: int = 200
-    num_next_frames: int = 800
+    num_next_frames: int = 400
     moving_threshold: float = 4.0
     num_rollouts: int = 12
     rollout_steps: int = 200
-    num_long_runs: int = 3
+    num_long_runs: int = 2
     long_steps: int = 2000
     sharpness_window: int = 20
-    num_still_runs: int = 8
+    num_still_runs: int = 6
     still_steps: int = 400
     num_prompt_runs: int = 12
     prompt_steps: int = 60
-    num_outcome_episodes: int = 42
+    num_outcome_episodes: int = 36
     outcome_steps: int = 200
     outcome_policies: tuple[str, ...] = ("expert", "reckless", "mixed", "reckless", "random")
-    num_uncertainty_runs: int = 12
-    uncertainty_steps: int = 200
-    num_uncertainty_draws: int = 4
-    num_uncertainty_windows: int = 48
+    game_actions: tuple[str, ...] = ("leap_right", "run_right")
+    num_games: int = 6
+    game_steps: int = 300
+    num_thing_runs: int = 20
+    thing_steps: int = 40
+    travel_actions: tuple[str, ...] = ("leap_right", "run_right")
+    num_travel_starts: int = 12
+    travel_seeds: int = 2
+    travel_steps: int = 110
+    num_sentences: int = 24
+    sentence_steps: int = 36
+    talk_action: str = "talk"
+    weathers: tuple[str, ...] = ("rain", "snow")
+    num_weather_runs: int = 4
+    weather_steps: int = 40
+    num_revisits: int = 8
+    walk_actions: tuple[str, str] = ("walk_right", "walk_left")
+    walk_px: float = 100.0
     num_speed_steps: int = 300
     teacher_options: Mapping[str, Any] = field(default_factory=lambda: {"scene_changes": False})
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    thing_probe: PictureProbeConfig = field(
+        default_factory=lambda: PictureProbeConfig(first_seed=22_000)
+    )
+    mouth_probe: PictureProbeConfig = field(
+        default_factory=lambda: PictureProbeConfig(first_seed=26_000)
+    )
 
     def __post_init__(self) -> None:
+        """Check the counts."""
         for name, value in vars(self).items():
             if name.startswith("num_") and value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.num_uncertainty_draws < MIN_DRAWS:
-            raise ValueError(
-                f"num_uncertainty_draws must be at least {MIN_DRAWS}, "
-                f"got {self.num_uncertainty_draws}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +219,7 @@ class Study:
     @property
     def num_denoise_steps(self) -> int:
         """K, head passes per frame."""
-        own = self.world.config.world.diffusion.num_denoise_steps
+        own = self.world.config.world.head.num_denoise_steps
         return self.config.num_denoise_steps or own
 
     @property
@@ -215,10 +253,41 @@ class Study:
             **kwargs,
         )
 
-    def make_endless_world(self, num_steps: int) -> tuple[gymnasium.Env, EndlessEngine]:
+    def make_endless_world(
+        self, num_steps: int, **kwargs: Any
+    ) -> tuple[gymnasium.Env, EndlessEngine]:
         """Return the world as an environment that goes on for so many steps, and its engine."""
-        engine = EndlessEngine(self.make_world_env().get_wrapper_attr("engine"))
-        return self.make_world_env(engine=engine, horizon=num_steps + 1), engine
+        engine = EndlessEngine(self.engine())
+        return self.make_world_env(engine=engine, horizon=num_steps + 1, **kwargs), engine
+
+    def engine(self) -> Any:
+        """Return what runs the world's networks, one for all sections."""
+        return self.once("engine", lambda: self.make_world_env().get_wrapper_attr("engine"))
+
+    def action(self, name: str) -> int:
+        """Return an action by its name.
+
+        Raises:
+            NotApplicableError: The world has none of that name.
+        """
+        if name not in self.world.keymap.actions:
+            raise NotApplicableError(f"the world has no action {name!r}")
+        return self.world.keymap.actions.index(name)
+
+    def camera_places(self, conditions: Sequence[StepConditions]) -> np.ndarray:
+        """Return how far the camera has travelled since the first of F frames, (F,) px.
+
+        Raises:
+            NotApplicableError: The world's poses tell of no camera.
+        """
+        camera = self.world.config.world.conditions.camera
+        if not camera.is_declared:
+            raise NotApplicableError("no camera is declared (conditions.camera)")
+        if any(step.pose is None for step in conditions):
+            raise NotApplicableError('the teacher gives no info["pose"]')
+        place = np.array([step.pose[camera.index] for step in conditions if step.pose is not None])
+        travel = np.diff(place * camera.loop, prepend=place[0] * camera.loop)
+        return np.cumsum((travel + camera.loop / 2) % camera.loop - camera.loop / 2)
 
     def play_teacher(
         self,
@@ -228,8 +297,9 @@ class Study:
         num_steps: int,
         options: Mapping[str, Any],
         policies: Sequence[str] = (),
+        policy: Policy | None = None,
     ) -> TeacherEpisode:
-        """Return an episode of the teacher; the seed says which policy plays, of all or of some.
+        """Return an episode of the teacher, by a policy or by the one of all or some in turn.
 
         Raises:
             ValueError: The seed was trained on, or the frames have another size than the world's.
@@ -238,9 +308,9 @@ class Study:
         check_held_out([seed], data)
         names = policies or self.policies
         name = names[seed % len(names)]
-        policy = load_policy(data.policy_factory, name, env.action_space)
+        plays = policy or load_policy(data.policy_factory, name, env.action_space)
         episode = play_teacher(
-            env, policy, name=name, seed=seed, num_steps=num_steps, options=options
+            env, plays, name=name, seed=seed, num_steps=num_steps, options=options
         )
         size = (self.world.config.world.height, self.world.config.world.width)
         if episode.frames.shape[1:3] != size:
@@ -254,7 +324,7 @@ class Study:
         return to_latent_episode(
             episode,
             autoencoder=self.autoencoder,
-            config=self.world.config.world.conditions,
+            model=self.model,
             device=self.device,
         )
 
@@ -340,24 +410,28 @@ class Study:
 
     def _probe_frames(self, env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
         """Return teacher frames at half resolution and their keypoints."""
-        config = self.config.probe
-        halves: list[np.ndarray] = []
-        keypoints: list[np.ndarray] = []
-        progress = tqdm(total=config.num_frames, desc="probe frames", mininterval=5.0)
+        moments = self.sample_moments(env, self.config.probe)
+        shown = tqdm(moments, total=self.config.probe.num_frames, desc="probe", mininterval=5.0)
+        pairs = [(halve(m.frame[None])[0], m.info["keypoints"]) for m in shown]
+        halves, keypoints = zip(*pairs, strict=True)
+        return np.stack(halves), np.stack(keypoints)
+
+    def sample_moments(
+        self,
+        env: gymnasium.Env,
+        config: ProbeConfig | PictureProbeConfig,
+        *,
+        policy: Policy | None = None,
+    ) -> Iterator[Moment]:
+        """Yield what a probe learns from, by a policy or by the world's in turn."""
+        data, left = self.world.config.data, config.num_frames
         for seed in count(config.first_seed):
-            check_held_out([seed], self.world.config.data)
-            policy = load_policy(
-                self.world.config.data.policy_factory,
-                self.policies[seed % len(self.policies)],
-                env.action_space,
-            )
-            moments = teacher_moments(env, policy, seed=seed, options={})
-            for step, moment in zip(range(config.episode_steps + 1), moments, strict=False):
-                if step % config.keep_every == 0 and len(halves) < config.num_frames:
-                    halves.append(halve(moment.frame[None])[0])
-                    keypoints.append(moment.info["keypoints"])
-                    progress.update()
-            if len(halves) >= config.num_frames:
-                progress.close()
-                return np.stack(halves), np.stack(keypoints)
-        raise AssertionError("count() does not end")
+            check_held_out([seed], data)
+            name = self.policies[seed % len(self.policies)]
+            plays = policy or load_policy(data.policy_factory, name, env.action_space)
+            moments = teacher_moments(env, plays, seed=seed, options={})
+            for moment in islice(moments, 0, config.episode_steps + 1, config.keep_every):
+                yield moment
+                left -= 1
+                if not left:
+                    return
