@@ -33,6 +33,8 @@ class EntryMaps(nn.Module):
         super().__init__()
         self.config, self.grid, self.step = config, grid, downsampling
         self.num_channels = config.channels if config.num_classes else 0
+        if not config.num_classes:
+            return
         shape = (config.num_classes, self.num_channels, grid[0], config.columns)
         self.table = nn.Parameter(0.3 * torch.randn(shape))
         across = torch.arange(grid[1])[None] - (

@@ -62,6 +62,14 @@ def test_tokens_and_grid_are_inverse_and_in_reading_order():
     assert torch.equal(tokens[0, 7], latents[0, :, 1, 2])
 
 
+def test_a_token_is_a_block_of_the_fine_grid():
+    latents = randn(2, 3, 4, 6)
+    tokens = to_tokens(latents, 2)
+    assert tokens.shape == (2, 6, 12)
+    assert torch.equal(to_grid(tokens, (2, 3), 2), latents)
+    assert torch.equal(tokens[0, 4], latents[0, :, 2:4, 2:4].flatten())
+
+
 @settings(deadline=None, max_examples=15)
 @given(groups=st.sampled_from([1, 2, 4]), channels=st.integers(1, 4))
 def test_channel_mean_averages_neighbours(groups, channels):
@@ -126,9 +134,9 @@ def test_the_paper_preset_has_the_papers_sizes():
 def test_latents_have_unit_rms_per_token_where_the_config_says_so():
     frames = randn(2, 3, 48, 80)
     with torch.no_grad():
-        raw = autoencoder().encode_raw(frames)
-        free = autoencoder(latent_norm=False).encode_raw(frames)
-    torch.testing.assert_close(raw.square().mean(dim=1), torch.ones(2, 3, 5), rtol=1e-3, atol=1e-3)
+        raw = autoencoder(latent_norm=True).encode_raw(frames)
+        free = autoencoder().encode_raw(frames)
+    torch.testing.assert_close(raw.square().mean(dim=1), torch.ones(2, 6, 10), rtol=1e-3, atol=1e-3)
     assert (free.square().mean(dim=1) - 1).abs().max() > 0.01
 
 
@@ -149,32 +157,33 @@ def test_statistics_standardise_each_channel_and_decode_undoes_them():
 def test_decoding_keeps_the_latents_dtype():
     model = autoencoder().to(torch.bfloat16)
     model.latent_std.data = model.latent_std.float()
-    assert model.decode(randn(1, 8, 3, 5).bfloat16()).dtype == torch.bfloat16
+    assert model.decode(randn(1, 8, 6, 10).bfloat16()).dtype == torch.bfloat16
 
 
-def test_pre_norm_keeps_its_names():
+def test_plain_blocks_keep_their_names():
     """Trained worlds depend on them."""
-    names = set(autoencoder().state_dict())
-    assert {
-        "encoder.conv_in.weight",
-        "encoder.layers.0.conv.weight",
-        "encoder.layers.1.norm_1.weight",
-        "encoder.layers.1.conv_2.bias",
-        "encoder.conv_out.bias",
-        "decoder.conv_in.weight",
-        "decoder.layers.0.norm_2.bias",
-        "decoder.layers.1.conv.weight",
-        "decoder.norm_out.weight",
-        "decoder.conv_out.bias",
-        "latent_mean",
-        "latent_std",
-    } <= names
-    assert len(names) == 52
+    layers = {
+        "encoder": ("conv_in", "layers.0.conv_1", "layers.0.conv_2", "layers.1.conv"),
+        "decoder": ("conv_in", "layers.0.conv_1", "layers.0.conv_2", "layers.1.conv"),
+    }
+    for side, names in layers.items():
+        layers[side] = (*names, "layers.2.conv_1", "layers.2.conv_2", "conv_out")
+    expected = {
+        f"{side}.{name}.{kind}"
+        for side, names in layers.items()
+        for name in names
+        for kind in ("weight", "bias")
+    }
+    assert set(autoencoder().state_dict()) == expected | {"latent_mean", "latent_std"}
 
 
 def test_block_types_mix_within_one_autoencoder():
     model = autoencoder(
-        widths=(8, 16, 32), latent_channels=8, block_types=("pre_norm", "res", "efficient_vit")
+        widths=(8, 8, 16, 32),
+        encoder_depths=(1, 1, 1, 1),
+        decoder_depths=(1, 1, 1, 1),
+        patch_size=2,
+        block_types=("plain", "pre_norm", "res", "efficient_vit"),
     )
     frames = randn(1, 3, 48, 80)
     with torch.no_grad():

@@ -58,9 +58,7 @@ def make_conditions(
     """Return random conditions in which everything is there but entry codes."""
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, frames)
-    text = torch.randint(
-        1, config.text_buckets, (*shape, config.text_length), generator=generator
-    )
+    text = torch.randint(1, config.text_buckets, (*shape, config.text_length), generator=generator)
     return Conditions(
         pose=torch.rand(*shape, config.pose_size, generator=generator),
         text=text,
@@ -103,7 +101,9 @@ def test_an_absent_modality_says_the_same_whatever_its_values(modality):
     assert torch.equal(before[2], after[2]) == (modality != POSE)
     absent = torch.arange(3).expand(2, 3, 3) != modality
     without = told(dataclasses.replace(first, present=absent))
-    for mine, other in zip(without, told(dataclasses.replace(changed, present=absent)), strict=True):
+    for mine, other in zip(
+        without, told(dataclasses.replace(changed, present=absent)), strict=True
+    ):
         assert torch.equal(mine, other)
     assert not torch.equal(without[0], before[0])  # absence itself is told
 

@@ -6,21 +6,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from midas_world.conditions import Conditions
 from midas_world.config import WorldConfig, load_preset
-from midas_world.world_model import OutcomeHead, WorldModel
+from midas_world.head import Guidance
+from midas_world.world_model import Before, OutcomeHead, WorldModel
 
 CPU = torch.device("cpu")
 
 
 @cache
-def tiny() -> WorldConfig:
-    return load_preset("tiny").world
+def preset(name: str) -> WorldConfig:
+    return load_preset(name).world
 
 
 def make_model(config: WorldConfig | None = None, *, seed: int = 0) -> WorldModel:
-    model = WorldModel(config or tiny()).eval()
+    model = WorldModel(config or preset("tiny")).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -28,164 +30,176 @@ def make_model(config: WorldConfig | None = None, *, seed: int = 0) -> WorldMode
                 parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
             else:
                 parameter.normal_(1.0 if "norm" in name else 0.0, 0.1, generator=generator)
-    return model
+        noise = torch.randn(model.motion.operators.shape, generator=generator)
+        model.motion.operators.add_(0.1 * noise)
+    return model.requires_grad_(requires_grad=False)
 
 
-def make_batch(batch: int, frames: int, *, seed: int = 0):
+def make_batch(
+    batch: int, frames: int, *, seed: int = 0, config: WorldConfig | None = None
+) -> tuple[Tensor, Conditions]:
+    """Return latent tokens (B, F, N, C) and conditions of F frames, with codes among them."""
+    config = config or preset("tiny")
     generator = torch.Generator().manual_seed(seed)
-    size = tiny().conditions
-    return {
-        "latents": torch.randn(batch, frames + 1, 15, 8, generator=generator),
-        "conditions": Conditions(
-            pose=torch.randn(batch, frames, size.pose_size, generator=generator),
-            text=torch.randint(0, 256, (batch, frames, size.text_length), generator=generator),
-            audio=torch.rand(batch, frames, size.audio_size, generator=generator),
-            present=torch.rand(batch, frames, 3, generator=generator) > 0.3,
-        ),
-        "reward": torch.randn(batch, frames, generator=generator),
-        "terminated": torch.rand(batch, frames, generator=generator) > 0.8,
-    }
+    size, shape = config.conditions, (batch, frames)
+    latents = torch.randn(
+        *shape, config.tokens_per_frame, config.token_channels, generator=generator
+    )
+    codes = (*shape, config.entries.capacity)
+    classes = torch.randint(-1, max(0, config.entries.num_classes), codes, generator=generator)
+    places = config.width * (torch.rand(codes, generator=generator) - 0.5)
+    texts = (*shape, size.text_length)
+    return latents, Conditions(
+        pose=torch.rand(*shape, size.pose_size, generator=generator),
+        text=torch.randint(0, size.text_buckets, texts, generator=generator),
+        audio=torch.rand(*shape, size.audio_size, generator=generator),
+        present=torch.rand(*shape, 3, generator=generator) > 0.3,
+        entries=torch.stack((classes.float(), places), dim=-1),
+    )
+
+
+def stream(model: WorldModel, context: Tensor, conditions: Conditions) -> list[Guidance]:
+    """Return what the head is told of each frame, one step after another."""
+    cache, told = model.new_cache(len(context), dtype=torch.float32, device=CPU), []
+    for step in range(context.shape[1]):
+        told.append(model.step_guidance(context[:, step], conditions.frames(step, step + 1), cache))
+        cache.commit()
+    return told
 
 
 @settings(deadline=None, max_examples=10)
 @given(frames=st.integers(1, 9), batch=st.integers(1, 3), seed=st.integers(0, 3))
 def test_playing_step_by_step_equals_the_whole_sequence(frames, batch, seed):
-    model, data = make_model(seed=seed), make_batch(batch, frames, seed=seed)
-    context, conditions = data["latents"][:, :-1], data["conditions"]
-    with torch.no_grad():
-        expected = model.hidden(context, torch.zeros(batch, frames), conditions)
-        cache = model.new_cache(batch, dtype=torch.float32, device=CPU)
-        parts = []
-        for step in range(frames):
-            now = conditions.frames(step, step + 1)
-            parts.append(model.step_hidden(context[:, step], now, cache))
-            cache.commit()
-    torch.testing.assert_close(torch.stack(parts, dim=1), expected, rtol=1e-4, atol=1e-4)
+    model = make_model(seed=seed)
+    context, conditions = make_batch(batch, frames, seed=seed)
+    expected = model.hidden(context, torch.zeros(batch, frames), conditions)
+    hidden = torch.stack([told.hidden for told in stream(model, context, conditions)], dim=1)
+    torch.testing.assert_close(hidden, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_play_noise_labels_the_context_as_training_did():
-    config = dataclasses.replace(tiny(), play_noise=0.2)
-    model, data = make_model(config), make_batch(2, 1)
-    level = torch.full((2, 1), 0.2)
-    with torch.no_grad():
-        expected = model.hidden(data["latents"][:, :1], level, data["conditions"])[:, 0]
-        cache = model.new_cache(2, dtype=torch.float32, device=CPU)
-        hidden = model.step_hidden(data["latents"][:, 0], data["conditions"], cache)
-        clean = model.hidden(data["latents"][:, :1], 0 * level, data["conditions"])[:, 0]
-    torch.testing.assert_close(hidden, expected, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(hidden, clean, atol=1e-3)
-
-
-def test_noise_levels_fall_into_equal_buckets():
+def test_a_step_is_told_of_the_frames_before_as_a_whole_sequence_would_be():
     model = make_model()
-    levels = torch.linspace(0, tiny().context_noise, 10 * 8 + 1)
-    buckets = model.bucket(levels + 1e-6)
-    assert buckets[:-1].tolist() == [index // 8 for index in range(80)]
-    assert buckets[-1] == 9
-    assert model.bucket(torch.zeros(2, 3)).tolist() == [[0, 0, 0]] * 2
+    context, conditions = make_batch(2, 6)
+    hidden = model.hidden(context, torch.zeros(2, 6), conditions)
+    for step, told in enumerate(stream(model, context, conditions)):
+        # Of the first frame it is as if it had stood still before.
+        past = max(0, step - 1)
+        last = conditions.frames(past, past + 1) if step else conditions.frames(0, 1)
+        before = Before(
+            latents=model.to_grid(context[:, past]),
+            camera=model.conditions.cues(last).camera,
+            audio=last.audio[:, 0],
+        )
+        expected, _ = model.guide(
+            model.to_grid(context[:, step]),
+            conditions.frames(step, step + 1),
+            before,
+            hidden[:, step],
+        )
+        for name in Guidance._fields:
+            torch.testing.assert_close(
+                getattr(told, name), getattr(expected, name), rtol=1e-4, atol=1e-4, msg=name
+            )
 
 
-def test_samples_are_the_context_plus_a_scaled_change():
-    model, data = make_model(), make_batch(2, 1)
-    context, noise = data["latents"][:, 0], data["latents"][:, 1]
-    hidden = torch.randn(2, 15, tiny().hidden_width, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        first = model.sample(context, hidden, noise, num_denoise_steps=3)
-        again = model.sample(context, hidden, noise, num_denoise_steps=3)
-        model.change_std.fill_(2.0)
-        doubled = model.sample(context, hidden, noise, num_denoise_steps=3)
-        # With one step from pure noise the sample is the prediction itself.
-        one = model.sample(context, hidden, noise, num_denoise_steps=1)
-        predicted = model.head(noise, torch.ones(2), hidden, context)
-    assert torch.equal(first, again)
-    torch.testing.assert_close(doubled - context, 2 * (first - context), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(one, context + 2 * predicted, rtol=1e-5, atol=1e-5)
+def test_a_row_that_was_reset_begins_anew_and_the_others_go_on():
+    model = make_model()
+    context, conditions = make_batch(2, 6)
+    cache, parts = model.new_cache(2, dtype=torch.float32, device=CPU), []
+    for step in range(6):
+        if step == 3:
+            cache.reset(torch.tensor([True, False]))
+        parts.append(
+            model.step_guidance(context[:, step], conditions.frames(step, step + 1), cache)
+        )
+        cache.commit()
+    whole = stream(model, context, conditions)
+    fresh = stream(model, context[:, 3:], conditions.frames(3, None))
+    for step in range(3, 6):
+        for name in Guidance._fields:
+            got = getattr(parts[step], name)
+            torch.testing.assert_close(
+                got[0], getattr(fresh[step - 3], name)[0], rtol=1e-4, atol=1e-4
+            )
+            torch.testing.assert_close(got[1], getattr(whole[step], name)[1], rtol=1e-4, atol=1e-4)
 
 
-def own_context(model: WorldModel, data: dict, count: int, generator: torch.Generator):
-    if not count:
-        return None
-    return model.own_context(
-        data["latents"][:count, 0], data["conditions"].rows(0, count), generator
+@pytest.mark.parametrize("name", ["tiny", "stage", "dream"])
+def test_a_step_gives_latents_and_outcomes_of_the_worlds_sizes(name):
+    config = preset(name)
+    model = make_model(config)
+    context, conditions = make_batch(2, 1, config=config)
+    (told,) = stream(model, context, conditions)
+    noise = torch.zeros(2, config.autoencoder.latent_channels, *config.grid)
+    made = model.sample(told, noise, num_denoise_steps=config.head.num_denoise_steps)
+    assert made.shape == noise.shape
+    outcome = model.outcomes(made, told, model.near(conditions))
+    classes = config.entries.num_classes
+    assert outcome.reward.shape == (2, config.reward_bins)
+    assert outcome.cost.shape == outcome.termination.shape == (2,)
+    assert outcome.entries.shape == (2, 2, classes + 1)
+    assert outcome.things.shape == (2, classes, config.grid[1])
+    assert all(value.isfinite().all() for value in (made, *outcome))
+
+
+def test_a_new_model_changes_little_and_sampling_takes_each_step():
+    model = WorldModel(preset("tiny")).requires_grad_(requires_grad=False)
+    context, conditions = make_batch(2, 1)
+    (told,) = stream(model, context, conditions)
+    noise = torch.randn(told.last.shape, generator=torch.Generator().manual_seed(0))
+    made = model.sample(told, noise, num_denoise_steps=1)
+    assert (made - told.last).square().mean() < 0.1 * told.last.square().mean()
+    # By hand: two steps, the second from halfway between noise and what was predicted.
+    model.change_std.mul_(0.5)
+    first = model.head(noise, torch.ones(2), told) - told.last
+    second = model.head(0.5 * noise + 0.5 * (first / 0.5), torch.full((2,), 0.5), told)
+    torch.testing.assert_close(model.sample(told, noise, num_denoise_steps=2), second)
+
+
+def test_codes_are_told_to_the_backbone_and_to_the_head():
+    model = make_model()
+    context, conditions = make_batch(1, 1)
+    untold = dataclasses.replace(conditions, entries=torch.full_like(conditions.entries, -1.0))
+    elsewhere = dataclasses.replace(untold, entries=untold.entries * torch.tensor((1.0, 30.0)))
+    conditions.entries[0, 0, 0] = torch.tensor((2.0, 20.0))
+    told, without, nowhere = (
+        stream(model, context, each)[0] for each in (conditions, untold, elsewhere)
     )
+    for name in ("maps", "hidden"):
+        assert (getattr(told, name) - getattr(without, name)).abs().max() > 1e-3
+        assert torch.equal(getattr(without, name), getattr(nowhere, name))
 
 
-@pytest.mark.parametrize("num_own", [0, 1, 2])
-def test_losses_are_finite_and_reach_every_weight(num_own):
-    model, data = make_model(), make_batch(2, 5)
-    # Absent modalities have weights of their own.
-    absent = dataclasses.replace(
-        data["conditions"],
-        present=data["conditions"].present & (torch.arange(2) > 0)[:, None, None],
-    )
-    data["conditions"] = absent
-    generator = torch.Generator().manual_seed(0)
-    own = own_context(model, data, num_own, generator)
-    losses = model.losses(**data, generator=generator, own_context=own)
-    assert set(losses) == {"head", "reward", "termination"}
-    assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
-    sum(losses.values()).backward()
-    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not silent
+def test_the_character_is_near_its_limbs_and_everywhere_where_nobody_says():
+    model = make_model()
+    _, conditions = make_batch(2, 1)
+    conditions.present[:] = True
+    near = model.near(conditions)
+    assert near.shape == (2, 1, *preset("tiny").grid)
+    assert 0 <= near.min() < near.max() <= 1
+    bare = preset("dream")
+    _, conditions = make_batch(2, 1, config=bare)
+    assert (make_model(bare).near(conditions) == 1).all()
 
 
-@pytest.mark.parametrize("num_own", [0, 1])
-def test_losses_depend_on_their_generator_alone(num_own):
-    model, data = make_model(), make_batch(2, 4)
-
-    def losses(seed: int) -> list[float]:
-        generator = torch.Generator().manual_seed(seed)
-        own = own_context(model, data, num_own, generator)
-        named = model.losses(**data, generator=generator, own_context=own)
-        return [float(value.detach()) for value in named.values()]
-
-    assert losses(1) == losses(1)
-    assert losses(1) != losses(2)
+def test_tokens_and_the_fine_grid_are_the_same_numbers():
+    model = make_model()
+    context, _ = make_batch(2, 1)
+    assert torch.equal(model.to_tokens(model.to_grid(context[:, 0])), context[:, 0])
 
 
-def test_own_context_is_the_rollout_from_the_first_frame():
-    model, data = make_model(), make_batch(2, 4)
-    own = own_context(model, data, 2, torch.Generator().manual_seed(3))
-    assert own.shape == data["latents"][:, :-1].shape
-    assert torch.equal(own[:, 0], data["latents"][:, 0])
-    generator, cache = torch.Generator().manual_seed(3), None
-    cache = model.new_cache(2, dtype=torch.float32, device=torch.device("cpu"))
-    last = data["latents"][:, 0]
-    with torch.no_grad():
-        for frame in range(3):
-            hidden = model.step_hidden(last, data["conditions"].frames(frame, frame + 1), cache)
-            cache.commit()
-            noise = torch.randn(last.shape, generator=generator)
-            last = model.sample(last, hidden, noise, num_denoise_steps=2)
-            assert torch.equal(own[:, frame + 1], last)
-
-
-def test_own_context_is_labelled_as_at_play_time(monkeypatch):
-    model, data = make_model(dataclasses.replace(tiny(), play_noise=0.2)), make_batch(3, 4)
-    seen: list[torch.Tensor] = []
-    hidden = model.hidden
-
-    def watch(context: torch.Tensor, level: torch.Tensor, conditions) -> torch.Tensor:
-        seen.append(level)
-        return hidden(context, level, conditions)
-
-    monkeypatch.setattr(model, "hidden", watch)
-    generator = torch.Generator().manual_seed(0)
-    own = own_context(model, data, 2, generator)
-    model.losses(**data, generator=generator, own_context=own)
-    (level,) = seen
-    assert (level[:2] == 0.2).all()
-    assert level[2].unique().numel() > 1
-
-
-def test_a_world_without_context_noise_can_be_trained():
-    model = make_model(dataclasses.replace(tiny(), context_noise=0.0))
-    losses = model.losses(**make_batch(2, 3), generator=torch.Generator().manual_seed(0))
-    assert all(loss.isfinite() for loss in losses.values())
+def test_noise_levels_fall_into_buckets():
+    model = make_model()
+    level = torch.tensor([0.0, 0.029, 0.031, 0.15, 0.3, 0.5])
+    assert model.bucket(level).tolist() == [0, 0, 1, 5, 9, 9]
+    silent = make_model(dataclasses.replace(preset("tiny"), context_noise=0.0))
+    assert silent.bucket(torch.zeros(3)).tolist() == [0, 0, 0]
 
 
 def make_outcome(limit: float = 20.0, bins: int = 41) -> OutcomeHead:
-    return OutcomeHead(hidden_width=4, reward_limit=limit, reward_bins=bins)
+    return OutcomeHead(
+        latent_channels=3, hidden_width=4, vector_size=5, reward_limit=limit, reward_bins=bins
+    ).requires_grad_(requires_grad=False)
 
 
 def two_hot(head: OutcomeHead, reward: float) -> torch.Tensor:
@@ -232,11 +246,24 @@ def test_confident_logits_decode_to_bins_and_even_ones_to_nothing():
     assert head.reward(top.flip(0)).item() == pytest.approx(-20.0, rel=1e-5)
 
 
-def test_outcomes_pool_over_tokens_whatever_their_order():
+def test_only_what_changes_around_the_character_counts_but_for_hidden_states():
     head = make_outcome()
-    hidden = torch.randn(2, 3, 15, 4, generator=torch.Generator().manual_seed(0))
-    reward, termination = head(hidden)
-    assert reward.shape == (2, 3, 41)
-    assert termination.shape == (2, 3)
-    shuffled = hidden[:, :, torch.randperm(15, generator=torch.Generator().manual_seed(1))]
-    torch.testing.assert_close(head(shuffled)[0], reward)
+    guidance = Guidance(
+        last=torch.zeros(1, 3, 4, 6),
+        moved=torch.zeros(1, 0, 3, 4, 6),
+        maps=torch.zeros(1, 0, 4, 6),
+        vector=torch.zeros(1, 5),
+        hidden=torch.zeros(1, 2, 4),
+    )
+    near = torch.zeros(1, 1, 4, 6)
+    near[..., :2] = 1.0
+    made = torch.zeros(1, 3, 4, 6)
+
+    def logits(made: Tensor, told: Guidance = guidance) -> Tensor:
+        return torch.cat([part.flatten() for part in head(made, told, near)])
+
+    before, far, close = logits(made), made.clone(), made.clone()
+    far[..., 5], close[..., 0] = 3.0, 3.0
+    assert torch.equal(logits(far), before)
+    assert not torch.equal(logits(close), before)
+    assert not torch.equal(logits(made, guidance._replace(hidden=guidance.hidden + 1)), before)
