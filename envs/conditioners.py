@@ -75,12 +75,8 @@ class StageWorldConditioner:
         return self._inner.step(action)
 
     def set_prompt(self, text: str | None) -> None:
-        """Let a player's words replace the scene's, as the teacher does."""
-        from envs.stage.scene import scene_from_text
-
+        """Let a player's words change the scene, as the teacher does."""
         self._inner.set_prompt(text)
-        if text:
-            self._inner.set_scene(scene_from_text(text, self._inner.scene))
 
     def describe(self, prompt: str, present: str) -> str:
         """Return place, time of day, weather and outfit, in the words that Stage has for them."""

@@ -1,8 +1,8 @@
 """B games of a learned world in step: all that one environment and a vector of them share.
 
-Turns actions into conditions, lets the rollout make the frames, reads reward and end from what it
-tells, builds observations and infos, and copies its whole state out and in. Knows nothing of
-Gymnasium's calls; those are in world_env.py and vector_env.py.
+Turns actions into conditions, lets the rollout make the frames, reads reward, hits and end from
+what it tells, builds observations and infos, and copies its whole state out and in. Knows nothing
+of Gymnasium's calls; those are in world_env.py and vector_env.py.
 
 Shapes: B games, R rows of them, N latent tokens per frame, C latent channels, H W pixels.
 """
@@ -36,6 +36,7 @@ from midas_world.world import StartState, World, load_world
 
 DEFAULT_HORIZON = 1000
 REWARD_THRESHOLD = 0.5
+COST_THRESHOLD = 0.5
 TERMINATION_THRESHOLD = 0.5
 OPTIONS = ("prompt", "start_state")
 
@@ -69,7 +70,6 @@ class Games:
         horizon: Steps after which a game is truncated.
         backend: What runs the networks.
         num_denoise_steps: Quality against speed; None takes the world's.
-        num_uncertainty_draws: Samples that each step's uncertainty is taken over; 0: none.
         reward_threshold: Expected rewards of at most this size are paid as 0.
         engine: A running engine of this world instead of a new one.
 
@@ -97,7 +97,6 @@ class Games:
         horizon: int,
         backend: str,
         num_denoise_steps: int | None,
-        num_uncertainty_draws: int,
         reward_threshold: float,
         engine: Engine | None,
     ) -> None:
@@ -120,11 +119,12 @@ class Games:
         self._conditioners: list[Conditioner] = [
             make_conditioner(data.env_id, keymap, data=data) for _ in range(num_games)
         ]
-        self._rollout = Rollout(engine, num_games, num_uncertainty_draws=num_uncertainty_draws)
+        self._rollout = Rollout(engine, num_games)
         self._conditions = [StepConditions()] * num_games
         self._actions: list[int | None] = [None] * num_games
         self._termination = np.zeros(num_games)
-        self._uncertainty = np.full(num_games, np.nan)  # not a number: not known
+        self._cost = np.zeros(num_games)
+        self._lives = np.full(num_games, self.world.config.world.lives)
         self._frames: np.ndarray | None = None
         self._undecoded = np.ones(num_games, bool)
         self._scenes = np.full(num_games, -1)  # the start state that each game goes on from
@@ -195,10 +195,14 @@ class Games:
         made = self._rollout.step(self._conditions)
         self._undecoded[:] = True
         self._termination[:] = made.termination_probability
-        self._uncertainty[:] = np.nan if made.uncertainty is None else made.uncertainty
+        is_hit = (made.cost > COST_THRESHOLD) & ~self.over
+        self._cost[:] = is_hit
         rewards = made.reward.astype(np.float64)
         rewards[np.abs(rewards) <= self.reward_threshold] = 0.0
         terminated = self._termination > TERMINATION_THRESHOLD
+        if self.world.config.world.lives:
+            self._lives -= is_hit
+            terminated |= self._lives == 0
         truncated = self._rollout.num_steps >= self.horizon
         rewards[self.over], terminated[self.over], truncated[self.over] = 0.0, False, False
         self.over |= terminated | truncated
@@ -235,12 +239,13 @@ class Games:
         """Return what there is to know about a game's present frame."""
         info: dict[str, Any] = {
             "step": int(self._rollout.num_steps[row]),
+            "cost": float(self._cost[row]),
             "termination_probability": float(self._termination[row]),
         }
+        if self.world.config.world.lives:
+            info["lives"] = int(self._lives[row])
         if (action := self._actions[row]) is not None:
             info["action_name"] = self.world.keymap.actions[action]
-        if not np.isnan(self._uncertainty[row]):
-            info["uncertainty"] = float(self._uncertainty[row])
         conditions = self._conditions[row]
         if conditions.text is not None:
             info["text"] = conditions.text
@@ -274,6 +279,7 @@ class Games:
         for name, rows in stack_rows([conditioner.state() for conditioner in self._conditioners]):
             tensors[_CONDITIONER + name] = torch.from_numpy(rows)
         tensors["over"] = torch.from_numpy(self.over.copy())
+        tensors["lives"] = torch.from_numpy(self._lives.copy())
         tensors["scenes"] = torch.from_numpy(self._scenes.copy())
         tensors["rng"] = torch.from_numpy(np.stack([pack_rng(rng) for rng in rngs]))
         tensors |= pack_conditions(self._conditions, self.engine.spec.config.conditions)
@@ -302,20 +308,20 @@ class Games:
                 "with its select()"
             )
         tensors = state.tensors
-        if missing := {"over", "scenes", "rng", "pose", "audio"} - set(tensors):
+        if missing := {"over", "lives", "scenes", "rng", "pose", "audio"} - set(tensors):
             raise ValueError(f"the state lacks {', '.join(sorted(missing))}")
         self._rollout.load_state(dict(below(tensors, _ROLLOUT)))
         own = [(name, tensor.cpu().numpy()) for name, tensor in below(tensors, _CONDITIONER)]
         for row, conditioner in enumerate(self._conditioners):
             load_conditioner(conditioner, {name: rows[row] for name, rows in own})
         self.over[:] = tensors["over"].cpu().numpy()
+        self._lives[:] = tensors["lives"].cpu().numpy()
         self._scenes[:] = tensors["scenes"].cpu().numpy()
         for row, rng in enumerate(rngs):
             unpack_rng(tensors["rng"][row].cpu().numpy(), rng)
         self._conditions = unpack_conditions(tensors)
         self._actions = [None] * num_games
-        self._termination[:] = 0.0
-        self._uncertainty[:] = np.nan
+        self._termination[:] = self._cost[:] = 0.0
         self._undecoded[:] = True
 
     def reseed(self, seeds: Sequence[int]) -> None:
@@ -371,8 +377,8 @@ class Games:
             self.set_prompt(prompt, [row])
         self._conditions[row] = replace(conditions)
         self._actions[row] = None if isinstance(self.action_space, spaces.Dict) else 0
-        self._termination[row] = 0.0
-        self._uncertainty[row] = np.nan
+        self._termination[row] = self._cost[row] = 0.0
+        self._lives[row] = self.world.config.world.lives
 
     def _scene_for(self, row: int, prompt: str | None, *, present: int) -> int:
         """Return the start state of the scene that a prompt speaks of; else the present one."""

@@ -40,11 +40,10 @@ def describe(
     inner: Any = env.unwrapped
     world: dict[str, Any] = {}
     if (loaded := getattr(inner, "world", None)) is not None:
-        weights = loaded.folder / "weights.safetensors"
         world = {
             "name": loaded.folder.name,
             "folder": str(loaded.folder),
-            "weights_sha256": _sha256(weights, weights.stat().st_mtime_ns),
+            "weights_sha256": weights_hash(loaded.folder),
         }
     backend: dict[str, Any] = {}
     if (spec := getattr(getattr(inner, "engine", None), "spec", None)) is not None:
@@ -71,6 +70,12 @@ def describe(
         versions=current_versions() | _other_versions(),
         machine=machine,
     )
+
+
+def weights_hash(folder: Path) -> str:
+    """Return the SHA-256 of the weights of the world in a folder."""
+    weights = folder / "weights.safetensors"
+    return _sha256(weights, weights.stat().st_mtime_ns)
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

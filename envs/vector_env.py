@@ -71,7 +71,6 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         horizon: int = DEFAULT_HORIZON,
         backend: str = "auto",
         num_denoise_steps: int | None = None,
-        num_uncertainty_draws: int = 0,
         reward_threshold: float = REWARD_THRESHOLD,
         engine: Engine | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
@@ -89,7 +88,6 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             horizon=horizon,
             backend=backend,
             num_denoise_steps=num_denoise_steps,
-            num_uncertainty_draws=num_uncertainty_draws,
             reward_threshold=reward_threshold,
             engine=engine,
         )

@@ -30,8 +30,9 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     ## Description
 
     There is no game engine behind the picture: each step the network draws the next frame from what
-    it drew before and from what the action means (a pose, words, sounds), and tells the reward and
-    whether the episode is over. Its whole state is a value: `save_state`, `restore_state`, `fork`.
+    it drew before and from what the action means (a pose, words, sounds), and tells the reward,
+    hits, and whether the episode is over. Its whole state is a value: `save_state`,
+    `restore_state`, `fork`.
 
     ## Action Space
 
@@ -55,7 +56,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     | Key     | Space                          | Meaning                                           |
     |---------|--------------------------------|---------------------------------------------------|
-    | `pose`  | `Box(-1, 1, (P,), float32)`    | the skeleton as the teacher lays it out (P = 48)  |
+    | `pose`  | `Box(-1, 1, (P,), float32)`    | the skeleton as the teacher lays it out (P = 38)  |
     | `text`  | `Text(0 to 512)`               | words: ASCII letters, digits, punctuation, spaces |
     | `audio` | `Box(0, 1, (A,), float32)`     | log-mel features of this step's sound (A = 40)    |
 
@@ -65,7 +66,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     |---------------|--------------------------------------------------------------------------|
     | `"pixels"`    | `Box(0, 255, (H, W, 3), uint8)`: the frame as RGB; 192 x 320 for `stage` |
     | `"latent"`    | `Box(-32, 32, (N, C), float32)`: the frame's latent tokens, which are    |
-    |               | never decoded unless you `render()`; (15, 128) for `stage`               |
+    |               | never decoded unless you `render()`; (15, 2048) for `stage`              |
     | `"dict"`      | `Dict` of `pixels`, and `pose` and `audio` as above, where the world has |
     |               | them: the conditions of this frame, zeros for an absent one              |
 
@@ -82,16 +83,17 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     ## Episode End
 
-    1. Termination: the network puts the probability of the end above 0.5 (`stage`: no heart left).
-    2. Truncation: the episode is `horizon` steps long.
+    1. Termination: no life is left. The world says how many there are (`stage`: 3 hearts), and a
+       step to which the network gives a hit with a probability above 0.5 costs one.
+    2. Termination: the network puts the probability of the end above 0.5.
+    3. Truncation: the episode is `horizon` steps long.
 
     ## Info
 
-    `step`: steps since the reset. `termination_probability`. `text`, `pose`, `audio`: the
-    conditions of this frame, those that it has. `action_name`, but for `action="conditions"`.
-    `uncertainty`, where `num_uncertainty_draws` asks for it: how far several samples of the frame
-    lie apart, in units of the usual change from one frame to the next.
-    `reset` adds `start_state`, the index of the start state, or -1 if it was given as frames.
+    `step`: steps since the reset. `cost`: 1 at a hit, else 0. `lives` that are left, where the
+    world has some. `termination_probability`. `text`, `pose`, `audio`: the conditions of this
+    frame, those that it has. `action_name`, but for `action="conditions"`. `reset` adds
+    `start_state`, the index of the start state, or -1 if it was given as frames.
 
     ## Arguments
 
@@ -111,7 +113,6 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     | `horizon`               | **int**    | `1000`       | Steps until an episode is truncated    |
     | `backend`               | **str**    | `"auto"`     | What runs the networks                 |
     | `num_denoise_steps`     | **int**    | `None`       | Quality for speed; None: the world's   |
-    | `num_uncertainty_draws` | **int**    | `0`          | Samples of the uncertainty; 0: none    |
     | `reward_threshold`      | **float**  | `0.5`        | Smaller expected rewards are paid as 0 |
     | `engine`                | **Engine** | `None`       | A running engine of this world         |
 
@@ -143,7 +144,6 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         horizon: int = DEFAULT_HORIZON,
         backend: str = "auto",
         num_denoise_steps: int | None = None,
-        num_uncertainty_draws: int = 0,
         reward_threshold: float = REWARD_THRESHOLD,
         engine: Engine | None = None,
     ) -> None:
@@ -158,12 +158,10 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             horizon=horizon,
             backend=backend,
             num_denoise_steps=num_denoise_steps,
-            num_uncertainty_draws=num_uncertainty_draws,
             reward_threshold=reward_threshold,
             engine=engine,
         )
         self._modes = observation, action
-        self._num_uncertainty_draws = num_uncertainty_draws
         self.render_mode = render_mode
         self.metadata = {
             **self.metadata,
@@ -228,7 +226,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     def save_state(self) -> WorldState:
         """Return a copy of all that changes: equal states and actions give equal frames.
 
-        Cache, latents, conditioner, clock, noise, and the stream that resets draw from.
+        Cache, latents, conditioner, clock, lives, noise, and the stream that resets draw from.
 
         Raises:
             ResetNeeded: No episode has begun.
@@ -277,7 +275,6 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             action=self._modes[1],
             render_mode="rgb_array",
             horizon=self.horizon,
-            num_uncertainty_draws=self._num_uncertainty_draws,
             reward_threshold=self._games.reward_threshold,
             engine=self.engine,
             autoreset_mode=autoreset_mode,

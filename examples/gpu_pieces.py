@@ -14,14 +14,14 @@ from pathlib import Path
 from examples.resumable import Piece
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("autoencoder", "renderer", "dynamics", "refiner")
+PARTS = ("autoencoder", "dynamics", "refiner")
 GROUPS = ("tests", "plans", "bench", "train")
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 """What TensorRT is called where plans are built, and where engines are chosen."""
 
 SECTIONS = (
     *("autoencoder", "next_frame", "horizon", "pose"),
-    *("sharpness", "stillness", "prompts", "outcomes", "uncertainty", "speed"),
+    *("sharpness", "stillness", "prompts", "outcomes", "speed"),
 )
 # Each compiled batch size is compiled anew, which takes a minute.
 BATCHES = {"stage": (1, 2, 4, 8, 16, 32, 64), "compiled": (1, 8, 64), "paper": (1, 2, 4, 8)}
@@ -208,9 +208,7 @@ def train_overrides(config: GpuConfig) -> list[str]:
         "data.num_episodes": project.data.num_episodes,
         "train_autoencoder.optimizer.train_steps": coder.optimizer.train_steps,
         "train_autoencoder.freeze_encoder_after": coder.freeze_encoder_after,
-        "train_renderer.optimizer.train_steps": project.train_renderer.optimizer.train_steps,
         "train_dynamics.optimizer.train_steps": dynamics.optimizer.train_steps,
-        "train_dynamics.self_context_after": dynamics.self_context_after,
         "train_refiner.optimizer.train_steps": project.train_refiner.optimizer.train_steps,
     }
     scaled = [

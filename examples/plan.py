@@ -38,6 +38,7 @@ class PlanConfig:
         hold: Steps for which each action is held.
         commitment: Steps of the best future that are played before planning anew.
         discount: Worth of a reward one step later.
+        hit_cost: What a hit counts as.
         end_cost: What the end of an episode counts as, beside the rewards that it cuts off.
         horizon: Steps of an episode.
     """
@@ -47,6 +48,7 @@ class PlanConfig:
     hold: int = 8
     commitment: int = 8
     discount: float = 0.99
+    hit_cost: float = 1.0
     end_cost: float = 2.0
     horizon: int = 200
 
@@ -86,8 +88,8 @@ def shoot(world: WorldEnv, config: PlanConfig, rng: np.random.Generator) -> np.n
     worth = np.zeros(config.num_futures)
     is_over = np.zeros(config.num_futures, bool)
     for step, action in enumerate(actions):
-        _, rewards, terminated, truncated, _ = futures.step(action)
-        gained = rewards - config.end_cost * terminated
+        _, rewards, terminated, truncated, infos = futures.step(action)
+        gained = rewards - config.hit_cost * infos["cost"] - config.end_cost * terminated
         worth += np.where(is_over, 0.0, config.discount**step * gained)
         is_over |= terminated | truncated
         if is_over.all():

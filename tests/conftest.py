@@ -19,7 +19,7 @@ from midas_world.episodes import VideoOptions, save_episode
 from midas_world.shard_packing import pack
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
-from midas_world.world import World, load_world
+from midas_world.world import CONFIG_NAME, World, find_world, load_world
 from tests.fakes import make_tiny_world
 from tests.shard_data import save_all, two_episodes
 from tests.training import CPU, REFINED, make_episode, tiny
@@ -58,6 +58,15 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_world(tiny_folder: Path) -> World:
     """Return that world, loaded."""
     return load_world(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def shipped_world() -> World:
+    """Return the world that comes with the package."""
+    folder = find_world("stage")
+    if "\n  head:" not in (folder / CONFIG_NAME).read_text():
+        pytest.skip("the shipped world is of an older kind")
+    return load_world(folder)
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,7 @@ def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Pat
         randomize(refiner, 3)
     with torch.no_grad():
         last = model.outcome.trunk[-1]  # episodes of random weights should last
+        assert isinstance(last, nn.Linear)
         last.weight[-2:] = 0.0
         last.bias[-2:] = -20.0
         # Moved copies should be others.

@@ -26,7 +26,10 @@ def latent_world(tiny_world: World):
 
 
 class CoinWorld:
-    """Forks into games in which a run to the right is worth 1 a step, and a jump ends all."""
+    """Forks into games in which running right is worth 1 a step, left 2; a jump ends all.
+
+    To the left lies what hurts.
+    """
 
     def __init__(self) -> None:
         self.num_forks = 0
@@ -37,9 +40,10 @@ class CoinWorld:
         return self
 
     def step(self, actions):
-        rewards = (np.asarray(actions) == ACTIONS.index("run_right")).astype(float)
-        ends = np.asarray(actions) == ACTIONS.index("jump")
-        return None, rewards, ends, np.zeros_like(ends), {}
+        names = np.array(ACTIONS)[np.asarray(actions)]
+        is_left, ends = names == "run_left", names == "jump"
+        rewards = (names == "run_right") + 2.0 * is_left
+        return None, rewards, ends, np.zeros_like(ends), {"cost": 1.5 * is_left}
 
     def close(self) -> None: ...
 

@@ -181,6 +181,26 @@ def test_another_world_or_backend_is_named_beside_a_difference(recorded, tmp_pat
     assert "backend's dtype: float8 when recorded, " in result
 
 
+def test_a_session_of_another_world_says_so_in_one_line(recorded, tmp_path, capsys):
+    folder = changed(recorded[0], tmp_path, 2)
+    header = json.loads((folder / "header.json").read_text())
+    world = header["world"]["folder"]
+    header["world"]["weights_sha256"] = "0123abcd" * 8
+    (folder / "header.json").write_text(json.dumps(header))
+    header = load_session(folder).header
+    for call in (open_recorded, make_recorded):
+        with pytest.raises(ValueError, match=r"in another world .* are \w{8}, not 0123abcd: name"):
+            call(header)
+    assert play.main(["--replay", str(folder), "--resimulate"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"play: the session was recorded in another world than the one at {world}"
+    )
+    assert said.count("\n") == 1
+    # Who names a world means it.
+    assert open_recorded(header, world=world).env.unwrapped.world.folder == Path(world)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_session_runs_again_in_the_precision_it_was_played_in(tiny_folder, tmp_path, dtype):
     made = gym.make("midas/Stage-v0", world=str(tiny_folder), backend=f"torch:{dtype}")

@@ -17,7 +17,7 @@ from midas_world.checkpoint import save_tensors
 from midas_world.config import load_preset
 from midas_world.types import CheckpointError
 from midas_world.world import World, load_world
-from tests.fakes import FakeEngine, make_tiny_world
+from tests.fakes import FakeEngine, make_tiny_world, noisy
 
 ROOT = Path(__file__).parents[1]
 RUN = NAMES.index("run_right")
@@ -104,6 +104,25 @@ def test_clock_end_words_and_resets_are_part_of_the_state(tiny_world, fake):
         env.step(0)
 
 
+def test_lives_are_part_of_the_state_and_forks_copy_them(tiny_world, fake):
+    env = WorldEnv(tiny_world, engine=fake)
+    env.reset(seed=0)
+    fake.costs = [1.0, 1.0]
+    env.step(RUN)
+    state = env.save_state()
+    assert env.step(RUN)[4]["lives"] == 1
+    env.restore_state(state)
+    assert env.step(RUN)[4]["lives"] == 2
+    games = env.fork(2)
+    fake.costs = [1.0, 0.0, 1.0]
+    for lives, is_over in ((1, False), (1, False), (0, True)):
+        _, _, terminated, _, infos = games.step([RUN, 0])
+        assert infos["lives"].tolist() == [lives] * 2
+        assert terminated.tolist() == [is_over] * 2
+    games.restore_state(state)
+    assert games.step([RUN, 0])[-1]["lives"].tolist() == [2, 2]
+
+
 def test_restoring_neither_steps_nor_decodes(tiny_world, fake, monkeypatch):
     env = WorldEnv(tiny_world, engine=fake, render_mode="rgb_array")
     env.reset(seed=0)
@@ -167,8 +186,9 @@ def test_forks_go_on_from_the_present_and_leave_it_alone(tiny_world):
     assert games.save_state().num_games == 3
 
 
-def test_forks_with_seeds_have_noise_of_their_own(tiny_world, fake):
-    env = WorldEnv(tiny_world, engine=fake, observation="latent", horizon=2)
+def test_forks_with_seeds_have_noise_of_their_own(tiny_world):
+    engine = FakeEngine(noisy(tiny_world.config.world))
+    env = WorldEnv(tiny_world, engine=engine, observation="latent", horizon=2)
     env.reset(seed=3)
     games, again = (env.fork(3, seeds=[1, 2, 1]) for _ in range(2))
     latents, others = games.step([0, 0, 0])[0], again.step([0, 0, 0])[0]
@@ -210,7 +230,7 @@ def test_a_state_that_does_not_fit_is_refused(env, tiny_world, tmp_path):
     two = WorldState(tensors=state.select([0, 0]).tensors, world=state.world)
     with pytest.raises(ValueError, match="must be of 1 or 1 games, got 2"):
         env.restore_state(two)
-    for name in ("rng", "rollout.latents"):
+    for name in ("rng", "lives", "rollout.latents"):
         rest = {key: value for key, value in state.tensors.items() if key != name}
         with pytest.raises(ValueError, match="the state lacks"):
             env.restore_state(WorldState(tensors=rest, world=state.world))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -334,7 +335,7 @@ class Game:
 
 
 def open_world(
-    world: "str | World",
+    world: "str | Path | World",
     *,
     backend: str = "auto",
     num_denoise_steps: int | None = None,

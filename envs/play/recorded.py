@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.play.game import ENDLESS, Branch, Playable, Snapshot, View, open_teacher, open_world
+from envs.session_header import weights_hash
 from midas_world.session_log import Record
 from midas_world.sessions import RecordedSession, SessionHeader
 
@@ -189,11 +190,11 @@ def open_recorded(header: SessionHeader, *, world: str | None = None) -> Playabl
         world: A folder or name to take instead of the recorded one.
 
     Raises:
-        ValueError: It cannot be played in the window.
+        ValueError: It cannot be played in the window, or the recorded world is not here any more.
     """
     if header.world:
         return open_world(
-            world or _world_of(header),
+            world or _recorded_world(header),
             backend=_backend_of(header),
             num_denoise_steps=header.backend.get("num_denoise_steps"),
         )
@@ -228,7 +229,7 @@ def make_recorded(header: SessionHeader, *, world: str | None = None) -> gym.Env
             "backend": _backend_of(header),
             "num_denoise_steps": header.backend.get("num_denoise_steps"),
         }
-        return WorldEnv(world or _world_of(header), **kwargs)
+        return WorldEnv(world or _recorded_world(header), **kwargs)
     if header.env_id.rpartition(":")[2] == _STAGE_ID:
         from envs.stage.env import StageEnv
 
@@ -239,10 +240,25 @@ def make_recorded(header: SessionHeader, *, world: str | None = None) -> gym.Env
         raise ValueError(f"{header.env_id} cannot be made here: {error}") from error
 
 
-def _world_of(header: SessionHeader) -> str:
-    """Return where the world lies: the folder that was recorded, or else the shipped one."""
-    folder = str(header.world.get("folder", ""))
-    return folder if Path(folder).is_dir() else str(header.world.get("name", folder))
+def _recorded_world(header: SessionHeader) -> Path:
+    """Return the world's folder: the one that was recorded, or else the shipped one of its name.
+
+    Raises:
+        CheckpointError: There is neither.
+        ValueError: Another world lies there.
+    """
+    # torch takes seconds to load: sessions can be looked at without.
+    from midas_world.world import find_world
+
+    folder = Path(str(header.world.get("folder", "")))
+    folder = folder if folder.is_dir() else find_world(str(header.world.get("name", folder)))
+    then, now = header.world.get("weights_sha256"), weights_hash(folder)
+    if then != now:
+        raise ValueError(
+            f"the session was recorded in another world than the one at {folder}, whose weights "
+            f"are {now[:8]}, not {str(then)[:8]}: name the recorded one's folder with --world"
+        )
+    return folder
 
 
 def _marks(session: RecordedSession) -> list[Mark]:
