@@ -21,7 +21,14 @@ def fake() -> FakeEngine:
 
 
 def pose(value: float) -> StepConditions:
-    return StepConditions(pose=np.full(48, value, np.float32), text="someone walks right")
+    return StepConditions(pose=np.full(38, value, np.float32), text="someone walks right")
+
+
+def at(px: float) -> StepConditions:
+    """Return conditions with the camera at a place within its loop of 1600 px."""
+    made = np.zeros(38, np.float32)
+    made[36] = px / 1600
+    return StepConditions(pose=made)
 
 
 def play(rollout: Rollout, values: list[float]) -> list[np.ndarray]:
@@ -89,15 +96,93 @@ def test_equal_seeds_give_equal_frames_and_others_do_not(engine, tiny_world):
     runs = []
     for seed in (5, 6, 5):
         rollout.reset([tiny_world.start_states[0]], seeds=[seed])
-        runs.append(np.stack(play(rollout, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5])))
+        # The camera goes about: what comes into view is chance.
+        runs.append(np.stack(play(rollout, [0.0, 0.01, 0.02, 0.03, 0.04, 0.05])))
     np.testing.assert_array_equal(runs[0], runs[2])
     assert (runs[0] != runs[1]).any()
 
 
-def test_without_temperature_all_seeds_play_alike(tiny_world):
-    config = load_preset("tiny", ["world.diffusion.temperature=0"]).world
-    cold, warm = FakeEngine(config), FakeEngine(load_preset("tiny").world)
-    start = make_start_state(config, 0)
+def walk(rollout: Rollout, steps: range) -> list[torch.Tensor]:
+    """Return the codes told to a FakeEngine at each step of 6 px, (B, J, 2)."""
+    fake = rollout.engine
+    assert isinstance(fake, FakeEngine)
+    fake.told.clear()
+    for step in steps:
+        rollout.step([at(6.0 * step % 1600)] * rollout.batch_size)
+    return list(fake.told)
+
+
+def lively(fake: FakeEngine) -> FakeEngine:
+    """Let coins come every other strip."""
+    fake.entries[:, 0] = fake.entries[:, -1] = 0.5
+    return fake
+
+
+def test_chance_decides_what_comes_into_view_and_seeds_decide_chance(fake):
+    rollout = Rollout(lively(fake), 3)
+    start = StartState(latents=torch.zeros(1, *fake.spec.latent_shape), conditions=(at(0.0),))
+    rollout.reset([start] * 3, seeds=[1, 2, 1])
+    told = torch.stack(walk(rollout, range(1, 30)))
+    assert (told[..., 0] == 0).any()
+    assert torch.equal(told[:, 0], told[:, 2])
+    assert not torch.equal(told[:, 0], told[:, 1])
+
+
+def test_forks_meet_the_same_things_again_unless_they_are_reseeded(fake):
+    rollout = Rollout(lively(fake))
+    start = StartState(latents=torch.zeros(1, *fake.spec.latent_shape), conditions=(at(0.0),))
+    rollout.reset([start], seeds=[4])
+    walk(rollout, range(1, 10))
+    state = rollout.state()
+    told = walk(rollout, range(10, 30))
+    fork = Rollout(fake)
+    fork.load_state(state)
+    assert torch.equal(torch.stack(walk(fork, range(10, 30))), torch.stack(told))
+    fork.load_state(state)
+    fork.reseed([77])
+    assert not torch.equal(torch.stack(walk(fork, range(10, 30))), torch.stack(told))
+
+
+def test_what_a_start_state_shows_comes_back_and_a_cut_forgets_it(fake):
+    fake.things[6, 5] = 0.9  # at the middle
+    rollout = Rollout(fake)
+    start = StartState(latents=torch.zeros(1, *fake.spec.latent_shape), conditions=(at(0.0),))
+    there_and_back = range(-20, 0)
+
+    def told() -> bool:
+        made = torch.stack(walk(rollout, range(-10, -20, -1)) + walk(rollout, there_and_back))
+        return bool((made[..., 0] == 6).any())
+
+    rollout.reset([start], seeds=[0])
+    fake.things.zero_()
+    assert told()
+    rollout.replace_context([start], rows=[0])
+    assert not told()
+
+
+def test_without_a_pose_the_camera_stays(fake):
+    rollout = Rollout(lively(fake))
+    start = StartState(latents=torch.zeros(1, *fake.spec.latent_shape), conditions=(at(800.0),))
+    rollout.reset([start], seeds=[0])
+    fake.told.clear()
+    for _ in range(3):
+        rollout.step([StepConditions()])
+    assert all((codes[..., 0] == -1).all() for codes in fake.told)
+
+
+def test_a_step_tells_what_its_engine_tells(fake):
+    rollout = Rollout(fake)
+    rollout.reset([make_start_state(fake.spec.config, 0)], seeds=[0])
+    fake.rewards, fake.costs, fake.terminations = [1.5], [0.75], [0.25]
+    made = rollout.step([pose(0.0)])
+    assert (made.reward, made.cost, made.termination_probability) == (1.5, 0.75, 0.25)
+
+
+def test_only_with_temperature_frames_are_made_from_noise():
+    cold, warm = (
+        FakeEngine(load_preset("tiny", [f"world.head.temperature={t}"]).world) for t in (0, 0.5)
+    )
+    start = make_start_state(cold.spec.config, 0)
     for fake, is_equal in ((cold, True), (warm, False)):
         rollout = Rollout(fake, 2)
         rollout.reset([start, start], seeds=[1, 2])
