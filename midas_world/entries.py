@@ -74,6 +74,8 @@ class ThingReader(nn.Module):
         self.conv_in = nn.Conv2d(latent_channels, width, 3, padding=1)
         self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = nn.Conv2d(width, config.num_classes, 1)
+        assert self.conv_out.bias is not None
+        nn.init.constant_(self.conv_out.bias, -5.0)  # most places hold nothing
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return logits (B, K, h, w) of a thing's middle in each place, of (B, c, h, w)."""

@@ -219,11 +219,10 @@ class DataConfig:
         policies: Weights of the named policies that collect; none: "random" alone. (A default
             here would be merged with what a preset says, not replaced by it.)
         folder: Where training finds them instead of ``--data``: a folder, or the fsspec URL of
-            shards (``midas-world shards``), which are read as a stream and never held whole.
+            shards (``midas-world shards``), which the autoencoder's stage reads as a stream.
         num_workers: Processes that decode shards for each training process; 0: it does so itself.
-        shuffle_windows: Windows of shards that each of them holds and draws from.
-        windows_per_episode: Drawn from an episode of shards in one pass over them; 0: as many as
-            fit into it side by side.
+        shuffle_frames: Frames of shards that each of them holds and draws from.
+        frames_per_episode: Drawn from an episode of shards in one pass over them; 0: all.
     """
 
     env_id: str = "envs:midas/StageTeacher-v0"
@@ -239,8 +238,8 @@ class DataConfig:
     policies: dict[str, float] = field(default_factory=dict)
     folder: str = ""
     num_workers: int = 0
-    shuffle_windows: int = 1024
-    windows_per_episode: int = 0
+    shuffle_frames: int = 1024
+    frames_per_episode: int = 0
 
     @property
     def policy_weights(self) -> dict[str, float]:
@@ -249,7 +248,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check that no held-out seed is trained on, and the counts."""
-        for name, least in (("num_workers", 0), ("shuffle_windows", 1), ("windows_per_episode", 0)):
+        for name, least in (("num_workers", 0), ("shuffle_frames", 1), ("frames_per_episode", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         first, last = self.first_seed, self.first_seed + self.num_episodes

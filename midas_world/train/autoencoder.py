@@ -33,6 +33,7 @@ from midas_world.train_config import AutoencoderTrainConfig
 
 logger = logging.getLogger(__name__)
 
+
 class AutoencoderLoss(nn.Module):
     """The autoencoder together with its loss, as the training loop wants it."""
 

@@ -1,9 +1,12 @@
 """Stage two: train the world model on the latents of episodes.
 
-Frames are encoded once by the finished (or frozen) encoder and cached under its hash; a train step
-then gathers sequences of latents with their conditions, rewards and ends.
+Frames are encoded once by the finished (or frozen) encoder and cached under its hash. The motion
+operators are fitted to the autoencoder in closed form. Then a pool of sequences (pool.py) is walked
+through: single steps first, then with parts of the context lost, so that memory learns to fill
+them, then longer and longer rollouts of the model's own frames.
 
-Shapes: B batch, F frames, N tokens per frame, C latent channels.
+Shapes: B batch, F frames that the backbone sees, N tokens of C channels, c latent channels, h w
+fine grid, K classes of things, S crop size in px.
 """
 
 import logging
@@ -14,40 +17,35 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from midas_world.autoencoder import Autoencoder
-from midas_world.checkpoint import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    load_part,
-    load_weights,
-    save_tensors,
-)
+from midas_world.autoencoder import Autoencoder, normalize_frames
+from midas_world.checkpoint import CONFIG_NAME, WEIGHTS_NAME, load_part, load_weights, save_tensors
 from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, save_config
-from midas_world.diffusion import sample_noise
-from midas_world.klt import CellTransform
-from midas_world.train.autoencoder import decode_tokens, load_autoencoder, psnr_of
-from midas_world.train.limb_error import LimbError, make_limb_error
+from midas_world.diffusion import sample_noise, sample_sigma
+from midas_world.train.autoencoder import decode_latents, load_autoencoder, psnr_of
+from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import (
-    STATE_NAME,
     Trainer,
     mixed_precision,
     seeded_weights,
     start_processes,
     step_generator,
 )
-from midas_world.train.renderer import train_renderer
-from midas_world.train.sources import open_sequence_source
+from midas_world.train.pool import Pool
+from midas_world.train.sources import episodes_folder
 from midas_world.train.strips import save_strip
 from midas_world.train_config import DynamicsTrainConfig
-from midas_world.world_model import WorldModel
+from midas_world.world_model import Before, WorldModel
 
 logger = logging.getLogger(__name__)
 
-# A rollout of an untrained model may run away: beyond this (real latents of the shipped world reach
-# 20) it is not gone on with.
-MOST_LATENT = 60.0
+FIT_FRAMES = 96
+_SENSITIVITY_FRAMES = 12
+MARKS = (1, 5, 10, 20, 40, 100)
+# A thing's middle is one place in a thousand.
+_HEAT_WEIGHT = 20.0
 
 
 class DynamicsLoss(nn.Module):
@@ -55,78 +53,156 @@ class DynamicsLoss(nn.Module):
 
     Args:
         model: Trained.
+        coder: Finished; decodes crops for the loss on pixels.
         config: Weights of the losses.
-        limb_error: What the error on limbs is measured by, where it counts.
 
     Attributes:
-        own_rows: (batch,) row of the data at which each of the model's own rollouts stands, or -1.
-            Buffers, so that a run that was killed goes on with the same rollouts.
-        own_latents: (batch, N, C) of those frames.
+        channel_weight: (c,) how much the picture hangs on each latent channel, 1 on average.
+        made: (B, c, h, w) the last batch's frames, which its sequences go on with.
+        progress: Of the training, in [0, 1].
     """
 
-    own_rows: Tensor
-    own_latents: Tensor
+    channel_weight: Tensor
 
-    def __init__(
-        self, model: WorldModel, config: DynamicsTrainConfig, limb_error: LimbError | None = None
-    ) -> None:
+    def __init__(self, model: WorldModel, coder: Autoencoder, config: DynamicsTrainConfig) -> None:
         super().__init__()
         self.model = model
         self.config = config
-        self.limb_error = limb_error
-        world, size = model.config, config.optimizer.batch_size
-        shape = (size, world.tokens_per_frame, world.autoencoder.latent_channels)
-        self.register_buffer("own_rows", torch.full((size,), -1))
-        self.register_buffer("own_latents", torch.zeros(shape))
+        self.register_buffer("channel_weight", torch.ones(model.config.autoencoder.latent_channels))
+        self.made = torch.zeros(0)
+        self.progress = 0.0
+        self._coder = (coder,)  # not a part: it does not learn
 
     def forward(
         self,
         *,
-        latents: Tensor,
+        last: Tensor,
+        before: Tensor,
+        level: Tensor,
+        lost: Tensor,
+        last_camera: Tensor,
+        last_audio: Tensor,
+        context: Tensor,
         conditions: Conditions,
-        rows: Tensor,
-        num_own: int,
+        target: Tensor,
+        weight: Tensor,
+        corners: Tensor,
+        crops: Tensor,
+        reward: Tensor,
+        cost: Tensor,
+        terminated: Tensor,
+        coming: Tensor,
+        heat: Tensor,
+        is_fresh: Tensor,
+        is_whole: Tensor,
         generator: torch.Generator,
-        **batch: Any,
     ) -> dict[str, Tensor]:
-        """Return the losses of a batch of `LatentStore.gather`.
-
-        Args:
-            latents: (B, F + 1, N, C).
-            conditions: Of frames 1 to F.
-            rows: (B,) row of the data of each sequence's first frame.
-            num_own: The first so many sequences see the model's own rollout.
-            generator: Of every random choice, on the CPU.
-            batch: What else `WorldModel.losses` wants.
-        """
-        settings = self.model.config.conditions
-        conditions = conditions.drop(settings.drop_rate, settings.word_drop_rate, generator)
-        own = None
-        if num_own:
-            own = self.model.own_context(
-                latents[:num_own, 0], conditions.rows(0, num_own), generator
+        """Return the losses of a batch of `Pool.batch`."""
+        model, config = self.model, self.config
+        with_backbone = self.progress >= config.backbone_after
+        frames = context.shape[1]
+        if with_backbone:
+            levels = level[:, None].expand(-1, frames)
+            states = model.hidden(context, levels, conditions)
+        else:
+            width = model.config.backbone.width
+            states = last.new_zeros(len(last), 1, model.config.tokens_per_frame, width)
+        now = conditions.frames(frames - 1, frames)
+        past = Before(latents=before, camera=last_camera, audio=last_audio)
+        guidance, _ = model.guide(last, now, past, states[:, -1], level=level, lost=lost)
+        predicted = self._predict(guidance, target, generator)
+        self.made = self._go_on(guidance, predicted, generator)
+        scale = self.channel_weight.sqrt()[:, None, None]
+        error = ((predicted - target) * scale).square() * weight
+        loss = error.mean()
+        each = error.detach().mean(dim=(1, 2, 3))
+        losses = {"latents": each.mean(), "fresh": _mean_of(each, is_fresh & is_whole)}
+        losses["own"] = _mean_of(each, ~is_fresh)
+        losses["lost"] = _mean_of(each, is_fresh & ~is_whole)
+        if self.progress >= config.pixel_after and config.pixel_weight:
+            losses["pixels"] = self._pixel_loss(predicted, weight, corners, crops)
+            loss = loss + config.pixel_weight * losses["pixels"]
+        losses["things"] = self._thing_loss(target, heat, generator)
+        loss = loss + config.entry_weight * losses["things"]
+        outcome = model.outcomes(predicted.detach(), guidance, model.near(now))
+        happening = 1.0 + (config.happening_weight - 1.0) * (
+            (reward != 0) | (cost != 0) | terminated
+        )
+        happening = happening / happening.mean()
+        losses["reward"] = (model.outcome.reward_loss(outcome.reward, reward) * happening).mean()
+        for name, truth in (("cost", cost), ("termination", terminated.float())):
+            losses[name] = functional.binary_cross_entropy_with_logits(
+                getattr(outcome, name), truth, weight=happening
             )
-            last = own[:, -1]
-            is_sane = last.abs().amax(dim=(1, 2)) < MOST_LATENT
-            stands = rows[:num_own] + own.shape[1] - 1
-            self.own_rows[:num_own] = torch.where(is_sane, stands, -1)
-            self.own_latents[:num_own] = last
-        losses = self.model.losses(
-            latents,
-            conditions,
-            generator=generator,
-            own_context=own,
-            limb_error=self.limb_error,
-            **batch,
-        )
-        loss = (
-            losses["head"]
-            + self.config.reward_weight * losses["reward"]
-            + self.config.termination_weight * losses["termination"]
-        )
-        if "limbs" in losses:
-            loss = loss + self.config.limb_weight * losses["limbs"]
+        told = losses["reward"] + losses["cost"] + losses["termination"]
+        loss = loss + config.outcome_weight * told
+        if with_backbone and model.config.entries.num_classes:
+            logits = model.prior(states).float().flatten(0, 2)
+            losses["entries"] = functional.cross_entropy(logits, coming.flatten())
+            loss = loss + config.entry_weight * losses["entries"]
         return {"loss": loss, **losses}
+
+    def _predict(self, guidance: Any, target: Tensor, generator: torch.Generator) -> Tensor:
+        """Return predicted latents, from noise of a random level where there is noise at all."""
+        model, settings = self.model, self.model.config.head
+        batch, device = len(target), target.device
+        if settings.is_regression:
+            sigma = torch.ones(batch, device=device)
+            return model.head(torch.zeros_like(target), sigma, guidance)
+        sigma = sample_sigma(batch, settings, generator, device)
+        share = sigma[:, None, None, None]
+        noise = torch.randn(target.shape, generator=generator).to(device)
+        change = (target - guidance.last) / model.change_std[:, None, None]
+        return model.head((1 - share) * change + share * noise, sigma, guidance)
+
+    def _go_on(self, guidance: Any, predicted: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the frames that the sequences go on with."""
+        settings = self.model.config.head
+        if settings.is_regression:
+            return predicted.detach()
+        with torch.no_grad():
+            noise = sample_noise(predicted.shape, settings, generator).to(predicted.device)
+            steps = settings.num_denoise_steps
+            made = self.model.sample(guidance, noise, num_denoise_steps=steps)
+        # Weights that autocast cast without gradient must not be met by the pass with gradient.
+        torch.clear_autocast_cache()
+        return made
+
+    def _pixel_loss(
+        self, predicted: Tensor, weight: Tensor, corners: Tensor, crops: Tensor
+    ) -> Tensor:
+        """Return the mean error of decoded crops and of their gradients."""
+        coder = self._coder[0]
+        step = self.model.config.autoencoder.downsampling
+        size = crops.shape[1] // step
+        pieces, weights = [], []
+        for latents, own, (row, column) in zip(predicted, weight, corners.tolist(), strict=True):
+            place = (slice(None), slice(row, row + size), slice(column, column + size))
+            pieces.append(latents[place])
+            weights.append(own[place])
+        latents = torch.stack(pieces).contiguous(memory_format=torch.channels_last)
+        decoded = coder.decode(latents).float()
+        shown = functional.interpolate(torch.stack(weights), scale_factor=float(step))
+        error = (decoded - normalize_frames(crops)) * shown.clamp(max=3.0)
+        slopes = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        return error.abs().mean() + 0.5 * slopes
+
+    def _thing_loss(self, target: Tensor, heat: Tensor, generator: torch.Generator) -> Tensor:
+        """Return how badly things are read from the teacher's latents, with some noise on them."""
+        if not heat.shape[1]:
+            return target.new_zeros(())
+        level = 0.4 * torch.rand(len(target), 1, 1, 1, generator=generator)
+        noise = torch.randn(target.shape, generator=generator)
+        logits = self.model.reader(target + (level * noise).to(target.device))
+        weight = 1.0 + (_HEAT_WEIGHT - 1.0) * heat
+        # A mean over places would be tiny: most hold nothing, and are soon known to.
+        loss = functional.binary_cross_entropy_with_logits(logits, heat, weight, reduction="sum")
+        return loss / (100.0 * len(target))
+
+
+def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return the mean of the chosen values; not a number where there is none."""
+    return torch.where(chosen, values, 0.0).sum() / chosen.sum()
 
 
 def train_dynamics(
@@ -143,41 +219,32 @@ def train_dynamics(
 
     Args:
         config: The whole project config; it is saved beside the weights.
-        data: Folder with ``train`` and ``validation`` folders of episodes or of shards, unless
-            the config's ``data.folder`` names another.
+        data: Folder with ``train`` and ``validation`` folders of episodes, unless the config's
+            ``data.folder`` names another.
         folder: Receives state, logs, strips and the checkpoint; an unfinished run there resumes.
         autoencoder: Checkpoint folder of the first stage.
         device: Default: CUDA if there is one, else the CPU.
         init_from: Checkpoint or world folder whose weights a new run starts from.
         stop_at: Stop at this train step, as if the session had ended.
+
+    Raises:
+        ValueError: The data are shards.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    coder = load_autoencoder(autoencoder, config).to(device)
+    coder = load_autoencoder(autoencoder, config).to(device).requires_grad_(requires_grad=False)
+    data = episodes_folder(config, data)
     with start_processes(device).first_goes_first():
-        source = open_sequence_source(config, data, coder, device=device)
+        store = open_latents(data / "train", coder, config.world, device=device)
+        held = open_latents(data / "validation", coder, config.world, device=device)
     settings = config.train_dynamics
     with seeded_weights(config.seed):
         model = WorldModel(config.world)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module = DynamicsLoss(model, coder, settings)
     if init_from is not None:
         load_weights(model, load_part(init_from, "model"), source=str(init_from))
-    else:
-        model.change_std.copy_(head_units(source.change_std(), coder))
-        if model.conditions.renderer is not None and not (folder / STATE_NAME).is_file():
-            train_renderer(
-                config,
-                data,
-                folder / "renderer",
-                model.conditions,
-                model.change_std,
-                coder=coder,
-                device=device,
-            )
-    model.conditions.freeze_renderer()
-    model.fit_transport(coder)
-    limb_error = None
-    if settings.limb_weight:
-        limb_error = make_limb_error(model.conditions, coder, model.change_std)
-    module = DynamicsLoss(model, settings, limb_error)
+    fit_to_autoencoder(module, store, coder)
+    pool = Pool(store, config.world, settings)
     trainer = Trainer(
         module,
         settings.optimizer,
@@ -185,93 +252,134 @@ def train_dynamics(
         seed=config.seed,
         device=device,
         sharding=settings.sharding,
+        find_unused=True,
+        keeper=pool,
     )
     trainer.resume()
-    if not trainer.processes.is_first:
-        module.own_rows.fill_(-1)  # the state's are the first process's
     if trainer.processes.is_first:
         save_config(config, folder / CONFIG_NAME)
-    source.start(trainer.processes, trainer.train_step)
+    total = settings.optimizer.train_steps
 
     def make_batch(generator: torch.Generator, train_step: int) -> Mapping[str, Any]:
-        rate = settings.self_context_rate if train_step >= settings.self_context_after else 0.0
-        num_own = round(rate * settings.optimizer.batch_size)
-        batch = source.batch(
-            generator,
-            num_own=num_own,
-            own_rows=module.own_rows.cpu(),
-            own_latents=module.own_latents.cpu(),
-        )
+        module.progress = train_step / total
+        batch = pool.batch(generator, module.progress)
         placed = {name: value.to(device) for name, value in batch.items()}
-        return {**placed, "num_own": num_own, "generator": generator}
+        return {**placed, "generator": generator}
 
     def evaluate() -> Mapping[str, float]:
-        context = config.world.backbone.context_frames
-        batch, real = source.held()
-        made = dream(model, batch, context=context, device=device, seed=config.seed)
-        shown = decode_tokens(coder, made.flatten(0, 1), config.world.grid, device=device)
-        shown = shown.unflatten(0, made.shape[:2])
-        error = (shown.float() - real.float()).div(127.5).square().mean(dim=(2, 3, 4))
-        by_step = psnr_of(error).mean(dim=0)
-        marks = [step for step in (1, 5, 10, 20, 40) if step <= made.shape[1]]
-        lines = []
-        for index in np.linspace(0, len(made) - 1, min(4, len(made))).astype(int):
-            lines += [
-                [picture[index, mark - 1].numpy() for mark in marks] for picture in (real, shown)
-            ]
-        save_strip(lines, folder / "strips" / f"dynamics-{trainer.train_step:07d}.png")
         save_tensors(model.state_dict(), folder / WEIGHTS_NAME)
-        return {f"psnr_{mark}": float(by_step[mark - 1]) for mark in marks}
+        return evaluate_dynamics(
+            model,
+            coder,
+            held,
+            device=device,
+            num_sequences=settings.num_validation,
+            strip=folder / "strips" / f"dynamics-{trainer.train_step:07d}.png",
+        )
 
     trainer.run(
         make_batch,
         save_every=settings.save_every,
         evaluate_every=settings.evaluate_every,
         evaluate=evaluate,
+        after_step=lambda: pool.advance(module.made),
         stop_at=stop_at,
     )
     return folder
 
 
-def head_units(change_std: Tensor, coder: Autoencoder) -> Tensor:
-    """Return the units in which the head predicts changes of standardised latents, (C,).
+@torch.no_grad()
+def fit_to_autoencoder(module: DynamicsLoss, store: LatentStore, coder: Autoencoder) -> None:
+    """Change what follows from the autoencoder alone: operators, units and channel weights."""
+    device, model = coder.latent_mean.device, module.model
+    total = store.frames.num_frames
+    rows = np.linspace(1, total - 1, min(FIT_FRAMES, total - 1)).astype(int)
+    if model.motion.shifts:
+        frames = normalize_frames(torch.from_numpy(store.frames.gather(rows)))
 
-    Of a transform, equal numbers in these units are equal changes of the picture, and their mean
-    square is 1; else each channel has its own standard deviation.
-    """
-    if not isinstance(coder.decoder, CellTransform):
-        return change_std
-    worth = (coder.decoder.worth() * coder.latent_std).to(change_std)
-    return (change_std * worth).square().mean().sqrt() / worth
+        def encode(pictures: Tensor) -> Tensor:
+            parts = [
+                coder.encode(part.to(device).contiguous(memory_format=torch.channels_last))
+                for part in pictures.split(8)
+            ]
+            return torch.cat(parts).float().cpu()
+
+        model.motion.fit(encode, frames)
+    latents = store.gather(rows)
+    change = latents - store.gather(np.maximum(rows - 1, 0))
+    model.change_std.copy_(change.std(dim=(0, 2, 3)).clamp_min(1e-2))
+    some = latents[:: max(1, len(latents) // _SENSITIVITY_FRAMES)][:_SENSITIVITY_FRAMES].to(device)
+    base = coder.decode(some)
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.2 * torch.randn(some[:, 0].shape, generator=generator).to(device)
+    effect = []
+    for channel in range(some.shape[1]):
+        shaken = some.clone()
+        shaken[:, channel] += noise
+        effect.append((coder.decode(shaken) - base).square().mean())
+    weight = torch.stack(effect)
+    weight = (weight / weight.mean()).sqrt().clamp(0.5, 2.0)
+    module.channel_weight.copy_(weight / weight.mean())
 
 
 @torch.no_grad()
-def dream(
-    model: WorldModel, batch: Mapping[str, Any], *, context: int, device: torch.device, seed: int
-) -> Tensor:
-    """Return latent tokens rolled out after a real context, (B, steps, N, C).
+def evaluate_dynamics(
+    model: WorldModel,
+    coder: Autoencoder,
+    held: LatentStore,
+    *,
+    device: torch.device,
+    num_sequences: int,
+    strip: Path,
+) -> dict[str, float]:
+    """Return PSNR at the `MARKS` of rollouts under the teacher's conditions and codes, in dB.
 
     Args:
         model: In evaluation mode.
-        batch: Of `LatentStore.gather`; its first ``context`` frames are the context.
-        context: Frames of real context.
+        coder: Decodes.
+        held: Held-out episodes.
         device: Of the model.
-        seed: Of the head's noise.
+        num_sequences: Rollouts, each from the beginning of an episode.
+        strip: PNG of some of them, teacher above model.
     """
-    latents = batch["latents"].to(device)
-    conditions = batch["conditions"].to(device)
-    cache = model.new_cache(len(latents), dtype=torch.float32, device=device)
-    generator = step_generator(seed, 0)
-    made, last = [], latents[:, 0]
-    with mixed_precision(device, enabled=True):
-        for step in range(latents.shape[1] - 1):
-            hidden = model.step_hidden(last, conditions.frames(step, step + 1), cache)
+    context = model.config.backbone.context_frames
+    lengths = np.diff(held.starts)
+    steps = min(max(MARKS), int(lengths.max()) - context)
+    longest = np.flatnonzero(lengths >= context + steps)
+    chosen = longest[np.linspace(0, len(longest) - 1, min(num_sequences, len(longest))).astype(int)]
+    first = held.starts[chosen]
+    cache = model.new_cache(len(first), dtype=torch.float32, device=device)
+    last = model.to_tokens(held.gather(first).to(device))
+    shape = (len(first), *held.latents[0].shape[1:])
+    noise = torch.zeros(shape, device=device)
+    generator = step_generator(0, 0)
+    marks = [mark for mark in MARKS if mark <= steps]
+    shown, found = {}, {}
+    for step in range(context + steps - 1):
+        rows = first + step + 1
+        conditions = held.conditions.map(lambda t, rows=rows: t[0, torch.from_numpy(rows)][:, None])
+        with mixed_precision(device, enabled=True):
+            guidance = model.step_guidance(last, conditions.to(device), cache)
             cache.commit()
             if step + 1 < context:
-                last = latents[:, step + 1]
+                last = model.to_tokens(held.gather(rows).to(device))
                 continue
-            noise = sample_noise(last.shape, model.config.diffusion, generator).to(device)
-            steps = model.config.diffusion.num_denoise_steps
-            last = model.sample(last, hidden, noise, num_denoise_steps=steps).float()
-            made.append(last)
-    return torch.stack(made, dim=1)
+            settings = model.config.head
+            if settings.temperature:
+                noise = sample_noise(shape, settings, generator).to(device)
+            made = model.sample(guidance, noise, num_denoise_steps=settings.num_denoise_steps)
+        last = model.to_tokens(made.float())
+        mark = step + 2 - context
+        if mark in marks:
+            shown[mark] = decode_latents(coder, made.float(), device=device)
+            found[mark] = torch.from_numpy(held.frames.gather(rows))
+    result = {}
+    for mark in marks:
+        error = (shown[mark].float() - found[mark].float()).div(127.5).square()
+        result[f"psnr_{mark}"] = float(psnr_of(error.mean(dim=(1, 2, 3))).mean())
+    lines = []
+    for index in np.linspace(0, len(first) - 1, min(4, len(first))).astype(int):
+        for pictures in (found, shown):
+            lines.append([pictures[mark][index].numpy() for mark in marks])
+    save_strip(lines, strip)
+    return result

@@ -1,21 +1,21 @@
 """The latents of episodes, encoded once per encoder, with the columns that training wants.
 
-Shapes: F rows (frames of all episodes), N tokens per frame, C latent channels.
+Shapes: F rows (frames of all episodes), c latent channels, h w fine grid, J entry codes, O things.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
-from midas_world.checkpoint import load_tensors, save_tensors, tensors_hash
+from midas_world.autoencoder import Autoencoder, normalize_frames
+from midas_world.checkpoint import tensors_hash
 from midas_world.conditions import Conditions, hash_text
 from midas_world.conditions_config import ConditionsConfig
+from midas_world.config import WorldConfig
 from midas_world.episodes import Episode, load_episode
 from midas_world.train.data import FrameStore, cache_key, open_frames
 from midas_world.train.loop import mixed_precision
@@ -25,115 +25,133 @@ from midas_world.train.loop import mixed_precision
 class LatentStore:
     """The latents and columns of all episodes of a folder, one after another.
 
-    Row t of an episode holds its frame t with that frame's conditions, and the reward and end of
-    the step that led to it (0 and False for the first frame).
+    Row t of an episode holds its frame t with that frame's conditions, and the reward, cost and end
+    of the step that led to it (0 and False for the first frame).
 
     Attributes:
-        latents: (F, N, C) float16.
-        conditions: Of every frame, as one sequence (1, F, ...).
+        frames: Whose rows these are.
+        latents: Of each episode, (T + 1, c, h, w) float16, memory-mapped.
+        conditions: Of every frame, as one sequence (1, F, ...); entries are those told to the head.
         reward: (F,) float32.
+        cost: (F,) float32.
         terminated: (F,) bool.
-        starts: First row of each episode, and F at the end.
+        told: (F, O) bool: things whose codes are told.
+        coming: (F, 2) int64: the class in the strip that is uncovered next at the left and at the
+            right; the number of classes if it is empty.
     """
 
-    latents: Tensor
+    frames: FrameStore
+    latents: tuple[np.ndarray, ...]
     conditions: Conditions
     reward: Tensor
+    cost: Tensor
     terminated: Tensor
-    starts: np.ndarray
+    told: np.ndarray
+    coming: Tensor
 
-    def sequence_starts(self, length: int) -> np.ndarray:
-        """Return every row from which ``length`` frames of one episode follow.
+    @property
+    def starts(self) -> np.ndarray:
+        """First row of each episode, and F at the end."""
+        return self.frames.starts
 
-        Raises:
-            ValueError: No episode is that long.
-        """
-        pieces = [
-            np.arange(first, last - length + 1)
-            for first, last in zip(self.starts[:-1], self.starts[1:], strict=True)
-        ]
-        rows = np.concatenate(pieces)
-        if not len(rows):
-            raise ValueError(f"no episode has {length} frames")
-        return rows
-
-    def gather(self, first_rows: Tensor, length: int) -> dict[str, Any]:
-        """Return sequences of ``length`` frames as keyword arguments of `WorldModel.losses`."""
-        rows = first_rows[:, None] + torch.arange(length)
-        later = rows[:, 1:]
-        conditions = Conditions(
-            pose=self.conditions.pose[0, later],
-            text=self.conditions.text[0, later],
-            audio=self.conditions.audio[0, later],
-            present=self.conditions.present[0, later],
-        )
-        return {
-            "latents": self.latents[rows].float(),
-            "conditions": conditions,
-            "reward": self.reward[later],
-            "terminated": self.terminated[later],
-        }
+    def gather(self, rows: np.ndarray) -> Tensor:
+        """Return the latents of rows (R,), (R, c, h, w) float32."""
+        episode = np.searchsorted(self.starts, rows, side="right") - 1
+        places = rows - self.starts[episode]
+        parts = [self.latents[e][place] for e, place in zip(episode, places, strict=True)]
+        return torch.from_numpy(np.stack(parts).astype(np.float32))
 
 
 def open_latents(
-    folder: Path, autoencoder: Autoencoder, config: ConditionsConfig, *, device: torch.device
+    folder: Path, autoencoder: Autoencoder, config: WorldConfig, *, device: torch.device
 ) -> LatentStore:
     """Encode the episodes of a folder that this very encoder has not encoded before."""
     frames = open_frames(folder)
     cache = folder / ".cache" / f"latents-{encoder_hash(autoencoder)}"
-    parts = []
+    cache.mkdir(parents=True, exist_ok=True)
+    latents = []
     bar = tqdm(frames.episodes, desc="encode", unit="episode", mininterval=5.0)
     for episode, pixels in zip(bar, frames.frames, strict=True):
-        path = cache / f"{episode.name}-{cache_key(episode)}.safetensors"
+        path = cache / f"{episode.name}-{cache_key(episode)}.npy"
         if not path.is_file():
-            save_tensors({"latents": encode_frames(pixels, autoencoder, device=device)}, path)
-        parts.append(load_tensors(path)["latents"])
-    conditions, reward, terminated = _columns(frames, config)
-    return LatentStore(torch.cat(parts), conditions, reward, terminated, frames.starts)
+            temporary = path.with_name(f".tmp-{path.name}")
+            np.save(temporary, encode_frames(pixels, autoencoder, device=device).numpy())
+            temporary.replace(path)
+        latents.append(np.load(path, mmap_mode="r"))
+    columns: dict[str, list[np.ndarray]] = {}
+    for path in frames.episodes:
+        for name, column in episode_columns(load_episode(path, frames=False), config).items():
+            columns.setdefault(name, []).append(column)
+    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    names = ("pose", "text", "audio", "present", "entries")
+    return LatentStore(
+        frames=frames,
+        latents=tuple(latents),
+        conditions=Conditions(**{name: torch.from_numpy(joined[name])[None] for name in names}),
+        reward=torch.from_numpy(joined["reward"]),
+        cost=torch.from_numpy(joined["cost"]),
+        terminated=torch.from_numpy(joined["terminated"]),
+        told=joined["told"],
+        coming=torch.from_numpy(joined["coming"]),
+    )
 
 
 def encoder_hash(autoencoder: Autoencoder) -> str:
     """Return 16 hex digits that change with whatever has a say in the latents."""
     tensors = autoencoder.state_dict()
-    if autoencoder.encoder is not None:
-        # The decoder may go on learning: it has none.
-        tensors = {n: tensor for n, tensor in tensors.items() if not n.startswith("decoder.")}
-    return tensors_hash(tensors)
+    # The decoder may go on learning: it has none.
+    return tensors_hash({n: t for n, t in tensors.items() if not n.startswith("decoder.")})
 
 
 @torch.no_grad()
 def encode_frames(pixels: np.ndarray, autoencoder: Autoencoder, *, device: torch.device) -> Tensor:
-    """Return the standardised latent tokens of an episode's frames, (T + 1, N, C) float16."""
+    """Return the standardised latents of an episode's frames, (T + 1, c, h, w) float16."""
     parts = []
     size = 64 if device.type == "cuda" else 16
     for start in range(0, len(pixels), size):
-        batch = torch.from_numpy(np.array(pixels[start : start + size]))
+        batch = torch.from_numpy(np.array(pixels[start : start + size])).to(device)
+        inputs = normalize_frames(batch).contiguous(memory_format=torch.channels_last)
         with mixed_precision(device, enabled=True):
-            latents = autoencoder.encode(normalize_frames(batch.to(device)))
-        parts.append(to_tokens(latents).to(torch.float16).cpu())
+            latents = autoencoder.encode(inputs)
+        parts.append(latents.to(torch.float16).cpu().contiguous())
     return torch.cat(parts)
 
 
-def _columns(frames: FrameStore, config: ConditionsConfig) -> tuple[Conditions, Tensor, Tensor]:
-    """Return conditions, rewards and ends of all frames, from the episodes' columns."""
-    parts = [episode_columns(load_episode(path, frames=False), config) for path in frames.episodes]
-    columns = {
-        name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]
+def episode_columns(episode: Episode, config: WorldConfig) -> dict[str, np.ndarray]:
+    """Return what `LatentStore` holds of an episode's T + 1 rows."""
+    count, layout = episode.num_steps + 1, config.conditions
+    columns = condition_columns(episode, layout)
+    reward, cost = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    terminated = np.zeros(count, bool)
+    reward[1:], terminated[1:] = episode.rewards, episode.terminated
+    if "cost" in episode.extras:
+        cost[:] = episode.extras["cost"]
+    none = np.zeros((count, 0, 6), np.float32)
+    things = np.asarray(episode.extras.get("things", none), np.float32)
+    told = told_things(things, config)
+    entries = np.full((count, config.entries.capacity, 2), -1.0, np.float32)
+    for row, listed, is_told in zip(entries, things, told, strict=True):
+        codes = listed[is_told][: len(row)]
+        row[: len(codes), 0] = codes[:, 0]
+        row[: len(codes), 1] = codes[:, 1] - config.width / 2
+    return {
+        **columns,
+        "reward": reward,
+        "cost": cost,
+        "terminated": terminated,
+        "told": told,
+        "entries": entries,
+        "coming": coming_classes(things, columns["pose"], config),
     }
-    conditions = Conditions(
-        **{name: columns[name][None] for name in ("pose", "text", "audio", "present")}
-    )
-    return conditions, columns["reward"], columns["terminated"]
 
 
-def episode_columns(episode: Episode, config: ConditionsConfig) -> dict[str, np.ndarray]:
-    """Return pose, text, audio, present, reward and terminated of an episode's T + 1 rows."""
+def condition_columns(episode: Episode, config: ConditionsConfig) -> dict[str, np.ndarray]:
+    """Return pose, text, audio and present of an episode's T + 1 rows."""
     count = episode.num_steps + 1
     pose = np.zeros((count, config.pose_size), np.float32)
     text = np.zeros((count, config.text_length), np.int64)
     audio = np.zeros((count, config.audio_size), np.float32)
     present = np.zeros((count, 3), bool)
-    reward, terminated = np.zeros(count, np.float32), np.zeros(count, bool)
     if episode.pose is not None:
         pose[:], present[:, 0] = episode.pose, True
     if episode.text is not None:
@@ -142,13 +160,51 @@ def episode_columns(episode: Episode, config: ConditionsConfig) -> dict[str, np.
         present[:, 1] = True
     if episode.audio is not None:
         audio[:], present[:, 2] = episode.audio, True
-    reward[1:] = episode.rewards
-    terminated[1:] = episode.terminated
-    return {
-        "pose": pose,
-        "text": text,
-        "audio": audio,
-        "present": present,
-        "reward": reward,
-        "terminated": terminated,
-    }
+    return {"pose": pose, "text": text, "audio": audio, "present": present}
+
+
+def told_things(things: np.ndarray, config: WorldConfig) -> np.ndarray:
+    """Return which things of an episode have their codes told, (T + 1, O) bool.
+
+    From where a thing lies just outside the picture until it lies wholly inside; again each time
+    that it comes back. What was there at the start is not told.
+    """
+    told = np.zeros(things.shape[:2], bool)
+    if not config.entries.num_classes:
+        return told
+    half = config.width / 2
+    outer, inner = half + config.entries.outside, half - config.entries.inside
+    armed: dict[tuple[float, float], bool] = {}
+    for row, listed in enumerate(things):
+        for place, thing in enumerate(listed):
+            if thing[0] < 0:
+                continue
+            name, away = (float(thing[0]), float(thing[5])), abs(thing[1] - half)
+            if away >= outer:
+                armed[name] = True
+            elif away < inner:
+                armed[name] = False
+            told[row, place] = armed.setdefault(name, row > 0) and away < outer
+    return told
+
+
+def coming_classes(things: np.ndarray, pose: np.ndarray, config: WorldConfig) -> np.ndarray:
+    """Return `LatentStore.coming` of an episode, (T + 1, 2) int64."""
+    entries, camera = config.entries, config.conditions.camera
+    coming = np.full((len(things), 2), entries.num_classes, np.int64)
+    if not entries.num_classes:
+        return coming
+    places = pose[:, camera.index].astype(np.float64) * camera.loop
+    reach = config.width / 2 + entries.outside
+    for row, listed in enumerate(things):
+        # Strips of the loop's own count; only differences matter.
+        left = np.floor((places[row] - reach) / entries.strip) - 1
+        right = np.floor((places[row] + reach) / entries.strip) + 1
+        for thing in listed:
+            if thing[0] < 0:
+                continue
+            strip = np.floor((places[row] + thing[1] - config.width / 2) / entries.strip)
+            for side, wanted in enumerate((left, right)):
+                if strip == wanted:
+                    coming[row, side] = int(thing[0])
+    return coming

@@ -189,9 +189,13 @@ class Trainer:
             after_step: Called after each.
             stop_at: Stop (and save) earlier than the config says.
         """
+        # The momentum of what has no gradient fades to numbers so small that a CPU takes ten times
+        # as long for each.
+        torch.set_flush_denormal(True)
         last = min(self.config.train_steps, stop_at or self.config.train_steps)
         first_process = self.processes.is_first
         gathers = first_process or self.shards is not None
+        saves = gathers or self.keeper is not None
         bar = tqdm(
             total=self.config.train_steps,
             initial=self.train_step,
@@ -233,7 +237,7 @@ class Trainer:
                                 self._log({f"eval/{k}": v for k, v in evaluate().items()})
                     self.processes.wait()
                     seen, started = 0, time.perf_counter()
-                if (self.train_step % save_every == 0 or is_last) and gathers:
+                if (self.train_step % save_every == 0 or is_last) and saves:
                     self.save()
         self.processes.wait()
 
@@ -277,8 +281,15 @@ class Trainer:
     def save(self) -> None:
         """Write the whole state; the previous one stays until this one is whole.
 
-        For the first process, and where the weights are split for all of them: the first writes.
+        For the first process, and where the weights are split or there is a keeper, for all of
+        them: the first writes.
         """
+        kept: list[Any] = [None] * self.processes.count
+        if self.keeper is not None:
+            kept = [dict(self.keeper.state())]
+            if self.processes.count > 1:
+                kept *= self.processes.count
+                distributed.all_gather_object(kept, kept[0])
         tensors: dict[str, Tensor] = {"train_step": torch.tensor(self.train_step)}
         tensors |= {f"module.{k}": v for k, v in self.trained.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
@@ -286,8 +297,8 @@ class Trainer:
             for optimizer in self.optimizers:
                 for key, value in optimizer.state.get(parameter, {}).items():
                     tensors[f"optimizer.{key}.{name}"] = value
-        if self.keeper is not None:
-            tensors |= {f"kept.{name}": tensor for name, tensor in self.keeper.state().items()}
+        for rank, state in enumerate(kept):
+            tensors |= {f"kept.{rank}.{name}": tensor for name, tensor in (state or {}).items()}
         # Clones: two names of one storage are refused by safetensors.
         if self.shards:
             copies = self.shards.gather(tensors, torch.device("cpu"))
@@ -326,8 +337,9 @@ class Trainer:
                         # and would pair channels-last weights with other weights' averages.
                         placed = torch.empty_like(parameter).copy_(placed)
                     optimizer.state[parameter][key] = placed
-        if self.keeper is not None:
-            self.keeper.load_state(select(tensors, "kept."))
+        # There is none where there are more processes now: theirs begin anew.
+        if self.keeper is not None and (kept := select(tensors, f"kept.{self.processes.rank}.")):
+            self.keeper.load_state(kept)
         self.train_step = int(tensors["train_step"])
         logger.info("resumed %s at train step %d", path, self.train_step)
         return True

@@ -1,0 +1,339 @@
+"""A pool of sequences that go on with the model's own frames, one train step after another.
+
+Each begins at a random place of the teacher's episodes, now and then with parts of its context
+lost or noisy, and then walks on beside the teacher: the model's frame is its next context, the
+teacher's frame the target, until it is begun anew (Self Forcing, arXiv 2506.08009, with the loss on
+single frames). So the model meets its own errors and learns the way back.
+
+Shapes: B sequences, c latent channels, h w fine grid, F frames that the backbone sees, N tokens of
+C channels, O things, K classes, J entry codes, S crop size.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from midas_world.autoencoder import to_tokens
+from midas_world.conditions import Conditions
+from midas_world.config import WorldConfig
+from midas_world.train.data import crop_corners
+from midas_world.train.latents import LatentStore
+from midas_world.train_config import DynamicsTrainConfig
+
+# A rollout of an untrained model may run away: beyond this it is not gone on with.
+MOST_LATENT = 30.0
+_EVENT_LEAD = 9
+_THINGS = 16
+
+
+def rate_at(points: tuple[tuple[float, float], ...], progress: float) -> float:
+    """Return the rate at a progress in [0, 1], on straight lines between points."""
+    at, rates = zip(*points, strict=True)
+    return float(np.interp(progress, at, rates))
+
+
+class Pool:
+    """The sequences of one training run.
+
+    Args:
+        store: What they walk beside.
+        world: Sizes.
+        config: Rates and weights.
+    """
+
+    def __init__(self, store: LatentStore, world: WorldConfig, config: DynamicsTrainConfig) -> None:
+        self.store, self.world, self.config = store, world, config
+        size, grid = config.optimizer.batch_size, world.grid
+        shape = (size, world.autoencoder.latent_channels, *grid)
+        self.rows = torch.full((size,), -1)
+        self.last = torch.zeros(shape)
+        self.before = torch.zeros(shape)
+        self.level = torch.zeros(size)
+        self.lost = torch.zeros(size, 1, *grid)
+        self.depth = torch.zeros(size, dtype=torch.int64)
+        # Numbers of things: whose codes are kept back, and for which nothing is asked.
+        self.untold = torch.full((size, _THINGS), float("nan"))
+        self.unknown = torch.full((size, _THINGS), float("nan"))
+        # Further codes, of things that lie where the context is lost.
+        self.given = torch.full((size, _THINGS), float("nan"))
+        self.present = torch.ones(size, 3, dtype=torch.bool)
+        self.words = torch.ones(size, world.conditions.text_length, dtype=torch.bool)
+        frames = world.backbone.context_frames
+        tokens = (size, frames, world.tokens_per_frame, world.token_channels)
+        self.context = torch.zeros(tokens, dtype=torch.float16)
+        ends = np.zeros(store.frames.num_frames, bool)
+        ends[store.starts[1:] - 1] = True
+        begins = np.zeros_like(ends)
+        begins[store.starts[:-1]] = True
+        self._is_end = ends
+        self._can_begin = np.flatnonzero(~ends & ~begins)
+        self._events = self._find_events()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that goes on from train step to train step."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on exactly from what `state` gave."""
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
+
+    def batch(self, generator: torch.Generator, progress: float) -> dict[str, Any]:
+        """Begin sequences anew where it is time, and return what the next frames are made of."""
+        rng = np.random.default_rng(torch.randint(2**31, (4,), generator=generator).numpy())
+        fresh_rate = rate_at(self.config.fresh_rate, progress)
+        for slot, row in enumerate(self.rows.tolist()):
+            is_over = row < 0 or self._is_end[row]
+            if is_over or rng.random() < fresh_rate:
+                self._begin(slot, rng, progress)
+        store, world = self.store, self.world
+        rows = self.rows.numpy()
+        targets = rows + 1
+        window = targets[:, None] - np.arange(world.backbone.context_frames)[::-1]
+        first = store.starts[np.searchsorted(store.starts, rows, side="right") - 1]
+        # Before an episode's second frame there is none: the second stands in.
+        window = np.maximum(window, first[:, None] + 1)
+        conditions = self._conditions(window)
+        entries = self._entries(targets)
+        conditions.entries[:, -1] = entries
+        weight, unknown = self._weight(targets)
+        corners, crops = self._crops(targets, rng)
+        previous = torch.from_numpy(rows)
+        pose = store.conditions.pose[0, previous]
+        camera = torch.zeros(len(rows))
+        if world.conditions.camera.is_declared:
+            camera = pose[:, world.conditions.camera.index] * world.conditions.camera.loop
+            camera = camera * self.present[:, 0]
+        index = torch.from_numpy(targets)
+        return {
+            "last": self.last.clone(),
+            "before": self.before.clone(),
+            "level": self.level.clone(),
+            "lost": self.lost.clone(),
+            "last_camera": camera,
+            "last_audio": store.conditions.audio[0, previous] * self.present[:, 2:],
+            "context": self.context.float(),
+            "conditions": conditions,
+            "target": store.gather(targets),
+            "weight": weight,
+            "corners": torch.from_numpy(corners),
+            "crops": crops,
+            "reward": store.reward[index],
+            "cost": store.cost[index],
+            "terminated": store.terminated[index],
+            "coming": store.coming[torch.from_numpy(window)],
+            "heat": self._heat(targets),
+            "is_fresh": self.depth == 0,
+            "is_whole": (self.lost.amax(dim=(1, 2, 3)) == 0) & ~unknown,
+        }
+
+    def advance(self, made: Tensor) -> None:
+        """Let every sequence go on with the frames made, (B, c, h, w)."""
+        made = made.detach().float().cpu()
+        was_lost = self.lost.amax(dim=(1, 2, 3), keepdim=True) > 0
+        # What was lost is lost in the frame before, too.
+        self.before.copy_(torch.where(was_lost, made, self.last))
+        self.last.copy_(made)
+        self.rows += 1
+        self.depth += 1
+        self.level.zero_()
+        self.lost.zero_()
+        self.given.fill_(float("nan"))
+        tokens = to_tokens(made, self.world.token_block)
+        self.context = torch.cat((self.context[:, 1:], tokens[:, None].half()), dim=1)
+        is_wild = ~(made.abs().amax(dim=(1, 2, 3)) < MOST_LATENT)
+        self.rows[is_wild] = -1
+
+    def _begin(self, slot: int, rng: np.random.Generator, progress: float) -> None:
+        """Put a sequence at a random place of the teacher's."""
+        store, config = self.store, self.config
+        row = int(rng.choice(self._can_begin))
+        if self._events and rng.random() < config.event_rate:
+            events = self._events[rng.integers(len(self._events))]
+            lead = int(rng.integers(1, _EVENT_LEAD + 1))
+            place = int(rng.choice(events)) - lead
+            first = store.starts[np.searchsorted(store.starts, place + lead, side="right") - 1]
+            place = max(place, int(first) + 1)
+            row = row if self._is_end[place] else place
+        first = int(store.starts[np.searchsorted(store.starts, row, side="right") - 1])
+        frames = self.context.shape[1]
+        rows = np.maximum(row - np.arange(frames)[::-1], first)
+        latents = store.gather(rows)
+        last, before = latents[-1], latents[-2] if frames > 1 else latents[-1]
+        self.context[slot] = to_tokens(latents, self.world.token_block).half()
+        self.rows[slot], self.depth[slot] = row, 0
+        self.lost[slot], self.level[slot] = 0.0, 0.0
+        for numbers in (self.untold, self.unknown, self.given):
+            numbers[slot] = float("nan")
+        layout = self.world.conditions
+        self.present[slot] = torch.from_numpy(rng.random(3) >= layout.drop_rate)
+        share = layout.word_drop_rate * rng.random()
+        self.words[slot] = torch.from_numpy(rng.random(layout.text_length) >= share)
+        if rng.random() < config.noisy_rate:
+            level = float(self.world.context_noise * rng.random())
+            noise = rng.standard_normal((2, *last.shape), np.float32) * level
+            last, before = last + noise[0], before + noise[1]
+            self.level[slot] = level
+        elif rng.random() < rate_at(config.lost_rate, progress):
+            last, before = self._lose(slot, row, last, before, rng)
+        if rng.random() < config.untold_rate:
+            things = self._things(row)
+            in_view = np.abs(things[:, 1] - self.world.width / 2) < self.world.width / 2 - 4
+            self._name(self.untold, slot, things[in_view])
+        self.last[slot], self.before[slot] = last, before
+
+    def _lose(
+        self, slot: int, row: int, last: Tensor, before: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the frames with a band of columns lost: noise, or the smear of its edge."""
+        columns, step = last.shape[2], self.world.width // last.shape[2]
+        width = int(rng.integers(max(1, columns // 7), columns + 1))
+        is_left, is_smeared = rng.random() < 0.5, rng.random() < 0.5 and width < 0.9 * columns
+        start = 0 if is_left else columns - width
+        band = slice(start, start + width)
+        made = []
+        for frame in (last, before):
+            lossy = frame.clone()
+            if is_smeared:
+                edge = width if is_left else start - 1
+                lossy[:, :, band] = frame[:, :, edge : edge + 1]
+            else:
+                noise = rng.standard_normal(lossy[:, :, band].shape, np.float32)
+                lossy[:, :, band] = torch.from_numpy(noise)
+            made.append(lossy)
+        self.lost[slot, :, :, band] = 1.0
+        things = self._things(row)
+        inside = (things[:, 1] > start * step - 16) & (things[:, 1] < (start + width) * step + 16)
+        # Either their codes are told, or nothing is asked of what nobody can know.
+        numbers = self.given if rng.random() < 0.5 else self.unknown
+        self._name(numbers, slot, things[inside])
+        return made[0], made[1]
+
+    def _things(self, row: int) -> np.ndarray:
+        """Return the things listed in a row, (O', 6)."""
+        listed = self.store.frames.things[row]
+        return listed[listed[:, 0] >= 0]
+
+    @staticmethod
+    def _name(numbers: Tensor, slot: int, things: np.ndarray) -> None:
+        """Write the things' own numbers into a slot."""
+        kept = torch.from_numpy(things[:_THINGS, 5].copy())
+        numbers[slot, : len(kept)] = kept
+
+    def _conditions(self, window: np.ndarray) -> Conditions:
+        """Return the conditions of rows (B, F), with what the sequences do without."""
+        rows = torch.from_numpy(window)
+        given = self.store.conditions.map(lambda tensor: tensor[0, rows])
+        return Conditions(
+            pose=given.pose,
+            text=given.text * self.words[:, None],
+            audio=given.audio,
+            present=given.present & self.present[:, None],
+            entries=given.entries,
+        )
+
+    def _entries(self, targets: np.ndarray) -> Tensor:
+        """Return the codes told of the next frames, (B, J, 2)."""
+        entries = torch.full((len(targets), self.world.entries.capacity, 2), -1.0)
+        if not self.world.entries.num_classes:
+            return entries
+        for slot, row in enumerate(targets):
+            listed = self.store.frames.things[row]
+            numbers = torch.from_numpy(listed[:, 5].copy())
+            told = torch.from_numpy(self.store.told[row])
+            told &= ~torch.isin(numbers, self.untold[slot])
+            told |= torch.isin(numbers, self.given[slot])
+            told &= torch.from_numpy(listed[:, 0] >= 0)
+            codes = torch.from_numpy(listed)[told][: entries.shape[1]]
+            entries[slot, : len(codes), 0] = codes[:, 0]
+            entries[slot, : len(codes), 1] = codes[:, 1] - self.world.width / 2
+        return entries
+
+    def _weight(self, targets: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return the weight of every place, (B, 1, h, w), and which rows hold the unknown, (B,)."""
+        config, frames = self.config, self.store.frames
+        rows, columns = self.world.grid
+        step = self.world.height // rows
+        weight = np.ones((len(targets), rows, columns), np.float32)
+
+        def paint(slot: int, box: np.ndarray, value: float) -> None:
+            x, y, half_width, half_height = box
+            top, bottom = int(max(0, (y - half_height) // step)), int((y + half_height) // step) + 1
+            left, right = int(max(0, (x - half_width) // step)), int((x + half_width) // step) + 1
+            if right > 0 and bottom > 0:
+                weight[slot, top:bottom, left:right] = value
+
+        is_unknown = torch.zeros(len(targets), dtype=torch.bool)
+        for slot, row in enumerate(targets):
+            points = frames.keypoints[row]
+            if len(points):
+                low, high = points.min(axis=0) - 10, points.max(axis=0) + 10
+                box = np.concatenate(((low + high) / 2, (high - low) / 2))
+                paint(slot, box, config.character_weight)
+            for region in frames.regions[row]:
+                if region[2] > 0:
+                    paint(slot, region, config.region_weight)
+            unknown = self.unknown[slot].numpy()
+            for thing in frames.things[row]:
+                if thing[0] < 0:
+                    continue
+                cannot = bool(np.isin(thing[5], unknown))
+                is_unknown[slot] |= cannot
+                paint(slot, thing[1:5], 0.0 if cannot else config.thing_weight)
+        return torch.from_numpy(weight)[:, None], is_unknown
+
+    def _crops(self, targets: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Tensor]:
+        """Return the corners of crops, (B, 2) in fine latents, and their pixels (B, S, S, 3)."""
+        world, frames, size = self.world, self.store.frames, self.config.crop_size
+        step = world.autoencoder.downsampling
+        regions = frames.regions[targets]
+        listed = np.zeros((*regions.shape[:2], 6), np.float32)
+        listed[..., 0] = np.where(regions[..., 2] > 0, 0, -1)
+        listed[..., 1:5] = regions
+        corners = crop_corners(
+            frames.keypoints[targets],
+            np.concatenate((frames.things[targets], listed), axis=1),
+            frame_size=(world.height, world.width),
+            crop_size=size,
+            character_rate=0.35,
+            thing_rate=0.45,
+            rng=rng,
+            step=step,
+        )
+        pixels = frames.gather(targets)
+        crops = [
+            frame[y : y + size, x : x + size] for frame, (y, x) in zip(pixels, corners, strict=True)
+        ]
+        return corners // step, torch.from_numpy(np.stack(crops))
+
+    def _heat(self, targets: np.ndarray) -> Tensor:
+        """Return where things have their middles, (B, K, h, w) of 0 and 1."""
+        world = self.world
+        rows, columns = world.grid
+        heat = torch.zeros(len(targets), world.entries.num_classes, rows, columns)
+        step = world.height // rows
+        for slot, row in enumerate(targets):
+            for thing in self._things(row):
+                x, y = int(thing[1] // step), int(thing[2] // step)
+                if 0 <= x < columns and 0 <= y < rows:
+                    heat[slot, int(thing[0]), y, x] = 1.0
+        return heat
+
+    def _find_events(self) -> list[np.ndarray]:
+        """Return rows at which something happens: things that enter, rewards, hits, by kind."""
+        store = self.store
+        events = [store.reward.numpy() != 0, store.cost.numpy() != 0]
+        told, things = store.told, store.frames.things
+        if told.shape[1]:
+            for kind in range(self.world.entries.num_classes):
+                is_told = (told & (things[..., 0] == kind)).any(axis=1)
+                events.append(is_told & ~np.concatenate(([True], is_told[:-1])))
+        for region in range(store.frames.regions.shape[1]):
+            there = store.frames.regions[:, region, 2] > 0
+            events.append(there & ~np.concatenate(([True], there[:-1])))
+        begins = np.isin(np.arange(len(store.reward)), store.starts[:-1])
+        found = [np.flatnonzero(event & ~begins) for event in events]
+        return [rows for rows in found if len(rows)]
