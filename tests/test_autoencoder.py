@@ -162,16 +162,11 @@ def test_decoding_keeps_the_latents_dtype():
 
 def test_plain_blocks_keep_their_names():
     """Trained worlds depend on them."""
-    layers = {
-        "encoder": ("conv_in", "layers.0.conv_1", "layers.0.conv_2", "layers.1.conv"),
-        "decoder": ("conv_in", "layers.0.conv_1", "layers.0.conv_2", "layers.1.conv"),
-    }
-    for side, names in layers.items():
-        layers[side] = (*names, "layers.2.conv_1", "layers.2.conv_2", "conv_out")
+    blocks = [f"layers.{place}.conv_{index}" for place in (0, 2) for index in (1, 2)]
     expected = {
         f"{side}.{name}.{kind}"
-        for side, names in layers.items()
-        for name in names
+        for side in ("encoder", "decoder")
+        for name in ("conv_in", *blocks, "layers.1.conv", "conv_out")
         for kind in ("weight", "bias")
     }
     assert set(autoencoder().state_dict()) == expected | {"latent_mean", "latent_std"}

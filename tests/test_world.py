@@ -31,7 +31,7 @@ def make_start_state(seed: int = 0, *, frames: int = 3) -> StartState:
     rng = np.random.default_rng(seed)
     conditions = [
         StepConditions(
-            pose=rng.normal(size=48).astype(np.float32),
+            pose=rng.normal(size=38).astype(np.float32),
             text=f"walking in the snow, frame {index}: schön",
             audio=rng.random(40).astype(np.float32),
         )
@@ -41,7 +41,7 @@ def make_start_state(seed: int = 0, *, frames: int = 3) -> StartState:
     conditions[0] = StepConditions(pose=conditions[0].pose)
     conditions[-1] = dataclasses.replace(conditions[-1], audio=None)
     return StartState(
-        latents=torch.from_numpy(rng.normal(size=(frames, 15, 8)).astype(np.float32)),
+        latents=torch.from_numpy(rng.normal(size=(frames, 15, 32)).astype(np.float32)),
         conditions=tuple(conditions),
         conditioner_state={
             "step": np.array(17),
@@ -60,6 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         autoencoder.latent_mean.add_(0.123456789)
         model.change_std.mul_(0.987654321)
+        model.motion.operators.mul_(0.987654321)
     path = tmp_path_factory.mktemp("worlds") / "tiny"
     save_world(
         path,
@@ -93,10 +94,11 @@ def test_a_world_comes_back_as_it_was_saved(folder: Path):
             assert torch.equal(tensor, tensors[prefix + name].float()), name
 
 
-def test_the_standardisation_keeps_full_precision(folder: Path):
+def test_standardisation_and_moving_keep_full_precision(folder: Path):
     world = load_world(folder)
     assert world.autoencoder.latent_mean[0].item() == np.float32(0.123456789)
     assert world.model.change_std[0].item() == np.float32(0.987654321)
+    assert world.model.motion.operators.max().item() == np.float32(0.987654321)
 
 
 def test_saving_what_was_loaded_gives_the_same_weights(folder: Path, tmp_path: Path):
@@ -123,7 +125,6 @@ def test_start_states_come_back_with_what_is_absent_and_how_the_conditioner_stoo
     for state, loaded in zip(
         states, load_start_states(tmp_path / "states.safetensors"), strict=True
     ):
-        # Latents are kept in float16.
         torch.testing.assert_close(loaded.latents, state.latents, rtol=1e-3, atol=1e-3)
         assert loaded.description == state.description
         for before, after in zip(state.conditions, loaded.conditions, strict=True):
@@ -139,9 +140,9 @@ def test_start_states_come_back_with_what_is_absent_and_how_the_conditioner_stoo
 
 def test_a_start_state_needs_one_condition_per_frame():
     with pytest.raises(ValueError, match="3 frames and 1 conditions"):
-        StartState(latents=torch.zeros(3, 15, 8), conditions=(StepConditions(),))
+        StartState(latents=torch.zeros(3, 15, 32), conditions=(StepConditions(),))
     with pytest.raises(ValueError, match="at least one frame"):
-        StartState(latents=torch.zeros(0, 15, 8), conditions=())
+        StartState(latents=torch.zeros(0, 15, 32), conditions=())
 
 
 def test_an_unknown_world_names_those_there_are():
@@ -206,7 +207,7 @@ def test_start_states_without_latents_are_a_checkpoint_error(copy: Path):
         load_world(copy)
     save_start_states([make_start_state()], path)
     metadata = {"start_states": '[{"description": "", "texts": ["a"], "present": {}}]'}
-    save_tensors({"0000.latents": torch.zeros(1, 15, 8)}, path, metadata=metadata)
+    save_tensors({"0000.latents": torch.zeros(1, 15, 32)}, path, metadata=metadata)
     with pytest.raises(CheckpointError, match="not all of them: KeyError 'pose'"):
         load_world(copy)
 
