@@ -68,15 +68,36 @@ def test_a_project_fits_its_env(caplog):
     assert "not used: the env's own pose" in caplog.text
     assert list(data.teacher.actions) == ["action_0", "action_1", "action_2"]
     assert data.policy_weights == {"sticky": 2.0, "random": 1.0}
-    # Episodes of at most 12 steps hold no sequence of 24 frames.
-    assert config.train_dynamics.sequence_frames < 12
-    assert world.backbone.context_frames < config.train_dynamics.sequence_frames
+    # The disc's episodes end after 9 steps: they must hold more than a context.
+    assert world.backbone.context_frames == 4
+    for stage in (config.train_autoencoder, config.train_dynamics):
+        assert stage.crop_size == 96
+    assert world.motion.num_copies == len(world.motion.shifts) > 0
     kept = project_for(
         DISC, given_options, preset="dream", overrides=[], max_tokens=16, is_to_play=False
     )
     assert kept.data.teacher is not None
     assert (kept.data.teacher.conditions, kept.world.conditions.pose_size) == ("info", 2)
     assert kept.world.conditions.drop_rate > 0
+
+
+def test_what_a_presets_own_teacher_declares_is_left_out():
+    config = project_for(
+        DISC,
+        options("--size", "48x64"),
+        preset="stage",
+        overrides=["world.token_block=2", "world.head={widths: [8, 8], depths: [1, 1]}"],
+        max_tokens=16,
+        is_to_play=True,
+    )
+    world = config.world
+    assert not world.scenery
+    assert not world.entries.num_classes
+    assert not world.conditions.camera.is_declared
+    assert not world.conditions.limbs
+    assert world.lives == 0
+    assert world.motion == load_preset("dream").world.motion
+    assert config.train_autoencoder.crop_size == 48
 
 
 @pytest.mark.parametrize(
@@ -144,7 +165,7 @@ def test_the_car_is_driven_by_its_shipped_key_map():
         "CarRacing-v3",
         options("--steps", "3"),
         preset="tiny",
-        overrides=["train_dynamics.sequence_frames=2"],
+        overrides=[],
         max_tokens=16,
         is_to_play=True,
     )
