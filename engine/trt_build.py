@@ -43,7 +43,7 @@ class Target:
     Attributes:
         flavour: One of FLAVOURS.
         capability: Of the GPU, such as 89.
-        folder: Engine files, graphs and timing caches are kept below it.
+        folder: Engine files and timing caches are kept below it.
     """
 
     flavour: str
@@ -109,7 +109,7 @@ def engine_key(world: World, plan: TrtPlan, target: Target, *, num_denoise_steps
         "compute capability": target.capability,
         "code": hashlib.sha256(b"".join((root / n).read_bytes() for n in _SOURCES)).hexdigest(),
     }
-    if plan.graph == "sampler":
+    if plan.graph == "head":
         key["denoise steps"] = num_denoise_steps
     if target.flavour == "tensorrt":  # its kernels were timed on one card
         is_here = torch.cuda.is_available()
@@ -186,9 +186,7 @@ def provide_engine(
             f"tensorrt builds for the GPU at hand alone, sm{capability_here()}, not "
             f"sm{target.capability}; tensorrt-rtx builds for any"
         )
-    graph = plan_graph(
-        world, plan, num_denoise_steps=num_denoise_steps, folder=target.folder / "onnx"
-    )
+    graph = plan_graph(world, plan, num_denoise_steps=num_denoise_steps)
     timing = target.folder / f"timing-{key['version']}-sm{target.capability}.cache"
     built = build_engine(
         graph,

@@ -5,6 +5,7 @@ addresses of the other and nothing is copied between them. All work of a step is
 stream, torch's too.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -13,8 +14,6 @@ import torch
 from torch import Tensor
 
 from midas_world.types import BackendUnavailableError
-
-_TYPE_STRINGS = {torch.float32: "<f4", torch.uint8: "|u1"}
 
 
 class Device(Protocol):
@@ -34,16 +33,12 @@ class Device(Protocol):
         """Make the context current, and the stream torch's, inside a `with`."""
         ...
 
-    def tensor(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return a tensor of zeros in device memory."""
+    def tensor(self, shape: Sequence[int]) -> Tensor:
+        """Return a float32 tensor of zeros in device memory."""
         ...
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
         """Return what repeats the work that a function puts on the stream."""
-        ...
-
-    def wait(self) -> None:
-        """Return when all that is on the stream is done."""
         ...
 
 
@@ -85,30 +80,24 @@ class CudaDevice:
         with self._current(), torch.cuda.stream(self._torch_stream):
             yield
 
-    def tensor(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return a tensor of zeros in memory that pycuda owns; the tensor keeps it alive."""
-        tensor = torch.as_tensor(_Allocation(self._driver, shape, dtype), device=self.torch_device)
+    def tensor(self, shape: Sequence[int]) -> Tensor:
+        """Return float32 zeros in memory that pycuda owns; the tensor keeps it alive."""
+        tensor = torch.as_tensor(_Allocation(self._driver, shape), device=self.torch_device)
         return tensor.zero_()
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
         """Return the replay of a CUDA graph of what a function puts on the stream.
 
-        Of torch's work, too: while it captures on the stream that is torch's own here, what torch
-        allocates comes from a pool that is the graph's alone and lives as long as it.
+        On the stream that is torch's own here, so that it lies between torch's work.
         """
-        # TensorRT allocates and compiles in the first call of a shape, and torch's libraries choose
-        # kernels and take workspaces, which no graph may hold.
+        # TensorRT allocates and compiles in the first call of a shape, which no graph may hold.
         enqueue()
-        self.wait()
+        self._event.record(self._stream)
+        self._event.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._torch_stream, capture_error_mode="thread_local"):
             enqueue()
         return graph.replay
-
-    def wait(self) -> None:
-        """Return when all that is on the stream is done."""
-        self._event.record(self._stream)
-        self._event.synchronize()
 
     @contextmanager
     def _current(self) -> Iterator[None]:
@@ -122,14 +111,11 @@ class CudaDevice:
 class _Allocation:
     """Device memory that torch takes over by its address."""
 
-    def __init__(self, driver, shape: Sequence[int], dtype: torch.dtype) -> None:
-        count = dtype.itemsize
-        for size in shape:
-            count *= size
-        self.memory = driver.mem_alloc(count)
+    def __init__(self, driver, shape: Sequence[int]) -> None:
+        self.memory = driver.mem_alloc(4 * math.prod(shape))
         self.__cuda_array_interface__ = {
             "shape": tuple(shape),
-            "typestr": _TYPE_STRINGS[dtype],
+            "typestr": "<f4",
             "data": (int(self.memory), False),
             "version": 3,
         }

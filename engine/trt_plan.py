@@ -16,16 +16,16 @@ from midas_world.config import load_config
 
 PLANS_FOLDER = Path(__file__).parents[1] / "trt_plans"
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
-PLAN_GRAPHS = ("sampler", "decoder")
+PLAN_GRAPHS = ("head", "decoder")
 ANY = "any"
 
 # What an engine runs where nothing else is asked for.
-DEFAULT_PLANS = ("sampler-fp16", "decoder-fp16")
+DEFAULT_PLANS = ("head-fp16", "decoder-fp16")
 
 # TensorRT for RTX builds for these, GPU or not; data-centre cards such as sm90 need TensorRT.
 RTX_CAPABILITIES = (75, 80, 86, 89, 120, 121)
 # The first compute capability whose tensor cores multiply in a precision.
-_LEAST_CAPABILITY = {"fp32": 75, "fp16": 75, "bf16": 80, "fp8": 89}
+_LEAST_CAPABILITY = {"fp32": 75, "fp16": 75, "bf16": 80}
 _MAX_LEVEL = 5
 
 
@@ -53,8 +53,8 @@ class TrtPlan:
     """What is built, and how.
 
     Attributes:
-        graph: One of PLAN_GRAPHS; see engine/onnx_graphs.py.
-        precision: Of weights and activations; inputs and outputs are float32 and uint8 in all.
+        graph: One of PLAN_GRAPHS; see engine/trt_graphs.py.
+        precision: Of weights and activations; inputs and outputs are float32 in all.
         batch: Sizes that the engine file serves.
         workspace_mib: Scratch memory that the builder may use.
         builder_level: 0 (builds fast) to 5 (runs fast).
@@ -63,7 +63,7 @@ class TrtPlan:
     """
 
     graph: str
-    precision: Literal["fp32", "fp16", "bf16", "fp8"] = "fp16"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     batch: BatchRange = field(default_factory=BatchRange)
     workspace_mib: int = 1024
     builder_level: int = 3
@@ -74,12 +74,6 @@ class TrtPlan:
         """Check the limits."""
         if self.graph not in PLAN_GRAPHS:
             raise ValueError(f"graph must be {' or '.join(PLAN_GRAPHS)}, got {self.graph!r}")
-        # Convolutions are the decoder's work: fp8 ones want ranges per channel, and ONNX of our
-        # opset has none in bfloat16.
-        if self.precision in ("bf16", "fp8") and self.graph != "sampler":
-            raise ValueError(
-                f"precision {self.precision} is for the sampler alone, got graph {self.graph!r}"
-            )
         if self.workspace_mib < 1:
             raise ValueError(f"workspace_mib must be at least 1, got {self.workspace_mib}")
         if not 0 <= self.builder_level <= _MAX_LEVEL:

@@ -1,4 +1,4 @@
-"""The TensorRT engine's own logic, on a stand-in device that runs the graphs with ONNX Runtime.
+"""The TensorRT engine's own logic, on a stand-in device that runs the graphs with torch.
 
 It reads and writes at the addresses that TensorRT would be given. What needs a GPU is marked gpu.
 """
@@ -6,47 +6,23 @@ It reads and writes at the addresses that TensorRT would be given. What needs a 
 import ctypes
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from engine import make_engine
+from engine import make_engine, trt_build, trt_engine, trt_graphs
 from engine.torch_engine import TorchEngine
+from engine.trt_engine import TensorRTEngine
+from engine.trt_graphs import DecoderGraph, HeadGraph, head_inputs
 from engine.trt_plan import BatchRange, load_plans
-from midas_world.conditions import stack_conditions
+from engine.trt_runtime import Built, EngineLoadError
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
-
-from engine import trt_build, trt_engine
-from engine.trt_engine import TensorRTEngine
-from engine.trt_graphs import plan_graph
-from engine.trt_runtime import Built, EngineLoadError
-
-PLANS = ("sampler-fp32", "decoder-fp32")
-
-
-@pytest.fixture(scope="module")
-def graphs(tiny_world: World, kept_graphs: Path) -> dict[str, bytes]:
-    """Return the tiny world's float32 graphs."""
-    return graphs_of(tiny_world, kept_graphs)
-
-
-@pytest.fixture(scope="module")
-def refined_graphs(refined_world: World, kept_graphs: Path) -> dict[str, bytes]:
-    """Return those of a world with a refiner."""
-    return graphs_of(refined_world, kept_graphs)
-
-
-def graphs_of(world: World, folder: Path) -> dict[str, bytes]:
-    return {
-        plan.graph: plan_graph(world, plan, num_denoise_steps=1, folder=folder)
-        for plan in load_plans(PLANS).values()
-    }
+PLANS = ("head-fp32", "decoder-fp32")
 
 
 class CpuDevice:
@@ -58,8 +34,8 @@ class CpuDevice:
     def active(self):
         return nullcontext()
 
-    def tensor(self, shape, dtype):
-        return torch.zeros(tuple(shape), dtype=dtype)
+    def tensor(self, shape):
+        return torch.zeros(tuple(shape))
 
     def capture(self, enqueue):
         calls = CpuEngine.num_calls
@@ -67,68 +43,73 @@ class CpuDevice:
         CpuEngine.num_calls = calls
         return enqueue
 
-    def wait(self):
-        pass
-
 
 class CpuEngine:
-    """Runs a graph with ONNX Runtime, reading and writing at addresses as TensorRT does."""
+    """Runs a graph's module, reading and writing at addresses as TensorRT does."""
 
     refusals = 0
     num_calls = 0
 
-    def __init__(self, contents: bytes, *, flavour: str, runtime_cache: bytes):
+    def __init__(self, networks, contents: bytes, *, flavour: str, runtime_cache: bytes):
         if CpuEngine.refusals:
             CpuEngine.refusals -= 1
             raise EngineLoadError("refused")
-        runtime = pytest.importorskip("onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = runtime.InferenceSession(contents, options)
+        self.module, _ = networks[contents.decode()]
 
     def bind(self, addresses, shapes):
-        return CpuBound(self, addresses, shapes)
+        return CpuBound(self.module, addresses, shapes)
 
     def runtime_cache(self):
         return b"kernels"
 
 
 class CpuBound:
-    def __init__(self, engine, addresses, shapes):
-        self.engine, self.addresses, self.shapes = engine, addresses, shapes
+    def __init__(self, module, addresses, shapes):
+        self.module, self.addresses, self.shapes = module, addresses, shapes
 
     def enqueue(self, stream):
         assert stream == CpuDevice.stream
         CpuEngine.num_calls += 1
-        inputs = {
-            name: np.ctypeslib.as_array(
-                ctypes.cast(self.addresses[name], ctypes.POINTER(ctypes.c_float)), shape
-            )
-            for name, shape in self.shapes.items()
-        }
-        for item in self.engine.session.get_outputs():
-            (made,) = self.engine.session.run([item.name], inputs)
-            made = np.ascontiguousarray(made)
-            ctypes.memmove(self.addresses[item.name], made.ctypes.data, made.nbytes)
+        given = {name: self.at(name, shape) for name, shape in self.shapes.items()}
+        (output,) = set(self.addresses) - set(self.shapes)
+        made = self.module(given)
+        self.at(output, made.shape).copy_(made)
+
+    def at(self, name, shape):
+        pointer = ctypes.cast(self.addresses[name], ctypes.POINTER(ctypes.c_float))
+        return torch.from_numpy(np.ctypeslib.as_array(pointer, tuple(shape)))
 
 
 @pytest.fixture
-def engine(tiny_world: World, graphs: dict[str, bytes], tmp_path: Path, monkeypatch):
+def engine(tiny_world: World, tmp_path: Path, monkeypatch):
     """Return what makes a TensorRT engine on a stand-in device, with at most two games a call."""
-    return engine_maker(tiny_world, graphs, tmp_path, monkeypatch)
+    return engine_maker(tiny_world, tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def refined_engine(
-    refined_world: World, refined_graphs: dict[str, bytes], tmp_path: Path, monkeypatch
-):
+def refined_engine(refined_world: World, tmp_path: Path, monkeypatch):
     """Return the same for a world with a refiner."""
-    return engine_maker(refined_world, refined_graphs, tmp_path, monkeypatch)
+    return engine_maker(refined_world, tmp_path, monkeypatch)
 
 
-def engine_maker(world: World, graphs: dict[str, bytes], folder: Path, monkeypatch):
+def engine_maker(world: World, folder: Path, monkeypatch):
+    guidance, noise = trt_graphs._example(world.model)
+    networks = {
+        "head": (HeadGraph(world.model, torch.float32, 1), head_inputs(guidance, noise)),
+        "decoder": (DecoderGraph(world.autoencoder, torch.float32), {"latents": noise}),
+    }
+
     def build(_, plan, **options):
-        return Built(contents=graphs[plan.graph], tensors={}, num_layers=1)
+        module, given = networks[plan.graph]
+        told = {
+            **{name: ("input", tensor) for name, tensor in given.items()},
+            "made": ("output", module(given)),
+        }
+        tensors = {
+            name: {"kind": kind, "dtype": "float", "shape": [-1, *tensor.shape[1:]]}
+            for name, (kind, tensor) in told.items()
+        }
+        return Built(contents=plan.graph.encode(), tensors=tensors, num_layers=1)
 
     def plans(chosen):
         two = BatchRange(max=2)
@@ -149,7 +130,7 @@ def engine_maker(world: World, graphs: dict[str, bytes], folder: Path, monkeypat
             folder=folder,
             device=CpuDevice(),
             capability=89,
-            load=CpuEngine,
+            load=partial(CpuEngine, networks),
         )
 
     return make
@@ -162,7 +143,7 @@ def one_step(engine, batch: int):
     given = [StepConditions(pose=pose / (row + 1), text="a person runs") for row in range(batch)]
     return (
         torch.randn(shape, generator=generator),
-        stack_conditions(given, engine.spec.config.conditions),
+        engine.spec.stack(given),
         torch.randn(shape, generator=generator),
     )
 
@@ -183,106 +164,47 @@ def test_the_engine_makes_torchs_frames_at_given_addresses(engine, batch: int, t
     assert np.abs(frames.astype(int) - exact).max() <= 1
 
 
-def test_a_steps_frame_is_decoded_once_and_others_anew(engine, tiny_world: World):
-    made = engine()
-    latents, conditions, noise = one_step(made, 2)
-    cache = made.new_cache(2)
-    made.decode(made.step(cache, latents, conditions, noise)[0])  # from now on someone looks
-    results, *_ = made.step(cache, latents, conditions, noise)
-    calls = CpuEngine.num_calls
-    frames = made.decode(results)
-    assert CpuEngine.num_calls == calls
-    others = made.decode(latents)
-    assert CpuEngine.num_calls == calls + 1
-    assert not np.array_equal(frames, others)
-    np.testing.assert_array_equal(made.decode(results), frames)
-    changed, *_ = made.step(cache, latents, conditions, noise)
-    kept = changed.clone()
-    with torch.inference_mode():
-        changed += 1.0
-    assert not np.array_equal(made.decode(changed), made.decode(kept))
-
-
-@pytest.mark.parametrize(("batch", "num_samples"), [(2, 1), (5, 3)])
-def test_frames_that_nobody_looks_at_are_not_decoded(engine, batch: int, num_samples: int):
-    made = engine()
-    step, cache = one_step(made, batch), made.new_cache(batch)
-    results, *_ = made.step(cache, *step)
-    for _ in range(3):
-        calls = CpuEngine.num_calls
-        results, *_ = made.step(cache, *step)
-        assert CpuEngine.num_calls == calls + num_samples
-    frames = made.decode(results)
-    assert CpuEngine.num_calls == calls + 2 * num_samples
-    # A batch in parts is decoded when asked for alone: a step would do it twice.
-    made.step(cache, *step)
-    calls += 3 * num_samples + (1 if num_samples == 1 else 0)
-    assert CpuEngine.num_calls == calls
-    np.testing.assert_array_equal(made.decode(results), frames)
-
-
 @pytest.mark.parametrize("batch", [2, 5])
 def test_frames_are_refined_on_the_device(refined_engine, batch: int, refined_world: World):
     made = refined_engine()
     plain = TorchEngine(refined_world, device="cpu")
-    cache, step = made.new_cache(batch), one_step(made, batch)
-    changed = replace(step[1], pose=-step[1].pose)
-    for conditions in (step[1], changed, step[1]):
-        latents, *_ = made.step(cache, step[0], conditions, step[2])
-        for shown in (conditions, changed):
-            drawn, decoded = made.draw(latents, shown), made.decode(latents)
-            assert (drawn != decoded).any(axis=(1, 2, 3)).all()
-            # The same refiner, over the same frames; of more at once, a CPU may round otherwise.
-            parts = [slice(start, min(start + 2, batch)) for start in range(0, batch, 2)]
-            expected = [
-                plain.refine(decoded[part], shown.rows(part.start, part.stop)) for part in parts
-            ]
-            np.testing.assert_array_equal(drawn, np.concatenate(expected))
-            assert drawn.flags["WRITEABLE"]
-        made.draw(latents, conditions)
+    latents, conditions, noise = one_step(made, batch)
+    latents = made.step(made.new_cache(batch), latents, conditions, noise).latents
+    drawn, decoded = made.draw(latents, conditions), made.decode(latents)
+    assert (drawn != decoded).any(axis=(1, 2, 3)).all()
+    np.testing.assert_array_equal(drawn, plain.refine(decoded, conditions))
+    np.testing.assert_array_equal(drawn, made.refine(decoded, conditions))
 
 
-def test_a_steps_frame_is_drawn_the_way_the_last_one_was(refined_engine):
-    made = refined_engine()
-    latents, conditions, noise = one_step(made, 2)
-    cache = made.new_cache(2)
-    others = replace(conditions, pose=-conditions.pose)
+def test_games_are_done_in_parts_by_as_many_calls(engine):
+    made = engine()
+    step, cache = one_step(made, 5), made.new_cache(5)
+    made.step(cache, *step)
+    calls = CpuEngine.num_calls
+    latents = made.step(cache, *step).latents
+    assert CpuEngine.num_calls == calls + 3
+    kept = made.decode(latents)
+    assert CpuEngine.num_calls == calls + 6
+    made.decode(-latents)
+    np.testing.assert_array_equal(made.decode(latents), kept)
 
-    def calls(work) -> int:
-        before = CpuEngine.num_calls
-        work()
-        return CpuEngine.num_calls - before
 
-    def step() -> None:
-        nonlocal latents
-        latents, *_ = made.step(cache, latents, conditions, noise)
-
-    assert calls(step) == 1
-    assert calls(lambda: made.draw(latents, conditions)) == 1
-    assert calls(step) == 2
-    assert calls(lambda: made.draw(latents, conditions)) == 0
-    assert calls(lambda: made.draw(latents, others)) == 1
-    assert calls(lambda: made.decode(latents)) == 1
-    assert calls(step) == 2  # as decoded
-    assert calls(lambda: made.decode(latents)) == 0
-    kept = replace(conditions, pose=conditions.pose.clone())
-    made.draw(latents, conditions)
-    step()
-    expected = made.draw(latents, kept)
-    conditions.pose.neg_()  # the caller's own
-    assert calls(lambda: made.draw(latents, kept)) == 0
-    np.testing.assert_array_equal(made.draw(latents, kept), expected)
-    assert not np.array_equal(made.draw(latents, conditions), expected)
+def test_frames_given_and_read_are_torchs(engine, tiny_world: World):
+    made, plain = engine(), TorchEngine(tiny_world, device="cpu")
+    latents, *_ = one_step(made, 2)
+    torch.testing.assert_close(made.read(latents), plain.read(latents))
+    frames = made.decode(latents)
+    torch.testing.assert_close(made.encode(frames), plain.encode(frames))
 
 
 def test_the_spec_and_what_is_kept(engine, tmp_path: Path):
     made = engine()
     assert (made.spec.backend, made.spec.dtype) == ("rtx", "fp32/fp32")
-    made.decode(torch.zeros(1, *made.spec.latent_shape))
+    made.decode(made.step(made.new_cache(1), *one_step(made, 1)).latents)
     names = sorted(file.name for file in tmp_path.rglob("*.kernels"))
     assert names == [
         "decoder-fp32-tensorrt-rtx-sm89.kernels",
-        "sampler-fp32-tensorrt-rtx-sm89.kernels",
+        "head-fp32-tensorrt-rtx-sm89.kernels",
     ]
 
 
@@ -297,7 +219,7 @@ def test_a_file_that_the_device_refuses_is_built_again(engine, monkeypatch, capl
 
 
 def test_plans_must_be_one_of_each(tiny_world: World):
-    with pytest.raises(ValueError, match="one of each of sampler, decoder"):
+    with pytest.raises(ValueError, match="one of each of head, decoder"):
         TensorRTEngine(tiny_world, plans=("decoder-fp16",), device=CpuDevice())
 
 
@@ -320,11 +242,11 @@ def test_on_a_gpu_frames_are_close_to_float32_torch(backend, tiny_world: World, 
     for _ in range(3):
         results = made.step(caches[0], latents, conditions, noise)
         expected = plain.step(caches[1], latents, conditions, noise)
-        torch.testing.assert_close(results[0], expected[0], rtol=0.1, atol=0.1)
-        latents = expected[0]
-    frames = made.decode(results[0])
-    assert np.abs(frames.astype(int) - plain.decode(results[0])).mean() < 2
-    np.testing.assert_array_equal(frames, made.decode(results[0].clone()))
+        torch.testing.assert_close(results.latents, expected.latents, rtol=0.1, atol=0.1)
+        latents = expected.latents
+    frames = made.decode(latents)
+    assert np.abs(frames.astype(int) - plain.decode(latents)).mean() < 2
+    np.testing.assert_array_equal(frames, made.decode(latents.clone()))
 
 
 @pytest.mark.gpu
@@ -334,7 +256,7 @@ def test_on_a_gpu_frames_are_refined(backend, refined_world: World, tmp_path: Pa
     plain = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
     cache, (latents, conditions, noise) = made.new_cache(2), one_step(made, 2)
     for _ in range(3):
-        latents, *_ = made.step(cache, latents, conditions, noise)
+        latents = made.step(cache, latents, conditions, noise).latents
         drawn = made.draw(latents, conditions)
         assert np.abs(drawn.astype(int) - plain.draw(latents, conditions)).mean() < 2
-    np.testing.assert_array_equal(drawn, made.draw(latents.clone(), conditions))
+        np.testing.assert_array_equal(drawn, made.draw(latents.clone(), conditions))
