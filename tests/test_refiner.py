@@ -11,7 +11,6 @@ from torch import Tensor
 from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, save_tensors
 from midas_world.cli import main
 from midas_world.conditions import AUDIO, POSE, TEXT, Conditions
-from midas_world.conditions_config import LimbsConfig
 from midas_world.config import ProjectConfig, load_preset
 from midas_world.refiner import Refiner
 from midas_world.refiner_config import RefinerConfig
@@ -23,11 +22,9 @@ from midas_world.train.windows import open_windows
 from midas_world.world import make_refiner
 from midas_world.world_model import WorldModel
 from tests.fakes import randomize
-from tests.test_renderer import CONFIG, make_conditions
+from tests.test_conditions import CONFIG, make_conditions
 from tests.training import CPU, REFINED, STATE, same, tiny
 
-LIMBS = LimbsConfig(limbs=((0, 1), (1, 1)), side=4, width=6, channels=3)
-POSED = dataclasses.replace(CONFIG, limbs=LIMBS)
 SMALL = RefinerConfig(
     widths=(6, 8), depths=(1, 1), window=(12, 16), lift=2, reach=5.0, fade=3, context_width=5
 )
@@ -36,7 +33,7 @@ HEIGHT, WIDTH = 24, 40
 
 def make_small(*, seed: int | None = 0) -> Refiner:
     """Return a small refiner of random weights; with no seed, one as it is made."""
-    refiner = Refiner(SMALL, POSED, frame_size=(HEIGHT, WIDTH)).eval()
+    refiner = Refiner(SMALL, CONFIG, frame_size=(HEIGHT, WIDTH)).eval()
     if seed is not None:
         randomize(refiner, seed)
     return refiner.requires_grad_(requires_grad=False)
@@ -49,10 +46,7 @@ def frames_and_conditions(*places: tuple[float, float]) -> tuple[Tensor, Conditi
     frames = torch.randint(
         0, 256, (count, HEIGHT, WIDTH, 3), generator=generator, dtype=torch.uint8
     )
-    given = make_conditions(POSED, seed=1)
-    given = Conditions(
-        **{name: value[:1, :1].repeat_interleave(count, 0) for name, value in vars(given).items()}
-    )
+    given = make_conditions(frames=1, seed=1).pick([0] * count)
     for row, (x, y) in enumerate(places):
         points = torch.tensor(((x - 2, y), (x + 2, y)))
         given.pose[row, 0, :4] = (points / torch.tensor((WIDTH / 2, HEIGHT / 2)) - 1).flatten()
@@ -65,7 +59,7 @@ def changed(refiner: Refiner, frames: Tensor, conditions: Conditions) -> Tensor:
 
 
 def test_a_new_refiner_changes_nothing_and_learns():
-    refiner = Refiner(SMALL, POSED, frame_size=(HEIGHT, WIDTH))
+    refiner = Refiner(SMALL, CONFIG, frame_size=(HEIGHT, WIDTH))
     frames, conditions = frames_and_conditions((20, 12), (9, 10))
     assert torch.equal(refiner(frames, conditions), frames)
     keypoints = (
@@ -131,7 +125,7 @@ def test_a_game_of_a_batch_is_the_game_alone():
     frames, conditions = frames_and_conditions((20, 14), (9, 10), (33, 17))
     together = refiner(frames, conditions)
     for row in range(3):
-        alone = refiner(frames[row : row + 1], conditions.rows(row, row + 1))
+        alone = refiner(frames[row : row + 1], conditions.pick([row]))
         assert (together[row].int() - alone[0].int()).abs().max() <= 1
 
 
@@ -177,7 +171,7 @@ def test_its_rings_part_the_distance_and_end_at_reach():
         ("world.refiner.window=[24, 22]", r"window must be multiples of 4, got \(24, 22\)"),
         ("world.refiner.window=[52, 24]", r"window must fit into the frame's \(48, 80\)"),
         ("world.refiner.reach=0", "reach must be above 0"),
-        ("world.conditions.limbs.limbs=[]", "needs limbs"),
+        ("world.conditions.limbs=[]", "needs limbs"),
     ],
 )
 def test_what_cannot_be_is_refused(override, words):
