@@ -1,4 +1,4 @@
-"""Packs a folder of episodes into shards (shards.py), going on where an earlier call stopped.
+"""Packs folders of episodes into shards (shards.py) and back, going on where a call stopped.
 
 Episodes are split by seed: what is held out is decided by a hash of the seed alone, so that data
 that grows never moves an episode from one side to the other.
@@ -7,23 +7,28 @@ that grows never moves an episode from one side to the other.
 import hashlib
 import json
 import logging
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from midas_world.episodes import HEADER, list_episodes
+from midas_world.episodes import HEADER, TEMPORARY_PREFIX, list_episodes
 from midas_world.shards import (
+    Losses,
     Part,
     Sample,
     Shard,
     ShardError,
     ShardFolder,
+    has_shards,
     join,
     make_sample,
     open_shards,
+    read_samples,
     save_index,
+    write_sample,
     write_shard,
 )
 
@@ -103,6 +108,29 @@ def pack_folder(
     return folder
 
 
+def unpack(url: str, folder: Path) -> Losses:
+    """Write the episodes of shards, or of their splits, back into folders; return what was lost.
+
+    Episodes that are there already are left as they are.
+    """
+    losses = Losses()
+    splits = [name for name in SPLITS if has_shards(join(url, name))]
+    for name in splits or [""]:
+        source, target = (join(url, name), folder / name) if name else (url, folder)
+        shards = open_shards(source)
+        target.mkdir(parents=True, exist_ok=True)
+        bar = tqdm(total=shards.num_episodes, desc="unpack", unit="episode", mininterval=5.0)
+        for shard in shards.shards:
+            for sample in read_samples(source, shard, losses):
+                bar.update()
+                if (target / sample.name).is_dir():
+                    continue
+                with tempfile.TemporaryDirectory(dir=target, prefix=TEMPORARY_PREFIX) as temporary:
+                    write_sample(sample, Path(temporary)).rename(target / sample.name)
+        bar.close()
+    return losses
+
+
 def is_held_out(key: str, share: float) -> bool:
     """Whether the episode of a seed (as text) belongs to validation, at this share of all seeds."""
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
@@ -145,7 +173,7 @@ def _with(
     shard = replace(shard, num_skipped=samples.num_skipped, last=last)
     if folder is None:
         assert samples.size is not None
-        folder = ShardFolder(url=url, kind="frames", frame_size=samples.size, fps=samples.fps)
+        folder = ShardFolder(url=url, frame_size=samples.size, fps=samples.fps)
     if samples.size is not None:
         folder.check_size(*samples.size)
     return replace(folder, shards=(*folder.shards, shard))

@@ -6,8 +6,6 @@
             episode-01000000.header.json
             episode-01000000.steps.safetensors
             episode-01000000.video.mp4
-        latents-4350b3c438940b73/            of the autoencoder with that hash
-            index.json, shard-000000.tar     likewise, with .latents.safetensors for .video.mp4
 
 A member is a file of an episode's folder (episodes.py) behind the episode's name and a dot, which
 is how WebDataset groups files too. A shard is written under a temporary name, then renamed, then
@@ -27,8 +25,8 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
-from pathlib import PurePosixPath
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import fsspec
 
@@ -38,7 +36,7 @@ from midas_world.types import MidasWorldError
 logger = logging.getLogger(__name__)
 
 FORMAT = "midas-world shards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX = "index.json"
 _BLOCK = 1 << 20
 
@@ -79,7 +77,6 @@ class Shard:
         num_skipped: Episodes of the source that could not be read, and are not in it.
         last: Name of the last episode looked at for it; all names before it are done with.
         digest: SHA-256 of the file.
-        source: Digest of the shard that it was made from; "" if it was made from episodes.
     """
 
     name: str
@@ -89,7 +86,6 @@ class Shard:
     num_skipped: int = 0
     last: str = ""
     digest: str
-    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +94,12 @@ class ShardFolder:
 
     Attributes:
         url: Of the folder.
-        kind: Whether its episodes hold frames or latents.
-        frame_size: (H, W), px, before any encoding.
+        frame_size: (H, W), px.
         fps: Steps per second.
         shards: In order.
     """
 
     url: str
-    kind: Literal["frames", "latents"]
     frame_size: tuple[int, int]
     fps: float
     shards: tuple[Shard, ...] = ()
@@ -223,17 +217,10 @@ def open_shards(url: str, *, index: str | None = None) -> ShardFolder:
             raise ShardError(f"{url} holds {len(files)} of {number} parts; make the others first")
     first = folders[0]
     for folder in folders[1:]:
-        if (folder.kind, folder.frame_size) != (first.kind, first.frame_size):
-            raise ShardError(f"the parts of {url} differ in kind or frame size")
+        if folder.frame_size != first.frame_size:
+            raise ShardError(f"the parts of {url} differ in frame size")
     shards = sorted((s for folder in folders for s in folder.shards), key=lambda s: s.name)
     return replace(first, shards=tuple(shards))
-
-
-def latents_of(url: str) -> list[str]:
-    """Return the URLs of the latents that lie in a folder of shards of frames."""
-    fs, path = fsspec.core.url_to_fs(url)
-    names = sorted(found.rpartition("/")[2] for found in fs.glob(join(path, "latents-*")))
-    return [join(url, name) for name in names]
 
 
 def save_index(folder: ShardFolder, *, index: str = INDEX) -> None:
@@ -241,7 +228,6 @@ def save_index(folder: ShardFolder, *, index: str = INDEX) -> None:
     values = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "kind": folder.kind,
         "frame_size": list(folder.frame_size),
         "fps": folder.fps,
         "shards": [asdict(shard) for shard in folder.shards],
@@ -327,6 +313,15 @@ def make_sample(name: str, files: Mapping[str, bytes]) -> Sample:
     return Sample(name=name, files={p: files[p] for p in (HEADER, *expected)}, header=header)
 
 
+def write_sample(sample: Sample, folder: Path) -> Path:
+    """Write an episode's files into a new folder of its name, and return that."""
+    path = folder / sample.name
+    path.mkdir(parents=True)
+    for name, content in sample.files.items():
+        (path / name).write_bytes(content)
+    return path
+
+
 def fingerprint_of(content: bytes) -> dict[str, Any]:
     """Return what a header says of a file: its size and checksum."""
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -364,7 +359,6 @@ def _parse_index(url: str, values: Mapping[str, Any]) -> ShardFolder:
     height, width = values["frame_size"]
     return ShardFolder(
         url=url,
-        kind=values["kind"],
         frame_size=(height, width),
         fps=values["fps"],
         shards=tuple(Shard(**entry) for entry in values["shards"]),

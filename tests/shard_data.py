@@ -5,15 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from midas_world.autoencoder import Autoencoder
-from midas_world.conditions_config import ConditionsConfig
 from midas_world.config import load_preset
 from midas_world.episodes import Episode, EpisodeMetadata, VideoOptions, list_episodes, save_episode
 from midas_world.shards import ShardFolder
-from midas_world.train.stream import StreamOptions, WindowStream
+from midas_world.train.stream import FrameStream, StreamOptions
 from tests.fakes import randomize
 
 FRAMES = 9
-CONDITIONS = ConditionsConfig(text_buckets=256)
 
 
 def make_episode(seed: int, *, num_frames: int = FRAMES, height: int = 48) -> Episode:
@@ -22,7 +20,7 @@ def make_episode(seed: int, *, num_frames: int = FRAMES, height: int = 48) -> Ep
     frames = np.zeros((num_frames, height, 80, 3), np.uint8)
     frames[..., 0] = seed
     frames[..., 1] = np.arange(num_frames)[:, None, None]
-    pose = np.zeros((num_frames, 48), np.float32)
+    pose = np.zeros((num_frames, 38), np.float32)
     pose[:, 0] = np.arange(num_frames)
     return Episode(
         frames=frames,
@@ -57,14 +55,14 @@ def make_coder(seed: int) -> Autoencoder:
     return coder.eval()
 
 
-def stream_of(folder: ShardFolder, *, places: dict | None = None, **options) -> WindowStream:
-    options = {"length": 1, "passes": 1, "shuffle_windows": 4} | options
-    return WindowStream(folder, StreamOptions(**options), CONDITIONS, **(places or {}))
+def stream_of(folder: ShardFolder, *, places: dict | None = None, **options) -> FrameStream:
+    options = {"passes": 1, "shuffle_frames": 4} | options
+    return FrameStream(folder, StreamOptions(**options), **(places or {}))
 
 
-def seen(windows) -> list[tuple[int, int]]:
-    """Return seed and first place of windows of frames."""
-    return [tuple(window["frames"][0, 0, 0, :2].tolist()) for window in windows]
+def seen(rows) -> list[tuple[int, int]]:
+    """Return seed and place of frames."""
+    return [tuple(row["frames"][0, 0, :2].tolist()) for row in rows]
 
 
 def every_frame(seeds) -> list[tuple[int, int]]:

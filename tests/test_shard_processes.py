@@ -13,22 +13,20 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from midas_world.conditions_config import ConditionsConfig
 from midas_world.shards import open_shards
 from midas_world.train.loop import start_processes
-from midas_world.train.stream import StreamOptions, WindowStream, make_loader
+from midas_world.train.stream import FrameStream, StreamOptions, make_loader
 
 url, output = sys.argv[1:]
 processes = start_processes(torch.device("cpu"))
-stream = WindowStream(
+stream = FrameStream(
     open_shards(url),
-    StreamOptions(length=1, batch_size=4, passes=1, shuffle_windows=8),
-    ConditionsConfig(text_buckets=256),
+    StreamOptions(batch_size=4, passes=1, shuffle_frames=8),
     rank=processes.rank,
     num_ranks=processes.count,
 )
 processes.wait()  # from here on both are there, and read at the same time
-frames = [frame[0, 0, 0, :2].tolist() for batch in make_loader(stream) for frame in batch["frames"]]
+frames = [frame[0, 0, :2].tolist() for batch in make_loader(stream) for frame in batch["frames"]]
 found = {"count": distributed.get_world_size(), "shards": stream.shards_of(0, 0), "frames": frames}
 Path(output, f"rank-{processes.rank}.json").write_text(json.dumps(found))
 distributed.destroy_process_group()

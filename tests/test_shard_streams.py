@@ -1,5 +1,6 @@
-"""Reading shards as a stream of windows: order, ranks, workers, damage; and training on it."""
+"""Reading shards as a stream of frames: order, ranks, workers, damage; and training on it."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -13,10 +14,8 @@ from midas_world.shards import Losses, ShardError, ShardFolder, open_shards, rea
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
 from midas_world.train.stream import make_loader
-from tests.shard_data import FRAMES, every_frame, make_coder, seen, stream_of
-from tests.training import CPU
-
-STATE = "train_state.safetensors"
+from tests.shard_data import every_frame, make_coder, seen, stream_of
+from tests.training import CPU, STATE, same
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -45,7 +44,7 @@ def test_order_follows_seed_and_pass(shards):
     assert stream.shards_of(0, 0) != stream.shards_of(1, 0)
     assert stream.shards_of(0, 0) != stream_of(folder, seed=1).shards_of(0, 0)
     assert seen(stream) == seen(stream_of(folder))
-    assert seen(stream) != seen(stream_of(folder, shuffle_windows=8))
+    assert seen(stream) != seen(stream_of(folder, shuffle_frames=8))
     assert seen(stream) != sorted(seen(stream))
 
 
@@ -69,32 +68,30 @@ def test_a_stream_goes_on_with_the_batch_that_comes_next(shards, first, workers)
     folder = open_shards(f"{shards}/train")
 
     def batches(start: int, stop: int) -> Tensor:
-        options = {"length": 3, "batch_size": 2, "windows_per_episode": 2, "passes": None}
+        options = {"batch_size": 2, "frames_per_episode": 4, "passes": None}
         places = {"first_batch": start}
         stream = stream_of(folder, places=places, num_workers=workers, **options)
         loader = iter(make_loader(stream))
-        return torch.stack([next(loader)["frames"][:, 0, 0, 0] for _ in range(start, stop)])
+        return torch.stack([next(loader)["frames"][:, 0, 0] for _ in range(start, stop)])
 
     whole = batches(0, first + 5)
     assert len(whole.flatten(1).unique(dim=0)) > 3
     torch.testing.assert_close(batches(first, first + 5), whole[first:])
 
 
-def test_windows_hold_what_led_to_each_frame(shards):
+def test_frames_come_with_what_their_teacher_told_of_them(shards):
+    for row in stream_of(open_shards(f"{shards}/train"), frames_per_episode=1):
+        assert row["keypoints"].tolist() == [[20.0, 20.0]] * 15
+        assert (row["things"].shape, row["regions"].shape) == ((0, 6), (0, 4))
+
+
+def test_shards_without_a_readable_episode_end_in_an_error_not_a_hang(shards, tmp_path):
     folder = open_shards(f"{shards}/train")
-    for window in stream_of(folder, length=4, windows_per_episode=1):
-        places = window["frames"][:, 0, 0, 1].long()
-        assert places.tolist() == list(range(int(places[0]), int(places[0]) + 4))
-        torch.testing.assert_close(window["reward"], places.float())
-        torch.testing.assert_close(window["actions"], places % 15)
-        torch.testing.assert_close(window["pose"][:, 0], places.float())
-        assert window["terminated"].tolist() == (places == FRAMES - 1).tolist()
-        assert window["keypoints"].shape == (4, 15, 2)
-
-
-def test_episodes_too_short_for_a_window_end_in_an_error_not_a_hang(shards):
-    with pytest.raises(ShardError, match="no readable episode of at least 10 frames"):
-        next(iter(stream_of(open_shards(f"{shards}/train"), length=10, passes=None)))
+    for shard in folder.shards:
+        (tmp_path / shard.name).write_bytes(b"")
+    empty = dataclasses.replace(folder, url=str(tmp_path))
+    with pytest.raises(ShardError, match="no readable episode"):
+        next(iter(stream_of(empty, passes=None)))
 
 
 def truncated_copy(folder: ShardFolder, target: Path) -> ShardFolder:
@@ -139,41 +136,19 @@ def test_damage_of_any_kind_loses_only_what_it_hit(shards, tmp_path, damage):
 
 
 def tiny(url: str, *overrides: str) -> ProjectConfig:
-    base = [
-        "train_autoencoder.optimizer.bf16=false",
-        "train_dynamics.optimizer.bf16=false",
-        "train_dynamics.sequence_frames=4",
-        "train_dynamics.self_context_rate=0.5",
-        "train_dynamics.scene_switch_rate=0.5",
-        "data.shuffle_windows=6",
-    ]
+    base = ["train_autoencoder.optimizer.bf16=false", "data.shuffle_frames=6"]
     return load_preset("tiny", [*base, f"data.folder='{url}'", *overrides])
 
 
-def test_both_stages_train_on_shards_and_resume_exactly(shards, tmp_path):
-    config = tiny(shards)
-    nowhere = tmp_path / "nowhere"
-
-    def train(folder: Path, *stops: int | None) -> Path:
+def test_the_autoencoder_trains_on_shards_and_resumes_exactly(shards, tmp_path):
+    def train(folder: Path, *stops: int | None) -> dict[str, Tensor]:
         for stop in stops:
-            train_autoencoder(config, nowhere, folder / "autoencoder", device=CPU, stop_at=stop)
-        for stop in stops:
-            train_dynamics(
-                config,
-                nowhere,
-                folder / "dynamics",
-                autoencoder=folder / "autoencoder",
-                device=CPU,
-                stop_at=stop,
-            )
-        return folder
+            nowhere = tmp_path / "nowhere"
+            train_autoencoder(tiny(shards), nowhere, folder, device=CPU, stop_at=stop)
+        assert (folder / "weights.safetensors").is_file()
+        return load_tensors(folder / STATE)
 
-    whole, parts = train(tmp_path / "whole", None), train(tmp_path / "parts", 3, None)
-    for stage in ("autoencoder", "dynamics"):
-        first, second = (load_tensors(run / stage / STATE) for run in (whole, parts))
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[name], second[name]) for name in first)
-        assert (whole / stage / "weights.safetensors").is_file()
+    assert same(train(tmp_path / "whole", None), train(tmp_path / "parts", 3, None))
 
 
 def test_a_folder_of_shards_given_as_data_is_streamed_too(shards, tmp_path):
@@ -185,9 +160,8 @@ def test_a_folder_of_shards_given_as_data_is_streamed_too(shards, tmp_path):
 def test_what_a_stream_cannot_do_is_an_error(shards, tmp_path):
     coder = tmp_path / "autoencoder"
     save_tensors(make_coder(1).state_dict(), coder / "weights.safetensors")
-    config = tiny(shards, "train_dynamics.self_context_carries=true")
-    with pytest.raises(ShardError, match="self_context_carries=false"):
-        train_dynamics(config, tmp_path, tmp_path / "run", autoencoder=coder, device=CPU)
+    with pytest.raises(ValueError, match=f"shards unpack {shards} FOLDER"):
+        train_dynamics(tiny(shards), tmp_path, tmp_path / "run", autoencoder=coder, device=CPU)
     with pytest.raises(ShardError, match="holds no shards"):
         train_autoencoder(tiny("memory://none"), tmp_path, tmp_path / "run", device=CPU)
     config = tiny(shards, "world.height=96")

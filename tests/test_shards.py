@@ -1,27 +1,22 @@
-"""Shards of episodes: their format, how they are packed, the latents of them, and the command."""
+"""Shards of episodes: their format, how they are packed and unpacked, and the command."""
 
 import dataclasses
-import json
 import logging
+import shutil
 import tarfile
 import uuid
 from pathlib import Path
 
 import fsspec
 import pytest
-import torch
 
 from midas_world.checkpoint import save_tensors
 from midas_world.cli import main
 from midas_world.config import load_preset, save_config
 from midas_world.episodes import list_episodes
-from midas_world.shard_packing import is_held_out, pack, pack_folder
+from midas_world.shard_packing import is_held_out, pack, pack_folder, unpack
 from midas_world.shards import Losses, Part, ShardError, has_shards, open_shards, read_samples
-from midas_world.train.latents import open_latents
-from midas_world.train.shard_latents import encode_shards, missing_latents
-from midas_world.train.stream import sequences
 from tests.shard_data import (
-    CONDITIONS,
     FRAMES,
     every_frame,
     make_coder,
@@ -30,7 +25,6 @@ from tests.shard_data import (
     stream_of,
     two_episodes,
 )
-from tests.training import CPU
 
 # The format
 
@@ -138,7 +132,7 @@ def test_no_index_and_a_strange_one_are_errors(tmp_path):
     with pytest.raises(ShardError, match="holds no shards"):
         open_shards(str(tmp_path))
     (tmp_path / "index.json").write_text('{"format": "other", "format_version": 1}')
-    with pytest.raises(ShardError, match="this program reads midas-world shards 1"):
+    with pytest.raises(ShardError, match="this program reads midas-world shards 2"):
         open_shards(str(tmp_path))
 
 
@@ -147,91 +141,56 @@ def test_shards_are_written_and_read_by_any_fsspec_url(numbered):
     pack(numbered, url, shard_bytes=two_episodes(numbered))
     folder = open_shards(f"{url}/train")
     assert sorted(seen(stream_of(folder))) == every_frame(range(1, 13))
-    latents = encode_shards(f"{url}/train", make_coder(1), device=CPU)
-    assert latents.url.startswith(f"{url}/train/latents-")
-    assert latents.num_frames == 12 * FRAMES
     fs, path = fsspec.core.url_to_fs(url)
     assert not [name for name in fs.find(path) if ".tmp-" in name]
 
 
-# Latents
+# Unpacking
 
 
-def test_latents_of_shards_are_those_of_episodes(shards, numbered):
-    coder = make_coder(1)
-    store = open_latents(numbered / "train", coder, CONDITIONS, device=CPU)
-    folder = encode_shards(f"{shards}/train", coder, device=CPU)
-    assert folder.kind == "latents"
-    for window in stream_of(folder, length=4, windows_per_episode=1):
-        seed, place = int(window["audio"][0, 0]), int(window["pose"][0, 0])
-        row = torch.tensor([int(store.starts[seed - 1]) + place])
-        expected = store.gather(row, 4)
-        found = sequences({name: value[None] for name, value in window.items()})
-        assert found.keys() == expected.keys()
-        for name in ("latents", "reward", "terminated"):
-            torch.testing.assert_close(found[name], expected[name])
-        for name in ("pose", "text", "audio", "present"):
-            torch.testing.assert_close(
-                getattr(found["conditions"], name), getattr(expected["conditions"], name)
-            )
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_latents_are_encoded_once_and_anew_for_another_encoder_or_shard(numbered, tmp_path):
-    url = str(tmp_path / "train")
-    paths = list_episodes(numbered / "train")[:4]
-    pack_folder(paths[:3], url, shard_bytes=two_episodes(numbered))
-    first = make_coder(1)
-    made = encode_shards(url, first, device=CPU)
-    file = Path(made.url) / made.shards[0].name
-    written = file.stat().st_mtime_ns
-    assert not missing_latents(url, first)
-
-    pack_folder(paths, url, shard_bytes=two_episodes(numbered))  # one more shard
-    assert len(missing_latents(url, first)) == 1
-    assert len(encode_shards(url, first, device=CPU).shards) == 3
-    assert file.stat().st_mtime_ns == written
-
-    other = make_coder(2)
-    assert len(missing_latents(url, other)) == 3
-    again = encode_shards(url, other, device=CPU)
-    assert again.url != made.url
-    assert again.shards[0].digest != made.shards[0].digest
-
-    index = json.loads((Path(url) / "index.json").read_text())
-    index["shards"][0]["digest"] = "packed anew"
-    (Path(url) / "index.json").write_text(json.dumps(index))
-    assert len(missing_latents(url, first)) == 1
-    encode_shards(url, first, device=CPU)
-    assert file.stat().st_mtime_ns != written
-    assert not missing_latents(url, first)
+def test_unpacked_episodes_are_those_that_were_packed(shards, numbered, tmp_path):
+    assert not unpack(shards, tmp_path).num_episodes
+    expected = contents(numbered)
+    assert contents(tmp_path) == expected
+    shutil.rmtree(tmp_path / "train" / "episode-00000003")
+    unpack(shards, tmp_path)
+    assert contents(tmp_path) == expected
+    unpack(f"{shards}/validation", tmp_path / "one")
+    assert len(list_episodes(tmp_path / "one")) == 2
 
 
 # The command
 
 
-def test_the_command_packs_encodes_checks_and_measures(numbered, tmp_path, capsys):
+def test_the_command_packs_unpacks_checks_and_measures(numbered, tmp_path, capsys):
     url, coder = str(tmp_path / "shards"), tmp_path / "autoencoder"
     save_tensors(make_coder(1).state_dict(), coder / "weights.safetensors")
     save_config(load_preset("tiny"), coder / "config.yaml")
     assert main(["shards", "pack", str(numbered), url, "--shard-mb", "0.3"]) == 0
-    assert main(["shards", "encode", url, "--autoencoder", str(coder)]) == 0
     assert main(["shards", "check", url]) == 0
-    assert capsys.readouterr().out.count("0 episodes lost") == 3
-    words = ["--frames", "30", "--window", "5", "--hours", "10", "--autoencoder", str(coder)]
+    assert capsys.readouterr().out.count("0 episodes lost") == 2
+    words = ["--frames", "30", "--hours", "10", "--autoencoder", str(coder)]
     assert main(["shards", "measure", url, *words]) == 0
     shown = capsys.readouterr().out
     frames = open_shards(f"{url}/train")
     assert "10 hours at 20 frames/s are 7.2e+05 frames" in shown
-    assert f"frames: {frames.num_bytes / frames.num_frames:.0f} bytes a frame" in shown
-    for part in ("windows of 1 of frames", "windows of 5 of latents", "encode, frames decoded"):
+    assert f"{frames.num_bytes / frames.num_frames:.0f} bytes a frame" in shown
+    for part in ("read and check", "draw frames", "encode, frames decoded"):
         assert part in shown
     (tmp_path / "shards/train" / frames.shards[0].name).unlink()
     assert main(["shards", "check", url]) == 1
-    assert main(["shards", "encode", url, "--autoencoder", str(tmp_path)]) == 2
+    assert main(["shards", "unpack", url, str(tmp_path / "data")]) == 1
+    assert len(list_episodes(tmp_path / "data" / "train")) == 12 - frames.shards[0].num_episodes
+    assert main(["shards", "measure", url, "--autoencoder", str(tmp_path)]) == 2
 
 
 def test_options_out_of_range_are_refused(numbered, tmp_path):
-    with pytest.raises(ValueError, match="shuffle_windows must be at least 1, got 0"):
-        dataclasses.replace(load_preset("tiny").data, shuffle_windows=0)
+    with pytest.raises(ValueError, match="shuffle_frames must be at least 1, got 0"):
+        dataclasses.replace(load_preset("tiny").data, shuffle_frames=0)
     with pytest.raises(ValueError, match="shard_bytes must be at least 1, got 0"):
         pack(numbered, str(tmp_path), shard_bytes=0)

@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from midas_world.episodes import EpisodeError, list_episodes, load_episode
+from midas_world.episodes import Episode, EpisodeError, list_episodes, load_episode
 
 logger = logging.getLogger(__name__)
+
+# Numbers that a teacher tells of each keypoint, thing and region.
+_WIDTHS = {"keypoints": 2, "things": 6, "regions": 4}
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def open_frames(folder: Path) -> FrameStore:
         raise ValueError(f"no episodes in {folder}; collect some first")
     cache = folder / ".cache" / "frames"
     cache.mkdir(parents=True, exist_ok=True)
-    kept, frames, keypoints, things, regions = [], [], [], [], []
+    kept, frames = [], []
+    told: dict[str, list[np.ndarray]] = {name: [] for name in _WIDTHS}
     for path in tqdm(episodes, desc="decode", unit="episode", mininterval=5.0):
         try:
             columns = load_episode(path, frames=False)
@@ -93,25 +97,27 @@ def open_frames(folder: Path) -> FrameStore:
             continue
         kept.append(path)
         frames.append(pixels)
-        empty = np.zeros((len(pixels), 0, 2), np.float32)
-        keypoints.append(columns.extras.get("keypoints", empty).astype(np.float32))
-        nothing = np.zeros((len(pixels), 0, 6), np.float32)
-        things.append(columns.extras.get("things", nothing).astype(np.float32))
-        none = np.zeros((len(pixels), 0, 4), np.float32)
-        regions.append(columns.extras.get("regions", none).astype(np.float32))
+        for name, column in frame_columns(columns).items():
+            told[name].append(column)
     if not kept:
         raise ValueError(f"none of the {len(episodes)} episodes in {folder} is readable")
     if len(kept) < len(episodes):
         logger.warning("%d of %d episodes skipped", len(episodes) - len(kept), len(episodes))
-    starts = np.cumsum([0, *map(len, frames)])
     return FrameStore(
         episodes=tuple(kept),
         frames=tuple(frames),
-        keypoints=np.concatenate(keypoints),
-        things=np.concatenate(things),
-        regions=np.concatenate(regions),
-        starts=starts,
+        starts=np.cumsum([0, *map(len, frames)]),
+        **{name: np.concatenate(parts) for name, parts in told.items()},
     )
+
+
+def frame_columns(episode: Episode) -> dict[str, np.ndarray]:
+    """Return keypoints, things and regions of an episode's T + 1 rows, as `FrameStore` has them."""
+    count = episode.num_steps + 1
+    return {
+        name: np.asarray(episode.extras.get(name, np.zeros((count, 0, width))), dtype=np.float32)
+        for name, width in _WIDTHS.items()
+    }
 
 
 def _open_pixels(episode: Path, path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`midas-world shards pack|encode|check|measure`: episodes in large files, read as a stream."""
+"""`midas-world shards pack|unpack|check|measure`: episodes in large files, read as a stream."""
 
 import argparse
 import time
@@ -11,23 +11,20 @@ import torch
 
 from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import CONFIG_NAME
-from midas_world.conditions_config import ConditionsConfig
 from midas_world.config import ProjectConfig, load_config
-from midas_world.shard_packing import DEFAULT_SHARD_BYTES, SPLITS, pack
+from midas_world.shard_packing import DEFAULT_SHARD_BYTES, SPLITS, pack, unpack
 from midas_world.shards import (
     Losses,
     Part,
     ShardFolder,
     has_shards,
     join,
-    latents_of,
     open_shards,
     read_samples,
 )
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.latents import encode_frames
-from midas_world.train.shard_latents import encode_shards
-from midas_world.train.stream import StreamOptions, WindowStream, load_columns, load_sample
+from midas_world.train.stream import FrameStream, StreamOptions, load_sample
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,15 +46,10 @@ def _pack(arguments: argparse.Namespace) -> int:
     return 1 if any(shard.num_skipped for f in folders.values() for shard in f.shards) else 0
 
 
-def _encode(arguments: argparse.Namespace) -> int:
-    config = _config_of(arguments.autoencoder)
-    device = _device()
-    coder = load_autoencoder(arguments.autoencoder, config).to(device)
-    url = join(arguments.url, "train")
-    open_shards(url).check_size(config.world.height, config.world.width)
-    folder = encode_shards(url, coder, device=device, part=arguments.part)
-    print(_describe(folder))
-    return 1 if any(shard.num_skipped for shard in folder.shards) else 0
+def _unpack(arguments: argparse.Namespace) -> int:
+    losses = unpack(arguments.url, arguments.folder)
+    print(f"{arguments.folder}: unpacked, {losses.num_episodes} episodes lost")
+    return 1 if losses.num_episodes else 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -73,23 +65,20 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    frames, *others = _folders(arguments.url)
-    latents = [folder for folder in others if folder.kind == "latents"]
-    hours = arguments.hours
-    total = hours * 3600 * frames.fps
-    print(f"{hours:g} hours at {frames.fps:g} frames/s are {total:.3g} frames")
-    for folder in (frames, *latents):
-        _print_size(folder, total)
-        length = 1 if folder.kind == "frames" else arguments.window
-        spent = measure_reading(folder, num_frames=arguments.frames)
-        _print_time(f"read and check {folder.kind}, one process", spent, total, "CPU")
-        spent = measure_stream(folder, length=length, num_frames=arguments.frames)
-        _print_time(f"windows of {length} of {folder.kind}, one worker", spent, total, "CPU")
+    folder = _folders(arguments.url)[0]
+    total = arguments.hours * 3600 * folder.fps
+    size = folder.num_bytes / folder.num_frames
+    print(f"{arguments.hours:g} hours at {folder.fps:g} frames/s are {total:.3g} frames")
+    print(f"{size:.0f} bytes a frame, {total * size / 1e12:.2f} TB in all")
+    spent = measure_reading(folder, num_frames=arguments.frames)
+    _print_time("read and check, one process", spent, total, "CPU")
+    spent = measure_stream(folder, num_frames=arguments.frames)
+    _print_time("draw frames, one worker", spent, total, "CPU")
     if arguments.autoencoder:
         config = _config_of(arguments.autoencoder)
         device = _device()
         coder = load_autoencoder(arguments.autoencoder, config).to(device)
-        spent = _measure_encoding(frames, coder, arguments.frames, device)
+        spent = _measure_encoding(folder, coder, arguments.frames, device)
         kind = "CPU" if device.type == "cpu" else device.type.upper()
         _print_time(f"encode, frames decoded already, on {device}", spent, total, kind)
     return 0
@@ -115,17 +104,16 @@ def measure_reading(folder: ShardFolder, *, num_frames: int) -> Spent:
     return spent
 
 
-def measure_stream(folder: ShardFolder, *, length: int, num_frames: int) -> Spent:
-    """Return the CPU time in which one worker makes windows of at least so many frames, or all.
+def measure_stream(folder: ShardFolder, *, num_frames: int) -> Spent:
+    """Return the CPU time in which one worker draws at least so many frames, or all.
 
-    All frames of each episode are drawn, so a window costs its share of decoding.
+    All frames of each episode are drawn, so a frame costs its share of decoding.
     """
-    options = StreamOptions(length=length, passes=1, shuffle_windows=1)
-    stream = WindowStream(folder, options, _conditions_of(folder))
+    stream = FrameStream(folder, StreamOptions(passes=1, shuffle_frames=1))
     spent = Spent()
     with _cpu_time(spent):
         for _ in stream:
-            spent.frames += length
+            spent.frames += 1
             if spent.frames >= num_frames:
                 break
     return spent
@@ -167,23 +155,6 @@ def _cpu_time(spent: Spent) -> Iterator[None]:
         spent.seconds += time.process_time() - started
 
 
-def _conditions_of(folder: ShardFolder) -> ConditionsConfig:
-    """Return condition sizes that fit a folder's episodes."""
-    for sample in read_samples(folder.url, folder.shards[0], Losses()):
-        episode = load_columns(sample)
-        return ConditionsConfig(
-            pose_size=0 if episode.pose is None else episode.pose.shape[1],
-            num_keypoints=0,
-            audio_size=0 if episode.audio is None else episode.audio.shape[1],
-        )
-    raise ValueError(f"{folder.url}: the first shard has no readable episode")
-
-
-def _print_size(folder: ShardFolder, total: float) -> None:
-    size = folder.num_bytes / folder.num_frames
-    print(f"{folder.kind}: {size:.0f} bytes a frame, {total * size / 1e12:.2f} TB in all")
-
-
 def _print_time(what: str, spent: Spent, total: float, kind: str) -> None:
     rate = spent.frames / max(spent.seconds, 1e-9)
     print(
@@ -195,17 +166,16 @@ def _print_time(what: str, spent: Spent, total: float, kind: str) -> None:
 def _describe(folder: ShardFolder) -> str:
     frames = max(1, folder.num_frames)
     return (
-        f"{folder.url}: {folder.kind}, {len(folder.shards)} shards, {folder.num_episodes} episodes,"
+        f"{folder.url}: {len(folder.shards)} shards, {folder.num_episodes} episodes,"
         f" {folder.num_frames} frames, {folder.num_bytes / 1e6:.1f} MB,"
         f" {folder.num_bytes / frames:.0f} bytes a frame"
     )
 
 
 def _folders(url: str) -> list[ShardFolder]:
-    """Return the folders of shards under a URL: its splits with their latents, frames first."""
+    """Return the folders of shards under a URL: its splits, or itself."""
     urls = [join(url, name) for name in SPLITS if has_shards(join(url, name))] or [url]
-    frames = [open_shards(found) for found in urls]
-    return [*frames, *(open_shards(found) for root in urls for found in latents_of(root))]
+    return [open_shards(found) for found in urls]
 
 
 def _config_of(folder: Path) -> ProjectConfig:
@@ -220,7 +190,7 @@ def _device() -> torch.device:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="midas-world shards", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="{pack,encode,check,measure}")
+    verbs = parser.add_subparsers(required=True, metavar="{pack,unpack,check,measure}")
 
     one = verbs.add_parser("pack", help="write episodes into shards; goes on where it was stopped")
     one.add_argument("data", type=Path, help="episodes, or folders train and validation of them")
@@ -229,14 +199,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--validation-share", type=float, default=0.01, help="of seeds, where nothing is split yet"
     )
-    _add_part(one)
+    one.add_argument(
+        "--part", type=Part.parse, default=Part(), metavar="3/8", help="only this part of the work"
+    )
     one.set_defaults(run=_pack)
 
-    one = verbs.add_parser("encode", help="write the latents of shards beside them")
+    one = verbs.add_parser("unpack", help="write the episodes of shards back into folders")
     one.add_argument("url", help="of the shards, as given to pack")
-    one.add_argument("--autoencoder", type=Path, required=True, help="checkpoint or world folder")
-    _add_part(one)
-    one.set_defaults(run=_encode)
+    one.add_argument("folder", type=Path)
+    one.set_defaults(run=_unpack)
 
     one = verbs.add_parser("check", help="read all shards and count what is damaged")
     one.add_argument("url")
@@ -245,14 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("measure", help="size and speed here, and what more hours would take")
     one.add_argument("url")
     one.add_argument("--frames", type=int, default=2000, help="frames to measure with")
-    one.add_argument("--window", type=int, default=25, help="frames of a window of latents")
     one.add_argument("--hours", type=float, default=20_000, help="of play to reckon with")
     one.add_argument("--autoencoder", type=Path, help="measure encoding too")
     one.set_defaults(run=_measure)
     return parser
-
-
-def _add_part(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--part", type=Part.parse, default=Part(), metavar="3/8", help="only this part of the work"
-    )
