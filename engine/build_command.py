@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("outlines are of ONNX graphs, not of TensorRT's engine files")
         return _build_engines(arguments, flavour)
     world = load_world(arguments.world)
-    steps = arguments.steps or world.config.world.diffusion.num_denoise_steps
+    steps = arguments.steps or world.config.world.head.num_denoise_steps
     _build_graphs(world, steps, arguments.folder, outlines=arguments.outlines)
     return 0
 
@@ -95,7 +95,7 @@ def _build_engines(arguments: argparse.Namespace, flavour: str) -> int:
     capabilities = given or [capability_here()]
     plans = load_plans(arguments.plan or shipped_plans())
     world = load_world(arguments.world)
-    steps = arguments.steps or world.config.world.diffusion.num_denoise_steps
+    steps = arguments.steps or world.config.world.head.num_denoise_steps
     folder = arguments.folder or default_folder()
     jobs = []
     for capability in capabilities:

@@ -1,50 +1,48 @@
 """Export a world's graphs to ONNX files, once.
 
-The float32 files are plain ONNX of opset `OPSET`, with a dynamic batch unless asked otherwise. The
-int8 ones are for ONNX Runtime alone; where a world came with outlines of them, these are filled in.
+The float32 files are plain ONNX of opset `OPSET` with a dynamic batch; of the int8 ones see
+onnx_runtime.py. Where a world came with outlines of them, these are filled in.
 ``midas-world build`` writes what an engine starts from.
-
-Torch's newer exporter (dynamo) is used: it takes a few seconds a graph and keeps the batch open.
 """
 
 import contextlib
-import itertools
 import logging
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine.cache_folder import write_whole
 from engine.onnx_files import (
-    LEAST_WEIGHTS,
     OPSET,
-    STACKS,
+    QUANTIZED,
     graph_paths,
     graphs_folder,
-    has_convs,
     has_narrow_sums,
     made_of,
     outline_path,
     outlines_folder,
 )
-from engine.onnx_graphs import graph_names, make_graph
-from midas_world.types import BackendUnavailableError
-from midas_world.world import World
+from engine.onnx_graphs import GUIDANCE, KNOWN_TO_REFINER, graph_names, make_graph
+from engine.torch_networks import Sampler
+from midas_world.autoencoder import quantize_frames
+from midas_world.conditions import Conditions, stack_conditions
+from midas_world.config import WorldConfig
+from midas_world.diffusion import sample_noise
+from midas_world.types import BackendUnavailableError, StepConditions
+from midas_world.world import StartState, World
 
 INSTALL = "pip install onnx onnxscript"
 _STALE_S = 24 * 3600.0
-# Frames that the int8 decoder's ranges are measured on.
-_CALIBRATION_FRAMES = 48
-# Of its frames against float32's, dB.
-_LEAST_PSNR = 41.0
-# Where fewer scales than usual cost no quality.
-_BLOCK_SIZES = {"conditions": 128}
+# Start states that int8 is calibrated on, their last frames, and the steps that go on from them.
+_CALIBRATION = 16, 3, 3
 # A protobuf file holds 2 GiB; larger weights go to a file beside it.
 _MAX_INLINE_BYTES = 1_900_000_000
 
@@ -56,7 +54,6 @@ def export_graphs(
     *,
     num_denoise_steps: int | None = None,
     precision: str = "float32",
-    batch_size: int | None = None,
     names: Iterable[str] | None = None,
     folder: Path | None = None,
     is_narrow: bool | None = None,
@@ -65,10 +62,8 @@ def export_graphs(
 
     Args:
         world: What to export.
-        num_denoise_steps: Of the sampler; None takes the world's own number.
-        precision: "float32", or "int8" for ONNX Runtime: eight-bit products in the backbone, the
-            sampler and the decoder.
-        batch_size: A fixed one, for runtimes that want static shapes; None leaves it open.
+        num_denoise_steps: Of the head; None takes the world's own number.
+        precision: "float32", or "int8": eight-bit convolutions in head, decoder and refiner.
         names: Which graphs; others are neither written nor returned. None: all that the world has.
         folder: Above the folder of graphs; None is the user's cache.
         is_narrow: Whether int8 is for CPUs that add products in 16 bits; None: if this one does.
@@ -77,24 +72,21 @@ def export_graphs(
         ValueError: No precision or graph has this name.
         BackendUnavailableError: A package that writes ONNX is not installed.
     """
-    steps = world.config.world.diffusion.num_denoise_steps
-    steps = steps if num_denoise_steps is None else num_denoise_steps
+    config = world.config.world
+    steps = config.head.num_denoise_steps if num_denoise_steps is None else num_denoise_steps
     is_narrow = has_narrow_sums() if is_narrow is None else is_narrow
-    graphs, config = graphs_folder(world, folder=folder), world.config.world
-    sizes = {"config": config, "num_denoise_steps": steps, "batch_size": batch_size}
+    graphs = graphs_folder(world, folder=folder)
+    sizes = {"config": config, "num_denoise_steps": steps, "is_narrow": is_narrow}
     plain = graph_paths(graphs, precision="float32", **sizes)
-    wanted = graph_paths(graphs, precision=precision, is_narrow=is_narrow, **sizes)
-    known = graph_names(config)
-    names = known if names is None else tuple(names)
-    unknown = set(names) - set(known)
-    if unknown:
-        raise ValueError(f"graphs are {', '.join(known)}; got {sorted(unknown)}")
+    wanted = graph_paths(graphs, precision=precision, **sizes)
+    names = graph_names(config) if names is None else tuple(names)
+    if unknown := set(names) - set(wanted):
+        raise ValueError(f"graphs are {', '.join(wanted)}; got {sorted(unknown)}")
     for name in names:
-        path = wanted[name]
+        path, outline = wanted[name], outline_path(world, wanted[name])
         if path.is_file():
             continue
         graphs.mkdir(parents=True, exist_ok=True)
-        outline = outline_path(world, path)
         if _is_of(outline, world):
             from engine.onnx_outlines import fill_outline
 
@@ -104,11 +96,20 @@ def export_graphs(
         if not plain[name].is_file():
             _log.info("exporting the %s graph of %s to ONNX", name, world.folder.name)
             with _replacing(plain[name]) as temporary:
-                _export(name, world, temporary, steps, batch_size)
+                _export(name, world, temporary, steps)
         if path != plain[name]:
+            # Not above: whoever plays on torch alone may be without ONNX Runtime.
+            from engine.onnx_runtime import quantize
+
             _log.info("turning the %s graph of %s to int8", name, world.folder.name)
             with _replacing(path) as temporary:
-                _quantize(name, world, plain[name], temporary, is_narrow=is_narrow)
+                quantize(
+                    plain[name],
+                    temporary,
+                    calibration(world, steps)[name],
+                    precise=precise_parts(name, config),
+                    is_narrow=is_narrow,
+                )
     return {name: wanted[name] for name in names}
 
 
@@ -118,7 +119,7 @@ def can_start(world: World, *, precision: str, num_denoise_steps: int, folder: P
     Args:
         world: Whose graphs.
         precision: Of PRECISIONS.
-        num_denoise_steps: Of the sampler.
+        num_denoise_steps: Of the head.
         folder: Above the folder of graphs.
     """
     paths = graph_paths(
@@ -131,11 +132,26 @@ def can_start(world: World, *, precision: str, num_denoise_steps: int, folder: P
     return all(_is_of(outline_path(world, path), world) for path in missing)
 
 
+def precise_parts(name: str, config: WorldConfig) -> list[str]:
+    """Return parts of the names of a graph's weights that stay float32 in int8.
+
+    What latents and pixels come in and go out by, and the decoder's finest stage, whose errors are
+    seen as they are.
+    """
+    parts = [f"{name}.{end}." for end in ("input", "output", "conv_in", "conv_out")]
+    if name == "decoder":
+        coder = config.autoencoder
+        depths = coder.decoder_depths
+        first = coder.first_stage(depths)
+        num_layers = sum(depths[first:]) + len(depths) - 1 - first  # with the upsampling between
+        parts += [f"decoder.layers.{num_layers - 1 - i}." for i in range(depths[first])]
+    return parts
+
+
 def _is_of(outline: Path, world: World) -> bool:
     """Return whether an outline is there, and of this world and code."""
     if not outline.is_file():
         return False
-    # Not above: TensorRT's files are made without ONNX Runtime.
     from engine.onnx_outlines import read_made_of
 
     return read_made_of(outline) == made_of(world)
@@ -143,16 +159,15 @@ def _is_of(outline: Path, world: World) -> bool:
 
 def _weights(name: str, world: World, num_denoise_steps: int) -> dict[str, Tensor]:
     """Return all that a graph's large tensors follow from, by name."""
-    graph = make_graph(name, world, num_denoise_steps=num_denoise_steps, batch_size=1)
-    return {**dict(graph.module.named_parameters()), **dict(graph.module.named_buffers())}
+    module = make_graph(name, world, num_denoise_steps=num_denoise_steps, batch_size=1).module
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def write_outlines(world: World, *, folder: Path | None = None) -> list[Path]:
     """Write the outlines of a world's int8 graphs into its folder, in place of older ones.
 
-    For all CPUs; of its own number of denoise steps, and of one, which the uncertainty takes. A
-    graph that does not follow from the weights in ways that outlines can tell is left out, and
-    told.
+    For all CPUs, of its own number of denoise steps. A graph that does not follow from the weights
+    in ways that outlines can tell is left out, and told.
 
     Args:
         world: It must not have changed since it was loaded.
@@ -164,15 +179,15 @@ def write_outlines(world: World, *, folder: Path | None = None) -> list[Path]:
     from engine.onnx_outlines import outline_of
 
     written: dict[Path, bytes] = {}
-    all_steps = sorted({1, world.config.world.diffusion.num_denoise_steps})
-    for steps, is_narrow in itertools.product(all_steps, (False, True)):
-        given = {"num_denoise_steps": steps, "is_narrow": is_narrow, "folder": folder}
-        for name, path in export_graphs(world, precision="int8", **given).items():
+    steps = world.config.world.head.num_denoise_steps
+    for is_narrow in (False, True):
+        made = export_graphs(world, precision="int8", is_narrow=is_narrow, folder=folder)
+        for name, path in made.items():
             target = outline_path(world, path)
             if target in written:
                 continue
-            weights = _weights(name, world, steps)
             try:
+                weights = _weights(name, world, steps)
                 written[target] = outline_of(path, weights, made_of=made_of(world))
             except ValueError as error:
                 _log.warning("%s; it is exported at its first start instead", error)
@@ -186,13 +201,11 @@ def write_outlines(world: World, *, folder: Path | None = None) -> list[Path]:
 
 def discard_graph(path: Path) -> None:
     """Remove a graph that turned out corrupt, and the float32 one that it may have come from."""
-    path.with_name(path.name.replace("-narrow", "").replace("-int8", "")).unlink(missing_ok=True)
+    path.with_name(path.name.replace("-int8", "").replace("-narrow", "")).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
-def _export(
-    name: str, world: World, path: Path, num_denoise_steps: int, batch_size: int | None
-) -> None:
+def _export(name: str, world: World, path: Path, num_denoise_steps: int) -> None:
     """Write one checked float32 graph."""
     try:
         import onnx
@@ -200,68 +213,86 @@ def _export(
     except ModuleNotFoundError as error:
         raise BackendUnavailableError(f"exporting to ONNX needs {error.name}: {INSTALL}") from error
     # An example batch of 1 would be taken for a constant.
-    graph = make_graph(name, world, num_denoise_steps=num_denoise_steps, batch_size=batch_size or 2)
-    batch = torch.export.Dim("batch", min=1)
-    shapes = tuple(
-        {graph.batch_axes[key]: batch} if key in graph.batch_axes else None for key in graph.inputs
-    )
+    graph = make_graph(name, world, num_denoise_steps=num_denoise_steps, batch_size=2)
+    batch, axes = torch.export.Dim("batch", min=1), graph.batch_axes
+    shapes = tuple({axes[key]: batch} if key in axes else None for key in graph.inputs)
     with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
+        program = torch.export.export(
             graph.module,
             tuple(graph.inputs.values()),
+            dynamic_shapes=(shapes,),
+            strict=True,  # the other way takes the length of a tensor for a constant
+        )
+        exported = torch.onnx.export(
+            program,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            dynamic_shapes=None if batch_size else shapes,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
-    assert program is not None
+    assert exported is not None
     num_bytes = sum(p.numel() * p.element_size() for p in graph.module.parameters())
-    program.save(path, external_data=num_bytes > _MAX_INLINE_BYTES)
+    exported.save(path, external_data=num_bytes > _MAX_INLINE_BYTES)
     onnx.checker.check_model(path, full_check=True)
 
 
-def _quantize(name: str, world: World, source: Path, target: Path, *, is_narrow: bool) -> None:
-    """Write one int8 graph of its float32 one; see `graph_paths` for is_narrow."""
-    # Not above: float32 files are written without ONNX Runtime, for TensorRT.
-    from engine.onnx_runtime import BLOCK_SIZES, quantize_convs, quantize_matmuls
+@torch.no_grad()
+def calibration(world: World, num_denoise_steps: int) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Return inputs of one game for each graph of QUANTIZED: start states played on by torch.
 
-    if has_convs(name, world.config.world):
-        config = world.config.world.autoencoder
-        depths = config.decoder_depths
-        quantize_convs(
-            source,
-            target,
-            _calibration(world),
-            # The finest stage, the upsampling into it and the way to pixels: their errors are
-            # seen as they are, and in the shipped world they cost 6 dB of 49.
-            num_precise=2 * depths[config.first_stage(depths)] + 2,
-            least_psnr=_LEAST_PSNR,
-            reduce_range=is_narrow,
-        )
-    else:
-        quantize_matmuls(
-            source,
-            target,
-            least_weight=LEAST_WEIGHTS[name],
-            stacked_by_row=name in STACKS and not is_narrow,
-            block_size=_BLOCK_SIZES.get(name, BLOCK_SIZES[0]),
-        )
+    Where a world has none, they begin with noise.
+    """
+    model, config = world.model, world.config.world
+    sampler = Sampler(model, num_denoise_steps)
+    generator = torch.Generator().manual_seed(0)
+    most, num_frames, num_steps = _CALIBRATION
+    shape = 2, config.tokens_per_frame, config.token_channels
+    blank = StartState(
+        latents=torch.randn(shape, generator=generator), conditions=(StepConditions(),) * 2
+    )
+    starts = world.start_states or (blank,)
+    samples: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in QUANTIZED}
+
+    def keep(name: str, inputs: Mapping[str, Tensor]) -> None:
+        samples[name].append({key: inputs[key].contiguous().numpy() for key in inputs})
+
+    for start in starts[:: -(-len(starts) // most)]:
+        cache = model.new_cache(1, dtype=torch.float32, device=torch.device("cpu"))
+        frames = start.latents[-num_frames:, None].float()
+        steps = [*start.conditions[-len(frames) :][1:], *start.conditions[-1:] * num_steps]
+        made = frames[0]
+        for place, step in enumerate(steps):
+            context = frames[place] if place < len(frames) else made
+            conditions = _with_entries(step, config, generator)
+            guidance = model.step_guidance(context, conditions, cache)
+            cache.commit()
+            noise = sample_noise(context.shape, config.head, generator)
+            told = {**guidance._asdict(), "near": model.near(conditions)}
+            told = {name: told[name] for name in GUIDANCE}
+            keep("head", {"latents": context, "noise": noise, **told})
+            grid = sampler(guidance, model.to_grid(noise))
+            made = model.to_tokens(grid)
+            keep("decoder", {"latents": made})
+            if config.is_refined:
+                known = {name: getattr(conditions, name)[:, 0] for name in KNOWN_TO_REFINER}
+                drawn = quantize_frames(world.autoencoder.decode(grid))
+                keep("refiner", {"frames": drawn, **known})
+    return samples
 
 
-def _calibration(world: World) -> list[dict[str, torch.Tensor]]:
-    """Return inputs of the decoder to measure ranges on: frames of start states, or noise."""
-    latents = [latents for state in world.start_states for latents in state.latents]
-    if not latents:
-        shape = (
-            _CALIBRATION_FRAMES,
-            world.config.world.tokens_per_frame,
-            world.config.world.autoencoder.latent_channels,
-        )
-        latents = list(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
-    stride = max(1, len(latents) // _CALIBRATION_FRAMES)
-    return [{"latents": item[None].float()} for item in latents[::stride]]
+def _with_entries(
+    step: StepConditions, config: WorldConfig, generator: torch.Generator
+) -> Conditions:
+    """Return conditions (1, 1, ...) with entry codes that are drawn, so that all are met."""
+    entries = config.entries
+    given = stack_conditions([step], config.conditions, capacity=entries.capacity)
+    size = given.entries.shape[:-1]
+    kinds = torch.randint(-1, max(entries.num_classes, 1), size, generator=generator)
+    places = config.width * (torch.rand(size, generator=generator) - 0.5)
+    if not entries.num_classes:
+        return given
+    return replace(given, entries=torch.stack((kinds.float(), places), dim=-1))
 
 
 @contextlib.contextmanager

@@ -1,60 +1,59 @@
-"""The graphs that a world's networks are exported as, for ONNX Runtime and TensorRT alike.
+"""The graphs that a world's networks are exported as, for ONNX Runtime.
 
-One step runs conditions -> backbone -> sampler and outcome; decoder and refiner draw its frame. All
-that changes (KV cache, ring position, noise) comes in and goes out as tensors, so that one graph
-serves every step. Weights stay those of the world; nothing here knows a runtime or a file.
+One step runs backbone -> head; decoder and refiner draw its frame. All that changes (KV cache, ring
+position, noise) comes in and goes out as tensors, so that one graph serves every step. The modules
+are the world's own; nothing here knows a runtime or a file.
 
 | graph | inputs | outputs |
 |---|---|---|
-| conditions | pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, latents (B, N, C), last_foretold (B, N, C), last_phase (B, 2) | tokens (B, T, D), foretold (B, N, C), changes (B, N, E C) |
-| backbone | tokens (B, T, D), cosine (T, head_dim), sine (T, head_dim), mask (B, S), keys (layers, B, kv_heads, S, head_dim), values (same), changes (B, N, E C) | hidden (B, N, Z), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
-| sampler | latents (B, N, C), hidden (B, N, Z), noise (B, N, C) | next_latents (B, N, C) |
-| outcome | hidden (B, N, Z) | reward (B,), termination (B,) |
+| backbone | latents (B, N, C), pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, entries (B, J, 2), frames_held (B,) int64, before (B, N, C), last_camera (B,), last_audio (B, A), cosine (T, head_dim), sine (T, head_dim), mask (B, S + T), keys (layers, B, kv_heads, S, head_dim), values (same) | moved (B, P, c, h, w), maps (B, I, h, w), vector (B, V), hidden (B, N, D), near (B, 1, h, w), camera (B,), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
+| head | latents (B, N, C), noise (B, N, C), moved, maps, vector, hidden, near | next_latents (B, N, C), reward (B,), cost (B,), termination (B,), entries (B, 2, K + 1), things (B, K, w) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
-| refiner | windows (B, h, w, 3) uint8, keypoints (B, K, 2), known (B, G) | drawn (B, h, w, 3) uint8 |
+| refiner | frames (B, H, W, 3) uint8, pose, text, audio, present | refined (B, H, W, 3) uint8 |
 
-All others are float32; what is foretold, and the E changes, are there in worlds with a renderer
-alone, phases in those where things move with the camera. The angles come in as tables, because
-runtimes without float64 would lose them at step 1,000,000; the mask is 0 where a cached row is seen and `UNSEEN` elsewhere, the
-present frame's own slot included: its rows reach attention directly.
+All others are float32. The angles come in as tables, because runtimes without float64 would lose
+them at step 1,000,000; the mask is 0 where a row is seen and `UNSEEN` elsewhere, the ring's rows
+before the present frame's own, whose slot in the ring is not seen.
 
 Shapes: B batch, T = M + N positions of a frame, S = context_frames * T ring rows, N latent tokens,
-C latent channels, D width, Z width of what the head is given, P pose size, L words, A audio size,
-H W pixels, h w of the refiner's window, K keypoints, G what it knows besides.
+C their channels, c h w fine grid, D width, J entry codes, K classes of things, P pose size or moved
+copies, L words, A audio size, I map channels, V vector size, H W pixels.
 """  # noqa: E501
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from engine.onnx_layers import (
-    GroupedAttention,
-    NearPoseGuider,
-    PlainHeadBlock,
-    PlainRMSNorm,
-    shallow,
-    with_plain_norms,
-)
-from engine.onnx_refiner import RefinerGraph
-from midas_world.autoencoder import (
-    Autoencoder,
-    quantize_frames,
-    to_grid,
-)
-from midas_world.backbone import Layer
+from engine.torch_networks import Sampler
+from midas_world.autoencoder import quantize_frames, to_grid
 from midas_world.conditions import Conditions
 from midas_world.config import WorldConfig
-from midas_world.diffusion import HeadBlock, Sampler, sigma_schedule
-from midas_world.transport import RowTransport
+from midas_world.head import Guidance
+from midas_world.kv_cache import KVCache
+from midas_world.refiner import Refiner
 from midas_world.world import World
-from midas_world.world_model import WorldModel, with_foretold
+from midas_world.world_model import WorldModel
 
-GRAPHS = ("conditions", "backbone", "sampler", "outcome", "decoder", "refiner")
+GRAPHS = ("backbone", "head", "decoder", "refiner")
+CONDITIONS = ("pose", "text", "audio", "present", "entries")
+KNOWN_TO_REFINER = CONDITIONS[:-1]
+# Outputs of the backbone that the head takes; all but the last as `Guidance` has them.
+GUIDANCE = ("moved", "maps", "vector", "hidden", "near")
+BACKBONE_INPUTS = (
+    *("latents", *CONDITIONS, "frames_held", "before", "last_camera", "last_audio"),
+    *("cosine", "sine", "mask", "keys", "values"),
+)
+BACKBONE_OUTPUTS = (*GUIDANCE, "camera", "new_keys", "new_values")
+HEAD_OUTPUTS = ("next_latents", "reward", "cost", "termination", "entries", "things")
 
 # Added to the scores of rows that are not seen: the least float16, of which softmax makes 0.
 UNSEEN = -65504.0
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +62,28 @@ class Graph:
 
     Attributes:
         name: One of GRAPHS.
-        module: Takes and returns tensors only.
+        module: Takes tensors, as many as there are inputs, and returns tensors.
         inputs: Name to an example, in the order of the module's arguments.
         outputs: Names, in the order of the module's results.
-        batch_axes: Which axis of an input is the batch; inputs that have none are left out.
     """
 
     name: str
     module: nn.Module
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
-    batch_axes: dict[str, int]
+
+    @property
+    def batch_axes(self) -> dict[str, int]:
+        """Which axis of an input is the batch; inputs that have none are left out."""
+        axes = {key: 1 if key in ("keys", "values") else 0 for key in self.inputs}
+        return {key: axis for key, axis in axes.items() if key not in ("cosine", "sine")}
+
+    @torch.no_grad()
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the module makes of inputs, by name."""
+        made = self.module(*(inputs[name] for name in self.inputs))
+        made = made if isinstance(made, tuple) else (made,)
+        return dict(zip(self.outputs, made, strict=True))
 
 
 def graph_names(config: WorldConfig) -> tuple[str, ...]:
@@ -87,122 +97,185 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
     Args:
         name: One of GRAPHS.
         world: Whose weights it holds; not changed.
-        num_denoise_steps: K; only the sampler knows it.
+        num_denoise_steps: K; only the head knows it.
         batch_size: Of the examples.
     """
-    model, config = world.model, world.config.world
-    sizes, backbone = config.conditions, config.backbone
-    tokens = config.tokens_per_frame
+    config, model = world.config.world, _with_plain_words(world.model)
+    given, backbone = config.conditions, config.backbone
     positions = model.positions_per_frame
-    latents = torch.zeros(batch_size, tokens, config.autoencoder.latent_channels)
-    hidden = torch.zeros(batch_size, tokens, config.hidden_width)
-    is_foretold, is_moving = config.is_foretold, config.transport.is_moving
-    given = {
-        "pose": torch.zeros(batch_size, sizes.pose_size),
-        "text": torch.zeros(batch_size, sizes.text_length, dtype=torch.int64),
-        "audio": torch.zeros(batch_size, sizes.audio_size),
+    rows = backbone.context_frames * positions
+    latents = torch.zeros(batch_size, config.tokens_per_frame, config.token_channels)
+    conditions = {
+        "pose": torch.zeros(batch_size, given.pose_size),
+        "text": torch.zeros(batch_size, given.text_length, dtype=torch.int64),
+        "audio": torch.zeros(batch_size, given.audio_size),
         "present": torch.zeros(batch_size, 3, dtype=torch.bool),
     }
     match name:
-        case "conditions":
-            module = ConditionsGraph(model)
-            outputs = ConditionsGraph.outputs(config)
-            inputs = {
-                **given,
-                "latents": latents,
-                **({"last_foretold": latents.clone()} if is_foretold else {}),
-                **({"last_phase": torch.zeros(batch_size, 2)} if is_moving else {}),
-            }
         case "backbone":
-            module, outputs = BackboneGraph(model), ("hidden", "new_keys", "new_values")
-            rows = backbone.context_frames * positions
-            cached = torch.zeros(
+            ring = torch.zeros(
                 backbone.num_layers, batch_size, backbone.num_kv_heads, rows, backbone.head_dim
             )
+            module, outputs = BackboneGraph(model), BACKBONE_OUTPUTS
             inputs = {
-                "tokens": torch.zeros(batch_size, positions, backbone.width),
+                "latents": latents,
+                **conditions,
+                "entries": torch.zeros(batch_size, config.entries.capacity, 2),
+                "frames_held": torch.zeros(batch_size, dtype=torch.int64),
+                "before": latents.clone(),
+                "last_camera": torch.zeros(batch_size),
+                "last_audio": torch.zeros(batch_size, given.audio_size),
                 "cosine": torch.zeros(positions, backbone.head_dim),
                 "sine": torch.zeros(positions, backbone.head_dim),
-                "mask": torch.zeros(batch_size, rows),
-                "keys": cached,
-                "values": cached.clone(),
-                **({"changes": latents.repeat(1, 1, config.num_changes)} if is_foretold else {}),
+                "mask": torch.zeros(batch_size, rows + positions),
+                "keys": ring,
+                "values": ring.clone(),
             }
-        case "sampler":
-            module, outputs = SamplerGraph(model, num_denoise_steps), ("next_latents",)
-            inputs = {"latents": latents, "hidden": hidden, "noise": latents.clone()}
-        case "outcome":
-            module, outputs = OutcomeGraph(model), ("reward", "termination")
-            inputs = {"hidden": hidden}
+        case "head":
+            module, outputs = HeadGraph(model, num_denoise_steps), HEAD_OUTPUTS
+            before = make_graph("backbone", world, num_denoise_steps=1, batch_size=batch_size)
+            guidance = before.run(before.inputs)
+            inputs = {"latents": latents, "noise": latents.clone()}
+            inputs |= {key: guidance[key] for key in GUIDANCE}
         case "decoder":
-            module, outputs = DecoderGraph(world.autoencoder, config.grid), ("frames",)
+            module, outputs = DecoderGraph(world), ("frames",)
             inputs = {"latents": latents}
         case "refiner" if world.refiner is not None:
-            module, outputs = RefinerGraph(world.refiner), ("drawn",)
-            inputs = {
-                "windows": torch.zeros(batch_size, *config.refiner.window, 3, dtype=torch.uint8),
-                "keypoints": torch.zeros(batch_size, sizes.num_keypoints, 2),
-                "known": torch.zeros(batch_size, world.refiner.num_known),
-            }
+            module, outputs = RefinerGraph(world.refiner), ("refined",)
+            shape = batch_size, config.height, config.width, 3
+            inputs = {"frames": torch.zeros(shape, dtype=torch.uint8), **conditions}
         case _:
             names = ", ".join(graph_names(config))
             raise ValueError(f"graph must be one of {names}, got {name!r}")
-    axes = {key: 1 if key in ("keys", "values") else 0 for key in inputs}
-    axes = {key: axis for key, axis in axes.items() if key not in ("cosine", "sine")}
-    return Graph(name=name, module=module.eval(), inputs=inputs, outputs=outputs, batch_axes=axes)
+    return Graph(name=name, module=module.eval(), inputs=inputs, outputs=outputs)
 
 
-class ConditionsGraph(nn.Module):
-    """One frame's conditions and the last frame's latents to backbone tokens."""
+class GraphCache:
+    """A KV cache of tensors that come in, for `WorldModel.step_guidance`; new rows are kept apart.
 
-    @staticmethod
-    def outputs(config: WorldConfig) -> tuple[str, ...]:
-        """Return what it returns, by name, in order."""
-        return ("tokens", "foretold", "changes") if config.is_foretold else ("tokens",)
+    Args:
+        positions_per_frame: T.
+        given: The backbone's inputs by name.
+    """
+
+    def __init__(self, positions_per_frame: int, given: Mapping[str, Tensor]) -> None:
+        self.positions_per_frame = positions_per_frame
+        self._given = given
+        self.frames_held = given["frames_held"]
+        # Copies: what is written to them is no input any more.
+        self.before, self.camera = given["before"].clone(), given["last_camera"].clone()
+        self.audio = given["last_audio"].clone()
+        self.new_keys: list[Tensor] = []
+        self.new_values: list[Tensor] = []
+
+    def rope(self) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine for the present frame."""
+        return self._given["cosine"], self._given["sine"]
+
+    def mask(self) -> Tensor:
+        """Return what is added to the scores, (B, 1, 1, S + T)."""
+        return self._given["mask"][:, None, None]
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the present frame's rows of a layer; return the ring's and these behind them."""
+        self.new_keys.append(keys)
+        self.new_values.append(values)
+        return (
+            torch.cat((self._given["keys"][layer], keys), dim=2),
+            torch.cat((self._given["values"][layer], values), dim=2),
+        )
+
+
+class BackboneGraph(nn.Module):
+    """One frame's conditions and the last frame through the backbone, to the head's guidance."""
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
-        # Shallow: the weights stay the world's, only the bag of words is another module.
-        self.model = shallow(model)
-        self.model.conditions = shallow(model.conditions)
-        self.model.conditions.words = MeanOfWords(model.conditions.words)  # pyright: ignore[reportAttributeAccessIssue]
-        renderer = self.model.conditions.renderer
-        if renderer is not None:
-            renderer = with_plain_norms(renderer)
-            if renderer.guider is not None:
-                renderer.guider = NearPoseGuider(renderer.guider)
-            self.model.conditions.renderer = renderer
-        if model.transport is not None:
-            # ONNX Runtime lays out no weights of a product for all rows.
-            self.model.transport = RowTransport(model.transport)
+        self.model = model
 
-    def forward(
-        self,
-        pose: Tensor,
-        text: Tensor,
-        audio: Tensor,
-        present: Tensor,
-        latents: Tensor,
-        last_foretold: Tensor | None = None,
-        last_phase: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Return the tensors that `outputs` names."""
-        conditions = Conditions(
-            pose=pose[:, None], text=text[:, None], audio=audio[:, None], present=present[:, None]
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of BACKBONE_OUTPUTS of those of BACKBONE_INPUTS."""
+        named = dict(zip(BACKBONE_INPUTS, given, strict=True))
+        conditions = _conditions(named)
+        cache = GraphCache(self.model.positions_per_frame, named)
+        guidance = self.model.step_guidance(named["latents"], conditions, cast("KVCache", cache))
+        return (
+            guidance.moved,
+            guidance.maps,
+            guidance.vector,
+            guidance.hidden,
+            self.model.near(conditions),
+            cache.camera,
+            torch.stack(cache.new_keys),
+            torch.stack(cache.new_values),
         )
-        level = torch.full((1, 1), self.model.config.play_noise)
-        tokens, foretold = self.model.embed(latents[:, None], level, conditions)
-        if foretold is None or last_foretold is None:
-            return tokens[:, 0]
-        now, phase = foretold[:, 0], self.model.conditions.camera_phase(conditions)[:, 0]
-        changes = self.model.foretold_changes(
-            now,
-            last_foretold,
-            latents,
-            phase=phase,
-            last_phase=phase if last_phase is None else last_phase,
+
+
+class HeadGraph(nn.Module):
+    """All K denoise steps from noise to the next frame's latents, and what the step brings."""
+
+    def __init__(self, model: WorldModel, num_denoise_steps: int) -> None:
+        super().__init__()
+        self.model, self.sampler = model, Sampler(model, num_denoise_steps)
+        self.sampler.sigmas = cast("Tensor", _Levels(self.sampler.sigmas.tolist()))
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of HEAD_OUTPUTS, of latents, noise and those of GUIDANCE."""
+        model, (latents, noise, *parts, near) = self.model, given
+        guidance = Guidance(model.to_grid(latents), *parts)
+        made = self.sampler(guidance, model.to_grid(noise))
+        outcome = model.outcomes(made, guidance, near)
+        return (
+            model.to_tokens(made),
+            model.outcome.reward(outcome.reward),
+            outcome.cost.sigmoid(),
+            outcome.termination.sigmoid(),
+            outcome.entries.softmax(dim=-1),
+            outcome.things.sigmoid(),
         )
-        return tokens[:, 0], now, changes
+
+
+class _Levels(list[float]):
+    """Noise levels, of which the exporter takes the numbers; those of a tensor it cannot know."""
+
+    def tolist(self) -> list[float]:
+        """Return the levels."""
+        return [*self]
+
+
+class DecoderGraph(nn.Module):
+    """Latents to uint8 frames."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.autoencoder = world.autoencoder
+        self._grid = world.config.world.token_grid, world.config.world.token_block
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """Return frames (B, H, W, 3) uint8 of latents."""
+        (latents,) = given
+        return quantize_frames(self.autoencoder.decode(to_grid(latents, *self._grid)))
+
+
+class RefinerGraph(nn.Module):
+    """Decoded frames with the character drawn anew."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        super().__init__()
+        self.refiner = _shallow(refiner)
+        self.refiner.words = MeanOfWords(refiner.words)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """Return frames (B, H, W, 3) uint8, of frames and those of KNOWN_TO_REFINER."""
+        frames, *parts = given
+        named = dict(zip(KNOWN_TO_REFINER, parts, strict=True))
+        # Codes of what enters are nothing to it.
+        return self.refiner(frames, _conditions({**named, "entries": named["pose"]}))
+
+
+def _conditions(named: Mapping[str, Tensor]) -> Conditions:
+    """Return conditions of one frame, (B, 1, ...), of tensors without frames."""
+    return Conditions(**{name: named[name][:, None] for name in CONDITIONS})
 
 
 class MeanOfWords(nn.Module):
@@ -220,89 +293,16 @@ class MeanOfWords(nn.Module):
         return (self.weight[bags] * given).sum(dim=1) / given.sum(dim=1).clamp_min(1.0)
 
 
-class BackboneGraph(nn.Module):
-    """One frame through the backbone: the ring comes in whole, its new rows alone go out."""
-
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.num_condition_tokens = model.config.conditions.num_tokens
-        layers = [cast("Layer", layer) for layer in model.backbone.layers]
-        self.attentions = nn.ModuleList([GroupedAttention(layer.self_attn) for layer in layers])
-        self.mlps = nn.ModuleList([layer.mlp for layer in layers])
-        norms = [(layer.input_layernorm, layer.post_attention_layernorm) for layer in layers]
-        self.norms = nn.ModuleList([PlainRMSNorm(norm) for pair in norms for norm in pair])
-        self.norm = PlainRMSNorm(model.backbone.norm)
-
-    def forward(
-        self,
-        tokens: Tensor,
-        cosine: Tensor,
-        sine: Tensor,
-        mask: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        changes: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return hidden states and the present frame's rotated keys and values."""
-        x, mask, norms = tokens, mask[:, None, None], iter(self.norms)
-        new_keys, new_values = [], []
-        tables = None
-        for attention, mlp, past_keys, past_values in zip(
-            self.attentions, self.mlps, keys.split(1), values.split(1), strict=True
-        ):
-            assert isinstance(attention, GroupedAttention)
-            tables = tables or attention.tables(cosine, sine)
-            attended, k, v = attention(
-                next(norms)(x), tables, keys=past_keys, values=past_values, mask=mask
-            )
-            new_keys.append(k)
-            new_values.append(v)
-            x = x + attended
-            if mlp is self.mlps[-1]:
-                # From here on, nothing is asked of the condition tokens.
-                x = x[:, self.num_condition_tokens :]
-            x = x + mlp(next(norms)(x))
-        return with_foretold(self.norm(x), changes), torch.cat(new_keys), torch.cat(new_values)
+def _with_plain_words(model: WorldModel) -> WorldModel:
+    """Return a model of the same weights, whose words are `MeanOfWords`."""
+    made = _shallow(model)
+    made.conditions = _shallow(model.conditions)
+    made.conditions.words = MeanOfWords(model.conditions.words)  # pyright: ignore[reportAttributeAccessIssue]
+    return made
 
 
-class SamplerGraph(nn.Module):
-    """All K denoise steps from noise to the next frame's latents."""
-
-    def __init__(self, model: WorldModel, num_denoise_steps: int) -> None:
-        super().__init__()
-        head = shallow(model.head)
-        blocks = [cast("HeadBlock", block) for block in head.blocks]
-        head.blocks = nn.ModuleList([PlainHeadBlock(block) for block in blocks])
-        self.sampler = Sampler(head, sigma_schedule(num_denoise_steps))
-        self.change_std = model.change_std
-
-    def forward(self, latents: Tensor, hidden: Tensor, noise: Tensor) -> Tensor:
-        """Return the next latents (B, N, C)."""
-        change = self.sampler(latents, hidden.to(self.sampler.dtype), noise)
-        return latents + self.change_std * change
-
-
-class OutcomeGraph(nn.Module):
-    """Expected reward and termination probability."""
-
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.outcome = model.outcome
-
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rewards (B,) and probabilities (B,)."""
-        reward, termination = self.outcome(hidden)
-        return self.outcome.reward(reward), termination.sigmoid()
-
-
-class DecoderGraph(nn.Module):
-    """Latents to uint8 frames."""
-
-    def __init__(self, autoencoder: Autoencoder, grid: tuple[int, int]) -> None:
-        super().__init__()
-        self.autoencoder = autoencoder
-        self.grid = grid
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Return frames (B, H, W, 3) uint8."""
-        return quantize_frames(self.autoencoder.decode(to_grid(latents, self.grid)))
+def _shallow(module: _Module) -> _Module:
+    """Return a module of the same parts, which can be exchanged without changing the other."""
+    made = copy.copy(module)
+    made._modules = dict(module._modules)
+    return made

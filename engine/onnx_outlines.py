@@ -1,42 +1,29 @@
 """Outlines: graphs without their weights, which a world's folder holds so that it starts at once.
 
-To export a world takes a minute, in which torch would play it, on most CPUs far slower. But of a
-graph, all that is not a weight is a few kilobytes. So a world may come with outlines: ONNX files
-whose large tensors have given way to words that say how each follows from the world's weights. To
-fill them in takes a second.
+To export a world takes a minute, in which torch would play it, on most CPUs slower. But of a graph,
+all that is not a weight is a few kilobytes, the scales of int8 among them. So a world may come with
+outlines: ONNX files whose large tensors have given way to words that say how each follows from the
+world's weights. To fill them in takes a second.
 
 Knows tensors and where they are found; which graphs there are, and when an outline may be used, is
 the exporter's business.
 """
 
+import itertools
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from engine.onnx_runtime import BLOCK_SIZES, pack, pack_rows
-
 # Tensors up to this stay in an outline, whatever they follow from.
-_INLINE_BYTES = 64
+_INLINE_BYTES = 2048
 # An outline with more in it than this would be no outline: weights were not found.
-_MOST_BYTES = 2**18
-# Along a weight's first axis; the rows of a grid have bases of their own in one weight.
-_MOST_PARTS = 16
+_MOST_BYTES = 2**19
 _MADE_OF, _WEIGHTS = "midas-world.made_of", "midas-world.weights"
-
-# What is taken of a weight: itself, or what `pack` or `pack_rows` make of it.
-_Kind = Literal["values", "levels", "scales", "row levels", "row scales"]
-_KINDS: dict[type, tuple[_Kind, ...]] = {
-    np.uint8: ("levels",),
-    np.int8: ("row levels",),
-    np.float32: ("values", "scales", "row scales"),
-    np.int64: ("values",),
-}
 
 
 @dataclass(frozen=True)
@@ -45,32 +32,24 @@ class _Source:
 
     Attributes:
         name: Of the weight.
-        part: Which of `parts` equal ones along the weight's first axis.
-        parts: 1 if the weight is taken whole.
-        is_transposed: Whether rows become columns.
-        kind: What is taken of it.
-        block_size: Of levels and scales of `pack`; 0 for other kinds.
+        axes: The order that its axes come in.
+        scale: The tensor of scales (out,) that int8 levels are in units of; "" if it is no levels.
+        largest: Of the levels.
     """
 
     name: str
-    part: int
-    parts: int
-    is_transposed: bool
-    kind: _Kind
-    block_size: int
+    axes: tuple[int, ...]
+    scale: str = ""
+    largest: int = 0
 
-    def take(self, weights: Mapping[str, Tensor]) -> np.ndarray:
-        """Return the tensor; its entries lie as they should, its shape may be another."""
-        array = weights[self.name].detach().numpy()
-        if self.parts > 1:
-            size = len(array) // self.parts
-            array = array[self.part * size : (self.part + 1) * size]
-        if self.is_transposed:
-            array = array.T
-        if self.kind == "values":
+    def take(self, weights: Mapping[str, Tensor], scales: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the tensor."""
+        array = weights[self.name].detach().numpy().transpose(self.axes)
+        if not self.scale:
             return array
-        levels, scales = pack(array, self.block_size) if self.block_size else pack_rows(array)
-        return scales if self.kind.endswith("scales") else levels
+        scale = scales[self.scale].reshape(-1, *[1] * (array.ndim - 1))
+        levels = (array.astype(np.float32) / scale).round()
+        return np.clip(levels, -self.largest, self.largest).astype(np.int8)
 
 
 def outline_of(graph: Path, weights: Mapping[str, Tensor], *, made_of: str) -> bytes:
@@ -88,13 +67,19 @@ def outline_of(graph: Path, weights: Mapping[str, Tensor], *, made_of: str) -> b
     from onnx import helper, numpy_helper
 
     model = onnx.load(graph)
-    places = _Places(weights)
+    arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    scales = {
+        node.input[0]: node.input[1]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+    }
     found: dict[str, dict[str, Any]] = {}
     for item in model.graph.initializer:
-        array = numpy_helper.to_array(item)
-        if array.nbytes > _INLINE_BYTES and (place := places.find(array)) is not None:
-            found[item.name] = asdict(place)
-            item.ClearField("raw_data")
+        if arrays[item.name].nbytes > _INLINE_BYTES:
+            source = _find(arrays[item.name], weights, arrays, scales.get(item.name, ""))
+            if source is not None:
+                found[item.name] = asdict(source)
+                item.ClearField("raw_data")
     for node in model.graph.node:
         # Where in our code each comes from, which is most of what is left.
         del node.metadata_props[:]
@@ -131,16 +116,16 @@ def fill_outline(path: Path, target: Path, weights: Mapping[str, Tensor]) -> Non
         weights: By name, those that the outline was made of.
     """
     import onnx
+    from onnx import numpy_helper
 
     model = onnx.load(path)
-    props = _props(model)
-    sources = {name: _Source(**words) for name, words in json.loads(props[_WEIGHTS]).items()}
-    for item in model.graph.initializer:
-        if (source := sources.get(item.name)) is None:
-            continue
-        array = source.take(weights)
-        assert array.size == np.prod(item.dims), f"{path}: {item.name} is not {source}"
-        item.raw_data = array.tobytes()
+    words = json.loads(_props(model)[_WEIGHTS])
+    items = {item.name: item for item in model.graph.initializer}
+    inline = {name: numpy_helper.to_array(items[name]) for name in items.keys() - words.keys()}
+    for name, given in words.items():
+        array = _Source(**given).take(weights, inline)
+        assert array.shape == tuple(items[name].dims), f"{path}: {name} is not {given}"
+        items[name].raw_data = array.tobytes()
     del model.metadata_props[:]
     onnx.save(model, target)
 
@@ -149,55 +134,19 @@ def _props(model: Any) -> dict[str, str]:
     return {item.key: item.value for item in model.metadata_props}
 
 
-class _Places:
-    """Where tensors are found in weights: whole or part, transposed or not, packed or not."""
-
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        self._weights = weights
-        self._packed: dict[_Source, np.ndarray] = {}
-
-    def find(self, array: np.ndarray) -> _Source | None:
-        """Return where an array is found, entry by entry; None if nowhere."""
-        for source in self._candidates(array):
-            taken = self._packed.get(source)
-            if taken is None:
-                taken = source.take(self._weights)
-                if source.kind != "values":
-                    self._packed[source] = taken
-            if taken.dtype == array.dtype and np.array_equal(taken.ravel(), array.ravel()):
+def _find(
+    array: np.ndarray, weights: Mapping[str, Tensor], scales: Mapping[str, np.ndarray], scale: str
+) -> _Source | None:
+    """Return how an array follows from a weight; None if from none."""
+    largest = int(np.abs(array.astype(np.int16)).max()) if array.dtype == np.int8 else 0
+    for name, tensor in weights.items():
+        if sorted(tensor.shape) != sorted(array.shape):
+            continue
+        for axes in itertools.permutations(range(tensor.ndim)):
+            if tuple(tensor.shape[axis] for axis in axes) != array.shape:
+                continue
+            source = _Source(name, axes, *((scale, largest) if largest else ()))
+            taken = source.take(weights, scales)
+            if taken.dtype == array.dtype and np.array_equal(taken, array):
                 return source
-        return None
-
-    def _candidates(self, array: np.ndarray) -> Iterator[_Source]:
-        """Yield the sources of arrays of this type and size."""
-        for name, tensor in self._weights.items():
-            shape = tuple(tensor.shape)
-            for parts in range(1, min(_MOST_PARTS, shape[0] if shape else 0) + 1):
-                if shape[0] % parts:
-                    continue
-                size = shape[0] // parts, *shape[1:]
-                for is_transposed in (False, True) if len(shape) == 2 else (False,):
-                    for kind, block_size in _forms(array.dtype.type):
-                        lies = size[::-1] if is_transposed else size
-                        if _num_entries(lies, kind, block_size) == array.size:
-                            for part in range(parts):
-                                yield _Source(name, part, parts, is_transposed, kind, block_size)
-
-
-def _forms(dtype: type) -> Iterator[tuple[_Kind, int]]:
-    for kind in _KINDS.get(dtype, ()):
-        for block_size in BLOCK_SIZES if kind in ("levels", "scales") else (0,):
-            yield kind, block_size
-
-
-def _num_entries(shape: Sequence[int], kind: _Kind, block_size: int) -> int:
-    """Return how many entries there are of a kind, of a part of this shape."""
-    if kind == "values" or len(shape) != 2:
-        return math.prod(shape) if kind == "values" else 0
-    rows, columns = shape
-    if kind == "row scales":
-        return columns
-    if kind == "row levels":
-        return rows * columns
-    blocks = -(-rows // block_size)
-    return columns * blocks * (block_size if kind == "levels" else 1)
+    return None

@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +21,12 @@ numpy_helper = pytest.importorskip("onnx.numpy_helper")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from engine import backends, onnx_export, select  # noqa: E402
+from engine import backends, onnx_export, onnx_runtime, select  # noqa: E402
 from engine.onnx_engine import OnnxEngine  # noqa: E402
 from engine.onnx_export import export_graphs  # noqa: E402
 from engine.onnx_files import OPSET, graph_paths, graphs_folder  # noqa: E402
 from engine.onnx_graphs import GRAPHS, graph_names, make_graph  # noqa: E402
-from engine.onnx_runtime import (  # noqa: E402
-    Session,
-    _outputs,
-    pack,
-    pack_rows,
-    quantize_convs,
-    quantize_matmuls,
-)
+from engine.onnx_runtime import Session, _first_outputs, quantize  # noqa: E402
 from engine.prepare import prepare  # noqa: E402
 
 
@@ -70,7 +64,7 @@ def test_graphs_are_valid_named_and_open_in_the_batch(name: str, graph_world: Wo
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(item.domain, item.version) for item in model.opset_import] == [("", OPSET)]
-    graph = make_graph(name, graph_world, num_denoise_steps=2, batch_size=2)
+    graph = make_graph(name, graph_world, num_denoise_steps=1, batch_size=2)
     assert [item.name for item in model.graph.input] == list(graph.inputs)
     assert [item.name for item in model.graph.output] == list(graph.outputs)
     for item in model.graph.input:
@@ -87,7 +81,7 @@ def test_graphs_are_valid_named_and_open_in_the_batch(name: str, graph_world: Wo
 def test_graphs_give_what_their_modules_give(
     name: str, batch_size: int, graph_world: World, path: Path
 ):
-    graph = make_graph(name, graph_world, num_denoise_steps=2, batch_size=batch_size)
+    graph = make_graph(name, graph_world, num_denoise_steps=1, batch_size=batch_size)
     generator = torch.Generator().manual_seed(batch_size)
     inputs = {
         key: torch.randn(value.shape, generator=generator)
@@ -95,10 +89,7 @@ def test_graphs_give_what_their_modules_give(
         else torch.randint(0, 2, value.shape, generator=generator).to(value.dtype)
         for key, value in graph.inputs.items()
     }
-    with torch.no_grad():
-        results = graph.module(*inputs.values())
-    results = results if isinstance(results, tuple) else (results,)
-    expected = {key: value.numpy() for key, value in zip(graph.outputs, results, strict=True)}
+    expected = {key: value.numpy() for key, value in graph.run(inputs).items()}
     actual = {key: np.zeros_like(value, order="C") for key, value in expected.items()}
     Session(path, num_threads=1).run({key: value.numpy() for key, value in inputs.items()}, actual)
     for key, value in expected.items():
@@ -108,96 +99,61 @@ def test_graphs_give_what_their_modules_give(
             np.testing.assert_allclose(actual[key], value, rtol=1e-4, atol=1e-4)
 
 
-def test_static_graphs_have_the_batch_size_asked_for(tiny_world: World, tmp_path: Path):
-    (path,) = export_graphs(tiny_world, batch_size=4, names=["outcome"], folder=tmp_path).values()
-    (hidden,) = onnx.load(path).graph.input
-    dims = [dim.dim_value for dim in hidden.type.tensor_type.shape.dim]
-    assert dims == [4, 15, tiny_world.config.world.hidden_width]
-    # Nothing half written stays behind.
-    assert [file.name for file in path.parent.iterdir()] == ["outcome-b4.onnx"]
-
-
 @pytest.mark.parametrize("is_narrow", [False, True], ids=["wide", "narrow"])
 def test_int8_graphs_use_int8(tiny_world: World, kept_graphs: Path, is_narrow: bool):
-    names = {"backbone", "sampler", "conditions", "decoder"}
-    files = export_graphs(
-        tiny_world, precision="int8", names=names, folder=kept_graphs, is_narrow=is_narrow
-    )
-    kinds = {name: [node.op_type for node in onnx.load(files[name]).graph.node] for name in names}
-    # Sums of 16 bits would saturate where inputs have one scale a row.
-    stacks = "MatMulNBits" if is_narrow else "MatMulIntegerToFloat"
-    assert kinds["backbone"].count(stacks) >= 2 * 5
-    assert kinds["sampler"].count(stacks) >= 2
-    assert kinds["decoder"].count("QuantizeLinear") > 0
-    assert "Conv" in kinds["decoder"]
-    named = {name for name, path in files.items() if "int8-narrow" in path.name}
-    assert named == ({"backbone", "sampler", "decoder"} if is_narrow else set())
-    levels = [numpy_helper.to_array(item) for item in onnx.load(files["decoder"]).graph.initializer]
-    largest = max(np.abs(item.astype(int)).max() for item in levels if item.dtype == np.int8)
-    assert largest == (64 if is_narrow else 127)
+    files = export_graphs(tiny_world, precision="int8", folder=kept_graphs, is_narrow=is_narrow)
+    words = "int8-narrow" if is_narrow else "int8"
+    names = [path.name for path in files.values()]
+    assert names == ["backbone.onnx", f"head-k1-{words}.onnx", f"decoder-{words}.onnx"]
+    for name in ("head", "decoder"):
+        graph = onnx.load(files[name]).graph
+        assert {"Conv", "QuantizeLinear"} <= {node.op_type for node in graph.node}
+        arrays = [numpy_helper.to_array(item) for item in graph.initializer]
+        levels = [item.astype(int) for item in arrays if item.dtype == np.int8 and item.ndim > 1]
+        # Sums of 16 bits would saturate.
+        assert max(np.abs(item).max() for item in levels) == (64 if is_narrow else 127)
 
 
-def test_the_decoder_is_int8_as_far_as_its_frames_allow(
-    tiny_world: World, paths: dict[str, Path], tmp_path: Path
+def test_graphs_are_int8_as_far_as_what_they_make_allows(
+    tiny_world: World, paths: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    samples = onnx_export._calibration(tiny_world)
-    kinds = {"num_precise": 1, "reduce_range": False}
+    samples = onnx_export.calibration(tiny_world, 1)["decoder"][::4]
+    exact = _first_outputs(paths["decoder"], samples)
     counts, distances = [], []
-    for least_psnr in (0.0, 44.7, 1000.0):
+    for least_psnr in (0.0, 1000.0):
         target = tmp_path / f"{least_psnr}.onnx"
-        quantize_convs(paths["decoder"], target, samples, least_psnr=least_psnr, **kinds)
+        monkeypatch.setattr(onnx_runtime, "LEAST_PSNR", least_psnr)
+        quantize(paths["decoder"], target, samples, precise=(), is_narrow=False)
         nodes = [node.op_type for node in onnx.load(target).graph.node]
         counts.append(nodes.count("QuantizeLinear"))
-        made, exact = (_outputs(path, samples).astype(int) for path in (target, paths["decoder"]))
-        distances.append(np.abs(made - exact).mean())
-    assert counts[0] > counts[1] > counts[2] == 0
-    assert distances[0] > distances[1] > distances[2] == 0.0
+        distances.append(np.abs(_first_outputs(target, samples) - exact).mean())
+    assert counts[0] > counts[1] == 0
+    assert distances[0] > distances[1] == 0.0
 
 
-def test_stored_int8_weights_stay_exactly_as_they_are():
-    rng = np.random.default_rng(0)
-    levels = rng.integers(-127, 128, (96, 5))
-    levels[0] = 127
-    scale = rng.uniform(0.001, 0.1, 5).astype(np.float32)
-    packed, scales = pack((levels * scale).astype(np.float32))
-    unpacked = (packed.astype(int) - 128).reshape(5, -1)
-    np.testing.assert_array_equal(unpacked[:, :96], levels.T)
-    np.testing.assert_array_equal(unpacked[:, 96:], 0)
-    np.testing.assert_allclose(scales, np.repeat(scale[:, None], 2, axis=1), rtol=1e-6)
-    packed, scales = pack_rows((levels * scale).astype(np.float32))
-    np.testing.assert_array_equal(packed, levels)
-    np.testing.assert_allclose(scales, scale, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "kinds", [{}, {"block_size": 128}, {"stacked_by_row": True}], ids=["blocks", "large", "rows"]
-)
-def test_int8_products_are_close(
-    kinds: dict, paths: dict[str, Path], tmp_path: Path, tiny_world: World
+def test_int8_heads_are_close_and_a_game_does_not_feel_the_others(
+    tiny_world: World, paths: dict[str, Path], kept_graphs: Path
 ):
-    target = tmp_path / "sampler.onnx"
-    quantize_matmuls(paths["sampler"], target, least_weight=1024, **kinds)
-    products = {node.op_type for node in onnx.load(target).graph.node if "MatMul" in node.op_type}
-    assert ("MatMulIntegerToFloat" in products) == ("stacked_by_row" in kinds)
-    assert "MatMulNBits" in products  # what goes into the stack and comes out of it
-    graph = make_graph("sampler", tiny_world, num_denoise_steps=2, batch_size=2)
-    generator = torch.Generator().manual_seed(0)
-    inputs = {k: torch.randn(v.shape, generator=generator) for k, v in graph.inputs.items()}
-    arrays = {key: value.numpy() for key, value in inputs.items()}
-    made = {"next_latents": np.zeros_like(arrays["latents"])}
-    session = Session(target, num_threads=1)
-    session.run(arrays, made)
-    with torch.no_grad():
-        exact = graph.module(*inputs.values()).numpy()
-    error = np.sqrt(np.mean(np.square(made["next_latents"] - exact)))
+    (path,) = export_graphs(
+        tiny_world, precision="int8", names=["head"], folder=kept_graphs
+    ).values()
+    samples = onnx_export.calibration(tiny_world, 1)["head"]
+    exact, made = (_first_outputs(file, samples) for file in (paths["head"], path))
+    error = np.sqrt(np.mean(np.square(made - exact)))
     assert 0 < error < 0.05 * exact.std()
-    # A game does not feel the others.
-    alone = {"next_latents": np.zeros_like(arrays["latents"][1:])}
-    session.run({key: 1.0 * value[1:] for key, value in arrays.items()}, alone)
-    np.testing.assert_allclose(alone["next_latents"][0], made["next_latents"][1], atol=1e-5)
+    batch = {key: np.concatenate([sample[key] for sample in samples]) for key in samples[0]}
+    np.testing.assert_allclose(_first_outputs(path, [batch]), made, atol=1e-5)
 
 
-def test_another_weight_code_or_start_state_is_another_folder(
+def test_calibration_needs_no_start_states(tiny_world: World):
+    bare = replace(tiny_world, start_states=())
+    samples = onnx_export.calibration(bare, 1)
+    assert len(samples["head"]) == len(samples["decoder"]) > 2
+    assert not samples["refiner"]
+    assert samples["head"][0]["latents"].std() > 0.5
+
+
+def test_another_weight_or_version_is_another_folder(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from midas_world.world import load_world
@@ -207,15 +163,15 @@ def test_another_weight_code_or_start_state_is_another_folder(
     assert graphs_folder(load_world(tiny_folder), folder=tmp_path) == before
     world.model.places[0, 0] += 1.0
     assert graphs_folder(world, folder=tmp_path) != before
-    monkeypatch.setattr("engine.onnx_files.OPSET", OPSET + 1)
+    monkeypatch.setattr("engine.onnx_files.GRAPHS_VERSION", 0)
     assert graphs_folder(load_world(tiny_folder), folder=tmp_path) != before
 
 
 def test_wrong_names_are_refused(tiny_world: World, tmp_path: Path):
     with pytest.raises(ValueError, match="precision must be one of float32, int8, got 'fp4'"):
         export_graphs(tiny_world, precision="fp4", folder=tmp_path)
-    with pytest.raises(ValueError, match=r"graphs are .*; got \['head'\]"):
-        export_graphs(tiny_world, names=["head"], folder=tmp_path)
+    with pytest.raises(ValueError, match=r"graphs are .*; got \['sampler'\]"):
+        export_graphs(tiny_world, names=["sampler"], folder=tmp_path)
     with pytest.raises(ValueError, match="num_denoise_steps must be at least 1, got 0"):
         OnnxEngine(tiny_world, num_denoise_steps=0, folder=tmp_path)
     with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
@@ -223,14 +179,22 @@ def test_wrong_names_are_refused(tiny_world: World, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+def int8_of(world: World) -> dict:
+    """Return what names a world's int8 graphs."""
+    config = world.config.world
+    steps = config.head.num_denoise_steps
+    return {"config": config, "precision": "int8", "num_denoise_steps": steps}
+
+
 def test_corrupt_graphs_are_made_again(
     tiny_world: World, folder: Path, caplog: pytest.LogCaptureFixture
 ):
     graphs = graphs_folder(tiny_world, folder=folder / "onnx")
-    (graphs / "outcome.onnx").unlink()  # a link to a file that other tests use
-    (graphs / "outcome.onnx").write_bytes(b"not a graph")
-    with pytest.raises(CheckpointError, match=r"outcome\.onnx is corrupt"):
-        Session(graphs / "outcome.onnx", num_threads=1)
+    path = graph_paths(graphs, **int8_of(tiny_world))["decoder"]
+    path.unlink()  # a link to a file that other tests use
+    path.write_bytes(b"not a graph")
+    with pytest.raises(CheckpointError, match=r"decoder-int8\S*\.onnx is corrupt"):
+        Session(path, num_threads=1)
     engine = OnnxEngine(tiny_world, num_threads=1, folder=folder / "onnx")
     assert "exporting it again" in caplog.text
     frames = engine.decode(torch.zeros(1, *engine.spec.latent_shape))
@@ -287,8 +251,7 @@ def test_prepared_graphs_join_what_auto_measures(
 ):
     request = Request(world=tiny_world, device="cpu", num_denoise_steps=None, folder=folder)
     graphs = graphs_folder(tiny_world, folder=folder / "onnx")
-    sizes = {"config": tiny_world.config.world, "precision": "int8", "num_denoise_steps": 2}
-    missing = graph_paths(graphs, **sizes)["outcome"]
+    missing = graph_paths(graphs, **int8_of(tiny_world))["decoder"]
     missing.unlink()
     assert not backends.BACKENDS["onnx"].is_ready(request)
     told: list[tuple[str, float]] = []
@@ -351,13 +314,13 @@ def test_make_engine_runs_onnx(tiny_world: World, folder: Path, caplog: pytest.L
     assert "runs on onnx int8 on cpu" in caplog.text
 
 
-def test_more_denoise_steps_are_another_sampler(tiny_world: World, tmp_path: Path):
+def test_more_denoise_steps_are_another_head(tiny_world: World, tmp_path: Path):
     given = {"config": tiny_world.config.world, "precision": "float32"}
     names = {
-        steps: graph_paths(tmp_path, num_denoise_steps=steps, **given)["sampler"].name
+        steps: graph_paths(tmp_path, num_denoise_steps=steps, **given)["head"].name
         for steps in (1, 2)
     }
-    assert names == {1: "sampler-k1.onnx", 2: "sampler-k2.onnx"}
+    assert names == {1: "head-k1.onnx", 2: "head-k2.onnx"}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from engine.onnx_export import can_start, export_graphs, write_outlines  # noqa:
 from engine.onnx_files import _weights_hash, outlines_folder  # noqa: E402
 from engine.onnx_graphs import graph_names  # noqa: E402
 from engine.onnx_outlines import fill_outline, outline_of, read_made_of  # noqa: E402
-from engine.onnx_runtime import pack  # noqa: E402
 
 SHIPPED = sorted(path.parent for path in WORLDS_FOLDER.glob("*/config.yaml"))
 
@@ -57,7 +56,7 @@ def test_filled_outlines_are_the_graphs_that_were_exported(
     filled = export_graphs(
         outlined, precision="int8", folder=tmp_path, names=[*_outlined_names(outlined)]
     )
-    assert {"conditions", "backbone", "sampler", "outcome", "refiner"} <= filled.keys()
+    assert filled.keys() == exported.keys()
     for name, path in filled.items():
         assert same_graphs(path, exported[name]), name
         onnx.checker.check_model(path)
@@ -76,8 +75,6 @@ def test_a_world_with_outlines_starts_at_once(
     assert BACKENDS["onnx"].is_ready(request)
     engine = OnnxEngine(outlined, num_threads=1, folder=tmp_path / "onnx")
     assert engine.decode(torch.zeros(1, *engine.spec.latent_shape)).any()
-    # One step, which the uncertainty takes; no other number that was not asked for.
-    assert BACKENDS["onnx"].is_ready(replace(request, num_denoise_steps=1))
     assert not BACKENDS["onnx"].is_ready(replace(request, num_denoise_steps=3))
 
 
@@ -97,7 +94,7 @@ def test_outlines_of_another_world_or_code_are_not_used(
     outlined: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     request = Request(world=outlined, device="cpu", num_denoise_steps=None, folder=tmp_path)
-    monkeypatch.setattr("engine.onnx_files.OPSET", 21)
+    monkeypatch.setattr("engine.onnx_files.GRAPHS_VERSION", 0)
     assert not BACKENDS["onnx"].is_ready(request)
     monkeypatch.undo()
     folder = tmp_path / "world"
@@ -106,7 +103,7 @@ def test_outlines_of_another_world_or_code_are_not_used(
     changed.model.places[0, 0] += 1.0
     assert not BACKENDS["onnx"].is_ready(replace(request, world=changed))
     for contents in (b"", b"no outline"):
-        (outlines_folder(changed) / "outcome.onnx").write_bytes(contents)
+        (outlines_folder(changed) / "backbone.onnx").write_bytes(contents)
         assert not BACKENDS["onnx"].is_ready(replace(request, world=load_world(folder)))
 
 
@@ -116,9 +113,9 @@ def test_the_command_writes_outlines_in_place_of_older_ones(
     folder = tmp_path / "world"
     shutil.copytree(outlined.folder, folder)
     expected = {path.name: path.read_bytes() for path in outlines_folder(outlined).iterdir()}
-    older = folder / "outlines" / "sampler-k7-int8.onnx"
+    older = folder / "outlines" / "head-k7-int8.onnx"
     older.write_bytes(b"")
-    (folder / "outlines" / "outcome.onnx").unlink()
+    (folder / "outlines" / "backbone.onnx").unlink()
     words = ["build", "--world", str(folder), "--folder", str(kept_graphs), "--outlines"]
     assert cli.main(words) == 0
     assert f"{len(expected)} outlines" in capsys.readouterr().out
@@ -129,32 +126,36 @@ def test_the_command_writes_outlines_in_place_of_older_ones(
 
 def test_what_weights_do_not_tell_stays_in_or_is_refused(tmp_path: Path):
     rng = np.random.default_rng(0)
-    weights = {"matrix": torch.from_numpy(rng.standard_normal((6, 70), np.float32))}
+    tensor = rng.standard_normal((6, 70, 30), np.float32)
+    weights = {"tensor": torch.from_numpy(tensor)}
+    scale = np.abs(tensor).max(axis=(1, 2)) / 127
     arrays = {
-        "whole": weights["matrix"].numpy(),
-        "turned": np.ascontiguousarray(weights["matrix"].numpy().T),
-        "second_half": weights["matrix"].numpy()[3:],
-        "levels": pack(weights["matrix"].numpy().T)[0],
-        "stranger": rng.standard_normal((6, 70), np.float32),
+        "whole": tensor,
+        "turned": np.ascontiguousarray(tensor.transpose(2, 0, 1)),
+        "scale": scale,
+        "levels": (tensor / scale[:, None, None]).round().astype(np.int8),
+        "stranger": rng.standard_normal((6, 70, 30), np.float32),
     }
     path, target = tmp_path / "graph.onnx", tmp_path / "filled.onnx"
     path.write_bytes(graph_of(arrays))
     outline = outline_of(path, weights, made_of="this")
     assert arrays["stranger"].tobytes() in outline
-    assert arrays["whole"][0].tobytes() not in outline
+    for name in ("whole", "turned", "levels"):
+        assert arrays[name][0].tobytes() not in outline
     (tmp_path / "outline.onnx").write_bytes(outline)
     assert read_made_of(tmp_path / "outline.onnx") == "this"
     fill_outline(tmp_path / "outline.onnx", target, weights)
     assert same_graphs(path, target)
-    path.write_bytes(graph_of({"stranger": rng.standard_normal((300, 300), np.float32)}))
-    with pytest.raises(ValueError, match=r"the outline of graph\.onnx would be 35\d KiB"):
+    path.write_bytes(graph_of({"stranger": rng.standard_normal((400, 400), np.float32)}))
+    with pytest.raises(ValueError, match=r"the outline of graph\.onnx would be 62\d KiB"):
         outline_of(path, weights, made_of="this")
 
 
 def graph_of(arrays: dict[str, np.ndarray]) -> bytes:
-    """Return a model of nothing but tensors."""
+    """Return a model of tensors, of which some levels have scales."""
     tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
-    graph = onnx.helper.make_graph([], "graph", [], [], initializer=tensors)
+    node = onnx.helper.make_node("DequantizeLinear", ["levels", "scale"], ["made"], axis=0)
+    graph = onnx.helper.make_graph([node], "graph", [], [], initializer=tensors)
     return onnx.helper.make_model(graph).SerializeToString()
 
 
@@ -162,7 +163,7 @@ def graph_of(arrays: dict[str, np.ndarray]) -> bytes:
 def test_shipped_outlines_are_of_the_world_and_the_code_as_they_are(folder: Path, tmp_path: Path):
     world = load_world(folder)
     asked = {"precision": DEFAULT_PRECISION, "folder": tmp_path}
-    steps = world.config.world.diffusion.num_denoise_steps
+    steps = world.config.world.head.num_denoise_steps
     assert can_start(world, num_denoise_steps=steps, **asked), (
         f"out of date: midas-world build --world {folder.name} --outlines writes them anew"
     )

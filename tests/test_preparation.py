@@ -123,7 +123,7 @@ def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypa
     assert asked == [
         (name, flavour, 89, 3)
         for flavour in ("tensorrt", "tensorrt-rtx")
-        for name in ("sampler-fp16", "decoder-fp16")
+        for name in ("head-fp16", "decoder-fp16")
     ]
     *progress, (kind, end) = sender.sent
     assert kind == "made"
