@@ -28,6 +28,7 @@ from midas_world.types import StepConditions
 
 _FIRST = 4  # steps until the close-up is there
 _MAX_LAG = 5
+_CONSTANT = 1e-9
 _PER_SEED = 4  # seeds that may be tried for each sentence
 _STRIP_FRAMES = 8
 
@@ -54,10 +55,10 @@ class Sentence:
 def follows(shown: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     """Return correlation and slope (least squares of shown on real), both (T,); NaN if constant."""
     x, y = real - real.mean(), shown - shown.mean()
-    if len(x) < 3 or not x.any():
+    if len(x) < 3 or x.std() < _CONSTANT:
         return math.nan, math.nan
     slope = float((x * y).sum() / (x * x).sum())
-    if not y.any():
+    if y.std() < _CONSTANT:
         return 0.0, slope
     return float((x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum())), slope
 

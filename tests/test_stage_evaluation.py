@@ -1,0 +1,50 @@
+"""The sections that Stage has a meaning for, on a small world of its size with random weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from midas_world.config import load_preset
+from midas_world.evaluate import command
+from midas_world.evaluate.weather_section import changes
+from tests.fakes import make_tiny_world
+
+SIZE = ("world.height=192", "world.width=320", "world.token_block=8")
+
+
+@pytest.fixture(scope="module")
+def stage_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stage") / "world"
+    return make_tiny_world(folder, config=load_preset("tiny", SIZE))
+
+
+def test_a_world_of_stage_is_measured_against_it(stage_world, tmp_path):
+    names = ["things", "games", "voice", "weather", "revisit"]
+    arguments = ["--world", str(stage_world), "--output", str(tmp_path), "--quick"]
+    assert command.main([*arguments, "--sections", ",".join(names)]) == 0
+    sections = json.loads((tmp_path / "evaluation.json").read_text())["sections"]
+    assert {section["status"] for section in sections.values()} == {"ok"}
+    values = {name: section["values"] for name, section in sections.items()}
+    for section in sections.values():
+        assert all((tmp_path / name).is_file() for name in section["pictures"])
+    # Random weights draw no things and no rain that is the teacher's.
+    assert values["things"]["num_things_1"] > 0
+    assert abs(values["things"]["correlation_5"]) < 0.5
+    assert values["things"]["teacher_appeared"] is not None
+    assert abs(values["weather"]["rain_correlation"]) < 0.3
+    assert values["weather"]["rain_energy"] > 0
+    assert values["voice"]["num_sentences"] == 2
+    assert values["revisit"]["psnr"] < 20
+    assert values["games"]["leap_right_teacher_steps"] == 24
+
+
+def test_what_changes_is_measured_away_from_the_character():
+    frames = np.zeros((3, 8, 100, 3), np.uint8)
+    frames[1, :, 50] = 255
+    frames[2, 4, 5] = 255
+    found = changes(frames, clear_of=np.array([[50.0, 4.0]]))
+    assert found.shape == (2, 8, 100)
+    assert not found[0].any()
+    assert np.argwhere(found[1]).tolist() == [[4, 5]]
