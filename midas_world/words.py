@@ -18,8 +18,8 @@ class WordsConditioner:
 
     Args:
         actions: Names of the actions.
-        gives_pose: Whether the pose is the action: 1 at its place, 0 elsewhere. Words alone are
-            one token of many; a pose is told to every token of the picture.
+        gives_pose: Whether the pose is the action: 1 at its place, 0 elsewhere. What words mean
+            is learned for each; a pose says it plainly.
     """
 
     def __init__(self, actions: tuple[str, ...], *, gives_pose: bool = False) -> None:
