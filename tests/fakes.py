@@ -77,12 +77,15 @@ def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Pat
         assert isinstance(last, nn.Linear)
         last.weight[-2:] = 0.0
         last.bias[-2:] = -20.0
-        # Moved copies should be others.
-        model.motion.operators += 0.05 * torch.randn(
-            model.motion.operators.shape, generator=torch.Generator().manual_seed(4)
-        )
-        # As trained weights do, and unlike random ones, these damp what goes wrong.
-        model.head.output.weight.mul_(0.5)
+        # As trained weights do, and unlike random ones, these damp what goes wrong: the next frame
+        # is mostly of moved copies, which fade.
+        operators = model.motion.operators
+        noise = torch.randn(operators.shape, generator=torch.Generator().manual_seed(4))
+        operators.mul_(0.6).add_(0.03 * noise)
+        output = model.head.output
+        assert output.bias is not None
+        output.weight.mul_(0.25)
+        output.bias[config.world.autoencoder.latent_channels] -= 3.0
     save_world(
         folder,
         config=config,

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.spec import Engine, spread_engine
+from engine.spec import Engine
 from engine.torch_engine import TorchEngine
-from midas_world.conditions import Conditions, stack_conditions
+from midas_world.conditions import Conditions
 from midas_world.types import StepConditions
 from midas_world.world import World
 from tests.engines import ON_GPU, make_backend, play, psnr, seeded, steps_of
+from tests.graphs import with_codes
 
 STEPS = 50
 BATCH = 3
@@ -72,7 +73,7 @@ def one_step(engine: Engine, batch: int, seed: int) -> tuple[Tensor, Conditions,
     steps = [steps_of(engine, 2, game=seed + row)[1] for row in range(batch)]
     return (
         torch.randn(shape, generator=seeded(seed)),
-        stack_conditions(steps, engine.spec.config.conditions),
+        with_codes(engine.spec.stack(steps), seeded(seed + 2000)),
         torch.randn(shape, generator=seeded(seed + 1000)),
     )
 
@@ -163,13 +164,8 @@ def test_prefill_leaves_other_rows_as_they_are(engine: Engine, frames: int):
             engine.step(each, *one_step(engine, BATCH, seed))
     context = torch.randn(1, frames, *engine.spec.latent_shape, generator=seeded(1))
     past = [steps_of(engine, frames + 1, game=9)[frame + 1] for frame in range(frames)]
-    given = stack_conditions(past or [StepConditions()], engine.spec.config.conditions)
-    conditions = Conditions(
-        pose=given.pose.transpose(0, 1)[:, :frames],
-        text=given.text.transpose(0, 1)[:, :frames],
-        audio=given.audio.transpose(0, 1)[:, :frames],
-        present=given.present.transpose(0, 1)[:, :frames],
-    )
+    given = engine.spec.stack(past or [StepConditions()])
+    conditions = given.map(lambda tensor: tensor.transpose(0, 1)).frames(0, frames)
     engine.prefill(cache, context, conditions, rows=[1])
     step = one_step(engine, BATCH, 5)
     after, before = engine.step(cache, *step)[0], engine.step(untouched, *step)[0]
@@ -183,12 +179,7 @@ def test_prefilled_frames_are_those_stepped_through(engine: Engine, name: str):
     stepped, filled = engine.new_cache(1), engine.new_cache(1)
     for step in steps[:-1]:
         engine.step(stepped, *step)
-    conditions = Conditions(
-        pose=torch.cat([step[1].pose for step in steps[:-1]], dim=1),
-        text=torch.cat([step[1].text for step in steps[:-1]], dim=1),
-        audio=torch.cat([step[1].audio for step in steps[:-1]], dim=1),
-        present=torch.cat([step[1].present for step in steps[:-1]], dim=1),
-    )
+    conditions = Conditions.join([step[1] for step in steps[:-1]])
     context = torch.stack([step[0] for step in steps[:-1]], dim=1)
     engine.prefill(filled, context, conditions, rows=[0])
     expected = engine.step(stepped, *steps[-1])
@@ -208,9 +199,14 @@ def test_results_are_new_float32_tensors(engine: Engine):
         assert tensor.dtype == torch.float32
         assert tensor.device.type == "cpu"
         assert torch.equal(tensor, copy)
-    assert first[0].shape == (2, *engine.spec.latent_shape)
-    assert first[1].shape == first[2].shape == (2,)
-    assert ((first[2] >= 0) & (first[2] <= 1)).all()
+    assert first.latents.shape == (2, *engine.spec.latent_shape)
+    assert first.reward.shape == first.cost.shape == first.termination.shape == (2,)
+    num_classes = engine.spec.config.entries.num_classes
+    assert first.entries.shape == (2, 2, num_classes + 1)
+    assert first.things.shape == (2, num_classes, engine.spec.config.grid[1])
+    for chance in first[2:]:
+        assert ((chance >= 0) & (chance <= 1)).all()
+    torch.testing.assert_close(first.entries.sum(dim=-1), torch.ones(2, 2), rtol=0, atol=1e-3)
 
 
 def test_inputs_are_left_as_they_are(engine: Engine):
@@ -256,13 +252,20 @@ def test_a_cache_of_no_games_is_refused(engine: Engine):
         engine.new_cache(0)
 
 
-def test_the_spread_leaves_the_frame_as_it_is(engine: Engine, plain: TorchEngine, name: str):
+def test_outcomes_are_close_to_float32_torch(engine: Engine, plain: TorchEngine, name: str):
     step = one_step(engine, 2, 0)
-    extra = torch.randn(3, 2, *engine.spec.latent_shape, generator=seeded(4))
-    expected = engine.step(engine.new_cache(2), *step)
-    *made, spread = spread_engine(engine).step_with_spread(engine.new_cache(2), *step, extra)
-    for a, b in zip(made, expected, strict=True):
-        assert torch.equal(a, b)
-    exact = plain.step_with_spread(plain.new_cache(2), *step, extra)[-1]
+    made = engine.step(engine.new_cache(2), *step)
+    expected = plain.step(plain.new_cache(2), *step)
     largest = TOLERANCES[name][0]
-    torch.testing.assert_close(spread, exact, rtol=largest, atol=largest)
+    for a, b in zip(made[1:], expected[1:], strict=True):
+        torch.testing.assert_close(a, b, rtol=largest, atol=largest)
+
+
+def test_what_is_read_of_frames_is_close_to_float32_torch(
+    engine: Engine, plain: TorchEngine, name: str
+):
+    latents = one_step(engine, 2, 0)[0]
+    things = engine.read(latents)
+    assert things.dtype == torch.float32
+    largest = TOLERANCES[name][0]
+    torch.testing.assert_close(things, plain.read(latents), rtol=largest, atol=largest)

@@ -1,15 +1,21 @@
 import copy
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from engine import make_engine
+from engine.spec import Made
 from engine.torch_engine import TorchEngine
-from midas_world.autoencoder import to_tokens
-from midas_world.conditions import stack_conditions
+from midas_world.autoencoder import Autoencoder
+from midas_world.conditions import Conditions
+from midas_world.config import load_preset
 from midas_world.types import BackendUnavailableError, StepConditions
-from midas_world.world import World
+from midas_world.world import KeyMap, World
+from midas_world.world_model import Before, WorldModel
+from tests.graphs import with_codes
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +37,17 @@ def conditions_of(engine: TorchEngine, frames: int, batch: int = 1):
         ]
         for _ in range(batch)
     ]
-    return [stack_conditions([row[frame] for row in steps], sizes) for frame in range(frames)]
+    generator = _seeded(6)
+    return [
+        with_codes(engine.spec.stack([row[frame] for row in steps]), generator)
+        for frame in range(frames)
+    ]
 
 
 def test_spec_tells_sizes_and_choices(engine):
     spec = engine.spec
     assert spec.frame_shape == (48, 80, 3)
-    assert spec.latent_shape == (15, 8)
+    assert spec.latent_shape == (15, 32)
     assert spec.positions_per_frame == 18
     assert (spec.backend, spec.device, spec.dtype) == ("torch", "cpu", "float32")
     assert "torch float32 on cpu" in str(spec)
@@ -49,21 +59,66 @@ def test_step_equals_the_model_over_the_whole_sequence(engine, tiny_world):
     latents = torch.randn(1, frames, *engine.spec.latent_shape, generator=_seeded(1))
     cache = engine.new_cache(1)
     noise = torch.randn(1, *engine.spec.latent_shape, generator=_seeded(2))
-    for frame in range(frames):
-        made, reward, termination = engine.step(cache, latents[:, frame], steps[frame], noise)
-    whole = steps[0].__class__(
-        **{
-            name: torch.cat([getattr(step, name) for step in steps], dim=1)
-            for name in ("pose", "text", "audio", "present")
-        }
+    *_, made = (
+        engine.step(cache, latents[:, frame], steps[frame], noise) for frame in range(frames)
     )
     model = tiny_world.model
-    hidden = model.hidden(latents, torch.zeros(1, frames), whole)[:, -1]
-    expected = model.sample(latents[:, -1], hidden, noise, num_denoise_steps=2)
-    logits, stop = model.outcome(hidden)
-    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(reward, model.outcome.reward(logits), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(termination, stop.sigmoid(), rtol=1e-4, atol=1e-4)
+    hidden = model.hidden(latents, torch.zeros(1, frames), Conditions.join(steps))[:, -1]
+    before = Before(
+        latents=model.to_grid(latents[:, -2]),
+        camera=model.conditions.cues(steps[-2]).camera,
+        audio=steps[-2].audio[:, 0],
+    )
+    guidance, _ = model.guide(model.to_grid(latents[:, -1]), steps[-1], before, hidden)
+    expected = model.sample(guidance, model.to_grid(noise), num_denoise_steps=1)
+    logits = model.outcomes(expected, guidance, model.near(steps[-1]))
+    whole = Made(
+        latents=model.to_tokens(expected),
+        reward=model.outcome.reward(logits.reward),
+        cost=logits.cost.sigmoid(),
+        termination=logits.termination.sigmoid(),
+        entries=logits.entries.softmax(dim=-1),
+        things=logits.things.sigmoid(),
+    )
+    for a, b in zip(made, whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_read_of_a_made_frame_is_what_its_step_told(engine):
+    (step,) = conditions_of(engine, 1, batch=2)
+    latents = torch.randn(2, *engine.spec.latent_shape, generator=_seeded(1))
+    made = engine.step(engine.new_cache(2), latents, step, torch.zeros_like(latents))
+    torch.testing.assert_close(engine.read(made.latents), made.things, rtol=1e-5, atol=1e-5)
+    assert made.things.shape == (2, 7, 10)
+    assert made.things.std() > 1e-3
+
+
+def test_told_codes_change_the_frame(engine):
+    (step,) = conditions_of(engine, 1)
+    latents = torch.randn(1, *engine.spec.latent_shape, generator=_seeded(1))
+    none = replace(step, entries=torch.full_like(step.entries, -1.0))
+    made = [
+        engine.step(engine.new_cache(1), latents, given, torch.zeros_like(latents)).latents
+        for given in (step, none)
+    ]
+    assert (made[0] - made[1]).abs().max() > 1e-3
+
+
+def test_a_world_without_things_or_a_camera_plays():
+    config = load_preset("dream")
+    world = World(
+        folder=Path("none"),
+        config=config,
+        autoencoder=Autoencoder(config.world.autoencoder).eval(),
+        model=WorldModel(config.world).eval(),
+        start_states=(),
+        keymap=KeyMap(actions=("none",), keys={}),
+    )
+    engine = TorchEngine(world, device="cpu", dtype=torch.float32)
+    latents = torch.zeros(1, *engine.spec.latent_shape)
+    made = engine.step(engine.new_cache(1), latents, engine.spec.stack([StepConditions()]), latents)
+    assert made.entries.tolist() == [[[1.0], [1.0]]]
+    assert made.things.shape == engine.read(made.latents).shape == (1, 0, config.world.grid[1])
 
 
 def test_prefilled_rows_equal_stepped_ones_and_leave_others_alone(engine):
@@ -73,7 +128,7 @@ def test_prefilled_rows_equal_stepped_ones_and_leave_others_alone(engine):
     stepped = engine.new_cache(2)
     for frame in range(3):
         engine.step(stepped, latents[:, frame], steps[frame], noise)
-    expected, _, _ = engine.step(stepped, latents[:, 3], steps[3], noise)
+    expected = engine.step(stepped, latents[:, 3], steps[3], noise)
     # Game 1 has another past, which the prefill replaces; five frames in, so the ring wrapped.
     mixed = engine.new_cache(2)
     strange = torch.randn(2, *engine.spec.latent_shape, generator=_seeded(4))
@@ -83,15 +138,10 @@ def test_prefilled_rows_equal_stepped_ones_and_leave_others_alone(engine):
     for frame in range(3):
         context = torch.stack((latents[0, frame], strange[1]))
         engine.step(mixed, context, steps[frame], noise)
-    whole = steps[0].__class__(
-        **{
-            name: torch.cat([getattr(step, name)[1:] for step in steps[:3]], dim=1)
-            for name in ("pose", "text", "audio", "present")
-        }
-    )
-    engine.prefill(mixed, latents[1:, :3], whole, rows=[1])
-    actual, _, _ = engine.step(mixed, latents[:, 3], steps[3], noise)
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    engine.prefill(mixed, latents[1:, :3], Conditions.join(steps[:3]).pick([1]), rows=[1])
+    actual = engine.step(mixed, latents[:, 3], steps[3], noise)
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_decode_gives_new_contiguous_uint8_frames(engine):
@@ -108,7 +158,7 @@ def test_decode_gives_new_contiguous_uint8_frames(engine):
 def test_encode_equals_the_autoencoder(engine, tiny_world):
     frames = np.random.default_rng(0).integers(0, 256, (2, 48, 80, 3), dtype=np.uint8)
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1.0
-    expected = to_tokens(tiny_world.autoencoder.encode(pixels))
+    expected = tiny_world.model.to_tokens(tiny_world.autoencoder.encode(pixels))
     torch.testing.assert_close(engine.encode(frames), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -149,8 +199,8 @@ def test_engine_leaves_the_world_as_it_was(tiny_world):
 
 
 def test_more_denoise_steps_change_the_frame(tiny_world):
-    latents = torch.zeros(1, 15, 8)
-    noise = torch.randn(1, 15, 8, generator=_seeded(9))
+    latents = torch.zeros(1, 15, 32)
+    noise = torch.randn(1, 15, 32, generator=_seeded(9))
     made = []
     for steps in (1, 2):
         engine = TorchEngine(tiny_world, device="cpu", dtype=torch.float32, num_denoise_steps=steps)
