@@ -17,24 +17,50 @@ REFINED = (
     " context_width: 8}",
     "world.conditions.limbs=[[0, 0], [0, 1]]",
 )
+CAMERA, CLOCK, LOOP = 36, 37, 1600
+# Px from the picture's middle to where things are listed.
+LISTED = 90
 
 
 def make_episode(seed: int, *, num_steps: int = 30) -> Episode:
-    """Return an episode in which a bright square walks with the action before a striped wall."""
+    """Return an episode in which a bright square walks before a striped wall.
+
+    The camera travels with a will of its own: 3 px a step, now to the right, now to the left.
+    Green discs stand along its way, of classes 0 to 6, told as a teacher tells things.
+    """
     rng = np.random.default_rng(seed)
     count = num_steps + 1
     actions = rng.integers(0, 3, num_steps)
     x = np.clip(40 + np.cumsum(np.concatenate(([0], 3 * (actions - 1)))), 8, 72)
+    way = np.where(np.sin(np.arange(num_steps) / 12 + seed) > -0.3, 3, -3)
+    # Not on whole px: a share of the loop in float32 is not exact.
+    camera = 1590.3 + np.concatenate(([0], np.cumsum(way)))
+    spots = 1500.5 + np.cumsum(rng.integers(12, 60, 40))
+    kinds = rng.integers(0, 7, len(spots))
     frames = np.zeros((count, 48, 80, 3), np.uint8)
-    frames[:, :, ::8] = rng.integers(60, 200, 3)
-    for frame, place in zip(frames, x, strict=True):
-        frame[16:32, place - 6 : place + 6] = (250, 200, 40)
-    pose = np.zeros((count, 48), np.float32)
+    stripes = rng.integers(60, 200, 3)
+    things = np.full((count, 16, 6), -1.0, np.float32)
+    for t, place in enumerate(x):
+        frames[t, :, (np.arange(80) + int(camera[t])) % 8 == 0] = stripes
+        frames[t, 16:32, place - 6 : place + 6] = (250, 200, 40)
+        middles = spots - camera[t] + 40
+        near = np.flatnonzero(abs(middles - 40) < LISTED)[:16]
+        for row, thing in enumerate(near):
+            left = int(max(0, middles[thing] - 3))
+            frames[t, 36:42, left : int(max(0, middles[thing] + 3))] = (20, 220, 30)
+            things[t, row] = kinds[thing], middles[thing], 39, 3, 3, spots[thing]
+    pose = np.zeros((count, 38), np.float32)
     pose[:, 0] = x / 40 - 1
+    pose[:, CAMERA] = camera % LOOP / LOOP
+    pose[:, CLOCK] = np.arange(count) % 16 / 16
     keypoints = np.tile(np.array([0.0, 24.0], np.float32), (count, 15, 1))
     keypoints[:, :, 0] = x[:, None]
+    regions = np.zeros((count, 2, 4), np.float32)
+    regions[:, 0] = 6, 4, 5, 3
     ends = np.zeros(num_steps, bool)
     ends[-1] = True
+    cost = np.zeros(count, np.float32)
+    cost[1:] = actions == 0
     return Episode(
         frames=frames,
         actions=actions,
@@ -44,7 +70,7 @@ def make_episode(seed: int, *, num_steps: int = 30) -> Episode:
         pose=pose,
         text=("standing", *(("left", "still", "right")[action] for action in actions)),
         audio=rng.random((count, 40), dtype=np.float32),
-        extras={"keypoints": keypoints},
+        extras={"keypoints": keypoints, "things": things, "regions": regions, "cost": cost},
         metadata=EpisodeMetadata(env_id="test", seed=seed, policy="random", fps=20.0),
     )
 
@@ -52,24 +78,15 @@ def make_episode(seed: int, *, num_steps: int = 30) -> Episode:
 @cache
 def tiny(*overrides: str) -> ProjectConfig:
     # bfloat16 is slow on CPUs without it; what is tested here does not depend on it.
-    base = [
-        f"train_{part}.optimizer.bf16=false" for part in ("autoencoder", "renderer", "dynamics")
-    ]
+    base = [f"train_{part}.optimizer.bf16=false" for part in ("autoencoder", "dynamics")]
     return load_preset("tiny", [*base, *overrides])
 
 
-def tiny_that_moves(*overrides: str) -> ProjectConfig:
-    """Return a tiny config with a linear autoencoder, whose latents move with the camera."""
-    coder = {"widths": "[]", "encoder_depths": "[]", "decoder_depths": "[]", "patch_size": 16}
-    coder |= {"latent_channels": 6, "transform_rows": 3}
-    moves = {"wavelength": 50.0, "parallax": "[1.0,0.5]", "step": 3, "reach": 2, "channels": 5}
-    return tiny(
-        *(f"world.autoencoder.{name}={value}" for name, value in coder.items()),
-        *(f"world.transport.{name}={value}" for name, value in moves.items()),
-        *overrides,
-    )
-
-
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Whether all tensors are equal, bit for bit; what is not a number equals itself."""
     assert first.keys() == second.keys()
-    return all(torch.equal(first[name], second[name]) for name in first)
+    return all(
+        torch.equal(first[name].isnan(), second[name].isnan())
+        and torch.equal(first[name].nan_to_num(), second[name].nan_to_num())
+        for name in first
+    )

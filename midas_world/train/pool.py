@@ -174,8 +174,8 @@ class Pool:
         self.words[slot] = torch.from_numpy(rng.random(layout.text_length) >= share)
         if rng.random() < config.noisy_rate:
             level = float(self.world.context_noise * rng.random())
-            noise = rng.standard_normal((2, *last.shape), np.float32) * level
-            last, before = last + noise[0], before + noise[1]
+            noise = torch.from_numpy(rng.standard_normal((2, *last.shape), np.float32))
+            last, before = last + level * noise[0], before + level * noise[1]
             self.level[slot] = level
         elif rng.random() < rate_at(config.lost_rate, progress):
             last, before = self._lose(slot, row, last, before, rng)
@@ -243,7 +243,7 @@ class Pool:
         for slot, row in enumerate(targets):
             listed = self.store.frames.things[row]
             numbers = torch.from_numpy(listed[:, 5].copy())
-            told = torch.from_numpy(self.store.told[row])
+            told = torch.from_numpy(self.store.told[row].copy())
             told &= ~torch.isin(numbers, self.untold[slot])
             told |= torch.isin(numbers, self.given[slot])
             told &= torch.from_numpy(listed[:, 0] >= 0)
