@@ -288,7 +288,7 @@ def test_training_without_a_refiner_or_on_shards_is_refused(
 ):
     with pytest.raises(ValueError, match=r"refiner.widths is empty"):
         train(tiny(), data, tmp_path, trained, dynamics)
-    with pytest.raises(ValueError, match="train it on folders of episodes"):
+    with pytest.raises(ValueError, match="midas-world shards unpack"):
         train(refined(), Path(shards), tmp_path, trained, dynamics)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from torch import Tensor
 
 from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
 from midas_world.checkpoint import WEIGHTS_NAME, load_part, load_weights
@@ -23,8 +24,6 @@ from midas_world.world_model import WorldModel
 logger = logging.getLogger(__name__)
 
 NUM_START_STATES = 48
-# Frames of each: a world's context may be longer, but the conditions tell it most.
-MAX_START_FRAMES = 8
 # Of each place, and of each place and time of day: Stage has six places and four times.
 _SHARES = {0: NUM_START_STATES, 1: 8, 2: 2}
 FIRST_START_SEED = 2_000_000
@@ -101,7 +100,7 @@ def make_start_states(
         ValueError: Every episode of the teacher ends within the world's context.
     """
     data = config.data
-    length = min(MAX_START_FRAMES, config.world.backbone.context_frames)
+    length = config.world.backbone.context_frames
     weights = data.policy_weights
     is_stage = data.policy_factory == DataConfig.policy_factory
     name = "mixed" if is_stage else max(weights, key=lambda name: weights[name])
@@ -134,7 +133,8 @@ def make_start_states(
         if taken[kind] >= _SHARES[len(kind)]:
             continue
         taken[kind] += 1
-        states.append(_encode_start(np.stack(frames[-length:]), infos[-length:], autoencoder))
+        latents = _encode(np.stack(frames[-length:]), autoencoder, config.world.token_block)
+        states.append(_start_state(latents, infos[-length:]))
     if not states:
         raise ValueError(
             f"every episode of {data.env_id} ends within {length} frames: lower "
@@ -150,10 +150,14 @@ def _kind(info: dict[str, Any]) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def _encode_start(
-    frames: np.ndarray, infos: list[dict[str, Any]], autoencoder: Autoencoder
-) -> StartState:
-    latents = autoencoder.encode(normalize_frames(torch.from_numpy(frames)))
+def _encode(frames: np.ndarray, autoencoder: Autoencoder, token_block: int) -> Tensor:
+    """Return the tokens of frames (F, H, W, 3), (F, N, C) float32."""
+    inputs = normalize_frames(torch.from_numpy(frames))
+    latents = autoencoder.encode(inputs.contiguous(memory_format=torch.channels_last))
+    return to_tokens(latents, token_block)
+
+
+def _start_state(latents: Tensor, infos: list[dict[str, Any]]) -> StartState:
     conditions = tuple(
         StepConditions(pose=info.get("pose"), text=info.get("text"), audio=info.get("audio"))
         for info in infos
@@ -161,7 +165,7 @@ def _encode_start(
     last = infos[-1]
     scene = dict(last.get("scene", {}))
     return StartState(
-        latents=to_tokens(latents),
+        latents=latents,
         conditions=conditions,
         conditioner_state=last.get("conditioner_state", {}),
         description=", ".join(map(str, scene.values())) or str(last.get("text", "")),

@@ -122,7 +122,6 @@ def train_refiner(
     with seeded_weights(config.seed):
         model = WorldModel(config.world)
     load_weights(model, load_part(dynamics, "model"), source=str(dynamics))
-    model.fit_transport(coder)
     model.to(device).eval().requires_grad_(requires_grad=False)
     start = {} if init_from is None else load_part(init_from, "refiner")
     if "output.weight" in start:
@@ -130,7 +129,7 @@ def train_refiner(
     else:
         if init_from is not None:
             logger.info("%s has no refiner: it starts from nothing", init_from)
-        # Words mean what they mean to the renderer, which has seen them in more episodes.
+        # Words mean what they mean to the world model, which has seen them in more episodes.
         refiner.words.load_state_dict(model.conditions.words.state_dict())
     refiner.words.requires_grad_(requires_grad=False)
     refiner.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -1,36 +1,38 @@
 """What the refiner learns from: windows of the world's own rollouts beside those of real frames.
 
-Rollouts begin at real frames and follow the teacher's conditions, as training's own do, so that the
-decoded frames have the faults that play's have. They are made once for each set of weights, part by
-part, and kept; a run that was cut goes on with the next part.
+Rollouts begin after real frames and follow the teacher's conditions, so that the decoded frames
+have the faults that play's have. They are made once for each set of weights, part by part, and
+kept; a run that was cut goes on with the next part.
 
-Shapes: W windows, h w pixels of one, B rollouts side by side, F frames, N tokens per frame, C
-latent channels.
+Shapes: W windows, h w pixels of one, B rollouts side by side.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import load_tensors, save_tensors, tensors_hash
-from midas_world.conditions import Conditions
+from midas_world.conditions import POSE, Conditions
 from midas_world.config import ProjectConfig
+from midas_world.diffusion import sample_noise
 from midas_world.episodes import list_episodes
 from midas_world.refiner import Refiner
-from midas_world.train.autoencoder import decode_tokens
-from midas_world.train.data import FrameStore, cache_key, open_frames
+from midas_world.train.autoencoder import decode_latents
+from midas_world.train.data import cache_key
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import mixed_precision, step_generator
-from midas_world.train.sources import shards_url
+from midas_world.train.sources import episodes_folder
 from midas_world.world_model import WorldModel
 
-_CONDITIONS = ("pose", "text", "audio", "present")
+_CONDITIONS = ("pose", "text", "audio", "present", "entries")
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,7 @@ def open_windows(
     Raises:
         ValueError: The data are shards, or all episodes are shorter than a rollout.
     """
-    if shards_url(config, data) is not None:
-        raise ValueError(
-            "the refiner learns from the frames of episodes, which latents in shards do not have: "
-            "train it on folders of episodes"
-        )
-    settings, root = config.train_refiner, Path(config.data.folder or data)
+    settings, root = config.train_refiner, episodes_folder(config, data)
     made_of = tensors_hash(
         {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         | {f"coder.{name}": tensor for name, tensor in coder.state_dict().items()}
@@ -99,11 +96,7 @@ def open_windows(
             path = where / f"{split}-{part:04d}.safetensors"
             if not path.is_file():
                 if source is None:
-                    latents = open_latents(
-                        root / split, coder, config.world.conditions, device=device
-                    )
-                    source = latents, open_frames(root / split)
-                    source[1].check_size(config.world.height, config.world.width)
+                    source = open_latents(root / split, coder, config.world, device=device)
                 generator = step_generator(config.seed, part)
                 made = _make_part(config, source, coder, model, refiner, device, generator)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +118,7 @@ def _hash(*parts: object) -> str:
 @torch.no_grad()
 def _make_part(
     config: ProjectConfig,
-    source: tuple[LatentStore, FrameStore],
+    store: LatentStore,
     coder: Autoencoder,
     model: WorldModel,
     refiner: Refiner,
@@ -133,25 +126,60 @@ def _make_part(
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Return the windows of some rollouts side by side."""
-    settings, (latents, frames) = config.train_refiner, source
-    length = settings.rollout_frames
-    starts = torch.from_numpy(latents.sequence_starts(length + 1))
-    rows = starts[torch.randint(len(starts), (settings.rollout_games,), generator=generator)]
-    batch = latents.gather(rows, length + 1)
-    with mixed_precision(device, enabled=True):
-        own = model.own_context(
-            batch["latents"][:, 0].to(device), batch["conditions"].to(device), generator
-        )
-    places = (rows[:, None] + torch.arange(length)).flatten()
-    decoded = decode_tokens(coder, own.flatten(0, 1), config.world.grid, device=device)
-    every = latents.conditions
-    given = {name: getattr(every, name)[0, places][:, None] for name in _CONDITIONS}
-    conditions = Conditions(**given)
-    shown = refiner.places(refiner.corners(refiner.keypoints(conditions)))
-    real = torch.from_numpy(frames.gather(places.numpy()))
-    is_posed = conditions.present[:, 0, 0]
-    windows = {"decoded": decoded[shown], "real": real[shown], **given}
-    return {name: tensor[is_posed].contiguous() for name, tensor in windows.items()}
+    settings, context = config.train_refiner, config.world.backbone.context_frames
+    length = context + settings.rollout_frames
+    starts = _starts(store.starts, length)
+    first = starts[torch.randint(len(starts), (settings.rollout_games,), generator=generator)]
+    parts = []
+    made = _rollouts(model, store, first.numpy(), length, device, generator)
+    for step, latents in enumerate(made, start=context):
+        rows = first + step
+        conditions = store.conditions.map(lambda tensor, rows=rows: tensor[0, rows][:, None])
+        shown = refiner.places(refiner.corners(refiner.keypoints(conditions)))
+        decoded = decode_latents(coder, latents, device=device)
+        real = torch.from_numpy(store.frames.gather(rows.numpy()))
+        windows = {"decoded": decoded[shown], "real": real[shown], **vars(conditions)}
+        is_posed = conditions.present[:, 0, POSE]
+        parts.append({name: tensor[is_posed] for name, tensor in windows.items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _starts(starts: np.ndarray, length: int) -> Tensor:
+    """Return the rows from which there are so many frames of one episode."""
+    rows = [torch.arange(int(a), int(b) - length + 1) for a, b in pairwise(starts)]
+    found = torch.cat(rows)
+    if not len(found):
+        raise ValueError(f"no episode has {length} frames, as many as a rollout with its context")
+    return found
+
+
+def _rollouts(
+    model: WorldModel,
+    store: LatentStore,
+    first: np.ndarray,
+    length: int,
+    device: torch.device,
+    generator: torch.Generator,
+) -> Iterator[Tensor]:
+    """Yield the latents (B, c, h, w) of each frame made, after as many real ones as the context."""
+    settings, context = model.config.head, model.config.backbone.context_frames
+    cache = model.new_cache(len(first), dtype=torch.float32, device=device)
+    tokens = model.to_tokens(store.gather(first).to(device))
+    shape = (len(first), *store.latents[0].shape[1:])
+    for step in range(1, length):
+        rows = first + step
+        given = store.conditions.map(lambda t, rows=rows: t[0, torch.from_numpy(rows)][:, None])
+        with mixed_precision(device, enabled=True):
+            guidance = model.step_guidance(tokens, given.to(device), cache)
+            cache.commit()
+            if step < context:
+                tokens = model.to_tokens(store.gather(rows).to(device))
+                continue
+            noise = sample_noise(shape, settings, generator).to(device)
+            steps = settings.num_denoise_steps
+            made = model.sample(guidance, noise, num_denoise_steps=steps).float()
+        tokens = model.to_tokens(made)
+        yield made
 
 
 def _join(parts: list[Mapping[str, Tensor]]) -> Windows:
