@@ -1,21 +1,17 @@
 """Measuring worlds: times of the parts, the command, what cannot run, and both reports."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from engine import TorchEngine
-from engine.bench import roofline, run, timing
-from engine.bench.counting import count_step
+from engine.bench import run, timing
 from engine.bench.report import write_report
 from engine.bench.run import BenchConfig, bench
 from engine.bench.subject import Subject, preset_subject, random_world, world_subject
 from midas_world import cli
-from midas_world.conditions import stack_conditions
 from midas_world.config import load_preset
 from midas_world.machine import num_cores
 from midas_world.types import BackendUnavailableError, CheckpointError
@@ -23,37 +19,21 @@ from midas_world.world import World
 from tests.fakes import FakeEngine
 
 CPU = torch.device("cpu")
+PARTS = ["copies", "conditions", "backbone", "guidance", "head", "outcome", "decoder"]
 
 
 def subject_of(world: World) -> Subject:
     return Subject(name="tiny", config=world.config.world, weights="", make=lambda _: world)
 
 
-@pytest.fixture(autouse=True)
-def _small_rates(monkeypatch: pytest.MonkeyPatch):
-    """Let the machine's rates be measured in no time."""
-    monkeypatch.setattr(roofline, "COPY_BYTES", {"cpu": 2**12})
-    monkeypatch.setattr(roofline, "MATRIX_SIZE", {"cpu": 32})
-    run._rates.cache_clear()
-    yield
-    run._rates.cache_clear()
-
-
-def test_parts_one_after_another_make_the_engines_own_frame(tiny_world: World):
+def test_timing_parts_leaves_the_engine_as_it_was(tiny_world: World):
     engine = TorchEngine(tiny_world, device="cpu")
+    own = dict(vars(engine)), dict(vars(engine._model.backbone))
     start = tiny_world.start_states[0]
-    conditions = stack_conditions([start.conditions[-1]], engine.spec.config.conditions)
-    latents = start.latents[-1:].float()
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
-    one, two, parts = engine.new_cache(1), engine.new_cache(1), []
-    for _ in range(2):
-        expected = engine.step(one, latents, conditions, noise)
-        *made, frames = timing.run_parts(engine, two, latents, conditions, noise, mark=parts.append)
-        for actual, wanted in zip(made, expected, strict=True):
-            torch.testing.assert_close(actual, wanted, rtol=0, atol=0)
-        np.testing.assert_array_equal(frames, engine.decode(expected[0]))
-        latents = expected[0]
-    assert set(parts) - {""} == {"copies", "pixels", *count_step(engine.spec.config).parts}
+    times = timing.time_parts(engine, start, batch_size=2, num_steps=3)
+    assert list(times) == PARTS
+    assert {len(values) for values in times.values()} == {3}
+    assert own == (vars(engine), vars(engine._model.backbone))
 
 
 def test_a_stopwatch_adds_up_parts_of_one_name(monkeypatch: pytest.MonkeyPatch):
@@ -104,24 +84,13 @@ def test_the_command_measures_a_world_and_writes_both_files(
         assert row["frames_per_s"] == pytest.approx(
             1e3 * row["batch_size"] / row["time"]["median_ms"]
         )
-        assert row["ratio"] == pytest.approx(row["time"]["median_ms"] / row["roofline_ms"])
         assert row["peak_mib"] > 10
     rows = {row["part"]: row for row in result["parts"]}
-    assert list(rows) == [
-        "copies",
-        "conditions",
-        "backbone",
-        "head",
-        "outcome",
-        "decoder",
-        "pixels",
-        "Python and the rest",
-        "whole step",
-    ]
+    assert list(rows) == [*PARTS, "Python and the rest", "whole step"]
     medians = [row["time"]["median_ms"] for row in rows.values()]
     assert sum(medians[:-1]) == pytest.approx(medians[-1])
     assert rows["whole step"]["time"] == result["batches"][0]["time"]
-    for word in ("torch", "2 denoise steps", "48x80", f"{torch.get_num_threads()} threads"):
+    for word in ("torch", "1 denoise step", "48x80", f"{torch.get_num_threads()} threads"):
         assert word in result["conditions"]
     markdown = (tmp_path / "bench.md").read_text()
     assert markdown.strip() == capsys.readouterr().out.strip()
@@ -129,9 +98,7 @@ def test_the_command_measures_a_world_and_writes_both_files(
     assert f"{num_cores()} cores" in markdown
 
 
-def test_what_is_too_large_for_a_cpu_gets_the_roofline_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_is_too_large_for_a_cpu_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(run, "MAX_CPU_PARAMETERS", 1000)
 
     def make(_: torch.device) -> World:
@@ -139,14 +106,12 @@ def test_what_is_too_large_for_a_cpu_gets_the_roofline_alone(
 
     config = load_preset("tiny").world
     subject = Subject(name="large", config=config, weights="random", make=make)
-    report = bench(subject, BenchConfig(device="cpu", batch_sizes=(1, 4)), tmp_path)
-    [result] = report["results"]
-    assert result["status"] == "roofline"
-    assert "too many to play on a CPU" in result["reason"]
-    assert result["parts"][-1]["roofline_ms"] > 0
-    assert result["parts"][-1]["time"] is None
-    assert all(row["roofline_frames_per_s"] > 0 for row in result["batches"])
-    assert "**The roofline alone**" in (tmp_path / "bench.md").read_text()
+    report = bench(subject, BenchConfig(device="cpu"), tmp_path)
+    assert report["results"][0]["status"] == "unavailable"
+    assert "parameters need a GPU" in (tmp_path / "bench.md").read_text()
+    counts = report["subject"]["part_parameters"]
+    assert all(counts.values())
+    assert report["subject"]["num_parameters"] == sum(counts.values())
 
 
 def test_a_backend_that_cannot_run_is_told_and_the_others_are_measured(
@@ -162,26 +127,7 @@ def test_a_backend_that_cannot_run_is_told_and_the_others_are_measured(
     report = bench(preset_subject("tiny"), config, tmp_path)
     assert [result["status"] for result in report["results"]] == ["unavailable", "measured"]
     assert "**Not measured**: install the extra" in (tmp_path / "bench.md").read_text()
-    rows = report["results"][1]["parts"]
-    assert [row["part"] for row in rows if row["time"]] == ["whole step"]
-
-
-def test_an_engine_made_of_torchs_is_not_timed_by_torchs_parts(
-    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    class Mixed(TorchEngine):
-        """Names its precisions as the TensorRT engine does."""
-
-        @property
-        def spec(self):
-            return replace(super().spec, backend="rtx", dtype="fp8/fp16")
-
-    monkeypatch.setattr(run, "make_engine", lambda world, *_, **__: Mixed(world, device="cpu"))
-    config = BenchConfig(backends=("rtx",), batch_sizes=(1,), num_steps=1, device="cpu")
-    [result] = bench(subject_of(tiny_world), config, tmp_path)["results"]
-    assert [row["part"] for row in result["parts"] if row["time"]] == ["whole step"]
-    assert set(result["rates"]["flops_per_s"]) == {"float32", "bfloat16", "float16"}
-    assert "Rooflines count every part in float16." in result["notes"]
+    assert [row["part"] for row in report["results"][1]["parts"]] == ["whole step"]
 
 
 def test_graphs_are_clocked_in_whole_steps(
@@ -197,11 +143,9 @@ def test_graphs_are_clocked_in_whole_steps(
     config = BenchConfig(backends=("onnx",), batch_sizes=(1,), num_steps=3, device="cpu")
     [result] = bench(subject_of(refined_world), config, tmp_path)["results"]
     assert engine._sessions is sessions
-    times = {row["part"]: row["time"] for row in result["parts"]}
-    parts = count_step(refined_world.config.world).parts
-    assert all(times[part]["median_ms"] > 0 for part in parts)
-    assert set(times) - set(parts) == {"Python and the rest", "whole step"}
-    assert any("a part being a graph" in note for note in result["notes"])
+    times = {row["part"]: row["time"]["median_ms"] for row in result["parts"]}
+    assert list(times) == [*sessions, "Python and the rest", "whole step"]
+    assert all(times[part] > 0 for part in sessions)
     start = refined_world.start_states[0]
     timed = timing.time_graphs(engine, start, batch_size=2, num_steps=4)
     assert {len(own) for own in timed.values()} == {4}
@@ -231,7 +175,7 @@ def test_a_preset_without_a_world_says_that_its_weights_are_random():
     for name, tensor in again.model.state_dict().items():
         torch.testing.assert_close(tensor, first[name], rtol=0, atol=0)
     # Training starts these at zero.
-    assert world.model.head.output.weight.abs().min() > 0
+    assert world.model.head.hidden.weight.abs().min() > 0
     assert len(world.start_states[0].latents) == subject.config.backbone.context_frames
 
 
@@ -301,7 +245,7 @@ def test_a_report_holds_no_number_that_json_has_not(tmp_path: Path):
 @pytest.mark.gpu
 def test_a_gpu_times_parts_by_events_and_tells_its_memory(tmp_path: Path):
     config = BenchConfig(batch_sizes=(1,), num_steps=2, device="cuda")
-    roofline.COPY_BYTES["cuda"], roofline.MATRIX_SIZE["cuda"] = 2**24, 256
     [result] = bench(preset_subject("tiny"), config, tmp_path)["results"]
     assert result["batches"][0]["gpu_peak_mib"] > 0
-    assert all(row["time"]["median_ms"] > 0 for row in result["parts"] if row["cost"])
+    times = {row["part"]: row["time"]["median_ms"] for row in result["parts"]}
+    assert all(times[part] > 0 for part in PARTS)

@@ -1,4 +1,4 @@
-"""``midas-world bench``: measure a world's speed here, where the time goes, and what is left."""
+"""``midas-world bench``: measure a world's speed here, and where the time goes."""
 
 import argparse
 import logging
@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     defaults = BenchConfig()
     parser = argparse.ArgumentParser(
         prog="midas-world bench",
-        description="Measure how fast a world runs here, part by part and as a whole, how fast "
-        "this machine could run it at best and, if asked, how close its frames are to float32's.",
+        description="Measure how fast a world runs here, part by part and as a whole, and, if "
+        "asked, how close its frames are to float32's.",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--world", default="stage", help="a shipped world's name, or a folder")

@@ -10,7 +10,7 @@ from engine.cache_folder import write_whole
 
 JSON_NAME = "bench.json"
 MARKDOWN_NAME = "bench.md"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Cell = str | float | None
 
@@ -46,24 +46,13 @@ def _result_lines(result: Mapping[str, Any]) -> list[str]:
     if result["status"] == "unavailable":
         return [*lines, f"**Not measured**: {result['reason']}"]
     lines += [f"{result['conditions']}.", ""]
-    if result["status"] == "roofline":
-        lines += [f"**The roofline alone**: {result['reason']}", ""]
-    lines += _rates_lines(result["rates"])
-    lines += ["", f"**Parts of a step, {_games(result['part_batch_size'])}**", ""]
+    lines += [f"**Parts of a step, {_games(result['part_batch_size'])}**", ""]
     lines += _table(
-        (
-            "part",
-            "median ms",
-            "p99 ms",
-            "GFLOP",
-            "weights MB",
-            "KV cache MB",
-            "activations MB",
-            "roofline ms",
-            "limit",
-            "measured / roofline",
-        ),
-        [_part_row(row) for row in result["parts"]],
+        ("part", "median ms", "p99 ms"),
+        [
+            (row["part"], row["time"].get("median_ms"), row["time"].get("p99_ms"))
+            for row in result["parts"]
+        ],
         digits=3,
     )
     lines += ["", "**Whole steps (a step and its frames) against games at once**", ""]
@@ -75,8 +64,6 @@ def _result_lines(result: Mapping[str, Any]) -> list[str]:
             "frames/s",
             "peak memory MiB",
             "GPU peak MiB",
-            "roofline frames/s",
-            "measured / roofline",
         ),
         [_batch_row(row) for row in result["batches"]],
         digits=2,
@@ -96,10 +83,9 @@ def _result_lines(result: Mapping[str, Any]) -> list[str]:
             ],
             digits=2,
         )
-    # Reports from before there was a look at quality have no such entry.
-    if quality := result.get("quality"):
+    if quality := result["quality"]:
         lines += ["", *_quality_lines(quality)]
-    return [*lines, "", *(f"- {note}" for note in result["notes"])]
+    return lines
 
 
 def _quality_lines(quality: Mapping[str, Any]) -> list[str]:
@@ -137,30 +123,6 @@ def _quality_lines(quality: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _rates_lines(rates: Mapping[str, Any]) -> list[str]:
-    products = ", ".join(
-        f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates["flops_per_s"].items()
-    )
-    return [
-        f"Measured on {rates['device']}: copy {rates['bytes_per_s'] / 1e9:.1f} GB/s, matrix "
-        f"products {products}."
-    ]
-
-
-def _part_row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
-    cost, time = row["cost"] or {}, row["time"] or {}
-    return (
-        row["part"],
-        time.get("median_ms"),
-        time.get("p99_ms"),
-        _scaled(cost.get("flops"), 1e9),
-        *(_scaled(cost.get(f"{name}_bytes"), 1e6) for name in ("weight", "cache", "activation")),
-        row["roofline_ms"],
-        row["limit"],
-        row["ratio"],
-    )
-
-
 def _batch_row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
     time = row["time"] or {}
     return (
@@ -170,13 +132,7 @@ def _batch_row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
         row["frames_per_s"],
         row["peak_mib"],
         row["gpu_peak_mib"],
-        row["roofline_frames_per_s"],
-        row["ratio"],
     )
-
-
-def _scaled(value: float | None, unit: float) -> float | None:
-    return None if value is None else value / unit
 
 
 def _games(number: int) -> str:

@@ -1,8 +1,4 @@
-"""Measure a subject on every backend asked for, and say what the machine could do at best.
-
-One result per backend, written as soon as it is there. The roofline is estimated for every world;
-what is too large for a CPU gets the roofline alone.
-"""
+"""Measure a subject on every backend asked for; one result each, written as soon as it is there."""
 
 import functools
 import logging
@@ -15,11 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from engine import TorchEngine, make_engine
-from engine.bench.counting import StepCount, count_step
-from engine.bench.notes import load_notes, roofline_notes, timing_notes
 from engine.bench.quality import quality_result
 from engine.bench.report import FORMAT_VERSION, write_report
-from engine.bench.roofline import Rates, lower_bound, measure_rates
 from engine.bench.subject import Subject
 from engine.bench.timing import (
     EARLY_STEP,
@@ -34,6 +27,8 @@ from engine.bench.timing import (
     time_parts,
 )
 from engine.spec import Engine
+from midas_world.autoencoder import Autoencoder
+from midas_world.config import WorldConfig
 from midas_world.machine import (
     cpu_name,
     forget_peak_memory,
@@ -43,15 +38,13 @@ from midas_world.machine import (
 )
 from midas_world.types import BackendUnavailableError
 from midas_world.world import StartState
+from midas_world.world_model import WorldModel
 
 if TYPE_CHECKING:  # ONNX Runtime may not be there
     from engine.onnx_engine import OnnxEngine
 
 # More than that, and a CPU takes seconds for a frame, and memory that few have.
 MAX_CPU_PARAMETERS = 1_000_000_000
-_FLOAT_DTYPES = ("float32", "bfloat16")
-# What TensorRT's plans call torch's dtypes.
-_TORCH_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 _log = logging.getLogger(__name__)
 
@@ -107,8 +100,7 @@ def bench(subject: Subject, config: BenchConfig, output: Path) -> dict[str, Any]
     Raises:
         ValueError: num_denoise_steps is below 1.
     """
-    _log.info("counting what a frame of %s costs", subject.name)
-    count = count_step(subject.config, num_denoise_steps=config.num_denoise_steps)
+    counts = _count_parameters(subject.config)
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "subject": {
@@ -117,8 +109,8 @@ def bench(subject: Subject, config: BenchConfig, output: Path) -> dict[str, Any]
             "resolution": _resolution(subject),
             "tokens_per_frame": subject.config.tokens_per_frame,
             "context_frames": subject.config.backbone.context_frames,
-            "num_parameters": count.num_parameters,
-            "part_parameters": count.part_parameters,
+            "num_parameters": sum(counts.values()),
+            "part_parameters": counts,
         },
         "machine": _machine(),
         "results": [],
@@ -127,20 +119,20 @@ def bench(subject: Subject, config: BenchConfig, output: Path) -> dict[str, Any]
         _log.info("measuring the %s backend", backend)
         has_gpu = torch.cuda.is_available() and backend != "onnx"
         device = torch.device(config.device or ("cuda" if has_gpu else "cpu"))
-        if device.type == "cpu" and count.num_parameters > MAX_CPU_PARAMETERS:
-            result = _roofline_alone(backend, subject, count, config)
+        if device.type == "cpu" and sum(counts.values()) > MAX_CPU_PARAMETERS:
+            words = f"more than {MAX_CPU_PARAMETERS / 1e9:.0f} billion parameters need a GPU"
+            result = {"title": backend, "status": "unavailable", "reason": words}
         else:
-            result = _measured(backend, device, subject, count, config)
+            result = _measured(backend, device, subject, config)
         report["results"].append(result)
         write_report(report, output)
     return report
 
 
 def _measured(
-    backend: str, device: torch.device, subject: Subject, count: StepCount, config: BenchConfig
+    backend: str, device: torch.device, subject: Subject, config: BenchConfig
 ) -> dict[str, Any]:
     """Return what was measured of a backend, or why nothing was."""
-    load = load_average()
     world = subject.make(device)
     start = world.start_states[0]
     try:
@@ -157,7 +149,6 @@ def _measured(
     del world
     spec = engine.spec
     title = str(spec)
-    dtype = _counted_dtype(spec.dtype)
     batches = []
     for batch_size in config.batch_sizes:
         _log.info("%s: %d games at once", backend, batch_size)
@@ -180,25 +171,16 @@ def _measured(
         world = subject.make(device)
         quality = quality_result(engine, world, num_steps=config.quality_steps)
         del world
-    # Last, for what it holds would count as the engine's memory.
-    rates = _rates(spec.device, dtype)
     return {
         "title": title,
         "status": "measured",
         "reason": spec.reason,
         "conditions": f"{_conditions(subject, title, spec.device)}; chosen: {spec.reason}",
-        "rates": asdict(rates),
         "part_batch_size": first,
-        "parts": _part_rows(count, rates, dtype, first, parts, whole),
-        "batches": [_with_roofline(row, count, rates, dtype) for row in batches],
+        "parts": _part_rows(parts, whole),
+        "batches": batches,
         "drift": drift,
         "quality": quality,
-        "notes": [
-            *timing_notes(config.num_steps, spec=spec, has_parts=bool(parts)),
-            *roofline_notes(rates, dtype),
-            *([f"Rooflines count every part in {dtype}."] if dtype != spec.dtype else []),
-            *load_notes(load),
-        ],
     }
 
 
@@ -208,41 +190,6 @@ def _timer_of(engine: Engine) -> Callable[..., dict[str, Times]] | None:
         return functools.partial(time_graphs, cast("OnnxEngine", engine))
     # Not an engine made of it: TensorRT's runs other networks than the torch modules in it.
     return functools.partial(time_parts, engine) if type(engine) is TorchEngine else None
-
-
-def _counted_dtype(dtype: str) -> str:
-    """Return the torch dtype that stands for an engine's: of two precisions, the decoder's."""
-    name = dtype.rpartition("/")[2]
-    return _TORCH_NAMES.get(name, name)
-
-
-def _roofline_alone(
-    backend: str, subject: Subject, count: StepCount, config: BenchConfig
-) -> dict[str, Any]:
-    """Return the estimate for what is too large to play here."""
-    rates = _rates("cpu", "float32")
-    dtype = rates.fastest_dtype
-    steps = config.num_denoise_steps or subject.config.diffusion.num_denoise_steps
-    words = f"{backend} {dtype} on cpu, {steps} denoise steps"
-    first = config.batch_sizes[0]
-    rows = [_batch_row(batch_size, reason="not run") for batch_size in config.batch_sizes]
-    return {
-        "title": words,
-        "status": "roofline",
-        "reason": (
-            f"{count.num_parameters / 1e9:.1f} billion parameters are too many to play on a CPU "
-            f"(the limit is {MAX_CPU_PARAMETERS / 1e9:.0f} billion); on a machine with a GPU the "
-            "same command measures them."
-        ),
-        "conditions": _conditions(subject, words, "cpu"),
-        "rates": asdict(rates),
-        "part_batch_size": first,
-        "parts": _part_rows(count, rates, dtype, first, {}, None),
-        "batches": [_with_roofline(row, count, rates, dtype) for row in rows],
-        "drift": None,
-        "quality": {"reason": "nothing was played"} if config.quality_steps else None,
-        "notes": [*roofline_notes(rates, dtype), *load_notes(load_average())],
-    }
 
 
 def _time_batch(
@@ -273,61 +220,32 @@ def _batch_row(batch_size: int, *, reason: str = "") -> dict[str, Any]:
     return {"batch_size": batch_size, "reason": reason, **measured}
 
 
-def _with_roofline(
-    row: Mapping[str, Any], count: StepCount, rates: Rates, dtype: str
-) -> dict[str, Any]:
-    """Return a row with the best that the rates allow, and how far from it the row is."""
-    costs = [part.cost(dtype=dtype, batch_size=row["batch_size"]) for part in count.parts.values()]
-    least = sum(lower_bound(cost, rates).milliseconds for cost in costs)
-    return {
-        **row,
-        "roofline_ms": least,
-        "roofline_frames_per_s": 1e3 * row["batch_size"] / least,
-        "ratio": row["time"]["median_ms"] / least if row["time"] else None,
-    }
-
-
 def _part_rows(
-    count: StepCount,
-    rates: Rates,
-    dtype: str,
-    batch_size: int,
-    parts: Mapping[str, Spread],
-    whole: Mapping[str, float] | None,
+    parts: Mapping[str, Spread], whole: Mapping[str, float] | None
 ) -> list[dict[str, Any]]:
-    """Return the rows of the table of parts: each with its time if known, its cost and bound."""
-    rows = []
-    for name in dict.fromkeys((*parts, *count.parts)):
-        time = asdict(parts[name]) if name in parts else None
-        row: dict[str, Any] = {"part": name, "time": time, "cost": None}
-        row |= dict.fromkeys(("roofline_ms", "limit", "ratio"))
-        if name in count.parts:
-            cost = count.parts[name].cost(dtype=dtype, batch_size=batch_size)
-            bound = lower_bound(cost, rates)
-            row["cost"] = asdict(cost)
-            row["roofline_ms"], row["limit"] = bound.milliseconds, bound.limit
-            row["ratio"] = time["median_ms"] / bound.milliseconds if time else None
-        rows.append(row)
-    if parts and whole:
-        rest = whole["median_ms"] - sum(spread.median_ms for spread in parts.values())
-        rows.append(_plain_row("Python and the rest", {"median_ms": rest}))
-    total = _plain_row("whole step", whole)
-    costs = [row["cost"] for row in rows if row["cost"]]
-    total["cost"] = {key: sum(cost[key] for cost in costs) for key in costs[0] if key != "dtype"}
-    total["roofline_ms"] = sum(row["roofline_ms"] for row in rows if row["roofline_ms"])
-    total["ratio"] = whole["median_ms"] / total["roofline_ms"] if whole else None
-    return [*rows, total]
+    """Return the rows of the table of parts; what is left of a step is Python and the rest."""
+    rows: list[dict[str, Any]] = [{"part": k, "time": asdict(v)} for k, v in parts.items()]
+    if whole:
+        if parts:
+            rest = whole["median_ms"] - sum(spread.median_ms for spread in parts.values())
+            rows.append({"part": "Python and the rest", "time": {"median_ms": rest}})
+        rows.append({"part": "whole step", "time": dict(whole)})
+    return rows
 
 
-def _plain_row(name: str, time: Mapping[str, float] | None) -> dict[str, Any]:
-    empty = dict.fromkeys(("cost", "roofline_ms", "limit", "ratio"))
-    return {"part": name, "time": dict(time) if time else None, **empty}
-
-
-@functools.cache
-def _rates(device: str, dtype: str) -> Rates:
-    _log.info("measuring what %s can do", device)
-    return measure_rates(device, dict.fromkeys((*_FLOAT_DTYPES, dtype)))
+def _count_parameters(config: WorldConfig) -> dict[str, int]:
+    """Return how many numbers are learned, by part."""
+    with torch.device("meta"):
+        model, autoencoder = WorldModel(config), Autoencoder(config.autoencoder)
+    parts = {
+        "backbone": model.backbone,
+        "head": model.head,
+        "encoder": autoencoder.encoder,
+        "decoder": autoencoder.decoder,
+    }
+    counts = {k: sum(p.numel() for p in part.parameters()) for k, part in parts.items()}
+    whole = sum(p.numel() for part in (model, autoencoder) for p in part.parameters())
+    return {**counts, "rest": whole - sum(counts.values())}
 
 
 def _machine() -> dict[str, str]:

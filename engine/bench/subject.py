@@ -94,11 +94,9 @@ def random_world(config: ProjectConfig, name: str, device: torch.device) -> Worl
             continue
         _draw(module, generator)
         module.eval().requires_grad_(requires_grad=False)
-    model.fit_transport(autoencoder)
     if device.type == "cuda":
         # The dtype that engines take there; so the largest preset needs half of the memory.
         model.backbone.to(torch.bfloat16)
-        model.head.to(torch.bfloat16)
     return World(
         folder=Path(f"random-{name}"),
         config=config,
@@ -114,7 +112,7 @@ def random_start(config: WorldConfig) -> StartState:
     """Return a start state of random frames that fills the context."""
     rng = np.random.default_rng(0)
     frames = config.backbone.context_frames
-    shape = (frames, config.tokens_per_frame, config.autoencoder.latent_channels)
+    shape = (frames, config.tokens_per_frame, config.token_channels)
     pose, audio = config.conditions.pose_size, config.conditions.audio_size
     conditions = StepConditions(
         pose=rng.uniform(-1, 1, pose).astype(np.float32) if pose else None,
@@ -130,7 +128,7 @@ def random_start(config: WorldConfig) -> StartState:
 def _draw(module: nn.Module, generator: torch.Generator) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.ndim > 1:
+            if parameter.ndim > 1 and parameter.numel():
                 parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
 
 

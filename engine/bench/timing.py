@@ -1,30 +1,24 @@
 """How long a frame takes: whole, part by part, and after many steps.
 
 Whole steps are those of a rollout and its frames, on any backend. Parts are the torch engine's,
-whose own modules are run on its own tensors, one part after another, as `step` and `draw` do; or
-ONNX Runtime's, whose graphs are clocked in whole steps.
-
-Shapes: B games, N tokens per frame, C latent channels, H W pixels.
+whose methods are clocked as `step` and `draw` call them, or ONNX Runtime's, whose graphs are.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from engine.rollout import Rollout
 from engine.spec import Engine
-from engine.torch_engine import TorchCache, TorchEngine
-from midas_world.autoencoder import quantize_frames, to_grid
-from midas_world.conditions import Conditions, stack_conditions
+from engine.torch_engine import TorchEngine
 from midas_world.machine import peak_memory_mib
 from midas_world.types import StepConditions
 from midas_world.world import StartState
-from midas_world.world_model import with_foretold
 
 if TYPE_CHECKING:  # ONNX Runtime may not be there
     from engine.onnx_engine import OnnxEngine
@@ -165,19 +159,61 @@ def time_parts(
     engine: TorchEngine, start: StartState, *, batch_size: int, num_steps: int
 ) -> dict[str, Times]:
     """Return how long each part of each step took, by part in the order of a step."""
-    steps = [start.conditions[-1]] * batch_size
-    conditions = stack_conditions(steps, engine.spec.config.conditions)
+    conditions = engine.spec.stack([start.conditions[-1]] * batch_size)
     latents = start.latents[-1].float().expand(batch_size, -1, -1).contiguous()
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     cache = engine.new_cache(batch_size)
     mark = Stopwatch(engine._device)
     times: dict[str, Times] = {}
-    for number in range(WARM_UP_STEPS + num_steps):
-        latents, *_ = run_parts(engine, cache, latents, conditions, noise, mark=mark)
-        for part, milliseconds in mark.take().items():
-            if number >= WARM_UP_STEPS:
-                times.setdefault(part, []).append(milliseconds)
+    with _marked(engine, mark):
+        for number in range(WARM_UP_STEPS + num_steps):
+            mark("")
+            latents = engine.step(cache, latents, conditions, noise).latents
+            mark("copies")
+            engine.draw(latents, conditions)
+            mark("copies")
+            for part, milliseconds in mark.take().items():
+                if number >= WARM_UP_STEPS:
+                    times.setdefault(part, []).append(milliseconds)
     return times
+
+
+@contextmanager
+def _marked(engine: TorchEngine, mark: Callable[[str], None]) -> Iterator[None]:
+    """Let an engine's methods mark where parts end, and do without graphs, inside a `with`."""
+    # Whose method, and the parts that end where it begins and where it ends.
+    places: list[tuple[object, str, str, str]] = [
+        (engine, "_guide", "copies", "guidance"),
+        (engine._model.backbone, "step", "conditions", "backbone"),
+        (engine, "_make", "copies", "outcome"),
+        (engine, "_sampler", "copies", "head"),
+        (engine, "_pixels", "copies", "decoder"),
+    ]
+    if engine._refiner is not None:
+        places.append((engine, "_shown", "copies", "refiner"))
+
+    def marking(work: Callable[..., Any], before: str, after: str) -> Callable[..., Any]:
+        def marked(*given: Any) -> Any:
+            mark(before)
+            made = work(*given)
+            mark(after)
+            return made
+
+        return marked
+
+    graphs, engine._graphs = engine._graphs, None
+    own = [vars(owner).get(name) for owner, name, *_ in places]
+    try:
+        for owner, name, before, after in places:
+            setattr(owner, name, marking(getattr(owner, name), before, after))
+        yield
+    finally:
+        engine._graphs = graphs
+        for (owner, name, *_), value in zip(places, own, strict=True):
+            if value is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)
 
 
 class _Clocked:
@@ -198,7 +234,7 @@ def time_graphs(
 ) -> dict[str, Times]:
     """Return how long each graph took in each of so many whole steps, by part."""
     sessions = engine._sessions
-    times: dict[str, Times] = {"head" if name == "sampler" else name: [] for name in sessions}
+    times: dict[str, Times] = {name: [] for name in sessions}
     pairs = zip(sessions.items(), times.values(), strict=True)
     clocked = {name: _Clocked(session, own) for (name, session), own in pairs}
     engine._sessions = cast("dict[str, Session]", clocked)
@@ -207,63 +243,3 @@ def time_graphs(
     finally:
         engine._sessions = sessions
     return {part: own[-num_steps:] for part, own in times.items()}
-
-
-@torch.inference_mode()
-def run_parts(
-    engine: TorchEngine,
-    cache: TorchCache,
-    latents: Tensor,
-    conditions: Conditions,
-    noise: Tensor,
-    *,
-    mark: Callable[[str], None],
-) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
-    """Make the next frame as the torch engine does, marking where each part ends.
-
-    It stands beside the engine and reads its modules, so that the engine's own path has no clocks
-    in it; a test holds the two equal.
-
-    Args:
-        engine: Whose modules run.
-        cache: Changed.
-        latents: (B, N, C) float32 of the last frame.
-        conditions: (B, 1, ...) of the next frame.
-        noise: (B, N, C) float32.
-        mark: Called with the name of the part that ends.
-
-    Returns:
-        What `step` returns, and the frames, uint8 (B, H, W, 3).
-    """
-    device, dtype, config = engine._device, engine._dtype, engine.spec.config
-    model, kv_cache = engine._model, cache.kv_cache
-    mark("")
-    latents, conditions, noise = latents.to(device), conditions.to(device), noise.to(device)
-    mark("copies")
-    tokens, changes = model.step_tokens(latents, conditions, kv_cache)
-    tokens = tokens.to(dtype)
-    mark("conditions")
-    hidden = model.backbone.step(tokens, kv_cache)[:, config.conditions.num_tokens :]
-    hidden = with_foretold(hidden, changes)
-    kv_cache.commit()
-    mark("backbone")
-    change = engine._sampler(latents, hidden, noise)
-    latents = latents + change * model.change_std
-    mark("head")
-    reward_logits, termination_logits = model.outcome(hidden.float())
-    reward, termination = model.outcome.reward(reward_logits), termination_logits.sigmoid()
-    mark("outcome")
-    made, reward, termination = latents.cpu(), reward.cpu(), termination.cpu()
-    latents = made.to(device)
-    mark("copies")
-    grid = to_grid(latents, config.grid).to(dtype=dtype, memory_format=torch.channels_last)
-    pixels = engine._autoencoder.decode(grid)
-    mark("decoder")
-    frames = quantize_frames(pixels).contiguous()
-    mark("pixels")
-    if engine._refiner is not None:
-        frames = engine._refiner(frames, conditions)
-        mark("refiner")
-    array = frames.cpu().numpy()
-    mark("copies")
-    return made, reward, termination, array
