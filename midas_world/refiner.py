@@ -1,10 +1,10 @@
 """The refiner: the character drawn once more, over the decoded picture.
 
-Latents of large cells blur what is thin and fast, and a character is all limbs. The picture itself
-is where the pose says exactly what lies where; so, as in pose-guided generation in two stages (Ma
-et al. 2017, arXiv 1705.09368), a small U-Net is shown a window of the coarse picture with skeleton
-maps of its points, and draws the difference. Nothing of it enters the next frame: what it draws
-cannot drift, and games that are played in latents do without.
+Latents blur what is thin and fast, and a character is all limbs. The picture itself is where the
+pose says exactly what lies where; so, as in pose-guided generation in two stages (Ma et al. 2017,
+arXiv 1705.09368), a small U-Net is shown a window of the coarse picture with skeleton maps of its
+points, and draws the difference. Nothing of it enters the next frame: what it draws cannot drift,
+and games that are played in latents do without.
 
 Shapes: B batch, H W pixels of a frame, h w of the window, K keypoints, L limbs, P pose size,
 A audio size, G width of what the conditions tell.
