@@ -20,8 +20,8 @@ FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 """What TensorRT is called where plans are built, and where engines are chosen."""
 
 SECTIONS = (
-    *("autoencoder", "next_frame", "horizon", "pose"),
-    *("sharpness", "stillness", "prompts", "outcomes", "speed"),
+    *("autoencoder", "next_frame", "horizon", "pose", "things", "sharpness", "stillness"),
+    *("prompts", "outcomes", "games", "voice", "weather", "revisit", "speed"),
 )
 # Each compiled batch size is compiled anew, which takes a minute.
 BATCHES = {"stage": (1, 2, 4, 8, 16, 32, 64), "compiled": (1, 8, 64), "paper": (1, 2, 4, 8)}
