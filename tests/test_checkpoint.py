@@ -192,3 +192,12 @@ def test_compressed_weights_come_back_within_half_a_scale():
     assert torch.equal(back["zero"], zero)
     again = compress(back)
     assert all(torch.equal(again[name], packed[name]) for name in packed)
+
+
+def test_tables_become_half_as_large_and_come_back_as_float32():
+    table = torch.randn(3, 2, 40, 30, generator=torch.Generator().manual_seed(0))
+    packed = compress({"layer.table": table})
+    assert {name: tensor.dtype for name, tensor in packed.items()} == {"layer.table": torch.float16}
+    back = expand(packed)["layer.table"]
+    assert back.dtype == torch.float32
+    torch.testing.assert_close(back, table, rtol=1e-3, atol=1e-3)

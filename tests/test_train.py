@@ -1,10 +1,10 @@
 import csv
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import load_tensors, select
@@ -16,22 +16,25 @@ from midas_world.train.autoencoder import (
     train_autoencoder,
 )
 from midas_world.train.data import open_frames
-from midas_world.train.dynamics import DynamicsLoss, train_dynamics
+from midas_world.train.dynamics import DynamicsLoss, fit_to_autoencoder, train_dynamics
 from midas_world.train.latents import open_latents
-from midas_world.train.loop import seeded_weights
-from midas_world.train.sources import open_sequence_source
+from midas_world.train.loop import seeded_weights, step_generator
+from midas_world.train.pool import Pool
 from midas_world.types import CheckpointError
 from midas_world.world_model import WorldModel
+from tests.fakes import randomize
 from tests.processes import run_two_processes
 from tests.training import CPU, STATE, make_episode, same, tiny
 
 
 def autoencoder_loss(autoencoder: Autoencoder, data: Path) -> float:
     store = open_frames(data / "train")
+    frames = torch.from_numpy(store.gather(np.arange(0, 62, 7)))
     batch = {
-        "frames": torch.from_numpy(store.gather(np.arange(0, 62, 7))),
-        "keypoints": torch.from_numpy(store.keypoints[::7].copy()),
-        "noise": torch.zeros(1, 8, 3, 5),
+        "frames": frames,
+        "weight": torch.ones(len(frames), 1, *frames.shape[1:3]),
+        "noise": torch.zeros(1, 8, 6, 10),
+        "level": torch.zeros(1),
     }
     with torch.no_grad():
         return float(AutoencoderLoss(autoencoder, tiny().train_autoencoder)(**batch)["loss"])
@@ -46,25 +49,62 @@ def test_training_the_autoencoder_lowers_the_loss_on_fixed_frames(data, trained)
 
 
 def test_training_the_dynamics_lowers_the_loss_on_a_fixed_batch(data, trained):
-    coder = load_autoencoder(trained / "autoencoder", tiny())
-    store = open_latents(data / "train", coder, tiny().world.conditions, device=CPU)
-    batch = store.gather(torch.tensor([0, 5, 10, 35, 40]), 7)
+    config = tiny("train_dynamics.optimizer.batch_size=12")
+    coder = load_autoencoder(trained / "autoencoder", config)
+    store = open_latents(data / "train", coder, config.world, device=CPU)
+    batch = Pool(store, config.world, config.train_dynamics).batch(step_generator(0, 0), 0.0)
 
-    def loss(model: WorldModel) -> float:
-        module = DynamicsLoss(model, tiny().train_dynamics)
-        generator = torch.Generator().manual_seed(0)
+    def losses(model: WorldModel) -> dict[str, Tensor]:
+        module = DynamicsLoss(model.eval(), coder, config.train_dynamics)
+        module.progress = 1.0
+        fit_to_autoencoder(module, store, coder)
         with torch.no_grad():
-            rows = torch.zeros(5, dtype=torch.int64)
-            losses = module(**batch, rows=rows, num_own=0, generator=generator)
-            return float(losses["loss"])
+            return module(**batch, generator=step_generator(0, 0))
 
-    model = WorldModel(tiny().world)
-    tensors = load_tensors(trained / "dynamics" / "weights.safetensors")
     with seeded_weights(0):
-        untrained = WorldModel(tiny().world)
-    untrained.change_std.copy_(tensors["change_std"])
-    model.load_state_dict(tensors)
-    assert loss(model) < 0.85 * loss(untrained)
+        untrained, model = WorldModel(config.world), WorldModel(config.world)
+    model.load_state_dict(load_tensors(trained / "dynamics" / "weights.safetensors"))
+    before, after = losses(untrained), losses(model)
+    for name in ("latents", "pixels", "things", "entries", "reward", "cost", "termination"):
+        assert after[name] < before[name], name
+    assert after["loss"] < 0.97 * before["loss"]
+
+
+def test_what_follows_from_the_autoencoder_is_saved_with_the_weights(data, trained):
+    tensors = load_tensors(trained / "dynamics" / "weights.safetensors")
+    coder = load_autoencoder(trained / "autoencoder", tiny())
+    store = open_latents(data / "train", coder, tiny().world, device=CPU)
+    module = DynamicsLoss(WorldModel(tiny().world), coder, tiny().train_dynamics)
+    untouched = module.model.motion.operators.clone()
+    fit_to_autoencoder(module, store, coder)
+    for name, expected in (
+        ("motion.operators", module.model.motion.operators),
+        ("motion.biases", module.model.motion.biases),
+        ("change_std", module.model.change_std),
+    ):
+        torch.testing.assert_close(tensors[name], expected, msg=name)
+    assert not torch.allclose(tensors["motion.operators"], untouched)
+    assert module.channel_weight.mean() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("head", ["regression", "flow"])
+def test_the_dynamics_losses_reach_every_weight(data, trained, head):
+    noise = ("world.head.num_denoise_steps=2", "world.head.temperature=1.0")
+    config = tiny(*(noise if head == "flow" else ()))
+    coder = load_autoencoder(trained / "autoencoder", config)
+    store = open_latents(data / "train", coder, config.world, device=CPU)
+    model = WorldModel(config.world)
+    randomize(model, 0)
+    module = DynamicsLoss(model, coder.requires_grad_(requires_grad=False), config.train_dynamics)
+    module.progress = 1.0
+    batch = Pool(store, config.world, config.train_dynamics).batch(step_generator(0, 0), 0.0)
+    losses = module(**batch, generator=step_generator(0, 0))
+    assert {"pixels", "things", "entries", "reward", "cost", "termination"} <= losses.keys()
+    losses["loss"].backward()
+    without = [name for name, weight in model.named_parameters() if weight.grad is None]
+    assert not without
+    assert module.made.shape == batch["target"].shape
+    assert not module.made.requires_grad
 
 
 def test_a_run_leaves_checkpoint_config_log_and_strips(trained):
@@ -76,7 +116,9 @@ def test_a_run_leaves_checkpoint_config_log_and_strips(trained):
             rows = list(csv.DictReader(file))
         names = {row["name"] for row in rows}
         assert {"loss", "grad_norm", "items_per_s", "lr", measure} <= names
-        assert all(np.isfinite(float(row["value"])) for row in rows)
+        # These are means over what a batch need not have.
+        always = [row for row in rows if row["name"] not in ("fresh", "own", "lost")]
+        assert all(np.isfinite(float(row["value"])) for row in always)
         assert len(list((folder / "strips").glob("*.png"))) == 1
         assert list((folder / "tensorboard").iterdir())
         assert not list(folder.glob(".tmp-*"))
@@ -87,12 +129,10 @@ STAGES = {
         "train_autoencoder.optimizer.muon_learning_rate=0.01",
         "train_autoencoder.freeze_encoder_after=4",
     ],
+    # In six steps all that there is: rollouts, the loss on pixels, the backbone.
     "dynamics": [
-        "train_dynamics.optimizer.muon_learning_rate=0.01",
-        "train_dynamics.self_context_rate=0.5",
-        "train_dynamics.self_context_after=2",
-        "train_dynamics.self_context_carries=true",
-        "train_dynamics.scene_switch_rate=0.5",
+        "train_dynamics.optimizer.train_steps=6",
+        "train_dynamics.fresh_rate=[[0.0,1.0],[0.2,0.3],[1.0,0.3]]",
     ],
 }
 
@@ -123,63 +163,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(data, trained, tmp_path
     assert same(load_tensors(tmp_path / "whole" / name), load_tensors(tmp_path / "parts" / name))
 
 
-def test_own_rollouts_go_on_along_their_episode(data, trained, tmp_path):
-    overrides = ("train_dynamics.self_context_rate=1.0", "train_dynamics.self_context_carries=true")
-    config = tiny(*overrides)
-    store = open_frames(data / "train")
-    length = config.train_dynamics.sequence_frames
-    stands = []
-    for stop in (1, 2, 3, 4):
-        coder = trained / "autoencoder"
-        train_dynamics(config, data, tmp_path, autoencoder=coder, device=CPU, stop_at=stop)
-        state = load_tensors(tmp_path / STATE)
-        stands.append(state["module.own_rows"])
-        assert state["module.own_latents"].any()
-    went_on = 0
-    for before, after in pairwise(stands):
-        moved = after - before == length - 1
-        room = (
-            store.starts[np.searchsorted(store.starts, before.numpy(), side="right")]
-            - before.numpy()
-        )
-        assert torch.equal(moved, torch.from_numpy(room > length))
-        went_on += int(moved.sum())
-    assert went_on
-
-
-def test_own_rollouts_begin_anew_at_the_fresh_rate(data, trained):
-    settings = tiny("train_dynamics.self_context_carries=true")
-    never = tiny(
-        "train_dynamics.self_context_carries=true", "train_dynamics.self_context_fresh_rate=1.0"
-    )
-    coder = load_autoencoder(trained / "autoencoder", settings)
-    size = settings.train_dynamics.optimizer.batch_size
-    shape = (size, settings.world.tokens_per_frame, settings.world.autoencoder.latent_channels)
-    given = {
-        "num_own": size,
-        "own_rows": torch.zeros(size, dtype=torch.int64),
-        "own_latents": torch.full(shape, 7.0),
-    }
-    for config, went_on in ((settings, True), (never, False)):
-        source = open_sequence_source(config, data, coder, device=CPU)
-        batch = source.batch(torch.Generator().manual_seed(0), **given)
-        assert bool((batch["latents"][:, 0] == 7.0).all()) == went_on
-
-
-@pytest.mark.parametrize(("rate", "least", "most"), [(0.0, 0, 20), (1.0, 200, 200)])
-def test_ends_are_met_at_the_ending_rate(data, trained, rate, least, most):
-    config = tiny(f"train_dynamics.ending_rate={rate}", "train_dynamics.optimizer.batch_size=200")
-    source = open_sequence_source(
-        config, data, load_autoencoder(trained / "autoencoder", config), device=CPU
-    )
-    nowhere = {"own_rows": torch.full((200,), -1), "own_latents": torch.zeros(200, 1, 1)}
-    batch = source.batch(torch.Generator().manual_seed(0), num_own=0, **nowhere)
-    assert least <= int(batch["terminated"].sum()) <= most
-    # Nowhere but at the last frame, and only once.
-    assert not batch["terminated"][:, :-1].any()
-    assert batch["latents"].shape[1] == config.train_dynamics.sequence_frames + 1
-
-
 def test_a_finished_run_stays_as_it_is(data, tmp_path):
     config = tiny("train_autoencoder.optimizer.train_steps=2")
     train_autoencoder(config, data, tmp_path, device=CPU)
@@ -190,7 +173,7 @@ def test_a_finished_run_stays_as_it_is(data, tmp_path):
 
 def test_a_state_of_another_config_is_a_checkpoint_error(data, tmp_path):
     train_autoencoder(tiny(), data, tmp_path, device=CPU, stop_at=1)
-    other = tiny("world.autoencoder.widths=[8,16,32]")
+    other = tiny("world.autoencoder.widths=[8,32]")
     with pytest.raises(CheckpointError, match=r"train_state\.safetensors does not fit"):
         train_autoencoder(other, data, tmp_path, device=CPU)
 

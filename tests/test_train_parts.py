@@ -16,9 +16,8 @@ from midas_world.train.autoencoder import (
     reconstruct,
     train_autoencoder,
 )
-from midas_world.train.data import character_weight, open_frames
-from midas_world.train.dynamics import dream
-from midas_world.train.latents import open_latents
+from midas_world.train.data import character_weight, crop_corners, open_frames
+from midas_world.train.latents import encode_frames, open_latents
 from midas_world.train.loop import Trainer, schedule, seeded_weights, step_generator
 from midas_world.train.optimizer import Muon, make_optimizers, orthogonalize
 from midas_world.train.strips import save_strip
@@ -38,10 +37,11 @@ def test_frames_are_decoded_once_and_found_again(data):
     assert np.array_equal(gathered, np.stack((first[0], second[30], first[30], second[0])))
     assert np.array_equal(store.keypoints[:31], make_episode(1).extras["keypoints"])
     assert store.episodes == tuple(sorted((data / "train").glob("episode-*")))
-    cached = {file: file.stat().st_mtime_ns for file in (data / "train").rglob("*.npy")}
-    assert len(cached) == 2
+    files = list((data / "train" / ".cache" / "frames").iterdir())
+    written = [file.stat().st_mtime_ns for file in files]
+    assert len(files) == 2
     open_frames(data / "train")
-    assert {file: file.stat().st_mtime_ns for file in (data / "train").rglob("*.npy")} == cached
+    assert [file.stat().st_mtime_ns for file in files] == written
     with pytest.raises(ValueError, match=r"wants frames of 192x320, .*00000001 has 48x80"):
         store.check_size(192, 320)
 
@@ -63,34 +63,39 @@ def test_a_folder_without_episodes_is_an_error(tmp_path):
         open_frames(tmp_path)
 
 
-def test_latents_line_up_with_conditions_rewards_and_ends(data, trained):
+def test_latents_line_up_with_conditions_rewards_hits_and_ends(data, trained):
     coder = load_autoencoder(trained / "autoencoder", tiny())
-    store = open_latents(data / "train", coder, tiny().world.conditions, device=CPU)
+    store = open_latents(data / "train", coder, tiny().world, device=CPU)
     first, second = make_episode(1), make_episode(2)
-    assert store.latents.shape == (62, 15, 8)
-    assert store.sequence_starts(31).tolist() == [0, 31]
-    assert len(store.sequence_starts(30)) == 4
-    with pytest.raises(ValueError, match="no episode has 32 frames"):
-        store.sequence_starts(32)
-    batch = store.gather(torch.tensor([2, 31]), 5)
-    assert batch["latents"].shape == (2, 5, 15, 8)
-    assert torch.equal(batch["latents"][0], store.latents[2:7].float())
-    # Frame 3's conditions stand beside the reward of the action that led to it.
-    assert batch["reward"].tolist() == [
-        first.rewards[2:6].tolist(),
-        second.rewards[0:4].tolist(),
-    ]
-    assert torch.equal(batch["conditions"].pose[0], torch.from_numpy(first.pose[3:7]))
-    assert torch.equal(batch["conditions"].audio[1], torch.from_numpy(second.audio[1:5]))
-    assert batch["conditions"].present.all()
+    assert store.starts.tolist() == [0, 31, 62]
+    rows = np.array([2, 30, 31])
+    assert store.gather(rows).shape == (3, 8, 6, 10)
+    frames = np.stack((first.frames[2], first.frames[30], second.frames[0]))
+    expected = encode_frames(frames, coder, device=CPU).float()
+    torch.testing.assert_close(store.gather(rows), expected, rtol=0.02, atol=0.05)
+    # Frame 3 stands beside the reward of the action that led to it.
+    assert store.reward[3:7].tolist() == first.rewards[2:6].tolist()
+    assert store.reward[[0, 31]].tolist() == [0.0, 0.0]
+    assert store.cost[31:].tolist() == second.extras["cost"].tolist()
     assert store.terminated.nonzero().flatten().tolist() == [30, 61]
+    conditions = store.conditions
+    assert torch.equal(conditions.pose[0, 31:], torch.from_numpy(second.pose))
+    assert torch.equal(conditions.audio[0, :31], torch.from_numpy(first.audio))
+    assert conditions.present.all()
+    # The codes of things that are told, in the order of the list.
+    for row, told in enumerate(store.told):
+        things = store.frames.things[row][told][: conditions.entries.shape[2]]
+        codes = conditions.entries[0, row, : len(things)].numpy()
+        assert np.array_equal(codes, np.stack((things[:, 0], things[:, 1] - 40), axis=1))
+        assert (conditions.entries[0, row, len(things) :] == -1).all()
+    assert store.told.any()
 
 
 def test_latents_are_encoded_anew_for_another_encoder_or_other_statistics(data, trained):
     coder = load_autoencoder(trained / "autoencoder", tiny())
 
     def caches() -> int:
-        open_latents(data / "validation", coder, tiny().world.conditions, device=CPU)
+        open_latents(data / "validation", coder, tiny().world, device=CPU)
         return len(list((data / "validation" / ".cache").glob("latents-*")))
 
     count = caches()
@@ -103,20 +108,25 @@ def test_latents_are_encoded_anew_for_another_encoder_or_other_statistics(data, 
         assert caches() == count + 2
 
 
-def test_dreams_follow_their_seed_and_begin_after_the_context(data, trained):
-    coder = load_autoencoder(trained / "autoencoder", tiny())
-    store = open_latents(data / "validation", coder, tiny().world.conditions, device=CPU)
-    model = WorldModel(tiny().world).eval()
-    model.load_state_dict(load_tensors(trained / "dynamics" / "weights.safetensors"))
-    batch = store.gather(torch.tensor([0, 4]), 10)
-    made = dream(model, batch, context=4, device=CPU, seed=1)
-    assert made.shape == (2, 6, 15, 8)
-    assert torch.equal(made, dream(model, batch, context=4, device=CPU, seed=1))
-    assert not torch.equal(made, dream(model, batch, context=4, device=CPU, seed=2))
-    # What lies after the context is not looked at.
-    blind = {**batch, "latents": batch["latents"].clone()}
-    blind["latents"][:, 4:] = 0.0
-    assert torch.equal(made, dream(model, blind, context=4, device=CPU, seed=1))
+def test_crops_lie_in_the_frame_around_what_matters():
+    keypoints = np.tile(np.float32((10.0, 24.0)), (400, 3, 1))
+    things = np.full((400, 2, 6), -1, np.float32)
+    things[:, 0] = 3, 60, 30, 4, 4, 0
+    sizes = {"frame_size": (48, 80), "crop_size": 16}
+
+    def corners(character: float, thing: float, step: int = 1) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        rates = {"character_rate": character, "thing_rate": thing}
+        found = crop_corners(keypoints, things, **sizes, **rates, rng=rng, step=step)
+        assert (found >= 0).all()
+        assert (found <= (32, 64)).all()
+        return found
+
+    assert corners(1.0, 0.0)[:, 1].mean() < 12  # kept in the frame, a crop is seldom far left
+    assert corners(0.0, 1.0)[:, 1].mean() > 45
+    mixed = corners(0.5, 0.3)
+    assert len(np.unique(mixed[:, 1])) > 30
+    assert not (corners(0.3, 0.3, step=8) % 8).any()
 
 
 def test_reconstruction_gives_frames_of_the_same_kind(trained):
@@ -208,6 +218,11 @@ def test_the_optimizers_hold_every_weight_once():
     assert id(model.backbone.layers[0].self_attn.q_proj.weight) in inner
     assert id(model.head.output.weight) not in inner
     assert id(model.latent_in.weight) not in inner
+    tables = make_optimizers(model, dataclasses.replace(OPTIMIZER, table_learning_rate=0.03))
+    own = [group for o in tables for group in o.param_groups if group["peak"] == 0.03]
+    held = {id(p) for group in own for p in group["params"]}
+    assert id(model.entries.table) in held
+    assert id(model.conditions.words.weight) in held
 
 
 class Slope(nn.Module):
