@@ -5,10 +5,10 @@
 Trains Stable-Baselines3's PPO in the learned world and, with equal steps, in the teacher; evaluates
 both in the teacher, from seeds that neither the world nor the policies trained on; and plays a
 random policy, one that looks at nothing, and the scripted expert beside them. Dreams are short
-episodes that begin in the midst of real play, where there are coins in sight, which fade after a
-second, and pay what the world expects; `--dream-starts 0 --dream-horizon 200
---reward-threshold 0.5` begins them in the world's own start states and pays what is likelier than
-not. Every finished run is a file under `--output`, so a call that was cut goes on where it was.
+episodes that begin in the midst of real play, where there are coins in sight, and pay what the
+world expects; `--dream-starts 0 --dream-horizon 200 --reward-threshold 0.5` begins them in the
+world's own start states and pays what is likelier than not. Every finished run is a file under
+`--output`, so a call that was cut goes on where it was.
 report.py makes the table and the picture of them.
 """
 
