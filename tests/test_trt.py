@@ -24,7 +24,7 @@ from midas_world.conditions_config import CameraConfig
 from midas_world.config import EntriesConfig, MotionConfig, load_preset
 from midas_world.head import Guidance
 from midas_world.types import BackendUnavailableError
-from midas_world.world import World
+from midas_world.world import World, load_world
 from midas_world.world_model import WorldModel
 from tests.fakes import randomize
 
@@ -40,13 +40,20 @@ PLANS = shipped_plans()
 CAPABILITIES = (80, 89, 120)
 
 
+class Graphs(dict[str, bytes]):
+    """A world's graph of every plan, with one denoise step, exported when first asked for."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def __missing__(self, name: str) -> bytes:
+        self[name] = plan_graph(self.world, load_plan(name), num_denoise_steps=1)
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def graphs(tiny_world: World) -> dict[str, bytes]:
-    """Return the tiny world's graph of every shipped plan, with one denoise step."""
-    return {
-        name: plan_graph(tiny_world, plan, num_denoise_steps=1)
-        for name, plan in load_plans(PLANS).items()
-    }
+def graphs(tiny_world: World) -> Graphs:
+    return Graphs(tiny_world)
 
 
 @pytest.fixture
@@ -56,7 +63,7 @@ def target(tmp_path: Path) -> Target:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, graphs: dict[str, bytes]) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, graphs: Graphs) -> None:
     """Take graphs that are exported already."""
     names = {plan: name for name, plan in load_plans(PLANS).items()}
     monkeypatch.setattr(trt_build, "plan_graph", lambda _, plan, **__: graphs[names[plan]])
@@ -122,7 +129,7 @@ def test_plans_object_to_gpus_that_cannot():
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("name", PLANS)
 def test_every_plan_builds_without_a_gpu(
-    name: str, capability: int, graphs: dict[str, bytes], tiny_world: World
+    name: str, capability: int, graphs: Graphs, tiny_world: World
 ):
     pytest.importorskip("tensorrt_rtx")
     plan, config = load_plan(name), tiny_world.config.world
@@ -150,7 +157,7 @@ def test_every_plan_builds_without_a_gpu(
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_weights_are_stored_in_the_plans_precision(name: str, graphs: dict[str, bytes]):
+def test_weights_are_stored_in_the_plans_precision(name: str, graphs: Graphs):
     model = onnx.load_from_string(graphs[name])
     kinds = onnx.TensorProto
     wanted = {"fp32": kinds.FLOAT, "fp16": kinds.FLOAT16, "bf16": kinds.BFLOAT16}
@@ -301,8 +308,6 @@ def test_shipped_worlds_plans_build(name: str):
     if not os.environ.get("MIDAS_TEST_LARGE"):
         pytest.skip("exporting the shipped world takes minutes: set MIDAS_TEST_LARGE=1")
     pytest.importorskip("tensorrt_rtx")
-    from midas_world.world import load_world
-
     world, plan = load_world("stage"), load_plan(name)
     graph = plan_graph(world, plan, num_denoise_steps=2)
     for capability in CAPABILITIES:
