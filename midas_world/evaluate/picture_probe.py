@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from midas_world.evaluate.probe import KeypointNetwork, disturb, halve
+from midas_world.evaluate.probe import disturb, halve
 from midas_world.train.loop import seeded_weights
 
 CELL_PX = 8
@@ -45,11 +45,11 @@ class PictureProbeConfig:
     """
 
     first_seed: int
-    num_frames: int = 2400
+    num_frames: int = 1600
     episode_steps: int = 120
-    keep_every: int = 4
-    width: int = 24
-    train_steps: int = 900
+    keep_every: int = 3
+    width: int = 32
+    train_steps: int = 800
     batch_size: int = 16
     learning_rate: float = 3e-3
     seed: int = 0
@@ -64,14 +64,44 @@ class Seen:
     y: float
 
 
-class ThingProbe:
-    """Sees things; pictures at half resolution go in, a heat map per class comes out.
+class ThingNetwork(nn.Module):
+    """Pictures at half resolution to one heat map per class.
 
     Args:
-        network: A `KeypointNetwork` of K classes.
+        num_classes: K.
+        width: Channels.
     """
 
-    def __init__(self, network: KeypointNetwork) -> None:
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, width // 2, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.heat = nn.Conv2d(width, num_classes, 1)
+        nn.init.constant_(self.heat.bias, -4.0)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return logits, (B, 3, H / 2, W / 2) in [0, 1] -> (B, K, h, w)."""
+        return self.heat(self.layers(pictures - 0.5))
+
+
+class ThingProbe:
+    """Sees things.
+
+    Args:
+        network: What makes heat maps.
+    """
+
+    def __init__(self, network: ThingNetwork) -> None:
         self.network = network.eval()
 
     @torch.inference_mode()
@@ -140,8 +170,7 @@ def train_thing_probe(
         config: Of the probe.
     """
     with seeded_weights(config.seed):
-        network = KeypointNetwork(targets.shape[1], config.width)
-    nn.init.constant_(network.layers[-1].bias, -4.0)  # pyright: ignore[reportArgumentType]
+        network = ThingNetwork(targets.shape[1], config.width)
 
     def loss_of(pictures: Tensor, rows: np.ndarray) -> Tensor:
         truth, weight = torch.from_numpy(targets[rows]), torch.from_numpy(weights[rows])

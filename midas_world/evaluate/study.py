@@ -118,7 +118,7 @@ class EvaluationConfig:
 
     world_env_id: str = "envs:midas/Stage-v0"
     num_denoise_steps: int | None = None
-    num_episodes: int = 12
+    num_episodes: int = 8
     episode_steps: int = 200
     num_autoencoder_frames: int = 200
     num_next_frames: int = 400
@@ -128,11 +128,11 @@ class EvaluationConfig:
     num_long_runs: int = 2
     long_steps: int = 2000
     sharpness_window: int = 20
-    num_still_runs: int = 6
+    num_still_runs: int = 4
     still_steps: int = 400
     num_prompt_runs: int = 12
     prompt_steps: int = 60
-    num_outcome_episodes: int = 36
+    num_outcome_episodes: int = 28
     outcome_steps: int = 200
     outcome_policies: tuple[str, ...] = ("expert", "reckless", "mixed", "reckless", "random")
     game_actions: tuple[str, ...] = ("leap_right", "run_right")
