@@ -30,11 +30,12 @@ from torch import Tensor, nn
 
 from engine.torch_networks import Sampler
 from midas_world.autoencoder import quantize_frames, to_grid
-from midas_world.conditions import Conditions
+from midas_world.conditions import Conditions, stack_conditions
 from midas_world.config import WorldConfig
 from midas_world.head import Guidance
 from midas_world.kv_cache import KVCache
 from midas_world.refiner import Refiner
+from midas_world.types import StepConditions
 from midas_world.world import World
 from midas_world.world_model import WorldModel
 
@@ -101,35 +102,29 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
         batch_size: Of the examples.
     """
     config, model = world.config.world, _with_plain_words(world.model)
-    given, backbone = config.conditions, config.backbone
-    positions = model.positions_per_frame
-    rows = backbone.context_frames * positions
+    blank = stack_conditions(
+        [StepConditions()] * batch_size, config.conditions, capacity=config.entries.capacity
+    )
+    conditions = {key: getattr(blank, key)[:, 0].clone() for key in CONDITIONS}
     latents = torch.zeros(batch_size, config.tokens_per_frame, config.token_channels)
-    conditions = {
-        "pose": torch.zeros(batch_size, given.pose_size),
-        "text": torch.zeros(batch_size, given.text_length, dtype=torch.int64),
-        "audio": torch.zeros(batch_size, given.audio_size),
-        "present": torch.zeros(batch_size, 3, dtype=torch.bool),
-    }
     match name:
         case "backbone":
-            ring = torch.zeros(
-                backbone.num_layers, batch_size, backbone.num_kv_heads, rows, backbone.head_dim
-            )
+            cache = model.new_cache(batch_size, dtype=torch.float32, device=torch.device("cpu"))
+            cosine, sine = cache.rope()
+            num_rows = cache.keys.shape[3] + cache.positions_per_frame
             module, outputs = BackboneGraph(model), BACKBONE_OUTPUTS
             inputs = {
                 "latents": latents,
                 **conditions,
-                "entries": torch.zeros(batch_size, config.entries.capacity, 2),
-                "frames_held": torch.zeros(batch_size, dtype=torch.int64),
-                "before": latents.clone(),
-                "last_camera": torch.zeros(batch_size),
-                "last_audio": torch.zeros(batch_size, given.audio_size),
-                "cosine": torch.zeros(positions, backbone.head_dim),
-                "sine": torch.zeros(positions, backbone.head_dim),
-                "mask": torch.zeros(batch_size, rows + positions),
-                "keys": ring,
-                "values": ring.clone(),
+                "frames_held": cache.frames_held,
+                "before": cache.before,
+                "last_camera": cache.camera,
+                "last_audio": cache.audio,
+                "cosine": cosine,
+                "sine": sine,
+                "mask": torch.zeros(batch_size, num_rows),
+                "keys": cache.keys,
+                "values": cache.values,
             }
         case "head":
             module, outputs = HeadGraph(model, num_denoise_steps), HEAD_OUTPUTS
@@ -143,6 +138,7 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
         case "refiner" if world.refiner is not None:
             module, outputs = RefinerGraph(world.refiner), ("refined",)
             shape = batch_size, config.height, config.width, 3
+            del conditions["entries"]
             inputs = {"frames": torch.zeros(shape, dtype=torch.uint8), **conditions}
         case _:
             names = ", ".join(graph_names(config))

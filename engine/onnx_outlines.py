@@ -145,7 +145,7 @@ def _find(
         for axes in itertools.permutations(range(tensor.ndim)):
             if tuple(tensor.shape[axis] for axis in axes) != array.shape:
                 continue
-            source = _Source(name, axes, *((scale, largest) if largest else ()))
+            source = _Source(name, axes, scale if largest else "", largest)
             taken = source.take(weights, scales)
             if taken.dtype == array.dtype and np.array_equal(taken, array):
                 return source

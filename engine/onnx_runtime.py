@@ -93,16 +93,17 @@ def quantize(
     import onnx
 
     nodes = [node for node in onnx.load(source).graph.node if node.op_type == "Conv"]
-    convs = [node.name for node in nodes]
-    kept = {node.name for node in nodes if any(part in node.input[1] for part in precise)}
+    names = {node.name: any(part in node.input[1] for part in precise) for node in nodes}
+    kept = [name for name, is_precise in names.items() if is_precise]
+    rest = [name for name, is_precise in names.items() if not is_precise]
     judged = samples[:: -(-len(samples) // _NUM_JUDGED)]
     expected = _first_outputs(source, judged)
     num_precise = 0
     while True:
-        excluded = {*kept, *convs[len(convs) - num_precise :]}
-        _quantize_convs(source, target, samples, excluded=[*excluded], is_narrow=is_narrow)
+        excluded = kept + rest[max(0, len(rest) - num_precise) :]
+        _quantize_convs(source, target, samples, excluded=excluded, is_narrow=is_narrow)
         reached = _psnr(_first_outputs(target, judged), expected)
-        if reached >= LEAST_PSNR or len(excluded) >= len(convs):
+        if reached >= LEAST_PSNR or num_precise >= len(rest):
             return
         _log.info("int8 reaches %.1f dB: more of %s stays float32", reached, source.stem)
         num_precise = max(1, 2 * num_precise)

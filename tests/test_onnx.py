@@ -67,12 +67,14 @@ def test_graphs_are_valid_named_and_open_in_the_batch(name: str, graph_world: Wo
     graph = make_graph(name, graph_world, num_denoise_steps=1, batch_size=2)
     assert [item.name for item in model.graph.input] == list(graph.inputs)
     assert [item.name for item in model.graph.output] == list(graph.outputs)
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert batch
     for item in model.graph.input:
         dims = [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim]
         axis = graph.batch_axes.get(item.name)
         expected = list(graph.inputs[item.name].shape)
         if axis is not None:
-            expected[axis] = "batch"
+            expected[axis] = batch
         assert dims == expected
 
 
