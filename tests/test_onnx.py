@@ -244,7 +244,7 @@ def test_auto_measures_once_and_remembers(
     }
     # What cannot be read is measured again.
     choice.write_text("{")
-    make_engine(tiny_world, device="cpu", num_denoise_steps=2, folder=folder)
+    make_engine(tiny_world, device="cpu", num_denoise_steps=1, folder=folder)
     assert len(measured) == 4
 
 
