@@ -205,7 +205,7 @@ class TorchEngine:
         return self._model.to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
 
     def _compile(self) -> None:
-        self._sampler.compile(dynamic=False)
+        self._model.head.compile(dynamic=False)
         self._autoencoder.decoder.compile(dynamic=False)
         if self._refiner is not None:
             self._refiner.redraw = torch.compile(self._refiner.redraw, dynamic=False)
