@@ -20,7 +20,7 @@ from midas_world.train_config import OptimizerConfig
 
 # The first and last layers of a network keep AdamW, as Muon's authors advise.
 EDGE_LAYERS = frozenset(
-    "conv_in conv_out input output latent_in modulation slots entry_in".split()
+    ["conv_in", "conv_out", "input", "output", "latent_in", "modulation", "slots", "entry_in"]
 )
 BLOCK_ROWS = 128
 # The quintic of Jordan et al.: five rounds bring singular values near 1.

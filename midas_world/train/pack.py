@@ -24,6 +24,7 @@ from midas_world.world_model import WorldModel
 logger = logging.getLogger(__name__)
 
 NUM_START_STATES = 48
+START_FRAMES = 8
 # Of each place, and of each place and time of day: Stage has six places and four times.
 _SHARES = {0: NUM_START_STATES, 1: 8, 2: 2}
 FIRST_START_SEED = 2_000_000
@@ -100,7 +101,7 @@ def make_start_states(
         ValueError: Every episode of the teacher ends within the world's context.
     """
     data = config.data
-    length = config.world.backbone.context_frames
+    length = min(config.world.backbone.context_frames, START_FRAMES)
     weights = data.policy_weights
     is_stage = data.policy_factory == DataConfig.policy_factory
     name = "mixed" if is_stage else max(weights, key=lambda name: weights[name])
@@ -137,8 +138,7 @@ def make_start_states(
         states.append(_start_state(latents, infos[-length:]))
     if not states:
         raise ValueError(
-            f"every episode of {data.env_id} ends within {length} frames: lower "
-            "world.backbone.context_frames, and train anew"
+            f"every episode of {data.env_id} ends within {length} frames: none can be begun from"
         )
     return states
 
