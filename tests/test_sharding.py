@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import load_tensors, select
 from midas_world.config import load_preset
 from midas_world.train.dynamics import DynamicsLoss, train_dynamics
@@ -25,8 +26,9 @@ SETTINGS = [
     "world.reward_bins=42",  # 43 rows: shares of 22 and 21
     "train_dynamics.optimizer.bf16=false",
     "train_dynamics.optimizer.muon_learning_rate=0.01",
-    "train_dynamics.self_context_rate=0.5",
-    "train_dynamics.self_context_after=1",
+    "train_dynamics.optimizer.train_steps=3",
+    "train_dynamics.fresh_rate=[[0.0,0.3],[1.0,0.3]]",
+    "train_dynamics.backbone_after=0.3",
     "train_dynamics.evaluate_every=2",
 ]
 
@@ -117,8 +119,9 @@ def test_split_weights_are_trained_as_whole_ones_are(runs):
     assert copied.keys() == split.keys()
     assert int(split["train_step"]) == STEPS
     config = load_preset("tiny", SETTINGS)
+    coder = Autoencoder(config.world.autoencoder)
     with seeded_weights(config.seed):
-        module = DynamicsLoss(WorldModel(config.world), config.train_dynamics)
+        module = DynamicsLoss(WorldModel(config.world), coder, config.train_dynamics)
     start = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
     start |= {f"average.{name}": tensor for name, tensor in module.state_dict().items()}
     for part in ("module.", "average.", "optimizer.momentum.", "optimizer.exp_avg."):
@@ -130,7 +133,7 @@ def test_split_weights_are_trained_as_whole_ones_are(runs):
         # be 4e-2 if Muon were to see each share by itself.
         assert distance(found, expected) < 1e-2 * distance(begun, expected), part
     first, second = (log_of(runs / name) for name in ("copied", "split"))
-    assert second == pytest.approx(first, rel=1e-2)
+    assert second == pytest.approx(first, rel=1e-2, nan_ok=True)
     # What was evaluated and is played is the average.
     weights = load_tensors(runs / "split" / WEIGHTS)
     assert same(weights, select(split, "average.model."))
@@ -156,13 +159,15 @@ def test_one_process_alone_takes_over_the_state_of_two(runs, tmp_path):
     state = load_tensors(runs / "split" / STATE)
     (tmp_path / STATE).write_bytes((runs / "split" / STATE).read_bytes())
     config = load_preset("tiny", SETTINGS)
-    module = DynamicsLoss(WorldModel(config.world), config.train_dynamics)
+    coder = Autoencoder(config.world.autoencoder)
+    module = DynamicsLoss(WorldModel(config.world), coder, config.train_dynamics)
     optimizer = config.train_dynamics.optimizer
     trainer = Trainer(module, optimizer, tmp_path, seed=0, device=CPU)
     assert trainer.resume()
     (tmp_path / STATE).unlink()
     trainer.save()
-    assert same(load_tensors(tmp_path / STATE), state)
+    learned = {name: tensor for name, tensor in state.items() if not name.startswith("kept.")}
+    assert same(load_tensors(tmp_path / STATE), learned)
 
 
 def test_one_process_has_nothing_to_split_and_says_so(data, trained, tmp_path, caplog):

@@ -12,7 +12,7 @@ fine grid, K classes of things, S crop size in px.
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -240,6 +240,9 @@ def train_dynamics(
     with seeded_weights(config.seed):
         model = WorldModel(config.world)
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    for name, parameter in model.named_parameters():
+        if name.endswith(".table"):  # is read by rows
+            parameter.data = parameter.data.contiguous()
     module = DynamicsLoss(model, coder, settings)
     if init_from is not None:
         load_weights(model, load_part(init_from, "model"), source=str(init_from))
@@ -259,10 +262,12 @@ def train_dynamics(
     if trainer.processes.is_first:
         save_config(config, folder / CONFIG_NAME)
     total = settings.optimizer.train_steps
+    # Where weights are split, the module itself is called for evaluation alone.
+    trained = cast("DynamicsLoss", trainer.trained)
 
     def make_batch(generator: torch.Generator, train_step: int) -> Mapping[str, Any]:
-        module.progress = train_step / total
-        batch = pool.batch(generator, module.progress)
+        trained.progress = train_step / total
+        batch = pool.batch(generator, trained.progress)
         placed = {name: value.to(device) for name, value in batch.items()}
         return {**placed, "generator": generator}
 
@@ -282,7 +287,7 @@ def train_dynamics(
         save_every=settings.save_every,
         evaluate_every=settings.evaluate_every,
         evaluate=evaluate,
-        after_step=lambda: pool.advance(module.made),
+        after_step=lambda: pool.advance(trained.made),
         stop_at=stop_at,
     )
     return folder

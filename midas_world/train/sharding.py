@@ -41,6 +41,8 @@ class Shards:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         self._plain = module
+        for parameter in module.parameters():
+            parameter.data = parameter.data.contiguous()  # nothing else can be split
         tensors = [*module.parameters(), *module.buffers()]
         self.trained = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
         # Let go of before sharding, so that no more than one layer is ever whole on the device.
