@@ -57,7 +57,7 @@ def test_in_view_is_what_lies_whole_in_the_picture_and_clear_of_the_character():
 def test_a_thing_that_scrolls_by_is_one_track():
     camera = np.arange(20) * 4.0
     noise = np.random.default_rng(0).uniform(-3, 3, 20)
-    seen = [[Seen(kind=1, x=120 - at + e, y=30)] for at, e in zip(camera, noise, strict=True)]
+    seen = [[Seen(x=120 - at + e, y=30)] for at, e in zip(camera, noise, strict=True)]
     (track,) = find_tracks(seen, camera, width=WIDTH)
     assert track.steps == list(range(20))
     assert track.place == pytest.approx(56, abs=3)
@@ -66,7 +66,7 @@ def test_a_thing_that_scrolls_by_is_one_track():
 def travel_past(*, from_step: int, to_step: int, place: float = 100.0) -> Travel:
     camera, travel = np.arange(40) * 4.0, Travel()
     seen = [
-        [Seen(kind=0, x=place - at + WIDTH / 2, y=30)]
+        [Seen(x=place - at + WIDTH / 2, y=30)]
         if from_step <= step <= to_step and 0 < place - at + WIDTH / 2 < WIDTH
         else []
         for step, at in enumerate(camera)
@@ -91,12 +91,12 @@ def test_what_was_in_view_at_first_or_flickers_is_not_new():
 
 def test_targets_count_neither_beside_a_thing_nor_at_the_edge():
     things = np.array([[1, 28, 36, 6, 6, 0], [0, 127, 12, 6, 6, 1], [-1] * 6], np.float32)
-    target, weight = thing_targets(things, num_classes=2, size=(HEIGHT, WIDTH))
-    assert np.argwhere(target).tolist() == [[1, 4, 3]]
-    assert weight[1, 4, 3] > 1
-    assert not weight[1, 3:6, 2:5][target[1, 3:6, 2:5] == 0].any()
-    assert not weight[:, 1, 15].any()
-    assert weight[0, 7, 0] == 1
+    target, weight = thing_targets(things, size=(HEIGHT, WIDTH))
+    assert np.argwhere(target).tolist() == [[4, 3]]
+    assert weight[4, 3] > 1
+    assert not weight[3:6, 2:5][target[3:6, 2:5] == 0].any()
+    assert weight[1, 15] == 0
+    assert weight[7, 0] == 1
 
 
 def test_a_thing_probe_learns_to_see_squares():
@@ -108,7 +108,7 @@ def test_a_thing_probe_learns_to_see_squares():
         thing = np.array([kind, x, rng.uniform(12, 52), 5 + 3 * kind, 5, 0], np.float32)
         pairs.append((with_thing(wall(index), thing), thing))
     frames, things = (np.stack(part) for part in zip(*pairs, strict=True))
-    targets = [thing_targets(t[None], num_classes=2, size=(HEIGHT, WIDTH)) for t in things]
+    targets = [thing_targets(t[None], size=(HEIGHT, WIDTH)) for t in things]
     target, weight = (np.stack(part) for part in zip(*targets, strict=True))
     config = PictureProbeConfig(first_seed=0, width=16, train_steps=150, batch_size=8)
     probe = train_thing_probe(halve(frames[:140]), target[:140], weight[:140], config)

@@ -3,7 +3,7 @@
 Like the keypoint probe they learn from the teacher's frames, read the world's, see pixels only, and
 are instruments whose own error on teacher frames is reported.
 
-Shapes: B frames, H W pixels, K classes, J things, h w cells of 8 px.
+Shapes: B frames, H W pixels, J things, h w cells of 8 px.
 """
 
 import math
@@ -25,7 +25,7 @@ CLEAR_PX = 28.0
 
 _BATCH = 32
 _WARMUP_STEPS = 40
-_POSITIVE_WEIGHT = 4.0
+_POSITIVE_WEIGHT = 10.0
 _THRESHOLD = 0.5
 _EDGE_PX = 6.0  # how far inside the picture a middle must be to be told
 
@@ -57,22 +57,20 @@ class PictureProbeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A thing that a probe sees: its class, and its middle in px of the frame."""
+    """A thing that a probe sees, of whatever class: its middle in px of the frame."""
 
-    kind: int
     x: float
     y: float
 
 
 class ThingNetwork(nn.Module):
-    """Pictures at half resolution to one heat map per class.
+    """Pictures at half resolution to a heat map of where things have their middle.
 
     Args:
-        num_classes: K.
         width: Channels.
     """
 
-    def __init__(self, num_classes: int, width: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(3, width // 2, 3, stride=2, padding=1),
@@ -86,12 +84,12 @@ class ThingNetwork(nn.Module):
             nn.Conv2d(width, width, 3, padding=1),
             nn.ReLU(),
         )
-        self.heat = nn.Conv2d(width, num_classes, 1)
+        self.heat = nn.Conv2d(width, 1, 1)
         nn.init.constant_(self.heat.bias, -4.0)  # pyright: ignore[reportArgumentType]
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Return logits, (B, 3, H / 2, W / 2) in [0, 1] -> (B, K, h, w)."""
-        return self.heat(self.layers(pictures - 0.5))
+        """Return logits, (B, 3, H / 2, W / 2) in [0, 1] -> (B, h, w)."""
+        return self.heat(self.layers(pictures - 0.5))[:, 0]
 
 
 class ThingProbe:
@@ -115,46 +113,42 @@ class ThingProbe:
 
 
 def _peaks(heat: Tensor) -> list[Seen]:
-    """Return where a heat map (K, h, w) is above the threshold and above its neighbours."""
-    best, kind = heat.max(dim=0)
-    around = functional.max_pool2d(best[None], 3, stride=1, padding=1)[0]
+    """Return where a heat map (h, w) is above the threshold and above its neighbours."""
+    around = functional.max_pool2d(heat[None], 3, stride=1, padding=1)[0]
     seen = []
-    for row, column in ((best == around) & (best > _THRESHOLD)).nonzero().tolist():
+    for row, column in ((heat == around) & (heat > _THRESHOLD)).nonzero().tolist():
         rows = slice(max(0, row - 1), row + 2)
         columns = slice(max(0, column - 1), column + 2)
-        part = best[rows, columns] / best[rows, columns].sum()
+        part = heat[rows, columns] / heat[rows, columns].sum()
         y = (part.sum(dim=1) * torch.arange(len(part)).add(rows.start + 0.5)).sum()
         x = (part.sum(dim=0) * torch.arange(part.shape[1]).add(columns.start + 0.5)).sum()
-        seen.append(Seen(kind=int(kind[row, column]), x=float(x) * CELL_PX, y=float(y) * CELL_PX))
+        seen.append(Seen(x=float(x) * CELL_PX, y=float(y) * CELL_PX))
     return seen
 
 
-def thing_targets(
-    things: np.ndarray, *, num_classes: int, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a heat map should be and how much each cell counts, both (K, h, w) float32.
+def thing_targets(things: np.ndarray, *, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a heat map should be and how much each cell counts, both (h, w) float32.
 
     Cells beside a thing's middle do not count, nor do those around a middle at the edge of the
     picture or behind the character.
 
     Args:
         things: (J, 6), of `TeacherEpisode.things`.
-        num_classes: K.
         size: (H, W).
     """
     rows, columns = size[0] // CELL_PX, size[1] // CELL_PX
-    target = np.zeros((num_classes, rows, columns), np.float32)
+    target = np.zeros((rows, columns), np.float32)
     weight = np.ones_like(target)
-    for kind, x, y in things[things[:, 0] >= 0, :3]:
+    for x, y in things[things[:, 0] >= 0, 1:3]:
         row, column = int(y // CELL_PX), int(x // CELL_PX)
         near = slice(max(0, row - 1), max(0, row + 2)), slice(max(0, column - 1), column + 2)
         if column < -1:
             continue
-        weight[:, *near] = 0.0
+        weight[near] = 0.0
         inside = _EDGE_PX <= x < size[1] - _EDGE_PX and 0 <= row < rows
         if inside and abs(x - size[1] / 2) >= CLEAR_PX:
-            target[int(kind), row, column] = 1.0
-            weight[:, row, column] = _POSITIVE_WEIGHT
+            target[row, column] = 1.0
+            weight[row, column] = _POSITIVE_WEIGHT
     return target, weight
 
 
@@ -165,12 +159,12 @@ def train_thing_probe(
 
     Args:
         halves: (B, H // 2, W // 2, 3) uint8, from `halve`.
-        targets: (B, K, h, w) from `thing_targets`.
+        targets: (B, h, w) from `thing_targets`.
         weights: Likewise.
         config: Of the probe.
     """
     with seeded_weights(config.seed):
-        network = ThingNetwork(targets.shape[1], config.width)
+        network = ThingNetwork(config.width)
 
     def loss_of(pictures: Tensor, rows: np.ndarray) -> Tensor:
         truth, weight = torch.from_numpy(targets[rows]), torch.from_numpy(weights[rows])

@@ -96,13 +96,11 @@ class Track:
     """A thing that a probe saw at one place of the scenery.
 
     Attributes:
-        kind: Its class at first sight.
         place: Along the scenery, px from the middle of the first frame.
         y: Px of the frame.
         steps: When it was seen, steps from 0.
     """
 
-    kind: int
     place: float
     y: float
     steps: list[int] = field(default_factory=list)
@@ -131,7 +129,7 @@ def find_tracks(seen: Sequence[Sequence[Seen]], camera: np.ndarray, *, width: in
                 best.place += (place - best.place) / min(1 + len(best.steps), 5)
                 best.steps.append(step)
             else:
-                tracks.append(Track(item.kind, place, item.y, [step]))
+                tracks.append(Track(place, item.y, [step]))
     return tracks
 
 
@@ -374,7 +372,6 @@ def _thing_probe(study: Study) -> ThingProbe:
         (halve(moment.frame[None])[0], moment.info["things"])
         for moment in study.sample_moments(env, config)
     ]
-    classes = 1 + max(0, int(max(things[:, 0].max() for _, things in samples)))
-    pairs = [thing_targets(things, num_classes=classes, size=size) for _, things in samples]
+    pairs = [thing_targets(things, size=size) for _, things in samples]
     targets, weights = (np.stack(part) for part in zip(*pairs, strict=True))
     return train_thing_probe(np.stack([half for half, _ in samples]), targets, weights, config)
