@@ -102,7 +102,9 @@ class DynamicsLoss(nn.Module):
         with_backbone = self.progress >= config.backbone_after
         frames = context.shape[1]
         if with_backbone:
-            levels = level[:, None].expand(-1, frames)
+            # Only the last frame may be noisy or lost.
+            context = torch.cat((context[:, :-1], model.to_tokens(last)[:, None]), dim=1)
+            levels = functional.pad(level[:, None], (frames - 1, 0))
             states = model.hidden(context, levels, conditions)
         else:
             width = model.config.backbone.width

@@ -194,7 +194,8 @@ def coming_classes(things: np.ndarray, pose: np.ndarray, config: WorldConfig) ->
     coming = np.full((len(things), 2), entries.num_classes, np.int64)
     if not entries.num_classes:
         return coming
-    places = pose[:, camera.index].astype(np.float64) * camera.loop
+    # A share in float32 is off by up to 1e-4 px, which must not decide at a strip's edge.
+    places = np.round(pose[:, camera.index].astype(np.float64) * camera.loop, 2) + 1e-3
     reach = config.width / 2 + entries.outside
     for row, listed in enumerate(things):
         # Strips of the loop's own count; only differences matter.
