@@ -7,14 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from engine.bench.counting import count_step
-from engine.bench.timing import run_parts
+from engine.bench.timing import time_parts
 from engine.onnx_engine import OnnxEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
 from engine.torch_engine import TorchEngine
 from midas_world.checkpoint import CheckpointError
-from midas_world.conditions import stack_conditions
 from midas_world.config import load_preset
 from midas_world.types import StepConditions
 from midas_world.world import World, load_world, make_refiner
@@ -59,17 +57,14 @@ def test_every_engine_draws_alike(engine, refined_world: World):
     plain = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
     latents = torch.stack([state.latents[-1] for state in refined_world.start_states])
     decoded = plain.decode(latents)
-    given = stack_conditions(
-        [state.conditions[-1] for state in refined_world.start_states],
-        refined_world.config.world.conditions,
-    )
+    given = plain.spec.stack([state.conditions[-1] for state in refined_world.start_states])
     kept = decoded.copy()
     drawn, expected = engine.refine(decoded, given), plain.refine(decoded, given)
     np.testing.assert_array_equal(decoded, kept)
     assert drawn.dtype == np.uint8
     assert (drawn != decoded).any(axis=(1, 2, 3)).all()
     assert psnr(drawn, expected) >= 38.0
-    alone = engine.refine(decoded[1:2], given.rows(1, 2))
+    alone = engine.refine(decoded[1:2], given.pick([1]))
     assert psnr(alone, drawn[1:2]) >= 38.0
 
 
@@ -92,8 +87,7 @@ def test_a_rollout_draws_by_the_conditions_of_its_present_frames(refined_world: 
     rollout.reset(states, seeds=[1, 2])
 
     def expected(steps: list[StepConditions]) -> np.ndarray:
-        given = stack_conditions(steps, refined_world.config.world.conditions)
-        return engine.refine(engine.decode(rollout.latents), given)
+        return engine.refine(engine.decode(rollout.latents), engine.spec.stack(steps))
 
     first = [state.conditions[-1] for state in states]
     np.testing.assert_array_equal(rollout.frames(), expected(first))
@@ -131,20 +125,7 @@ def test_the_shipped_preset_has_a_refiner():
     assert isinstance(make_refiner(config), nn.Module)
 
 
-def test_the_benchmark_times_and_counts_it(refined_world: World):
+def test_the_benchmark_times_it(refined_world: World):
     engine = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
     start = refined_world.start_states[0]
-    given = stack_conditions([start.conditions[-1]], refined_world.config.world.conditions)
-    latents, noise = start.latents[-1:], torch.zeros(1, *engine.spec.latent_shape)
-    marks: list[str] = []
-    made, _, _, frames = run_parts(
-        engine, engine.new_cache(1), latents, given, noise, mark=marks.append
-    )
-    assert "refiner" in marks
-    np.testing.assert_array_equal(frames, engine.refine(engine.decode(made), given))
-    counted = count_step(refined_world.config.world)
-    # The first layer alone: 12 x 12 points, 12 colours and 12 maps of each of two limbs, to 8.
-    assert counted.parts["refiner"].flops > 2 * 144 * 36 * 8
-    assert counted.part_parameters["refiner"] == sum(
-        weight.numel() for weight in refined_world.refiner.parameters()
-    )
+    assert "refiner" in time_parts(engine, start, batch_size=1, num_steps=1)
