@@ -1,9 +1,9 @@
 """Flow matching: noise levels, noise, and the integration from noise to data.
 
-Prediction of data ("x-prediction") with the loss on data and a ramp weight, which Dreamer 4
-measured as decisive for few denoise steps (arXiv 2509.24527). x = (1 - sigma) * x0 + sigma * noise,
-so sigma = 1 is noise, 0 is data. What is noised is the change from the last frame's latents, in
-units of its standard deviation; networks are not its business (head.py).
+Prediction of data ("x-prediction"), which Dreamer 4 measured as decisive for few denoise steps
+(arXiv 2509.24527). x = (1 - sigma) * x0 + sigma * noise, so sigma = 1 is noise, 0 is data. What is
+noised is the change from the last frame's latents, in units of its standard deviation; networks are
+not its business (head.py).
 
 Shapes: B batch, c latent channels, h w fine grid.
 """
@@ -41,20 +41,6 @@ def sample_sigma(
     """Return noise levels for training, (count,): the sigmoid of a normal (Esser et al. 2024)."""
     normal = torch.randn(count, generator=generator)
     return torch.sigmoid(config.sigma_mean + config.sigma_std * normal).to(device)
-
-
-def ramp_weight(sigma: Tensor) -> Tensor:
-    """Return Dreamer 4's ramp weight, 0.9 * tau + 0.1 with the paper's tau = 1 - sigma: (B,)."""
-    return 0.9 * (1.0 - sigma) + 0.1
-
-
-def head_loss(predicted: Tensor, data: Tensor, sigma: Tensor) -> Tensor:
-    """Return the mean squared error of x-prediction with the ramp weight.
-
-    Shapes (B, c, h, w), sigma (B,).
-    """
-    error = (predicted.float() - data.float()).square().mean(dim=(1, 2, 3))
-    return (ramp_weight(sigma) * error).mean()
 
 
 def sigma_schedule(num_denoise_steps: int, *, shift: float = 1.0) -> Tensor:

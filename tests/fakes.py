@@ -21,7 +21,6 @@ from midas_world.autoencoder import Autoencoder
 from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, WorldConfig, load_preset
 from midas_world.train.loop import seeded_weights
-from midas_world.types import StepConditions
 from midas_world.world import KeyMap, StartState, make_refiner, save_world
 from midas_world.world_model import WorldModel
 
@@ -232,7 +231,3 @@ class CountingEnv(gym.Env[np.ndarray, np.int64]):
         frame = np.zeros((24, 40, 3), np.uint8)
         frame[:] = (self._step % 256, 10 * action, 255 if self.prompt else 0)
         return frame
-
-
-def no_conditions(count: int) -> list[StepConditions]:
-    return [StepConditions()] * count

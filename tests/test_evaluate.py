@@ -14,7 +14,7 @@ from PIL import Image
 from midas_world.config import load_preset
 from midas_world.evaluate import command
 from midas_world.evaluate.metrics import (
-    detection,
+    Detection,
     jpeg_of_size,
     keypoint_error,
     mean_by_step,
@@ -182,10 +182,10 @@ def test_jpeg_comes_nearest_to_the_size_asked_for():
     assert psnr(smooth[None], large[None]) > psnr(smooth[None], small[None])
 
 
-def test_detection_counts_hits():
-    found = detection(np.array([True, True, False, False]), np.array([True, False, True, False]))
-    assert (found.precision, found.recall) == (0.5, 0.5)
-    nothing = detection(np.zeros(3, bool), np.zeros(3, bool))
+def test_shares_of_nothing_are_nan():
+    found = Detection(positives=4, predicted=2, hits=1, count=8)
+    assert (found.precision, found.recall) == (0.5, 0.25)
+    nothing = Detection(positives=0, predicted=0, hits=0, count=3)
     assert math.isnan(nothing.precision)
     assert math.isnan(nothing.recall)
 

@@ -142,16 +142,6 @@ class Detection:
         return self.hits / self.positives if self.positives else math.nan
 
 
-def detection(predicted: np.ndarray, truth: np.ndarray) -> Detection:
-    """Return how well predictions (B,) bool meet the truth (B,) bool."""
-    return Detection(
-        positives=int(truth.sum()),
-        predicted=int(predicted.sum()),
-        hits=int((predicted & truth).sum()),
-        count=len(truth),
-    )
-
-
 def jpeg_of_size(frame: np.ndarray, num_bytes: int) -> tuple[np.ndarray, int]:
     """Return a frame after JPEG at the quality whose file is nearest to a size, and that size.
 
