@@ -90,6 +90,7 @@ class DynamicsTrainConfig:
         entry_weight: Of the codes' cross-entropy.
         happening_weight: Of steps with a reward, a hit or an end, in those losses.
         crop_size: Of the decoded crops, px.
+        word_steps: Updates that teach words what they look like, before all else; 0: none.
         sharding: "none": every process of several holds the whole model; "full": its share of the
             weights, gradients, averages and optimizer state, for models too large for one device.
     """
@@ -112,6 +113,7 @@ class DynamicsTrainConfig:
     entry_weight: float = 0.1
     happening_weight: float = 4.0
     crop_size: int = 96
+    word_steps: int = 0
     sharding: Literal["none", "full"] = "none"
     num_validation: int = 16
     evaluate_every: int = 500

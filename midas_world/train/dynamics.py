@@ -1,7 +1,8 @@
 """Stage two: train the world model on the latents of episodes.
 
 Frames are encoded once by the finished (or frozen) encoder and cached under its hash. The motion
-operators are fitted to the autoencoder in closed form. Then a pool of sequences (pool.py) is walked
+operators are fitted to the autoencoder in closed form, and words learn what they look like
+(words.py). Then a pool of sequences (pool.py) is walked
 through: single steps first, then with parts of the context lost, so that memory learns to fill
 them, then longer and longer rollouts of the model's own frames.
 
@@ -27,6 +28,7 @@ from midas_world.diffusion import sample_noise, sample_sigma
 from midas_world.train.autoencoder import decode_latents, load_autoencoder, psnr_of
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import (
+    STATE_NAME,
     Trainer,
     mixed_precision,
     seeded_weights,
@@ -36,6 +38,7 @@ from midas_world.train.loop import (
 from midas_world.train.pool import Pool
 from midas_world.train.sources import episodes_folder
 from midas_world.train.strips import save_strip
+from midas_world.train.words import fit_words
 from midas_world.train_config import DynamicsTrainConfig
 from midas_world.world_model import Before, WorldModel
 
@@ -249,6 +252,9 @@ def train_dynamics(
     if init_from is not None:
         load_weights(model, load_part(init_from, "model"), source=str(init_from))
     fit_to_autoencoder(module, store, coder)
+    is_new = init_from is None and not (folder / STATE_NAME).is_file()
+    if is_new and settings.word_steps:
+        fit_words(model.conditions.words, store, train_steps=settings.word_steps, seed=config.seed)
     pool = Pool(store, config.world, settings)
     trainer = Trainer(
         module,
