@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from engine import make_engine
-from engine.bench.quality import drawn_conditions
 from engine.rollout import Rollout
 from engine.spec import Engine
 from engine.torch_engine import TorchEngine
@@ -60,11 +59,19 @@ def steps_of(engine: Engine, count: int, *, game: int = 0) -> list[StepCondition
     The camera goes about within 5 px: nothing comes into view, so no chance magnifies roundings.
     """
     sizes = engine.spec.config.conditions
-    given = drawn_conditions(sizes, game=game, num_steps=count)
-    for step in given:
-        if step.pose is not None and sizes.camera.is_declared:
-            step.pose[sizes.camera.index] *= 2.5 / sizes.camera.loop
-            step.pose[sizes.camera.index] += _CAMERA / sizes.camera.loop
+    rng = np.random.default_rng(game)
+    given = []
+    for step in range(count):
+        pose = audio = None
+        if sizes.pose_size and step % 5:
+            pose = rng.uniform(-1, 1, sizes.pose_size).astype(np.float32)
+            if sizes.camera.is_declared:
+                pose[sizes.camera.index] *= 2.5 / sizes.camera.loop
+                pose[sizes.camera.index] += _CAMERA / sizes.camera.loop
+        text = f"a person of game {game} runs {step}" if step % 7 else None
+        if sizes.audio_size and step % 3:
+            audio = rng.uniform(0, 1, sizes.audio_size).astype(np.float32)
+        given.append(StepConditions(pose=pose, text=text, audio=audio))
     return given
 
 

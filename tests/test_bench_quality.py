@@ -15,7 +15,7 @@ from engine.bench import run
 from engine.bench.quality import (
     MAX_GAMES,
     Closeness,
-    drawn_conditions,
+    conditions_of,
     measure_quality,
     quality_result,
     spread_games,
@@ -24,7 +24,6 @@ from engine.bench.report import to_markdown
 from engine.bench.run import BenchConfig, bench
 from engine.bench.subject import Subject
 from midas_world import cli
-from midas_world.conditions_config import ConditionsConfig
 from midas_world.config import load_preset
 from midas_world.world import World
 from tests.fakes import FakeEngine, make_start_state
@@ -171,27 +170,12 @@ def test_games_are_spread_over_the_start_states(count: int, games: list[int]):
     assert len(games) <= MAX_GAMES
 
 
-def test_conditions_follow_from_the_games_number_and_are_absent_now_and_then():
-    sizes = load_preset("tiny").world.conditions
-    given = drawn_conditions(sizes, game=1, num_steps=8)
-    again = drawn_conditions(sizes, game=1, num_steps=8)
-    other = drawn_conditions(sizes, game=2, num_steps=8)
-    assert [step.pose is None for step in given] == [step % 5 == 0 for step in range(8)]
-    assert [step.text is None for step in given] == [step % 7 == 0 for step in range(8)]
-    assert [step.audio is None for step in given] == [step % 3 == 0 for step in range(8)]
-    for a, b in zip(given, again, strict=True):
-        assert a.text == b.text
-        np.testing.assert_array_equal(a.pose, b.pose)
-        np.testing.assert_array_equal(a.audio, b.audio)
-    assert given[1].text != other[1].text
-    assert given[1].pose is not None
-    assert not np.array_equal(given[1].pose, other[1].pose)
-
-
-def test_a_world_without_poses_and_sounds_is_given_none():
-    given = drawn_conditions(ConditionsConfig(), game=0, num_steps=8)
-    assert all(step.pose is None and step.audio is None for step in given)
-    assert given[1].text is not None
+def test_conditions_go_back_and_forth_over_a_start_state():
+    start = make_start_state(load_preset("tiny").world, 0)
+    first, second, third = start.conditions
+    assert conditions_of(start, 6) == [second, first, second, third, second, first]
+    alone = replace(start, latents=start.latents[-1:], conditions=(third,))
+    assert conditions_of(alone, 2) == [third, third]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from start states spread evenly over the world's:
   conditions and the same noise, and decode the frame of every step. The loop is closed: each feeds
   on the latents that it made itself, so that rounding adds up as it does in play.
 
-Conditions are drawn from the game's number (`drawn_conditions`), not played by a teacher: engines
-know none, and whatever world it is gets the same. Episodes' ends are not heeded. The reference has
-the same number of denoise steps, so it is the backend's arithmetic alone that differs; how close
-the world itself is to its teacher is what ``midas-world eval`` tells.
+Conditions are those of the start state, played back and forth (`conditions_of`): engines know no
+teacher, and drawn ones would lead a trained world where its latents grow without end. Episodes'
+ends are not heeded. The reference has the same number of denoise steps, so it is the backend's
+arithmetic alone that differs; how close the world itself is to its teacher is what
+``midas-world eval`` tells.
 
 Shapes: B games, H W pixels.
 """
@@ -20,6 +21,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -28,13 +30,10 @@ import torch
 from engine.rollout import Rollout
 from engine.spec import Engine
 from engine.torch_engine import TorchEngine
-from midas_world.conditions_config import ConditionsConfig
 from midas_world.types import StepConditions
 from midas_world.world import StartState, World
 
 MAX_GAMES = 8
-# Of so many steps one has no pose, no text, no audio: engines must agree without them, too.
-_NO_POSE_EVERY, _NO_TEXT_EVERY, _NO_AUDIO_EVERY = 5, 7, 3
 
 _log = logging.getLogger(__name__)
 
@@ -147,30 +146,11 @@ def spread_games(num_start_states: int) -> list[int]:
     return [place * num_start_states // count for place in range(count)]
 
 
-def drawn_conditions(
-    config: ConditionsConfig, *, game: int, num_steps: int
-) -> list[StepConditions]:
-    """Return the conditions of a game's steps, the same each time.
-
-    Poses are uniform in [-1, 1], loudness in [0, 1]; each kind is absent now and then.
-
-    Args:
-        config: Their sizes.
-        game: Number that they are drawn from.
-        num_steps: How many.
-    """
-    rng = np.random.default_rng(game)
-    has_pose, has_audio = config.pose_size > 0, config.audio_size > 0
-    given = []
-    for step in range(num_steps):
-        pose = audio = None
-        if has_pose and step % _NO_POSE_EVERY:
-            pose = rng.uniform(-1, 1, config.pose_size).astype(np.float32)
-        text = f"a person of game {game} runs {step}" if step % _NO_TEXT_EVERY else None
-        if has_audio and step % _NO_AUDIO_EVERY:
-            audio = rng.uniform(0, 1, config.audio_size).astype(np.float32)
-        given.append(StepConditions(pose=pose, text=text, audio=audio))
-    return given
+def conditions_of(start: StartState, num_steps: int) -> list[StepConditions]:
+    """Return the conditions of a game's steps: its start state's, to the first and back again."""
+    given = start.conditions
+    turn = [*given[-2::-1], *given[1:]] or [*given]
+    return list(islice(cycle(turn), num_steps))
 
 
 def _play_both(
@@ -183,7 +163,7 @@ def _play_both(
         held_to.reset([start], seeds=[game])
     values = []
     # Side by side, so that no more than two frames are in memory at once.
-    for step in drawn_conditions(engine.spec.config.conditions, game=game, num_steps=num_steps):
+    for step in conditions_of(start, num_steps):
         tested.step([step])
         with _whole_float32():
             held_to.step([step])
