@@ -1,7 +1,7 @@
 """The ONNX Runtime engine: the fastest on a CPU.
 
-In "int8" the convolutions of head and decoder are eight-bit; the backbone, everything around them
-and the latents between steps stay float32. The KV cache is never copied: the graph reads the ring
+In "int8" the convolutions of decoder and refiner are eight-bit; what makes the next step's latents
+stays float32, so that errors do not add up. The KV cache is never copied: the graph reads the ring
 where it lies and gives the new frame's rows alone.
 
 Shapes: B games, R rows of them, F frames, T positions per frame, N tokens per frame, C channels.

@@ -30,7 +30,7 @@ from engine.onnx_files import (
     outline_path,
     outlines_folder,
 )
-from engine.onnx_graphs import GUIDANCE, KNOWN_TO_REFINER, graph_names, make_graph
+from engine.onnx_graphs import KNOWN_TO_REFINER, graph_names, make_graph
 from engine.torch_networks import Sampler
 from midas_world.autoencoder import Upsample, quantize_frames
 from midas_world.conditions import Conditions, stack_conditions
@@ -63,7 +63,7 @@ def export_graphs(
     Args:
         world: What to export.
         num_denoise_steps: Of the head; None takes the world's own number.
-        precision: "float32", or "int8": eight-bit convolutions in head, decoder and refiner.
+        precision: "float32", or "int8": eight-bit convolutions in decoder and refiner.
         names: Which graphs; others are neither written nor returned. None: all that the world has.
         folder: Above the folder of graphs; None is the user's cache.
         is_narrow: Whether int8 is for CPUs that add products in 16 bits; None: if this one does.
@@ -264,13 +264,12 @@ def calibration(world: World, num_denoise_steps: int) -> dict[str, list[dict[str
         made = frames[0]
         for place, step in enumerate(steps):
             context = frames[place] if place < len(frames) else made
+            if place < len(frames):
+                keep("decoder", {"latents": context})  # games show where they begin, too
             conditions = _with_entries(step, config, generator)
             guidance = model.step_guidance(context, conditions, cache)
             cache.commit()
             noise = sample_noise(context.shape, config.head, generator)
-            told = {**guidance._asdict(), "near": model.near(conditions)}
-            told = {name: told[name] for name in GUIDANCE}
-            keep("head", {"latents": context, "noise": noise, **told})
             grid = sampler(guidance, model.to_grid(noise))
             made = model.to_tokens(grid)
             keep("decoder", {"latents": made})

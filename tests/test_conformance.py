@@ -21,13 +21,13 @@ BATCH = 3
 # Largest and mean distance of latents from float32 torch after 50 steps from the same noise, in
 # standard deviations of those latents, and the least PSNR of the frames. The weights are random:
 # they damp errors less than trained ones do. float32 differs by the order of sums alone; bfloat16
-# keeps 8 bits of every number; int8 rounds what enters each product to 8 bits of its largest.
+# keeps 8 bits of every number; in int8 the decoder alone is eight-bit.
 # Measured over three games: a half of these distances or less, and 4 dB or more above these PSNRs.
 TOLERANCES = {
     "torch-float32": (1e-4, 1e-5, 80.0),
     "torch-bfloat16": (0.15, 0.015, 42.0),
     "onnx-float32": (1e-3, 1e-4, 60.0),
-    "onnx-int8": (0.15, 0.015, 38.0),
+    "onnx-int8": (1e-3, 1e-4, 38.0),
     "torch-cuda": (0.15, 0.015, 42.0),
     # The backbone in bfloat16, head and decoder in float16, which keeps 11 bits: no worse than it.
     "tensorrt-fp16": (0.15, 0.015, 42.0),
@@ -39,7 +39,7 @@ BATCH_TOLERANCES = {
     "torch-float32": (1e-4, 1e-5),
     "torch-bfloat16": (0.4, 0.03),
     "onnx-float32": (1e-3, 1e-4),
-    "onnx-int8": (0.4, 0.03),
+    "onnx-int8": (1e-3, 1e-4),
     "torch-cuda": (0.4, 0.03),
     "tensorrt-fp16": (0.4, 0.03),
     "rtx-fp16": (0.4, 0.03),

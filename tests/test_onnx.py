@@ -106,14 +106,13 @@ def test_int8_graphs_use_int8(tiny_world: World, kept_graphs: Path, is_narrow: b
     files = export_graphs(tiny_world, precision="int8", folder=kept_graphs, is_narrow=is_narrow)
     words = "int8-narrow" if is_narrow else "int8"
     names = [path.name for path in files.values()]
-    assert names == ["backbone.onnx", f"head-k1-{words}.onnx", f"decoder-{words}.onnx"]
-    for name in ("head", "decoder"):
-        graph = onnx.load(files[name]).graph
-        assert {"Conv", "QuantizeLinear"} <= {node.op_type for node in graph.node}
-        arrays = [numpy_helper.to_array(item) for item in graph.initializer]
-        levels = [item.astype(int) for item in arrays if item.dtype == np.int8 and item.ndim > 1]
-        # Sums of 16 bits would saturate.
-        assert max(np.abs(item).max() for item in levels) == (64 if is_narrow else 127)
+    assert names == ["backbone.onnx", "head-k1.onnx", f"decoder-{words}.onnx"]
+    graph = onnx.load(files["decoder"]).graph
+    assert {"Conv", "QuantizeLinear"} <= {node.op_type for node in graph.node}
+    arrays = [numpy_helper.to_array(item) for item in graph.initializer]
+    levels = [item.astype(int) for item in arrays if item.dtype == np.int8 and item.ndim > 1]
+    # Sums of 16 bits would saturate.
+    assert max(np.abs(item).max() for item in levels) == (64 if is_narrow else 127)
 
 
 def test_graphs_are_int8_as_far_as_what_they_make_allows(
@@ -133,26 +132,27 @@ def test_graphs_are_int8_as_far_as_what_they_make_allows(
     assert distances[0] > distances[1] == 0.0
 
 
-def test_int8_heads_are_close_and_a_game_does_not_feel_the_others(
+def test_int8_frames_are_close_and_a_game_does_not_feel_the_others(
     tiny_world: World, paths: dict[str, Path], kept_graphs: Path
 ):
     (path,) = export_graphs(
-        tiny_world, precision="int8", names=["head"], folder=kept_graphs
+        tiny_world, precision="int8", names=["decoder"], folder=kept_graphs
     ).values()
-    samples = onnx_export.calibration(tiny_world, 1)["head"]
-    exact, made = (_first_outputs(file, samples) for file in (paths["head"], path))
+    samples = onnx_export.calibration(tiny_world, 1)["decoder"]
+    exact, made = (_first_outputs(file, samples) for file in (paths["decoder"], path))
     error = np.sqrt(np.mean(np.square(made - exact)))
     assert 0 < error < 0.05 * exact.std()
     batch = {key: np.concatenate([sample[key] for sample in samples]) for key in samples[0]}
-    np.testing.assert_allclose(_first_outputs(path, [batch]), made, atol=1e-5)
+    # Of uint8, of which one on the edge may be rounded either way.
+    np.testing.assert_allclose(_first_outputs(path, [batch]), made, atol=1.0)
 
 
 def test_calibration_needs_no_start_states(tiny_world: World):
     bare = replace(tiny_world, start_states=())
     samples = onnx_export.calibration(bare, 1)
-    assert len(samples["head"]) == len(samples["decoder"]) > 2
+    assert len(samples["decoder"]) > 2
     assert not samples["refiner"]
-    assert samples["head"][0]["latents"].std() > 0.5
+    assert samples["decoder"][0]["latents"].std() > 0.1
 
 
 def test_another_weight_or_version_is_another_folder(
