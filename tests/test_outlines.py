@@ -162,6 +162,8 @@ def graph_of(arrays: dict[str, np.ndarray]) -> bytes:
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_shipped_outlines_are_of_the_world_and_the_code_as_they_are(folder: Path, tmp_path: Path):
     world = load_world(folder)
+    if not outlines_folder(world).is_dir():
+        pytest.skip("this world comes without outlines: it is exported at its first start")
     asked = {"precision": DEFAULT_PRECISION, "folder": tmp_path}
     steps = world.config.world.head.num_denoise_steps
     assert can_start(world, num_denoise_steps=steps, **asked), (
