@@ -261,6 +261,14 @@ def test_the_trainer_learns_any_module_and_logs_its_average(tmp_path):
     assert average != trainer.module.slope.item()
 
 
+def test_numbers_too_small_for_training_are_numbers_again_behind_it(tmp_path):
+    seen: list[float] = []
+    tiny_number = torch.tensor([1e-40])
+    run_slope(tmp_path, steps=1, before_step=lambda _: seen.append((1.0 * tiny_number).item()))
+    assert seen == [0.0]
+    assert (1.0 * tiny_number).item() > 0
+
+
 def test_averaged_weights_are_inside_the_module_only_for_the_with(tmp_path):
     trainer = run_slope(tmp_path, steps=5)
     own = trainer.module.slope.item()

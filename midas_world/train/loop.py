@@ -101,6 +101,19 @@ def mixed_precision(device: torch.device, *, enabled: bool) -> AbstractContextMa
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Let numbers be 0 that are so small that a CPU takes ten times as long for each.
+
+    The momentum of what has no gradient fades to such.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 class Keeper(Protocol):
     """Something beside the weights that goes on from train step to train step."""
 
@@ -189,9 +202,6 @@ class Trainer:
             after_step: Called after each.
             stop_at: Stop (and save) earlier than the config says.
         """
-        # The momentum of what has no gradient fades to numbers so small that a CPU takes ten times
-        # as long for each.
-        torch.set_flush_denormal(True)
         last = min(self.config.train_steps, stop_at or self.config.train_steps)
         first_process = self.processes.is_first
         gathers = first_process or self.shards is not None
@@ -204,7 +214,7 @@ class Trainer:
             unit="step",
         )
         seen, started = 0, time.perf_counter()
-        with bar:
+        with bar, flushed_denormals():
             while self.train_step < last:
                 if before_step:
                     before_step(self.train_step)
