@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from engine.bench.timing import time_parts
 from engine.onnx_engine import OnnxEngine
@@ -15,9 +14,10 @@ from engine.torch_engine import TorchEngine
 from midas_world.checkpoint import CheckpointError
 from midas_world.config import load_preset
 from midas_world.types import StepConditions
-from midas_world.world import World, load_world, make_refiner
+from midas_world.world import World, load_world
 from tests.engines import psnr, steps_of
-from tests.fakes import FakeEngine
+from tests.fakes import FakeEngine, make_tiny_world
+from tests.training import REFINED
 
 
 def test_a_world_keeps_its_refiner(refined_world: World):
@@ -26,19 +26,16 @@ def test_a_world_keeps_its_refiner(refined_world: World):
     assert refined_world.refiner.output.weight.abs().max() > 0
 
 
-def test_a_world_whose_refiner_is_missing_is_a_checkpoint_error(
-    refined_world: World, tiny_folder, tmp_path
-):
-    folder = tmp_path / "world"
-    folder.mkdir()
-    for file in tiny_folder.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+def test_a_world_whose_refiner_is_missing_is_a_checkpoint_error(refined_world: World, tmp_path):
+    plain = load_preset("tiny", [REFINED[-1]])
+    folder = make_tiny_world(tmp_path / "world", config=plain)
+    config_text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text((refined_world.folder / "config.yaml").read_text())
     with pytest.raises(CheckpointError, match=r"does not fit its config: missing key"):
         load_world(folder)
     for file in refined_world.folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "config.yaml").write_text((tiny_folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(config_text)
     with pytest.raises(CheckpointError, match=r"unknown key refiner\."):
         load_world(folder)
 
@@ -117,12 +114,6 @@ def test_worlds_without_a_refiner_are_not_refined():
     assert not engine.spec.config.is_refined
     rollout = Rollout(engine, 1)
     assert not any(name.startswith("shown.") for name in rollout.state())
-
-
-def test_the_shipped_preset_has_a_refiner():
-    config = load_preset("stage").world
-    assert config.is_refined
-    assert isinstance(make_refiner(config), nn.Module)
 
 
 def test_the_benchmark_times_it(refined_world: World):
