@@ -24,6 +24,7 @@ PLAIN = (
     "train_dynamics.untold_rate=0.0",
     "world.conditions.drop_rate=0.0",
     "world.conditions.word_drop_rate=0.0",
+    "train_dynamics.forget_rate=0.0",
 )
 LOST = (*PLAIN, "train_dynamics.lost_rate=[[0.0,1.0],[1.0,1.0]]")
 OUTSIDE, INSIDE, STRIP, HALF = 14, 36, 8, 40
@@ -214,6 +215,14 @@ def test_lost_bands_are_marked_and_nothing_else_is_changed(store):
         # Whole columns.
         assert torch.equal(batch["lost"].amin(dim=2), batch["lost"].amax(dim=2))
         assert not batch["is_whole"][fresh].any()
+
+
+def test_sequences_lose_bands_on_their_way_and_are_told_what_was_there(store):
+    pool = make_pool(store, tiny(*PLAIN, "train_dynamics.forget_rate=1.0"))
+    for batch in walk(pool, 12):
+        is_lost = batch["lost"].amax(dim=(1, 2, 3)) > 0
+        assert torch.equal(is_lost, ~batch["is_fresh"])
+        assert pool.unknown.isnan().all()
 
 
 def test_where_the_context_is_lost_things_are_told_or_not_asked_for(store):
