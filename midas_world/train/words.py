@@ -69,6 +69,7 @@ def _coarse_latents(store: LatentStore) -> tuple[np.ndarray, Tensor]:
     parts = []
     for piece in np.array_split(rows, max(1, len(rows) // 64)):
         latents = store.gather(piece)
-        size = [min(most, have) for most, have in zip(_COARSE, latents.shape[2:], strict=True)]
+        height, width = latents.shape[2:]
+        size = min(_COARSE[0], height), min(_COARSE[1], width)
         parts.append(nn.functional.adaptive_avg_pool2d(latents, size).flatten(1))
     return rows, torch.cat(parts)
