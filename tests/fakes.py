@@ -61,6 +61,20 @@ def make_start_state(config: WorldConfig, seed: int, *, frames: int = 3) -> Star
     )
 
 
+@torch.no_grad()
+def damp(model: WorldModel) -> None:
+    """Let random weights damp what goes wrong, as trained ones do.
+
+    The next frame is mostly of moved copies, which fade.
+    """
+    operators, output = model.motion.operators, model.head.output
+    noise = torch.randn(operators.shape, generator=torch.Generator().manual_seed(4))
+    operators.mul_(0.6).add_(0.03 * noise)
+    output.weight.mul_(0.25)
+    assert output.bias is not None
+    output.bias[model.config.autoencoder.latent_channels] -= 3.0
+
+
 def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Path:
     """Write a tiny world with random weights and three start states; return its folder."""
     config = config or load_preset("tiny")
@@ -76,15 +90,7 @@ def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Pat
         assert isinstance(last, nn.Linear)
         last.weight[-2:] = 0.0
         last.bias[-2:] = -20.0
-        # As trained weights do, and unlike random ones, these damp what goes wrong: the next frame
-        # is mostly of moved copies, which fade.
-        operators = model.motion.operators
-        noise = torch.randn(operators.shape, generator=torch.Generator().manual_seed(4))
-        operators.mul_(0.6).add_(0.03 * noise)
-        output = model.head.output
-        assert output.bias is not None
-        output.weight.mul_(0.25)
-        output.bias[config.world.autoencoder.latent_channels] -= 3.0
+    damp(model)
     save_world(
         folder,
         config=config,

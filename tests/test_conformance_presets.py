@@ -14,6 +14,7 @@ from engine.spec import Engine
 from engine.torch_engine import TorchEngine
 from midas_world.world import World, load_world
 from tests.engines import make_backend, psnr
+from tests.fakes import damp
 
 STEPS = 50
 IS_LARGE = bool(os.environ.get("MIDAS_TEST_LARGE"))
@@ -43,7 +44,9 @@ def world(request: pytest.FixtureRequest) -> World:
         return load_world("stage")
     if request.param == "stage-hd" and not IS_LARGE:
         pytest.skip("minutes of work: set MIDAS_TEST_LARGE=1")
-    return preset_subject(request.param).make(torch.device("cpu"))
+    made = preset_subject(request.param).make(torch.device("cpu"))
+    damp(made.model)
+    return made
 
 
 @pytest.fixture(scope="module")
