@@ -75,6 +75,7 @@ class DynamicsTrainConfig:
         fresh_rate: Share of sequences that begin anew. From 1 on down: single steps first, then
             longer and longer rollouts.
         lost_rate: Share of new sequences with a band of columns lost.
+        forget_rate: Share of sequences, at each step, that lose a band on their way.
         event_rate: Share of new sequences that begin shortly before something happens: a thing
             comes into view, a reward, a hit.
         untold_rate: Share of new sequences whose things half in view have no code told.
@@ -86,6 +87,8 @@ class DynamicsTrainConfig:
         pixel_after: Progress from which it counts.
         backbone_after: Progress from which the backbone learns with the rest; before, the head
             sees no hidden states.
+        backbone_rate: Share of sequences that it sees from then on; the others go without hidden
+            states, which costs less, and keeps the head from hanging on them alone.
         outcome_weight: Of reward, cost and termination.
         entry_weight: Of the codes' cross-entropy.
         happening_weight: Of steps with a reward, a hit or an end, in those losses.
@@ -99,7 +102,8 @@ class DynamicsTrainConfig:
     fresh_rate: tuple[tuple[float, float], ...] = (
         (0.0, 1.0), (0.1, 1.0), (0.35, 0.15), (0.5, 0.1), (1.0, 0.05),
     )  # fmt: skip
-    lost_rate: tuple[tuple[float, float], ...] = ((0.0, 0.35), (0.3, 0.6), (0.6, 0.3), (1.0, 0.2))
+    lost_rate: tuple[tuple[float, float], ...] = ((0.0, 0.35), (0.3, 0.65), (0.7, 0.5), (1.0, 0.3))
+    forget_rate: float = 0.1
     event_rate: float = 0.45
     untold_rate: float = 0.4
     noisy_rate: float = 0.4
@@ -109,6 +113,7 @@ class DynamicsTrainConfig:
     pixel_weight: float = 2.0
     pixel_after: float = 0.3
     backbone_after: float = 0.6
+    backbone_rate: float = 1.0
     outcome_weight: float = 0.1
     entry_weight: float = 0.1
     happening_weight: float = 4.0

@@ -11,6 +11,7 @@ fine grid, K classes of things, S crop size in px.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -102,19 +103,22 @@ class DynamicsLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the losses of a batch of `Pool.batch`."""
         model, config = self.model, self.config
-        with_backbone = self.progress >= config.backbone_after
         frames = context.shape[1]
-        if with_backbone:
+        hidden = last.new_zeros(
+            len(last), model.config.tokens_per_frame, model.config.backbone.width
+        )
+        states = None
+        if self.progress >= config.backbone_after:
             # Only the last frame may be noisy or lost.
             context = torch.cat((context[:, :-1], model.to_tokens(last)[:, None]), dim=1)
             levels = functional.pad(level[:, None], (frames - 1, 0))
-            states = model.hidden(context, levels, conditions)
-        else:
-            width = model.config.backbone.width
-            states = last.new_zeros(len(last), 1, model.config.tokens_per_frame, width)
+            seen = range(math.ceil(config.backbone_rate * len(last)))
+            rows = slice(0, len(seen))
+            states = model.hidden(context[rows], levels[rows], conditions.pick(seen))
+            hidden = torch.cat((states[:, -1].to(hidden.dtype), hidden[len(seen) :]))
         now = conditions.frames(frames - 1, frames)
         past = Before(latents=before, camera=last_camera, audio=last_audio)
-        guidance, _ = model.guide(last, now, past, states[:, -1], level=level, lost=lost)
+        guidance, _ = model.guide(last, now, past, hidden, level=level, lost=lost)
         predicted = self._predict(guidance, target, generator)
         self.made = self._go_on(guidance, predicted, generator)
         scale = self.channel_weight.sqrt()[:, None, None]
@@ -141,9 +145,10 @@ class DynamicsLoss(nn.Module):
             )
         told = losses["reward"] + losses["cost"] + losses["termination"]
         loss = loss + config.outcome_weight * told
-        if with_backbone and model.config.entries.num_classes:
+        if states is not None and model.config.entries.num_classes:
             logits = model.prior(states).float().flatten(0, 2)
-            losses["entries"] = functional.cross_entropy(logits, coming.flatten())
+            truth = coming[: len(states)].flatten()
+            losses["entries"] = functional.cross_entropy(logits, truth)
             loss = loss + config.entry_weight * losses["entries"]
         return {"loss": loss, **losses}
 

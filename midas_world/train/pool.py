@@ -89,6 +89,11 @@ class Pool:
             is_over = row < 0 or self._is_end[row]
             if is_over or rng.random() < fresh_rate:
                 self._begin(slot, rng, progress)
+            elif rng.random() < self.config.forget_rate:
+                frames = self.last[slot], self.before[slot]
+                self.last[slot], self.before[slot] = self._lose(
+                    slot, row, *frames, rng, are_told=True
+                )
         store, world = self.store, self.world
         rows = self.rows.numpy()
         targets = rows + 1
@@ -172,13 +177,14 @@ class Pool:
         self.present[slot] = torch.from_numpy(rng.random(3) >= layout.drop_rate)
         share = layout.word_drop_rate * rng.random()
         self.words[slot] = torch.from_numpy(rng.random(layout.text_length) >= share)
-        if rng.random() < config.noisy_rate:
+        if rng.random() < rate_at(config.lost_rate, progress):
+            are_told = bool(rng.random() < 0.5)
+            last, before = self._lose(slot, row, last, before, rng, are_told=are_told)
+        elif rng.random() < config.noisy_rate:
             level = float(self.world.context_noise * rng.random())
             noise = torch.from_numpy(rng.standard_normal((2, *last.shape), np.float32))
             last, before = last + level * noise[0], before + level * noise[1]
             self.level[slot] = level
-        elif rng.random() < rate_at(config.lost_rate, progress):
-            last, before = self._lose(slot, row, last, before, rng)
         if rng.random() < config.untold_rate:
             things = self._things(row)
             in_view = np.abs(things[:, 1] - self.world.width / 2) < self.world.width / 2 - 4
@@ -186,9 +192,19 @@ class Pool:
         self.last[slot], self.before[slot] = last, before
 
     def _lose(
-        self, slot: int, row: int, last: Tensor, before: Tensor, rng: np.random.Generator
+        self,
+        slot: int,
+        row: int,
+        last: Tensor,
+        before: Tensor,
+        rng: np.random.Generator,
+        *,
+        are_told: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Return the frames with a band of columns lost: noise, or the smear of its edge."""
+        """Return the frames with a band of columns lost: noise, or the smear of its edge.
+
+        Either the codes of the things there are told, or nothing is asked of what nobody can know.
+        """
         columns, step = last.shape[2], self.world.width // last.shape[2]
         width = int(rng.integers(max(1, columns // 7), columns + 1))
         is_left, is_smeared = rng.random() < 0.5, rng.random() < 0.5 and width < 0.9 * columns
@@ -207,9 +223,7 @@ class Pool:
         self.lost[slot, :, :, band] = 1.0
         things = self._things(row)
         inside = (things[:, 1] > start * step - 16) & (things[:, 1] < (start + width) * step + 16)
-        # Either their codes are told, or nothing is asked of what nobody can know.
-        numbers = self.given if rng.random() < 0.5 else self.unknown
-        self._name(numbers, slot, things[inside])
+        self._name(self.given if are_told else self.unknown, slot, things[inside])
         return made[0], made[1]
 
     def _things(self, row: int) -> np.ndarray:
