@@ -216,7 +216,7 @@ def _export(name: str, world: World, path: Path, num_denoise_steps: int) -> None
     graph = make_graph(name, world, num_denoise_steps=num_denoise_steps, batch_size=2)
     batch, axes = torch.export.Dim("batch", min=1), graph.batch_axes
     shapes = tuple({axes[key]: batch} if key in axes else None for key in graph.inputs)
-    with _quiet(), torch.no_grad():
+    with quiet_export(), torch.no_grad():
         program = torch.export.export(
             graph.module,
             tuple(graph.inputs.values()),
@@ -308,7 +308,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_export() -> Iterator[None]:
     """Keep from the user what the exporter says about itself, hundreds of lines."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

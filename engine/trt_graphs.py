@@ -8,14 +8,12 @@ Shapes: B batch, c latent channels, h w fine grid, H W pixels.
 """
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from engine.onnx_export import quiet_export
 from engine.torch_networks import Sampler
 from engine.trt_plan import TrtPlan
 from midas_world.autoencoder import Autoencoder
@@ -125,7 +123,7 @@ def _export(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> byt
             "[tensorrt]"
         ) from error
     batch = torch.export.Dim("batch", min=1)
-    with _quiet(), torch.no_grad():
+    with quiet_export(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
             (dict(inputs), {}),  # a dict that comes last would be taken for keywords
@@ -138,19 +136,3 @@ def _export(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> byt
         )
     assert program is not None
     return program.model_proto.SerializeToString()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep from the user what the exporter says about itself, hundreds of lines."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
