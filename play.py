@@ -178,6 +178,8 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
             game, actions, fps=args.fps, keep=saver.add if saver else lambda _: None
         )
         print(f"{playable.title}: {playable.backend}\n{report}")
+        if args.prompt:
+            print(f"prompt: {game.understand(args.prompt)}")
         if saver:
             saver.close()
             print(f"saved {saver.path}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from midas_world.train_config import DataConfig
 from midas_world.types import StepConditions
-from midas_world.words import WordsConditioner
+from midas_world.words import WordsConditioner, clean_prompt
 from midas_world.world import KeyMap
 
 _STAGE_IDS = ("midas/StageTeacher-v0", "midas/Stage-v0")
@@ -38,7 +38,15 @@ class Conditioner(Protocol):
         """Let a player's words steer from the next step on; None gives it back.
 
         Raises:
-            ValueError: The text is too long.
+            ValueError: The text is too long, or nothing of it is understood.
+        """
+        ...
+
+    def understand(self, text: str) -> str:
+        """Return what of a player's words is understood, in words; changes nothing.
+
+        Raises:
+            ValueError: Nothing is, or the text is too long.
         """
         ...
 
@@ -66,7 +74,8 @@ class StageWorldConditioner:
 
     def reset(self, *, rng: np.random.Generator, description: str = "") -> StepConditions:
         """Start anew in the scene that the description speaks of."""
-        from envs.stage.scene import Scene, scene_from_text
+        from envs.stage.scene import Scene
+        from envs.stage.words import scene_from_text
 
         return self._inner.reset(scene=scene_from_text(description, Scene()), rng=rng)
 
@@ -78,9 +87,16 @@ class StageWorldConditioner:
         """Let a player's words change the scene, as the teacher does."""
         self._inner.set_prompt(text)
 
+    def understand(self, text: str) -> str:
+        """Return what of the words Stage can show, and what it did not understand."""
+        from envs.stage.words import understand
+
+        return understand(clean_prompt(text), self._inner.scene)[1]
+
     def describe(self, prompt: str, present: str) -> str:
         """Return place, time of day, weather and outfit, in the words that Stage has for them."""
-        from envs.stage.scene import Scene, scene_from_text
+        from envs.stage.scene import Scene
+        from envs.stage.words import scene_from_text
 
         return str(scene_from_text(prompt, scene_from_text(present, Scene())))
 

@@ -261,16 +261,29 @@ class Games:
         With the world's ``prompt_scenes``, words for another scene cut to a start state of it.
 
         Raises:
-            ValueError: The text is no str or too long, or words come with each action.
+            ValueError: The text is no str, too long or not understood, or words come with each
+                action; nothing was changed.
         """
-        if text is not None and not isinstance(text, str):
-            raise ValueError(f"prompt must be a str, got {type(text).__name__}")
-        if isinstance(self.action_space, spaces.Dict):
-            raise ValueError("with action='conditions' the words come with each action: no prompt")
+        self._check_prompt(text)
         for row in rows:
             self._conditioners[row].set_prompt(text)
             if not self.over[row]:
                 self._cut(row, text)
+
+    def understand(self, text: str) -> str:
+        """Return what of a player's words is understood, in words; changes nothing.
+
+        Raises:
+            ValueError: As with `set_prompt`.
+        """
+        self._check_prompt(text)
+        return self._conditioners[0].understand(text)
+
+    def _check_prompt(self, text: Any) -> None:
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"prompt must be a str, got {type(text).__name__}")
+        if isinstance(self.action_space, spaces.Dict):
+            raise ValueError("with action='conditions' the words come with each action: no prompt")
 
     def state(self, rngs: Sequence[np.random.Generator]) -> WorldState:
         """Return a copy of all that changes, with the streams that resets draw from."""

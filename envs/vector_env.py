@@ -187,7 +187,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         """Let words steer some games, or all, from the next step on; None gives back the old ones.
 
         Raises:
-            ValueError: The text is too long, or words come with each action.
+            ValueError: The text is too long or not understood, or words come with each action.
         """
         self._games.set_prompt(text, range(self.num_envs) if games is None else games)
 

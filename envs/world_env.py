@@ -219,9 +219,18 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         that is most like it; the network goes on from there, pose, clock and noise go on.
 
         Raises:
-            ValueError: The text is too long, or words come with each action.
+            ValueError: The text is too long or not understood, or words come with each action;
+                nothing was changed.
         """
         self._games.set_prompt(text, [0])
+
+    def understand(self, text: str) -> str:
+        """Return what of a player's words is understood, in words; changes nothing.
+
+        Raises:
+            ValueError: As with `set_prompt`.
+        """
+        return self._games.understand(text)
 
     def save_state(self) -> WorldState:
         """Return a copy of all that changes: equal states and actions give equal frames.

@@ -13,6 +13,20 @@ from midas_world.types import StepConditions
 PROMPT_BYTES = 512
 
 
+def clean_prompt(text: str) -> str:
+    """Return a player's words without what is no letter, such as NUL or half a surrogate pair.
+
+    Raises:
+        ValueError: They are too long.
+    """
+    text = "".join(letter if letter.isprintable() or letter.isspace() else " " for letter in text)
+    text = " ".join(text.split())
+    size = len(text.encode())
+    if size > PROMPT_BYTES:
+        raise ValueError(f"a prompt must have at most {PROMPT_BYTES} bytes, got {size}")
+    return text
+
+
 class WordsConditioner:
     """Turns an action into its name and the prompt, as text, and where asked into a pose.
 
@@ -44,11 +58,15 @@ class WordsConditioner:
         Raises:
             ValueError: The text is too long.
         """
-        text = (text or "").replace("\0", "").strip()
-        size = len(text.encode())
-        if size > PROMPT_BYTES:
-            raise ValueError(f"a prompt must have at most {PROMPT_BYTES} bytes, got {size}")
-        self._prompt = text
+        self._prompt = clean_prompt(text or "")
+
+    def understand(self, text: str) -> str:
+        """Return the words as they are sent: what they mean is the network's business.
+
+        Raises:
+            ValueError: The text is too long.
+        """
+        return clean_prompt(text)
 
     def conditions(self) -> StepConditions:
         """Return the conditions of the present frame."""

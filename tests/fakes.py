@@ -230,6 +230,9 @@ class CountingEnv(gym.Env[np.ndarray, np.int64]):
     def set_prompt(self, text: str | None) -> None:
         self.prompt = text
 
+    def understand(self, text: str) -> str:
+        return text
+
     def close(self) -> None:
         self.is_closed = True
 

@@ -31,6 +31,8 @@ SCRIPTS = ("midas_world/train/shipped.py",)
 OWNERS = {
     "pygame": ("envs/", "play.py"),
     "fsspec": ("midas_world/shards.py",),
+    "rapidfuzz": ("envs/vocabulary.py",),
+    "platformdirs": ("envs/play/",),
     "av": ("midas_world/video.py",),
     "pynput": ("envs/play/hotkey.py",),
     "minari": ("midas_world/export/minari_dataset.py",),

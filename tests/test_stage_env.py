@@ -14,6 +14,7 @@ from envs.stage.env import StageEnv
 from envs.stage.game import MAX_HEARTS, Game, GameObject, Kind
 from envs.stage.scene import Scene
 from envs.stage.skeleton import GROUND_Y
+from envs.stage.words import scene_from_text
 
 IDLE, RUN_RIGHT, TALK = (ACTIONS.index(name) for name in ("idle", "run_right", "talk"))
 
@@ -244,7 +245,11 @@ def test_a_prompt_changes_the_scene_and_the_text():
         "weather": "rain",
         "outfit": "red jacket",
     }
-    assert info["text"].endswith(", a rainy night in the desert")
+    assert scene_from_text(info["text"], Scene()) == env.scene
+    assert env.understand("rainy, and a dragon").startswith("rain; not understood: dragon")
+    with pytest.raises(ValueError, match="not understood: dragon"):
+        env.set_prompt("a dragon")
+    assert env.step(IDLE)[4]["scene"] == info["scene"]
     assert (before != after).mean() > 0.5
 
 

@@ -11,6 +11,8 @@ import envs  # noqa: F401 - registers the ids
 from envs.conditioners import WordsConditioner, make_conditioner
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
+from envs.stage.scene import Scene
+from envs.stage.words import scene_from_text
 from envs.world_env import WorldEnv
 from midas_world.types import BackendUnavailableError, CheckpointError, StepConditions
 from midas_world.world import KeyMap, World
@@ -105,6 +107,7 @@ def test_words_find_the_start_state_that_they_describe(env):
         ),
         ({"prompt": 3}, "prompt must be a str"),
         ({"prompt": "x" * 600}, "at most 512 bytes"),
+        ({"prompt": "a dragon"}, "not understood: dragon"),
     ],
 )
 def test_wrong_options_say_what_is_wrong(env, options, message):
@@ -113,10 +116,17 @@ def test_wrong_options_say_what_is_wrong(env, options, message):
 
 
 def test_a_prompt_changes_the_words(env):
-    env.reset(seed=0, options={"prompt": "a desert at night", "start_state": 0})
-    assert env.step(RUN)[4]["text"].endswith(", a desert at night")
-    env.set_prompt(None)
-    assert not env.step(RUN)[4]["text"].endswith(", a desert at night")
+    env.reset(seed=0, options={"prompt": "a dessert at night, a dragon", "start_state": 0})
+    scene = scene_from_text(env.step(RUN)[4]["text"], Scene())
+    assert (scene.place, scene.time_of_day) == ("desert", "night")
+    env.set_prompt("at the\0beach\ud800")
+    assert scene_from_text(env.step(RUN)[4]["text"], Scene()).place == "beach"
+    before = env.step(RUN)[4]["text"]
+    for refused in ("a dragon", "", "wave hello"):
+        if refused:
+            with pytest.raises(ValueError, match="Known are: meadow"):
+                env.set_prompt(refused)
+        assert env.step(RUN)[4]["text"] == before
 
 
 def test_an_episode_can_go_on_from_the_teacher(env):

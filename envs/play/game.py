@@ -44,7 +44,7 @@ class Playable:
     """An environment ready to be played.
 
     Attributes:
-        env: With a `set_prompt(text | None)` beside Gymnasium's own methods.
+        env: With `set_prompt(text | None)` and `understand(text)` beside Gymnasium's own methods.
         keymap: Names of the actions, and the keys that call them.
         fps: Steps per second at full speed.
         title: For the window.
@@ -206,12 +206,20 @@ class Game:
         """Let the player's words steer; None or nothing gives the world's own back.
 
         Raises:
-            ValueError: The text is too long.
+            ValueError: The text is too long, or nothing of it is understood.
         """
         self._env.set_prompt(text or None)
         self.prompt = text or None
         self.branch.prompts.append((len(self.branch.actions), self.prompt))
         self.recorder.prompt(self.prompt)
+
+    def understand(self, text: str) -> str:
+        """Return what of a player's words is understood, in words; changes nothing.
+
+        Raises:
+            ValueError: Nothing is.
+        """
+        return self._env.understand(text)
 
     def snapshot(self, view: View, *, with_state: bool = True) -> Snapshot:
         """Return the present moment, of which `view` is what is to be seen."""

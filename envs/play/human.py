@@ -102,6 +102,11 @@ class HumanTeacher(gym.Env[np.ndarray, np.int64]):
         if text:
             raise ValueError("a teacher takes no words: only a learned world does")
 
+    def understand(self, text: str) -> str:
+        """Take no words, as `set_prompt`."""
+        self.set_prompt(text)
+        return ""
+
     def render(self) -> np.ndarray:
         """Return the last frame."""
         return self._teacher.render()

@@ -163,6 +163,8 @@ class Session(Stepper):
             if self._record is not None:
                 self._start_recording(game, self._record)
             self._arrive(game, self._first_view(game))
+            if game.prompt and not self.message:
+                self.message = game.understand(game.prompt)
             while not self._closing.is_set():
                 self._turn(game)
         finally:
@@ -355,7 +357,7 @@ class Session(Stepper):
             self.message = str(error)
         else:
             self.prompt = game.prompt
-            self.message = f"prompt: {text}" if text else "the world's own words"
+            self.message = game.understand(text) if text else "the world's own words"
         self._tell()
 
     def _tell_progress(self, done: int, total: int) -> None:

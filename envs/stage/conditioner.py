@@ -10,14 +10,15 @@ import numpy as np
 
 from envs.stage.controller import ACTIONS, RUN_SPEED, WORLD_LENGTH, PoseController
 from envs.stage.looks import OUTFITS
-from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe, scene_from_text
+from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe
 from envs.stage.scenery import PLACES, TIMES, WEATHERS
 from envs.stage.speech import NUM_MELS, SpeechTrack, load_speech_bank, loudness
+from envs.stage.words import understand
 from midas_world.types import StepConditions
+from midas_world.words import PROMPT_BYTES, clean_prompt
 
 POSE_SIZE = 38
 AUDIO_SIZE = 2 * NUM_MELS
-PROMPT_BYTES = 512
 CLOCK_PERIOD = 16  # steps: coins turn, fires flicker and weather falls in it, once or twice
 
 _PAUSE_STEPS = 6
@@ -144,20 +145,18 @@ class StageConditioner:
         self.scene = scene
 
     def set_prompt(self, text: str | None) -> None:
-        """Change the scene to what a player's words say of it; the words stay in the text.
+        """Change the scene to what is understood of a player's words; see `words.understand`.
 
         What they leave open stays as it is, so that prompts add up. None takes the words back.
 
         Raises:
-            ValueError: The text has more than PROMPT_BYTES bytes.
+            ValueError: Nothing of the text is understood, or it has more than PROMPT_BYTES bytes;
+                the scene stays as it is.
         """
-        text = text.replace("\0", "").strip() if text else None
-        size = len(text.encode()) if text else 0
-        if size > PROMPT_BYTES:
-            raise ValueError(f"a prompt must have at most {PROMPT_BYTES} bytes, got {size}")
+        text = clean_prompt(text) if text else ""
+        if text:
+            self.scene, _ = understand(text, self.scene)
         self.prompt = text or None
-        if self.prompt is not None:
-            self.scene = scene_from_text(self.prompt, self.scene)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return everything that changes, as numeric arrays of fixed shapes."""
@@ -243,6 +242,5 @@ class StageConditioner:
         return pose
 
     def _text(self) -> str:
-        # Always a whole description, as worlds are trained on; a prompt may say one thing only.
-        text = describe(self.scene, self.action_name, self._variant)
-        return text if self.prompt is None else f"{text}, {self.prompt}"
+        # A whole description, as worlds are trained on: own words would break the picture.
+        return describe(self.scene, self.action_name, self._variant)

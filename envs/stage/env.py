@@ -26,7 +26,9 @@ from envs.stage.scene import Scene
 from envs.stage.scenery import Scenery
 from envs.stage.skeleton import CENTER_X, GROUND_Y
 from envs.stage.sprites import draw_coin, draw_fire, draw_hearts, draw_rock
+from envs.stage.words import understand
 from midas_world.types import StepConditions
+from midas_world.words import clean_prompt
 
 FRAME_HEIGHT = 192
 FRAME_WIDTH = 320
@@ -251,6 +253,14 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     def set_prompt(self, text: str | None) -> None:
         """Let a player's words change the scene, from the next step on; see `StageConditioner`."""
         self._conditioner.set_prompt(text)
+
+    def understand(self, text: str) -> str:
+        """Return what of a player's words is understood, in words; changes nothing.
+
+        Raises:
+            ValueError: Nothing is, or the text is too long.
+        """
+        return understand(clean_prompt(text), self.scene)[1]
 
     def render(self) -> np.ndarray | None:
         """Return the last frame ("rgb_array") or show it in the window ("human").

@@ -1,12 +1,12 @@
-"""What a stage looks like, in words: the scene, its description, and free text turned into a scene.
+"""What a stage looks like, in words: the scene and its description.
 
-Drawing is left to scenery.py and character.py, which also define the names of what they can draw.
+Drawing is left to scenery.py and character.py, which also define the names of what they can draw;
+free text turned into a scene, to words.py.
 """
 
 import difflib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
@@ -68,8 +68,7 @@ def check_name(what: str, name: str, known: Sequence[str]) -> None:
     raise ValueError(f"{what} must be one of {words}; got {name!r}, did you mean {near!r}?")
 
 
-# Phrases by meaning. Every phrase is understood by scene_from_text and written by describe, but
-# for those in the _ALSO_UNDERSTOOD table. Longer phrases win, so "snowy forest" is no weather.
+# Phrases by meaning, as describe writes them. words.py understands them, and more.
 _PLACE_PHRASES: dict[str, tuple[str, ...]] = {
     "meadow": ("a meadow", "a green meadow", "a grassy field", "the countryside"),
     "city": ("a city", "a city street", "the town", "a downtown street"),
@@ -98,37 +97,13 @@ _OUTFIT_PHRASES: dict[str, tuple[str, ...]] = {
     "purple dress": ("a purple dress", "a violet dress", "a purple gown"),
     "white suit": ("a white suit", "an elegant white suit", "a pale suit"),
 }
-_ALSO_UNDERSTOOD: dict[str, dict[str, tuple[str, ...]]] = {
-    "place": {
-        "meadow": ("field", "grass", "grassland", "flowers", "hills"),
-        "city": ("street", "downtown", "skyscrapers", "urban"),
-        "beach": ("sea", "ocean", "coast", "sand", "palm trees", "waves"),
-        "snow forest": ("forest", "woods", "pines", "fir trees", "winter"),
-        "desert": ("dunes", "cactus", "canyon"),
-        "night city": ("neon", "cyberpunk", "city lights"),
-    },
-    "time_of_day": {
-        "morning": ("dawn", "sunrise"),
-        "noon": ("midday", "daylight", "daytime", "by day", "sunny", "sunshine"),
-        "sunset": ("evening", "dusk", "golden hour", "nightfall"),
-        "night": ("midnight", "stars", "moonlight", "moon", "dark", "nighttime"),
-    },
-    "weather": {
-        "clear": ("clear sky", "clear", "sunny", "sunshine", "cloudless", "blue sky"),
-        "rain": ("rainy", "rains", "raining", "storm", "shower", "drizzle", "wet"),
-        "snow": ("snowy", "snows", "snowing", "snowfall", "snowflakes", "blizzard"),
-        "fog": ("foggy", "mist", "misty", "haze", "hazy"),
-    },
-    "outfit": {
-        "red jacket": ("jacket", "red"),
-        "blue hoodie": ("hoodie", "hooded sweater", "blue"),
-        "green coat": ("coat", "green clothes"),
-        "yellow raincoat": ("raincoat", "slicker", "yellow"),
-        "purple dress": ("dress", "gown", "purple", "violet"),
-        "white suit": ("suit", "tuxedo", "white clothes"),
-    },
+PHRASES = {
+    "place": _PLACE_PHRASES,
+    "time_of_day": _TIME_PHRASES,
+    "weather": _WEATHER_PHRASES,
+    "outfit": _OUTFIT_PHRASES,
 }
-_VERBS: dict[str, tuple[str, ...]] = {
+VERBS: dict[str, tuple[str, ...]] = {
     "idle": ("stands still", "stands and waits", "is standing"),
     "walk_left": ("walks left", "strolls to the left", "is walking left"),
     "walk_right": ("walks right", "strolls to the right", "is walking right"),
@@ -145,7 +120,7 @@ _VERBS: dict[str, tuple[str, ...]] = {
     "kick": ("kicks", "does a kick", "is kicking"),
     "talk": ("talks", "speaks", "is talking"),
 }
-assert tuple(_VERBS) == ACTIONS
+assert tuple(VERBS) == ACTIONS
 _PERSONS = ("a person", "someone", "a character", "a traveller")
 _FORMS = (
     "{person} in {outfit} {verb} in {place} {time} {weather}",
@@ -158,7 +133,7 @@ _FORMS = (
 @lru_cache(maxsize=4096)
 def verb_phrase(action_name: str, variant: int) -> str:
     """Return words for an action, such as "runs right"."""
-    return _pick(_VERBS[action_name], np.random.default_rng((variant, 1)))
+    return _pick(VERBS[action_name], np.random.default_rng((variant, 1)))
 
 
 @lru_cache(maxsize=4096)
@@ -168,7 +143,7 @@ def describe(scene: Scene, action_name: str, variant: int) -> str:
     Args:
         scene: What the stage looks like.
         action_name: One of ACTIONS.
-        variant: Which wording, 0 or more. `scene_from_text` understands all of them.
+        variant: Which wording, 0 or more. words.py understands all of them.
     """
     rng = np.random.default_rng((variant, 0))
     return _pick(_FORMS, rng).format(
@@ -181,41 +156,5 @@ def describe(scene: Scene, action_name: str, variant: int) -> str:
     )
 
 
-def scene_from_text(text: str, default: Scene) -> Scene:
-    """Return the scene that free text speaks of; what it leaves open stays as in `default`.
-
-    Of two phrases for the same thing the longer one wins.
-    """
-    rest = " ".join(re.findall(r"[a-z]+", text.lower()))
-    found: dict[str, str] = {}
-    for pattern, meanings in _phrase_table():
-        if not pattern.search(rest):
-            continue
-        new = {field: name for field, name in meanings.items() if field not in found}
-        # A word that says nothing new still is used up, so that its parts are not read again.
-        rest = pattern.sub("|", rest)
-        found |= new
-    return replace(default, **found)
-
-
 def _pick(phrases: Sequence[str], rng: np.random.Generator) -> str:
     return phrases[int(rng.integers(len(phrases)))]
-
-
-@lru_cache(maxsize=1)
-def _phrase_table() -> tuple[tuple[re.Pattern[str], dict[str, str]], ...]:
-    """Return (pattern, {field: name}) of every known phrase, the longest phrase first."""
-    meanings: dict[str, dict[str, str]] = {}
-    written = {
-        "place": _PLACE_PHRASES,
-        "time_of_day": _TIME_PHRASES,
-        "weather": _WEATHER_PHRASES,
-        "outfit": _OUTFIT_PHRASES,
-    }
-    for field, table in written.items():
-        for name, phrases in table.items():
-            for phrase in (name, *phrases, *_ALSO_UNDERSTOOD[field][name]):
-                bare = re.sub(r"^(a|an|the) ", "", phrase)
-                meanings.setdefault(bare, {})[field] = name
-    ordered = sorted(meanings.items(), key=lambda item: -len(item[0]))
-    return tuple((re.compile(rf"\b{phrase}\b"), names) for phrase, names in ordered)
