@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pygame
 
-from envs.play.game import Game, Playable, open_teacher, open_world
+from envs.picture import open_display
+from envs.play.game.game import Game, Playable, open_teacher, open_world
+from envs.play.game.human import open_human_teacher
+from envs.play.game.rewind import DEFAULT_SECONDS
+from envs.play.game.session import Session
 from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
-from envs.play.human import open_human_teacher
-from envs.play.picture import open_display
-from envs.play.rewind import DEFAULT_SECONDS
-from envs.play.session import Session
-from envs.play.window import Window
+from envs.play.window.window import Window
 from midas_world.arguments import count, natural, positive
 from midas_world.types import MidasWorldError
 
@@ -91,7 +91,7 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> in
 def _listen_everywhere(session: Session, stack: contextlib.ExitStack) -> None:
     """Let F9 record whatever has the focus, or say why it cannot; play goes on either way."""
     # pynput is loaded by those who want it.
-    from envs.play.hotkey import GlobalHotkey, HotkeyError
+    from envs.play.window.hotkey import GlobalHotkey, HotkeyError
 
     try:
         stack.callback(GlobalHotkey("<f9>", session.toggle_recording).close)
@@ -102,10 +102,10 @@ def _listen_everywhere(session: Session, stack: contextlib.ExitStack) -> None:
 
 def _replay(args: argparse.Namespace) -> int:
     # PyAV is loaded by those who want to see a film.
-    from envs.play.recorded import Tape, open_recorded
-    from envs.play.replay import ReplaySession
-    from envs.play.replay_window import ReplayWindow
-    from midas_world.sessions import load_session
+    from envs.play.replay.recorded import Tape, open_recorded
+    from envs.play.replay.session import ReplaySession
+    from envs.play.replay.window import ReplayWindow
+    from midas_world.sessions.session import load_session
 
     tape = Tape(load_session(args.replay))
     open_display(instead="midas-world export SESSION --to mp4 makes a film of it")
@@ -128,9 +128,9 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _resimulate(args: argparse.Namespace) -> int:
-    from envs.play.recorded import Tape, make_recorded
-    from envs.play.resimulate import resimulate
-    from midas_world.sessions import load_session
+    from envs.play.replay.recorded import Tape, make_recorded
+    from envs.play.replay.resimulate import resimulate
+    from midas_world.sessions.session import load_session
 
     if args.replay is None:
         raise ValueError("--resimulate runs a session again: name it with --replay SESSION")

@@ -9,9 +9,9 @@ import torch
 from engine.backends import BACKENDS as _BACKENDS
 from engine.backends import Request
 from engine.cache_folder import cache_folder
+from engine.on_torch.engine import TorchEngine
 from engine.select import make_fastest, make_named
 from engine.spec import Cache, Engine, EngineSpec, Made
-from engine.torch_engine import TorchEngine
 from midas_world.world import World
 
 __all__ = [

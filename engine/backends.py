@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from engine.cache_folder import write_first
+from engine.on_torch.engine import TorchEngine
+from engine.on_torch.networks import native_dtypes
 from engine.spec import Engine
-from engine.torch_engine import TorchEngine
-from engine.torch_networks import native_dtypes
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
@@ -178,8 +178,8 @@ def _check_onnx(request: Request) -> None:
 
 
 def _onnx_is_ready(request: Request) -> bool:
-    from engine.onnx_engine import DEFAULT_PRECISION
-    from engine.onnx_export import can_start
+    from engine.on_onnx.engine import DEFAULT_PRECISION
+    from engine.on_onnx.export import can_start
 
     return can_start(
         request.world,
@@ -190,7 +190,7 @@ def _onnx_is_ready(request: Request) -> bool:
 
 
 def _make_onnx(request: Request) -> Engine:
-    from engine.onnx_engine import OnnxEngine
+    from engine.on_onnx.engine import OnnxEngine
 
     return OnnxEngine(
         request.world,
@@ -216,9 +216,9 @@ def _trt_check(backend: str) -> Callable[[Request], None]:
                 f"backend {backend!r} needs an NVIDIA GPU, and runs on {request.device!r} here; "
                 "use backend='torch' (or 'auto')"
             )
-        from engine.trt_build import capability_here
-        from engine.trt_engine import BACKENDS
-        from engine.trt_plan import DEFAULT_PLANS, load_plans
+        from engine.on_tensorrt.build import capability_here
+        from engine.on_tensorrt.engine import BACKENDS
+        from engine.on_tensorrt.plan import DEFAULT_PLANS, load_plans
 
         for name, plan in load_plans(DEFAULT_PLANS).items():
             if words := plan.objection(BACKENDS[backend], capability_here()):
@@ -229,9 +229,9 @@ def _trt_check(backend: str) -> Callable[[Request], None]:
 
 def _trt_is_ready(backend: str) -> Callable[[Request], bool]:
     def is_ready(request: Request) -> bool:
-        from engine.trt_build import Target, capability_here, is_built
-        from engine.trt_engine import BACKENDS
-        from engine.trt_plan import DEFAULT_PLANS, load_plans
+        from engine.on_tensorrt.build import Target, capability_here, is_built
+        from engine.on_tensorrt.engine import BACKENDS
+        from engine.on_tensorrt.plan import DEFAULT_PLANS, load_plans
 
         target = Target(
             flavour=BACKENDS[backend],
@@ -246,7 +246,7 @@ def _trt_is_ready(backend: str) -> Callable[[Request], bool]:
 
 def _trt_make(backend: str) -> Callable[[Request], Engine]:
     def make(request: Request) -> Engine:
-        from engine.trt_engine import TensorRTEngine
+        from engine.on_tensorrt.engine import TensorRTEngine
 
         return TensorRTEngine(
             request.world,

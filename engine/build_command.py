@@ -15,11 +15,17 @@ from tqdm import tqdm
 
 from engine.backends import BACKENDS, Request
 from engine.cache_folder import cache_folder
-from engine.onnx_export import export_graphs, write_outlines
-from engine.onnx_files import graph_paths, graphs_folder, outlines_folder
-from engine.trt_build import Progress, Target, capability_here, default_folder, provide_engine
-from engine.trt_plan import FLAVOURS, load_plans, parse_capability, shipped_plans
-from engine.trt_runtime import flavour_version
+from engine.on_onnx.export import export_graphs, write_outlines
+from engine.on_onnx.files import graph_paths, graphs_folder, outlines_folder
+from engine.on_tensorrt.build import (
+    Progress,
+    Target,
+    capability_here,
+    default_folder,
+    provide_engine,
+)
+from engine.on_tensorrt.plan import FLAVOURS, load_plans, parse_capability, shipped_plans
+from engine.on_tensorrt.runtime import flavour_version
 from midas_world.arguments import count
 from midas_world.world import World, load_world
 
@@ -61,7 +67,7 @@ def _build_graphs(
     )
     BACKENDS[_ONNX].check(asked)  # says what to install
     # TensorRT does without ONNX Runtime, which may not be there.
-    from engine.onnx_engine import DEFAULT_PRECISION
+    from engine.on_onnx.engine import DEFAULT_PRECISION
 
     paths = graph_paths(
         graphs_folder(world, folder=folder),

@@ -61,9 +61,9 @@ def _makers(
 
 
 def _graph_makers(world: World, num_denoise_steps: int, folder: Path | None) -> dict[str, _Make]:
-    from engine.onnx_engine import DEFAULT_PRECISION
-    from engine.onnx_export import export_graphs
-    from engine.onnx_graphs import graph_names
+    from engine.on_onnx.engine import DEFAULT_PRECISION
+    from engine.on_onnx.export import export_graphs
+    from engine.on_onnx.graphs import graph_names
 
     def maker(name: str) -> _Make:
         return lambda _: export_graphs(
@@ -80,9 +80,9 @@ def _graph_makers(world: World, num_denoise_steps: int, folder: Path | None) -> 
 def _engine_makers(
     backend: str, world: World, num_denoise_steps: int, folder: Path | None
 ) -> dict[str, _Make]:
-    from engine.trt_build import Target, capability_here, default_folder, provide_engine
-    from engine.trt_engine import BACKENDS
-    from engine.trt_plan import DEFAULT_PLANS, TrtPlan, load_plans
+    from engine.on_tensorrt.build import Target, capability_here, default_folder, provide_engine
+    from engine.on_tensorrt.engine import BACKENDS
+    from engine.on_tensorrt.plan import DEFAULT_PLANS, TrtPlan, load_plans
 
     target = Target(
         flavour=BACKENDS[backend],

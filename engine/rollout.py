@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from engine.spec import Engine
-from midas_world.conditions import Conditions
-from midas_world.diffusion import sample_noise
-from midas_world.entry_book import EntryBook
+from midas_world.model.conditions import Conditions
+from midas_world.model.diffusion import sample_noise
+from midas_world.model.entry_book import EntryBook
 from midas_world.types import StepConditions
 from midas_world.world import StartState
 

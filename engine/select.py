@@ -187,7 +187,7 @@ def _can_run(backend: Backend, request: Request) -> bool:
 
 def _choice_key(request: Request, ready: Sequence[str]) -> str:
     """Return a hash of all that a measurement is true for."""
-    from engine.onnx_files import graphs_folder  # its name tells the world and the code
+    from engine.on_onnx.files import graphs_folder  # its name tells the world and the code
 
     key = {
         "world": graphs_folder(request.world).name,

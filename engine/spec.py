@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
-from midas_world.conditions import Conditions, stack_conditions
 from midas_world.config import WorldConfig
+from midas_world.model.conditions import Conditions, stack_conditions
 from midas_world.types import StepConditions
 
 

@@ -9,8 +9,8 @@ check_packages("engine")
 register(id="midas/StageTeacher-v0", entry_point="envs.stage.env:StageEnv")
 register(
     id="midas/Stage-v0",
-    entry_point="envs.world_env:WorldEnv",
-    vector_entry_point="envs.vector_env:WorldVectorEnv",
+    entry_point="envs.world.env:WorldEnv",
+    vector_entry_point="envs.world.vector_env:WorldVectorEnv",
 )
 register(
     id="midas/DoomChase-v0",

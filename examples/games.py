@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import envs  # noqa: F401 - registers the ids
 from engine import Engine
-from envs.games import REWARD_THRESHOLD
 from envs.stage.policies import ExpertPolicy
+from envs.world.games import REWARD_THRESHOLD
 from examples.actions import ACTION_INDICES, ACTION_NAMES, TEACHER_ID, WORLD_ID
 from midas_world.world import World
 

@@ -9,7 +9,7 @@ the next one goes on. What must survive from call to call lies in `--work`; ever
 results so far into `--output`: a summary, the state, and one archive (reports, logs, weights) in
 parts of 15 MiB, which `python -m examples.parts join` puts together again. No network is needed.
 
-Training is that of midas_world/train/shipped.py, each part a piece of its own, and what was
+Training is that of midas_world/commands/train_shipped.py, each part a piece of its own; what was
 trained is evaluated. `--scale` multiplies the preset's episodes and train steps; any value of the
 preset can be overridden after it. Exit status: 0 all is done, 1 something failed, 3 call it again.
 """

@@ -191,7 +191,7 @@ def _train_pieces(config: GpuConfig) -> list[Piece]:
 
 
 def _verb(*words: object) -> Callable[[], list[str]]:
-    return lambda: ["-m", "midas_world.cli", *map(str, words)]
+    return lambda: ["-m", "midas_world.commands.cli", *map(str, words)]
 
 
 def train_overrides(config: GpuConfig) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import envs  # noqa: F401 - registers the ids
 from engine import Engine
 from envs.stage.policies import make_policy
-from envs.starts import choose_start
+from envs.world.starts import choose_start
 from examples.actions import TEACHER_ID
 from midas_world.types import StepConditions
 from midas_world.world import StartState

@@ -87,7 +87,7 @@ def states(world: str, backend: str, steps: int) -> tuple[float, float, float, f
     import gymnasium
 
     import envs  # noqa: F401 - registers the ids
-    from envs.world_env import WorldEnv
+    from envs.world.env import WorldEnv
 
     env = gymnasium.make("midas/Stage-v0", world=world, backend=backend, horizon=10**9).unwrapped
     assert isinstance(env, WorldEnv)

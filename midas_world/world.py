@@ -23,7 +23,6 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -36,9 +35,10 @@ from midas_world.checkpoint import (
     select,
 )
 from midas_world.config import ProjectConfig, WorldConfig, load_config, save_config
-from midas_world.refiner import Refiner
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.refiner import Refiner
+from midas_world.model.world_model import WorldModel
 from midas_world.types import CheckpointError, StepConditions
-from midas_world.world_model import WorldModel
 
 WORLDS_FOLDER = Path(__file__).parent / "worlds"
 START_STATES_NAME = "start_states.safetensors"

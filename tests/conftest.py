@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from midas_world.config import load_preset
-from midas_world.episodes import VideoOptions, save_episode
-from midas_world.shard_packing import pack
+from midas_world.data.episodes import VideoOptions, save_episode
+from midas_world.data.packing import pack
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
 from midas_world.world import CONFIG_NAME, World, find_world, load_world

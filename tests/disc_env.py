@@ -9,7 +9,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from midas_world.collect import CollectConfig
+from midas_world.teachers.collect import CollectConfig
 
 
 class DiscEnv(gymnasium.Env):

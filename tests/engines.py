@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from engine import make_engine
+from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
-from engine.torch_engine import TorchEngine
 from midas_world.evaluate import metrics
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import StartState, World
@@ -38,8 +38,9 @@ def make_backend(name: str, world: World, folder: Path) -> Engine:
         return TorchEngine(world, device="cpu", dtype=getattr(torch, kind))
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    from engine import onnx_export, onnx_files
-    from engine.onnx_engine import OnnxEngine
+    from engine.on_onnx import export as onnx_export
+    from engine.on_onnx import files as onnx_files
+    from engine.on_onnx.engine import OnnxEngine
 
     precision, _, sums = kind.partition("-")
     with pytest.MonkeyPatch.context() as patch:

@@ -17,12 +17,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from engine.torch_engine import TorchEngine
-from engine.torch_graphs import StepGraphs
-from midas_world.autoencoder import Autoencoder
+from engine.on_torch.engine import TorchEngine
+from engine.on_torch.graphs import StepGraphs
 from midas_world.config import ProjectConfig
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.world_model import WorldModel
 from midas_world.world import KeyMap, World, make_refiner
-from midas_world.world_model import WorldModel
 
 CUDA = torch.device("cuda:0")
 

@@ -17,12 +17,12 @@ from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS
 from envs.stage.env import ACTION_KEYS
 from envs.stage.scene import Scene
-from midas_world.autoencoder import Autoencoder
-from midas_world.conditions import Conditions
 from midas_world.config import ProjectConfig, WorldConfig, load_preset
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.conditions import Conditions
+from midas_world.model.world_model import WorldModel
 from midas_world.train.loop import seeded_weights
 from midas_world.world import KeyMap, StartState, make_refiner, save_world
-from midas_world.world_model import WorldModel
 
 START_SCENES = (
     Scene("beach", "noon", "clear", "red jacket"),

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import torch
 
-from engine.torch_capture import WARM_UP_RUNS
-from engine.torch_engine import TorchEngine
-from engine.torch_graphs import StepGraphs
-from midas_world.conditions import Conditions
+from engine.on_torch.capture import WARM_UP_RUNS
+from engine.on_torch.engine import TorchEngine
+from engine.on_torch.graphs import StepGraphs
+from midas_world.model.conditions import Conditions
 from midas_world.types import StepConditions
 from midas_world.world import World
 from tests.fakes import make_start_state

@@ -21,9 +21,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-import midas_world.session_video  # noqa: F401  loaded once, before the forks
-from envs.record import RecordSession
-from midas_world.video import import_av
+import midas_world.sessions.video  # noqa: F401  loaded once, before the forks
+from envs.recording.record import RecordSession
+from midas_world.data.video import import_av
 
 AT_ONCE = 16
 FPS = 60

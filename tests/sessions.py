@@ -11,11 +11,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from envs.record import RecordSession
-from midas_world import cli, session_writer
-from midas_world.session_log import Record
-from midas_world.session_writer import AppendFile
-from midas_world.sessions import RecordedSession, load_session
+from envs.recording.record import RecordSession
+from midas_world.commands import cli
+from midas_world.sessions import writer as session_writer
+from midas_world.sessions.log import Record
+from midas_world.sessions.session import RecordedSession, load_session
+from midas_world.sessions.writer import AppendFile
 from tests.fakes import CountingEnv
 
 HEIGHT, WIDTH = 48, 64

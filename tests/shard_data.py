@@ -4,10 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from midas_world.autoencoder import Autoencoder
 from midas_world.config import load_preset
-from midas_world.episodes import Episode, EpisodeMetadata, VideoOptions, list_episodes, save_episode
-from midas_world.shards import ShardFolder
+from midas_world.data.episodes import (
+    Episode,
+    EpisodeMetadata,
+    VideoOptions,
+    list_episodes,
+    save_episode,
+)
+from midas_world.data.shards import ShardFolder
+from midas_world.model.autoencoder import Autoencoder
 from midas_world.train.stream import FrameStream, StreamOptions
 from tests.fakes import randomize
 

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midas_world.autoencoder import (
+from midas_world.config import PRESETS_FOLDER, AutoencoderConfig, WorldConfig, load_preset
+from midas_world.model.autoencoder import (
     Autoencoder,
     Downsample,
     Upsample,
@@ -17,10 +18,9 @@ from midas_world.autoencoder import (
     to_grid,
     to_tokens,
 )
-from midas_world.config import PRESETS_FOLDER, AutoencoderConfig, WorldConfig, load_preset
-from midas_world.dc_blocks import ChannelRMSNorm, LinearAttention
+from midas_world.model.dc_blocks import ChannelRMSNorm, LinearAttention
+from midas_world.model.world_model import WorldModel
 from midas_world.train.loop import seeded_weights
-from midas_world.world_model import WorldModel
 
 
 @cache

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from midas_world.backbone import Backbone, frame_causal_mask
 from midas_world.config import BackboneConfig
-from midas_world.kv_cache import KVCache
+from midas_world.model.backbone import Backbone, frame_causal_mask
+from midas_world.model.kv_cache import KVCache
 
 CONFIG = BackboneConfig(
     num_layers=2,

@@ -11,7 +11,7 @@ from engine.bench import run, timing
 from engine.bench.report import write_report
 from engine.bench.run import BenchConfig, bench
 from engine.bench.subject import Subject, preset_subject, random_world, world_subject
-from midas_world import cli
+from midas_world.commands import cli
 from midas_world.config import load_preset
 from midas_world.machine import num_cores
 from midas_world.types import BackendUnavailableError, CheckpointError
@@ -135,7 +135,7 @@ def test_graphs_are_clocked_in_whole_steps(
 ):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from engine.onnx_engine import OnnxEngine
+    from engine.on_onnx.engine import OnnxEngine
 
     engine = OnnxEngine(refined_world, num_threads=1, folder=kept_graphs)
     sessions = engine._sessions

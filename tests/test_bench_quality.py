@@ -23,7 +23,7 @@ from engine.bench.quality import (
 from engine.bench.report import to_markdown
 from engine.bench.run import BenchConfig, bench
 from engine.bench.subject import Subject
-from midas_world import cli
+from midas_world.commands import cli
 from midas_world.config import load_preset
 from midas_world.world import World
 from tests.fakes import FakeEngine, make_start_state

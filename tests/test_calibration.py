@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from envs import games
-from midas_world.evaluate import outcome_section
+from envs.world import games
 from midas_world.evaluate.calibration import (
     NUM_BINS,
     average_precision,
@@ -17,7 +16,9 @@ from midas_world.evaluate.calibration import (
     wilson_interval,
 )
 from midas_world.evaluate.forced import LatentEpisode, forced_steps, sequence_conditions
-from midas_world.evaluate.outcome_section import (
+from midas_world.evaluate.plots import save_reliability
+from midas_world.evaluate.sections import outcome as outcome_section
+from midas_world.evaluate.sections.outcome import (
     Outcomes,
     judge_costs,
     judge_rewards,
@@ -25,11 +26,10 @@ from midas_world.evaluate.outcome_section import (
     predict_outcomes,
     reward_event_probability,
 )
-from midas_world.evaluate.plots import save_reliability
 from midas_world.evaluate.study import EvaluationConfig
+from midas_world.model.world_model import OutcomeHead
 from midas_world.types import StepConditions
 from midas_world.world import World
-from midas_world.world_model import OutcomeHead
 
 
 def flags(*values: int) -> np.ndarray:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.torch_engine import TorchEngine
-from midas_world.conditions import Conditions
+from engine.on_torch.engine import TorchEngine
 from midas_world.config import ProjectConfig, load_preset
+from midas_world.model.conditions import Conditions
 from midas_world.types import StepConditions
 from tests.fake_cuda import CUDA, FakeCuda, UncapturableError, engine_on
 from tests.training import REFINED

@@ -10,9 +10,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from midas_world.collect import choose_policy, collect, make_env, play_episode
-from midas_world.episodes import is_episode, iter_episodes, list_episodes
-from midas_world.video import VideoOptions
+from midas_world.data.episodes import is_episode, iter_episodes, list_episodes
+from midas_world.data.video import VideoOptions
+from midas_world.teachers.collect import choose_policy, collect, make_env, play_episode
 from tests.disc_env import config_for
 
 
@@ -95,9 +95,9 @@ def end_after(seed: int, output: Path, kind: signal.Signals) -> None:
     code = (
         # A shell's background jobs ignore SIGINT, and their children inherit that.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import pathlib, midas_world.collect, tests.disc_env\n"
+        "import pathlib, midas_world.teachers.collect, tests.disc_env\n"
         f"config = tests.disc_env.config_for(pathlib.Path({str(output)!r}), num_workers=2)\n"
-        "midas_world.collect.collect(config)"
+        "midas_world.teachers.collect.collect(config)"
     )
     variables = {"PYTHONPATH": os.pathsep.join(sys.path), "DISC_STUCK_FROM": str(seed + 1)}
     process = subprocess.Popen(

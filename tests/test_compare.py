@@ -6,9 +6,9 @@ import numpy as np
 import pygame
 import pytest
 
-from envs.play import hud, panels
-from envs.play.compare import Comparison, Twin, peak_signal_to_noise
-from envs.play.game import Game, TeacherLink, open_teacher, open_world
+from envs.play.game.compare import Comparison, Twin, peak_signal_to_noise
+from envs.play.game.game import Game, TeacherLink, open_teacher, open_world
+from envs.play.window import hud, panels
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from tests.fakes import CountingEnv

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midas_world.conditions import (
+from midas_world.config import CameraConfig, ClockConfig, ConditionsConfig
+from midas_world.model.conditions import (
     AUDIO,
     POSE,
     TEXT,
@@ -16,7 +17,6 @@ from midas_world.conditions import (
     hash_text,
     stack_conditions,
 )
-from midas_world.conditions_config import CameraConfig, ClockConfig, ConditionsConfig
 from midas_world.types import StepConditions
 
 CONFIG = ConditionsConfig(

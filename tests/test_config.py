@@ -6,13 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midas_world.conditions_config import CameraConfig, ClockConfig
 from midas_world.config import (
     PRESETS_FOLDER,
     AutoencoderConfig,
     BackboneConfig,
+    CameraConfig,
+    ClockConfig,
     ConditionsConfig,
+    DataConfig,
     HeadConfig,
+    OptimizerConfig,
     ProjectConfig,
     WorldConfig,
     load_config,
@@ -21,7 +24,6 @@ from midas_world.config import (
     preset_path,
     save_config,
 )
-from midas_world.train_config import DataConfig, OptimizerConfig
 
 PRESETS = sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml"))
 

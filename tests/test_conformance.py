@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.on_torch.engine import TorchEngine
 from engine.spec import Engine
-from engine.torch_engine import TorchEngine
-from midas_world.conditions import Conditions
+from midas_world.model.conditions import Conditions
 from midas_world.types import StepConditions
 from midas_world.world import World
 from tests.engines import ON_GPU, make_backend, play, psnr, seeded, steps_of

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from engine.bench.quality import conditions_of
 from engine.bench.subject import preset_subject
+from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
-from engine.torch_engine import TorchEngine
 from midas_world.world import World, load_world
 from tests.engines import make_backend, psnr
 from tests.fakes import damp

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midas_world.config import HeadConfig
-from midas_world.diffusion import (
+from midas_world.model.diffusion import (
     euler_sample,
     sample_noise,
     sample_sigma,

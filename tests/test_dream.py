@@ -10,18 +10,18 @@ import pytest
 import torch
 
 import envs  # noqa: F401 - registers the learned world
-from midas_world import dream as dream_module
-from midas_world.cli import main
-from midas_world.collect import CollectResult
-from midas_world.config import load_preset
-from midas_world.dream import (
+from midas_world.commands import dream as dream_module
+from midas_world.commands.cli import main
+from midas_world.commands.dream import (
     TRAIN_SHARES,
     DreamRequest,
     WorkFolder,
     _fitting_steps,
     with_train_steps,
 )
-from midas_world.teacher_options import add_teacher_options
+from midas_world.config import load_preset
+from midas_world.teachers.collect import CollectResult
+from midas_world.teachers.options import add_teacher_options
 from midas_world.world import load_world
 
 DISC = "tests.disc_env:Fake/Disc-v0"
@@ -145,7 +145,7 @@ def test_a_part_is_done_only_while_what_it_made_is_there(tmp_path):
 def test_an_env_that_fails_in_every_episode_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     failed = CollectResult(collected=0, skipped=0, failed={1: "it broke"}, frames=0, seconds=0.0)
-    monkeypatch.setattr("midas_world.dream.collect", lambda config: failed)
+    monkeypatch.setattr("midas_world.commands.dream.collect", lambda config: failed)
     assert main(["dream", DISC, "--preset", "tiny", "--steps", "12"]) == 2
     assert f"no episode of {DISC} could be collected: it broke" in capsys.readouterr().err
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from engine import make_engine
+from engine.on_torch.engine import TorchEngine
 from engine.spec import Made
-from engine.torch_engine import TorchEngine
-from midas_world.autoencoder import Autoencoder
-from midas_world.conditions import Conditions
 from midas_world.config import load_preset
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.conditions import Conditions
+from midas_world.model.world_model import Before, WorldModel
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import KeyMap, World
-from midas_world.world_model import Before, WorldModel
 from tests.graphs import with_codes
 
 

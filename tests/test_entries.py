@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from midas_world.config import EntriesConfig
-from midas_world.entries import EntryMaps, EntryPrior, ThingReader
+from midas_world.model.entries import EntryMaps, EntryPrior, ThingReader
 
 GRID, STEP = (3, 10), 8
 CONFIG = EntriesConfig(num_classes=4, channels=2, columns=3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from midas_world.config import WorldConfig, load_preset
-from midas_world.entry_book import EntryBook
+from midas_world.model.entry_book import EntryBook
 
 LOOP = 1600
 COIN, FIRE = 0, 6

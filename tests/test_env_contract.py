@@ -21,9 +21,9 @@ from gymnasium.wrappers import (
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 import envs  # noqa: F401 - registers the ids
-from envs.spaces import ACTIONS, OBSERVATIONS
-from envs.vector_env import WorldVectorEnv
-from envs.world_env import WorldEnv
+from envs.world.env import WorldEnv
+from envs.world.spaces import ACTIONS, OBSERVATIONS
+from envs.world.vector_env import WorldVectorEnv
 
 ROOT = Path(__file__).parents[1]
 TEACHERS = ("midas/StageTeacher-v0", "midas/DoomChase-v0")

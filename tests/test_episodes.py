@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midas_world import episodes
-from midas_world.episodes import (
+from midas_world.data import episodes
+from midas_world.data.episodes import (
     Episode,
     EpisodeError,
     EpisodeMetadata,
@@ -21,7 +21,7 @@ from midas_world.episodes import (
     remove_temporaries,
     save_episode,
 )
-from midas_world.video import PLAYS_EVERYWHERE, VideoOptions, write_gif
+from midas_world.data.video import PLAYS_EVERYWHERE, VideoOptions, write_gif
 
 RAW = VideoOptions(codec="raw")
 METADATA = EpisodeMetadata(

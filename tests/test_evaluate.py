@@ -24,8 +24,13 @@ from midas_world.evaluate.metrics import (
     ssim,
 )
 from midas_world.evaluate.plots import save_curves
-from midas_world.evaluate.probe import ProbeConfig, halve, load_probe, save_probe, train_probe
-from midas_world.evaluate.prompt_section import settled_step
+from midas_world.evaluate.probes.keypoints import (
+    ProbeConfig,
+    halve,
+    load_probe,
+    save_probe,
+    train_probe,
+)
 from midas_world.evaluate.report import (
     GOALS,
     Section,
@@ -34,6 +39,7 @@ from midas_world.evaluate.report import (
     write_report,
 )
 from midas_world.evaluate.rollouts import Bookends, Endless, EndlessEngine, Script, check_held_out
+from midas_world.evaluate.sections.prompt import settled_step
 from midas_world.world import START_STATES_NAME, StartState, load_world, save_start_states
 from tests.fakes import make_tiny_world
 

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import envs  # noqa: F401 - registers the ids
 from engine import make_engine
 from envs.stage.controller import ACTIONS
-from envs.world_env import WorldEnv
+from envs.world.env import WorldEnv
 from examples.actions import ACTION_INDICES, ACTION_NAMES
 from midas_world.world import load_world
 

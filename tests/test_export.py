@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from envs.play.game import Game, open_world
-from envs.record_overhead import measure
-from midas_world import cli
-from midas_world.export.pictures import PictureOptions, pictures
-from midas_world.export.teacher import teacher_frames
-from midas_world.sessions import RecordedSession, load_session
+from envs.play.game.game import Game, open_world
+from examples.record_overhead import measure
+from midas_world.commands import cli
+from midas_world.sessions.export.pictures import PictureOptions, pictures
+from midas_world.sessions.export.teacher import teacher_frames
+from midas_world.sessions.session import RecordedSession, load_session
 from tests.fakes import CountingEnv
 from tests.sessions import HEIGHT, export, read_film, record_slides
 

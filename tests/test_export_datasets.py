@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from midas_world.export import lerobot_dataset
-from midas_world.export.lerobot_dataset import export_lerobot
-from midas_world.export.minari_dataset import export_minari
-from midas_world.sessions import RecordedSession
+from midas_world.sessions.export import lerobot_dataset
+from midas_world.sessions.export.lerobot_dataset import export_lerobot
+from midas_world.sessions.export.minari_dataset import export_minari
+from midas_world.sessions.session import RecordedSession
 from tests.sessions import HEIGHT, WIDTH, SlidesEnv, export, read_film, record_slides
 
 

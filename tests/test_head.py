@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from midas_world.config import PRESETS_FOLDER, HeadConfig, load_preset
-from midas_world.head import DiffusionHead, Guidance
-from midas_world.world_model import WorldModel
+from midas_world.model.head import DiffusionHead, Guidance
+from midas_world.model.world_model import WorldModel
 
 CONFIG = HeadConfig(widths=(8, 12), depths=(1, 2), vector_width=16)
 GRID, TOKEN_GRID = (4, 8), (2, 4)

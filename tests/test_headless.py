@@ -9,9 +9,9 @@ import pygame
 import pytest
 
 import play
-from envs.play.game import Game
+from envs.picture import NoDisplayError
+from envs.play.game.game import Game
 from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
-from envs.play.picture import NoDisplayError
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from tests.fakes import CountingEnv

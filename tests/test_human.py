@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 import play
-from envs.play.game import Game
-from envs.play.human import FIRST_HUMAN_SEED, open_human_teacher
-from midas_world.cli import main
-from midas_world.config import load_preset, save_config
-from midas_world.episodes import Episode, iter_episodes, list_episodes
-from midas_world.train_config import ActionConfig, TeacherConfig
+from envs.play.game.game import Game
+from envs.play.game.human import FIRST_HUMAN_SEED, open_human_teacher
+from midas_world.commands.cli import main
+from midas_world.config import ActionConfig, TeacherConfig, load_preset, save_config
+from midas_world.data.episodes import Episode, iter_episodes, list_episodes
 
 DISC = "tests.disc_env:Fake/Disc-v0"
 STAY, RUN = 0, 1

@@ -1,44 +1,87 @@
-"""The import rule: play -> envs -> engine -> midas_world, and one owner per heavy package."""
+"""The import rule: rooms import what stands below them, and a heavy package has its owners."""
 
 import ast
-from collections import defaultdict
+import contextlib
+import re
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A room imports itself and what stands before it.
-ROOMS = ("midas_world", "engine", "envs", "play")
-
-# Inside the model: a module imports only what stands in a line above its own.
-MODEL = (
-    ("types", "autoencoder_config", "conditions_config", "refiner_config", "train_config"),
-    ("config",),
-    ("layers", "checkpoint"),
-    ("dc_blocks", "kv_cache", "skeleton_maps", "motion"),
-    ("autoencoder", "backbone", "conditions", "scenery", "entries", "head", "diffusion"),
-    ("refiner", "world_model"),
-    ("foreign_weights", "world"),
-    ("train",),
+# A room imports itself and what stands in a line above it; those of one line never meet. A name
+# stands for a module, or for a package and all in it that no longer name stands for.
+ROOMS = (
+    ("midas_world",),
+    ("midas_world.types", "midas_world.packages", "midas_world.machine", "midas_world.arguments"),
+    ("midas_world.config", "midas_world.checkpoint", "midas_world.data"),
+    ("midas_world.model.layers", "midas_world.sessions", "midas_world.teachers"),
+    (
+        "midas_world.model.dc_blocks",
+        "midas_world.model.kv_cache",
+        "midas_world.model.skeleton_maps",
+        "midas_world.model.motion",
+    ),
+    (
+        "midas_world.model.autoencoder",
+        "midas_world.model.backbone",
+        "midas_world.model.conditions",
+        "midas_world.model.scenery",
+        "midas_world.model.entries",
+        "midas_world.model.entry_book",
+        "midas_world.model.head",
+        "midas_world.model.diffusion",
+    ),
+    ("midas_world.model.refiner", "midas_world.model.world_model"),
+    ("midas_world.model.foreign_weights", "midas_world.world"),
+    ("midas_world.train",),
+    ("engine.cache_folder", "engine.spec"),
+    ("engine.on_torch",),
+    ("engine.on_onnx",),
+    ("engine.on_tensorrt",),
+    ("engine.rollout", "engine.backends", "engine.prepare"),
+    ("engine.select",),
+    ("engine",),
+    ("engine.bench", "engine.build_command"),
+    ("envs.contract", "envs.picture", "envs.recording"),
+    ("envs.stage", "envs.vizdoom_chase"),
+    ("envs.world",),
+    ("envs",),
+    ("midas_world.evaluate.probes", "midas_world.sessions.export"),
+    ("midas_world.evaluate",),
+    ("midas_world.evaluate.sections",),
+    ("midas_world.evaluate.command",),
+    ("envs.play.game",),
+    ("envs.play.window", "envs.play.headless"),
+    ("envs.play.replay",),
+    ("play",),
+    ("midas_world.commands",),
 )
+# To be mended.
+KNOWN = {
+    "engine.bench.quality imports midas_world.evaluate.metrics",
+    "envs.play.game.session imports envs.play.window.hud",
+    "envs.play.headless imports envs.play.window.hud",
+    "envs.play.game.game imports envs.play.game.recorder",
+    "midas_world.config.train imports envs",
+    "midas_world.config.train imports envs.stage.policies",
+}
+PLACES = {room: line for line, rooms in enumerate(ROOMS) for room in rooms}
 
-# Started by name, not imported: it runs the command line's verbs one after another.
-SCRIPTS = ("midas_world/train/shipped.py",)
+WITHOUT_TORCH = ("midas_world/types.py", "midas_world/data/", "midas_world/config/", "envs/stage/")
 
 # Which files may import a heavy package: a folder's name stands for all files in it.
 OWNERS = {
     "pygame": ("envs/", "play.py"),
-    "fsspec": ("midas_world/shards.py",),
-    "rapidfuzz": ("envs/vocabulary.py",),
-    "platformdirs": ("envs/play/",),
-    "av": ("midas_world/video.py",),
-    "pynput": ("envs/play/hotkey.py",),
-    "minari": ("midas_world/export/minari_dataset.py",),
-    "pyarrow": ("midas_world/export/lerobot_dataset.py",),
-    "pandas": ("midas_world/export/lerobot_dataset.py",),
-    "omegaconf": ("midas_world/config.py", "midas_world/world.py", "engine/"),
+    "fsspec": ("midas_world/data/shards.py",),
+    "av": ("midas_world/data/video.py",),
+    "pynput": ("envs/play/window/hotkey.py",),
+    "minari": ("midas_world/sessions/export/minari_dataset.py",),
+    "pyarrow": ("midas_world/sessions/export/lerobot_dataset.py",),
+    "pandas": ("midas_world/sessions/export/lerobot_dataset.py",),
+    "omegaconf": ("midas_world/config/", "midas_world/world.py", "engine/"),
     "matplotlib": ("midas_world/train/strips.py", "midas_world/evaluate/plots.py"),
     "tensorboard": (),
     "torch.utils.tensorboard": ("midas_world/train/loop.py",),
@@ -51,68 +94,114 @@ OWNERS = {
     "pycuda": ("engine/",),
 }
 
+# A module, "module:attribute", or an id of Gymnasium behind the module that registers it.
+NAMED = re.compile(r"(midas_world|engine|envs)((\.\w+)+(:\w+)?|:[\w/.-]+)")
+
+
+def imports_of(source: str, name: str = "") -> set[str]:
+    """Return what a file imports anywhere, also inside functions and by a string."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import():
+                found |= {alias.name for alias in node.names}
+            case ast.ImportFrom():
+                assert not node.level, f"{name} imports relatively"
+                assert node.module is not None
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            case ast.Call(args=[ast.Constant(value=str(module)), *_]):
+                if ast.unparse(node.func).rpartition(".")[2] == "import_module":
+                    found.add(module)
+            case ast.Constant(value=str(text)) if NAMED.fullmatch(text):
+                found.add(text.partition(":")[0])
+    return found
+
 
 @cache
 def imports() -> dict[str, frozenset[str]]:
-    """Return the modules that each file imports anywhere, also inside functions."""
+    """Return the modules that each file imports."""
     files = [ROOT / "play.py"]
-    for room in ROOMS[:-1]:
-        files += sorted((ROOT / room).rglob("*.py"))
-    found: dict[str, set[str]] = defaultdict(set)
-    for file in files:
-        name = file.relative_to(ROOT).as_posix()
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found[name] |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                assert not node.level, f"{name} imports relatively"
-                assert node.module is not None
-                # "from a import b" may mean the module a.b.
-                found[name] |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
-    return {name: frozenset(modules) for name, modules in found.items()}
+    for package in ("midas_world", "engine", "envs"):
+        files += sorted((ROOT / package).rglob("*.py"))
+    return {
+        file.relative_to(ROOT).as_posix(): frozenset(
+            imports_of(file.read_text(encoding="utf-8"), file.name)
+        )
+        for file in files
+    }
+
+
+def module_of(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+@cache
+def graph() -> dict[str, frozenset[str]]:
+    """Return which of our modules each of them imports."""
+    modules = {module_of(file) for file in imports()}
+
+    def ours(name: str) -> str:
+        # "from a import b" means the module a.b, or what is called b in a.
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return name
+
+    return {
+        module_of(file): frozenset(map(ours, names)) - {"", module_of(file)}
+        for file, names in imports().items()
+    }
 
 
 def is_of(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-def test_the_walk_finds_imports_of_every_room():
+def room_of(module: str) -> str:
+    while module not in PLACES:
+        module = module.rpartition(".")[0]
+        assert module, "every module has a room"
+    return module
+
+
+def test_the_walk_finds_imports_of_every_kind():
     assert {Path(name).parts[0] for name in imports()} >= {"midas_world", "engine", "envs"}
-    assert "torch" in imports()["midas_world/backbone.py"]
-    assert "midas_world.kv_cache.KVCache" in imports()["midas_world/backbone.py"]
+    assert "midas_world.model.kv_cache" in graph()["midas_world.model.backbone"]
+    assert "midas_world.model" not in graph()["midas_world.model.backbone"]
+    source = """
+def run():
+    import torch
+    from engine import rollout
+    importlib.import_module("play").main()
+    import_module("midas_world.evaluate.command")
+    gymnasium.make("envs:midas/Stage-v0")
+    register(entry_point="envs.stage.env:StageEnv")
+    print("midas_world.train is slow", "envs:", "play", "engine")
+"""
+    expected = {"torch", "engine.rollout", "play", "midas_world.evaluate.command"}
+    assert imports_of(source) == expected | {"envs", "envs.stage.env"}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_never_imports_one_above_it(room):
-    above = ROOMS[ROOMS.index(room) + 1 :]
+def test_every_room_of_the_table_is_there():
+    modules = {module_of(file) for file in imports()}
+    assert PLACES.keys() <= modules
+
+
+def test_rooms_import_only_what_stands_below_them():
     wrong = [
-        f"{file} imports {module}"
-        for file, modules in imports().items()
-        if is_of(Path(file).with_suffix("").as_posix().replace("/", "."), room)
-        for module in modules
-        if any(is_of(module, other) for other in above)
+        f"{module} imports {other}"
+        for module, others in graph().items()
+        for other in others
+        if room_of(module) != room_of(other) and PLACES[room_of(other)] >= PLACES[room_of(module)]
     ]
-    assert not wrong
+    assert not set(wrong) - KNOWN
 
 
-def test_inside_the_model_imports_point_down_and_its_parts_never_meet():
-    places = {name: line for line, names in enumerate(MODEL) for name in names}
-    wrong = []
-    for file, modules in imports().items():
-        path = Path(file).with_suffix("")
-        if file in SCRIPTS or path.parts[0] != "midas_world" or path.parts[1] not in places:
-            continue
-        own = places[path.parts[1]]
-        for module in modules:
-            parts = module.split(".")
-            if parts[0] != "midas_world" or len(parts) < 2 or parts[1] == path.parts[1]:
-                continue
-            # Training reads episodes and packs what policies play; no other part knows them.
-            beside = ("episodes", "shards", "shard_packing", "collect", "teachers")
-            allowed = path.parts[1] == "train" and parts[1] in beside
-            if not allowed and places.get(parts[1], len(MODEL)) >= own:
-                wrong.append(f"{file} imports {module}")
-    assert not wrong
+@pytest.mark.xfail(strict=True, reason="to be mended: cli and dream_command, game and recorder")
+def test_no_modules_import_one_another_in_a_circle():
+    with contextlib.suppress(CycleError):
+        TopologicalSorter({"a": ["b"], "b": ["a"]}).prepare()
+        pytest.fail("a circle would not be seen")
+    TopologicalSorter(graph()).prepare()
 
 
 # The ids are not the packages' names: a name that is also a mark would be taken for one.
@@ -143,8 +232,7 @@ def test_the_teacher_and_what_it_needs_run_without_torch():
     wrong = [
         file
         for file, modules in imports().items()
-        if file.startswith("envs/stage/")
-        or file in ("midas_world/types.py", "midas_world/episodes.py", "midas_world/shards.py")
+        if file.startswith(WITHOUT_TORCH)
         if any(is_of(module, "torch") for module in modules)
     ]
     assert not wrong

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from midas_world.sessions import load_session
+from midas_world.sessions.session import load_session
 
 ROOT = Path(__file__).parents[1]
 

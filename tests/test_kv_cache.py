@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from midas_world.backbone import Backbone
 from midas_world.config import BackboneConfig
-from midas_world.kv_cache import KVCache
+from midas_world.model.backbone import Backbone
+from midas_world.model.kv_cache import KVCache
 from tests.test_backbone import CONFIG, CPU, make_backbone, make_cache, make_tokens, stream
 
 SMALL = BackboneConfig(

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midas_world.layers import (
+from midas_world.model.layers import (
     RMSNorm,
     SwiGLU,
     apply_rope,

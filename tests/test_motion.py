@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from midas_world.config import MotionConfig
-from midas_world.motion import Motion, snap
+from midas_world.model.motion import Motion, snap
 
 STEP = 4
 

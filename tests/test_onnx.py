@@ -12,7 +12,7 @@ import torch
 from engine import make_engine
 from engine.backends import Request
 from engine.cache_folder import cache_folder
-from midas_world import cli
+from midas_world.commands import cli
 from midas_world.types import BackendUnavailableError, CheckpointError
 from midas_world.world import World
 
@@ -21,12 +21,14 @@ numpy_helper = pytest.importorskip("onnx.numpy_helper")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from engine import backends, onnx_export, onnx_runtime, select  # noqa: E402
-from engine.onnx_engine import OnnxEngine  # noqa: E402
-from engine.onnx_export import export_graphs  # noqa: E402
-from engine.onnx_files import OPSET, graph_paths, graphs_folder  # noqa: E402
-from engine.onnx_graphs import GRAPHS, graph_names, make_graph  # noqa: E402
-from engine.onnx_runtime import Session, _first_outputs, quantize  # noqa: E402
+from engine import backends, select  # noqa: E402
+from engine.on_onnx import export as onnx_export  # noqa: E402
+from engine.on_onnx import runtime as onnx_runtime  # noqa: E402
+from engine.on_onnx.engine import OnnxEngine  # noqa: E402
+from engine.on_onnx.export import export_graphs  # noqa: E402
+from engine.on_onnx.files import OPSET, graph_paths, graphs_folder  # noqa: E402
+from engine.on_onnx.graphs import GRAPHS, graph_names, make_graph  # noqa: E402
+from engine.on_onnx.runtime import Session, _first_outputs, quantize  # noqa: E402
 from engine.prepare import prepare  # noqa: E402
 
 
@@ -165,7 +167,7 @@ def test_another_weight_or_version_is_another_folder(
     assert graphs_folder(load_world(tiny_folder), folder=tmp_path) == before
     world.model.places[0, 0] += 1.0
     assert graphs_folder(world, folder=tmp_path) != before
-    monkeypatch.setattr("engine.onnx_files.GRAPHS_VERSION", 0)
+    monkeypatch.setattr("engine.on_onnx.files.GRAPHS_VERSION", 0)
     assert graphs_folder(load_world(tiny_folder), folder=tmp_path) != before
 
 

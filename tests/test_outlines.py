@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from engine.backends import BACKENDS, Request
-from midas_world import cli
+from midas_world.commands import cli
 from midas_world.world import WORLDS_FOLDER, World, load_world
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from engine import onnx_export  # noqa: E402
-from engine.onnx_engine import DEFAULT_PRECISION, OnnxEngine  # noqa: E402
-from engine.onnx_export import can_start, export_graphs, write_outlines  # noqa: E402
-from engine.onnx_files import _weights_hash, outlines_folder  # noqa: E402
-from engine.onnx_graphs import graph_names  # noqa: E402
-from engine.onnx_outlines import fill_outline, outline_of, read_made_of  # noqa: E402
+from engine.on_onnx import export as onnx_export  # noqa: E402
+from engine.on_onnx.engine import DEFAULT_PRECISION, OnnxEngine  # noqa: E402
+from engine.on_onnx.export import can_start, export_graphs, write_outlines  # noqa: E402
+from engine.on_onnx.files import _weights_hash, outlines_folder  # noqa: E402
+from engine.on_onnx.graphs import graph_names  # noqa: E402
+from engine.on_onnx.outlines import fill_outline, outline_of, read_made_of  # noqa: E402
 
 SHIPPED = sorted(path.parent for path in WORLDS_FOLDER.glob("*/config.yaml"))
 
@@ -94,7 +94,7 @@ def test_outlines_of_another_world_or_code_are_not_used(
     outlined: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     request = Request(world=outlined, device="cpu", num_denoise_steps=None, folder=tmp_path)
-    monkeypatch.setattr("engine.onnx_files.GRAPHS_VERSION", 0)
+    monkeypatch.setattr("engine.on_onnx.files.GRAPHS_VERSION", 0)
     assert not BACKENDS["onnx"].is_ready(request)
     monkeypatch.undo()
     folder = tmp_path / "world"

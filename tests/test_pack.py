@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from midas_world.autoencoder import Autoencoder
+from midas_world.model.autoencoder import Autoencoder
 from midas_world.train.pack import NUM_START_STATES, make_start_states
 from tests.training import tiny
 

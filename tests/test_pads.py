@@ -7,8 +7,8 @@ from pathlib import Path
 import pygame
 import pytest
 
-from envs.play.inputs import Inputs
-from envs.play.pads import Pads
+from envs.play.game.inputs import Inputs
+from envs.play.window.pads import Pads
 from envs.stage.env import ACTION_KEYS
 
 GAME_CONTROLLER, WHEEL = 1, 2

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from midas_world.autoencoder import Autoencoder
-from midas_world.backbone import Backbone
 from midas_world.checkpoint import load_weights, select
 from midas_world.config import load_preset
-from midas_world.foreign_weights import (
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.backbone import Backbone
+from midas_world.model.foreign_weights import (
     autoencoder_dc_config,
     autoencoder_dc_weights,
     load_autoencoder_dc,
@@ -19,7 +19,7 @@ from midas_world.foreign_weights import (
     qwen2_config,
     qwen2_weights,
 )
-from midas_world.kv_cache import KVCache
+from midas_world.model.kv_cache import KVCache
 from midas_world.types import CheckpointError
 
 pytestmark = pytest.mark.parity

@@ -10,7 +10,7 @@ import torch
 
 import envs  # noqa: F401 - registers the ids
 from envs.stage.controller import ACTIONS
-from envs.world_env import WorldEnv
+from envs.world.env import WorldEnv
 from examples import plan, throughput
 from examples.actions import ACTION_INDICES
 from midas_world.world import World

@@ -5,13 +5,13 @@ import numpy as np
 import pygame
 import pytest
 
-from envs.play import hud
-from envs.play.clock import StepClock
-from envs.play.game import Playable
-from envs.play.inputs import ALTERNATIVES, PAD_BUTTONS, Inputs, aliases_of, unknown_keys
-from envs.play.picture import draw_frame, picture_rect
-from envs.play.session import Session
-from envs.play.window import Window
+from envs.picture import draw_frame, picture_rect
+from envs.play.game.clock import StepClock
+from envs.play.game.game import Playable
+from envs.play.game.inputs import ALTERNATIVES, PAD_BUTTONS, Inputs, aliases_of, unknown_keys
+from envs.play.game.session import Session
+from envs.play.window import hud
+from envs.play.window.window import Window
 from envs.stage.controller import ACTIONS
 from envs.stage.env import ACTION_KEYS
 from midas_world.world import KeyMap

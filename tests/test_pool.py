@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from midas_world.autoencoder import to_tokens
 from midas_world.config import ProjectConfig
+from midas_world.model.autoencoder import to_tokens
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.latents import LatentStore, coming_classes, open_latents, told_things
 from midas_world.train.loop import step_generator

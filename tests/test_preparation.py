@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from engine import backends, select
-from envs.play import hud, preparation
-from envs.play.game import Game, Playable, open_world
-from envs.play.game_recorder import GameRecorder
-from envs.play.preparation import Preparation, build, prepare_engines
-from envs.play.session import Session
-from envs.play.window import Window
-from midas_world.session_writer import RecordingStatus
+from envs.play.game import preparation
+from envs.play.game.game import Game, Playable, open_world
+from envs.play.game.preparation import Preparation, build, prepare_engines
+from envs.play.game.recorder import GameRecorder
+from envs.play.game.session import Session
+from envs.play.window import hud
+from envs.play.window.window import Window
+from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import BackendUnavailableError
 from midas_world.world import World
 from tests import builds
@@ -107,7 +108,7 @@ class Sender:
 
 def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypatch):
     pytest.importorskip("onnx")
-    from engine import trt_build
+    from engine.on_tensorrt import build as trt_build
 
     asked = []
 
@@ -135,7 +136,7 @@ def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypa
 
 def test_a_build_that_fails_says_why(tiny_world: World, monkeypatch):
     pytest.importorskip("onnx")
-    from engine import trt_build
+    from engine.on_tensorrt import build as trt_build
 
     def capability_here():
         raise BackendUnavailableError("there is no GPU")

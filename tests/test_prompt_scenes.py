@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from envs.play.game import Game, open_world
-from envs.play.recorded import Tape, make_recorded
-from envs.play.resimulate import resimulate
+from envs.play.game.game import Game, open_world
+from envs.play.replay.recorded import Tape, make_recorded
+from envs.play.replay.resimulate import resimulate
 from envs.stage.scene import Scene
 from envs.stage.words import scene_from_text
-from envs.starts import find_scene
-from envs.vector_env import WorldVectorEnv
-from envs.world_env import WorldEnv
-from midas_world.sessions import load_session
+from envs.world.env import WorldEnv
+from envs.world.starts import find_scene
+from envs.world.vector_env import WorldVectorEnv
+from midas_world.sessions.session import load_session
 from midas_world.types import StepConditions
 from midas_world.world import StartState, World
 from tests.fakes import START_SCENES, make_tiny_world

@@ -15,14 +15,14 @@ import pygame
 import pytest
 
 import play
-from envs.play import hud
-from envs.play.game import Game
-from envs.play.hotkey import GlobalHotkey, HotkeyError
-from envs.play.inputs import Inputs
-from envs.play.session import Session
-from envs.play.window import Window
-from midas_world.session_log import hash_frame
-from midas_world.sessions import RecordedSession, load_session
+from envs.play.game.game import Game
+from envs.play.game.inputs import Inputs
+from envs.play.game.session import Session
+from envs.play.window import hud
+from envs.play.window.hotkey import GlobalHotkey, HotkeyError
+from envs.play.window.window import Window
+from midas_world.sessions.log import hash_frame
+from midas_world.sessions.session import RecordedSession, load_session
 from tests.fakes import CountingEnv
 from tests.sessions import FullDisk
 from tests.windows import playable, playing, press, run_until
@@ -291,7 +291,7 @@ def test_a_hotkey_that_cannot_be_had_is_told_and_the_window_plays_on(
 
 LISTENS = """
 import threading
-from envs.play.hotkey import GlobalHotkey, HotkeyError
+from envs.play.window.hotkey import GlobalHotkey, HotkeyError
 pressed = threading.Event()
 try:
     hotkey = GlobalHotkey("<f9>", pressed.set)

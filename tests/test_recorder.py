@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from midas_world.episodes import EpisodeMetadata
-from midas_world.recorder import EpisodeRecorder
+from midas_world.data.episodes import EpisodeMetadata
+from midas_world.data.recorder import EpisodeRecorder
 
 METADATA = EpisodeMetadata(env_id="fake:Fake-v0", seed=7, policy="random", fps=20)
 

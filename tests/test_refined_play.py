@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from engine.bench.timing import time_parts
-from engine.onnx_engine import OnnxEngine
+from engine.on_onnx.engine import OnnxEngine
+from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
-from engine.torch_engine import TorchEngine
 from midas_world.checkpoint import CheckpointError
 from midas_world.config import load_preset
 from midas_world.types import StepConditions

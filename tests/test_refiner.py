@@ -9,18 +9,17 @@ import torch
 from torch import Tensor
 
 from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, save_tensors
-from midas_world.cli import main
-from midas_world.conditions import AUDIO, POSE, TEXT, Conditions
-from midas_world.config import ProjectConfig, load_preset
-from midas_world.refiner import Refiner
-from midas_world.refiner_config import RefinerConfig
-from midas_world.skeleton_maps import NUM_RINGS, limb_frames, limb_maps
+from midas_world.commands.cli import main
+from midas_world.config import ProjectConfig, RefinerConfig, load_preset
+from midas_world.model.conditions import AUDIO, POSE, TEXT, Conditions
+from midas_world.model.refiner import Refiner
+from midas_world.model.skeleton_maps import NUM_RINGS, limb_frames, limb_maps
+from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.pack import pack_world
 from midas_world.train.refiner import measure, train_refiner
 from midas_world.train.windows import open_windows
 from midas_world.world import make_refiner
-from midas_world.world_model import WorldModel
 from tests.fakes import randomize
 from tests.test_conditions import CONFIG, make_conditions
 from tests.training import CPU, REFINED, STATE, same, tiny

@@ -9,17 +9,17 @@ import pygame
 import pytest
 
 import play
-from envs.play.game import Game, Playable, open_teacher, open_world
-from envs.play.inputs import Inputs
-from envs.play.recorded import Tape, make_recorded, open_recorded
-from envs.play.replay import ReplaySession
-from envs.play.replay_window import ReplayWindow
-from envs.play.resimulate import resimulate
-from envs.play.rewind import Rewind
-from envs.record import RecordSession
+from envs.play.game.game import Game, Playable, open_teacher, open_world
+from envs.play.game.inputs import Inputs
+from envs.play.game.rewind import Rewind
+from envs.play.replay.recorded import Tape, make_recorded, open_recorded
+from envs.play.replay.resimulate import resimulate
+from envs.play.replay.session import ReplaySession
+from envs.play.replay.window import ReplayWindow
+from envs.recording.record import RecordSession
 from envs.stage.controller import ACTIONS
-from midas_world.session_log import hash_frame
-from midas_world.sessions import load_session
+from midas_world.sessions.log import hash_frame
+from midas_world.sessions.session import load_session
 from tests.fakes import CountingEnv
 from tests.windows import playable, press, release, run_until
 

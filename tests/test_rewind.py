@@ -4,10 +4,10 @@ import numpy as np
 import pygame
 import pytest
 
-from envs.play.bookmarks import Bookmarks
-from envs.play.game import Game, Playable, open_world
-from envs.play.picture import pack_frame, unpack_frame
-from envs.play.rewind import Rewind
+from envs.picture import pack_frame, unpack_frame
+from envs.play.game.bookmarks import Bookmarks
+from envs.play.game.game import Game, Playable, open_world
+from envs.play.game.rewind import Rewind
 from envs.stage.controller import ACTIONS
 from tests.fakes import CountingEnv
 from tests.windows import playable, playing, press, release, run_until

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
-from engine.torch_engine import TorchEngine
 from midas_world.config import load_preset
 from midas_world.types import StepConditions
 from midas_world.world import StartState, World

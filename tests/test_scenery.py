@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from midas_world.config import LayerConfig
-from midas_world.scenery import Scenery, SceneryLayer
+from midas_world.model.scenery import Scenery, SceneryLayer
 
 GRID, STEP = (3, 5), 8
 LAYER = LayerConfig(parallax=0.5, loop=64, phases=4, slots=2, channels=3)

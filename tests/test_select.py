@@ -9,8 +9,8 @@ import torch
 
 from engine import backends, make_engine, select
 from engine.backends import Request
+from engine.on_torch.engine import TorchEngine
 from engine.select import TURNS, measure_in_turns, measure_one_by_one
-from engine.torch_engine import TorchEngine
 from midas_world.types import BackendUnavailableError
 from midas_world.world import World
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from envs.record import EnvRecorder, RecordSession, new_session_folder
-from midas_world import session_writer
-from midas_world.film_index import scan_film
-from midas_world.session_log import SessionError, hash_frame, read_log
-from midas_world.session_video import FragmentWriter
-from midas_world.session_writer import SessionWriter
-from midas_world.sessions import SessionHeader, load_session
-from midas_world.video import VideoError, to_yuv
+from envs.recording.record import EnvRecorder, RecordSession, new_session_folder
+from midas_world.data.video import VideoError, to_yuv
+from midas_world.sessions import writer as session_writer
+from midas_world.sessions.film_index import scan_film
+from midas_world.sessions.log import SessionError, hash_frame, read_log
+from midas_world.sessions.session import SessionHeader, load_session
+from midas_world.sessions.video import FragmentWriter
+from midas_world.sessions.writer import SessionWriter
 from tests.fakes import CountingEnv
 from tests.sessions import FullDisk, record_steps, smooth_frame, step_record
 

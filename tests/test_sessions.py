@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs.record import RecordSession
-from midas_world.session_log import Record, SessionError, hash_frame, read_log
-from midas_world.session_values import from_json, space_from_json, space_to_json, to_json
-from midas_world.sessions import load_session
+from envs.recording.record import RecordSession
+from midas_world.sessions.log import Record, SessionError, hash_frame, read_log
+from midas_world.sessions.session import load_session
+from midas_world.sessions.values import from_json, space_from_json, space_to_json, to_json
 from midas_world.types import StepConditions
 from tests.fakes import CountingEnv
 from tests.sessions import record_steps, smooth_frame, step_record
@@ -156,7 +156,7 @@ def test_the_film_is_one_that_plays_everywhere(tmp_path):
 
 
 def test_the_header_tells_all_that_it_takes_to_play_again(tiny_world, tmp_path):
-    from envs.world_env import WorldEnv
+    from envs.world.env import WorldEnv
 
     env = RecordSession(WorldEnv(tiny_world, horizon=9), tmp_path / "session")
     _, info = env.reset(seed=4, options={"prompt": "a beach"})
@@ -174,8 +174,8 @@ def test_the_header_tells_all_that_it_takes_to_play_again(tiny_world, tmp_path):
 
 
 def test_given_frames_are_kept_as_the_state_they_lead_to(tiny_world, tmp_path):
-    from envs.world_env import WorldEnv
-    from envs.world_state import WorldState
+    from envs.world.env import WorldEnv
+    from envs.world.state import WorldState
 
     env = RecordSession(WorldEnv(tiny_world), tmp_path / "session")
     frames = np.zeros((1, *env.observation_space.shape), np.uint8)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from midas_world.checkpoint import load_tensors, save_tensors
 from midas_world.config import ProjectConfig, load_preset
-from midas_world.shards import Losses, ShardError, ShardFolder, open_shards, read_samples
+from midas_world.data.shards import Losses, ShardError, ShardFolder, open_shards, read_samples
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
 from midas_world.train.stream import make_loader

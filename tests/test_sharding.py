@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import load_tensors, select
 from midas_world.config import load_preset
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.world_model import WorldModel
 from midas_world.train.dynamics import DynamicsLoss, train_dynamics
 from midas_world.train.loop import Trainer, seeded_weights
-from midas_world.world_model import WorldModel
 from tests.processes import run_two_processes
 from tests.training import CPU, STATE, same, tiny
 

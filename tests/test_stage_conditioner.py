@@ -16,7 +16,7 @@ from envs.stage.speech import (
     loudness,
 )
 from envs.stage.words import scene_from_text
-from midas_world.words import PROMPT_BYTES
+from midas_world.teachers.words import PROMPT_BYTES
 
 TALK, IDLE, RUN = (ACTIONS.index(name) for name in ("talk", "idle", "run_right"))
 

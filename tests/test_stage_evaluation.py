@@ -8,7 +8,7 @@ import pytest
 
 from midas_world.config import load_preset
 from midas_world.evaluate import command
-from midas_world.evaluate.weather_section import changes
+from midas_world.evaluate.sections.weather import changes
 from tests.fakes import make_tiny_world
 
 SIZE = ("world.height=192", "world.width=320", "world.token_block=8")

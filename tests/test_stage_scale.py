@@ -18,7 +18,7 @@ from envs.stage.scene import Scene
 from envs.stage.scenery import WEATHER_PERIOD, WEATHERS, Scenery
 from envs.stage.skeleton import GROUND_Y
 from midas_world.config import load_preset
-from midas_world.teachers import make_teacher
+from midas_world.teachers.env import make_teacher
 from midas_world.train.data import character_weight
 
 TALK = ACTIONS.index("talk")

@@ -6,19 +6,19 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.racing_policy import make_policy as make_driver
-from midas_world.cli import find_overrides, main
+from examples.racing_policy import make_policy as make_driver
+from midas_world.commands.cli import find_overrides, main
 from midas_world.config import load_preset
-from midas_world.episodes import iter_episodes
-from midas_world.teacher_options import add_teacher_options
-from midas_world.teacher_project import (
+from midas_world.data.episodes import iter_episodes
+from midas_world.teachers.env import make_teacher
+from midas_world.teachers.options import add_teacher_options
+from midas_world.teachers.project import (
     fitting_size,
     keep_preset,
     name_of,
     parse_kwargs,
     project_for,
 )
-from midas_world.teachers import make_teacher
 
 DISC = "tests.disc_env:Fake/Disc-v0"
 

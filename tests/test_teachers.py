@@ -5,11 +5,11 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.conditioners import make_conditioner
-from midas_world.policies import make_policy
-from midas_world.teacher_actions import MAX_COMBINATIONS, keys_of, name_actions
-from midas_world.teachers import TeacherEnv, adapt, fit_frame, to_picture
-from midas_world.train_config import ActionConfig, DataConfig, TeacherConfig
+from envs.world.conditioners import make_conditioner
+from midas_world.config import ActionConfig, DataConfig, TeacherConfig
+from midas_world.teachers.actions import MAX_COMBINATIONS, keys_of, name_actions
+from midas_world.teachers.env import TeacherEnv, adapt, fit_frame, to_picture
+from midas_world.teachers.policies import make_policy
 from midas_world.world import KeyMap
 
 

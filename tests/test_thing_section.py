@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from midas_world.evaluate.picture_probe import (
+from midas_world.evaluate.probes.keypoints import halve
+from midas_world.evaluate.probes.pictures import (
     PictureProbeConfig,
     Seen,
     thing_targets,
     train_thing_probe,
 )
-from midas_world.evaluate.probe import halve
-from midas_world.evaluate.thing_section import Travel, find_tracks, held_score, in_view
+from midas_world.evaluate.sections.thing import Travel, find_tracks, held_score, in_view
 
 HEIGHT, WIDTH = 64, 128
 THING = np.array([2, 30, 40, 6, 6, 7.0], np.float32)

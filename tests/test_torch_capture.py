@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.torch_capture import Pack
+from engine.on_torch.capture import Pack
 from tests.graphs import StandIn
 
 

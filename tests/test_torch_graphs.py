@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.torch_capture import CaptureError
-from engine.torch_engine import TorchEngine
-from engine.torch_graphs import GraphCache
-from midas_world.conditions import Conditions
-from midas_world.kv_cache import KVCache
+from engine.on_torch.capture import CaptureError
+from engine.on_torch.engine import TorchEngine
+from engine.on_torch.graphs import GraphCache
+from midas_world.model.conditions import Conditions
+from midas_world.model.kv_cache import KVCache
 from tests.graphs import (
     BATCH,
     RING,

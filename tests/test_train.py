@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import load_tensors, select
 from midas_world.config import ProjectConfig, load_config
-from midas_world.episodes import VideoOptions, save_episode
+from midas_world.data.episodes import VideoOptions, save_episode
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import (
     AutoencoderLoss,
     load_autoencoder,
@@ -21,7 +22,6 @@ from midas_world.train.latents import open_latents
 from midas_world.train.loop import seeded_weights, step_generator
 from midas_world.train.pool import Pool
 from midas_world.types import CheckpointError
-from midas_world.world_model import WorldModel
 from tests.fakes import randomize
 from tests.processes import run_two_processes
 from tests.training import CPU, STATE, make_episode, same, tiny

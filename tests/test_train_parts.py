@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from midas_world.checkpoint import load_tensors
-from midas_world.episodes import VideoOptions, save_episode
+from midas_world.config import OptimizerConfig
+from midas_world.data.episodes import VideoOptions, save_episode
+from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import (
     load_autoencoder,
     psnr_of,
@@ -21,9 +23,7 @@ from midas_world.train.latents import encode_frames, open_latents
 from midas_world.train.loop import Trainer, schedule, seeded_weights, step_generator
 from midas_world.train.optimizer import Muon, make_optimizers, orthogonalize
 from midas_world.train.strips import save_strip
-from midas_world.train_config import OptimizerConfig
 from midas_world.types import CheckpointError
-from midas_world.world_model import WorldModel
 from tests.training import CPU, STATE, make_episode, tiny
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.words import fit_words
-from midas_world.world_model import WorldModel
 from tests.training import CPU, tiny
 
 

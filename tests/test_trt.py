@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine import make_engine
-from engine.trt_plan import (
+from engine.on_tensorrt.plan import (
     DEFAULT_PLANS,
     TrtPlan,
     load_plan,
@@ -18,23 +18,23 @@ from engine.trt_plan import (
     parse_capability,
     shipped_plans,
 )
-from midas_world import cli
-from midas_world.autoencoder import Autoencoder
-from midas_world.conditions_config import CameraConfig
-from midas_world.config import EntriesConfig, MotionConfig, load_preset
-from midas_world.head import Guidance
+from midas_world.commands import cli
+from midas_world.config import CameraConfig, EntriesConfig, MotionConfig, load_preset
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.head import Guidance
+from midas_world.model.world_model import WorldModel
 from midas_world.types import BackendUnavailableError
 from midas_world.world import World, load_world
-from midas_world.world_model import WorldModel
 from tests.fakes import randomize
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-from engine import trt_build, trt_graphs  # noqa: E402
-from engine.trt_build import Target, engine_path, is_built, provide_engine  # noqa: E402
-from engine.trt_graphs import plan_graph  # noqa: E402
-from engine.trt_runtime import Built, EngineBuildError, build_engine  # noqa: E402
+from engine.on_tensorrt import build as trt_build  # noqa: E402
+from engine.on_tensorrt import graphs as trt_graphs  # noqa: E402
+from engine.on_tensorrt.build import Target, engine_path, is_built, provide_engine  # noqa: E402
+from engine.on_tensorrt.graphs import plan_graph  # noqa: E402
+from engine.on_tensorrt.runtime import Built, EngineBuildError, build_engine  # noqa: E402
 
 PLANS = shipped_plans()
 CAPABILITIES = (80, 89, 120)

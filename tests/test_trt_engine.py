@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine import make_engine, trt_build, trt_engine, trt_graphs
-from engine.torch_engine import TorchEngine
-from engine.trt_engine import TensorRTEngine
-from engine.trt_graphs import DecoderGraph, HeadGraph, head_inputs
-from engine.trt_plan import BatchRange, load_plans
-from engine.trt_runtime import Built, EngineLoadError
+from engine import make_engine
+from engine.on_tensorrt import build as trt_build
+from engine.on_tensorrt import engine as trt_engine
+from engine.on_tensorrt import graphs as trt_graphs
+from engine.on_tensorrt.engine import TensorRTEngine
+from engine.on_tensorrt.graphs import DecoderGraph, HeadGraph, head_inputs
+from engine.on_tensorrt.plan import BatchRange, load_plans
+from engine.on_tensorrt.runtime import Built, EngineLoadError
+from engine.on_torch.engine import TorchEngine
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 

@@ -8,11 +8,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import envs  # noqa: F401 - registers the ids
-from engine.torch_engine import TorchEngine
-from envs.spaces import ACTIONS, OBSERVATIONS
+from engine.on_torch.engine import TorchEngine
 from envs.stage.controller import ACTIONS as NAMES
-from envs.vector_env import WorldVectorEnv
-from envs.world_env import WorldEnv
+from envs.world.env import WorldEnv
+from envs.world.spaces import ACTIONS, OBSERVATIONS
+from envs.world.vector_env import WorldVectorEnv
 from midas_world.world import World
 from tests.fakes import FakeEngine, noisy
 

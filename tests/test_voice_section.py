@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from midas_world.evaluate.picture_probe import PictureProbeConfig, cut, train_mouth_probe
-from midas_world.evaluate.voice_section import as_action, best_lag, follows
+from midas_world.evaluate.probes.pictures import PictureProbeConfig, cut, train_mouth_probe
+from midas_world.evaluate.sections.voice import as_action, best_lag, follows
 from midas_world.types import StepConditions
 
 

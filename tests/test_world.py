@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import expand, load_tensors, save_tensors
 from midas_world.config import load_preset
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.world_model import WorldModel
 from midas_world.types import CheckpointError, StepConditions
 from midas_world.world import (
     KeyMap,
@@ -19,7 +20,6 @@ from midas_world.world import (
     save_start_states,
     save_world,
 )
-from midas_world.world_model import WorldModel
 
 KEYMAP = KeyMap(
     actions=("idle", "left", "run_left"),

@@ -8,12 +8,12 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import envs  # noqa: F401 - registers the ids
-from envs.conditioners import WordsConditioner, make_conditioner
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from envs.stage.scene import Scene
 from envs.stage.words import scene_from_text
-from envs.world_env import WorldEnv
+from envs.world.conditioners import WordsConditioner, make_conditioner
+from envs.world.env import WorldEnv
 from midas_world.types import BackendUnavailableError, CheckpointError, StepConditions
 from midas_world.world import KeyMap, World
 from tests.fakes import FakeEngine

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from midas_world.conditions import Conditions
 from midas_world.config import WorldConfig, load_preset
-from midas_world.head import Guidance
-from midas_world.world_model import Before, OutcomeHead, WorldModel
+from midas_world.model.conditions import Conditions
+from midas_world.model.head import Guidance
+from midas_world.model.world_model import Before, OutcomeHead, WorldModel
 
 CPU = torch.device("cpu")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from gymnasium.error import ResetNeeded
 
-from engine.torch_engine import TorchEngine
+from engine.on_torch.engine import TorchEngine
 from envs.stage.controller import ACTIONS as NAMES
-from envs.vector_env import WorldVectorEnv
-from envs.world_env import WorldEnv
-from envs.world_state import WorldState
+from envs.world.env import WorldEnv
+from envs.world.state import WorldState
+from envs.world.vector_env import WorldVectorEnv
 from midas_world.checkpoint import save_tensors
 from midas_world.config import load_preset
 from midas_world.types import CheckpointError
@@ -50,8 +50,8 @@ def test_an_equal_state_and_equal_actions_give_equal_frames_in_a_fresh_process(
     expected = sha256(b"".join(play(env))).hexdigest()
     code = f"""
 from hashlib import sha256
-from envs.world_env import WorldEnv
-from envs.world_state import WorldState
+from envs.world.env import WorldEnv
+from envs.world.state import WorldState
 env = WorldEnv({str(tiny_folder)!r})
 env.restore_state(WorldState.load({str(path)!r}))
 print(sha256(b"".join(env.step(action)[0].tobytes() for action in {LATER})).hexdigest())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from midas_world.config import ProjectConfig, load_preset
-from midas_world.episodes import Episode, EpisodeMetadata
+from midas_world.data.episodes import Episode, EpisodeMetadata
 
 CPU = torch.device("cpu")
 STATE = "train_state.safetensors"

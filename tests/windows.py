@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import pygame
 
-from envs.play.game import Playable
-from envs.play.session import Session
-from envs.play.window import Window
+from envs.play.game.game import Playable
+from envs.play.game.session import Session
+from envs.play.window.window import Window
 from tests.fakes import CountingEnv, stage_keymap
 
 

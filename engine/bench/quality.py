@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
-from engine.torch_engine import TorchEngine
 from midas_world.types import StepConditions
 from midas_world.world import StartState, World
 

@@ -27,7 +27,6 @@ from engine.bench.timing import (
     time_parts,
 )
 from engine.spec import Engine
-from midas_world.autoencoder import Autoencoder
 from midas_world.config import WorldConfig
 from midas_world.machine import (
     cpu_name,
@@ -36,12 +35,13 @@ from midas_world.machine import (
     num_cores,
     peak_memory_mib,
 )
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.world_model import WorldModel
 from midas_world.types import BackendUnavailableError
 from midas_world.world import StartState
-from midas_world.world_model import WorldModel
 
 if TYPE_CHECKING:  # ONNX Runtime may not be there
-    from engine.onnx_engine import OnnxEngine
+    from engine.on_onnx.engine import OnnxEngine
 
 # More than that, and a CPU takes seconds for a frame, and memory that few have.
 MAX_CPU_PARAMETERS = 1_000_000_000

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import CONFIG_NAME
 from midas_world.config import ProjectConfig, WorldConfig, load_config, load_preset
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.world_model import WorldModel
 from midas_world.types import CheckpointError, StepConditions
 from midas_world.world import (
     WORLDS_FOLDER,
@@ -21,7 +22,6 @@ from midas_world.world import (
     load_world,
     make_refiner,
 )
-from midas_world.world_model import WorldModel
 
 
 @dataclass(frozen=True, kw_only=True)

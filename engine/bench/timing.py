@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
-from engine.torch_engine import TorchEngine
 from midas_world.machine import peak_memory_mib
 from midas_world.types import StepConditions
 from midas_world.world import StartState
 
 if TYPE_CHECKING:  # ONNX Runtime may not be there
-    from engine.onnx_engine import OnnxEngine
-    from engine.onnx_runtime import Session
+    from engine.on_onnx.engine import OnnxEngine
+    from engine.on_onnx.runtime import Session
 
 WARM_UP_STEPS = 5
 # Of the check whether late steps are slower than early ones.

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.play.game import Game
-from envs.play.hud import Samples
-from envs.play.session import StepClock
-from midas_world.video import write_gif
+from envs.play.game.game import Game
+from envs.play.game.session import StepClock
+from envs.play.window.hud import Samples
+from midas_world.data.video import write_gif
 
 _STRIP_FRAMES = 12
 _STRIP_COLUMNS = 4

@@ -14,8 +14,8 @@ from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe
 from envs.stage.scenery import PLACES, TIMES, WEATHERS
 from envs.stage.speech import NUM_MELS, SpeechTrack, load_speech_bank, loudness
 from envs.stage.words import understand
+from midas_world.teachers.words import PROMPT_BYTES, clean_prompt
 from midas_world.types import StepConditions
-from midas_world.words import PROMPT_BYTES, clean_prompt
 
 POSE_SIZE = 38
 AUDIO_SIZE = 2 * NUM_MELS

@@ -17,7 +17,7 @@ import pygame
 from gymnasium import spaces
 
 from envs.contract import check_action, check_running, may_render
-from envs.play.picture import FrameWindow
+from envs.picture import FrameWindow
 from envs.stage.character import draw_character, draw_portrait
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS, WORLD_LENGTH
@@ -27,8 +27,8 @@ from envs.stage.scenery import Scenery
 from envs.stage.skeleton import CENTER_X, GROUND_Y
 from envs.stage.sprites import draw_coin, draw_fire, draw_hearts, draw_rock
 from envs.stage.words import understand
+from midas_world.teachers.words import clean_prompt
 from midas_world.types import StepConditions
-from midas_world.words import clean_prompt
 
 FRAME_HEIGHT = 192
 FRAME_WIDTH = 320

@@ -19,34 +19,34 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from midas_world.episodes import current_versions
-from midas_world.evaluate.frame_sections import (
-    autoencoder_section,
-    next_frame_section,
-)
-from midas_world.evaluate.game_section import game_section
-from midas_world.evaluate.outcome_section import outcomes_section
-from midas_world.evaluate.picture_probe import PictureProbeConfig
-from midas_world.evaluate.play_sections import (
-    horizon_section,
-    pose_section,
-    speed_section,
-)
-from midas_world.evaluate.probe import ProbeConfig
-from midas_world.evaluate.prompt_section import prompt_section
+from midas_world.data.episodes import current_versions
+from midas_world.evaluate.probes.keypoints import ProbeConfig
+from midas_world.evaluate.probes.pictures import PictureProbeConfig
 from midas_world.evaluate.report import (
     MARKDOWN_NAME,
     Section,
     read_report,
     write_report,
 )
-from midas_world.evaluate.revisit_section import revisit_section
-from midas_world.evaluate.sharpness import sharpness_section
-from midas_world.evaluate.stillness import stillness_section
+from midas_world.evaluate.sections.frames import (
+    autoencoder_section,
+    next_frame_section,
+)
+from midas_world.evaluate.sections.game import game_section
+from midas_world.evaluate.sections.outcome import outcomes_section
+from midas_world.evaluate.sections.play import (
+    horizon_section,
+    pose_section,
+    speed_section,
+)
+from midas_world.evaluate.sections.prompt import prompt_section
+from midas_world.evaluate.sections.revisit import revisit_section
+from midas_world.evaluate.sections.sharpness import sharpness_section
+from midas_world.evaluate.sections.stillness import stillness_section
+from midas_world.evaluate.sections.thing import thing_section
+from midas_world.evaluate.sections.voice import voice_section
+from midas_world.evaluate.sections.weather import weather_section
 from midas_world.evaluate.study import EvaluationConfig, NotApplicableError, Study
-from midas_world.evaluate.thing_section import thing_section
-from midas_world.evaluate.voice_section import voice_section
-from midas_world.evaluate.weather_section import weather_section
 from midas_world.machine import cpu_name
 from midas_world.world import World, load_world
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midas_world.autoencoder import Autoencoder, normalize_frames
-from midas_world.conditions import Conditions, stack_conditions
-from midas_world.diffusion import sample_noise
 from midas_world.evaluate.rollouts import TeacherEpisode
+from midas_world.model.autoencoder import Autoencoder, normalize_frames
+from midas_world.model.conditions import Conditions, stack_conditions
+from midas_world.model.diffusion import sample_noise
+from midas_world.model.world_model import Outcome, WorldModel
 from midas_world.train.loop import mixed_precision
 from midas_world.types import StepConditions
-from midas_world.world_model import Outcome, WorldModel
 
 _ENCODE_BATCH = 16
 _FORCED_BATCH = 8

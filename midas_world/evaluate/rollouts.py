@@ -14,8 +14,8 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
-from midas_world.collect import Policy
-from midas_world.train_config import DataConfig
+from midas_world.config import DataConfig
+from midas_world.teachers.collect import Policy
 from midas_world.types import StepConditions
 
 

@@ -20,10 +20,8 @@ import torch
 from tqdm import tqdm
 
 from midas_world.checkpoint import WEIGHTS_NAME
-from midas_world.collect import Policy, load_policy
 from midas_world.evaluate.forced import LatentEpisode, to_latent_episode
-from midas_world.evaluate.picture_probe import PictureProbeConfig
-from midas_world.evaluate.probe import (
+from midas_world.evaluate.probes.keypoints import (
     Probe,
     ProbeConfig,
     halve,
@@ -31,6 +29,7 @@ from midas_world.evaluate.probe import (
     save_probe,
     train_probe,
 )
+from midas_world.evaluate.probes.pictures import PictureProbeConfig
 from midas_world.evaluate.rollouts import (
     EndlessEngine,
     Moment,
@@ -40,7 +39,8 @@ from midas_world.evaluate.rollouts import (
     play_world,
     teacher_moments,
 )
-from midas_world.teachers import make_teacher
+from midas_world.teachers.collect import Policy, load_policy
+from midas_world.teachers.env import make_teacher
 from midas_world.types import StepConditions
 from midas_world.world import World
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from midas_world.autoencoder import Autoencoder, normalize_frames, quantize_frames
 from midas_world.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -23,13 +22,13 @@ from midas_world.checkpoint import (
     load_weights,
     save_tensors,
 )
-from midas_world.config import ProjectConfig, save_config
+from midas_world.config import AutoencoderTrainConfig, ProjectConfig, save_config
+from midas_world.model.autoencoder import Autoencoder, normalize_frames, quantize_frames
 from midas_world.train.data import character_weight, crop_corners
 from midas_world.train.loop import Trainer, mixed_precision, seeded_weights, start_processes
 from midas_world.train.picture_loss import PictureLoss
 from midas_world.train.sources import FrameSource, open_frame_source
 from midas_world.train.strips import save_strip
-from midas_world.train_config import AutoencoderTrainConfig
 
 logger = logging.getLogger(__name__)
 

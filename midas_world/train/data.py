@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from midas_world.episodes import Episode, EpisodeError, list_episodes, load_episode
+from midas_world.data.episodes import Episode, EpisodeError, list_episodes, load_episode
 
 logger = logging.getLogger(__name__)
 

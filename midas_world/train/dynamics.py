@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from midas_world.autoencoder import Autoencoder, normalize_frames
 from midas_world.checkpoint import CONFIG_NAME, WEIGHTS_NAME, load_part, load_weights, save_tensors
-from midas_world.conditions import Conditions
-from midas_world.config import ProjectConfig, save_config
-from midas_world.diffusion import sample_noise, sample_sigma
+from midas_world.config import DynamicsTrainConfig, ProjectConfig, save_config
+from midas_world.model.autoencoder import Autoencoder, normalize_frames
+from midas_world.model.conditions import Conditions
+from midas_world.model.diffusion import sample_noise, sample_sigma
+from midas_world.model.world_model import Before, WorldModel
 from midas_world.train.autoencoder import decode_latents, load_autoencoder, psnr_of
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import (
@@ -40,8 +41,6 @@ from midas_world.train.pool import Pool
 from midas_world.train.sources import episodes_folder
 from midas_world.train.strips import save_strip
 from midas_world.train.words import fit_words
-from midas_world.train_config import DynamicsTrainConfig
-from midas_world.world_model import Before, WorldModel
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from midas_world.autoencoder import Autoencoder, normalize_frames
 from midas_world.checkpoint import tensors_hash
-from midas_world.conditions import Conditions, hash_text
-from midas_world.conditions_config import ConditionsConfig
-from midas_world.config import WorldConfig
-from midas_world.episodes import Episode, load_episode
+from midas_world.config import ConditionsConfig, WorldConfig
+from midas_world.data.episodes import Episode, load_episode
+from midas_world.model.autoencoder import Autoencoder, normalize_frames
+from midas_world.model.conditions import Conditions, hash_text
 from midas_world.train.data import FrameStore, cache_key, open_frames
 from midas_world.train.loop import mixed_precision
 

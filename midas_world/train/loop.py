@@ -22,9 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from midas_world.checkpoint import load_tensors, load_weights, save_tensors, select
+from midas_world.config import OptimizerConfig
 from midas_world.train.optimizer import make_optimizers
 from midas_world.train.sharding import Shards, local, take_share, take_shares, whole
-from midas_world.train_config import OptimizerConfig
 
 logger = logging.getLogger(__name__)
 

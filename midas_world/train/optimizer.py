@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from midas_world.config import OptimizerConfig
 from midas_world.train.sharding import local, own_rows, whole
-from midas_world.train_config import OptimizerConfig
 
 # The first and last layers of a network keep AdamW, as Muon's authors advise.
 EDGE_LAYERS = frozenset(

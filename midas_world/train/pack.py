@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midas_world.autoencoder import Autoencoder, normalize_frames, to_tokens
 from midas_world.checkpoint import WEIGHTS_NAME, load_part, load_weights
-from midas_world.collect import load_policy
-from midas_world.config import ProjectConfig
-from midas_world.teachers import make_teacher
+from midas_world.config import DataConfig, ProjectConfig
+from midas_world.model.autoencoder import Autoencoder, normalize_frames, to_tokens
+from midas_world.model.world_model import WorldModel
+from midas_world.teachers.collect import load_policy
+from midas_world.teachers.env import make_teacher
 from midas_world.train.autoencoder import load_autoencoder
-from midas_world.train_config import DataConfig
 from midas_world.types import StepConditions
 from midas_world.world import KeyMap, StartState, make_refiner, save_world
-from midas_world.world_model import WorldModel
 
 logger = logging.getLogger(__name__)
 

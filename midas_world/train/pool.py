@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midas_world.autoencoder import to_tokens
-from midas_world.conditions import Conditions
-from midas_world.config import WorldConfig
+from midas_world.config import DynamicsTrainConfig, WorldConfig
+from midas_world.model.autoencoder import to_tokens
+from midas_world.model.conditions import Conditions
 from midas_world.train.data import crop_corners
 from midas_world.train.latents import LatentStore
-from midas_world.train_config import DynamicsTrainConfig
 
 # A rollout of an untrained model may run away: beyond this it is not gone on with.
 MOST_LATENT = 30.0

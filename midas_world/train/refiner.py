@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from midas_world.autoencoder import normalize_frames, quantize_frames
 from midas_world.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -22,9 +21,11 @@ from midas_world.checkpoint import (
     load_weights,
     save_tensors,
 )
-from midas_world.conditions import POSE, Conditions
 from midas_world.config import ProjectConfig, save_config
-from midas_world.refiner import Refiner
+from midas_world.model.autoencoder import normalize_frames, quantize_frames
+from midas_world.model.conditions import POSE, Conditions
+from midas_world.model.refiner import Refiner
+from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import load_autoencoder, psnr_of
 from midas_world.train.loop import (
     Trainer,
@@ -35,7 +36,6 @@ from midas_world.train.loop import (
 from midas_world.train.strips import save_strip
 from midas_world.train.windows import Windows, open_windows
 from midas_world.world import make_refiner
-from midas_world.world_model import WorldModel
 
 logger = logging.getLogger(__name__)
 

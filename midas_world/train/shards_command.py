@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import CONFIG_NAME
 from midas_world.config import ProjectConfig, load_config
-from midas_world.shard_packing import DEFAULT_SHARD_BYTES, SPLITS, pack, unpack
-from midas_world.shards import (
+from midas_world.data.packing import DEFAULT_SHARD_BYTES, SPLITS, pack, unpack
+from midas_world.data.shards import (
     Losses,
     Part,
     ShardFolder,
@@ -22,6 +21,7 @@ from midas_world.shards import (
     open_shards,
     read_samples,
 )
+from midas_world.model.autoencoder import Autoencoder
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.latents import encode_frames
 from midas_world.train.stream import FrameStream, StreamOptions, load_sample

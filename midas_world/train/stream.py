@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from midas_world.episodes import Episode, load_episode
-from midas_world.shards import (
+from midas_world.data.episodes import Episode, load_episode
+from midas_world.data.shards import (
     Losses,
     Sample,
     ShardError,

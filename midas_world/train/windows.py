@@ -18,19 +18,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from midas_world.autoencoder import Autoencoder
 from midas_world.checkpoint import load_tensors, save_tensors, tensors_hash
-from midas_world.conditions import POSE, Conditions
 from midas_world.config import ProjectConfig
-from midas_world.diffusion import sample_noise
-from midas_world.episodes import list_episodes
-from midas_world.refiner import Refiner
+from midas_world.data.episodes import list_episodes
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.conditions import POSE, Conditions
+from midas_world.model.diffusion import sample_noise
+from midas_world.model.refiner import Refiner
+from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import decode_latents
 from midas_world.train.data import cache_key
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import mixed_precision, step_generator
 from midas_world.train.sources import episodes_folder
-from midas_world.world_model import WorldModel
 
 _CONDITIONS = ("pose", "text", "audio", "present", "entries")
 

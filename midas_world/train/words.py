@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from midas_world.layers import mlp
+from midas_world.model.layers import mlp
 from midas_world.train.latents import LatentStore
 from midas_world.train.loop import seeded_weights
 

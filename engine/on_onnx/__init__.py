@@ -1,0 +1,1 @@
+"""Worlds run by ONNX Runtime, and the export of their graphs."""

@@ -1,0 +1,237 @@
+"""The ONNX Runtime engine: the fastest on a CPU.
+
+In "int8" the convolutions of decoder and refiner are eight-bit; what makes the next step's latents
+stays float32, so that errors do not add up. The KV cache is never copied: the graph reads the ring
+where it lies and gives the new frame's rows alone.
+
+Shapes: B games, R rows of them, F frames, T positions per frame, N tokens per frame, C channels.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.on_onnx.export import discard_graph, export_graphs
+from engine.on_onnx.graphs import GUIDANCE, KNOWN_TO_REFINER, UNSEEN, make_graph
+from engine.on_onnx.runtime import Session
+from engine.on_torch.engine import TorchCache
+from engine.spec import Cache, Engine, EngineSpec, Made
+from midas_world.model.autoencoder import normalize_frames
+from midas_world.model.conditions import Conditions
+from midas_world.model.diffusion import sigma_schedule
+from midas_world.model.kv_cache import KVCache
+from midas_world.types import CheckpointError
+from midas_world.world import World
+
+DEFAULT_PRECISION = "int8"
+
+_log = logging.getLogger(__name__)
+
+
+class OnnxCache(TorchCache):
+    """A KV cache whose whole state can be copied out and in, and arrays for graphs to write to.
+
+    Args:
+        kv_cache: On the CPU, float32.
+        guidance: Shapes of the head's guidance of a game, by name.
+    """
+
+    def __init__(self, kv_cache: KVCache, guidance: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__(kv_cache)
+        layers, batch, heads, rows, size = kv_cache.keys.shape
+        own = kv_cache.positions_per_frame
+        self.mask = np.zeros((batch, rows + own), np.float32)
+        self.guidance = {
+            name: np.empty((batch, *shape), np.float32) for name, shape in guidance.items()
+        }
+        self.rows = {
+            name: np.empty((layers, batch, heads, own, size), np.float32)
+            for name in ("new_keys", "new_values")
+        }
+
+
+class OnnxEngine(Engine):
+    """Runs a world's networks with ONNX Runtime on the CPU.
+
+    The graphs are exported on first use, which takes a minute or two, and kept in the user's
+    cache folder.
+
+    Args:
+        world: What to run; it is not changed.
+        precision: "int8" or "float32".
+        num_threads: That work on one graph; None is as many as torch would use.
+        num_denoise_steps: Head passes per frame; None takes the world's own number.
+        folder: Above the folder of graphs; None is the user's cache.
+        reason: In words, why it was chosen, for the spec.
+
+    Raises:
+        ValueError: num_denoise_steps or num_threads is below 1, or no precision has this name.
+        BackendUnavailableError: The graphs are not there and cannot be exported.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        precision: str = DEFAULT_PRECISION,
+        num_threads: int | None = None,
+        num_denoise_steps: int | None = None,
+        folder: Path | None = None,
+        reason: str = "as asked",
+    ) -> None:
+        config = world.config.world
+        steps = config.head.num_denoise_steps if num_denoise_steps is None else num_denoise_steps
+        sigma_schedule(steps)  # says what is wrong with a number of steps
+        threads = torch.get_num_threads() if num_threads is None else num_threads
+        if threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {threads}")
+        self._world, self._folder, self._num_threads = world, folder, threads
+        self._spec = EngineSpec(
+            config=config,
+            backend="onnx",
+            device="cpu",
+            dtype=precision,
+            num_denoise_steps=steps,
+            reason=reason,
+        )
+        head = make_graph("head", world, num_denoise_steps=1, batch_size=1).inputs
+        self._guidance = {name: tuple(head[name].shape[1:]) for name in GUIDANCE}
+        self._sessions = self._load()
+
+    @property
+    def spec(self) -> EngineSpec:
+        """What this engine runs and on what."""
+        return self._spec
+
+    def new_cache(self, batch_size: int) -> OnnxCache:
+        """Return the empty cache of B games; see `Engine.new_cache`."""
+        cpu = torch.device("cpu")
+        kv_cache = self._world.model.new_cache(batch_size, dtype=torch.float32, device=cpu)
+        return OnnxCache(kv_cache, self._guidance)
+
+    def prefill(
+        self, cache: Cache, context: Tensor, conditions: Conditions, *, rows: Sequence[int]
+    ) -> None:
+        """Replace what the cache remembers of some games by F frames; see `Engine.prefill`."""
+        assert isinstance(cache, OnnxCache)
+        source = self.new_cache(len(rows))
+        with cache.kv_cache.replacing(rows, source.kv_cache, num_frames=context.shape[1]):
+            for frame in range(context.shape[1]):
+                self._advance(source, context[:, frame], conditions.frames(frame, frame + 1))
+
+    def step(self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor) -> Made:
+        """Make the next frame of every game and add it to the cache; see `Engine.step`."""
+        assert isinstance(cache, OnnxCache)
+        self._advance(cache, latents, conditions)
+        batch, entries = len(latents), self._spec.config.entries
+        made = Made(
+            latents=torch.empty(latents.shape),
+            reward=torch.empty(batch),
+            cost=torch.empty(batch),
+            termination=torch.empty(batch),
+            entries=torch.empty(batch, 2, entries.num_classes + 1),
+            things=torch.empty(batch, entries.num_classes, self._spec.config.grid[1]),
+        )
+        outputs = {name: tensor.numpy() for name, tensor in made._asdict().items()}
+        outputs["next_latents"] = outputs.pop("latents")
+        given = {"latents": _array(latents), "noise": _array(noise)}
+        self._sessions["head"].run(given | cache.guidance, outputs)
+        return made
+
+    @torch.no_grad()
+    def read(self, latents: Tensor) -> Tensor:
+        """Return where things can be seen in frames, (B, K, w); see `Engine.read`.
+
+        By torch: a game asks once, where it begins.
+        """
+        model = self._world.model
+        return model.reader(model.to_grid(latents)).amax(dim=2).sigmoid()
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
+        frames = np.empty((len(latents), *self._spec.frame_shape), np.uint8)
+        self._sessions["decoder"].run({"latents": _array(latents)}, {"frames": frames})
+        return frames
+
+    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
+        """Return decoded frames with the character drawn anew; see `Engine.refine`."""
+        self._spec.check_refines(frames)
+        known = {name: _array(getattr(conditions, name)[:, 0]) for name in KNOWN_TO_REFINER}
+        refined = np.empty_like(frames, order="C")
+        given = {"frames": np.ascontiguousarray(frames), **known}
+        self._sessions["refiner"].run(given, {"refined": refined})
+        return refined
+
+    @torch.no_grad()
+    def encode(self, frames: np.ndarray) -> Tensor:
+        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C).
+
+        By torch: games seldom begin at given frames, and the encoder would be one more graph.
+        """
+        self._spec.check_frames(frames)
+        pixels = normalize_frames(torch.from_numpy(np.ascontiguousarray(frames)))
+        return self._world.model.to_tokens(self._world.autoencoder.encode(pixels)).contiguous()
+
+    def _load(self) -> dict[str, Session]:
+        """Return graphs ready to run, exporting those that are missing or corrupt."""
+
+        def export() -> dict[str, Path]:
+            return export_graphs(
+                self._world,
+                num_denoise_steps=self._spec.num_denoise_steps,
+                precision=self._spec.dtype,
+                folder=self._folder,
+            )
+
+        sessions = {}
+        for name, path in export().items():
+            try:
+                sessions[name] = Session(path, num_threads=self._num_threads)
+            except CheckpointError as error:
+                _log.warning("%s; exporting it again", error)
+                discard_graph(path)
+                sessions[name] = Session(export()[name], num_threads=self._num_threads)
+        return sessions
+
+    def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> None:
+        """Run one frame through the backbone; the cache gets its rows and the head's guidance."""
+        ring = cache.kv_cache
+        start, rows = ring.slot * ring.positions_per_frame, ring.keys.shape[3]
+        own = slice(start, start + ring.positions_per_frame)
+        cache.mask[:, :rows] = np.where(ring.mask()[:, 0, 0].numpy(), 0.0, UNSEEN)
+        # The present frame's rows come behind; what its slot holds is a frame too old.
+        cache.mask[:, own] = UNSEEN
+        cosine, sine = ring.rope()
+        camera = np.empty(len(latents), np.float32)
+        given = {name: _array(tensor[:, 0]) for name, tensor in vars(conditions).items()}
+        self._sessions["backbone"].run(
+            {
+                **given,
+                "latents": _array(latents),
+                "frames_held": ring.frames_held.numpy(),
+                "before": ring.before.numpy(),
+                "last_camera": ring.camera.numpy(),
+                "last_audio": ring.audio.numpy(),
+                "cosine": cosine.numpy(),
+                "sine": sine.numpy(),
+                "mask": cache.mask,
+                "keys": ring.keys.numpy(),
+                "values": ring.values.numpy(),
+            },
+            {**cache.guidance, **cache.rows, "camera": camera},
+        )
+        ring.keys.numpy()[:, :, :, own] = cache.rows["new_keys"]
+        ring.values.numpy()[:, :, :, own] = cache.rows["new_values"]
+        ring.before.copy_(latents)
+        ring.camera.copy_(torch.from_numpy(camera))
+        ring.audio.copy_(conditions.audio[:, 0])
+        ring.commit()
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """Return a CPU tensor as a contiguous array, of the same memory where it can be."""
+    return tensor.contiguous().numpy()

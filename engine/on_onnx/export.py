@@ -1,0 +1,323 @@
+"""Export a world's graphs to ONNX files, once.
+
+The float32 files are plain ONNX of opset `OPSET` with a dynamic batch; of the int8 ones see
+runtime.py. Where a world came with outlines of them, these are filled in.
+``midas-world build`` writes what an engine starts from.
+"""
+
+import contextlib
+import logging
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.cache_folder import write_whole
+from engine.on_onnx.files import (
+    OPSET,
+    QUANTIZED,
+    graph_paths,
+    graphs_folder,
+    has_narrow_sums,
+    made_of,
+    outline_path,
+    outlines_folder,
+)
+from engine.on_onnx.graphs import KNOWN_TO_REFINER, graph_names, make_graph
+from engine.on_torch.networks import Sampler
+from midas_world.config import WorldConfig
+from midas_world.model.autoencoder import Upsample, quantize_frames
+from midas_world.model.conditions import Conditions, stack_conditions
+from midas_world.model.diffusion import sample_noise
+from midas_world.types import BackendUnavailableError, StepConditions
+from midas_world.world import StartState, World
+
+INSTALL = "pip install onnx onnxscript"
+_STALE_S = 24 * 3600.0
+# Start states that int8 is calibrated on, their last frames, and the steps that go on from them.
+_CALIBRATION = 16, 3, 3
+# A protobuf file holds 2 GiB; larger weights go to a file beside it.
+_MAX_INLINE_BYTES = 1_900_000_000
+
+_log = logging.getLogger(__name__)
+
+
+def export_graphs(
+    world: World,
+    *,
+    num_denoise_steps: int | None = None,
+    precision: str = "float32",
+    names: Iterable[str] | None = None,
+    folder: Path | None = None,
+    is_narrow: bool | None = None,
+) -> dict[str, Path]:
+    """Return the files of a world's graphs, writing those that are not there yet.
+
+    Args:
+        world: What to export.
+        num_denoise_steps: Of the head; None takes the world's own number.
+        precision: "float32", or "int8": eight-bit convolutions in decoder and refiner.
+        names: Which graphs; others are neither written nor returned. None: all that the world has.
+        folder: Above the folder of graphs; None is the user's cache.
+        is_narrow: Whether int8 is for CPUs that add products in 16 bits; None: if this one does.
+
+    Raises:
+        ValueError: No precision or graph has this name.
+        BackendUnavailableError: A package that writes ONNX is not installed.
+    """
+    config = world.config.world
+    steps = config.head.num_denoise_steps if num_denoise_steps is None else num_denoise_steps
+    is_narrow = has_narrow_sums() if is_narrow is None else is_narrow
+    graphs = graphs_folder(world, folder=folder)
+    sizes = {"config": config, "num_denoise_steps": steps, "is_narrow": is_narrow}
+    plain = graph_paths(graphs, precision="float32", **sizes)
+    wanted = graph_paths(graphs, precision=precision, **sizes)
+    names = graph_names(config) if names is None else tuple(names)
+    if unknown := set(names) - set(wanted):
+        raise ValueError(f"graphs are {', '.join(wanted)}; got {sorted(unknown)}")
+    for name in names:
+        path, outline = wanted[name], outline_path(world, wanted[name])
+        if path.is_file():
+            continue
+        graphs.mkdir(parents=True, exist_ok=True)
+        if _is_of(outline, world):
+            from engine.on_onnx.outlines import fill_outline
+
+            with _replacing(path) as temporary:
+                fill_outline(outline, temporary, _weights(name, world, steps))
+            continue
+        if not plain[name].is_file():
+            _log.info("exporting the %s graph of %s to ONNX", name, world.folder.name)
+            with _replacing(plain[name]) as temporary:
+                _export(name, world, temporary, steps)
+        if path != plain[name]:
+            # Not above: whoever plays on torch alone may be without ONNX Runtime.
+            from engine.on_onnx.runtime import quantize
+
+            _log.info("turning the %s graph of %s to int8", name, world.folder.name)
+            with _replacing(path) as temporary:
+                quantize(
+                    plain[name],
+                    temporary,
+                    calibration(world, steps)[name],
+                    precise=_precise_parts(name, world),
+                    is_narrow=is_narrow,
+                )
+    return {name: wanted[name] for name in names}
+
+
+def can_start(world: World, *, precision: str, num_denoise_steps: int, folder: Path) -> bool:
+    """Return whether nothing is left to export: all of a world's graphs or outlines are there.
+
+    Args:
+        world: Whose graphs.
+        precision: Of PRECISIONS.
+        num_denoise_steps: Of the head.
+        folder: Above the folder of graphs.
+    """
+    paths = graph_paths(
+        graphs_folder(world, folder=folder),
+        config=world.config.world,
+        precision=precision,
+        num_denoise_steps=num_denoise_steps,
+    )
+    missing = [path for path in paths.values() if not path.is_file()]
+    return all(_is_of(outline_path(world, path), world) for path in missing)
+
+
+def _precise_parts(name: str, world: World) -> list[str]:
+    """Return parts of the names of a graph's weights that stay float32 in int8.
+
+    What latents and pixels come in and go out by; of the decoder also what is added to the finest
+    features as it is, which costs a third of its time and is worth 12 dB.
+    """
+    parts = [f"{name}.{end}." for end in ("input", "output", "conv_in", "conv_out")]
+    if name == "decoder":
+        layers = list(world.autoencoder.decoder.layers)
+        ups = [place for place, layer in enumerate(layers) if isinstance(layer, Upsample)]
+        finest = range(ups[-1] + 1 if ups else 0, len(layers))
+        parts += [f"decoder.layers.{place}.conv." for place in ups]
+        parts += [f"decoder.layers.{place}.conv_2." for place in finest]
+    return parts
+
+
+def _is_of(outline: Path, world: World) -> bool:
+    """Return whether an outline is there, and of this world and code."""
+    if not outline.is_file():
+        return False
+    from engine.on_onnx.outlines import read_made_of
+
+    return read_made_of(outline) == made_of(world)
+
+
+def _weights(name: str, world: World, num_denoise_steps: int) -> dict[str, Tensor]:
+    """Return all that a graph's large tensors follow from, by name."""
+    module = make_graph(name, world, num_denoise_steps=num_denoise_steps, batch_size=1).module
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def write_outlines(world: World, *, folder: Path | None = None) -> list[Path]:
+    """Write the outlines of a world's int8 graphs into its folder, in place of older ones.
+
+    For all CPUs, of its own number of denoise steps. A graph that does not follow from the weights
+    in ways that outlines can tell is left out, and told.
+
+    Args:
+        world: It must not have changed since it was loaded.
+        folder: Above the folder of graphs, which are exported; None is the user's cache.
+
+    Raises:
+        BackendUnavailableError: A package that writes ONNX is not installed.
+    """
+    from engine.on_onnx.outlines import outline_of
+
+    written: dict[Path, bytes] = {}
+    steps = world.config.world.head.num_denoise_steps
+    for is_narrow in (False, True):
+        made = export_graphs(world, precision="int8", is_narrow=is_narrow, folder=folder)
+        for name, path in made.items():
+            target = outline_path(world, path)
+            if target in written:
+                continue
+            try:
+                weights = _weights(name, world, steps)
+                written[target] = outline_of(path, weights, made_of=made_of(world))
+            except ValueError as error:
+                _log.warning("%s; it is exported at its first start instead", error)
+    for path, contents in written.items():
+        write_whole(path, contents)
+    for path in outlines_folder(world).glob("*.onnx"):
+        if path not in written:
+            path.unlink()
+    return list(written)
+
+
+def discard_graph(path: Path) -> None:
+    """Remove a graph that turned out corrupt, and the float32 one that it may have come from."""
+    path.with_name(path.name.replace("-int8", "").replace("-narrow", "")).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _export(name: str, world: World, path: Path, num_denoise_steps: int) -> None:
+    """Write one checked float32 graph."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  # torch's exporter needs it
+    except ModuleNotFoundError as error:
+        raise BackendUnavailableError(f"exporting to ONNX needs {error.name}: {INSTALL}") from error
+    # An example batch of 1 would be taken for a constant.
+    graph = make_graph(name, world, num_denoise_steps=num_denoise_steps, batch_size=2)
+    batch, axes = torch.export.Dim("batch", min=1), graph.batch_axes
+    shapes = tuple({axes[key]: batch} if key in axes else None for key in graph.inputs)
+    with quiet_export(), torch.no_grad():
+        program = torch.export.export(
+            graph.module,
+            tuple(graph.inputs.values()),
+            dynamic_shapes=(shapes,),
+            strict=True,  # the other way takes the length of a tensor for a constant
+        )
+        exported = torch.onnx.export(
+            program,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert exported is not None
+    num_bytes = sum(p.numel() * p.element_size() for p in graph.module.parameters())
+    exported.save(path, external_data=num_bytes > _MAX_INLINE_BYTES)
+    onnx.checker.check_model(path, full_check=True)
+
+
+@torch.no_grad()
+def calibration(world: World, num_denoise_steps: int) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Return inputs of one game for each graph of QUANTIZED: start states played on by torch.
+
+    Where a world has none, they begin with noise.
+    """
+    model, config = world.model, world.config.world
+    sampler = Sampler(model, num_denoise_steps)
+    generator = torch.Generator().manual_seed(0)
+    most, num_frames, num_steps = _CALIBRATION
+    shape = 2, config.tokens_per_frame, config.token_channels
+    blank = StartState(
+        latents=torch.randn(shape, generator=generator), conditions=(StepConditions(),) * 2
+    )
+    starts = world.start_states or (blank,)
+    samples: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in QUANTIZED}
+
+    def keep(name: str, inputs: Mapping[str, Tensor]) -> None:
+        samples[name].append({key: inputs[key].contiguous().numpy() for key in inputs})
+
+    for start in starts[:: -(-len(starts) // most)]:
+        cache = model.new_cache(1, dtype=torch.float32, device=torch.device("cpu"))
+        frames = start.latents[-num_frames:, None].float()
+        steps = [*start.conditions[-len(frames) :][1:], *start.conditions[-1:] * num_steps]
+        made = frames[0]
+        for place, step in enumerate(steps):
+            context = frames[place] if place < len(frames) else made
+            if place < len(frames):
+                keep("decoder", {"latents": context})  # games show where they begin, too
+            conditions = _with_entries(step, config, generator)
+            guidance = model.step_guidance(context, conditions, cache)
+            cache.commit()
+            noise = sample_noise(context.shape, config.head, generator)
+            grid = sampler(guidance, model.to_grid(noise))
+            made = model.to_tokens(grid)
+            keep("decoder", {"latents": made})
+            if config.is_refined:
+                known = {name: getattr(conditions, name)[:, 0] for name in KNOWN_TO_REFINER}
+                drawn = quantize_frames(world.autoencoder.decode(grid))
+                keep("refiner", {"frames": drawn, **known})
+    return samples
+
+
+def _with_entries(
+    step: StepConditions, config: WorldConfig, generator: torch.Generator
+) -> Conditions:
+    """Return conditions (1, 1, ...) with entry codes that are drawn, so that all are met."""
+    entries = config.entries
+    given = stack_conditions([step], config.conditions, capacity=entries.capacity)
+    size = given.entries.shape[:-1]
+    kinds = torch.randint(-1, max(entries.num_classes, 1), size, generator=generator)
+    places = config.width * (torch.rand(size, generator=generator) - 0.5)
+    if not entries.num_classes:
+        return given
+    return replace(given, entries=torch.stack((kinds.float(), places), dim=-1))
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file of the same name, and move it and what lies beside it at the end."""
+    for left in path.parent.glob(".tmp-*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > _STALE_S:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as temporary:
+        yield Path(temporary) / path.name
+        written = sorted(Path(temporary).iterdir(), key=lambda file: file.name == path.name)
+        for file in written:  # the graph itself comes last
+            shutil.move(file, path.parent / file.name)
+
+
+@contextlib.contextmanager
+def quiet_export() -> Iterator[None]:
+    """Keep from the user what the exporter says about itself, hundreds of lines."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,131 @@
+"""Where the files of a world's ONNX graphs are, and what they follow from.
+
+The folder's name is a hash of all that the files follow from: weights, config, start states (which
+int8 is calibrated on), the version of ONNX Runtime, which quantises, and GRAPHS_VERSION, which is
+raised whenever a change of our code changes graphs. So a file that is there is right. Outlines lie
+in the world's own folder and say themselves what they were made of.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from engine.cache_folder import cache_folder
+from engine.on_onnx.graphs import graph_names
+from midas_world.checkpoint import tensors_hash
+from midas_world.config import WorldConfig
+from midas_world.model.world_model import WorldModel
+from midas_world.world import World
+
+# Raise it when a graph of the same world becomes another one: tests/test_onnx.py tells.
+GRAPHS_VERSION = 2
+OPSET = 20
+PRECISIONS = ("float32", "int8")
+# Graphs whose convolutions int8 changes. The backbone's products are too small to gain by it. The
+# head's would gain a third of a step, but what it makes feeds the next step: Stage's frames came to
+# 33 dB of float32's within 50 steps, however few of its layers were eight-bit.
+QUANTIZED = ("decoder", "refiner")
+_OUTLINES_NAME = "outlines"
+
+# Hashes of worlds whose tensors lie where they lay and were not changed since.
+_hashes: WeakKeyDictionary[WorldModel, tuple[object, str, dict[str, Tensor]]] = WeakKeyDictionary()
+
+
+def graphs_folder(world: World, *, folder: Path | None = None) -> Path:
+    """Return the folder of a world's graphs; it may not exist yet.
+
+    Args:
+        world: Whose graphs.
+        folder: Above it; None is the user's cache.
+    """
+    try:
+        runtime = importlib.metadata.version("onnxruntime")
+    except importlib.metadata.PackageNotFoundError:  # whoever plays on torch asks, too
+        runtime = ""
+    key = {"made_of": made_of(world), "runtime": runtime}
+    return (folder or cache_folder() / "onnx") / _digest(key)
+
+
+def made_of(world: World) -> str:
+    """Return a hash of all of ours that a world's graphs follow from."""
+    return _digest(
+        {
+            "version": GRAPHS_VERSION,
+            "weights": _weights_hash(world),
+            "config": asdict(world.config.world),
+        }
+    )
+
+
+def _weights_hash(world: World) -> str:
+    tensors = world.tensors()
+    tensors |= {f"start.{i}": state.latents for i, state in enumerate(world.start_states)}
+    # A start asks several times, and a hash takes a third of a second.
+    state = [(name, item.data_ptr(), item._version) for name, item in sorted(tensors.items())]
+    kept, digest, _ = _hashes.get(world.model, (None, "", None))
+    if kept != state:
+        digest = tensors_hash(tensors)
+        # Held, so that nothing else comes to lie where they lie.
+        _hashes[world.model] = state, digest, tensors
+    return digest
+
+
+def _digest(key: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def graph_paths(
+    graphs: Path,
+    *,
+    config: WorldConfig,
+    precision: str,
+    num_denoise_steps: int,
+    is_narrow: bool | None = None,
+) -> dict[str, Path]:
+    """Return where each graph's file is in the folder of a world's graphs, or will be.
+
+    Args:
+        graphs: The folder.
+        config: Of the world.
+        precision: Of PRECISIONS.
+        num_denoise_steps: Of the head.
+        is_narrow: Whether int8 is for CPUs with narrow sums; None: if this one is such.
+
+    Raises:
+        ValueError: No precision has this name.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    is_narrow = has_narrow_sums() if is_narrow is None else is_narrow
+    paths = {}
+    for name in graph_names(config):
+        words = [name]
+        if name == "head":
+            words.append(f"k{num_denoise_steps}")
+        if precision == "int8" and name in QUANTIZED:
+            words.append("int8-narrow" if is_narrow else "int8")
+        paths[name] = graphs / f"{'-'.join(words)}.onnx"
+    return paths
+
+
+def outlines_folder(world: World) -> Path:
+    """Return where a world's outlines are, if it came with some."""
+    return world.folder / _OUTLINES_NAME
+
+
+def outline_path(world: World, graph: Path) -> Path:
+    """Return where the outline of a graph's file is, if the world came with one."""
+    return outlines_folder(world) / graph.name
+
+
+def has_narrow_sums() -> bool:
+    """Return whether this CPU adds eight-bit products in 16 bits, which saturate: x86, no VNNI."""
+    return platform.machine().lower() in ("x86_64", "amd64") and not torch.cpu._is_vnni_supported()

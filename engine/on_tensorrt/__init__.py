@@ -1,0 +1,1 @@
+"""Worlds run by TensorRT, and the building of its engine files."""

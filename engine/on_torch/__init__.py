@@ -1,0 +1,1 @@
+"""Worlds run by PyTorch."""

@@ -1,0 +1,268 @@
+"""The torch engine: runs everywhere, on a CPU or a GPU, and is what other engines are held to.
+
+The backbone, the head's convolutions and the decoder run in one dtype, cast once; what is around
+them and the latents between steps stay float32 (networks.py).
+
+On a CUDA device a step is one CUDA graph, and the drawing of its frame another (graphs.py); a
+device that refuses to capture them gets the plain path, and the spec says why.
+
+Shapes: B games, R rows of them, F frames, N tokens per frame, C their channels, K classes of
+things, w columns of the fine grid.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.on_torch.capture import CaptureError, CudaCapturer
+from engine.on_torch.graphs import StepGraphs
+from engine.on_torch.networks import (
+    Sampler,
+    autoencoder_for_play,
+    model_for_play,
+    native_dtypes,
+    refiner_for_play,
+)
+from engine.spec import Cache, EngineSpec, Made
+from midas_world.model.autoencoder import normalize_frames, quantize_frames
+from midas_world.model.conditions import Conditions
+from midas_world.model.head import Guidance
+from midas_world.model.kv_cache import KVCache
+from midas_world.world import World
+
+# What of a KV cache changes, beside the count of frames.
+_CHANGING = "keys", "values", "frames_held", "before", "camera", "audio"
+
+_log = logging.getLogger(__name__)
+
+
+class TorchCache:
+    """A KV cache whose whole state can be copied out and in."""
+
+    def __init__(self, kv_cache: KVCache) -> None:
+        self.kv_cache = kv_cache
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.kv_cache.reset()
+        self.kv_cache.num_committed = 0
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of all that changes."""
+        cache = self.kv_cache
+        state = {name: getattr(cache, name).clone() for name in _CHANGING}
+        return state | {"num_committed": torch.tensor(cache.num_committed)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on exactly from what `state` gave.
+
+        Raises:
+            ValueError: A tensor has another shape than this cache.
+        """
+        cache = self.kv_cache
+        for name in _CHANGING:
+            own, given = getattr(cache, name), state[name]
+            if own.shape != given.shape:
+                raise ValueError(
+                    f"{name} must have shape {tuple(own.shape)}, got {tuple(given.shape)}"
+                )
+        for name in _CHANGING:
+            getattr(cache, name).copy_(state[name])
+        cache.num_committed = int(state["num_committed"])
+
+
+class TorchEngine:
+    """Runs a world's networks with PyTorch.
+
+    Args:
+        world: What to run; it is not changed.
+        device: "cpu" or "cuda"; None takes the GPU if there is one.
+        dtype: Of the large networks; None takes the first of `native_dtypes`.
+        num_denoise_steps: Head passes per frame; None takes the world's own number.
+        compile: Compile head and decoder with torch.compile: a minute of waiting for faster steps.
+        graphs: Whether steps run as CUDA graphs; None: on a CUDA device they do.
+        reason: In words, why the backend was chosen, for the spec.
+
+    Raises:
+        ValueError: num_denoise_steps is below 1, or there are to be graphs on another device.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        num_denoise_steps: int | None = None,
+        compile: bool = False,
+        graphs: bool | None = None,
+        reason: str = "as asked",
+    ) -> None:
+        config = world.config.world
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._dtype = dtype or native_dtypes(self._device)[0]
+        steps = config.head.num_denoise_steps
+        steps = steps if num_denoise_steps is None else num_denoise_steps
+        self._spec = EngineSpec(
+            config=config,
+            backend="torch-compile" if compile else "torch",
+            device=str(self._device),
+            dtype=str(self._dtype).removeprefix("torch."),
+            num_denoise_steps=steps,
+            reason=reason,
+        )
+        cast = {"dtype": self._dtype, "device": self._device}
+        self._model = model_for_play(world.model, **cast)
+        self._sampler = Sampler(self._model, steps)
+        self._autoencoder = autoencoder_for_play(world.autoencoder, **cast)
+        self._refiner = refiner_for_play(world.refiner, **cast)
+        if compile:
+            self._compile()
+        self._graphs: StepGraphs | None = None
+        if graphs is None:
+            # An engine made of this one runs some networks elsewhere, with graphs of its own.
+            graphs = self._device.type == "cuda" and type(self) is TorchEngine
+        if graphs:
+            if self._device.type != "cuda":
+                raise ValueError(f"graphs need a CUDA device, got {str(self._device)!r}")
+            self._graphs = StepGraphs(CudaCapturer(self._device), self._spec)
+
+    @property
+    def spec(self) -> EngineSpec:
+        """What this engine runs and on what."""
+        return self._spec
+
+    def new_cache(self, batch_size: int) -> TorchCache:
+        """Return the empty cache of B games; see `Engine.new_cache`."""
+        return TorchCache(self._model.new_cache(batch_size, dtype=self._dtype, device=self._device))
+
+    @torch.inference_mode()
+    def prefill(
+        self, cache: Cache, context: Tensor, conditions: Conditions, *, rows: Sequence[int]
+    ) -> None:
+        """Replace what the cache remembers of some games by F frames; see `Engine.prefill`."""
+        assert isinstance(cache, TorchCache)
+        source = self.new_cache(len(rows))
+        context, conditions = context.to(self._device), conditions.to(self._device)
+        with cache.kv_cache.replacing(rows, source.kv_cache, num_frames=context.shape[1]):
+            for frame in range(context.shape[1]):
+                given = conditions.frames(frame, frame + 1)
+                self._guide(source.kv_cache, context[:, frame], given)
+                source.kv_cache.commit()
+
+    @torch.inference_mode()
+    def step(self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor) -> Made:
+        """Make the next frame of every game and add it to the cache; see `Engine.step`."""
+        assert isinstance(cache, TorchCache)
+        made = self._step_by_graph(cache, latents, conditions, noise)
+        if made is not None:
+            return made
+        conditions = conditions.to(self._device)
+        guidance = self._guide(cache.kv_cache, latents.to(self._device), conditions)
+        cache.kv_cache.commit()
+        made = self._make(guidance, conditions, noise.to(self._device))
+        return Made(*(tensor.cpu() for tensor in made))
+
+    @torch.inference_mode()
+    def read(self, latents: Tensor) -> Tensor:
+        """Return where things can be seen in frames, (B, K, w); see `Engine.read`."""
+        logits = self._model.reader(self._model.to_grid(latents.to(self._device)))
+        return logits.amax(dim=2).sigmoid().cpu()
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
+        frames = self._frames_by_graph(latents, None)
+        if frames is not None:
+            return frames
+        return self._pixels(latents.to(self._device)).cpu().numpy()
+
+    @torch.inference_mode()
+    def draw(self, latents: Tensor, conditions: Conditions) -> np.ndarray:
+        """Return frames as they are shown, in one go on the device; see `Engine.draw`."""
+        frames = self._frames_by_graph(latents, conditions)
+        if frames is not None:
+            return frames
+        return self._shown(latents.to(self._device), conditions.to(self._device)).cpu().numpy()
+
+    @torch.inference_mode()
+    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
+        """Return decoded frames with the character drawn anew; see `Engine.refine`."""
+        self._spec.check_refines(frames)
+        assert self._refiner is not None
+        decoded = torch.tensor(frames, device=self._device)
+        return self._refiner(decoded, conditions.to(self._device)).cpu().numpy()
+
+    @torch.inference_mode()
+    def encode(self, frames: np.ndarray) -> Tensor:
+        """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
+        self._spec.check_frames(frames)
+        pixels = normalize_frames(torch.tensor(np.ascontiguousarray(frames), device=self._device))
+        return self._model.to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
+
+    def _compile(self) -> None:
+        self._model.head.compile(dynamic=False)
+        self._autoencoder.decoder.compile(dynamic=False)
+        if self._refiner is not None:
+            self._refiner.redraw = torch.compile(self._refiner.redraw, dynamic=False)
+
+    def _step_by_graph(
+        self, cache: TorchCache, latents: Tensor, conditions: Conditions, noise: Tensor
+    ) -> Made | None:
+        """Return what `step` does, or None where there are no graphs."""
+        if self._graphs is None:
+            return None
+        try:
+            return self._graphs.step(
+                self, cache, cache.kv_cache, latents=latents, conditions=conditions, noise=noise
+            )
+        except CaptureError as error:
+            self._give_up_graphs(error)
+            return None
+
+    def _frames_by_graph(self, latents: Tensor, conditions: Conditions | None) -> np.ndarray | None:
+        """Return what `draw` does, without conditions what `decode` does; None: no graph does."""
+        if self._graphs is None:
+            return None
+        try:
+            return self._graphs.frames(self, latents, conditions)
+        except CaptureError as error:
+            self._give_up_graphs(error)
+            return None
+
+    def _give_up_graphs(self, error: CaptureError) -> None:
+        _log.warning("%s; the plain path runs instead, which is slower", error)
+        self._graphs = None
+        self._spec = replace(self._spec, reason=f"{self._spec.reason}; no graphs: {error}")
+
+    def _guide(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Guidance:
+        """Return what the head is told of the next frame; writes its slot of the cache."""
+        return self._model.step_guidance(latents, conditions, cache)
+
+    def _make(self, guidance: Guidance, conditions: Conditions, noise: Tensor) -> Made:
+        """Return what `step` does, all on the device."""
+        model = self._model
+        latents = self._sampler(guidance, model.to_grid(noise))
+        logits = model.outcomes(latents, guidance, model.near(conditions))
+        return Made(
+            latents=model.to_tokens(latents).contiguous(),
+            reward=model.outcome.reward(logits.reward),
+            cost=logits.cost.sigmoid(),
+            termination=logits.termination.sigmoid(),
+            entries=logits.entries.softmax(dim=-1),
+            things=logits.things.sigmoid(),
+        )
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        """Return the frames of latents (B, N, C), uint8 (B, H, W, 3), both on the device."""
+        grid = self._model.to_grid(latents).to(dtype=self._dtype, memory_format=torch.channels_last)
+        return quantize_frames(self._autoencoder.decode(grid)).contiguous()
+
+    def _shown(self, latents: Tensor, conditions: Conditions) -> Tensor:
+        """Return the frames of latents (B, N, C) as they are shown, all on the device."""
+        frames = self._pixels(latents)
+        return frames if self._refiner is None else self._refiner(frames, conditions)

@@ -1,0 +1,1 @@
+"""Playing a game: its steps, its threads and its past. Draws nothing."""

@@ -1,0 +1,251 @@
+"""The teacher beside the world: it plays the same actions from the same start, in its own thread.
+
+The thread follows what the game reports; the window looks at `pair`, a frame of the world and the
+teacher's of the same step. Neither waits for the other. Draws nothing on a window, knows no keys.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pygame
+
+from envs.picture import pack_frame, unpack_frame
+from envs.play.game.game import Branch, View
+
+TRACE_STEPS = 200
+
+_PAST_STEPS = 2000
+_TELL_EVERY = 20
+_MAX_PSNR = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The world and its teacher at the same step.
+
+    Attributes:
+        view: The world's.
+        teacher_frame: uint8, of the world's frame's shape.
+        psnr: Of the world's frame against the teacher's, in dB; at most 60, NaN if not measured.
+        trace: (num_steps, psnr) of the last steps up to this one, oldest first.
+    """
+
+    view: View
+    teacher_frame: np.ndarray
+    psnr: float
+    trace: tuple[tuple[int, float], ...]
+
+
+def peak_signal_to_noise(frame: np.ndarray, reference: np.ndarray) -> float:
+    """Return the PSNR of two uint8 frames in dB, at most 60 (equal frames would be infinite)."""
+    difference = np.subtract(frame, reference, dtype=np.int16).ravel()
+    error = float(np.square(difference, dtype=np.int32).mean())
+    if error == 0.0:
+        return _MAX_PSNR
+    return min(_MAX_PSNR, float(10.0 * np.log10(255.0**2 / error)))
+
+
+class Twin:
+    """A teacher that is taken along a branch of a world, step by step.
+
+    Args:
+        env: The teacher; its reset takes the option "conditioner_state".
+
+    Attributes:
+        num_steps: Of the branch that have been played.
+        frame: The newest, as the teacher draws it.
+    """
+
+    def __init__(self, env: gym.Env[np.ndarray, np.int64]) -> None:
+        self.env: Any = env.unwrapped
+        self.num_steps = 0
+        self.frame = np.zeros((0, 0, 3), np.uint8)
+        self._branch: Branch | None = None
+        self._num_prompts = 0
+        self._end: Any = None
+
+    def is_on(self, branch: Branch, num_steps: int) -> bool:
+        """Return whether so many steps of a branch can be reached by going on."""
+        return (
+            self.num_steps <= num_steps
+            and self.shares(branch, self.num_steps)
+            and all(after >= self.num_steps for after, _ in branch.prompts[self._num_prompts :])
+        )
+
+    def shares(self, branch: Branch, num_steps: int) -> bool:
+        """Return whether a branch begins with the same steps as the one taken last."""
+        mine, prompts = self._branch, slice(self._num_prompts)
+        if mine is None or mine is branch:
+            return mine is branch
+        return (
+            mine.teacher_start is branch.teacher_start
+            and mine.actions[:num_steps] == branch.actions[:num_steps]
+            and mine.prompts[prompts] == branch.prompts[prompts]
+        )
+
+    def begin(self, branch: Branch) -> None:
+        """Go to the start of a branch."""
+        assert branch.teacher_start is not None
+        self._branch, self.num_steps, self._num_prompts = branch, 0, 0
+        self._put(branch.teacher_start, seed=branch.seed)
+        if branch.prompt:
+            self.env.set_prompt(branch.prompt)
+
+    def step(self, branch: Branch) -> None:
+        """Play the next step of a branch."""
+        self._branch = branch
+        prompts = branch.prompts
+        while self._num_prompts < len(prompts) and prompts[self._num_prompts][0] <= self.num_steps:
+            self.env.set_prompt(prompts[self._num_prompts][1])
+            self._num_prompts += 1
+        frame, _, terminated, truncated, info = self.env.step(branch.actions[self.num_steps])
+        self.num_steps += 1
+        self.frame = frame
+        if terminated or truncated:
+            # It lost its hearts; the world plays on, so it goes on from there with new ones.
+            self._put(info["conditioner_state"], seed=branch.seed)
+
+    def _put(self, conditioner_state: Any, *, seed: int) -> None:
+        options = {"conditioner_state": conditioner_state, "scene_changes": False}
+        self.frame, _ = self.env.reset(seed=seed, options=options)
+
+
+class Comparison:
+    """A teacher that follows a game, in a thread of its own.
+
+    Args:
+        make_teacher: Makes the teacher; called in the thread.
+        notify: Called in the thread after each new pair, and now and then on the way to it.
+
+    Attributes:
+        pair: The newest; None until the teacher has caught up for the first time.
+        num_behind: Steps that the teacher still has to play to come to the newest.
+        error: What ended the thread; None if all is well.
+    """
+
+    def __init__(
+        self,
+        make_teacher: Callable[[], gym.Env[np.ndarray, np.int64]],
+        *,
+        notify: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.pair: Pair | None = None
+        self.num_behind = 0
+        self.error: Exception | None = None
+        self._make_teacher = make_teacher
+        self._notify = notify
+        self._goal: tuple[Branch, View] | None = None
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._trace: deque[tuple[int, float]] = deque(maxlen=_PAST_STEPS)
+        self._past: dict[int, bytes] = {}
+        self._thread = threading.Thread(target=self._run, name="teacher", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def follow(self, branch: Branch, view: View) -> None:
+        """Bring the teacher to a moment of the game; of several calls the last one counts."""
+        with self._changed:
+            self._goal = (branch, view)
+            self._changed.notify()
+
+    def show_past(self, view: View) -> None:
+        """Show what the teacher drew at an earlier step of its branch, if it is still known."""
+        with self._changed:
+            self._goal = None
+            packed = self._past.get(view.num_steps)
+            past = [item for item in self._trace if item[0] <= view.num_steps]
+        if packed is not None:
+            is_measured = bool(past) and past[-1][0] == view.num_steps
+            self.pair = Pair(
+                view=view,
+                teacher_frame=unpack_frame(packed),
+                psnr=past[-1][1] if is_measured else float("nan"),
+                trace=tuple(past[-TRACE_STEPS:]),
+            )
+
+    def close(self) -> None:
+        """Stop the thread; may be called twice."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10.0)
+
+    def _run(self) -> None:
+        try:
+            env = self._make_teacher()
+            try:
+                self._follow(Twin(env))
+            finally:
+                env.close()
+        # The thread's edge: whatever it was, the window must hear of it.
+        except Exception as error:
+            self.error = error
+            self._notify()
+
+    def _follow(self, twin: Twin) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._goal is not None or self._is_closing)
+                if self._is_closing:
+                    return
+                assert self._goal is not None
+                branch, view = self._goal
+                self._goal = None
+            self._go(twin, branch, view)
+
+    def _go(self, twin: Twin, branch: Branch, view: View) -> None:
+        """Bring the teacher to a moment, unless something newer is asked for far from it."""
+        if not twin.is_on(branch, view.num_steps):
+            is_same = twin.shares(branch, view.num_steps)
+            twin.begin(branch)
+            with self._changed:
+                # What a new branch shares with the old one was measured already.
+                kept = [item for item in self._trace if is_same and item[0] <= view.num_steps]
+                self._trace.clear()
+                self._trace.extend(kept)
+                self._past.clear()
+            self._keep(twin)
+        while twin.num_steps < view.num_steps:
+            if self._is_closing or (self._goal is not None and self._goal[0] is not branch):
+                return
+            twin.step(branch)
+            self._keep(twin)
+            self.num_behind = view.num_steps - twin.num_steps
+            if self.num_behind and self.num_behind % _TELL_EVERY == 0:
+                self._notify()
+        self.num_behind = 0
+        teacher_frame = _resized(twin.frame, view.frame.shape)
+        psnr = peak_signal_to_noise(view.frame, teacher_frame)
+        with self._changed:
+            if not self._trace or self._trace[-1][0] < view.num_steps:
+                self._trace.append((view.num_steps, psnr))
+            trace = tuple(self._trace)[-TRACE_STEPS:]
+        self.pair = Pair(view=view, teacher_frame=teacher_frame, psnr=psnr, trace=trace)
+        self._notify()
+
+    def _keep(self, twin: Twin) -> None:
+        """Remember the teacher's frame, for when the game runs backwards."""
+        packed = pack_frame(twin.frame)
+        with self._changed:
+            self._past[twin.num_steps] = packed
+            if len(self._past) > _PAST_STEPS:
+                del self._past[next(iter(self._past))]
+
+
+def _resized(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a frame in another height and width."""
+    if frame.shape == shape:
+        return frame
+    height, width, _ = frame.shape
+    picture = pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
+    scaled = pygame.transform.smoothscale(picture, (shape[1], shape[0]))
+    return np.ascontiguousarray(pygame.surfarray.array3d(scaled).transpose(1, 0, 2))

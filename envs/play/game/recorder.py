@@ -1,0 +1,142 @@
+"""Recording of a game that is played: started and stopped at any moment, in step with the game.
+
+Follows what the game reports, jumps included; what a session looks like on disk, and that writing
+it does not hold up the game, is the business of envs/recording/record.py and what lies below it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from envs.recording.record import EnvRecorder
+from midas_world.sessions.log import Kind
+from midas_world.sessions.writer import RecordingStatus
+
+if TYPE_CHECKING:
+    from envs.play.game.game import Branch, Playable
+
+
+class GameRecorder:
+    """Records what a game does while it is asked to.
+
+    Args:
+        playable: What is played.
+    """
+
+    def __init__(self, playable: "Playable") -> None:
+        self._playable = playable
+        self._recorder: EnvRecorder | None = None
+        self._stopped: list[EnvRecorder] = []
+        self._last: tuple[np.ndarray, Mapping[str, Any], Branch] | None = None
+        self._is_over = False
+        self._is_jumping = False
+
+    @property
+    def status(self) -> RecordingStatus | None:
+        """How the session that is recorded now is doing; None if none is, or before its start."""
+        recorder = self._recorder
+        return recorder.status if recorder is not None else None
+
+    def start(
+        self, folder: Path, *, fps: float | None = None, on_error: Callable[[str], object]
+    ) -> None:
+        """Record from the present moment on, or from the first one that comes.
+
+        Args:
+            folder: To be made.
+            fps: Steps per second of play; None takes the game's own number.
+            on_error: Called with words for the player if recording has to end, from any thread.
+        """
+        self.stop()
+        env: Any = self._playable.env.unwrapped
+        teacher = env.world.config.data.env_id if self._playable.teacher is not None else None
+        self._recorder = EnvRecorder(
+            env, folder, fps=fps or self._playable.fps, teacher=teacher, on_error=on_error
+        )
+        if self._last is not None:
+            self._begin("start", *self._last)
+
+    def stop(self, *, wait: bool = False) -> None:
+        """End the session; its last frames are written meanwhile, unless `wait`."""
+        if self._recorder is not None:
+            self._recorder.close(wait=wait)
+            self._stopped.append(self._recorder)
+            self._recorder = None
+
+    def close(self) -> None:
+        """End the session, and wait until everything is written; may be called twice."""
+        self.stop(wait=True)
+        while self._stopped:
+            self._stopped.pop().close()
+
+    def reset(self, frame: np.ndarray, info: Mapping[str, Any], branch: "Branch") -> None:
+        """Follow the game to the first frame of an episode."""
+        self._last, self._is_over = (frame, info, branch), False
+        if not self._is_jumping:
+            self._begin("reset", frame, info, branch)
+
+    def step(
+        self,
+        action: int,
+        outcome: tuple[np.ndarray, Any, bool, bool, Mapping[str, Any]],
+        branch: "Branch",
+        *,
+        step_time: float,
+    ) -> None:
+        """Follow the game by a step: what was taken, what the environment gave, and how long."""
+        frame, reward, terminated, truncated, info = outcome
+        self._last, self._is_over = (frame, info, branch), terminated or truncated
+        if self._recorder is not None and not self._is_jumping:
+            self._recorder.step(
+                action, frame, reward, terminated, truncated, info, step_time=step_time
+            )
+
+    def prompt(self, text: str | None) -> None:
+        """Follow a change of the player's words."""
+        if self._recorder is not None and not self._is_jumping:
+            self._recorder.prompt(text)
+
+    @contextmanager
+    def jump(self) -> Iterator[None]:
+        """Record nothing of what the game does to get somewhere; `restore` says where it got."""
+        self._is_jumping = True
+        try:
+            yield
+        finally:
+            self._is_jumping = False
+
+    def restore(
+        self, frame: np.ndarray, info: Mapping[str, Any], branch: "Branch", *, is_over: bool
+    ) -> None:
+        """Follow the game to an earlier moment."""
+        self._last, self._is_over = (frame, info, branch), is_over
+        self._begin("restore", frame, info, branch)
+
+    def _begin(
+        self, kind: Kind, frame: np.ndarray, info: Mapping[str, Any], branch: "Branch"
+    ) -> None:
+        if self._recorder is None:
+            return
+        begin = {
+            "seed": branch.seed,
+            "options": branch.options,
+            "prompt": branch.prompt,
+            "start_state": branch.start,
+            "actions": list(branch.actions),
+            "prompts": list(branch.prompts),
+            "teacher_start": branch.teacher_start,
+        }
+        env: Any = self._playable.env.unwrapped
+        # A reset follows from its seed; anywhere else it would take all the steps since.
+        keeps_state = kind != "reset" and hasattr(env, "save_state") and not self._is_over
+        self._recorder.begin(
+            frame,
+            info,
+            kind=kind,
+            begin=begin,
+            episode_step=len(branch.actions),
+            state=env.save_state() if keeps_state else None,
+        )

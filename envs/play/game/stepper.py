@@ -1,0 +1,97 @@
+"""A thread that makes a step when one is due, and obeys commands in between.
+
+What a step is and what can be commanded is up to the classes that derive from it.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from envs.play.game.clock import StepClock
+from envs.play.game.game import Game
+
+Status = Literal["loading", "playing", "paused", "rewinding", "over", "failed", "closed"]
+
+
+class _ClosedError(Exception):
+    """The thread is to end in the middle of something long."""
+
+
+class Stepper:
+    """A thread that plays; other threads ask for things by commands, and look at what it tells.
+
+    Args:
+        notify: Called in the thread after each change that somebody may want to see.
+
+    Attributes:
+        status: What the thread does.
+        error: What ended the thread, if its status is "failed".
+    """
+
+    def __init__(self, *, notify: Callable[[], object]) -> None:
+        self.status: Status = "loading"
+        self.error: Exception | None = None
+        self._notify = notify
+        self._clock = StepClock(1.0)
+        self._commands: queue.SimpleQueue[Callable[[Game], None]] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
+
+    @property
+    def period_s(self) -> float:
+        """Seconds from step to step."""
+        return self._clock.period_s
+
+    @property
+    def num_missed(self) -> int:
+        """Steps that started late."""
+        return self._clock.num_missed
+
+    def start(self) -> None:
+        """Start loading, then playing."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the thread and close the game; may be called twice."""
+        self._closing.set()
+        self._commands.put(lambda _: None)
+        if self._thread.is_alive():
+            self._thread.join(timeout=60.0)
+
+    def _run(self) -> None:
+        try:
+            self._play()
+        except _ClosedError:
+            self._set_status("closed")
+        # The thread's edge: whatever it was, the window's thread must hear of it and end.
+        except Exception as error:
+            self.error = error
+            self._set_status("failed")
+
+    def _play(self) -> None:
+        """Load what is played, and play until the thread is closed."""
+        raise NotImplementedError
+
+    def _next_command(self, *, is_moving: bool) -> Callable[[Game], None] | None:
+        """Wait for a command and return it; if steps are made, None once the next one is due."""
+        wait_s = self._clock.wait_s(time.perf_counter()) if is_moving else None
+        try:
+            # SimpleQueue.get takes a timeout of 0 for "do not wait".
+            return self._commands.get(timeout=wait_s)
+        except queue.Empty:
+            return None
+
+    def _end_if_closing(self) -> None:
+        """Leave something long, such as the way to an earlier moment, if nobody waits for it."""
+        if self._closing.is_set():
+            raise _ClosedError
+
+    def _set_status(self, status: Status) -> None:
+        self.status = status
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._closing.is_set():
+            self._notify()

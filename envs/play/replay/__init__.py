@@ -1,0 +1,1 @@
+"""Recorded sessions, shown again and played on."""

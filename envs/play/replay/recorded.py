@@ -1,0 +1,299 @@
+"""What a recorded session shows, frame by frame, and how to come to any of its moments again.
+
+Reads; plays nothing and draws nothing.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.play.game.game import ENDLESS, Branch, Playable, Snapshot, View, open_teacher, open_world
+from envs.recording.header import weights_hash
+from midas_world.sessions.log import Record
+from midas_world.sessions.session import RecordedSession, SessionHeader
+
+_BLOCK_FRAMES = 32
+_KEPT_BLOCKS = 8
+_STAGE_ID = "midas/StageTeacher-v0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What is known of one frame of a session.
+
+    Attributes:
+        record: Its line of the log.
+        total_reward: Of its episode so far, as far as the session tells.
+        prompt: The player's words then.
+        place: Steps since the last beginning: a reset, or a jump.
+        first: Number of the frame of that beginning.
+    """
+
+    record: Record
+    total_reward: float
+    prompt: str | None
+    place: int
+    first: int
+
+
+class Tape:
+    """A recorded session to look at and to go on from.
+
+    Args:
+        session: At least one frame long.
+
+    Attributes:
+        session: As given.
+        marks: One per frame.
+
+    Raises:
+        ValueError: The session has no frame.
+    """
+
+    def __init__(self, session: RecordedSession) -> None:
+        if session.num_frames == 0:
+            raise ValueError(f"{session.folder} holds no frame to show")
+        self.session = session
+        self.marks = _marks(session)
+        self._prompts: dict[int, list[tuple[int, str | None]]] = {}
+        for segment in session.segments():
+            self._prompts[segment.frames.start] = [
+                (after, record.text) for after, record in segment.prompts
+            ]
+        self._blocks: OrderedDict[int, list[np.ndarray]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many frames there are."""
+        return len(self.marks)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self.session.header.fps
+
+    @property
+    def beginnings(self) -> list[int]:
+        """Numbers of the frames that do not follow from the one before: resets and jumps."""
+        return [number for number, mark in enumerate(self.marks) if mark.place == 0]
+
+    def frame(self, number: int) -> np.ndarray:
+        """Return a frame as the film shows it, uint8 (H, W, 3)."""
+        block, place = divmod(number, _BLOCK_FRAMES)
+        frames = self._blocks.pop(block, None)
+        if frames is None:
+            start = block * _BLOCK_FRAMES
+            frames = list(self.session.frames(start, min(start + _BLOCK_FRAMES, len(self))))
+            while len(self._blocks) >= _KEPT_BLOCKS:
+                self._blocks.popitem(last=False)
+        self._blocks[block] = frames
+        return frames[place]
+
+    def view(self, number: int) -> View:
+        """Return what was to be seen at a frame."""
+        mark = self.marks[number]
+        record = mark.record
+        return View(
+            frame=self.frame(number),
+            num_steps=record.episode_step,
+            action_name=action_name(self.session.header, record),
+            text=record.conditions.text or "",
+            total_reward=mark.total_reward,
+            is_over=record.terminated or record.truncated,
+        )
+
+    def snapshots(self, number: int) -> tuple[Snapshot, Snapshot | None]:
+        """Return a frame as a moment to go to, and an earlier one whose state was kept, if any.
+
+        Raises:
+            ValueError: The log does not tell how the moment was reached, or the actions are not
+                the window's.
+        """
+        mark = self.marks[number]
+        first = self.marks[mark.first]
+        begin = first.record.begin
+        before = list(begin.get("actions") or ())
+        if len(before) != first.record.episode_step and begin.get("state") is None:
+            raise ValueError(f"how frame {number} was reached was not recorded")
+        space = self.session.header.action_space.get("kind", "Discrete")
+        if space != "Discrete":
+            raise ValueError(
+                f"the keys of the window choose one of the named actions, and this session's are "
+                f"of another kind ({space})"
+            )
+        if begin.get("seed") is None and begin.get("state") is None:
+            raise ValueError(f"frame {number} is of an episode without a seed")
+        steps = [self.marks[mark.first + step].record for step in range(1, mark.place + 1)]
+        # Without them the state below is what counts: nobody looks at the actions before it.
+        before += [0] * (first.record.episode_step - len(before))
+        prompts = [(int(after), text) for after, text in begin.get("prompts") or ()]
+        num_before = len(prompts)
+        prompts += [
+            (first.record.episode_step + after, text)
+            for after, text in self._prompts.get(mark.first, [])
+            if after < mark.place
+        ]
+        branch = Branch(
+            seed=begin.get("seed") or 0,
+            options=begin.get("options"),
+            prompt=begin.get("prompt"),
+            actions=[*before, *(int(record.action) for record in steps)],
+            prompts=prompts,
+            start=begin.get("start_state"),
+            teacher_start=begin.get("teacher_start"),
+        )
+        goal = Snapshot(branch=branch, num_prompts=len(prompts), view=self.view(number))
+        path = self.session.state_path(first.record)
+        if path is None:
+            return goal, None
+        base = Snapshot(
+            branch=branch,
+            num_prompts=num_before,
+            view=self.view(mark.first),
+            state=load_state(path, is_world=bool(self.session.header.world)),
+        )
+        return goal, base
+
+
+def load_state(path: Path, *, is_world: bool) -> Any:
+    """Return an environment's state that a session keeps: a world's, or arrays by name."""
+    if is_world:
+        # torch takes seconds to load: sessions can be looked at without.
+        from envs.world.state import WorldState
+
+        return WorldState.load(path)
+    import safetensors.numpy
+
+    return safetensors.numpy.load_file(path)
+
+
+def action_name(header: SessionHeader, record: Record) -> str:
+    """Return what led to a frame, in words."""
+    action = record.action
+    if action is None:
+        return {"reset": "reset", "restore": "went back"}.get(record.kind, record.kind)
+    if header.action_names and isinstance(action, int):
+        return header.action_names[action]
+    return str(np.round(action, 2).tolist() if isinstance(action, np.ndarray) else action)
+
+
+def open_recorded(header: SessionHeader, *, world: str | None = None) -> Playable:
+    """Open what a session was played with, to play on.
+
+    Args:
+        header: Of the session.
+        world: A folder or name to take instead of the recorded one.
+
+    Raises:
+        ValueError: It cannot be played in the window, or the recorded world is not here any more.
+    """
+    if header.world:
+        return open_world(
+            world or _recorded_world(header),
+            backend=_backend_of(header),
+            num_denoise_steps=header.backend.get("num_denoise_steps"),
+        )
+    if header.env_id.rpartition(":")[2] == _STAGE_ID:
+        return open_teacher()
+    raise ValueError(f"{header.env_id} cannot be played here: only worlds and Stage can")
+
+
+def _backend_of(header: SessionHeader) -> str:
+    """Return what ran the networks, with torch's precision: another one gives other frames."""
+    from engine import TORCH_BACKENDS
+
+    backend = header.backend.get("backend", "auto")
+    dtype = header.backend.get("dtype")
+    return f"{backend}:{dtype}" if dtype and backend in TORCH_BACKENDS else backend
+
+
+def make_recorded(header: SessionHeader, *, world: str | None = None) -> gym.Env[Any, Any]:
+    """Make the environment that a session was recorded from, to run it again.
+
+    Raises:
+        ValueError: It cannot be made.
+    """
+    kwargs: dict[str, Any] = {key: v for key, v in header.env_kwargs.items() if key != "world"}
+    is_ours = header.env_id.startswith("envs:")
+    if is_ours and header.horizon is not None:
+        kwargs["horizon"] = header.horizon
+    if header.world:
+        from envs.world.env import WorldEnv
+
+        kwargs |= {
+            "backend": _backend_of(header),
+            "num_denoise_steps": header.backend.get("num_denoise_steps"),
+        }
+        return WorldEnv(world or _recorded_world(header), **kwargs)
+    if header.env_id.rpartition(":")[2] == _STAGE_ID:
+        from envs.stage.env import StageEnv
+
+        return StageEnv(**{"horizon": ENDLESS, **kwargs})
+    try:
+        return gym.make(header.env_id, **{"render_mode": "rgb_array", **kwargs})
+    except (gym.error.Error, ImportError, TypeError) as error:
+        raise ValueError(f"{header.env_id} cannot be made here: {error}") from error
+
+
+def _recorded_world(header: SessionHeader) -> Path:
+    """Return the world's folder: the one that was recorded, or else the shipped one of its name.
+
+    Raises:
+        CheckpointError: There is neither.
+        ValueError: Another world lies there.
+    """
+    # torch takes seconds to load: sessions can be looked at without.
+    from midas_world.world import find_world
+
+    folder = Path(str(header.world.get("folder", "")))
+    folder = folder if folder.is_dir() else find_world(str(header.world.get("name", folder)))
+    then, now = header.world.get("weights_sha256"), weights_hash(folder)
+    if then != now:
+        raise ValueError(
+            f"the session was recorded in another world than the one at {folder}, whose weights "
+            f"are {now[:8]}, not {str(then)[:8]}: name the recorded one's folder with --world"
+        )
+    return folder
+
+
+def _marks(session: RecordedSession) -> list[Mark]:
+    marks: list[Mark] = []
+    prompt: str | None = None
+    total, first = 0.0, 0
+    seen: dict[str, float] = {}  # frame hashes, to find the return at which a jump arrives
+    for record in session.records:
+        if record.frame is None:
+            prompt = record.text
+            continue
+        if record.frame >= session.num_frames:
+            break
+        if record.is_beginning or not marks:
+            first = record.frame
+            prompt = _prompt_at(record.begin)
+            total = 0.0 if record.kind == "reset" else seen.get(record.frame_hash, 0.0)
+        else:
+            total += record.reward
+        seen[record.frame_hash] = total
+        marks.append(
+            Mark(
+                record=record,
+                total_reward=total,
+                prompt=prompt,
+                place=record.frame - first,
+                first=first,
+            )
+        )
+    return list(islice(marks, session.num_frames))
+
+
+def _prompt_at(begin: Mapping[str, Any]) -> str | None:
+    """Return the player's words at a beginning."""
+    if begin.get("prompts"):
+        return begin["prompts"][-1][1]
+    prompt = begin.get("prompt") or (begin.get("options") or {}).get("prompt")
+    return prompt if isinstance(prompt, str) else None

@@ -1,0 +1,182 @@
+"""Runs a recorded session again, from its seeds and actions, and compares every frame's hash.
+
+Equal versions, machine and backend give equal frames. Works on any environment that can be made
+again, not only on those that the window plays.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.play.replay.recorded import Tape, load_state
+from envs.recording.header import describe
+from midas_world.sessions.log import Record, hash_frame
+from midas_world.sessions.session import Segment, SessionHeader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resimulation:
+    """What came of running a session again.
+
+    Attributes:
+        num_frames: In the session.
+        num_equal: Frames that were equal, from the first on.
+        difference: In words, what differed first; empty if nothing did.
+        notes: What is other here than where it was recorded.
+    """
+
+    num_frames: int
+    num_equal: int
+    difference: str
+    notes: tuple[str, ...]
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether every frame, reward and end was the same."""
+        return not self.difference
+
+    def __str__(self) -> str:
+        """Words for the terminal."""
+        if self.is_equal:
+            return f"all {self.num_frames} frames are equal"
+        return "\n".join([f"not equal: {self.difference}", *self.notes])
+
+
+class _DifferenceError(Exception):
+    """Something was not as recorded."""
+
+
+def resimulate(
+    tape: Tape,
+    env: gym.Env[Any, Any],
+    *,
+    on_frame: Callable[[int], object] = lambda _: None,
+) -> Resimulation:
+    """Run a session again until something differs.
+
+    Args:
+        tape: What was recorded.
+        env: What it was recorded from, made again.
+        on_frame: Called after each frame that was equal, with how many were.
+
+    Raises:
+        ValueError: The log does not tell how a moment was reached, or the environment refuses to
+            be put there.
+    """
+    header = tape.session.header
+    num_equal = 0
+    difference = ""
+    try:
+        for segment in tape.session.segments(stop=len(tape)):
+            for record, frame in _run(env, tape, segment):
+                if hash_frame(frame) != record.frame_hash:
+                    raise _DifferenceError(f"frame {record.frame} ({_place(record)}) differs")
+                num_equal += 1
+                on_frame(num_equal)
+    except _DifferenceError as error:
+        difference = str(error)
+    return Resimulation(
+        num_frames=len(tape),
+        num_equal=num_equal,
+        difference=difference,
+        notes=tuple(_notes(env, header)) if difference else (),
+    )
+
+
+def _run(env: gym.Env[Any, Any], tape: Tape, segment: Segment) -> Any:
+    """Yield each record of a stretch without a jump, and the frame that came this time."""
+    inner: Any = env.unwrapped
+    first, prompts = segment.first, list(segment.prompts)
+    observation = _go_to(env, tape, first)
+    yield first, _frame(env, observation, tape.session.header)
+    for place, record in enumerate(segment.steps):
+        while prompts and prompts[0][0] <= place:
+            inner.set_prompt(prompts.pop(0)[1].text)
+        observation, reward, terminated, truncated, _ = env.step(
+            _action(env.action_space, record.action)
+        )
+        frame = _frame(env, observation, tape.session.header)
+        yield record, frame
+        now = (float(reward), bool(terminated), bool(truncated))
+        then = (record.reward, record.terminated, record.truncated)
+        if now != then:
+            raise _DifferenceError(
+                f"{_place(record)} gave reward, terminated, truncated {now}, recorded are {then}"
+            )
+
+
+def _go_to(env: gym.Env[Any, Any], tape: Tape, first: Record) -> Any:
+    """Put an environment where a stretch begins, and return the observation there."""
+    inner: Any = env.unwrapped
+    begin = first.begin
+    path = tape.session.state_path(first)
+    if path is not None and hasattr(inner, "restore_state"):
+        env.reset(seed=begin.get("seed"))  # Gymnasium's wrappers want one before any step
+        inner.restore_state(load_state(path, is_world=bool(tape.session.header.world)))
+        return inner.observe()
+    actions: list[Any] = list(begin.get("actions") or ())
+    if len(actions) != first.episode_step:
+        raise ValueError(f"how frame {first.frame} was reached was not recorded")
+    if (rng := begin.get("rng")) is not None:
+        inner.np_random.bit_generator.state = rng
+    observation, _ = env.reset(seed=begin.get("seed"), options=begin.get("options"))
+    if begin.get("prompt") and "prompt" not in (begin.get("options") or {}):
+        inner.set_prompt(begin["prompt"])
+    prompts = [(int(after), text) for after, text in begin.get("prompts") or ()]
+    for step in range(len(actions) + 1):
+        while prompts and prompts[0][0] <= step:
+            inner.set_prompt(prompts.pop(0)[1])
+        if step < len(actions):
+            observation, *_ = env.step(_action(env.action_space, actions[step]))
+    return observation
+
+
+def _frame(env: gym.Env[Any, Any], observation: Any, header: SessionHeader) -> np.ndarray:
+    """Return what was recorded of an observation: itself if it is such a picture, else a render."""
+    shape = (*header.frame_size, 3)
+    if getattr(observation, "shape", None) == shape and observation.dtype == np.uint8:
+        return observation
+    frame: Any = env.render()
+    if not isinstance(frame, np.ndarray):
+        raise ValueError(f"{header.env_id} shows no picture of shape {shape} any more")
+    return frame
+
+
+def _action(space: gym.Space[Any], action: Any) -> Any:
+    """Return a recorded action as its space has it."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _action(space[key], value) for key, value in action.items()}
+    if isinstance(space, gym.spaces.Discrete):
+        return int(action)
+    if isinstance(space, gym.spaces.Text):
+        return action
+    return np.asarray(action, dtype=space.dtype)
+
+
+def _place(record: Record) -> str:
+    return f"step {record.episode_step} of its episode"
+
+
+def _notes(env: gym.Env[Any, Any], header: SessionHeader) -> list[str]:
+    """Return what is other here than where a session was recorded, in words."""
+    here = describe(env, fps=header.fps, frame_size=header.frame_size, begin={})
+    notes: list[str] = []
+    if header.world.get("weights_sha256") != here.world.get("weights_sha256"):
+        folder = here.world.get("folder")
+        notes.append(f"the world at {folder} has other weights than the one that was recorded")
+    # Why it was chosen there is in its words, and differs from day to day.
+    of_backend = {key: value for key, value in header.backend.items() if key != "words"}
+    notes += _differences("backend's", of_backend, here.backend)
+    notes += _differences("version of", header.versions, here.versions)
+    return notes + _differences("machine's", header.machine, here.machine)
+
+
+def _differences(what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{what} {key}: {then[key]} when recorded, {now[key]} here"
+        for key in sorted(set(then) & set(now))
+        if then[key] != now[key]
+    ]

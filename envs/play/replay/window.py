@@ -1,0 +1,153 @@
+"""The window on a recorded session: its own keys, and a bar to scrub on, until it is taken over."""
+
+import time
+from collections.abc import Callable
+from typing import TypeGuard
+
+import pygame
+
+from envs.play.game.game import View
+from envs.play.game.session import Session
+from envs.play.replay.session import ReplaySession
+from envs.play.window import hud, panels
+from envs.play.window.window import Window
+
+KEYS: tuple[tuple[str, str], ...] = (
+    ("Space, P", "pause, go on"),
+    ("Left, Right", "one second back, on; with Shift ten"),
+    ("Comma, Period", "one frame back, on (also N)"),
+    ("Home, End", "first frame, last frame"),
+    ("Down, Up", "slower, faster"),
+    ("mouse", "click or drag on the bar"),
+    ("T, Enter", "take over: play on from here"),
+    ("S", "save a screenshot"),
+    ("F1, F3", "these keys, measurements of that time"),
+    ("Esc", "quit"),
+)
+
+# A held arrow key moves on after the first wait, and again after each of the second.
+_REPEAT_S = (0.35, 0.1)
+
+
+class ReplayWindow(Window):
+    """A window on a `ReplaySession`."""
+
+    _lines_above = panels.TIMELINE_HEIGHT + 8
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        self._is_dragging = False
+        self._held: tuple[int, Callable[[], object]] | None = None
+        self._repeats_at = 0.0
+
+    def run_once(self, session: Session) -> bool:
+        """Handle what has happened and draw if there is something new; False at the end."""
+        if self._held is not None and time.perf_counter() >= self._repeats_at:
+            self._held[1]()
+            self._repeats_at = time.perf_counter() + _REPEAT_S[1]
+        return super().run_once(session)
+
+    def _handle(self, event: pygame.Event, session: Session) -> bool:
+        if not _is_replay(session):
+            return super()._handle(event, session)
+        if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
+            bar = panels.timeline_rect(self._surface.get_size())
+            self._is_dragging = bar.inflate(0, 16).collidepoint(event.pos)
+        elif event.type == pygame.MOUSEBUTTONUP or event.type == pygame.WINDOWFOCUSLOST:
+            self._is_dragging = False
+        if event.type in (pygame.KEYUP, pygame.WINDOWFOCUSLOST):
+            self._held = None
+        is_pointing = event.type in (pygame.MOUSEBUTTONDOWN, pygame.MOUSEMOTION)
+        if self._is_dragging and is_pointing:
+            bar = panels.timeline_rect(self._surface.get_size())
+            share = (event.pos[0] - bar.left) / max(1, bar.width - 1)
+            session.seek(round(share * (len(session.tape) - 1)))
+            return True
+        return super()._handle(event, session)
+
+    def _press(self, event: pygame.Event, session: Session) -> bool:
+        if not _is_replay(session) or event.key == pygame.K_ESCAPE:
+            return super()._press(event, session)
+        second = round(session.tape.fps) * (10 if event.mod & pygame.KMOD_SHIFT else 1)
+        moves: dict[int, Callable[[], object]] = {
+            pygame.K_LEFT: lambda: session.skip(-second),
+            pygame.K_RIGHT: lambda: session.skip(second),
+            pygame.K_COMMA: lambda: session.skip(-1, pauses=True),
+            pygame.K_PERIOD: lambda: session.skip(1, pauses=True),
+            pygame.K_n: lambda: session.skip(1, pauses=True),
+        }
+        if (move := moves.get(event.key)) is not None:
+            move()
+            self._held = event.key, move
+            self._repeats_at = time.perf_counter() + _REPEAT_S[0]
+        else:
+            self._command(pygame.key.name(event.key), session)
+        return True
+
+    def _command(self, name: str, session: Session) -> bool:
+        if not _is_replay(session):
+            return super()._command(name, session)
+        if name in ("space", "p"):
+            session.toggle_pause()
+        elif name in ("t", "return"):
+            if session.status != "loading":
+                self._held = None
+                session.take_over()
+        elif name in ("home", "end"):
+            session.seek(0 if name == "home" else len(session.tape))
+        elif name in ("up", "down"):
+            session.change_speed(faster=name == "up")
+        elif name in ("s", "f1", "f3"):
+            return super()._command(name, session)
+        else:
+            return False
+        self._is_dirty = True
+        return True
+
+    def _write_over(self, page: pygame.Surface, session: Session, view: View) -> None:
+        if not _is_replay(session):
+            super()._write_over(page, session, view)
+            return
+        tape = session.tape
+        last = max(len(tape) - 1, 1)
+        panels.draw_timeline(
+            page,
+            share=session.number / last,
+            marks=[number / last for number in tape.beginnings[1:]],
+            seconds=(session.number / tape.fps, last / tape.fps),
+            speed=session.speed,
+            is_paused=session.status != "playing",
+        )
+        if session.status == "loading":
+            hud.draw_banner(page, session.progress)
+        if self._shows_measurements and not self._shows_keys:
+            lines = self._measurements(session, view)
+            hud.draw_lines(page, lines, above=self._lines_above)
+
+    def _measurements(self, session: Session, view: View) -> list[str]:
+        if not _is_replay(session):
+            return super()._measurements(session, view)
+        header, record = session.tape.session.header, session.mark.record
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.wall_time))
+        step_time = f"{1000 * record.step_time:.0f} ms" if record.step_time else "-"
+        return [
+            f"recorded  {moment}",
+            f"frame  {session.number} of {len(session.tape) - 1}",
+            f"action  {view.action_name.replace('_', ' ')}",
+            f"prompt  {session.prompt or '-'}",
+            f"words  {view.text}",
+            f"step, return  {view.num_steps}, {view.total_reward:.1f}",
+            f"this step took  {step_time}",
+            f"backend  {header.backend.get('words', '-')}",
+            *(f"note  {problem}" for problem in session.tape.session.problems),
+        ]
+
+    def _key_lines(self, session: Session) -> list[str]:
+        if not _is_replay(session):
+            return super()._key_lines(session)
+        return [f"{words}  {meaning}" for words, meaning in KEYS]
+
+
+def _is_replay(session: Session) -> TypeGuard[ReplaySession]:
+    """Return whether it is the film that is shown, and not a game that was taken over."""
+    return isinstance(session, ReplaySession) and session.is_replaying

@@ -1,0 +1,327 @@
+"""The window: shows the newest frame, reads keys and gamepads, and writes over the picture.
+
+It never waits for a step: a session's thread makes the frames. It opens before anything is loaded.
+"""
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pygame
+
+from envs.picture import draw_frame
+from envs.play.game.compare import Pair
+from envs.play.game.game import View
+from envs.play.game.inputs import Inputs
+from envs.play.game.session import Session
+from envs.play.window import hud, panels
+from envs.play.window.pads import Pads
+
+SCREENSHOTS_FOLDER = Path("screenshots")
+
+_START_SIZE = (960, 576)
+_DRAW_PERIOD_S = 1 / 60
+_WAIT_MS = 10
+_IDLE_PERIOD_S = 0.25
+_MESSAGE_S = 3.0
+_DIGITS = frozenset("123456789")
+# Beside the teacher the measurements have this place of their own, where the window is large.
+_MEASUREMENTS_HEIGHT = 220
+
+
+class Window:
+    """A resizable window on a session.
+
+    Args:
+        title: Shown on top and while loading.
+
+    Raises:
+        pygame.error: There is no display.
+    """
+
+    # Where lists of lines end, in px over the lower edge.
+    _lines_above = 3 * hud.MARGIN
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        pygame.display.init()
+        pygame.font.init()
+        pygame.display.set_caption(title)
+        self._surface = pygame.display.set_mode(_START_SIZE, pygame.RESIZABLE)
+        self._opened_at = time.perf_counter()
+        self.inputs = Inputs()
+        self.latencies = hud.Samples()
+        self._pads = Pads(self.inputs)
+        self._prompt = hud.PromptLine()
+        self._new_view_event = pygame.event.custom_type()
+        self._shows_keys = False
+        self._shows_measurements = False
+        self._drawn: View | None = None
+        self._drawn_pair: Pair | None = None
+        self._drawn_at = 0.0
+        self._is_dirty = True
+        self._message = ""
+        self._message_until = 0.0
+        hud.draw_loading(self._surface, title, 0.0)
+        pygame.display.flip()
+        pygame.key.stop_text_input()
+
+    def notify(self) -> None:
+        """Wake the window from another thread: there is something new to show."""
+        pygame.event.post(pygame.Event(self._new_view_event))
+
+    def run(self, session: Session) -> None:
+        """Show a session until the player quits or it fails; the session is closed then."""
+        self._pads.open()
+        try:
+            while session.status != "failed" and self.run_once(session):
+                pass
+        finally:
+            session.close()
+
+    def run_once(self, session: Session) -> bool:
+        """Handle what has happened and draw if there is something new; False at the end."""
+        events = [pygame.event.wait(_WAIT_MS), *pygame.event.get()]
+        answers = [self._handle(event, session) for event in events]
+        if session.message:
+            self._say(session.message)
+            session.message = ""
+        preparation = session.playable.preparation if session.playable else None
+        if preparation is not None and (end := preparation.take_end()):
+            self._say(end)
+        now = time.perf_counter()
+        since_drawn = now - self._drawn_at
+        is_idle = (
+            session.status == "loading"
+            or self._shows_measurements
+            or self._message
+            or (preparation is not None and preparation.words)
+        )
+        if is_idle and since_drawn >= (0.03 if session.status == "loading" else _IDLE_PERIOD_S):
+            self._is_dirty = True
+        if self._has_news(session) and since_drawn >= _DRAW_PERIOD_S:
+            self._draw(session, now)
+        return all(answers)
+
+    def close(self) -> None:
+        """Close the window; may be called twice."""
+        self._pads.close()
+        pygame.display.quit()
+
+    def save_screenshot(self, frame: np.ndarray, folder: Path = SCREENSHOTS_FOLDER) -> Path:
+        """Write a frame as PNG and return its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
+        path = folder / f"{stamp}.png"
+        temporary = folder / f".tmp-{stamp}.png"
+        height, width, _ = frame.shape
+        picture = pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
+        pygame.image.save(picture, temporary)
+        return temporary.replace(path)
+
+    def _try_to_save(self, frame: np.ndarray) -> str:
+        """Write a frame as PNG; return where it is, or why it is not, in words."""
+        try:
+            return f"saved {self.save_screenshot(frame)}"
+        except (OSError, pygame.error) as error:  # a full disk, a folder that is not ours
+            return f"no screenshot: {error}"
+
+    def _handle(self, event: pygame.Event, session: Session) -> bool:
+        """Change what an event asks for; return False if it asks to quit."""
+        if event.type == pygame.QUIT:
+            return False
+        if event.type in (pygame.VIDEORESIZE, pygame.WINDOWEXPOSED):
+            self._surface = pygame.display.get_surface() or self._surface
+            self._is_dirty = True
+        elif event.type == pygame.WINDOWFOCUSLOST:
+            self.inputs.release_all()
+            session.stop_rewind()
+        elif event.type == pygame.KEYUP:
+            self.inputs.release(pygame.key.name(event.key))
+            if event.key == pygame.K_BACKSPACE:
+                session.stop_rewind()
+        elif self._prompt.is_open:
+            self._type(event, session)
+        elif event.type == pygame.KEYDOWN:
+            return self._press(event, session)
+        elif button := self._pads.handle(event):
+            self._command("return" if button == "start" else "p", session)
+        return True
+
+    def _type(self, event: pygame.Event, session: Session) -> None:
+        text = self._prompt.handle(event)
+        if text is not None:
+            session.set_prompt(text or None)
+        self._is_dirty = True
+
+    def _press(self, event: pygame.Event, session: Session) -> bool:
+        if event.key == pygame.K_ESCAPE:
+            return False
+        name = pygame.key.name(event.key)
+        if name == "r" and event.mod & pygame.KMOD_SHIFT:
+            name = "shift r"
+        # A key map may use letters that are commands here: the game has them, Ctrl reaches these.
+        is_game_key = name in self.inputs.game_keys and not event.mod & pygame.KMOD_CTRL
+        if is_game_key or not self._command(name, session):
+            self.inputs.press(name)
+        return True
+
+    def _command(self, name: str, session: Session) -> bool:
+        """Obey a command key; return whether it is one."""
+        if name == "return":
+            if session.status == "over":
+                session.reset()
+            elif session.status == "paused":
+                session.toggle_pause()
+        elif name == "r":
+            session.reset()
+        elif name == "shift r":
+            session.reset_to_next_start()
+        elif name == "p":
+            session.toggle_pause()
+        elif name == "n":
+            session.single_step()
+        elif name == "t":
+            self.inputs.release_all()
+            self._prompt.open(session.prompt or "")
+        elif name == "s":
+            if session.view is not None:
+                self._say(self._try_to_save(session.view.frame))
+        elif name == "backspace":
+            session.start_rewind()
+        elif name == "b":
+            session.drop_bookmark()
+        elif name in _DIGITS:
+            session.jump(int(name))
+        elif name == "f9":
+            session.toggle_recording()
+        elif name == "f2":
+            session.toggle_compare()
+        elif name == "f1":
+            self._shows_keys = not self._shows_keys
+        elif name == "f3":
+            self._shows_measurements = not self._shows_measurements
+        else:
+            return False
+        self._is_dirty = True
+        return True
+
+    def _has_news(self, session: Session) -> bool:
+        """Return whether what is on the window is not the newest there is."""
+        comparison = session.comparison
+        pair = comparison.pair if comparison is not None else None
+        return self._is_dirty or session.view is not self._drawn or pair is not self._drawn_pair
+
+    def _say(self, message: str) -> None:
+        self._message = message
+        self._message_until = time.perf_counter() + _MESSAGE_S
+        self._is_dirty = True
+
+    def _draw(self, session: Session, now: float) -> None:
+        """Draw everything, and measure how long key presses took to get here."""
+        view, presses = session.newest()
+        page = self._surface
+        if view is None:
+            hud.draw_loading(page, self._title, now - self._opened_at)
+        else:
+            page = self._draw_view(session, view)
+            self._write_over(page, session, view)
+        if self._shows_keys:
+            hud.draw_lines(page, self._key_lines(session), above=self._lines_above)
+        if self._message:
+            if now < self._message_until:
+                hud.draw_bottom_line(page, self._message)
+            else:
+                self._message = ""
+        if self._prompt.is_open:
+            hud.draw_bottom_line(page, f"the world shows: {self._prompt.text}_")
+        pygame.display.flip()
+        shown_at = time.perf_counter()
+        for pressed_at in presses:
+            self.latencies.add(shown_at - pressed_at)
+        self._drawn, self._drawn_at, self._is_dirty = view, now, False
+
+    def _draw_view(self, session: Session, view: View) -> pygame.Surface:
+        """Draw the frame, or the world's beside the teacher's of the same step.
+
+        Returns:
+            The part of the window that may be written over: all but the trace.
+        """
+        comparison = session.comparison
+        if comparison is None:
+            self._drawn_pair = None
+            draw_frame(self._surface, view.frame)
+            return self._surface
+        pair = self._drawn_pair = comparison.pair
+        note, left = "", view
+        if comparison.error is not None:
+            note = f"it failed: {comparison.error}"
+        elif pair is None or abs(view.num_steps - pair.view.num_steps) > 1:
+            note = f"catching up, {comparison.num_behind} steps to go"
+        else:
+            left = pair.view  # the same step on both sides
+        trace = panels.draw_split(
+            self._surface,
+            left.frame,
+            pair.teacher_frame if pair is not None else None,
+            names=("the world", "the teacher"),
+            trace=pair.trace if pair is not None else (),
+            note=note,
+            text_height=_MEASUREMENTS_HEIGHT if self._shows_measurements else 0,
+        )
+        return self._surface.subsurface((0, 0, self._surface.get_width(), trace.top))
+
+    def _write_over(self, page: pygame.Surface, session: Session, view: View) -> None:
+        """Write over what is drawn, on that part of the window."""
+        if session.status == "rewinding" and session.rewind is not None:
+            kept = max(len(session.rewind) - 1, 1)
+            panels.draw_rewind(
+                page,
+                share=session.rewind.num_before / kept,
+                seconds=session.rewind.num_before * session.period_s,
+            )
+        if not self._message and not self._prompt.is_open:
+            bookmarks = [(number, item.view.frame) for number, item in session.bookmarks.shown]
+            panels.draw_bookmarks(page, bookmarks, bottom=page.get_height() - hud.MARGIN)
+        if session.recording_error:
+            text = f"not recording: {session.recording_error} (F9 tries again)"
+            hud.draw_recording(page, text, is_error=True)
+        elif (recording := session.recording) is not None:
+            minutes, seconds = divmod(int(recording.seconds), 60)
+            text = f"{minutes}:{seconds:02d}  {recording.num_bytes / 1e6:.1f} MB"
+            if recording.waited_s >= 1.0:
+                text += f"  the disk is slow: waited {recording.waited_s:.0f} s"
+            hud.draw_recording(page, text)
+        preparation = session.playable.preparation if session.playable else None
+        if preparation is not None and preparation.words:
+            top = page.get_height() - 4 * hud.MARGIN
+            hud.draw_lines(page, [preparation.words], above=top)
+        if session.status == "paused":
+            hud.draw_banner(page, "paused: P goes on, N makes one step")
+        elif session.status == "over":
+            text = f"the end, return {view.total_reward:.0f}: Enter starts again"
+            hud.draw_banner(page, text)
+        if self._shows_measurements and not self._shows_keys:
+            lines = self._measurements(session, view)
+            hud.draw_lines(page, lines, above=self._lines_above)
+
+    def _key_lines(self, session: Session) -> list[str]:
+        keys = session.playable.keymap.keys if session.playable else {}
+        return hud.key_lines(keys, self.inputs.aliases)
+
+    def _measurements(self, session: Session, view: View) -> list[str]:
+        interval = session.step_intervals.mean()
+        rate = f"{1 / interval:.1f}" if interval > 0 else "-"
+        return [
+            f"steps per second  {rate}",
+            f"step p50 / p99  {hud.milliseconds(session.step_times, (50, 99))}",
+            f"key to picture p50 / p95 / p99  {hud.milliseconds(self.latencies, (50, 95, 99))}",
+            f"missed deadlines  {session.num_missed}",
+            f"action  {view.action_name.replace('_', ' ')}",
+            f"prompt  {session.prompt or '-'}",
+            f"words  {view.text}",
+            f"step, return  {view.num_steps}, {view.total_reward:.1f}",
+            f"backend  {session.playable.backend if session.playable else '-'}",
+            f"because  {(session.playable.why if session.playable else '') or '-'}",
+        ]

@@ -1,0 +1,1 @@
+"""Recording any environment as a session."""

@@ -1,0 +1,310 @@
+"""Recording an environment: a wrapper for any, and what play.py's recording is made of.
+
+Turns what an environment gives into records. What the session's header says of it is
+envs/recording/header.py's business; where records are written, and how fast, that of
+midas_world/sessions/writer.py.
+
+Shapes: H W frame size.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from envs.recording.header import describe, plain
+from midas_world.sessions.log import Kind, Record, SessionError
+from midas_world.sessions.values import to_json
+from midas_world.sessions.writer import RecordingStatus, SessionWriter
+from midas_world.types import StepConditions
+
+RECORDINGS_FOLDER = Path("recordings")
+
+_DEFAULT_FPS = 20.0
+
+
+def new_session_folder(name: str, root: Path = RECORDINGS_FOLDER) -> Path:
+    """Return a folder for a session that does not exist yet, named after the time."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    words = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") or "session"
+    folder = root / f"{words}-{stamp}"
+    number = 2
+    while folder.exists():
+        folder = root / f"{words}-{stamp}-{number}"
+        number += 1
+    return folder
+
+
+class EnvRecorder:
+    """Records one session of an environment; the caller plays and reports what came.
+
+    Args:
+        env: What is played; asked for what it is, never stepped.
+        folder: To be made.
+        fps: Steps per second of play; None takes the environment's own number.
+        teacher: Gymnasium id of the teacher that can begin where this environment's episodes do.
+        on_error: Called with words for the player if recording has to end; from another thread.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        folder: Path,
+        *,
+        fps: float | None = None,
+        teacher: str | None = None,
+        on_error: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self.folder = Path(folder)
+        self._env = env
+        self._fps = float(fps or env.metadata.get("render_fps") or _DEFAULT_FPS)
+        self._teacher = teacher
+        self._on_error = on_error
+        self._writer: SessionWriter | None = None
+        self._episode_step = 0
+
+    @property
+    def status(self) -> RecordingStatus | None:
+        """How it is doing; None before the first frame."""
+        return self._writer.status() if self._writer is not None else None
+
+    def begin(
+        self,
+        frame: np.ndarray,
+        info: Mapping[str, Any],
+        *,
+        kind: Kind,
+        begin: Mapping[str, Any],
+        episode_step: int = 0,
+        state: Any = None,
+    ) -> None:
+        """Record a frame that follows from no action: of a reset, or of a jump.
+
+        Args:
+            frame: uint8 (H, W, 3).
+            info: What came with it.
+            kind: "reset", "start" or "restore".
+            begin: How it is reached; see `Record`.
+            episode_step: Steps of the episode so far.
+            state: The environment's, to be kept in a file.
+        """
+        self._episode_step = episode_step
+        if self._writer is None:
+            make_header = partial(
+                describe,
+                self._env,
+                fps=self._fps,
+                frame_size=frame.shape[:2],
+                begin=begin,
+                teacher=self._teacher,
+            )
+            self._writer = SessionWriter(
+                self.folder,
+                make_header,
+                frame_size=(frame.shape[0], frame.shape[1]),
+                fps=self._fps,
+                on_error=self._on_error,
+            )
+        record = Record(
+            kind=kind,
+            wall_time=time.time(),
+            conditions=_conditions(info),
+            episode_step=episode_step,
+            begin=plain(begin),
+        )
+        self._writer.add(record, frame, state=state)
+
+    def step(
+        self,
+        action: Any,
+        frame: np.ndarray,
+        reward: SupportsFloat,
+        terminated: bool,
+        truncated: bool,
+        info: Mapping[str, Any],
+        *,
+        step_time: float,
+    ) -> None:
+        """Record what one step took and gave, and how many seconds that took.
+
+        Raises:
+            ValueError: `begin` was not called.
+        """
+        if self._writer is None:
+            raise ValueError("call begin() before step()")
+        self._episode_step += 1
+        record = Record(
+            kind="step",
+            wall_time=time.time(),
+            conditions=_conditions(info),
+            episode_step=self._episode_step,
+            action=to_json(action),
+            reward=float(reward),
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            step_time=step_time,
+        )
+        self._writer.add(record, frame)
+
+    def prompt(self, text: str | None) -> None:
+        """Record that the player's words changed."""
+        if self._writer is not None:
+            self._writer.add(Record(kind="prompt", wall_time=time.time(), text=text))
+
+    def check_open(self) -> None:
+        """Wait until the files are made.
+
+        Raises:
+            SessionError: They cannot be; the message says why.
+        """
+        if self._writer is not None and not self._writer.wait_until_open():
+            raise SessionError(f"cannot record: {self._writer.error}")
+
+    def close(self, *, wait: bool = True) -> None:
+        """End the session; may be called twice. Without `wait` the end is written meanwhile."""
+        if self._writer is not None:
+            self._writer.close(timeout_s=60.0 if wait else 0.0)
+
+
+class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Records everything that an environment does as one session.
+
+    ```python
+    >>> env = RecordSession(gym.make("CartPole-v1", render_mode="rgb_array"), "recordings/poles")
+    ```
+
+    If recording has to end, because the disk is full for instance, a warning says so and the
+    environment goes on without.
+
+    Args:
+        env: Any with observations that are pictures, or render_mode "rgb_array".
+        folder: To be made.
+        fps: Of the film; None takes the environment's `render_fps`.
+        frames: Where frames come from: the "observation", `render()` ("render"), or "auto": the
+            observation if it is a picture.
+        on_error: Called with words for the player if recording has to end; from another thread.
+
+    Raises:
+        ValueError: There is nothing to see in the environment, or the folder exists.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        folder: str | Path,
+        *,
+        fps: float | None = None,
+        frames: Literal["auto", "observation", "render"] = "auto",
+        on_error: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, folder=str(folder), fps=fps, frames=frames)
+        super().__init__(env)
+        if frames not in ("auto", "observation", "render"):
+            raise ValueError(f'frames must be "auto", "observation" or "render", got {frames!r}')
+        is_picture = _is_picture(env.observation_space)
+        if frames == "observation" and not is_picture:
+            raise ValueError(
+                f"observations must be Box(0, 255, (H, W, 3), uint8) to be recorded, "
+                f"got {env.observation_space}"
+            )
+        self._renders = frames == "render" or (frames == "auto" and not is_picture)
+        if self._renders and env.render_mode != "rgb_array":
+            raise ValueError(
+                f'an environment must be made with render_mode="rgb_array" to be recorded, '
+                f"got {env.render_mode!r}"
+            )
+        if Path(folder).exists():
+            raise ValueError(f"{folder} exists already")
+        self._recorder = EnvRecorder(env, Path(folder), fps=fps, on_error=on_error)
+        self._began = False
+        self._words: str | None = None
+
+    @property
+    def recording(self) -> RecordingStatus | None:
+        """How recording is doing; None before the first reset."""
+        return self._recorder.status
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment, and record its first frame.
+
+        Raises:
+            SessionError: The session cannot be written at all; only at the first reset.
+        """
+        begin: dict[str, Any] = {"seed": seed, "options": options}
+        if seed is None:
+            begin["rng"] = self.env.unwrapped.np_random.bit_generator.state
+        observation, info = self.env.reset(seed=seed, options=options)
+        begin["start_state"] = info.get("start_state")
+        save = getattr(self.env.unwrapped, "save_state", None)
+        # What cannot be written down, such as given frames, is kept as the state it led to.
+        state = save() if save is not None and "options" not in plain(begin) else None
+        self._recorder.begin(self._frame(observation), info, kind="reset", begin=begin, state=state)
+        if not self._began:
+            self._recorder.check_open()
+            self._began = True
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the environment, and record what came."""
+        started = time.perf_counter()
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        step_time = time.perf_counter() - started
+        self._recorder.step(
+            action,
+            self._frame(observation),
+            reward,
+            terminated,
+            truncated,
+            info,
+            step_time=step_time,
+        )
+        return observation, reward, terminated, truncated, info
+
+    def set_prompt(self, text: str | None) -> None:
+        """Let words steer the environment, if it takes any, and record them."""
+        self.env.get_wrapper_attr("set_prompt")(text)
+        self._recorder.prompt(text)
+
+    def close(self) -> None:
+        """End the session and close the environment; may be called twice."""
+        self._recorder.close()
+        super().close()
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        if not self._renders:
+            return observation
+        frame = self.env.render()
+        if not isinstance(frame, np.ndarray):
+            raise ValueError(f"render() must return a picture, got {type(frame).__name__}")
+        return frame
+
+
+def _conditions(info: Mapping[str, Any]) -> StepConditions:
+    """Return copies of what an info says of the conditions: environments may reuse arrays."""
+    vectors = {key: _vector(info.get(key)) for key in ("pose", "audio")}
+    text = info.get("text")
+    return StepConditions(**vectors, text=text if isinstance(text, str) else None)
+
+
+def _vector(value: Any) -> np.ndarray | None:
+    """Return a copy of a vector; None of what an environment of others calls by the same name."""
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "fiub":
+        return None
+    return np.array(value, np.float32)
+
+
+def _is_picture(space: spaces.Space[Any]) -> bool:
+    return (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) == 3
+        and space.shape[2] == 3
+    )

@@ -1,0 +1,1 @@
+"""Learned worlds as Gymnasium environments."""

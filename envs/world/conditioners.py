@@ -1,0 +1,148 @@
+"""Conditioners: turn the history of actions into the conditions of each step of a world.
+
+Which one a world needs follows from the teacher that it was trained on. Stage has a pose
+controller and voices; any other teacher gets the action alone, unless its maker names one.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from midas_world.config import DataConfig
+from midas_world.teachers.words import WordsConditioner, clean_prompt
+from midas_world.types import StepConditions
+from midas_world.world import KeyMap
+
+_STAGE_IDS = ("midas/StageTeacher-v0", "midas/Stage-v0")
+
+
+class Conditioner(Protocol):
+    """Turns actions into conditions; all that it draws at random comes from its reset."""
+
+    def reset(self, *, rng: np.random.Generator, description: str = "") -> StepConditions:
+        """Start anew and return the conditions of the first frame.
+
+        Args:
+            rng: Seeds whatever is random.
+            description: What the first frame shows, in words.
+        """
+        ...
+
+    def step(self, action: int) -> StepConditions:
+        """Return the conditions of the frame that an action leads to."""
+        ...
+
+    def set_prompt(self, text: str | None) -> None:
+        """Let a player's words steer from the next step on; None gives it back.
+
+        Raises:
+            ValueError: The text is too long, or nothing of it is understood.
+        """
+        ...
+
+    def understand(self, text: str) -> str:
+        """Return what of a player's words is understood, in words; changes nothing.
+
+        Raises:
+            ValueError: Nothing is, or the text is too long.
+        """
+        ...
+
+    def describe(self, prompt: str, present: str) -> str:
+        """Describe the scene that a prompt makes of the present one, as start states are."""
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return everything that changes, as numeric arrays."""
+        ...
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on exactly from what `state` gave."""
+        ...
+
+
+class StageWorldConditioner:
+    """The teacher's own conditioner behind the calls that every world's conditioner answers."""
+
+    def __init__(self) -> None:
+        # Stage's drawing loads pygame: worlds of other teachers do without.
+        from envs.stage.conditioner import StageConditioner
+
+        self._inner = StageConditioner()
+
+    def reset(self, *, rng: np.random.Generator, description: str = "") -> StepConditions:
+        """Start anew in the scene that the description speaks of."""
+        from envs.stage.scene import Scene
+        from envs.stage.words import scene_from_text
+
+        return self._inner.reset(scene=scene_from_text(description, Scene()), rng=rng)
+
+    def step(self, action: int) -> StepConditions:
+        """Return the conditions of the frame that an action leads to."""
+        return self._inner.step(action)
+
+    def set_prompt(self, text: str | None) -> None:
+        """Let a player's words change the scene, as the teacher does."""
+        self._inner.set_prompt(text)
+
+    def understand(self, text: str) -> str:
+        """Return what of the words Stage can show, and what it did not understand."""
+        from envs.stage.words import understand
+
+        return understand(clean_prompt(text), self._inner.scene)[1]
+
+    def describe(self, prompt: str, present: str) -> str:
+        """Return place, time of day, weather and outfit, in the words that Stage has for them."""
+        from envs.stage.scene import Scene
+        from envs.stage.words import scene_from_text
+
+        return str(scene_from_text(prompt, scene_from_text(present, Scene())))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return everything that changes, as numeric arrays."""
+        return self._inner.state()
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on exactly from what `state` gave."""
+        self._inner.load_state(state)
+
+
+def make_conditioner(env_id: str, keymap: KeyMap, *, data: DataConfig | None = None) -> Conditioner:
+    """Return the conditioner of worlds that learned from a teacher.
+
+    Args:
+        env_id: Gymnasium id of the teacher, such as "envs:midas/StageTeacher-v0".
+        keymap: Names the world's actions.
+        data: The world's data config, which may name a conditioner.
+
+    Raises:
+        ValueError: The conditioner that the data config names cannot be had.
+    """
+    if data is not None and data.conditioner:
+        module, _, function = data.conditioner.partition(":")
+        try:
+            make = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f'conditioner must be "module:function", got {data.conditioner!r}: {error}'
+            ) from error
+        return make(keymap)
+    if env_id.rpartition(":")[2] in _STAGE_IDS:
+        return StageWorldConditioner()
+    teacher = data.teacher if data is not None else None
+    gives_pose = teacher is not None and teacher.conditions == "action"
+    return WordsConditioner(keymap.actions, gives_pose=gives_pose)
+
+
+def load_conditioner(conditioner: Conditioner, state: Mapping[str, np.ndarray]) -> None:
+    """Let a conditioner go on from a state.
+
+    Raises:
+        ValueError: The state lacks an entry; the message names it.
+    """
+    try:
+        conditioner.load_state(state)
+    except KeyError as error:
+        raise ValueError(f"the conditioner's state lacks {error}") from error

@@ -1,0 +1,1 @@
+"""The command line: one verb per task, each thin over the room that does it."""

@@ -1,0 +1,227 @@
+"""The console command ``midas-world``: one verb per task, each thin over the room that does it."""
+
+import argparse
+import difflib
+import importlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from midas_world.arguments import count
+from midas_world.packages import check_packages
+from midas_world.teachers.options import add_teacher_options, given_options
+from midas_world.types import MidasWorldError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status: 0 fine, 1 something failed, 2 bad input."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    check_packages("envs", "engine")
+    if argv and argv[0] == "play":
+        # The window has its own options, and opens before anything slow is imported.
+        return importlib.import_module("play").main(argv[1:])
+    _suggest_verb(argv)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # where "module:function" of a user's own is found
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        if argv and argv[0] == "eval":
+            return importlib.import_module("midas_world.evaluate.command").main(argv[1:])
+        if argv and argv[0] == "export":
+            return importlib.import_module("midas_world.sessions.export.command").main(argv[1:])
+        if argv and argv[0] == "shards":
+            return importlib.import_module("midas_world.train.shards_command").main(argv[1:])
+        if argv and argv[0] == "dream":
+            return importlib.import_module("midas_world.commands.dream_command").main(argv[1:])
+        if argv and argv[0] == "bench":
+            return importlib.import_module("engine.bench.command").main(argv[1:])
+        if argv and argv[0] == "build":
+            return importlib.import_module("engine.build_command").main(argv[1:])
+        # Overrides may stand anywhere among the options, which argparse cannot say.
+        overrides = find_overrides(argv)
+        arguments = _parser().parse_args([word for word in argv if word not in overrides])
+        arguments.overrides = overrides
+        return arguments.run(arguments)
+    except (MidasWorldError, ValueError, OSError) as error:
+        print(f"midas-world {argv[0]}: {error}", file=sys.stderr)
+        return 2
+
+
+DEFAULT_PRESET = "stage"
+_OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
+_DOTTED = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
+VERBS = ("play", "collect", "train", "pack", "eval", "dream", "bench", "build", "export", "shards")
+
+
+def find_overrides(argv: Sequence[str]) -> list[str]:
+    """Return the words that override a preset's values: `world.backbone.num_layers=4`.
+
+    Where an env is given keyword arguments or weights of policies, only words with a dot are.
+    """
+    has_pairs = not {"--env-kwargs", "--policy"}.isdisjoint(argv)
+    pattern = _DOTTED if has_pairs else _OVERRIDE
+    return [word for word in argv if pattern.match(word)]
+
+
+def _suggest_verb(argv: Sequence[str]) -> None:
+    """Name the nearest verb for an unknown one."""
+    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
+        nearest = difflib.get_close_matches(argv[0], VERBS, n=1, cutoff=0.0)
+        print(f"no verb {argv[0]!r}; did you mean {nearest[0]!r}?", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="midas-world", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="{" + ",".join(VERBS) + "}")
+
+    collect = verbs.add_parser("collect", help="record episodes of the teacher")
+    _add_preset(collect)
+    collect.add_argument("--data", type=Path, help="default: data/PRESET")
+    collect.add_argument("--workers", type=count, default=os.cpu_count() or 1)
+    collect.add_argument("--codec", choices=("h264", "raw"), default="h264")
+    collect.add_argument("--env", metavar="ID", help="any Gymnasium env as the teacher")
+    add_teacher_options(collect)
+    collect.set_defaults(run=_collect)
+
+    train = verbs.add_parser(
+        "train", help="train the autoencoder, then the dynamics, then the refiner"
+    )
+    train.add_argument("stage", choices=("autoencoder", "dynamics", "refiner", "all"))
+    _add_preset(train)
+    train.add_argument("--data", type=Path, help="default: data/PRESET")
+    train.add_argument("--output", type=Path, help="default: runs/PRESET")
+    train.add_argument("--autoencoder", type=Path, help="default: OUTPUT/autoencoder")
+    train.add_argument("--dynamics", type=Path, help="of a refiner; default: OUTPUT/dynamics")
+    train.add_argument("--init-from", type=Path, help="checkpoint folder to start a new run from")
+    train.add_argument(
+        "--stop-at", type=int, help="stop at this train step; resume by running again"
+    )
+    train.set_defaults(run=_train)
+
+    pack = verbs.add_parser("pack", help="make a world folder of a trained run")
+    _add_preset(pack)
+    pack.add_argument("--output", type=Path, help="the run's folder; default: runs/PRESET")
+    pack.add_argument("--autoencoder", type=Path, help="default: OUTPUT/autoencoder")
+    pack.add_argument("--world", type=Path, required=True, help="folder to write")
+    pack.set_defaults(run=_pack)
+
+    # These have parsers of their own, and are here for the help alone.
+    verbs.add_parser("play", help="play a world; see midas-world play --help")
+    verbs.add_parser(
+        "export", help="a recorded session as film or dataset; see midas-world export --help"
+    )
+    verbs.add_parser(
+        "shards",
+        help="episodes in large files that training streams; see midas-world shards --help",
+    )
+    verbs.add_parser(
+        "dream", help="a world of any Gymnasium env, by one command; see midas-world dream --help"
+    )
+    verbs.add_parser(
+        "eval", help="measure a world against its teacher; see midas-world eval --help"
+    )
+    verbs.add_parser("bench", help="measure a world's speed; see midas-world bench --help")
+    verbs.add_parser("build", help="what faster backends start from; see midas-world build --help")
+    return parser
+
+
+def _add_preset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help="a preset's name or a YAML file")
+    parser.epilog = "Overrides of the preset's values stand after it: world.backbone.num_layers=4"
+
+
+def _folder(given: Path | None, root: str, preset: str) -> Path:
+    return given or Path(root) / Path(preset).stem
+
+
+def _collect(arguments: argparse.Namespace) -> int:
+    from midas_world.config import load_preset
+    from midas_world.teachers.collect import collect
+    from midas_world.teachers.project import collect_configs
+
+    if arguments.env:
+        if is_by_hand := arguments.policy == ["human"]:
+            arguments.policy = []
+        arguments.preset = str(_fit_preset(arguments))
+        if is_by_hand:
+            episodes = Path(arguments.preset).parent / "train"
+            words = ["--teacher", arguments.preset, "--episodes", str(episodes)]
+            return importlib.import_module("play").main(words)
+        arguments.overrides = []
+    elif words := given_options(arguments):
+        raise ValueError(f"{', '.join(words)}: only with --env")
+    data = load_preset(arguments.preset, arguments.overrides).data
+    folder = _folder(arguments.data, "data", arguments.preset)
+    configs = collect_configs(data, folder, num_workers=arguments.workers, codec=arguments.codec)
+    return max([collect(config).exit_code for config in configs])
+
+
+def _fit_preset(arguments: argparse.Namespace) -> Path:
+    """Write a preset fitted to the env that --env names into its data folder; return its path."""
+    from midas_world.teachers.project import (
+        CPU_TOKENS,
+        describe,
+        keep_preset,
+        name_of,
+        project_for,
+    )
+
+    folder = arguments.data or Path("data") / name_of(arguments.env)
+    config = project_for(
+        arguments.env,
+        arguments,
+        preset="dream" if arguments.preset == DEFAULT_PRESET else arguments.preset,
+        overrides=arguments.overrides,
+        max_tokens=CPU_TOKENS,
+        is_to_play=False,
+    )
+    path = folder / f"{folder.name}.yaml"
+    keep_preset(config, path)
+    print(f"{describe(config)}\n  preset   {path}")
+    return path
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from midas_world.config import load_preset
+    from midas_world.train.autoencoder import train_autoencoder
+    from midas_world.train.dynamics import train_dynamics
+    from midas_world.train.refiner import train_refiner
+
+    config = load_preset(arguments.preset, arguments.overrides)
+    data = _folder(arguments.data, "data", arguments.preset)
+    output = _folder(arguments.output, "runs", arguments.preset)
+    autoencoder = arguments.autoencoder or output / "autoencoder"
+    options = {"init_from": arguments.init_from, "stop_at": arguments.stop_at}
+    if arguments.stage in ("autoencoder", "all"):
+        train_autoencoder(config, data, autoencoder, **options)
+    if arguments.stage in ("dynamics", "all"):
+        train_dynamics(config, data, output / "dynamics", autoencoder=autoencoder, **options)
+    if arguments.stage == "refiner" or (arguments.stage == "all" and config.world.is_refined):
+        dynamics = arguments.dynamics or output / "dynamics"
+        parts = {"autoencoder": autoencoder, "dynamics": dynamics}
+        train_refiner(config, data, output / "refiner", **parts, **options)
+    return 0
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from midas_world.config import load_preset
+    from midas_world.train.pack import pack_world
+
+    config = load_preset(arguments.preset, arguments.overrides)
+    output = _folder(arguments.output, "runs", arguments.preset)
+    autoencoder = arguments.autoencoder or output / "autoencoder"
+    pack_world(
+        config,
+        arguments.world,
+        autoencoder=autoencoder,
+        dynamics=output / "dynamics",
+        refiner=output / "refiner",
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

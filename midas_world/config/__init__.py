@@ -1,0 +1,57 @@
+"""Configs: frozen dataclasses beside nothing but one another, and the function that reads them."""
+
+from midas_world.config.autoencoder import AutoencoderConfig
+from midas_world.config.conditions import CameraConfig, ClockConfig, ConditionsConfig
+from midas_world.config.project import (
+    PRESETS_FOLDER,
+    BackboneConfig,
+    EntriesConfig,
+    HeadConfig,
+    LayerConfig,
+    MotionConfig,
+    ProjectConfig,
+    WorldConfig,
+    load_config,
+    load_preset,
+    override_config,
+    preset_path,
+    save_config,
+)
+from midas_world.config.refiner import RefinerConfig
+from midas_world.config.train import (
+    ActionConfig,
+    AutoencoderTrainConfig,
+    DataConfig,
+    DynamicsTrainConfig,
+    OptimizerConfig,
+    RefinerTrainConfig,
+    TeacherConfig,
+)
+
+__all__ = [
+    "PRESETS_FOLDER",
+    "ActionConfig",
+    "AutoencoderConfig",
+    "AutoencoderTrainConfig",
+    "BackboneConfig",
+    "CameraConfig",
+    "ClockConfig",
+    "ConditionsConfig",
+    "DataConfig",
+    "DynamicsTrainConfig",
+    "EntriesConfig",
+    "HeadConfig",
+    "LayerConfig",
+    "MotionConfig",
+    "OptimizerConfig",
+    "ProjectConfig",
+    "RefinerConfig",
+    "RefinerTrainConfig",
+    "TeacherConfig",
+    "WorldConfig",
+    "load_config",
+    "load_preset",
+    "override_config",
+    "preset_path",
+    "save_config",
+]

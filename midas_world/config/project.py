@@ -1,0 +1,378 @@
+"""Configs of the model, the whole project's config, and the one function that reads them.
+
+Frozen dataclasses beside nothing but one another: every module receives its own config, never the
+whole tree. Presets are YAML files in ``midas_world/presets``; overrides are dotted strings.
+"""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from midas_world.config.autoencoder import AutoencoderConfig
+from midas_world.config.conditions import ConditionsConfig
+from midas_world.config.refiner import RefinerConfig
+from midas_world.config.train import (
+    AutoencoderTrainConfig,
+    DataConfig,
+    DynamicsTrainConfig,
+    RefinerTrainConfig,
+)
+
+T = TypeVar("T")
+
+PRESETS_FOLDER = Path(__file__).parents[1] / "presets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """A Qwen2-compatible decoder with frame-causal attention.
+
+    Attributes:
+        width: D.
+        mlp_width: Width inside SwiGLU.
+        context_frames: Frames that attention reaches back to, the present one included.
+    """
+
+    num_layers: int
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_width: int
+    context_frames: int = 16
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Check the limits that attention relies on."""
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even for RoPE, got {self.head_dim}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads must be a multiple of num_kv_heads, got {self.num_heads} and "
+                f"{self.num_kv_heads}"
+            )
+        if self.context_frames < 2:  # the head is told of two frames
+            raise ValueError(f"context_frames must be at least 2, got {self.context_frames}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """The flow-matching head, a U-Net on the fine latent grid, and its sampler.
+
+    Attributes:
+        widths: Channels of each level, from the finest to the coarsest.
+        depths: Blocks of each level, on the way down and again on the way up.
+        vector_width: Of what scales and shifts the blocks.
+        num_denoise_steps: K at play time.
+        temperature: Scale of the noise that frames are made from at play time. 0 with one denoise
+            step is regression: chance then lies in the entry codes alone.
+        sigma_mean: Mean of logit(sigma) while training with more than one denoise step.
+        sigma_std: Standard deviation of logit(sigma), likewise.
+    """
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    vector_width: int = 160
+    num_denoise_steps: int = 1
+    temperature: float = 0.0
+    sigma_mean: float = 0.8
+    sigma_std: float = 1.5
+
+    def __post_init__(self) -> None:
+        """Check the head's sizes."""
+        if not self.widths or len(self.widths) != len(self.depths):
+            raise ValueError(
+                f"widths and depths must have an entry for each level, got {self.widths} and "
+                f"{self.depths}"
+            )
+        if self.num_denoise_steps < 1:
+            raise ValueError(f"num_denoise_steps must be at least 1, got {self.num_denoise_steps}")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether frames are predicted without noise."""
+        return self.num_denoise_steps == 1 and self.temperature == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionConfig:
+    """The moved copies of the last latents that the head chooses between (model/motion.py).
+
+    Attributes:
+        parallax: Shares of the declared camera's travel; one copy each.
+        shifts: (dx, dy) px of copies that always move so; for worlds without a declared camera.
+        reach: Largest travel of a step, px; what travels farther is moved by so much.
+    """
+
+    parallax: tuple[float, ...] = ()
+    shifts: tuple[tuple[int, int], ...] = ()
+    reach: int = 8
+
+    @property
+    def num_copies(self) -> int:
+        """P."""
+        return len(self.parallax) + len(self.shifts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerConfig:
+    """One layer of the scenery memory (model/scenery.py).
+
+    Attributes:
+        parallax: Share of the camera's travel that it scrolls by.
+        loop: Pixels of its own scrolling after which it repeats.
+        phases: Pictures that it goes through in the clock's period; 1: it stands still.
+        slots: Sceneries that it remembers, mixed by what the words say.
+        channels: Of its feature maps.
+    """
+
+    parallax: float
+    loop: int
+    phases: int = 1
+    slots: int = 8
+    channels: int = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntriesConfig:
+    """The discrete codes of what comes into view (model/entries.py).
+
+    Attributes:
+        num_classes: Kinds of things; 0: there are no codes.
+        capacity: J, codes that are told at once.
+        strip: Pixels of newly uncovered world that a code is drawn for.
+        outside: How far outside the picture a code is drawn, px.
+        inside: How far inside it is told no more, px.
+        channels: Of the map that the head is told.
+        columns: Columns of the fine grid that a code's map spans.
+    """
+
+    num_classes: int = 0
+    capacity: int = 6
+    strip: int = 8
+    outside: int = 16
+    inside: int = 36
+    channels: int = 8
+    columns: int = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """A whole world: picture, autoencoder, conditions, backbone and head.
+
+    Attributes:
+        height: H, pixels; a multiple of the autoencoder's downsampling.
+        width: W, pixels; likewise.
+        fps: Steps per second.
+        context_noise: Largest noise level on context latents while training (GameNGen: 0.7).
+        noise_buckets: Buckets of that level, each with a learned embedding.
+        play_noise: Noise level that the context is labelled with at play time.
+        prompt_scenes: A prompt on the way that speaks of another scene cuts to a start state of
+            it, for a world whose words do not change the scene by themselves.
+        reward_limit: Rewards are predicted on a symlog scale up to this size.
+        reward_bins: Bins of that scale.
+        token_block: Fine latents along each side of a backbone token.
+        lives: Hits after which an episode ends; 0: hits end nothing.
+    """
+
+    height: int
+    width: int
+    fps: int = 20
+    context_noise: float = 0.3
+    noise_buckets: int = 10
+    play_noise: float = 0.0
+    prompt_scenes: bool = False
+    reward_limit: float = 20.0
+    reward_bins: int = 41
+    token_block: int = 1
+    lives: int = 0
+    autoencoder: AutoencoderConfig
+    conditions: ConditionsConfig = field(default_factory=ConditionsConfig)
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    scenery: dict[str, LayerConfig] = field(default_factory=dict)
+    entries: EntriesConfig = field(default_factory=EntriesConfig)
+    backbone: BackboneConfig
+    head: HeadConfig
+    refiner: RefinerConfig = field(default_factory=RefinerConfig)
+
+    def __post_init__(self) -> None:
+        """Check that the picture divides into tokens and levels, and what needs a camera."""
+        step = self.autoencoder.downsampling * self.token_block
+        if self.height % step or self.width % step:
+            raise ValueError(
+                f"height and width must be multiples of the autoencoder's downsampling times "
+                f"token_block, {step}, got {self.height} and {self.width}"
+            )
+        levels = 2 ** (len(self.head.widths) - 1)
+        rows, columns = self.grid
+        token_rows = self.token_grid[0]
+        if rows % levels or columns % levels or rows // levels % token_rows:
+            raise ValueError(
+                f"head.widths: {len(self.head.widths)} levels do not fit a grid of "
+                f"{rows}x{columns} and {token_rows} rows of tokens"
+            )
+        if not self.conditions.camera.is_declared:
+            for name in ("motion.parallax", "scenery", "entries.num_classes"):
+                first, _, last = name.partition(".")
+                value = getattr(self, first)
+                if getattr(value, last) if last else value:
+                    raise ValueError(f"{name} needs a camera (conditions.camera.index)")
+        for name, layer in self.scenery.items():
+            travel = layer.parallax * self.conditions.camera.loop
+            if layer.loop % self.autoencoder.downsampling or travel % layer.loop:
+                raise ValueError(
+                    f"scenery.{name}.loop must be a multiple of {self.autoencoder.downsampling}, "
+                    f"the autoencoder's downsampling, and divide the {travel:g} px that the layer "
+                    f"travels in the camera's loop, got {layer.loop}"
+                )
+        if self.is_refined:
+            self.refiner.check_fits(self.conditions.limbs, frame_size=(self.height, self.width))
+        if not 0 <= self.play_noise <= max(self.context_noise, 0):
+            raise ValueError(
+                f"play_noise must lie in [0, context_noise = {self.context_noise}], "
+                f"got {self.play_noise}"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the fine latent grid."""
+        step = self.autoencoder.downsampling
+        return self.height // step, self.width // step
+
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """Rows and columns of the backbone's tokens."""
+        return self.grid[0] // self.token_block, self.grid[1] // self.token_block
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """N."""
+        return math.prod(self.token_grid)
+
+    @property
+    def token_channels(self) -> int:
+        """C, numbers of a token: its block of fine latents."""
+        return self.autoencoder.latent_channels * self.token_block**2
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether a refiner draws the character over the decoded frame."""
+        return bool(self.refiner.widths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectConfig:
+    """Everything one preset says."""
+
+    world: WorldConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    train_autoencoder: AutoencoderTrainConfig
+    train_dynamics: DynamicsTrainConfig
+    train_refiner: RefinerTrainConfig = field(default_factory=RefinerTrainConfig)
+    seed: int = 0
+
+
+def preset_path(name: str) -> Path:
+    """Return the YAML file of a preset, given its name or any path to a YAML file.
+
+    Raises:
+        ValueError: No such preset; the message names the nearest one.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return path
+    names = sorted(file.stem for file in PRESETS_FOLDER.glob("*.yaml"))
+    if name in names:
+        return PRESETS_FOLDER / f"{name}.yaml"
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    raise ValueError(
+        f"no preset {name!r}; did you mean {nearest[0]!r}? Presets: {', '.join(names)}"
+    )
+
+
+def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Return the config that a YAML file and dotted overrides describe.
+
+    Args:
+        cls: The config's dataclass.
+        path: A YAML file.
+        overrides: Strings such as ``"world.backbone.num_layers=4"``.
+
+    Raises:
+        ValueError: The file or an override has an unknown key (the message names the nearest
+            valid one), a value of the wrong type, or a value outside its limits.
+    """
+    try:
+        loaded = OmegaConf.load(path)
+        if not OmegaConf.is_dict(loaded):
+            raise ValueError(f"{path} must hold keys and values")
+        _check_keys(cls, OmegaConf.to_container(loaded), str(path))
+        return _merged(cls, loaded, _changes(cls, overrides))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def override_config(config: T, overrides: Sequence[str]) -> T:
+    """Return a config with dotted overrides; see `load_config` for the errors."""
+    try:
+        return _merged(config, _changes(type(config), overrides))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{' '.join(overrides)}: {error}") from error
+
+
+def load_preset(name: str, overrides: Sequence[str] = ()) -> ProjectConfig:
+    """Return the project config of a preset; see `load_config` for the errors."""
+    return load_config(ProjectConfig, preset_path(name), overrides)
+
+
+def save_config(config: Any, path: Path) -> None:
+    """Write a config as YAML."""
+    OmegaConf.save(OmegaConf.structured(config), path)
+
+
+def _changes(cls: type, overrides: Sequence[str]) -> Any:
+    changes = OmegaConf.from_dotlist([*overrides])
+    _check_keys(cls, OmegaConf.to_container(changes), "override")
+    return changes
+
+
+def _merged(base: T | type[T], *changes: Any) -> T:
+    made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), *changes))
+    return cast("T", _tupled(made))
+
+
+def _tupled(value: Any) -> Any:
+    """Change a new config's tuples of lists to tuples of tuples, which OmegaConf makes lists."""
+    if isinstance(value, tuple):
+        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    if is_dataclass(value):
+        for item in fields(value):
+            object.__setattr__(value, item.name, _tupled(getattr(value, item.name)))
+    return value
+
+
+def _check_keys(cls: type, values: Any, where: str, prefix: str = "") -> None:
+    """Raise ValueError for a key that the dataclass has not, naming the nearest that it has."""
+    if not isinstance(values, dict):
+        return
+    names = [item.name for item in fields(cls)]
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        if key not in names:
+            nearest = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
+            raise ValueError(
+                f"{where}: no key {prefix}{key}; did you mean {prefix}{nearest[0]}? "
+                f"Keys here: {', '.join(names)}"
+            )
+        if is_dataclass(hints[key]) and isinstance(hints[key], type):
+            _check_keys(hints[key], value, where, f"{prefix}{key}.")

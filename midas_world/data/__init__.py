@@ -1,0 +1,1 @@
+"""Episodes: recorded play and training data, on disk and in shards."""

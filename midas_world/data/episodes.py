@@ -1,0 +1,361 @@
+"""The one on-disk format of recorded play and training data: an episode is a folder.
+
+    episode-00001234/
+        video.mp4            H.264, or frames.safetensors: lossless uint8 (codec "raw", no PyAV)
+        steps.safetensors    actions, rewards, terminated, truncated, pose, audio, text, extras/...
+        header.json          format version, versions, env, seed, policy, video options, texts,
+                             and the size and SHA-256 of the two files beside it
+
+A folder is written under a temporary name (".tmp-..."), flushed, then renamed: a reader sees a
+whole episode or none. How pixels become a file is video.py's business; who plays, and where
+episodes go, the caller's (recorder.py, teachers/collect.py).
+
+Shape letters: T actions, H and W frame size, P pose and A audio features.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from midas_world import __version__
+from midas_world.data.video import (
+    DEFAULT_VIDEO,
+    FRAMES_FILES,
+    VideoError,
+    VideoOptions,
+    read_frames,
+    write_frames,
+)
+from midas_world.types import MidasWorldError
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+HEADER = "header.json"
+STEPS = "steps.safetensors"
+TEMPORARY_PREFIX = ".tmp-"
+_EXTRAS_PREFIX = "extras/"
+
+
+class EpisodeError(MidasWorldError, ValueError):
+    """An episode on disk cannot be read; the message names the file and says why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["EpisodeError"], tuple[Path, str]]:
+        return EpisodeError, (self.path, self.reason)
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def current_versions() -> dict[str, str]:
+    """Return the versions of project, format, python, numpy, gymnasium and av running here."""
+    packages = {name: _version(name) for name in ("numpy", "gymnasium", "av")}
+    python = platform.python_version()
+    return {"project": __version__, "format": str(FORMAT_VERSION), "python": python, **packages}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeMetadata:
+    """Where an episode comes from.
+
+    Attributes:
+        env_id: Gymnasium id.
+        seed: The seed of the env's reset; None for play without one.
+        policy: Who chose the actions: a policy's name, or "player".
+        fps: Steps per second.
+        scene: The env's words for the scene at the start.
+        details: Anything else that JSON can hold.
+        versions: Of project, format, python, numpy, gymnasium and av, at recording.
+    """
+
+    env_id: str
+    seed: int | None
+    policy: str
+    fps: float
+    scene: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=current_versions)
+
+    def __post_init__(self) -> None:
+        if not self.fps > 0:
+            raise ValueError(f"fps must be positive, got {self.fps}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Episode:
+    """T actions and the T + 1 frames around them, with the conditions of every frame.
+
+    Attributes:
+        frames: (T + 1, H, W, 3) uint8; (T + 1, 0, 0, 3) when loaded with frames=False.
+        actions: (T, ...) as the action space stores them.
+        rewards: (T,) float32.
+        terminated: (T,) bool.
+        truncated: (T,) bool.
+        pose: (T + 1, P) float32, or None.
+        text: T + 1 strings, or None.
+        audio: (T + 1, A) float32, or None.
+        extras: Other columns of every frame, each (T + 1, ...).
+        metadata: Where it comes from.
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    pose: np.ndarray | None = None
+    text: tuple[str, ...] | None = None
+    audio: np.ndarray | None = None
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+    metadata: EpisodeMetadata
+
+    def __post_init__(self) -> None:
+        if not self.num_steps:
+            raise ValueError("an episode needs at least one action, got none")
+        if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
+            got = f"{self.frames.shape} {self.frames.dtype}"
+            raise ValueError(f"frames must be (T + 1, H, W, 3) uint8, got {got}")
+        for name, dtype in (("rewards", np.float32), ("terminated", bool), ("truncated", bool)):
+            column = getattr(self, name)
+            if column.shape != (self.num_steps,) or column.dtype != dtype:
+                raise ValueError(
+                    f"{name} must be ({self.num_steps},) {np.dtype(dtype)} for {self.num_steps} "
+                    f"actions, got {column.shape} {column.dtype}"
+                )
+        columns = {"frames": self.frames, "pose": self.pose, "text": self.text, "audio": self.audio}
+        for name, column in (columns | dict(self.extras)).items():
+            if column is not None and len(column) != self.num_steps + 1:
+                raise ValueError(
+                    f"{name} must have one entry per frame: {self.num_steps} actions make "
+                    f"{self.num_steps + 1} frames, got {len(column)}"
+                )
+        for name in ("pose", "audio"):
+            column = getattr(self, name)
+            if column is not None and (column.ndim != 2 or column.dtype != np.float32):
+                raise ValueError(
+                    f"{name} must be (T + 1, size) float32, got {column.shape} {column.dtype}"
+                )
+
+    @property
+    def num_steps(self) -> int:
+        """The number of actions, T."""
+        return len(self.actions)
+
+
+def save_episode(episode: Episode, path: Path, *, video: VideoOptions = DEFAULT_VIDEO) -> None:
+    """Write an episode as the new folder `path`; whole, or not at all.
+
+    Raises:
+        FileExistsError: path exists.
+        ValueError: the episode has no frames, or a size that H.264 cannot hold.
+        ImportError: codec "h264" without PyAV.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"episode {path} exists already")
+    height, width = episode.frames.shape[1:3]
+    if not height * width:
+        raise ValueError("the episode has no pixels: it was loaded with frames=False")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        fps = episode.metadata.fps
+        frames_file = write_frames(temporary, episode.frames, video=video, fps=fps)
+        texts = None if episode.text is None else tuple(dict.fromkeys(episode.text))
+        steps_file = temporary / STEPS
+        steps_file.write_bytes(safetensors.numpy.save(_to_columns(episode, texts)))
+        header = {
+            "format": "midas-world episode",
+            "format_version": FORMAT_VERSION,
+            "metadata": asdict(episode.metadata),
+            "num_steps": episode.num_steps,
+            "frame_size": [height, width],
+            "video": asdict(video),
+            "texts": texts,
+            "files": {file.name: _fingerprint(file) for file in (frames_file, steps_file)},
+        }
+        header_file = temporary / HEADER
+        header_file.write_text(json.dumps(header, indent=1), encoding="utf-8")
+        for file in (frames_file, steps_file, header_file):
+            _flush(file)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def load_episode(path: Path, *, frames: bool = True) -> Episode:
+    """Read the episode folder `path`, checking it against its header.
+
+    Args:
+        path: The folder.
+        frames: False leaves the pixels on disk: frames is then (T + 1, 0, 0, 3).
+
+    Raises:
+        EpisodeError: a file is missing, truncated or damaged, or of a newer format version.
+        ImportError: the frames are H.264 and PyAV is not installed.
+    """
+    path = Path(path)
+    header = _read_header(path)
+    try:
+        num_steps = int(header["num_steps"])
+        height, width = header["frame_size"]
+        files, texts = header["files"], header["texts"]
+        metadata = EpisodeMetadata(**header["metadata"])
+        frames_file = path / FRAMES_FILES[header["video"]["codec"]]
+        _check_file(frames_file, files[frames_file.name], contents=frames)
+        _check_file(path / STEPS, files[STEPS], contents=True)
+        columns = safetensors.numpy.load_file(path / STEPS)
+        extras = {
+            name.removeprefix(_EXTRAS_PREFIX): columns.pop(name)
+            for name in sorted(columns)
+            if name.startswith(_EXTRAS_PREFIX)
+        }
+        indices = columns.pop("text", None)
+        text = None if indices is None else tuple(texts[index] for index in indices)
+        if frames:
+            pixels = _read_pixels(frames_file, (num_steps + 1, height, width, 3))
+        else:
+            pixels = np.empty((num_steps + 1, 0, 0, 3), np.uint8)
+        return Episode(frames=pixels, text=text, extras=extras, metadata=metadata, **columns)
+    except EpisodeError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, safetensors.SafetensorError) as error:
+        reason = f"header and contents do not fit: {type(error).__name__}: {error}"
+        raise EpisodeError(path, reason) from error
+
+
+def is_episode(path: Path) -> bool:
+    """Whether `path` is a finished episode folder, going by its name and header file."""
+    return not path.name.startswith(".") and (path / HEADER).is_file()
+
+
+def list_episodes(folder: Path) -> list[Path]:
+    """Return the episode folders directly in `folder`, sorted by name, damaged ones included."""
+    known = (HEADER, STEPS, *FRAMES_FILES.values())
+    return sorted(
+        path
+        for path in Path(folder).iterdir()
+        if not path.name.startswith(".") and any((path / name).is_file() for name in known)
+    )
+
+
+class EpisodeIterator:
+    """Episodes in order; unreadable ones are passed over with a warning and counted in `skipped`.
+
+    Can be iterated again; `skipped` then starts anew.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, frames: bool) -> None:
+        self.paths = tuple(paths)
+        self.skipped = 0
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Yield every episode that can be read."""
+        self.skipped = 0
+        for path in self.paths:
+            try:
+                episode = load_episode(path, frames=self._frames)
+            except EpisodeError as error:
+                self.skipped += 1
+                logger.warning("skipped an unreadable episode: %s", error)
+            else:
+                yield episode
+
+
+def iter_episodes(folder: Path, *, frames: bool = True) -> EpisodeIterator:
+    """Return an iterable of the episodes in `folder`; read its `skipped` when done."""
+    return EpisodeIterator(list_episodes(folder), frames=frames)
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Delete what interrupted writers left in `folder`; return how many there were."""
+    stale = list(Path(folder).glob(f"{TEMPORARY_PREFIX}*"))
+    for path in stale:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(stale)
+
+
+def _to_columns(episode: Episode, texts: Sequence[str] | None) -> dict[str, np.ndarray]:
+    columns = {
+        name: getattr(episode, name)
+        for name in ("actions", "rewards", "terminated", "truncated", "pose", "audio")
+        if getattr(episode, name) is not None
+    }
+    columns |= {f"{_EXTRAS_PREFIX}{name}": column for name, column in episode.extras.items()}
+    if episode.text is not None and texts is not None:
+        index_of = {text: index for index, text in enumerate(texts)}
+        columns["text"] = np.array([index_of[text] for text in episode.text], np.int32)
+    # safetensors writes the memory as it lies, so a strided view would be scrambled.
+    return {name: np.ascontiguousarray(column) for name, column in columns.items()}
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"bytes": file.stat().st_size, "sha256": digest}
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise EpisodeError(path, "no such folder")
+    try:
+        header = json.loads((path / HEADER).read_text(encoding="utf-8"))
+        version = header["format_version"]
+    except FileNotFoundError:
+        raise EpisodeError(path / HEADER, "missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise EpisodeError(path / HEADER, f"not an episode's header: {error}") from error
+    if version != FORMAT_VERSION:
+        reason = f"is of format version {version}; this program reads {FORMAT_VERSION}"
+        raise EpisodeError(path / HEADER, reason)
+    return header
+
+
+def _read_pixels(file: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
+    try:
+        return read_frames(file, shape)
+    except VideoError as error:
+        raise EpisodeError(file, str(error)) from error
+
+
+def _check_file(file: Path, expected: Mapping[str, Any], *, contents: bool) -> None:
+    if not file.is_file():
+        raise EpisodeError(file, "missing")
+    size = file.stat().st_size
+    if size != expected["bytes"]:
+        verb = "truncated" if size < expected["bytes"] else "too long"
+        raise EpisodeError(file, f"{verb}: {size} bytes, {expected['bytes']} were written")
+    if contents and _fingerprint(file) != expected:
+        raise EpisodeError(file, "damaged: its contents do not match the header's checksum")

@@ -1,0 +1,393 @@
+"""Shards: many episodes in few large files, read as a stream from a folder or any fsspec URL.
+
+    train/
+        index.json           what there is: see `ShardFolder` and `Shard`
+        shard-000000.tar     plain tar; of each episode, one after another:
+            episode-01000000.header.json
+            episode-01000000.steps.safetensors
+            episode-01000000.video.mp4
+
+A member is a file of an episode's folder (episodes.py) behind the episode's name and a dot, which
+is how WebDataset groups files too. A shard is written under a temporary name, then renamed, then
+entered into the index: readers open only what the index lists. Every header holds the checksums of
+the files beside it, so damage is found without decoding anything.
+
+Several machines may write into one folder, each its own part of the names, with an index of its
+own: index-3-of-8.json. Knows nothing of training or of what frames become (train/stream.py).
+"""
+
+import hashlib
+import json
+import logging
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+
+from midas_world.data.episodes import HEADER
+from midas_world.types import MidasWorldError
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "midas-world shards"
+FORMAT_VERSION = 2
+INDEX = "index.json"
+_BLOCK = 1 << 20
+
+
+class ShardError(MidasWorldError, ValueError):
+    """A folder of shards cannot be used; the message names it and says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One episode as it lies in a shard.
+
+    Attributes:
+        name: Of the episode.
+        files: What each of its files holds, by file name.
+        header: The parsed ``header.json`` among them.
+    """
+
+    name: str
+    files: Mapping[str, bytes]
+    header: Mapping[str, Any]
+
+    @property
+    def num_frames(self) -> int:
+        """T + 1."""
+        return int(self.header["num_steps"]) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One shard, as the index describes it.
+
+    Attributes:
+        name: File name.
+        num_bytes: Of the file.
+        num_episodes: In it.
+        num_frames: Of all of them.
+        num_skipped: Episodes of the source that could not be read, and are not in it.
+        last: Name of the last episode looked at for it; all names before it are done with.
+        digest: SHA-256 of the file.
+    """
+
+    name: str
+    num_bytes: int
+    num_episodes: int
+    num_frames: int
+    num_skipped: int = 0
+    last: str = ""
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFolder:
+    """What the index of a folder of shards says.
+
+    Attributes:
+        url: Of the folder.
+        frame_size: (H, W), px.
+        fps: Steps per second.
+        shards: In order.
+    """
+
+    url: str
+    frame_size: tuple[int, int]
+    fps: float
+    shards: tuple[Shard, ...] = ()
+
+    @property
+    def num_episodes(self) -> int:
+        """In all shards."""
+        return sum(shard.num_episodes for shard in self.shards)
+
+    @property
+    def num_frames(self) -> int:
+        """In all shards."""
+        return sum(shard.num_frames for shard in self.shards)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all shards."""
+        return sum(shard.num_bytes for shard in self.shards)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ShardError if frames have another size than a config wants."""
+        if self.frame_size != (height, width):
+            raise ShardError(
+                f"the config wants frames of {height}x{width}, "
+                f"{self.url} has {self.frame_size[0]}x{self.frame_size[1]}"
+            )
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several equal parts of all names, by a hash that other names have no say in."""
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise ValueError(f"a part must be from 1/N to N/N, got {self.number}/{self.count}")
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """Return the part of a text such as "3/8"."""
+        if not re.fullmatch(r"\d+/\d+", text):
+            raise ValueError(f"a part must look like 3/8, got {text!r}")
+        return cls(*map(int, text.split("/")))
+
+    @property
+    def suffix(self) -> str:
+        """What sets this part's file names apart; "" where there is only one."""
+        return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
+
+    @property
+    def index(self) -> str:
+        """The file name of this part's index."""
+        return f"index{self.suffix}.json"
+
+    def holds(self, name: str) -> bool:
+        """Whether a name belongs to this part."""
+        return zlib.crc32(name.encode()) % self.count == self.number - 1
+
+
+@dataclass
+class Losses:
+    """What reading met that could not be read; each loss is warned of once.
+
+    Attributes:
+        num_episodes: Lost, each counted once however often its shard is read.
+    """
+
+    num_episodes: int = 0
+    _known: dict[str, int] = field(default_factory=dict)
+
+    def report(self, shard: str, num_lost: int, num_all: int, reason: str) -> None:
+        """Count what a shard lost, and warn if that is news."""
+        known = self._known.get(shard, 0)
+        if num_lost > known:
+            self._known[shard] = num_lost
+            self.num_episodes += num_lost - known
+            logger.warning("%s: %d of %d episodes lost: %s", shard, num_lost, num_all, reason)
+
+
+def join(url: str, *names: str) -> str:
+    """Return the URL of something inside a folder."""
+    return "/".join((url.rstrip("/"), *names))
+
+
+def has_shards(url: str) -> bool:
+    """Whether an index of shards lies in a folder."""
+    return bool(_index_files(url))
+
+
+def open_shards(url: str, *, index: str | None = None) -> ShardFolder:
+    """Return what a folder's index says, or that of all parts together where there is no whole one.
+
+    Args:
+        url: The folder: a path or any fsspec URL.
+        index: Only the index of this file name.
+
+    Raises:
+        ShardError: There is no index, or it is not one that this program reads.
+    """
+    fs, path = fsspec.core.url_to_fs(url)
+    files = [join(path, index)] if index else _index_files(url)
+    if not files:
+        raise ShardError(f"{url} holds no shards (no {INDEX}); make some: midas-world shards pack")
+    folders = []
+    for file in files:
+        try:
+            folders.append(_parse_index(url, json.loads(fs.cat_file(file))))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ShardError(f"{file} is no index of shards: {error}") from error
+    if index is None and PurePosixPath(files[0]).name != INDEX:
+        number = int(PurePosixPath(files[0]).stem.rpartition("-")[2])
+        if len(files) != number:
+            raise ShardError(f"{url} holds {len(files)} of {number} parts; make the others first")
+    first = folders[0]
+    for folder in folders[1:]:
+        if folder.frame_size != first.frame_size:
+            raise ShardError(f"the parts of {url} differ in frame size")
+    shards = sorted((s for folder in folders for s in folder.shards), key=lambda s: s.name)
+    return replace(first, shards=tuple(shards))
+
+
+def save_index(folder: ShardFolder, *, index: str = INDEX) -> None:
+    """Write or replace the index of a folder."""
+    values = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "frame_size": list(folder.frame_size),
+        "fps": folder.fps,
+        "shards": [asdict(shard) for shard in folder.shards],
+    }
+    # A shard a line: as short as JSON gets, and still to be read.
+    text = json.dumps(values).replace('{"name"', '\n{"name"')
+    with _replacing(join(folder.url, index)) as file:
+        file.write(text.encode())
+
+
+def write_shard(url: str, name: str, samples: Iterable[Sample]) -> Shard:
+    """Write a shard whole, or not at all; equal samples give equal bytes."""
+    num_episodes = num_frames = 0
+    layout: Any = {"mode": "w|", "bufsize": _BLOCK, "format": tarfile.USTAR_FORMAT}
+    sink: Any
+    with _replacing(join(url, name)) as sink, tarfile.open(fileobj=sink, **layout) as tar:
+        for sample in samples:
+            # The header first: a stream's reader knows what to expect.
+            for part in sorted(sample.files, key=lambda part: (part != HEADER, part)):
+                member = tarfile.TarInfo(f"{sample.name}.{part}")
+                member.size = len(sample.files[part])
+                tar.addfile(member, BytesIO(sample.files[part]))
+            num_episodes += 1
+            num_frames += sample.num_frames
+    return Shard(
+        name=name,
+        num_bytes=sink.num_bytes,
+        num_episodes=num_episodes,
+        num_frames=num_frames,
+        digest=sink.digest.hexdigest(),
+    )
+
+
+def read_samples(url: str, shard: Shard, losses: Losses) -> Iterator[Sample]:
+    """Yield a shard's episodes in order, never more than one of them in memory.
+
+    Damaged episodes, and those behind the place where a shard is cut off, are passed over, warned
+    of and counted in `losses`; so is a shard that is missing.
+    """
+    reason, count = "", 0
+    fs, path = fsspec.core.url_to_fs(join(url, shard.name))
+    try:
+        with (
+            fs.open(path, "rb") as file,
+            tarfile.open(fileobj=file, mode="r|", bufsize=_BLOCK) as tar,
+        ):
+            for name, files in _grouped(tar):
+                try:
+                    sample = make_sample(name, files)
+                except ShardError as error:
+                    reason = str(error)
+                else:
+                    count += 1
+                    yield sample
+    except (tarfile.TarError, EOFError, FileNotFoundError) as error:
+        reason = str(error) or type(error).__name__
+    if count < shard.num_episodes:
+        losses.report(
+            join(url, shard.name),
+            shard.num_episodes - count,
+            shard.num_episodes,
+            reason or "the shard ends early",
+        )
+
+
+def make_sample(name: str, files: Mapping[str, bytes]) -> Sample:
+    """Return an episode's files as a sample, checked against their header.
+
+    Raises:
+        ShardError: A file is missing or differs from what was written.
+    """
+    try:
+        header = json.loads(files[HEADER])
+        expected = dict(header["files"])
+        int(header["num_steps"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{name}.{HEADER} is missing or no header: {error!r}") from error
+    for part, fingerprint in expected.items():
+        if part not in files:
+            raise ShardError(f"{name}.{part} is missing")
+        if fingerprint_of(files[part]) != fingerprint:
+            raise ShardError(f"{name}.{part} is damaged: its checksum is another")
+    return Sample(name=name, files={p: files[p] for p in (HEADER, *expected)}, header=header)
+
+
+def write_sample(sample: Sample, folder: Path) -> Path:
+    """Write an episode's files into a new folder of its name, and return that."""
+    path = folder / sample.name
+    path.mkdir(parents=True)
+    for name, content in sample.files.items():
+        (path / name).write_bytes(content)
+    return path
+
+
+def fingerprint_of(content: bytes) -> dict[str, Any]:
+    """Return what a header says of a file: its size and checksum."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the files of each episode of an open tar stream."""
+    name, files = "", {}
+    for member in tar:
+        key, _, part = PurePosixPath(member.name).name.partition(".")
+        if key != name and files:
+            yield name, files
+            files = {}
+        name = key
+        content = tar.extractfile(member)
+        if content is not None:
+            files[part] = content.read()
+    if files:
+        yield name, files
+
+
+def _index_files(url: str) -> list[str]:
+    fs, path = fsspec.core.url_to_fs(url)
+    if fs.exists(join(path, INDEX)):
+        return [join(path, INDEX)]
+    return sorted(fs.glob(join(path, "index-*-of-*.json")))
+
+
+def _parse_index(url: str, values: Mapping[str, Any]) -> ShardFolder:
+    if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"this program reads {FORMAT} {FORMAT_VERSION}, "
+            f"got {values['format']} {values['format_version']}"
+        )
+    height, width = values["frame_size"]
+    return ShardFolder(
+        url=url,
+        frame_size=(height, width),
+        fps=values["fps"],
+        shards=tuple(Shard(**entry) for entry in values["shards"]),
+    )
+
+
+class _replacing:  # noqa: N801 - a context manager, used like open
+    """A new file under a temporary name that gets its own when it is whole; counts and hashes."""
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._path = fsspec.core.url_to_fs(url)
+        folder, _, name = self._path.rpartition("/")
+        self._folder, self._temporary = folder, f"{folder}/.tmp-{name}"
+        self.num_bytes, self.digest = 0, hashlib.sha256()
+
+    def __enter__(self) -> "_replacing":
+        self._fs.makedirs(self._folder, exist_ok=True)
+        self._file: Any = self._fs.open(self._temporary, "wb")
+        return self
+
+    def write(self, content: bytes) -> int:
+        """Append bytes."""
+        self.num_bytes += len(content)
+        self.digest.update(content)
+        return self._file.write(content)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is None:
+            self._fs.mv(self._temporary, self._path)
+        else:
+            self._fs.rm(self._temporary)

@@ -1,0 +1,1 @@
+"""Small networks that say what is in a frame."""

@@ -1,0 +1,170 @@
+"""Sections on single frames of held-out teacher episodes: autoencoder and next frame.
+
+They run the networks on real contexts, without an environment.
+
+Shapes: F frames, H W pixels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from midas_world.evaluate.forced import forced_steps
+from midas_world.evaluate.metrics import (
+    jpeg_of_size,
+    mean_change,
+    mean_of,
+    psnr,
+    ssim,
+)
+from midas_world.evaluate.report import Cell, Section, Table
+from midas_world.evaluate.rollouts import TeacherEpisode
+from midas_world.evaluate.study import Study
+from midas_world.model.conditions import stack_conditions
+from midas_world.train.autoencoder import decode_latents, reconstruct
+from midas_world.train.strips import save_strip
+from midas_world.types import StepConditions
+
+_STRIP_FRAMES = 6
+_REFINE_BATCH = 16
+
+
+def autoencoder_section(study: Study) -> Section:
+    """Measure encoding and decoding of held-out frames, and JPEG at the same size."""
+    every = np.concatenate([episode.frames for episode in study.episodes()])
+    rows = _spread(len(every), study.config.num_autoencoder_frames)
+    frames = every[rows]
+    made = reconstruct(study.autoencoder, torch.from_numpy(frames), device=study.device).numpy()
+    world = study.world.config.world
+    num_bytes = world.tokens_per_frame * world.token_channels * 2
+    files = [jpeg_of_size(frame, num_bytes) for frame in tqdm(frames, desc="jpeg", mininterval=5.0)]
+    jpegs, sizes = np.stack([frame for frame, _ in files]), [size for _, size in files]
+    values: dict[str, float] = {"num_frames": len(frames), "latent_bytes": num_bytes}
+    values["jpeg_bytes"] = mean_of(sizes)
+    table: list[tuple[Cell, ...]] = []
+    for name, prefix, shown in (("autoencoder", "", made), ("JPEG", "jpeg_", jpegs)):
+        ratio, similarity = psnr(frames, shown), ssim(frames, shown)
+        own = {
+            f"{prefix}psnr": mean_of(ratio),
+            f"{prefix}psnr_p10": float(np.percentile(ratio, 10)),
+            f"{prefix}ssim": mean_of(similarity),
+        }
+        values |= own
+        size = num_bytes if shown is made else values["jpeg_bytes"]
+        table.append((name, *own.values(), round(size)))
+    chosen = _spread(len(frames), _STRIP_FRAMES)
+    save_strip([list(x[chosen]) for x in (frames, made, jpegs)], study.output / "autoencoder.png")
+    return Section(
+        title="Autoencoder",
+        method=(
+            f"{len(frames)} frames spread over {len(study.episodes())} held-out teacher episodes, "
+            "encoded and decoded. Beside it JPEG (4:2:0, optimised, headers included), each frame "
+            "at the quality whose file is nearest to the latents' size in float16. PSNR over RGB, "
+            "SSIM on luma (11 x 11 Gaussian window). Strip: teacher, autoencoder, JPEG."
+        ),
+        values=values,
+        tables=(
+            Table(
+                columns=("", "PSNR dB", "PSNR dB, 10th percentile", "SSIM", "bytes per frame"),
+                rows=tuple(table),
+                digits=3,
+            ),
+        ),
+        pictures=("autoencoder.png",),
+    )
+
+
+def next_frame_section(study: Study) -> Section:
+    """Measure the next frame from a real context, all frames and the moving ones."""
+    episodes = study.episodes()
+    made, places = _made_frames(study, episodes, study.config.num_next_frames)
+    real = np.stack([episodes[i].frames[t] for i, t in places])
+    last = np.stack([episodes[i].frames[t - 1] for i, t in places])
+    ceiling = reconstruct(study.autoencoder, torch.from_numpy(real), device=study.device).numpy()
+    moving = mean_change(real, last) > study.config.moving_threshold
+    values: dict[str, float] = {"num_frames": len(real), "num_moving": int(moving.sum())}
+    values["moving_threshold"] = study.config.moving_threshold
+    table: list[tuple[Cell, ...]] = []
+    for name, prefix, shown in (
+        ("world", "", made),
+        ("repeat the last frame (baseline)", "repeat_", last),
+        ("autoencoder of the true frame (ceiling)", "ceiling_", ceiling),
+    ):
+        ratio, similarity = psnr(real, shown), ssim(real, shown)
+        own = {
+            f"{prefix}psnr": mean_of(ratio),
+            f"{prefix}ssim": mean_of(similarity),
+            f"{prefix}psnr_moving": mean_of(ratio[moving]),
+            f"{prefix}ssim_moving": mean_of(similarity[moving]),
+        }
+        values |= own
+        table.append((name, *own.values()))
+    strip = _spread(len(real), _STRIP_FRAMES)
+    save_strip([list(x[strip]) for x in (real, made)], study.output / "next_frame.png")
+    threshold = study.config.moving_threshold
+    return Section(
+        title="Next frame",
+        method=(
+            f"{len(real)} frames of {len(episodes)} held-out episodes, each predicted from the "
+            f"teacher's true frames and conditions before it (at least {study.context_frames}), "
+            f"{study.num_denoise_steps} denoise steps; no codes of what enters are told. Moving: "
+            f"{int(moving.sum())} frames whose mean absolute change from the last one exceeds "
+            f"{threshold:g} of 255. Strip: teacher, world."
+        ),
+        values=values,
+        tables=(
+            Table(
+                columns=("", "PSNR dB", "SSIM", "PSNR dB, moving", "SSIM, moving"),
+                rows=tuple(table),
+                digits=3,
+            ),
+        ),
+        pictures=("next_frame.png",),
+    )
+
+
+@torch.no_grad()
+def _refined(study: Study, decoded: Tensor, conditions: Sequence[StepConditions]) -> Tensor:
+    """Return decoded frames as the world shows them, (F, H, W, 3) uint8."""
+    if study.refiner is None:
+        return decoded
+    made, config = [], study.model.config
+    for start in range(0, len(decoded), _REFINE_BATCH):
+        part = slice(start, start + _REFINE_BATCH)
+        given = stack_conditions(
+            conditions[part], config.conditions, capacity=config.entries.capacity
+        )
+        frames = decoded[part].to(study.device)
+        made.append(study.refiner(frames, given.to(study.device)).cpu())
+    return torch.cat(made)
+
+
+def _made_frames(
+    study: Study, episodes: Sequence[TeacherEpisode], wanted: int
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Return frames that the world makes from real contexts, and whose: (episode, frame)."""
+    first = study.context_frames
+    latent = [study.to_latent(episode) for episode in episodes]
+    every = [(i, t) for i, e in enumerate(latent) for t in range(first, e.num_steps + 1)]
+    chosen = {every[row] for row in _spread(len(every), wanted)}
+    made: dict[tuple[int, int], Tensor] = {}
+    steps = forced_steps(
+        study.model, latent, first=first, num_denoise_steps=study.config.num_denoise_steps
+    )
+    for step in tqdm(steps, desc="next frame", mininterval=5.0):
+        for tokens, index in zip(step.made.cpu(), step.episodes, strict=True):
+            if (index, step.number) in chosen:
+                made[index, step.number] = tokens
+    places = sorted(made)
+    grid = study.model.to_grid(torch.stack([made[place] for place in places]))
+    decoded = decode_latents(study.autoencoder, grid, device=study.device)
+    conditions = [episodes[i].conditions[t] for i, t in places]
+    return _refined(study, decoded, conditions).numpy(), places
+
+
+def _spread(count: int, wanted: int) -> np.ndarray:
+    """Return at most so many different indices below count, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))

@@ -1,0 +1,136 @@
+"""The section on prompts: how soon do a player's words change the scene?
+
+Shapes: T steps.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import gymnasium
+import numpy as np
+from tqdm import tqdm
+
+from midas_world.evaluate.metrics import psnr
+from midas_world.evaluate.plots import save_curves
+from midas_world.evaluate.report import Section, Table
+from midas_world.evaluate.rollouts import (
+    Endless,
+    Moment,
+    check_held_out,
+    play_world,
+    teacher_moments,
+    to_episode,
+)
+from midas_world.evaluate.study import PROMPT_SEED, NotApplicableError, Study
+from midas_world.teachers.collect import load_policy
+from midas_world.train.strips import save_strip
+
+_MARKS = (1, 2, 5, 10, 20, 40)
+_NUM_STRIPS = 4
+# The words are another episode's, whose seed is so much higher.
+_WORDS_APART = 500
+# A scene has changed once the picture is as near as this to where it stays, in dB.
+_SETTLED_DB = 1.0
+_TAIL_STEPS = 10
+
+
+def prompt_section(study: Study) -> Section:
+    """Measure how the picture goes over to another scene that words ask for in mid-play.
+
+    Raises:
+        NotApplicableError: The teacher takes no words, or has none.
+    """
+    steps = study.config.prompt_steps
+    marks = [mark for mark in _MARKS if mark < steps] + [steps]
+    teacher = Endless(study.make_teacher(), study.config.teacher_options)
+    if not teacher.has_wrapper_attr("set_prompt"):
+        raise NotApplicableError("the teacher has no set_prompt(words)")
+    env, _ = study.make_endless_world(steps)
+    seeds = range(PROMPT_SEED, PROMPT_SEED + study.config.num_prompt_runs)
+    check_held_out([seed + apart for seed in seeds for apart in (0, _WORDS_APART)],
+                   study.world.config.data)  # fmt: skip
+    curves: dict[str, list[np.ndarray]] = {"world": [], "hold the last real frame (baseline)": []}
+    pictures = []
+    for seed in tqdm(seeds, desc="prompts", mininterval=5.0):
+        words = _words(study, seed + _WORDS_APART)
+        own = _teacher_frames(study, teacher, seed)
+        context = list(islice(own, study.context_frames))
+        teacher.get_wrapper_attr("set_prompt")(words)
+        later = list(islice(own, steps))
+        start = to_episode(context, name="", seed=seed).start_state(study.context_frames)
+        actions = [moment.action for moment in later]
+        made = [m.frame for m in play_world(env, start, actions, seed=seed, prompt=words)]
+        real = np.stack([moment.frame for moment in later])
+        held = np.broadcast_to(context[-1].frame, real.shape)
+        for curve, shown in zip(curves.values(), (np.stack(made), held), strict=True):
+            curve.append(psnr(real, shown))
+        if len(pictures) < _NUM_STRIPS:
+            pictures.append(f"prompt-{seed}.png")
+            rows = [[context[-1].frame, *(frames[mark - 1] for mark in marks)]
+                    for frames in (real, made)]  # fmt: skip
+            save_strip(rows, study.output / pictures[-1])
+    means = {name: np.mean(rows, axis=0) for name, rows in curves.items()}
+    settled = settled_step(means["world"])
+    x = np.arange(1, steps + 1)
+    save_curves(
+        study.output / "prompts.png",
+        {name: (x, curve) for name, curve in means.items()},
+        title=f"After words for another scene, against the teacher, mean of {len(seeds)} games",
+        x_label="step",
+        y_label="PSNR, dB",
+    )
+    values: dict[str, Any] = {"num_runs": len(seeds), "settled_step": settled}
+    world, hold = means.values()
+    for mark in marks:
+        values[f"psnr_{mark}"] = float(world[mark - 1])
+        values[f"held_psnr_{mark}"] = float(hold[mark - 1])
+    return Section(
+        title="Prompts",
+        method=(
+            f"{len(seeds)} games begun from {study.context_frames} frames of the teacher "
+            f"(policies {', '.join(study.policies)} in turn), in which the world and the teacher "
+            "are then given the words of another episode as a prompt. Each frame against the "
+            "teacher's, which changes at once. Strips: teacher above, world below; the last real "
+            f"frame, then steps {', '.join(map(str, marks))}."
+        ),
+        values=values,
+        tables=(
+            Table(
+                columns=("step", "PSNR dB", "PSNR dB, hold the last real frame"),
+                rows=tuple((m, float(world[m - 1]), float(hold[m - 1])) for m in marks),
+            ),
+        ),
+        notes=(
+            f"From step {settled} on, the mean is within {_SETTLED_DB:g} dB of that of the last "
+            f"{_TAIL_STEPS} steps.",
+        ),
+        pictures=("prompts.png", *pictures),
+    )
+
+
+def settled_step(curve: np.ndarray) -> int:
+    """Return the step, from 1, from which on a curve is never much below where it ends."""
+    below = np.flatnonzero(curve < curve[-_TAIL_STEPS:].mean() - _SETTLED_DB)
+    return int(below[-1]) + 2 if len(below) else 1
+
+
+def _teacher_frames(study: Study, teacher: gymnasium.Env, seed: int) -> Iterator[Moment]:
+    """Yield the teacher's frames without end."""
+    data = study.world.config.data
+    name = study.policies[seed % len(study.policies)]
+    policy = load_policy(data.policy_factory, name, teacher.action_space)
+    return teacher_moments(teacher, policy, seed=seed, options=study.config.teacher_options)
+
+
+def _words(study: Study, seed: int) -> str:
+    """Return the text that another episode of the teacher begins with.
+
+    Raises:
+        NotApplicableError: It has none.
+    """
+    env = study.once("words", study.make_teacher)
+    text = env.reset(seed=seed)[1].get("text")
+    if not text:
+        raise NotApplicableError('the teacher gives no info["text"]')
+    return str(text)

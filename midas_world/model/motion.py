@@ -1,0 +1,133 @@
+"""Moved copies of a frame's latents: how what is in the picture stays in it while the camera moves.
+
+A whole-pixel shift of the picture is, in latents, nearly one 3x3 convolution; it is fitted to the
+autoencoder in closed form from some frames (ridge regression). The head then chooses between the
+copies by gates at every place. Learning to move things by convolution alone did not work: they
+were gone after five steps. Where the camera is declared, copies travel with it at the declared
+parallaxes; elsewhere they are a small set of fixed shifts (dynamic neural advection, Finn et al.
+2016, arXiv 1605.07157).
+
+Shapes: B batch, c latent channels, h w fine grid, P copies, R reach in px, K operators.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from midas_world.config import MotionConfig
+from midas_world.model.layers import without_autocast
+
+_RIDGE = 1e-4
+
+
+def snap(place: Tensor) -> Tensor:
+    """Return places in px as the teacher rounds them, up from a half.
+
+    A share of a loop in float32 is off by up to 1e-4 px; that must not decide.
+    """
+    return torch.floor(place + 0.501)
+
+
+class Motion(nn.Module):
+    """Operators that move latents, one for each shift.
+
+    Args:
+        config: Which copies.
+        channels: c.
+        downsampling: Pixels of a fine latent.
+        loop: Pixels after which the camera's place begins anew.
+    """
+
+    operators: Tensor
+    biases: Tensor
+    shares: Tensor
+    fixed: Tensor
+
+    def __init__(
+        self, config: MotionConfig, *, channels: int, downsampling: int, loop: int
+    ) -> None:
+        super().__init__()
+        self.config, self.downsampling, self.loop = config, downsampling, loop
+        shifts = self.shifts
+        operators = torch.zeros(len(shifts), 9, channels, channels)
+        operators[:, 4] = torch.eye(channels)  # until they are fitted, everything stays
+        self.register_buffer("operators", operators.flatten(1, 2))
+        self.register_buffer("biases", torch.zeros(len(shifts), channels))
+        # A buffer: a tensor made of numbers would stop a GPU, and be refused by CUDA graphs.
+        self.register_buffer("shares", torch.tensor(config.parallax), persistent=False)
+        fixed = torch.arange(len(shifts) - len(config.shifts), len(shifts))
+        self.register_buffer("fixed", fixed, persistent=False)
+
+    @property
+    def shifts(self) -> list[tuple[int, int]]:
+        """(dx, dy) px that the picture's window moves by, of each operator."""
+        reach = range(-self.config.reach, self.config.reach + 1) if self.config.parallax else ()
+        return [*((dx, 0) for dx in reach), *self.config.shifts]
+
+    def travel(self, camera: Tensor, last_camera: Tensor) -> Tensor:
+        """Return whole px of travel at each parallax, (B,) twice -> (B, parallaxes) float32.
+
+        Places are px within the loop.
+        """
+        half = self.loop / 2
+        way = (camera - last_camera + half) % self.loop - half
+        now = camera[:, None] * self.shares
+        return snap(now) - snap(now - way[:, None] * self.shares)
+
+    def forward(self, latents: Tensor, travel: Tensor) -> Tensor:
+        """Return the copies, (B, P, c, h, w), of (B, c, h, w) and travel (B, parallaxes)."""
+        batch, _, height, width = latents.shape
+        reach = self.config.reach
+        index = travel.clamp(-reach, reach).long() + reach
+        index = torch.cat((index, self.fixed.expand(batch, -1)), dim=1)
+        # In full precision: what is moved again at every step keeps each rounding.
+        with without_autocast(latents.device):
+            patches = _patches(latents.float())
+            operators, biases = self.operators[index], self.biases[index]
+            moved = patches[:, None] @ operators + biases[:, :, None]  # (B, P, h * w, c)
+        return moved.transpose(2, 3).unflatten(3, (height, width))
+
+    @torch.no_grad()
+    def fit(self, encode: Callable[[Tensor], Tensor], frames: Tensor) -> None:
+        """Change the operators to those of an autoencoder.
+
+        Args:
+            encode: Frames (B, 3, H, W) to standardised latents (B, c, h, w) float32.
+            frames: (B, 3, H, W), some dozens of different ones.
+        """
+        step, channels = self.downsampling, self.operators.shape[-1]
+        # Windows keep so far from the frame's sides that each shift stays inside.
+        across, down = (
+            step * -(-max((abs(shift[axis]) for shift in self.shifts), default=0) // step)
+            for axis in (0, 1)
+        )
+        height, width = frames.shape[2] - 2 * down, frames.shape[3] - 2 * across
+        grid = height // step, width // step
+        # At its rim an autoencoder sees the picture's end, if there is room to do without.
+        rim = max(0, min(2, (min(grid) - 1) // 2))
+        inner = slice(rim, grid[0] - rim), slice(rim, grid[1] - rim)
+
+        def window(dx: int, dy: int) -> Tensor:
+            top, left = down + dy, across + dx
+            return encode(frames[:, :, top : top + height, left : left + width].contiguous())
+
+        patches = _patches(window(0, 0)).unflatten(1, grid)[:, *inner].double()
+        rows = patches.reshape(-1, 9 * channels)
+        rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)
+        gram = rows.T @ rows
+        gram.diagonal().add_(_RIDGE * len(rows))
+        for index, (dx, dy) in enumerate(self.shifts):
+            target = window(dx, dy)[:, :, *inner].permute(0, 2, 3, 1)
+            target = target.reshape(-1, channels).double()
+            solved = torch.linalg.solve(gram, rows.T @ target).float()
+            self.operators[index], self.biases[index] = solved[:-1], solved[-1]
+
+
+def _patches(latents: Tensor) -> Tensor:
+    """Return the 3x3 neighbourhood of every place, (B, c, h, w) -> (B, h * w, 9 c)."""
+    height, width = latents.shape[2:]
+    padded = functional.pad(latents, (1, 1, 1, 1), mode="replicate")
+    parts = [padded[:, :, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return torch.cat(parts, dim=1).flatten(2).transpose(1, 2)

@@ -1,0 +1,358 @@
+"""The world model: conditions, backbone, diffusion head and outcome heads put together.
+
+Frame t's conditions enter the backbone beside the latent tokens of frame t - 1; the hidden states
+guide the head, which makes frame t on the fine grid from the last two frames' latents, moved
+copies of the last one, the scenery memory, skeleton maps and entry codes. So a frame costs one
+backbone pass and K head passes, and the frame just made enters with the next step. Pixels are not
+its business.
+
+A backbone token is a block of the fine grid, space to channels: (B, N, C) and (B, c, h, w) are the
+same numbers.
+
+Shapes: B batch, F frames, M condition tokens, N tokens per frame, C = c * block^2 their channels,
+c latent channels, h w fine grid, D backbone width, A audio size, K entry classes.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from midas_world.config import WorldConfig
+from midas_world.model.autoencoder import to_grid, to_tokens
+from midas_world.model.backbone import Backbone
+from midas_world.model.conditions import ConditionEncoder, Conditions, Cues
+from midas_world.model.diffusion import euler_sample, sigma_schedule
+from midas_world.model.entries import EntryMaps, EntryPrior, ThingReader
+from midas_world.model.head import DiffusionHead, Guidance
+from midas_world.model.kv_cache import KVCache
+from midas_world.model.layers import mlp
+from midas_world.model.motion import Motion
+from midas_world.model.scenery import Scenery
+
+_OUTCOME_WIDTH = 48
+
+
+class Before(NamedTuple):
+    """What is remembered of the frames before, beside the backbone's cache.
+
+    Attributes:
+        latents: (B, c, h, w) of the frame before the last.
+        camera: (B,) px of the last frame.
+        audio: (B, A) of the last frame.
+    """
+
+    latents: Tensor
+    camera: Tensor
+    audio: Tensor
+
+
+class Outcome(NamedTuple):
+    """What a step brings beside its picture.
+
+    Attributes:
+        reward: (B, bins) logits.
+        cost: (B,) logits of a hit.
+        termination: (B,) logits of the episode's end.
+        entries: (B, 2, K + 1) logits of what comes next at the left and at the right.
+        things: (B, K, w) logits of a thing's middle in each column of the fine grid.
+    """
+
+    reward: Tensor
+    cost: Tensor
+    termination: Tensor
+    entries: Tensor
+    things: Tensor
+
+
+class OutcomeHead(nn.Module):
+    """Reward, cost and termination from hidden states and from what changed around the character.
+
+    Args:
+        latent_channels: c.
+        hidden_width: D.
+        vector_size: V.
+        reward_limit: Rewards are told on a symlog scale up to this size.
+        reward_bins: Bins of that scale.
+    """
+
+    bins: Tensor
+
+    def __init__(
+        self,
+        *,
+        latent_channels: int,
+        hidden_width: int,
+        vector_size: int,
+        reward_limit: float,
+        reward_bins: int,
+    ) -> None:
+        super().__init__()
+        width = _OUTCOME_WIDTH
+        self.input = nn.Conv2d(3 * latent_channels, width, 1)
+        self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
+        self.trunk = mlp(2 * width + hidden_width + vector_size, 128, reward_bins + 2)
+        limit = math.log1p(reward_limit)
+        self.register_buffer("bins", torch.linspace(-limit, limit, reward_bins), persistent=False)
+
+    def forward(
+        self, made: Tensor, guidance: Guidance, near: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return reward logits (B, bins), cost logits (B,) and termination logits (B,).
+
+        Args:
+            made: (B, c, h, w) latents of the new frame.
+            guidance: That it was made with.
+            near: (B, 1, h, w) in [0, 1], where the character is.
+        """
+        moved = guidance.moved[:, 0] if guidance.moved.shape[1] else guidance.last
+        x = torch.cat((made, guidance.last, moved), dim=1)
+        x = self.input(x.contiguous(memory_format=torch.channels_last))
+        x = functional.relu(x + self.conv_1(functional.relu(x)))
+        x = functional.relu(self.conv_2(x)) * near.to(x.dtype)
+        pooled = (x.amax(dim=(2, 3)), x.mean(dim=(2, 3)), guidance.hidden.mean(dim=1))
+        out = self.trunk(torch.cat((*pooled, guidance.vector.to(x.dtype)), dim=1)).float()
+        return out[:, :-2], out[:, -2], out[:, -1]
+
+    def reward(self, logits: Tensor) -> Tensor:
+        """Return the expected reward of logits (..., bins)."""
+        mean = (logits.float().softmax(dim=-1) * self.bins).sum(dim=-1)
+        return mean.sign() * (mean.abs().exp() - 1.0)
+
+    def reward_loss(self, logits: Tensor, reward: Tensor) -> Tensor:
+        """Return cross entropy with the two-hot target (Hafner et al. 2023, eq. 9), (B,)."""
+        symlog = reward.sign() * reward.abs().log1p()
+        step = self.bins[1] - self.bins[0]
+        place = ((symlog.clamp(self.bins[0], self.bins[-1]) - self.bins[0]) / step)[..., None]
+        index = torch.arange(len(self.bins), device=reward.device)
+        target = (1.0 - (place - index).abs()).clamp_min(0.0)
+        return -(target * logits.float().log_softmax(dim=-1)).sum(dim=-1)
+
+
+class WorldModel(nn.Module):
+    """Everything between conditions and the next frame's latents."""
+
+    change_std: Tensor
+
+    def __init__(self, config: WorldConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, channels = config.backbone.width, config.autoencoder.latent_channels
+        step = config.autoencoder.downsampling
+        layers = tuple(config.scenery.values())
+        scrolling = (*config.motion.parallax, *(layer.parallax for layer in layers))
+        self.conditions = ConditionEncoder(
+            config.conditions,
+            width=width,
+            grid=config.grid,
+            frame_size=(config.height, config.width),
+            parallax=tuple(dict.fromkeys(scrolling)),
+        )
+        self.latent_in = nn.Linear(config.token_channels, width)
+        self.places = nn.Parameter(0.02 * torch.randn(config.tokens_per_frame, width))
+        self.noise_level = nn.Embedding(config.noise_buckets, width)
+        nn.init.normal_(self.noise_level.weight, std=0.02)
+        num_told = 3 * config.entries.num_classes
+        self.entry_in = nn.Linear(num_told, width, bias=False) if num_told else None
+        self.backbone = Backbone(config.backbone)
+        self.motion = Motion(
+            config.motion,
+            channels=channels,
+            downsampling=step,
+            loop=config.conditions.camera.loop,
+        )
+        self.scenery = Scenery(
+            layers,
+            word_width=config.conditions.word_width,
+            grid=config.grid,
+            downsampling=step,
+        )
+        self.entries = EntryMaps(config.entries, grid=config.grid, downsampling=step)
+        self.reader = ThingReader(config.entries, latent_channels=channels)
+        self.prior = EntryPrior(config.entries, width=width, token_grid=config.token_grid)
+        num_travels = len(config.motion.parallax)
+        vector_size = self.conditions.vector_size + num_travels + 1
+        self.head = DiffusionHead(
+            config.head,
+            latent_channels=channels,
+            num_moved=config.motion.num_copies,
+            map_channels=channels  # of the frame before the last
+            + self.conditions.map_channels
+            + self.scenery.num_channels
+            + self.entries.num_channels
+            + 1,  # what is lost
+            vector_size=vector_size,
+            hidden_width=width,
+            grid=config.grid,
+            token_grid=config.token_grid,
+        )
+        self.outcome = OutcomeHead(
+            latent_channels=channels,
+            hidden_width=width,
+            vector_size=vector_size,
+            reward_limit=config.reward_limit,
+            reward_bins=config.reward_bins,
+        )
+        self.register_buffer("change_std", torch.ones(channels))
+        for name, parameter in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.backbone.num_layers))
+
+    @property
+    def positions_per_frame(self) -> int:
+        """M + N: the backbone's positions per frame."""
+        return self.config.conditions.num_tokens + self.config.tokens_per_frame
+
+    def to_grid(self, tokens: Tensor) -> Tensor:
+        """Return tokens (B, N, C) on the fine grid, (B, c, h, w)."""
+        return to_grid(tokens, self.config.token_grid, self.config.token_block)
+
+    def to_tokens(self, latents: Tensor) -> Tensor:
+        """Return latents (B, c, h, w) as tokens (B, N, C)."""
+        return to_tokens(latents, self.config.token_block)
+
+    def bucket(self, level: Tensor) -> Tensor:
+        """Return the bucket of noise levels in [0, context_noise], the same shape, int64."""
+        scaled = level / max(self.config.context_noise, 1e-6) * self.config.noise_buckets
+        return scaled.long().clamp(0, self.config.noise_buckets - 1)
+
+    def embed(self, context: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
+        """Return backbone tokens, (B, F, M + N, D).
+
+        Args:
+            context: (B, F, N, C) latent tokens of the frame before each frame.
+            level: (B, F) noise level on them.
+            conditions: Of each frame.
+        """
+        instruction = self.conditions.tokens(conditions)
+        latent = self.latent_in(context) + self.places
+        latent = latent + self.noise_level(self.bucket(level))[:, :, None]
+        if self.entry_in is not None:
+            instruction = instruction + self.entry_in(self._told(conditions.entries))[:, :, None]
+        return torch.cat((instruction.to(latent.dtype), latent), dim=2)
+
+    def hidden(self, context: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
+        """Return the hidden states of whole sequences, (B, F, N, D); arguments as in `embed`."""
+        tokens = self.embed(context, level, conditions)
+        hidden = self.backbone(tokens.flatten(1, 2), positions_per_frame=self.positions_per_frame)
+        return hidden.unflatten(1, tokens.shape[1:3])[:, :, self.config.conditions.num_tokens :]
+
+    def guide(
+        self,
+        last: Tensor,
+        conditions: Conditions,
+        before: Before,
+        hidden: Tensor,
+        *,
+        level: Tensor | None = None,
+        lost: Tensor | None = None,
+    ) -> tuple[Guidance, Cues]:
+        """Return what the head is told of the next frame.
+
+        Args:
+            last: (B, c, h, w) latents of the last frame.
+            conditions: (B, 1, ...) of the next frame.
+            before: Of the frames before.
+            hidden: (B, N, D) of the backbone.
+            level: (B,) noise level on the last two frames; None: `play_noise`.
+            lost: (B, 1, h, w), 1 where those frames were lost; None: nowhere.
+        """
+        cues = self.conditions.cues(conditions)
+        travel = self.motion.travel(cues.camera, before.camera)
+        moved = self.motion(last, travel)
+        if level is None:
+            level = last.new_full((len(last),), self.config.play_noise)
+        if lost is None:
+            lost = last.new_zeros(len(last), 1, *self.config.grid)
+        scenery = self.scenery(cues.words, cues.camera, cues.clock)
+        entries = self.entries(conditions.entries[:, 0])
+        maps = (before.latents, self.conditions.maps(conditions), scenery, entries, lost)
+        vector = self.conditions.vector(conditions, cues, before.audio)
+        scale = self.config.motion.reach / 2
+        parts = (vector, travel / scale, level[:, None])
+        guidance = Guidance(
+            last=last,
+            moved=moved,
+            maps=torch.cat([part.to(last.dtype) for part in maps], dim=1),
+            vector=torch.cat([part.to(vector.dtype) for part in parts], dim=1),
+            hidden=hidden,
+        )
+        return guidance, cues
+
+    def near(self, conditions: Conditions) -> Tensor:
+        """Return where the character is, (B, 1, h, w) in [0, 1]; everywhere if nobody says."""
+        maps, count = self.conditions.maps(conditions), len(self.config.conditions.limbs)
+        if not count:
+            return maps.new_ones(len(maps), 1, *self.config.grid)
+        return maps[:, :count].amax(dim=1, keepdim=True)
+
+    def outcomes(self, made: Tensor, guidance: Guidance, near: Tensor) -> Outcome:
+        """Return the logits of what the step to `made` (B, c, h, w) brings."""
+        reward, cost, termination = self.outcome(made, guidance, near)
+        entries = self.prior(guidance.hidden).float()
+        things = self.reader(made).amax(dim=2)
+        return Outcome(
+            reward=reward, cost=cost, termination=termination, entries=entries, things=things
+        )
+
+    def step_guidance(self, context: Tensor, conditions: Conditions, cache: KVCache) -> Guidance:
+        """Return what the head is told of the next frame; writes its cache slot.
+
+        Args:
+            context: (B, N, C) latent tokens of the last frame.
+            conditions: Of one frame.
+            cache: Of the frames before; the caller commits it.
+        """
+        level = context.new_full((context.shape[0], 1), self.config.play_noise)
+        tokens = self.embed(context[:, None], level, conditions)[:, 0]
+        tokens = tokens.to(self.backbone.norm.weight.dtype)
+        hidden = self.backbone.step(tokens, cache)[:, self.config.conditions.num_tokens :]
+        is_first = cache.frames_held == 0
+        cues = self.conditions.cues(conditions)
+        before = Before(
+            latents=self.to_grid(torch.where(is_first[:, None, None], context, cache.before)),
+            camera=torch.where(is_first, cues.camera, cache.camera),
+            audio=torch.where(is_first[:, None], conditions.audio[:, 0], cache.audio),
+        )
+        guidance, cues = self.guide(self.to_grid(context), conditions, before, hidden)
+        cache.before.copy_(context)
+        cache.camera.copy_(cues.camera)
+        cache.audio.copy_(conditions.audio[:, 0])
+        return guidance
+
+    def sample(self, guidance: Guidance, noise: Tensor, *, num_denoise_steps: int) -> Tensor:
+        """Return the next frame's latents, (B, c, h, w); noise likewise."""
+        std = self.change_std[:, None, None]
+
+        def predict(x: Tensor, sigma: Tensor) -> Tensor:
+            return (self.head(x, sigma, guidance) - guidance.last) / std
+
+        return guidance.last + std * euler_sample(predict, noise, sigma_schedule(num_denoise_steps))
+
+    def new_cache(self, batch_size: int, *, dtype: torch.dtype, device: torch.device) -> KVCache:
+        """Return an empty cache for B games."""
+        return KVCache(
+            self.config.backbone,
+            batch_size=batch_size,
+            positions_per_frame=self.positions_per_frame,
+            dtype=dtype,
+            device=device,
+            token_shape=(self.config.tokens_per_frame, self.config.token_channels),
+            audio_size=self.config.conditions.audio_size,
+        )
+
+    def _told(self, entries: Tensor) -> Tensor:
+        """Return codes as the backbone is told them, (..., J, 2) -> (..., 3 K).
+
+        Of each class: how many at the left and at the right, and their places' sum.
+        """
+        kind, place = entries.unbind(dim=-1)
+        place = place / (self.config.width / 2)
+        classes = torch.arange(self.config.entries.num_classes, device=entries.device)
+        is_it = (kind[..., None] == classes).to(place.dtype)  # (..., J, K)
+        left = (place < 0).to(place.dtype)[..., None]
+        parts = (is_it * left, is_it * (1 - left), is_it * place[..., None])
+        return torch.cat([part.sum(dim=-2) for part in parts], dim=-1)

@@ -1,0 +1,1 @@
+"""Recorded sessions: what was played, written beside the game and readable up to a cut."""

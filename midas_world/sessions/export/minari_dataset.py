@@ -1,0 +1,156 @@
+"""A session as a Minari dataset: episodes of T actions and T + 1 observations.
+
+Observations are the film's frames. Minari (farama.org) holds pictures as JPEG unless asked not to.
+
+Shapes: H W frame size, T steps of an episode.
+"""
+
+import importlib
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+
+from midas_world.sessions.session import RecordedSession, Segment, SessionHeader
+from midas_world.sessions.values import space_from_json
+
+MAX_EPISODE_BYTES = 4 * 2**30
+
+
+def dataset_id_of(session: RecordedSession) -> str:
+    """Return the id that a session's dataset gets, such as "stage-20260102-030405-v0"."""
+    return re.sub(r"[^-_A-Za-z0-9]+", "-", session.folder.resolve().name) + "-v0"
+
+
+def export_minari(
+    session: RecordedSession,
+    root: Path,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    is_lossless: bool = False,
+) -> str:
+    """Write a Minari dataset and return its id; it loads with MINARI_DATASETS_PATH=root.
+
+    The last step of an episode that was still going on is marked truncated.
+
+    Args:
+        session: At least one step long.
+        root: Folder of datasets.
+        start: Number of the first frame.
+        stop: Number after the last frame.
+        is_lossless: Keep the film's pixels instead of JPEG; twenty times larger.
+
+    Raises:
+        ImportError: Minari is not installed.
+        ValueError: The dataset exists, or there is no step, or an episode is too long.
+    """
+    try:
+        from minari import __version__
+        from minari.dataset.minari_storage import MinariStorage
+    except ImportError as error:
+        raise ImportError(
+            "Minari datasets need Minari: pip install 'midas-world[export]'"
+        ) from error
+    header, dataset_id = session.header, dataset_id_of(session)
+    segments = [item for item in session.segments(start, stop) if item.num_steps]
+    if not segments:
+        raise ValueError("there is no step between --start and --stop")
+    height, width = header.frame_size
+    longest = max(len(segment.frames) for segment in segments) * height * width * 3
+    if longest > MAX_EPISODE_BYTES:
+        raise ValueError(
+            f"an episode of {longest / 2**30:.1f} GiB of pixels is too long for Minari, which "
+            "holds it in memory: choose a part with --start and --stop"
+        )
+    root = root.resolve()  # Minari joins relative folders to themselves
+    target, temporary = root / dataset_id, root / f".tmp-{dataset_id}"
+    if target.exists():
+        raise ValueError(f"{target} exists already")
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "data").mkdir(parents=True)
+    try:
+        storage = MinariStorage.new(
+            temporary / "data",
+            observation_space=spaces.Box(0, 255, (height, width, 3), np.uint8),
+            action_space=space_from_json(header.action_space),
+            env_spec=_env_spec(header),
+            data_format="hdf5",
+            jpeg_encoding=not is_lossless,
+        )
+        storage.update_metadata(
+            {
+                "dataset_id": dataset_id,
+                "minari_version": __version__,
+                "algorithm_name": "player",
+                "author": {"midas-world"},
+                "description": _description(session),
+            }
+        )
+        storage.update_episodes(_episodes(session, segments))
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return dataset_id
+
+
+def _episodes(session: RecordedSession, segments: list[Segment]) -> Iterator[Any]:
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    for segment in segments:
+        frames = segment.frames
+        ends = segment.steps[-1].terminated or segment.steps[-1].truncated
+        truncations = [record.truncated for record in segment.steps]
+        truncations[-1] |= not ends
+        seed = segment.first.begin.get("seed") if segment.first.kind == "reset" else None
+        yield EpisodeBuffer(
+            seed=seed,
+            observations=list(session.frames(frames.start, frames.stop)),
+            actions=[record.action for record in segment.steps],
+            rewards=[record.reward for record in segment.steps],
+            terminations=[record.terminated for record in segment.steps],
+            truncations=truncations,
+            infos=_infos(segment),
+        )
+
+
+def _infos(segment: Segment) -> dict[str, list[Any]]:
+    """Return T + 1 values of each condition that all frames have, and of the wall time."""
+    infos: dict[str, list[Any]] = {"wall_time": [item.wall_time for item in segment.records]}
+    for key in ("pose", "text", "audio"):
+        values = [getattr(record.conditions, key) for record in segment.records]
+        if all(value is not None for value in values):
+            infos[key] = values
+    return infos
+
+
+def _env_spec(header: SessionHeader) -> Any:
+    """Return what Minari makes the environment from; None of one that has no id."""
+    module, _, name = header.env_id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)  # which registers the id
+        spec = gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError):
+        return None
+    kwargs = {**spec.kwargs, **header.env_kwargs}
+    return EnvSpec(
+        id=spec.id,
+        entry_point=spec.entry_point,
+        max_episode_steps=spec.max_episode_steps,
+        kwargs=kwargs,
+    )
+
+
+def _description(session: RecordedSession) -> str:
+    header = session.header
+    words = f"Recorded play of {header.world.get('name') or header.env_id} on {header.created_at}"
+    prompt = f', with the prompt "{header.prompt}"' if header.prompt else ""
+    return f"{words}{prompt}. Observations are frames decoded from H.264."

@@ -1,0 +1,165 @@
+"""What an exported film shows: a session's frames, larger, with the HUD, beside the teacher.
+
+Shapes: H W frame size.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from midas_world.sessions.export.teacher import teacher_frames
+from midas_world.sessions.log import Record
+from midas_world.sessions.session import RecordedSession, SessionHeader
+
+_TEXT_COLOR = (240, 240, 235)
+_SHADE = (10, 12, 20, 170)
+_RATE_STEPS = 20
+_GAP = 4  # px between the world and its teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """What is to be seen.
+
+    Attributes:
+        start: Number of the first frame.
+        stop: Number after the last frame.
+        has_hud: Words about each moment are burnt in.
+        has_teacher: The teacher plays the same actions on the right.
+        scale: Whole number that frames grow by.
+    """
+
+    start: int
+    stop: int
+    has_hud: bool = False
+    has_teacher: bool = False
+    scale: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the scale."""
+        if self.scale < 1:
+            raise ValueError(f"scale must be at least 1, got {self.scale}")
+
+    @property
+    def is_plain(self) -> bool:
+        """The frames as they are."""
+        return not (self.has_hud or self.has_teacher) and self.scale == 1
+
+    def size(self, header: SessionHeader) -> tuple[int, int]:
+        """Return H and W of the pictures."""
+        height, width = header.frame_size
+        gap = _GAP + width if self.has_teacher else 0
+        return height * self.scale, (width + gap) * self.scale
+
+
+def pictures(session: RecordedSession, options: PictureOptions) -> Iterator[np.ndarray]:
+    """Yield the pictures of a film, uint8 (H, W, 3).
+
+    Raises:
+        ValueError: The teacher is asked for and cannot play this session.
+    """
+    frames = session.frames(options.start, options.stop)
+    if options.has_teacher:
+        twins = teacher_frames(session, options.start, options.stop)
+        frames = (_beside(frame, twin) for frame, twin in zip(frames, twins, strict=True))
+    words = _hud_lines(session) if options.has_hud else []
+    for number, frame in enumerate(frames, start=options.start):
+        picture = frame.repeat(options.scale, axis=0).repeat(options.scale, axis=1)
+        if options.has_hud:
+            picture = _write_over(picture, words[number])
+            if options.has_teacher:
+                picture = _name_sides(picture)
+        yield picture
+
+
+def _beside(frame: np.ndarray, twin: np.ndarray) -> np.ndarray:
+    """Return the world's frame beside the teacher's, which may be of another size."""
+    height, width, _ = frame.shape
+    if twin.shape != frame.shape:
+        image = Image.fromarray(twin).resize((width, height), Image.Resampling.BILINEAR)
+        twin = np.asarray(image)
+    gap = np.zeros((height, _GAP, 3), np.uint8)
+    return np.concatenate((frame, gap, twin), axis=1)
+
+
+def _hud_lines(session: RecordedSession) -> list[list[str]]:
+    """Return the lines of the HUD of each frame of a session."""
+    header, lines = session.header, []
+    total_reward, prompt = 0.0, ""
+    times: list[float] = []
+    for record in session.records:
+        if record.frame is None:
+            prompt = record.text or ""
+            continue
+        if record.is_beginning:
+            total_reward = 0.0
+            typed = record.begin.get("prompts") or [(0, record.begin.get("prompt"))]
+            prompt = typed[-1][1] or ""
+        total_reward += record.reward
+        times.append(record.wall_time)
+        rate = _rate(times[-_RATE_STEPS - 1 :])
+        facts = f"{action_words(header, record)}   step {record.episode_step}"
+        facts += f"   return {total_reward:g}"
+        if rate:
+            facts += f"   {rate:.0f} steps/s"
+        lines.append([facts, *([f'"{prompt}"'] if prompt else [])])
+    return lines
+
+
+def action_words(header: SessionHeader, record: Record) -> str:
+    """Return what led to a frame, in words."""
+    if record.action is None:
+        return "start" if record.kind != "restore" else "back"
+    if header.action_names and isinstance(record.action, int):
+        return header.action_names[record.action].replace("_", " ")
+    return str(record.action)
+
+
+def _rate(times: list[float]) -> float | None:
+    """Return steps per second of consecutive wall times; None of too few."""
+    if len(times) < 3 or times[-1] <= times[0]:
+        return None
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _write_over(picture: np.ndarray, lines: list[str]) -> np.ndarray:
+    """Return a picture with lines of text on a dark band along its lower edge."""
+    height, width, _ = picture.shape
+    size = max(10, height // 24)
+    font = _font(size)
+    image = Image.fromarray(picture).convert("RGBA")
+    step, margin = round(size * 1.3), size // 2
+    band = Image.new("RGBA", (width, step * len(lines) + margin), _SHADE)
+    draw = ImageDraw.Draw(band)
+    for row, line in enumerate(lines):
+        draw.text((margin, margin // 2 + row * step), line, font=font, fill=_TEXT_COLOR)
+    image.alpha_composite(band, (0, height - band.height))
+    return np.asarray(image.convert("RGB"))
+
+
+def _name_sides(picture: np.ndarray) -> np.ndarray:
+    """Return a picture with the names of its two halves on top, in the middle of each."""
+    height, width, _ = picture.shape
+    size = max(10, height // 24)
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    for center, name in ((width // 4, "the world"), (3 * width // 4, "the teacher")):
+        draw.text(
+            (center, size // 3),
+            name,
+            font=_font(size),
+            fill=_TEXT_COLOR,
+            stroke_width=1,
+            stroke_fill=(0, 0, 0),
+            anchor="ma",
+        )
+    return np.asarray(image)

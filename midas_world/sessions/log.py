@@ -1,0 +1,130 @@
+"""The log of a session: one line per frame or prompt, only ever appended to.
+
+A line is the CRC-32 of what follows in hex, a space, JSON, a line end. Reading ends at the first
+line that is cut off or damaged.
+
+Shapes: H W frame size, P pose and A audio features.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from midas_world.sessions.values import from_json, to_json
+from midas_world.types import MidasWorldError, StepConditions
+
+STEPS = "steps.log"
+
+Kind = Literal["start", "reset", "restore", "step", "prompt"]
+
+
+class SessionError(MidasWorldError, ValueError):
+    """A session cannot be read; the message names the file and says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One line of the log.
+
+    Attributes:
+        kind: "reset": an episode began. "start": recording began in the middle of one. "restore":
+            the player went back, and goes on from there. "step": an action was taken. "prompt":
+            the player's words changed; no frame comes with it.
+        wall_time: Seconds since 1970 at which it was recorded.
+        frame: Number of its frame in the film; None of a prompt.
+        frame_hash: Of the frame as the environment gave it; see `hash_frame`.
+        conditions: Of the frame.
+        episode_step: Steps of the episode up to the frame.
+        action: What was taken; of a step.
+        reward: Of a step.
+        terminated: Of a step.
+        truncated: Of a step.
+        step_time: Seconds that the environment took; of a step.
+        text: The words; of a prompt.
+        begin: Of a reset, start or restore, how its moment is reached: "seed", "options", "prompt",
+            "rng" (of a reset without a seed: its random stream before), "start_state",
+            "actions" and "prompts" since the reset, "teacher_start" (the conditioner's state at
+            the reset) and "state" (a file of this session).
+    """
+
+    kind: Kind
+    wall_time: float
+    frame: int | None = None
+    frame_hash: str = ""
+    conditions: StepConditions = field(default_factory=StepConditions)
+    episode_step: int = 0
+    action: Any = None
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    step_time: float = 0.0
+    text: str | None = None
+    begin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether its frame does not follow from the one before."""
+        return self.kind in ("start", "reset", "restore")
+
+    def to_line(self) -> bytes:
+        """Return it as a line of the log."""
+        kept: dict[str, Any] = {"kind": self.kind, "wall_time": self.wall_time}
+        if self.kind == "prompt":
+            kept["text"] = self.text
+        else:
+            conditions = {key: getattr(self.conditions, key) for key in ("pose", "text", "audio")}
+            kept |= {
+                "frame": self.frame,
+                "frame_hash": self.frame_hash,
+                "episode_step": self.episode_step,
+                "conditions": {k: value for k, value in conditions.items() if value is not None},
+            }
+        if self.kind == "step":
+            of_step = ("action", "reward", "terminated", "truncated", "step_time")
+            kept |= {key: getattr(self, key) for key in of_step}
+        elif self.is_beginning:
+            kept["begin"] = self.begin
+        words = json.dumps(to_json(kept), separators=(",", ":")).encode()
+        return b"%08x %s\n" % (zlib.crc32(words), words)
+
+
+def hash_frame(frame: np.ndarray) -> str:
+    """Return 16 hex digits that tell a frame, uint8 (H, W, 3), from others."""
+    return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=8).hexdigest()
+
+
+def read_log(path: Path) -> tuple[list[Record], list[str]]:
+    """Return the records before the first line that is cut off or damaged, and what is wrong."""
+    records: list[Record] = []
+    if not path.is_file():
+        return records, [f"{STEPS} is missing"]
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.endswith(b"\n"):
+                return records, [f"line {number} of {STEPS} is cut off"]
+            record = _read_line(line)
+            if record is None:
+                # What comes after it cannot be placed.
+                return records, [f"line {number} of {STEPS} is damaged; the rest is not read"]
+            records.append(record)
+    return records, []
+
+
+def _read_line(line: bytes) -> Record | None:
+    """Return the record of a line, or None if the line is damaged."""
+    checksum, _, words = line[:-1].partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(words):
+        return None
+    try:
+        values = from_json(json.loads(words))
+        conditions = StepConditions(**values.pop("conditions", {}))
+        record = Record(conditions=conditions, **values)
+    except (ValueError, TypeError) as error:
+        raise SessionError(f"a line of {STEPS} is of another format: {error}") from error
+    return record if record.kind in get_args(Kind) else None

@@ -1,0 +1,388 @@
+"""Collects episodes of a teacher: any Gymnasium env whose frames a world is to learn.
+
+The seed decides everything about an episode - policy, env, folder name - so that any number of
+workers gives the same episodes, and a run that was stopped goes on by skipping what exists. Seeds
+are also the key by which episodes are split: a held-out seed is one that no training run collects.
+
+A teacher gives its frames itself; a foreign env is adapted first (env.py), as `teacher` says.
+Episodes of other origins, such as a player's own, may lie in the same folder: training reads every
+episode there.
+
+A worker that fails loses its episode, not the others; the result names the seeds that failed. How
+workers run is workers.py's business, what an episode looks like on disk data/episodes.py's. One
+collector at a time writes into a folder: at its start it clears away interrupted episodes.
+"""
+
+import contextlib
+import importlib
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import gymnasium
+import numpy as np
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from midas_world.config import TeacherConfig
+from midas_world.data.episodes import (
+    Episode,
+    EpisodeMetadata,
+    is_episode,
+    remove_temporaries,
+    save_episode,
+)
+from midas_world.data.recorder import EpisodeRecorder
+from midas_world.data.video import VideoOptions
+from midas_world.teachers.env import adapt
+from midas_world.teachers.policies import make_policy
+from midas_world.teachers.workers import Report, run_workers
+
+logger = logging.getLogger(__name__)
+
+_PROBE_STEPS = 20
+_LOG_SECONDS = 30.0
+
+
+class Policy(Protocol):
+    """Chooses actions; made anew for every episode."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode; rng is the policy's only source of chance."""
+        ...
+
+    def act(self, observation: Any, info: dict[str, Any]) -> Any:
+        """Return the next action, given what the env gave last."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """What to collect, and where to.
+
+    Attributes:
+        env_id: Gymnasium id in the form "module:id", such as "envs:midas/StageTeacher-v0".
+        output: Folder that the episodes go into.
+        num_episodes: Episodes; their seeds count up from first_seed.
+        first_seed: Seed of the first episode.
+        num_steps: Steps per episode at most; the last one is then marked truncated.
+        env_kwargs: Keyword arguments for gymnasium.make.
+        frames: Where pixels come from: the "observation", or env.render() ("render").
+        teacher: How a foreign env is adapted; its frames then are the observation. None: the env
+            is a teacher as it is.
+        policy_factory: "module:function" that takes a policy's name and returns a Policy; None or
+            empty: the policies of midas_world/teachers/policies.py, which play any env.
+        policies: Weights of the named policies that play.
+        num_workers: Worker processes.
+        extra_keys: Info keys kept as columns where the env gives them.
+        video: How frames are stored.
+    """
+
+    env_id: str
+    output: Path
+    num_episodes: int
+    first_seed: int = 0
+    num_steps: int = 200
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    frames: Literal["observation", "render"] = "observation"
+    teacher: TeacherConfig | None = None
+    policy_factory: str | None = None
+    policies: dict[str, float] = field(default_factory=lambda: {"random": 1.0})
+    num_workers: int = 1
+    extra_keys: tuple[str, ...] = ("keypoints", "things", "regions", "hearts", "cost")
+    video: VideoOptions = field(default_factory=VideoOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("num_episodes", "num_steps", "num_workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed must not be negative, got {self.first_seed}")
+        if self.frames not in ("observation", "render"):
+            raise ValueError(f'frames must be "observation" or "render", got {self.frames!r}')
+        weights = self.policies.values()
+        if not weights or min(weights) < 0 or not sum(weights) > 0:
+            raise ValueError(f"policies must have positive weights, got {self.policies}")
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of all episodes."""
+        return range(self.first_seed, self.first_seed + self.num_episodes)
+
+    def path_of(self, seed: int) -> Path:
+        """The folder of the episode with this seed."""
+        return Path(self.output) / f"episode-{seed:08d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectResult:
+    """What a call of collect did.
+
+    Attributes:
+        collected: Episodes written by this call.
+        skipped: Episodes that were there already.
+        failed: Why an episode could not be collected, by seed.
+        frames: Frames written by this call.
+        seconds: Time taken.
+    """
+
+    collected: int
+    skipped: int
+    failed: Mapping[int, str]
+    frames: int
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every episode is there, else 1."""
+        return int(bool(self.failed))
+
+
+def make_env(config: CollectConfig) -> gymnasium.Env:
+    """Return the env that the config names, adapted if it says how."""
+    if config.teacher is not None:
+        return adapt(config.env_id, config.env_kwargs, config.teacher)
+    kwargs = dict(config.env_kwargs)
+    if config.frames == "render":
+        kwargs.setdefault("render_mode", "rgb_array")
+    return gymnasium.make(config.env_id, disable_env_checker=True, **kwargs)
+
+
+def choose_policy(config: CollectConfig, seed: int) -> str:
+    """Return the name of the policy that plays the episode with this seed."""
+    names = sorted(config.policies)
+    weights = np.array([config.policies[name] for name in names], float)
+    return str(np.random.default_rng((seed, 0)).choice(names, p=weights / weights.sum()))
+
+
+def load_policy(
+    factory: str | None, name: str, action_space: gymnasium.Space[Any] | None = None
+) -> Policy:
+    """Return the policy of this name.
+
+    Args:
+        factory: "module:function" that makes it of its name; None or empty: it is one of
+            midas_world/teachers/policies.py, which need the action space.
+        name: Its name.
+        action_space: Of the env that it will play.
+
+    Raises:
+        ValueError: There is no such function, or no such policy.
+    """
+    if not factory:
+        if action_space is None:
+            raise ValueError(f"policy {name!r} needs the action space that it plays in")
+        return make_policy(name, action_space)
+    module, _, function = factory.partition(":")
+    try:
+        make_own = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        message = f'policy_factory must be "module:function", got {factory!r}: {error}'
+        raise ValueError(message) from error
+    return make_own(name)
+
+
+def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episode:
+    """Play one episode; it ends with the env's, or after config.num_steps, marked truncated."""
+    fps = env.metadata.get("render_fps")
+    if not fps:
+        raise ValueError(f"{config.env_id} must give its speed as metadata['render_fps']")
+    name = choose_policy(config, seed)
+    policy = load_policy(config.policy_factory, name, env.action_space)
+    policy.reset(np.random.default_rng((seed, 1)))
+    observation, info = env.reset(seed=seed)
+    recorder = EpisodeRecorder(extra_keys=[key for key in config.extra_keys if key in info])
+    scene = info.get("scene", {})
+    recorder.reset(_frame(env, config, observation), info)
+    ended = False
+    while not ended:
+        action = policy.act(observation, info)
+        observation, reward, terminated, truncated, info = env.step(action)
+        truncated = truncated or (not terminated and recorder.num_steps + 1 == config.num_steps)
+        frame = _frame(env, config, observation)
+        recorder.step(action, frame, float(reward), terminated, truncated, info)
+        ended = terminated or truncated
+    metadata = EpisodeMetadata(
+        env_id=config.env_id,
+        seed=seed,
+        policy=name,
+        fps=fps,
+        scene=scene,
+        details=_details(env, config),
+    )
+    return recorder.to_episode(metadata)
+
+
+def collect(config: CollectConfig) -> CollectResult:
+    """Collect the episodes that are not there yet; log an estimate first and progress meanwhile.
+
+    A failing episode is logged and the others go on; a full disk ends the run. After Ctrl-C, or a
+    kill, only whole episodes are there, and another call goes on where this one was.
+
+    Raises:
+        RuntimeError: a worker process cannot start.
+    """
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    stale = remove_temporaries(output)
+    if stale:
+        logger.info("removed %d unfinished episodes of an interrupted run", stale)
+    seeds = [seed for seed in config.seeds if not is_episode(config.path_of(seed))]
+    skipped = config.num_episodes - len(seeds)
+    if skipped:
+        logger.info("%d of %d episodes are there already", skipped, config.num_episodes)
+    started = time.perf_counter()
+    reports: list[Report] = []
+    if seeds:
+        _log_estimate(config, seeds)
+        started = time.perf_counter()
+        make_collector = partial(_EpisodeCollector, config)
+        running = run_workers(make_collector, seeds, num_workers=config.num_workers)
+        try:
+            with contextlib.closing(running):
+                reports = _follow(running, total=config.num_episodes, skipped=skipped)
+        finally:
+            remove_temporaries(output)
+    failed = {report.seed: report.error for report in reports if report.error is not None}
+    result = CollectResult(
+        collected=len(reports) - len(failed),
+        skipped=skipped,
+        failed=failed,
+        frames=sum(report.frames for report in reports),
+        seconds=time.perf_counter() - started,
+    )
+    logger.info(
+        "collected %d episodes, %d frames, in %.1f s",
+        *(result.collected, result.frames, result.seconds),
+    )
+    if failed:
+        names = ", ".join(map(str, sorted(failed)[:10]))
+        not_tried = len(seeds) - len(reports)
+        logger.error("%d episodes failed (seeds %s), %d not tried", len(failed), names, not_tried)
+    return result
+
+
+class _EpisodeCollector:
+    """Plays and saves episodes in one env: what a worker does."""
+
+    def __init__(self, config: CollectConfig) -> None:
+        self._config = config
+        self._env = make_env(config)
+
+    def collect(self, seed: int) -> int:
+        episode = play_episode(self._env, self._config, seed)
+        save_episode(episode, self._config.path_of(seed), video=self._config.video)
+        return len(episode.frames)
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def _follow(reports: Iterator[Report], *, total: int, skipped: int) -> list[Report]:
+    """Show progress while reports come in, and return them all."""
+    started = logged = time.perf_counter()
+    seen: list[Report] = []
+    frames = 0
+    # Without a terminal the bar disables itself, and a line is logged from time to time instead.
+    bar = tqdm(total=total, initial=skipped, unit="episode", disable=None)
+    with logging_redirect_tqdm(), bar:
+        for report in reports:
+            seen.append(report)
+            frames += report.frames
+            if report.error is not None:
+                logger.error("the episode of seed %d failed: %s", report.seed, report.error)
+            now = time.perf_counter()
+            rate = frames / (now - started)
+            bar.set_postfix_str(f"{rate:.0f} frames/s", refresh=False)
+            bar.update()
+            if bar.disable and now - logged > _LOG_SECONDS:
+                logged = now
+                logger.info("%d of %d episodes, %.0f frames/s", skipped + len(seen), total, rate)
+    return seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What collecting takes, measured.
+
+    Attributes:
+        first_bytes: On disk, of an episode of one step.
+        step_bytes: On disk, of each further step.
+        step_seconds: Time of a step in one worker, its share of saving included.
+    """
+
+    first_bytes: int
+    step_bytes: float
+    step_seconds: float
+
+    def num_bytes(self, num_episodes: int, num_steps: int) -> float:
+        """The size of so many episodes of so many steps."""
+        return num_episodes * (self.first_bytes + (num_steps - 1) * self.step_bytes)
+
+    def seconds(self, num_steps: int, num_workers: int) -> float:
+        """The time that so many steps take altogether, on the cores that there are."""
+        return num_steps * self.step_seconds / min(num_workers, os.cpu_count() or 1)
+
+
+def measure_pace(config: CollectConfig) -> Pace:
+    """Play and save a few steps of the first seed in a temporary folder."""
+    with contextlib.closing(make_env(config)) as env, tempfile.TemporaryDirectory() as folder:
+
+        def saved(num_steps: int) -> tuple[int, int]:
+            path = Path(folder) / str(num_steps)
+            episode = play_episode(env, replace(config, num_steps=num_steps), config.first_seed)
+            save_episode(episode, path, video=config.video)
+            return sum(file.stat().st_size for file in path.iterdir()), episode.num_steps
+
+        # A video's first frame is far larger than the others, so it is measured apart; that also
+        # keeps what the env loads at its first reset out of the time.
+        first, _ = saved(1)
+        started = time.perf_counter()
+        longer, steps = saved(1 + _PROBE_STEPS)
+        seconds = (time.perf_counter() - started) / steps
+    return Pace(
+        first_bytes=first, step_bytes=(longer - first) / max(1, steps - 1), step_seconds=seconds
+    )
+
+
+def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
+    """Log what collecting these seeds will take at most."""
+    pace = measure_pace(replace(config, first_seed=seeds[0]))
+    size = pace.num_bytes(len(seeds), config.num_steps)
+    seconds = pace.seconds(len(seeds) * config.num_steps, config.num_workers)
+    duration = timedelta(seconds=math.ceil(seconds))
+    free = shutil.disk_usage(config.output).free
+    logger.info(
+        "%d episodes of at most %d steps: about %.1f MB (%.0f MB free), %s with %d workers",
+        *(len(seeds), config.num_steps, size / 1e6, free / 1e6, duration, config.num_workers),
+    )
+    if size > free:
+        logger.warning("the disk may fill: %.0f MB needed, %.0f MB free", size / 1e6, free / 1e6)
+
+
+def _details(env: gymnasium.Env, config: CollectConfig) -> dict[str, Any]:
+    """Return what else the header should say of the env."""
+    details: dict[str, Any] = {"env_kwargs": dict(config.env_kwargs)} if config.env_kwargs else {}
+    if config.teacher is not None:
+        details["action_names"] = list(getattr(env, "action_names", ()))
+        details["repeat"] = config.teacher.repeat
+    return details
+
+
+def _frame(env: gymnasium.Env, config: CollectConfig, observation: Any) -> np.ndarray:
+    pixels = env.render() if config.frames == "render" else observation
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 3 or pixels.dtype != np.uint8:
+        raise ValueError(
+            f'{config.frames} of {config.env_id} is no (H, W, 3) uint8 picture; use frames="render"'
+            " for an env whose observation is something else"
+        )
+    return pixels
