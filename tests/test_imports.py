@@ -45,7 +45,7 @@ ROOMS = (
     ("engine.select",),
     ("engine",),
     ("engine.bench", "engine.build_command"),
-    ("envs.contract", "envs.picture", "envs.recording"),
+    ("envs.contract", "envs.picture", "envs.recording", "envs.vocabulary"),
     ("envs.stage", "envs.vizdoom_chase"),
     ("envs.world",),
     ("envs",),
@@ -76,6 +76,8 @@ WITHOUT_TORCH = ("midas_world/types.py", "midas_world/data/", "midas_world/confi
 OWNERS = {
     "pygame": ("envs/", "play.py"),
     "fsspec": ("midas_world/data/shards.py",),
+    "rapidfuzz": ("envs/vocabulary.py",),
+    "platformdirs": ("envs/play/",),
     "av": ("midas_world/data/video.py",),
     "pynput": ("envs/play/window/hotkey.py",),
     "minari": ("midas_world/sessions/export/minari_dataset.py",),
