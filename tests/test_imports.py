@@ -47,7 +47,7 @@ ROOMS = (
     ("engine.bench", "engine.build_command"),
     ("envs.contract", "envs.picture", "envs.recording", "envs.vocabulary"),
     ("envs.stage", "envs.vizdoom_chase"),
-    ("envs.world",),
+    ("envs.world", "envs.soundtrack"),
     ("envs",),
     ("midas_world.evaluate.probes", "midas_world.sessions.export"),
     ("midas_world.evaluate",),

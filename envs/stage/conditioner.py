@@ -12,7 +12,7 @@ from envs.stage.controller import ACTIONS, RUN_SPEED, WORLD_LENGTH, PoseControll
 from envs.stage.looks import OUTFITS
 from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe
 from envs.stage.scenery import PLACES, TIMES, WEATHERS
-from envs.stage.speech import NUM_MELS, SpeechTrack, load_speech_bank, loudness
+from envs.stage.speech import NOTHING, NUM_MELS, SpeechTrack, load_speech_bank, loudness
 from envs.stage.words import understand
 from midas_world.teachers.words import PROMPT_BYTES, clean_prompt
 from midas_world.types import StepConditions
@@ -36,6 +36,8 @@ class StageConditioner:
         scene: What the words speak of.
         mouth_open: 0 closed to 1 wide, from the loudness of the character's own voice.
         gaze: 0 looks ahead, 1 looks at the other speaker.
+        spoken: (2, 2) int64: sentence of the bank and its step that the character and the other
+            speaker say at this frame; sentence -1 is silence, or live audio.
         clock: Steps since the start, across states; what turns, flickers or falls goes by it.
     """
 
@@ -44,6 +46,7 @@ class StageConditioner:
         self.controller = PoseController()
         self._own = SpeechTrack(bank)
         self._other = SpeechTrack(bank)
+        self.spoken = np.array((NOTHING, NOTHING))
         self.reset(scene=Scene(), rng=np.random.default_rng(0))
 
     def reset(
@@ -66,6 +69,7 @@ class StageConditioner:
         self._action = 0
         self._was_talking = False
         self._nod_step = 0
+        self.spoken = np.array((NOTHING, NOTHING))
         self._audio = np.zeros(AUDIO_SIZE, np.float32)
         self._seed, self._variant = (int(n) for n in rng.integers((2**31, NUM_TEXT_VARIANTS)))
         self._turns = [0, 0]
@@ -99,6 +103,9 @@ class StageConditioner:
         else:
             other = other_voice
             other_speaks = loudness(other) > 0.05
+        said = self._own.said if own_voice is None else NOTHING
+        replied = self._other.said if other_voice is None else NOTHING
+        self.spoken = np.array((said, replied))
         self._audio = np.concatenate((own, other), dtype=np.float32)
         self.mouth_open += 0.6 * (min(1.0, 1.7 * loudness(own)) - self.mouth_open)
         listens = other_speaks and not self.controller.talking
@@ -194,6 +201,7 @@ class StageConditioner:
         self.clock = counters[7]
         self.mouth_open, self._listening = (float(level) for level in state["levels"])
         self._audio = np.array(state["audio"], np.float32)
+        self.spoken = np.array((NOTHING, NOTHING))
         place, time_of_day, weather, outfit = (int(index) for index in state["scene"])
         self.scene = Scene(PLACES[place], TIMES[time_of_day], WEATHERS[weather], OUTFITS[outfit])
         self.prompt = bytes(state["prompt"].astype(np.uint8)).rstrip(b"\0").decode() or None
@@ -214,7 +222,7 @@ class StageConditioner:
         turn = self._turns[is_other]
         self._turns[is_other] += 1
         rng = np.random.default_rng((self._seed, is_other, turn))
-        sentence = int(rng.integers(len(track.bank)))
+        sentence = int(rng.integers(track.bank.num_taught))
         if is_other:
             wait = int(rng.integers(*_GAP_STEPS))
         else:

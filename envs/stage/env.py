@@ -110,6 +110,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     1 where a heart was lost in this step, else 0. `hearts`, and `lives`, which is the same;
     `score`, `action_name`, `scene`, and `conditioner_state`, from which a learned world can go on.
     `mouth`: how far it is open, 0 to 1. `language`: of what the character says, such as "de".
+    `spoken` (2, 2): sentence of the speech bank and its step, of the character and of the other
+    speaker; -1 is silence, or live audio (`set_voices`).
     They and all rewards are the same at every scale: lengths are in px of the 192 x 320 frame.
 
     In pixels of the frame, for training: `keypoints` (15, 2) as drawn. `things` (16, 6), the
@@ -178,6 +180,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._num_steps = 0
         self._cost = 0.0
         self._needs_reset = True
+        self._voices: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
         self._scene_changes = True
         self._shows_things = True
         self._scene_change_step: int | None = None
@@ -238,7 +241,9 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             self._conditioner.set_scene(_changed(self.scene, self.np_random))
         if self._num_steps % _SCENE_CHANGE_STEPS == 0:
             self._plan_scene_change()
-        conditions = self._conditioner.step(int(action))
+        own, other = self._voices
+        self._voices = (None, None)
+        conditions = self._conditioner.step(int(action), own_voice=own, other_voice=other)
         hearts = self._game.hearts
         reward = self._game.step(self._conditioner.controller)
         self._cost = float(hearts - self._game.hearts)
@@ -261,6 +266,10 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             ValueError: Nothing is, or the text is too long.
         """
         return understand(clean_prompt(text), self.scene)[1]
+
+    def set_voices(self, own: np.ndarray | None, other: np.ndarray | None) -> None:
+        """Let live audio be the voices of the next step: (20,) features; None leaves one alone."""
+        self._voices = (own, other)
 
     def render(self) -> np.ndarray | None:
         """Return the last frame ("rgb_array") or show it in the window ("human").
@@ -361,6 +370,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             "regions": self._regions(),
             "mouth": self._conditioner.mouth_open,
             "language": self._conditioner.language,
+            "spoken": self._conditioner.spoken,
             "cost": self._cost,
             "hearts": self._game.hearts,
             "lives": self._game.hearts,

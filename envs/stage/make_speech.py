@@ -1,6 +1,7 @@
 """Makes the shipped speech bank with espeak-ng: `python -m envs.stage.make_speech`.
 
-Needed only to change the bank; playing and training read the file that ships.
+Needed only to change the bank; playing and training read the files that ship: features, and the
+sound that they are of.
 """
 
 import logging
@@ -13,14 +14,18 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from envs.stage.speech import BANK_PATH, features_from_audio
+from envs.stage.speech import BANK_PATH, SOUND_PATH, features_from_audio, resample
+from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, to_int16, write_opus
 
 _logger = logging.getLogger(__name__)
 
 # espeak-ng's voice variants: a deep, a high and a bright voice.
 VOICES = ("m3", "f2", "f4")
 
-# Language code of espeak-ng -> sentences.
+_BITS_PER_SECOND = 32_000
+
+# Language code of espeak-ng -> sentences. What worlds learn from: to add to it changes what the
+# teacher says, and so what every world was trained on.
 SENTENCES: dict[str, tuple[str, ...]] = {
     "en-us": (
         "Hello there, how are you today?",
@@ -80,6 +85,38 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# Further languages, which no world has heard in training.
+FURTHER: dict[str, tuple[str, ...]] = {
+    "nl": (
+        "Goedendag, hoe gaat het met je?",
+        "Wat een mooie dag om te wandelen.",
+        "Pas op voor het vuur op de weg!",
+        "Ik heb nog een gouden munt gevonden.",
+        "Kom mee, we lopen nog een stukje.",
+    ),
+    "pl": (
+        "Dzień dobry, jak się masz dzisiaj?",
+        "Jakie piękne miejsce na spacer.",
+        "Uważaj na kamienie na drodze!",
+        "Znalazłem jeszcze jedną monetę.",
+        "Chodźmy jeszcze trochę dalej.",
+    ),
+    "sv": (
+        "Hej, hur mår du i dag?",
+        "Vilken vacker plats det här är.",
+        "Se upp för elden på vägen!",
+        "Jag har hittat ett guldmynt till.",
+        "Kom, vi springer lite längre.",
+    ),
+    "fi": (
+        "Hyvää päivää, mitä kuuluu?",
+        "Onpa täällä kaunista tänään.",
+        "Varo kiviä tuolla tiellä!",
+        "Löysin vielä yhden kultakolikon.",
+        "Juostaan vielä vähän pidemmälle.",
+    ),
+}
+
 
 def synthesise(sentence: str, *, language: str, voice: str) -> tuple[np.ndarray, int]:
     """Return a spoken sentence as mono float32 samples and their rate in Hz.
@@ -100,32 +137,42 @@ def synthesise(sentence: str, *, language: str, voice: str) -> tuple[np.ndarray,
             return data.astype(np.float32) / 32768.0, audio.getframerate()
 
 
-def make_bank(path: Path) -> int:
-    """Write the speech bank to `path` and return its size in bytes."""
+def make_bank(features_path: Path, sound_path: Path) -> None:
+    """Write the features and the sound of all sentences."""
     features: list[np.ndarray] = []
+    sound: list[np.ndarray] = []
     languages: list[str] = []
-    for language, sentences in SENTENCES.items():
+    for language, sentences in (*SENTENCES.items(), *FURTHER.items()):
         for sentence in sentences:
             voice = VOICES[len(features) % len(VOICES)]
-            samples, rate = synthesise(sentence, language=language, voice=voice)
-            features.append(_trim(features_from_audio(samples, rate)))
+            of_sentence, samples = _steps(*synthesise(sentence, language=language, voice=voice))
+            features.append(of_sentence)
+            sound.append(samples)
             languages.append(language)
     tensors = {
         "features": np.concatenate(features).astype(np.float16),
         "lengths": np.array([len(item) for item in features], np.int32),
     }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(save(tensors, metadata={"languages": ",".join(languages)}))
-    temporary.replace(path)
-    return path.stat().st_size
+    num_taught = sum(len(sentences) for sentences in SENTENCES.values())
+    metadata = {"languages": ",".join(languages), "num_taught": str(num_taught)}
+    temporary = features_path.with_suffix(".tmp")
+    temporary.write_bytes(save(tensors, metadata=metadata))
+    write_opus(sound_path, to_int16(np.concatenate(sound)), bits_per_second=_BITS_PER_SECOND)
+    temporary.replace(features_path)
 
 
-def _trim(features: np.ndarray) -> np.ndarray:
-    """Return features without the silent steps at both ends."""
+def _steps(samples: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return features (S, 20) and 16 kHz samples (800 S,), without silent steps at the ends."""
+    samples = resample(samples.astype(np.float64), sample_rate_hz)
+    features = features_from_audio(samples, SAMPLE_RATE_HZ)
+    samples = np.pad(samples, (0, len(features) * SAMPLES_PER_STEP - samples.size))
     loud = np.flatnonzero(features.max(axis=1) > 0.1)
-    return features[loud[0] : loud[-1] + 1]
+    first, end = loud[0], loud[-1] + 1
+    return features[first:end], samples[first * SAMPLES_PER_STEP : end * SAMPLES_PER_STEP]
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    _logger.info("wrote %s, %d bytes", BANK_PATH, make_bank(BANK_PATH))
+    make_bank(BANK_PATH, SOUND_PATH)
+    for path in (BANK_PATH, SOUND_PATH):
+        _logger.info("wrote %s, %d bytes", path, path.stat().st_size)

@@ -6,7 +6,7 @@ controller and voices; any other teacher gets the action alone, unless its maker
 
 import importlib
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -63,6 +63,32 @@ class Conditioner(Protocol):
         ...
 
 
+@runtime_checkable
+class SpeakingConditioner(Conditioner, Protocol):
+    """A conditioner of a world in which a character and another speaker speak."""
+
+    @property
+    def spoken(self) -> np.ndarray:
+        """(2, 2) int64: sentence and its step of either at this frame; see `StageConditioner`."""
+        ...
+
+    def step(
+        self,
+        action: int,
+        *,
+        own_voice: np.ndarray | None = None,
+        other_voice: np.ndarray | None = None,
+    ) -> StepConditions:
+        """Return the conditions of the frame that an action leads to.
+
+        Args:
+            action: Its index.
+            own_voice: (20,) features of live audio instead of the character's own voice.
+            other_voice: Likewise of the other speaker.
+        """
+        ...
+
+
 class StageWorldConditioner:
     """The teacher's own conditioner behind the calls that every world's conditioner answers."""
 
@@ -79,9 +105,20 @@ class StageWorldConditioner:
 
         return self._inner.reset(scene=scene_from_text(description, Scene()), rng=rng)
 
-    def step(self, action: int) -> StepConditions:
+    def step(
+        self,
+        action: int,
+        *,
+        own_voice: np.ndarray | None = None,
+        other_voice: np.ndarray | None = None,
+    ) -> StepConditions:
         """Return the conditions of the frame that an action leads to."""
-        return self._inner.step(action)
+        return self._inner.step(action, own_voice=own_voice, other_voice=other_voice)
+
+    @property
+    def spoken(self) -> np.ndarray:
+        """Who says what at this frame."""
+        return self._inner.spoken
 
     def set_prompt(self, text: str | None) -> None:
         """Let a player's words change the scene, as the teacher does."""

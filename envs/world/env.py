@@ -92,7 +92,9 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     `step`: steps since the reset. `cost`: 1 at a hit, else 0. `lives` that are left, where the
     world has some. `termination_probability`. `text`, `pose`, `audio`: the conditions of this
-    frame, those that it has. `action_name`, but for `action="conditions"`. `reset` adds
+    frame, those that it has. `action_name`, but for `action="conditions"`, and where somebody
+    speaks `spoken`, (2, 2): sentence of the speech bank and its step, of the character and of the
+    other speaker; -1 is silence. `reset` adds
     `start_state`, the index of the start state, or -1 if it was given as frames.
 
     ## Arguments
@@ -231,6 +233,16 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             ValueError: As with `set_prompt`.
         """
         return self._games.understand(text)
+
+    def set_voices(self, own: np.ndarray | None, other: np.ndarray | None) -> None:
+        """Let live audio be the voices of the next step: (20,) features; None leaves one alone.
+
+        `envs.stage.speech.features_from_audio` makes the features of 50 ms of sound.
+
+        Raises:
+            ValueError: Nobody speaks in this world, or sounds come with each action.
+        """
+        self._games.set_voices([(own, other)])
 
     def save_state(self) -> WorldState:
         """Return a copy of all that changes: equal states and actions give equal frames.

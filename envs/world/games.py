@@ -18,7 +18,12 @@ from gymnasium import spaces
 
 from engine import Engine, make_engine
 from engine.rollout import Rollout
-from envs.world.conditioners import Conditioner, load_conditioner, make_conditioner
+from envs.world.conditioners import (
+    Conditioner,
+    SpeakingConditioner,
+    load_conditioner,
+    make_conditioner,
+)
 from envs.world.spaces import LATENT_LIMIT, action_space, key_names, observation_space, read_action
 from envs.world.starts import check_names, choose_start, find_scene
 from envs.world.state import (
@@ -122,6 +127,7 @@ class Games:
         self._rollout = Rollout(engine, num_games)
         self._conditions = [StepConditions()] * num_games
         self._actions: list[int | None] = [None] * num_games
+        self._voices: list[tuple[np.ndarray | None, np.ndarray | None]] = []
         self._termination = np.zeros(num_games)
         self._cost = np.zeros(num_games)
         self._lives = np.full(num_games, self.world.config.world.lives)
@@ -189,9 +195,10 @@ class Games:
             is_index = isinstance(meant, int)
             self._actions[row] = meant if is_index else None
             if is_index:
-                self._conditions[row] = self._conditioners[row].step(meant)
+                self._conditions[row] = self._condition(row, meant)
             else:
                 self._conditions[row] = meant or StepConditions()
+        self._voices = []
         made = self._rollout.step(self._conditions)
         self._undecoded[:] = True
         self._termination[:] = made.termination_probability
@@ -246,6 +253,9 @@ class Games:
             info["lives"] = int(self._lives[row])
         if (action := self._actions[row]) is not None:
             info["action_name"] = self.world.keymap.actions[action]
+            conditioner = self._conditioners[row]
+            if isinstance(conditioner, SpeakingConditioner):
+                info["spoken"] = conditioner.spoken
         conditions = self._conditions[row]
         if conditions.text is not None:
             info["text"] = conditions.text
@@ -284,6 +294,21 @@ class Games:
             raise ValueError(f"prompt must be a str, got {type(text).__name__}")
         if isinstance(self.action_space, spaces.Dict):
             raise ValueError("with action='conditions' the words come with each action: no prompt")
+
+    def set_voices(self, voices: Sequence[tuple[np.ndarray | None, np.ndarray | None]]) -> None:
+        """Let live audio be each game's own and other voice in the next step only.
+
+        Args:
+            voices: (20,) features each; None leaves a voice to the conditioner.
+
+        Raises:
+            ValueError: Nobody speaks in this world, or the sounds come with each action.
+        """
+        if isinstance(self.action_space, spaces.Dict):
+            raise ValueError("with action='conditions' the sounds come with each action")
+        if not isinstance(self._conditioners[0], SpeakingConditioner):
+            raise ValueError(f"nobody speaks in the world {self.world.folder.name}")
+        self._voices = list(voices)
 
     def state(self, rngs: Sequence[np.random.Generator]) -> WorldState:
         """Return a copy of all that changes, with the streams that resets draw from."""
@@ -340,6 +365,14 @@ class Games:
     def reseed(self, seeds: Sequence[int]) -> None:
         """Let each game's noise follow from a seed of its own from now on."""
         self._rollout.reseed(seeds)
+
+    def _condition(self, row: int, action: int) -> StepConditions:
+        """Advance a game's conditioner, under live voices if there are some."""
+        conditioner = self._conditioners[row]
+        if self._voices and isinstance(conditioner, SpeakingConditioner):
+            own, other = self._voices[row]
+            return conditioner.step(action, own_voice=own, other_voice=other)
+        return conditioner.step(action)
 
     def _seen(self) -> np.ndarray | dict[str, np.ndarray]:
         """Return what all games show, (B, ...); not to be changed."""
