@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from engine.cache_folder import write_first
 from engine.on_torch.engine import TorchEngine
 from engine.on_torch.networks import native_dtypes
 from engine.spec import Engine
+from midas_world.files import write_first
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 

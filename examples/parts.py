@@ -2,7 +2,8 @@
 
     python -m examples.parts join results/results.tar.json out   # joins, checks and unpacks
 
-A manifest beside the parts, NAME.json, tells their order and SHA-256. Needs nothing but Python.
+A manifest beside the parts, NAME.json, tells their order and SHA-256. Needs nothing but Python, and
+of this project midas_world/files.py.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from midas_world.files import whole, write_whole
+
 PART_BYTES = 15 * 2**20
 
 
@@ -22,14 +25,12 @@ class PartsError(Exception):
 
 def pack(files: Mapping[str, Path], archive: Path) -> None:
     """Write files under names of their own into a tar archive; equal files, equal archives."""
-    temporary = archive.with_name(f".tmp-{archive.name}")
-    with tarfile.open(temporary, "w") as tar:
+    with whole(archive) as place, tarfile.open(place, "w") as tar:
         for name in sorted(files):
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = files[name].stat().st_size, 0o644
             with files[name].open("rb") as file:
                 tar.addfile(entry, file)
-    temporary.replace(archive)
 
 
 def split(path: Path, folder: Path, *, part_bytes: int = PART_BYTES) -> Path:
@@ -40,24 +41,23 @@ def split(path: Path, folder: Path, *, part_bytes: int = PART_BYTES) -> Path:
     """
     if part_bytes < 1:
         raise ValueError(f"part_bytes must be at least 1, got {part_bytes}")
-    folder.mkdir(parents=True, exist_ok=True)
-    whole, parts = hashlib.sha256(), []
+    joined, parts = hashlib.sha256(), []
     with path.open("rb") as file:
         while data := file.read(part_bytes):
             name = f"{path.name}.part-{len(parts):03d}"
-            _write(folder / name, data)
-            whole.update(data)
+            write_whole(folder / name, data)
+            joined.update(data)
             digest = hashlib.sha256(data).hexdigest()
             parts.append({"name": name, "bytes": len(data), "sha256": digest})
     manifest = folder / f"{path.name}.json"
     content = {
         "name": path.name,
         "bytes": path.stat().st_size,
-        "sha256": whole.hexdigest(),
+        "sha256": joined.hexdigest(),
         "join": f"python -m examples.parts join {manifest.name} FOLDER",
         "parts": parts,
     }
-    _write(manifest, json.dumps(content, indent=1).encode() + b"\n")
+    write_whole(manifest, json.dumps(content, indent=1).encode() + b"\n")
     for old in folder.glob(f"{path.name}.part-*"):
         if old.name not in {part["name"] for part in parts}:
             old.unlink()
@@ -77,20 +77,14 @@ def join(manifest: Path, folder: Path) -> Path:
         parts = [(Path(part["name"]).name, part["sha256"]) for part in content["parts"]]
     except (KeyError, TypeError, ValueError) as error:
         raise PartsError(f"{manifest} is no manifest of parts") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    path, whole = folder / name, hashlib.sha256()
-    temporary = folder / f".tmp-{name}"
-    try:
-        with temporary.open("wb") as file:
-            for part, part_digest in parts:
-                data = _read_part(manifest.parent / part, part_digest)
-                whole.update(data)
-                file.write(data)
-        if whole.hexdigest() != digest:
+    path, joined = folder / name, hashlib.sha256()
+    with whole(path) as place, place.open("wb") as file:
+        for part, part_digest in parts:
+            data = _read_part(manifest.parent / part, part_digest)
+            joined.update(data)
+            file.write(data)
+        if joined.hexdigest() != digest:
             raise PartsError(f"{name}: its parts are right one by one, but not together")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -126,12 +120,6 @@ def _read_part(path: Path, digest: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != digest:
         raise PartsError(f"{path.name} differs from what was split")
     return data
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ A call does what is not done yet, in order, until its time is up; what was under
 and the next call goes on. A piece that fails is told of, and those that do not need it go on. All
 that is known of the pieces lies in one JSON file.
 
-Which pieces there are is the caller's business (gpu.py). Needs nothing but Python, on Linux or
-macOS.
+Which pieces there are is the caller's business (gpu.py). Needs nothing but Python, and of this
+project midas_world/files.py, on Linux or macOS.
 """
 
 import json
@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from midas_world.files import write_whole
 
 # Kept back of a call for ending what is under way, and for writing results.
 RESERVE_S = 15.0
@@ -93,10 +95,7 @@ class State:
             "settings": self.settings,
             "pieces": {name: asdict(record) for name, record in self.records.items()},
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".tmp-{self.path.name}")
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.path)
+        write_whole(self.path, json.dumps(content, indent=1) + "\n")
 
 
 def open_state(path: Path, settings: Mapping[str, Any]) -> State:

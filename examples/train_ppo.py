@@ -42,6 +42,7 @@ from examples.ppo import PPO_SETTINGS, ROLLOUT_CHOICES, Evaluate, choice_of, mak
 from examples.real_starts import make_real_starts
 from examples.report import report
 from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, save_tensors
+from midas_world.files import write_whole
 from midas_world.world import StartState, World, load_world
 
 # The world's own episodes have seeds from 1,000,000 on (and 0 to 7 to validate).
@@ -218,9 +219,7 @@ class Experiment:
                 )
             return kept
         result = {"settings": settings, **run()}
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-        temporary.replace(file)
+        write_whole(file, json.dumps(result, indent=1))
         return result
 
     def _policy_file(self, where: str, seed: int) -> Path:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from midas_world.files import whole
 from midas_world.types import CheckpointError
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -28,16 +29,21 @@ MIN_COMPRESSED = 4096
 def save_tensors(
     tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors to one safetensors file; the old file stays until the new one is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
+    """Write tensors to one safetensors file; the old file stays until the new one is whole.
+
+    Raises:
+        OSError: It cannot be written: a full disk, or a folder that is not ours.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     checksum = {_CHECKSUM: _checksum(contiguous)}
-    temporary.touch()
-    mode = temporary.stat().st_mode  # the user's own; safetensors lets nobody else read
-    save_file(contiguous, temporary, metadata={**(metadata or {}), **checksum})
-    temporary.chmod(mode)
-    temporary.replace(path)
+    with whole(path) as place:
+        place.touch()
+        mode = place.stat().st_mode  # the user's own; safetensors lets nobody else read
+        try:
+            save_file(contiguous, place, metadata={**(metadata or {}), **checksum})
+        except SafetensorError as error:  # its word for a full disk
+            raise OSError(f"{path} cannot be written: {error}") from error
+        place.chmod(mode)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from midas_world.checkpoint import (
@@ -187,11 +186,10 @@ def save_world(
     keymap: KeyMap,
 ) -> None:
     """Write a world's files, each whole or not at all; the config comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = compress(_tensors(autoencoder, model, refiner), exact=_EXACT)
     save_tensors(tensors, folder / WEIGHTS_NAME)
     save_start_states(start_states, folder / START_STATES_NAME)
-    OmegaConf.save(OmegaConf.structured(keymap), folder / KEYMAP_NAME)
+    save_config(keymap, folder / KEYMAP_NAME)
     save_config(config, folder / CONFIG_NAME)
 
 

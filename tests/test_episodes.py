@@ -2,6 +2,7 @@ import builtins
 import dataclasses
 import errno
 import logging
+import os
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midas_world.data import episodes
 from midas_world.data.episodes import (
     Episode,
     EpisodeError,
@@ -18,10 +18,10 @@ from midas_world.data.episodes import (
     iter_episodes,
     list_episodes,
     load_episode,
-    remove_temporaries,
     save_episode,
 )
 from midas_world.data.video import PLAYS_EVERYWHERE, VideoOptions, write_gif
+from midas_world.files import remove_temporaries
 
 RAW = VideoOptions(codec="raw")
 METADATA = EpisodeMetadata(
@@ -268,7 +268,7 @@ def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch, failure):
         assert list_episodes(tmp_path) == []
         raise failure
 
-    monkeypatch.setattr(episodes, "_flush", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(type(failure)):
         save_episode(make_episode(), tmp_path / "one")
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[1]
 # stands for a module, or for a package and all in it that no longer name stands for.
 ROOMS = (
     ("midas_world",),
-    ("midas_world.types", "midas_world.packages", "midas_world.machine", "midas_world.arguments"),
+    (
+        "midas_world.types",
+        "midas_world.files",
+        "midas_world.packages",
+        "midas_world.machine",
+        "midas_world.arguments",
+    ),
     ("midas_world.config", "midas_world.checkpoint", "midas_world.data"),
     ("midas_world.model.layers", "midas_world.sessions", "midas_world.teachers"),
     (

@@ -1,7 +1,5 @@
 import json
 import logging
-import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -280,18 +278,6 @@ def test_prepared_graphs_join_what_auto_measures(
     monkeypatch.setattr(select, "measure_in_turns", fake)
     assert make_engine(tiny_world, device="cpu", folder=folder).spec.backend == "onnx"
     assert measured[-1] == "onnx"
-
-
-def test_what_a_killed_export_left_is_removed_a_day_later(tmp_path: Path):
-    for name, age_s in (("old", 2 * 24 * 3600), ("new", 60)):
-        left = tmp_path / f".tmp-{name}"
-        left.mkdir()
-        (left / "half.onnx").touch()
-        then = time.time() - age_s
-        os.utime(left, (then, then))
-    with onnx_export._replacing(tmp_path / "graph.onnx") as temporary:
-        temporary.touch()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-new", "graph.onnx"]
 
 
 def test_a_named_backend_without_its_packages_says_what_to_install(

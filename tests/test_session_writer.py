@@ -81,7 +81,6 @@ def test_a_folder_is_there_with_its_header_or_not_at_all(tmp_path, monkeypatch):
         return SessionHeader(env_id="test", fps=20, frame_size=(24, 40))
 
     folder = tmp_path / "session"
-    (tmp_path / ".tmp-session").mkdir()  # of a program that was killed
     writer = SessionWriter(folder, header, frame_size=(24, 40), fps=20)
     writer.add(step_record(0), smooth_frame(0))
     assert not folder.exists()

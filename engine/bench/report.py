@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.cache_folder import write_whole
+from midas_world.files import write_whole
 
 JSON_NAME = "bench.json"
 MARKDOWN_NAME = "bench.md"

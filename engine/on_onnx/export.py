@@ -7,9 +7,6 @@ runtime.py. Where a world came with outlines of them, these are filled in.
 
 import contextlib
 import logging
-import shutil
-import tempfile
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -19,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.cache_folder import write_whole
 from engine.on_onnx.files import (
     OPSET,
     QUANTIZED,
@@ -33,6 +29,7 @@ from engine.on_onnx.files import (
 from engine.on_onnx.graphs import KNOWN_TO_REFINER, graph_names, make_graph
 from engine.on_torch.networks import Sampler
 from midas_world.config import WorldConfig
+from midas_world.files import whole, write_whole
 from midas_world.model.autoencoder import Upsample, quantize_frames
 from midas_world.model.conditions import Conditions, stack_conditions
 from midas_world.model.diffusion import sample_noise
@@ -40,7 +37,6 @@ from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import StartState, World
 
 INSTALL = "pip install onnx onnxscript"
-_STALE_S = 24 * 3600.0
 # Start states that int8 is calibrated on, their last frames, and the steps that go on from them.
 _CALIBRATION = 16, 3, 3
 # A protobuf file holds 2 GiB; larger weights go to a file beside it.
@@ -90,19 +86,19 @@ def export_graphs(
         if _is_of(outline, world):
             from engine.on_onnx.outlines import fill_outline
 
-            with _replacing(path) as temporary:
+            with whole(path) as temporary:
                 fill_outline(outline, temporary, _weights(name, world, steps))
             continue
         if not plain[name].is_file():
             _log.info("exporting the %s graph of %s to ONNX", name, world.folder.name)
-            with _replacing(plain[name]) as temporary:
+            with whole(plain[name]) as temporary:
                 _export(name, world, temporary, steps)
         if path != plain[name]:
             # Not above: whoever plays on torch alone may be without ONNX Runtime.
             from engine.on_onnx.runtime import quantize
 
             _log.info("turning the %s graph of %s to int8", name, world.folder.name)
-            with _replacing(path) as temporary:
+            with whole(path) as temporary:
                 quantize(
                     plain[name],
                     temporary,
@@ -292,19 +288,6 @@ def _with_entries(
     if not entries.num_classes:
         return given
     return replace(given, entries=torch.stack((kinds.float(), places), dim=-1))
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file of the same name, and move it and what lies beside it at the end."""
-    for left in path.parent.glob(".tmp-*"):  # by a process that was killed
-        if time.time() - left.stat().st_mtime > _STALE_S:
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as temporary:
-        yield Path(temporary) / path.name
-        written = sorted(Path(temporary).iterdir(), key=lambda file: file.name == path.name)
-        for file in written:  # the graph itself comes last
-            shutil.move(file, path.parent / file.name)
 
 
 @contextlib.contextmanager

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from engine.cache_folder import cache_folder, write_whole
+from engine.cache_folder import cache_folder
 from engine.on_onnx.files import graphs_folder
 from engine.on_tensorrt.graphs import plan_graph
 from engine.on_tensorrt.plan import TrtPlan
 from engine.on_tensorrt.runtime import build_engine, flavour_version
+from midas_world.files import write_whole
 from midas_world.types import BackendUnavailableError, MidasWorldError
 from midas_world.world import World
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.cache_folder import write_whole
 from engine.on_tensorrt.build import (
     EngineFile,
     Target,
@@ -31,6 +30,7 @@ from engine.on_tensorrt.plan import DEFAULT_PLANS, PLAN_GRAPHS, TrtPlan, load_pl
 from engine.on_tensorrt.runtime import EXTRAS, EngineLoadError, LoadedEngine
 from engine.on_torch.engine import TorchCache, TorchEngine
 from engine.spec import Cache, EngineSpec, Made
+from midas_world.files import write_whole
 from midas_world.model.autoencoder import quantize_frames
 from midas_world.model.conditions import Conditions
 from midas_world.model.head import Guidance

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from envs.play.game.game import Game
 from envs.play.game.session import StepClock
 from envs.play.window.hud import Samples
 from midas_world.data.video import write_gif
+from midas_world.files import whole
 
 _STRIP_FRAMES = 12
 _STRIP_COLUMNS = 4
@@ -186,18 +188,10 @@ def _strip(frames: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _write_png(frame: np.ndarray, path: Path) -> None:
-    # pygame is loaded by those who want pictures.
-    import pygame
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    height, width, _ = frame.shape
-    pygame.image.save(pygame.image.frombytes(frame.tobytes(), (width, height), "RGB"), temporary)
-    temporary.replace(path)
+    with whole(path) as place:
+        Image.fromarray(frame).save(place)
 
 
 def _write_gif(frames: Sequence[np.ndarray], path: Path, *, fps: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    write_gif(temporary, frames, fps=fps)
-    temporary.replace(path)
+    with whole(path) as place:
+        write_gif(place, frames, fps=fps)

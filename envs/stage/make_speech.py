@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 from envs.stage.speech import BANK_PATH, SOUND_PATH, features_from_audio, resample
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, to_int16, write_opus
+from midas_world.files import whole, write_whole
 
 _logger = logging.getLogger(__name__)
 
@@ -155,10 +156,9 @@ def make_bank(features_path: Path, sound_path: Path) -> None:
     }
     num_taught = sum(len(sentences) for sentences in SENTENCES.values())
     metadata = {"languages": ",".join(languages), "num_taught": str(num_taught)}
-    temporary = features_path.with_suffix(".tmp")
-    temporary.write_bytes(save(tensors, metadata=metadata))
-    write_opus(sound_path, to_int16(np.concatenate(sound)), bits_per_second=_BITS_PER_SECOND)
-    temporary.replace(features_path)
+    with whole(sound_path) as place:
+        write_opus(place, to_int16(np.concatenate(sound)), bits_per_second=_BITS_PER_SECOND)
+    write_whole(features_path, save(tensors, metadata=metadata))
 
 
 def _steps(samples: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ from midas_world.config import OptimizerConfig, ProjectConfig, load_config, save
 from midas_world.evaluate.command import QUICK, SECTIONS, evaluate
 from midas_world.evaluate.report import JSON_NAME, read_report
 from midas_world.evaluate.study import EvaluationConfig
+from midas_world.files import write_whole
 from midas_world.teachers.collect import CollectConfig, collect, measure_pace
 from midas_world.teachers.project import (
     CPU_TOKENS,
@@ -176,10 +177,7 @@ class WorkFolder:
         logger.info("--- %s took %.1f minutes", part, seconds / 60)
 
     def _save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".tmp-{self._path.name}")
-        temporary.write_text(json.dumps(self._state, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self._path)
+        write_whole(self._path, json.dumps(self._state, indent=1) + "\n")
 
 
 def dream(request: DreamRequest) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from midas_world.config import ProjectConfig
+from midas_world.files import write_whole
 
 CARD_NAME = "README.md"
 
@@ -57,7 +58,7 @@ def write_card(world: Path, config: ProjectConfig, *, evaluation: Path) -> None:
         "",
         *_number_lines(sections),
     ]
-    (world / CARD_NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(world / CARD_NAME, "\n".join(lines) + "\n")
 
 
 def _number_lines(sections: Mapping[str, Any]) -> list[str]:

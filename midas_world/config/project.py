@@ -24,6 +24,7 @@ from midas_world.config.train import (
     DynamicsTrainConfig,
     RefinerTrainConfig,
 )
+from midas_world.files import write_whole
 
 T = TypeVar("T")
 
@@ -336,8 +337,8 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> ProjectConfig:
 
 
 def save_config(config: Any, path: Path) -> None:
-    """Write a config as YAML."""
-    OmegaConf.save(OmegaConf.structured(config), path)
+    """Write a config as YAML, whole or not at all."""
+    write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def _changes(cls: type, overrides: Sequence[str]) -> Any:

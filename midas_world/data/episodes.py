@@ -17,10 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -40,6 +37,7 @@ from midas_world.data.video import (
     read_frames,
     write_frames,
 )
+from midas_world.files import whole
 from midas_world.types import MidasWorldError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +45,6 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 HEADER = "header.json"
 STEPS = "steps.safetensors"
-TEMPORARY_PREFIX = ".tmp-"
 _EXTRAS_PREFIX = "extras/"
 
 
@@ -180,10 +177,8 @@ def save_episode(episode: Episode, path: Path, *, video: VideoOptions = DEFAULT_
     height, width = episode.frames.shape[1:3]
     if not height * width:
         raise ValueError("the episode has no pixels: it was loaded with frames=False")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}"
-    temporary.mkdir()
-    try:
+    with whole(path) as temporary:
+        temporary.mkdir()
         fps = episode.metadata.fps
         frames_file = write_frames(temporary, episode.frames, video=video, fps=fps)
         texts = None if episode.text is None else tuple(dict.fromkeys(episode.text))
@@ -199,14 +194,7 @@ def save_episode(episode: Episode, path: Path, *, video: VideoOptions = DEFAULT_
             "texts": texts,
             "files": {file.name: _fingerprint(file) for file in (frames_file, steps_file)},
         }
-        header_file = temporary / HEADER
-        header_file.write_text(json.dumps(header, indent=1), encoding="utf-8")
-        for file in (frames_file, steps_file, header_file):
-            _flush(file)
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        (temporary / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
 
 
 def load_episode(path: Path, *, frames: bool = True) -> Episode:
@@ -294,14 +282,6 @@ def iter_episodes(folder: Path, *, frames: bool = True) -> EpisodeIterator:
     return EpisodeIterator(list_episodes(folder), frames=frames)
 
 
-def remove_temporaries(folder: Path) -> int:
-    """Delete what interrupted writers left in `folder`; return how many there were."""
-    stale = list(Path(folder).glob(f"{TEMPORARY_PREFIX}*"))
-    for path in stale:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(stale)
-
-
 def _to_columns(episode: Episode, texts: Sequence[str] | None) -> dict[str, np.ndarray]:
     columns = {
         name: getattr(episode, name)
@@ -320,11 +300,6 @@ def _fingerprint(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {"bytes": file.stat().st_size, "sha256": digest}
-
-
-def _flush(file: Path) -> None:
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 def _read_header(path: Path) -> dict[str, Any]:

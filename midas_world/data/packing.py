@@ -7,14 +7,13 @@ that grows never moves an episode from one side to the other.
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from midas_world.data.episodes import HEADER, TEMPORARY_PREFIX, list_episodes
+from midas_world.data.episodes import HEADER, list_episodes
 from midas_world.data.shards import (
     Losses,
     Part,
@@ -31,6 +30,7 @@ from midas_world.data.shards import (
     write_sample,
     write_shard,
 )
+from midas_world.files import whole
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +125,8 @@ def unpack(url: str, folder: Path) -> Losses:
                 bar.update()
                 if (target / sample.name).is_dir():
                     continue
-                with tempfile.TemporaryDirectory(dir=target, prefix=TEMPORARY_PREFIX) as temporary:
-                    write_sample(sample, Path(temporary)).rename(target / sample.name)
+                with whole(target / sample.name) as place:
+                    write_sample(sample, place.parent)
         bar.close()
     return losses
 

@@ -16,11 +16,13 @@ Several machines may write into one folder, each its own part of the names, with
 own: index-3-of-8.json. Knows nothing of training or of what frames become (train/stream.py).
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import re
 import tarfile
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -29,8 +31,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from midas_world.data.episodes import HEADER
+from midas_world.files import TEMPORARY_PREFIX, whole
 from midas_world.types import MidasWorldError
 
 logger = logging.getLogger(__name__)
@@ -365,29 +369,36 @@ def _parse_index(url: str, values: Mapping[str, Any]) -> ShardFolder:
     )
 
 
-class _replacing:  # noqa: N801 - a context manager, used like open
-    """A new file under a temporary name that gets its own when it is whole; counts and hashes."""
+class _Counted:
+    """A stream that counts and hashes what is written to it."""
 
-    def __init__(self, url: str) -> None:
-        self._fs, self._path = fsspec.core.url_to_fs(url)
-        folder, _, name = self._path.rpartition("/")
-        self._folder, self._temporary = folder, f"{folder}/.tmp-{name}"
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
         self.num_bytes, self.digest = 0, hashlib.sha256()
-
-    def __enter__(self) -> "_replacing":
-        self._fs.makedirs(self._folder, exist_ok=True)
-        self._file: Any = self._fs.open(self._temporary, "wb")
-        return self
 
     def write(self, content: bytes) -> int:
         """Append bytes."""
         self.num_bytes += len(content)
         self.digest.update(content)
-        return self._file.write(content)
+        return self._stream.write(content)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.close()
-        if kind is None:
-            self._fs.mv(self._temporary, self._path)
-        else:
-            self._fs.rm(self._temporary)
+
+@contextlib.contextmanager
+def _replacing(url: str) -> Iterator[_Counted]:
+    """Give a new file that gets its name when it is whole."""
+    fs, path = fsspec.core.url_to_fs(url)
+    if isinstance(fs, LocalFileSystem):
+        with whole(Path(path)) as place, place.open("wb") as stream:
+            yield _Counted(stream)
+        return
+    folder, _, name = path.rpartition("/")
+    fs.makedirs(folder, exist_ok=True)
+    temporary = f"{folder}/{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{name}"
+    try:
+        with fs.open(temporary, "wb") as stream:
+            yield _Counted(stream)
+        fs.mv(temporary, path)
+    except BaseException:
+        if fs.exists(temporary):
+            fs.rm(temporary)
+        raise

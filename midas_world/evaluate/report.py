@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from midas_world.files import write_whole
+
 JSON_NAME = "evaluation.json"
 MARKDOWN_NAME = "evaluation.md"
 FORMAT_VERSION = 1
@@ -303,16 +305,13 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
         report: "subject" (words by name) and "sections" (by name, from `Section.to_dict`).
         folder: Receives the files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     plain = {"format_version": FORMAT_VERSION, **_plain(report)}
     files = {
         JSON_NAME: json.dumps(plain, indent=1, allow_nan=False) + "\n",
         MARKDOWN_NAME: to_markdown(plain),
     }
     for name, text in files.items():
-        temporary = folder / f".tmp-{name}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+        write_whole(folder / name, text)
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from midas_world.data.video import VideoError, import_av, tag_colors, to_rgb, to_yuv
+from midas_world.files import whole
 from midas_world.sessions.film_index import FilmIndex, make_fragment, to_avc
 
 _PIX_FMT = "yuv420p"  # the one that plays everywhere
@@ -251,7 +252,7 @@ class FilmWriter:
     """Writes a common MP4 that plays everywhere, and streams: its index comes first.
 
     Args:
-        path: The file; written under a temporary name until `close`.
+        path: The file; not whole until `close`.
         frame_size: H and W.
         fps: Frames per second.
         crf: libx264's quality, 0 (lossless YUV) to 51.
@@ -266,9 +267,8 @@ class FilmWriter:
     ) -> None:
         self.path = path
         self.num_frames = 0
-        self._temporary = path.with_name(f".tmp-{path.name}")
         self._encoder = _Encoder(
-            str(self._temporary),
+            str(path),
             frame_size,
             fps=fps,
             movflags="+faststart",
@@ -284,17 +284,12 @@ class FilmWriter:
     @property
     def num_bytes(self) -> int:
         """Bytes written so far, without the index."""
-        return self._temporary.stat().st_size if self._temporary.is_file() else 0
+        return self.path.stat().st_size if self.path.is_file() else 0
 
     def close(self) -> None:
         """Finish the file."""
         self._encoder.add(None)
         self._encoder.close()
-        self._temporary.replace(self.path)
-
-    def abandon(self) -> None:
-        """Leave nothing behind."""
-        self._temporary.unlink(missing_ok=True)
 
 
 def write_film(
@@ -306,27 +301,24 @@ def write_film(
     crf: int = 18,
 ) -> int:
     """Write frames, uint8 (H, W, 3), as an MP4 that plays everywhere; return how many."""
-    writer = FilmWriter(path, frame_size, fps=fps, crf=crf)
-    try:
+    with whole(path) as place:
+        writer = FilmWriter(place, frame_size, fps=fps, crf=crf)
         for frame in frames:
             writer.add(frame)
         writer.close()
-    except BaseException:
-        writer.abandon()
-        raise
     return writer.num_frames
 
 
 def copy_film(source: Path, index: FilmIndex, target: Path, *, stop: int) -> None:
     """Write the first frames of a fragmented MP4 as a common one, without encoding them again."""
     av = import_av()
-    temporary = target.with_name(f".tmp-{target.name}")
     options = {"movflags": "+faststart", "brand": "mp42"}
     try:
         with (
+            whole(target) as place,
             source.open("rb") as stream,
             av.open(_Part(stream, index, 0), format="mp4") as film,
-            av.open(str(temporary), "w", format="mp4", options=options) as container,
+            av.open(str(place), "w", format="mp4", options=options) as container,
         ):
             copied = container.add_stream_from_template(film.streams.video[0])
             for number, packet in enumerate(film.demux(video=0)):
@@ -334,7 +326,5 @@ def copy_film(source: Path, index: FilmIndex, target: Path, *, stop: int) -> Non
                     break
                 packet.stream = copied
                 container.mux(packet)
-        temporary.replace(target)
     except av.error.FFmpegError as error:
-        temporary.unlink(missing_ok=True)
         raise VideoError(f"{source} cannot be copied: {error}") from error

@@ -17,7 +17,6 @@ import atexit
 import json
 import logging
 import os
-import shutil
 import threading
 import time
 from collections import deque
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from midas_world.files import whole, write_whole
 from midas_world.sessions.log import STEPS, Record, hash_frame
 from midas_world.sessions.session import END, HEADER, VIDEO, SessionHeader, header_to_json
 from midas_world.sessions.video import FragmentWriter
@@ -342,7 +342,7 @@ class SessionWriter:
                     "closed_at": time.time(),
                     "error": error,
                 }
-                _write_whole(self.folder / END, json.dumps(end, indent=1).encode())
+                write_whole(self.folder / END, json.dumps(end, indent=1))
         except Exception as failure:
             if error is None:
                 self._fail(failure)
@@ -358,7 +358,7 @@ class SessionWriter:
 def _save_state(state: Any, path: Path) -> None:
     if isinstance(state, Mapping):
         arrays = {key: np.ascontiguousarray(value) for key, value in state.items()}
-        _write_whole(path, safetensors.numpy.save(arrays))
+        write_whole(path, safetensors.numpy.save(arrays))
     else:
         state.save(path)
 
@@ -367,26 +367,9 @@ def _make_folder(folder: Path, name: str, data: bytes) -> None:
     """Make a new folder that is there with its first file or not at all."""
     if folder.exists():
         raise FileExistsError(folder)
-    temporary = folder.with_name(f".tmp-{folder.name}")
-    try:
-        temporary.mkdir(parents=True, exist_ok=True)  # a program that was killed may have left one
-        (temporary / name).write_bytes(data)
-        temporary.rename(folder)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole(folder) as place:
+        place.mkdir()
+        (place / name).write_bytes(data)
 
 
 def _in_words(error: Exception, folder: Path) -> str:

@@ -38,11 +38,11 @@ from midas_world.data.episodes import (
     Episode,
     EpisodeMetadata,
     is_episode,
-    remove_temporaries,
     save_episode,
 )
 from midas_world.data.recorder import EpisodeRecorder
 from midas_world.data.video import VideoOptions
+from midas_world.files import remove_temporaries
 from midas_world.teachers.env import adapt
 from midas_world.teachers.policies import make_policy
 from midas_world.teachers.workers import Report, run_workers

@@ -169,7 +169,6 @@ def keep_preset(config: ProjectConfig, path: Path) -> None:
                     f"{path.parent} was begun with another {name}: {getattr(there, name)}, now "
                     f"{getattr(config.data, name)}; choose another folder"
                 )
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_config(config, path)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from midas_world.data.episodes import Episode, EpisodeError, list_episodes, load_episode
+from midas_world.files import whole
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +124,8 @@ def frame_columns(episode: Episode) -> dict[str, np.ndarray]:
 def _open_pixels(episode: Path, path: Path) -> np.ndarray:
     """Return an episode's frames memory-mapped, decoding them first if need be."""
     if not path.is_file():
-        temporary = path.with_name(f".tmp-{path.name}")
-        np.save(temporary, load_episode(episode).frames)
-        temporary.replace(path)
+        with whole(path) as place:
+            np.save(place, load_episode(episode).frames)
     return np.load(path, mmap_mode="r")
 
 

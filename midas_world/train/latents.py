@@ -14,6 +14,7 @@ from tqdm import tqdm
 from midas_world.checkpoint import tensors_hash
 from midas_world.config import ConditionsConfig, WorldConfig
 from midas_world.data.episodes import Episode, load_episode
+from midas_world.files import whole
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions, hash_text
 from midas_world.train.data import FrameStore, cache_key, open_frames
@@ -73,9 +74,8 @@ def open_latents(
     for episode, pixels in zip(bar, frames.frames, strict=True):
         path = cache / f"{episode.name}-{cache_key(episode)}.npy"
         if not path.is_file():
-            temporary = path.with_name(f".tmp-{path.name}")
-            np.save(temporary, encode_frames(pixels, autoencoder, device=device).numpy())
-            temporary.replace(path)
+            with whole(path) as place:
+                np.save(place, encode_frames(pixels, autoencoder, device=device).numpy())
         latents.append(np.load(path, mmap_mode="r"))
     columns: dict[str, list[np.ndarray]] = {}
     for path in frames.episodes:

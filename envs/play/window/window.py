@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pygame
+from PIL import Image
 
 from envs.picture import draw_frame
 from envs.play.game.compare import Pair
@@ -17,6 +18,7 @@ from envs.play.game.inputs import Inputs
 from envs.play.game.session import Session
 from envs.play.window import hud, panels
 from envs.play.window.pads import Pads
+from midas_world.files import whole
 
 SCREENSHOTS_FOLDER = Path("screenshots")
 
@@ -111,20 +113,17 @@ class Window:
 
     def save_screenshot(self, frame: np.ndarray, folder: Path = SCREENSHOTS_FOLDER) -> Path:
         """Write a frame as PNG and return its path."""
-        folder.mkdir(parents=True, exist_ok=True)
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
         path = folder / f"{stamp}.png"
-        temporary = folder / f".tmp-{stamp}.png"
-        height, width, _ = frame.shape
-        picture = pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
-        pygame.image.save(picture, temporary)
-        return temporary.replace(path)
+        with whole(path) as place:
+            Image.fromarray(frame).save(place)
+        return path
 
     def _try_to_save(self, frame: np.ndarray) -> str:
         """Write a frame as PNG; return where it is, or why it is not, in words."""
         try:
             return f"saved {self.save_screenshot(frame)}"
-        except (OSError, pygame.error) as error:  # a full disk, a folder that is not ours
+        except OSError as error:  # a full disk, a folder that is not ours
             return f"no screenshot: {error}"
 
     def _handle(self, event: pygame.Event, session: Session) -> bool:

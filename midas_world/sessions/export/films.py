@@ -1,6 +1,5 @@
 """Sessions to look at: an MP4 that plays everywhere, a GIF, or every frame as PNG."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from midas_world.data.video import write_gif
+from midas_world.files import whole
 from midas_world.sessions.export.pictures import PictureOptions, pictures
 from midas_world.sessions.session import RecordedSession
 from midas_world.sessions.video import copy_film, write_film
@@ -18,7 +18,6 @@ _FAST_GIF_FPS = 50  # browsers slow down what is faster
 
 def export_mp4(session: RecordedSession, output: Path, options: PictureOptions) -> None:
     """Write an MP4; frames that stay as they are from the start on are not encoded again."""
-    output.parent.mkdir(parents=True, exist_ok=True)
     if options.is_plain and options.start == 0:
         path, index = session.film
         copy_film(path, index, output, stop=options.stop)
@@ -44,27 +43,16 @@ def export_gif(session: RecordedSession, output: Path, options: PictureOptions) 
     frames = [
         picture for number, picture in enumerate(pictures(session, options)) if number % every == 0
     ]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".tmp-{output.name}")
-    try:
-        write_gif(temporary, frames, fps=fps / every)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(output) as place:
+        write_gif(place, frames, fps=fps / every)
 
 
 def export_frames(session: RecordedSession, output: Path, options: PictureOptions) -> None:
     """Write every frame as PNG into a new folder, numbered as in the session."""
-    temporary = output.with_name(f".tmp-{output.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with whole(output) as place:
+        place.mkdir()
         for number, picture in _numbered(pictures(session, options), options.start):
-            Image.fromarray(picture).save(temporary / f"frame_{number:06d}.png")
-        temporary.rename(output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            Image.fromarray(picture).save(place / f"frame_{number:06d}.png")
 
 
 def _numbered(frames: Iterator[np.ndarray], start: int) -> Iterator[tuple[int, np.ndarray]]:

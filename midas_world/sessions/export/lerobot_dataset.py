@@ -14,13 +14,13 @@ Shapes: H W frame size, T steps of an episode, P pose and A audio features.
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from midas_world.files import whole
 from midas_world.sessions.session import RecordedSession, Segment, SessionHeader
 from midas_world.sessions.video import FilmWriter
 
@@ -55,15 +55,11 @@ def export_lerobot(
     segments = [item for item in session.segments(start, stop) if item.num_steps]
     if not segments:
         raise ValueError("there is no step between --start and --stop")
-    writer = _Writer(session, segments, output.with_name(f".tmp-{output.name}"))
-    try:
+    with whole(output) as place:
+        writer = _Writer(session, segments, place)
         for segment in segments:
             writer.add(segment)
         writer.close()
-        writer.folder.rename(output)
-    except BaseException:
-        writer.abandon()
-        raise
 
 
 class _Writer:
@@ -80,7 +76,6 @@ class _Writer:
             ) from error
         self._pa, self._pq, self._pd = pa, pq, pd
         self.folder = folder
-        shutil.rmtree(folder, ignore_errors=True)
         (folder / "meta").mkdir(parents=True)
         self._session = session
         self._fps = round(session.header.fps)
@@ -143,10 +138,6 @@ class _Writer:
         tasks.to_parquet(self.folder / "meta/tasks.parquet")
         _write_json(self.folder / "meta/stats.json", _lists(_joined(self._stats)))
         _write_json(self.folder / "meta/info.json", self._info())
-
-    def abandon(self) -> None:
-        """Leave nothing behind."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _task(self, segment: Segment) -> str:
         """Return an episode's task, which is what the player asked for; it is known from now on."""

@@ -7,7 +7,6 @@ Shapes: H W frame size, T steps of an episode.
 
 import importlib
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from midas_world.files import whole
 from midas_world.sessions.session import RecordedSession, Segment, SessionHeader
 from midas_world.sessions.values import space_from_json
 
@@ -70,14 +70,13 @@ def export_minari(
             "holds it in memory: choose a part with --start and --stop"
         )
     root = root.resolve()  # Minari joins relative folders to themselves
-    target, temporary = root / dataset_id, root / f".tmp-{dataset_id}"
+    target = root / dataset_id
     if target.exists():
         raise ValueError(f"{target} exists already")
-    shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "data").mkdir(parents=True)
-    try:
+    with whole(target) as place:
+        (place / "data").mkdir(parents=True)
         storage = MinariStorage.new(
-            temporary / "data",
+            place / "data",
             observation_space=spaces.Box(0, 255, (height, width, 3), np.uint8),
             action_space=space_from_json(header.action_space),
             env_spec=_env_spec(header),
@@ -94,10 +93,6 @@ def export_minari(
             }
         )
         storage.update_episodes(_episodes(session, segments))
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return dataset_id
 
 
