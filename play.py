@@ -24,16 +24,20 @@ from envs.play.game.session import Session
 from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
 from envs.play.window.window import Window
 from midas_world.arguments import count, natural, positive
-from midas_world.types import MidasWorldError
+from midas_world.edge import DEBUG, DEBUG_HELP, run_command
 
 EXIT_DIFFERENT = 1
 EXIT_NOT_RECORDED = 1
-EXIT_USAGE = 2
 STAGE = "stage"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Play as the command line says and return the exit code."""
+    """Play as the command line says and return the exit code; of errors, see edge.py."""
+    words = sys.argv[1:] if argv is None else argv
+    return run_command("play", _play, words, expected=(pygame.error,))
+
+
+def _play(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     # Which backend runs the world, and why.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -41,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # two cores, one of them busy, made a step take 400 ms instead of 16. Read when torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if args.episodes and args.teacher in (None, STAGE):
-        print("play: --episodes goes with --teacher PRESET", file=sys.stderr)
-        return EXIT_USAGE
+        raise ValueError("--episodes goes with --teacher PRESET")
     opener: Callable[[], Playable] = open_teacher
     if args.teacher not in (None, STAGE):
         opener = partial(open_human_teacher, args.teacher, folder=args.episodes)
@@ -54,13 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_denoise_steps=args.denoise_steps,
             prepares=not args.headless,
         )
-    try:
-        if args.resimulate or args.replay:
-            return (_resimulate if args.resimulate else _replay)(args)
-        return (_play_headless if args.headless else _play_window)(args, opener)
-    except (MidasWorldError, ValueError, OSError, pygame.error) as error:
-        print(f"play: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    if args.resimulate or args.replay:
+        return (_resimulate if args.resimulate else _replay)(args)
+    return (_play_headless if args.headless else _play_window)(args, opener)
 
 
 def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
@@ -245,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let F9 record while another window has the focus; pynput then listens to all keys",
     )
+    parser.add_argument(DEBUG, action="store_true", help=DEBUG_HELP)
     again = parser.add_argument_group("a recorded session")
     again.add_argument(
         "--replay", type=Path, metavar="SESSION", help="watch it; T takes over and plays on"

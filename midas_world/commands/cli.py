@@ -11,43 +11,50 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from midas_world.arguments import count
+from midas_world.edge import DEBUG, DEBUG_HELP, run_command
 from midas_world.packages import check_packages
 from midas_world.teachers.options import add_teacher_options, given_options
-from midas_world.types import MidasWorldError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0 fine, 1 something failed, 2 bad input."""
+    """Run one verb and return the exit status: 0 fine, 1 something failed; see edge.py."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    check_packages("envs", "engine")
+    name = f"midas-world {argv[0]}" if argv else "midas-world"
+    if status := run_command(name, _check, argv):
+        return status
     if argv and argv[0] == "play":
         # The window has its own options, and opens before anything slow is imported.
         return importlib.import_module("play").main(argv[1:])
+    return run_command(name, _run, argv)
+
+
+def _check(_: list[str]) -> int:
+    check_packages("envs", "engine")
+    return 0
+
+
+def _run(argv: list[str]) -> int:
     _suggest_verb(argv)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # where "module:function" of a user's own is found
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        if argv and argv[0] == "eval":
-            return importlib.import_module("midas_world.evaluate.command").main(argv[1:])
-        if argv and argv[0] == "export":
-            return importlib.import_module("midas_world.sessions.export.command").main(argv[1:])
-        if argv and argv[0] == "shards":
-            return importlib.import_module("midas_world.train.shards_command").main(argv[1:])
-        if argv and argv[0] == "dream":
-            return importlib.import_module("midas_world.commands.dream_command").main(argv[1:])
-        if argv and argv[0] == "bench":
-            return importlib.import_module("engine.bench.command").main(argv[1:])
-        if argv and argv[0] == "build":
-            return importlib.import_module("engine.build_command").main(argv[1:])
-        # Overrides may stand anywhere among the options, which argparse cannot say.
-        overrides = find_overrides(argv)
-        arguments = _parser().parse_args([word for word in argv if word not in overrides])
-        arguments.overrides = overrides
-        return arguments.run(arguments)
-    except (MidasWorldError, ValueError, OSError) as error:
-        print(f"midas-world {argv[0]}: {error}", file=sys.stderr)
-        return 2
+    if argv and argv[0] == "eval":
+        return importlib.import_module("midas_world.evaluate.command").main(argv[1:])
+    if argv and argv[0] == "export":
+        return importlib.import_module("midas_world.sessions.export.command").main(argv[1:])
+    if argv and argv[0] == "shards":
+        return importlib.import_module("midas_world.train.shards_command").main(argv[1:])
+    if argv and argv[0] == "dream":
+        return importlib.import_module("midas_world.commands.dream_command").main(argv[1:])
+    if argv and argv[0] == "bench":
+        return importlib.import_module("engine.bench.command").main(argv[1:])
+    if argv and argv[0] == "build":
+        return importlib.import_module("engine.build_command").main(argv[1:])
+    # Overrides may stand anywhere among the options, which argparse cannot say.
+    overrides = find_overrides(argv)
+    arguments = _parser().parse_args([word for word in argv if word not in overrides])
+    arguments.overrides = overrides
+    return arguments.run(arguments)
 
 
 DEFAULT_PRESET = "stage"
@@ -74,7 +81,9 @@ def _suggest_verb(argv: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="midas-world", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="midas-world", description=__doc__, epilog=f"{DEBUG}, with any verb: {DEBUG_HELP}"
+    )
     verbs = parser.add_subparsers(required=True, metavar="{" + ",".join(VERBS) + "}")
 
     collect = verbs.add_parser("collect", help="record episodes of the teacher")
