@@ -23,7 +23,7 @@ from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
 from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
 from envs.play.window.window import Window
-from midas_world.arguments import count, natural, positive
+from midas_world.arguments import add_trust_option, count, natural, positive
 from midas_world.edge import DEBUG, DEBUG_HELP, run_command
 
 EXIT_DIFFERENT = 1
@@ -48,7 +48,7 @@ def _play(argv: Sequence[str]) -> int:
         raise ValueError("--episodes goes with --teacher PRESET")
     opener: Callable[[], Playable] = open_teacher
     if args.teacher not in (None, STAGE):
-        opener = partial(open_human_teacher, args.teacher, folder=args.episodes)
+        opener = partial(open_human_teacher, args.teacher, folder=args.episodes, trust=args.trust)
     elif args.teacher is None:
         opener = partial(
             open_world,
@@ -56,6 +56,7 @@ def _play(argv: Sequence[str]) -> int:
             backend=args.backend,
             num_denoise_steps=args.denoise_steps,
             prepares=not args.headless,
+            trust=args.trust,
         )
     if args.resimulate or args.replay:
         return (_resimulate if args.resimulate else _replay)(args)
@@ -111,7 +112,7 @@ def _replay(args: argparse.Namespace) -> int:
     window = ReplayWindow(args.replay.resolve().name)
     session = ReplaySession(
         tape,
-        partial(open_recorded, tape.session.header, world=args.world),
+        partial(open_recorded, tape.session, world=args.world, trust=args.trust),
         window.inputs,
         rewind_seconds=args.rewind_seconds,
         notify=window.notify,
@@ -134,7 +135,7 @@ def _resimulate(args: argparse.Namespace) -> int:
     if args.replay is None:
         raise ValueError("--resimulate runs a session again: name it with --replay SESSION")
     tape = Tape(load_session(args.replay))
-    env = make_recorded(tape.session.header, world=args.world)
+    env = make_recorded(tape.session, world=args.world, trust=args.trust)
     try:
         result = resimulate(tape, env, on_frame=partial(_tell_equal, len(tape)))
     finally:
@@ -216,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="keep play of --teacher PRESET here, as episodes to train on",
     )
+    add_trust_option(parser)
     parser.add_argument("--seed", type=natural, default=0, help="of the first episode")
     parser.add_argument("--prompt", help="words for what the world should look like")
     parser.add_argument("--fps", type=positive, help="steps per second (default: the world's)")

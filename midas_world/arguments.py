@@ -1,7 +1,16 @@
-"""Numbers on the command line: types for argparse that say what must be and what came."""
+"""What commands share: numbers that say what must be and what came, and the word of trust."""
 
 import argparse
 import math
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add --trust, for commands that open what others may have made."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="import modules that the opened file names: their code runs, so trust its maker",
+    )
 
 
 def natural(text: str) -> int:

@@ -40,6 +40,9 @@ from midas_world.model.world_model import WorldModel
 from midas_world.types import CheckpointError, StepConditions
 
 WORLDS_FOLDER = Path(__file__).parent / "worlds"
+# Where a world is looked for by its name alone: those that come with the package, and the folder
+# that `midas-world dream` writes to.
+WORLD_PLACES = (WORLDS_FOLDER, Path("worlds"))
 START_STATES_NAME = "start_states.safetensors"
 KEYMAP_NAME = "keymap.yaml"
 # What moves latents does so in every step, over and over again.
@@ -60,10 +63,14 @@ class KeyMap:
     keys: dict[str, list[str]]
 
     def __post_init__(self) -> None:
-        """Check that every entry names an action."""
+        """Check the names, and that every entry names an action and the keys that call it."""
+        if not self.actions or len(set(self.actions)) < len(self.actions):
+            raise ValueError(f"key map: actions must have different names, got {self.actions}")
         for action in self.keys:
             if action not in self.actions:
                 raise ValueError(f"key map: no action {action!r}; actions: {self.actions}")
+            if not self.keys[action]:
+                raise ValueError(f"key map: {action!r} must name a key, or stand without")
 
     def action_of(self, held: frozenset[str] | set[str]) -> int:
         """Return the action that the held keys mean."""
@@ -100,7 +107,11 @@ class StartState:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A loaded world, in float32 and evaluation mode."""
+    """A loaded world, in float32 and evaluation mode.
+
+    Attributes:
+        trust: Whether modules that its config names may be imported; see trust.py.
+    """
 
     folder: Path
     config: ProjectConfig
@@ -109,6 +120,7 @@ class World:
     refiner: Refiner | None = None
     start_states: tuple[StartState, ...]
     keymap: KeyMap
+    trust: bool = False
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every weight and buffer by its name in the weights' file."""
@@ -139,8 +151,25 @@ def find_world(name: str | Path) -> Path:
     )
 
 
-def load_world(name: str | Path = "stage") -> World:
-    """Load a world by its shipped name or its folder.
+def find_named_world(name: str) -> Path:
+    """Return the folder of a world by its name alone, which is no path.
+
+    Raises:
+        CheckpointError: There is none in `WORLD_PLACES`.
+    """
+    if Path(name).name == name:
+        for place in WORLD_PLACES:
+            if (place / name / CONFIG_NAME).is_file():
+                return place / name
+    raise CheckpointError(f"no world {name!r}")
+
+
+def load_world(name: str | Path = "stage", *, trust: bool = False) -> World:
+    """Load a world by its shipped name or its folder; this runs no code that it names.
+
+    Args:
+        name: Of a shipped world, or a folder.
+        trust: Whether code that it names may run later, when it is played or measured.
 
     Raises:
         CheckpointError: A file is missing, corrupt or does not fit; it says which and why.
@@ -150,7 +179,7 @@ def load_world(name: str | Path = "stage") -> World:
         config = load_config(ProjectConfig, folder / CONFIG_NAME)
         keymap = load_config(KeyMap, folder / KEYMAP_NAME)
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+        raise CheckpointError(str(error)) from error
     tensors = expand(load_tensors(folder / WEIGHTS_NAME))
     autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
     source = str(folder / WEIGHTS_NAME)
@@ -172,6 +201,7 @@ def load_world(name: str | Path = "stage") -> World:
         refiner=refiner,
         start_states=load_start_states(folder / START_STATES_NAME),
         keymap=keymap,
+        trust=trust,
     )
 
 

@@ -32,7 +32,7 @@ def preset(tmp_path) -> Path:
 
 @pytest.fixture
 def game(preset):
-    playable = open_human_teacher(str(preset), folder=preset.parent / "train")
+    playable = open_human_teacher(str(preset), folder=preset.parent / "train", trust=True)
     game = Game(playable, seed=0)
     yield game
     game.close()
@@ -85,7 +85,9 @@ def test_a_finished_try_stays_and_another_day_begins_with_new_seeds(preset, game
             game.step(RUN)
     game.close()
     assert len(kept(preset)) == 4
-    again = Game(open_human_teacher(str(preset), folder=preset.parent / "train"), seed=0)
+    again = Game(
+        open_human_teacher(str(preset), folder=preset.parent / "train", trust=True), seed=0
+    )
     again.reset()
     for _ in range(3):
         again.step(STAY)
@@ -112,7 +114,7 @@ def test_an_episode_that_cannot_be_written_is_told(preset, game):
 
 def test_the_window_command_plays_a_preset_and_keeps_it(preset, capsys):
     folder = preset.parent / "train"
-    words = ["--teacher", str(preset), "--headless", "--steps", "20", "--seed", "2"]
+    words = ["--teacher", str(preset), "--headless", "--steps", "20", "--seed", "2", "--trust"]
     assert play.main([*words, "--episodes", str(folder)]) == 0
     assert f"{DISC} (the teacher)" in capsys.readouterr().out
     assert sum(episode.num_steps for episode in kept(preset)) <= 20
@@ -129,6 +131,7 @@ def test_collect_by_a_human_opens_the_window(tmp_path, monkeypatch):
     data = tmp_path / "mine"
     command = ["collect", "--env", DISC, "--policy", "human", "--data", str(data)]
     assert main([*command, "--preset", "tiny", "--conditions", "action"]) == 0
-    assert opened == [["--teacher", f"{data}/mine.yaml", "--episodes", f"{data}/train"]]
+    words = ["--teacher", f"{data}/mine.yaml", "--episodes", f"{data}/train", "--trust"]
+    assert opened == [words]
     assert load_preset(str(data / "mine.yaml")).data.env_id == DISC
     assert not data.joinpath("train").exists() or not list_episodes(data / "train")

@@ -23,6 +23,7 @@ ROOMS = (
         "midas_world.arguments",
     ),
     ("midas_world.config", "midas_world.checkpoint", "midas_world.data", "midas_world.edge"),
+    ("midas_world.trust",),
     ("midas_world.model.layers", "midas_world.sessions", "midas_world.teachers"),
     (
         "midas_world.model.dc_blocks",

@@ -166,7 +166,7 @@ def test_a_recorded_game_with_cuts_runs_again_equal_and_can_be_gone_on_from(worl
     assert game.branch.start == 2
     game.recorder.stop(wait=True)
     tape = Tape(load_session(tmp_path / "session"))
-    result = resimulate(tape, make_recorded(tape.session.header))
+    result = resimulate(tape, make_recorded(tape.session, world=str(folder)))
     assert str(result) == f"all {len(views)} frames are equal"
     for number in (0, 3, 6, 9, 11):
         goal, _ = tape.snapshots(number)

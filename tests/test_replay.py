@@ -57,6 +57,14 @@ def record(folder: Path, played: Playable) -> list[np.ndarray]:
     return frames
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _known_worlds(tiny_folder):
+    """Let the tiny world be found by its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("midas_world.world.WORLD_PLACES", (tiny_folder.parent,))
+        yield
+
+
 @pytest.fixture(scope="module")
 def recorded(tiny_folder, tmp_path_factory) -> tuple[Path, list[np.ndarray]]:
     folder = tmp_path_factory.mktemp("sessions") / "tiny"
@@ -75,7 +83,7 @@ def _keep_environment(monkeypatch):
 
 @pytest.fixture(scope="module")
 def opened(recorded) -> Playable:
-    return open_recorded(load_session(recorded[0]).header)
+    return open_recorded(load_session(recorded[0]))
 
 
 # What was recorded
@@ -127,7 +135,7 @@ def test_any_frame_can_be_gone_on_from(recorded, tape, opened, number, keeps_sta
 
 
 def test_a_session_run_again_is_equal(tape):
-    env = make_recorded(tape.session.header)
+    env = make_recorded(tape.session)
     counted = []
     result = resimulate(tape, env, on_frame=counted.append)
     assert result.is_equal
@@ -148,7 +156,7 @@ def test_a_session_run_again_is_equal(tape):
 def test_the_first_difference_is_named(recorded, tmp_path, number, field, value, words):
     folder = changed(recorded[0], tmp_path, number, **{field: value})
     tape = Tape(load_session(folder))
-    result = resimulate(tape, make_recorded(tape.session.header))
+    result = resimulate(tape, make_recorded(tape.session))
     assert not result.is_equal
     assert words in str(result)
     assert number <= result.num_equal <= number + 1
@@ -161,7 +169,7 @@ def test_other_versions_are_named_beside_a_difference(recorded, tmp_path):
     header["machine"]["processor"] = "an abacus"
     (folder / "header.json").write_text(json.dumps(header))
     tape = Tape(load_session(folder))
-    result = str(resimulate(tape, make_recorded(tape.session.header)))
+    result = str(resimulate(tape, make_recorded(tape.session)))
     assert "version of numpy: 0.1 when recorded" in result
     assert "machine's processor: an abacus when recorded" in result
 
@@ -169,7 +177,7 @@ def test_other_versions_are_named_beside_a_difference(recorded, tmp_path):
 def test_another_world_or_backend_is_named_beside_a_difference(recorded, tmp_path):
     folder = changed(recorded[0], tmp_path, 2, frame_hash="0" * 16)
     header = json.loads((folder / "header.json").read_text())
-    env = make_recorded(load_session(folder).header)
+    env = make_recorded(load_session(folder))
     result = str(resimulate(Tape(load_session(folder)), env))
     assert "weights" not in result
     assert "backend" not in result
@@ -187,10 +195,10 @@ def test_a_session_of_another_world_says_so_in_one_line(recorded, tmp_path, caps
     world = header["world"]["folder"]
     header["world"]["weights_sha256"] = "0123abcd" * 8
     (folder / "header.json").write_text(json.dumps(header))
-    header = load_session(folder).header
+    session = load_session(folder)
     for call in (open_recorded, make_recorded):
         with pytest.raises(ValueError, match=r"in another world .* are \w{8}, not 0123abcd: name"):
-            call(header)
+            call(session)
     assert play.main(["--replay", str(folder), "--resimulate"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(
@@ -198,7 +206,7 @@ def test_a_session_of_another_world_says_so_in_one_line(recorded, tmp_path, caps
     )
     assert said.count("\n") == 1
     # Who names a world means it.
-    assert open_recorded(header, world=world).env.unwrapped.world.folder == Path(world)
+    assert open_recorded(session, world=world).env.unwrapped.world.folder == Path(world)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -210,10 +218,10 @@ def test_a_session_runs_again_in_the_precision_it_was_played_in(tiny_folder, tmp
         env.step(action)
     env.close()
     tape = Tape(load_session(tmp_path / "session"))
-    again = make_recorded(tape.session.header)
+    again = make_recorded(tape.session)
     assert again.unwrapped.engine.spec.dtype == dtype
     assert resimulate(tape, again).is_equal
-    assert open_recorded(tape.session.header).env.unwrapped.engine.spec.dtype == dtype
+    assert open_recorded(tape.session).env.unwrapped.engine.spec.dtype == dtype
 
 
 @pytest.mark.parametrize("action", ["keys", "conditions"])
@@ -228,7 +236,7 @@ def test_sessions_of_other_actions_run_again_but_are_not_for_the_keys_to_go_on(
         env.step(env.action_space.sample())
     env.close()
     tape = Tape(load_session(tmp_path / "session"))
-    assert resimulate(tape, make_recorded(tape.session.header)).is_equal
+    assert resimulate(tape, make_recorded(tape.session)).is_equal
     assert tape.view(2).action_name
     with pytest.raises(ValueError, match="this session's are of another kind"):
         tape.snapshots(2)
@@ -237,7 +245,7 @@ def test_sessions_of_other_actions_run_again_but_are_not_for_the_keys_to_go_on(
 def test_the_teacher_s_sessions_run_again_too(tmp_path):
     record(tmp_path / "stage", open_teacher())
     tape = Tape(load_session(tmp_path / "stage"))
-    assert resimulate(tape, make_recorded(tape.session.header)).is_equal
+    assert resimulate(tape, make_recorded(tape.session)).is_equal
 
 
 def test_command_runs_a_session_again(recorded, tmp_path, capsys):
@@ -265,7 +273,7 @@ def watching(recorded):
     window = ReplayWindow("a session")
     session = ReplaySession(
         tape,
-        lambda: open_recorded(tape.session.header),
+        lambda: open_recorded(tape.session),
         window.inputs,
         notify=window.notify,
     )

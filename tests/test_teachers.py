@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -164,15 +166,13 @@ def test_repeat_takes_an_action_again_sums_rewards_and_stops_at_the_end():
         env.step(2)
 
 
-def test_an_action_steers_a_world_as_it_did_in_training():
+def test_an_action_steers_a_world_as_it_did_in_training(tiny_world):
     config = TeacherConfig(actions={"stay": ActionConfig(), "go_on": ActionConfig()})
     env = teacher(spaces.Discrete(2), config, info={"text": "a cave"})
     frame, info = env.reset(seed=0)
-    world = make_conditioner(
-        "Any-v0",
-        KeyMap(actions=env.action_names, keys={}),
-        data=DataConfig(env_id="Any-v0", teacher=config),
-    )
+    project = replace(tiny_world.config, data=DataConfig(env_id="Any-v0", teacher=config))
+    keymap = KeyMap(actions=env.action_names, keys={})
+    world = make_conditioner(replace(tiny_world, config=project, keymap=keymap))
     world.reset(rng=np.random.default_rng(0))
     world.load_state(info["conditioner_state"])
     for action in (1, 0, 1):

@@ -14,6 +14,7 @@ from envs.stage.scene import Scene
 from envs.stage.words import scene_from_text
 from envs.world.conditioners import WordsConditioner, make_conditioner
 from envs.world.env import WorldEnv
+from midas_world.config import DataConfig
 from midas_world.types import BackendUnavailableError, CheckpointError, StepConditions
 from midas_world.world import KeyMap, World
 from tests.fakes import FakeEngine
@@ -290,9 +291,10 @@ def test_human_mode_opens_a_window_and_closes_twice(fake, tiny_world):
     env.close()
 
 
-def test_worlds_of_other_teachers_are_steered_by_words():
+def test_worlds_of_other_teachers_are_steered_by_words(tiny_world):
     keymap = KeyMap(actions=("noop", "turn_left"), keys={"turn_left": ["left"]})
-    conditioner = make_conditioner("CarRacing-v3", keymap)
+    config = replace(tiny_world.config, data=DataConfig(env_id="CarRacing-v3"))
+    conditioner = make_conditioner(replace(tiny_world, config=config, keymap=keymap))
     assert isinstance(conditioner, WordsConditioner)
     first = conditioner.reset(rng=np.random.default_rng(0))
     assert (first.text, first.pose, first.audio) == ("noop", None, None)

@@ -4,16 +4,15 @@ Which one a world needs follows from the teacher that it was trained on. Stage h
 controller and voices; any other teacher gets the action alone, unless its maker names one.
 """
 
-import importlib
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from midas_world.config import DataConfig
 from midas_world.teachers.words import WordsConditioner, clean_prompt
+from midas_world.trust import HOW_TO_FIND, UntrustedError, import_named
 from midas_world.types import StepConditions
-from midas_world.world import KeyMap
+from midas_world.world import World
 
 _STAGE_IDS = ("midas/StageTeacher-v0", "midas/Stage-v0")
 
@@ -146,31 +145,32 @@ class StageWorldConditioner:
         self._inner.load_state(state)
 
 
-def make_conditioner(env_id: str, keymap: KeyMap, *, data: DataConfig | None = None) -> Conditioner:
-    """Return the conditioner of worlds that learned from a teacher.
-
-    Args:
-        env_id: Gymnasium id of the teacher, such as "envs:midas/StageTeacher-v0".
-        keymap: Names the world's actions.
-        data: The world's data config, which may name a conditioner.
+def make_conditioner(world: World) -> Conditioner:
+    """Return the conditioner of a world: the one that its config names, or that of its teacher.
 
     Raises:
-        ValueError: The conditioner that the data config names cannot be had.
+        UntrustedError: The config names a module, and the world was not loaded with trust.
+        ValueError: The conditioner that it names cannot be had.
     """
-    if data is not None and data.conditioner:
+    data = world.config.data
+    if data.conditioner:
         module, _, function = data.conditioner.partition(":")
+        field = f"data.conditioner: {data.conditioner}"
         try:
-            make = getattr(importlib.import_module(module), function)
+            named = import_named(module, source=world.folder, field=field, trust=world.trust)
+            make = getattr(named, function)
+        except UntrustedError:
+            raise
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
-                f'conditioner must be "module:function", got {data.conditioner!r}: {error}'
+                f'conditioner must be "module:function", got {data.conditioner!r}: {error}; '
+                f"{HOW_TO_FIND}"
             ) from error
-        return make(keymap)
-    if env_id.rpartition(":")[2] in _STAGE_IDS:
+        return make(world.keymap)
+    if data.env_id.rpartition(":")[2] in _STAGE_IDS:
         return StageWorldConditioner()
-    teacher = data.teacher if data is not None else None
-    gives_pose = teacher is not None and teacher.conditions == "action"
-    return WordsConditioner(keymap.actions, gives_pose=gives_pose)
+    gives_pose = data.teacher is not None and data.teacher.conditions == "action"
+    return WordsConditioner(world.keymap.actions, gives_pose=gives_pose)
 
 
 def load_conditioner(conditioner: Conditioner, state: Mapping[str, np.ndarray]) -> None:

@@ -117,6 +117,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     | `num_denoise_steps`     | **int**    | `None`       | Quality for speed; None: the world's   |
     | `reward_threshold`      | **float**  | `0.5`        | Smaller expected rewards are paid as 0 |
     | `engine`                | **Engine** | `None`       | A running engine of this world         |
+    | `trust`                 | **bool**   | `False`      | Import modules that the world names    |
 
     | Option of `reset` | Type | Description                                                     |
     |-------------------|------|-----------------------------------------------------------------|
@@ -148,6 +149,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         num_denoise_steps: int | None = None,
         reward_threshold: float = REWARD_THRESHOLD,
         engine: Engine | None = None,
+        trust: bool = False,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = self.metadata["render_modes"]
@@ -162,6 +164,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             num_denoise_steps=num_denoise_steps,
             reward_threshold=reward_threshold,
             engine=engine,
+            trust=trust,
         )
         self._modes = observation, action
         self.render_mode = render_mode

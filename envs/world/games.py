@@ -19,7 +19,6 @@ from gymnasium import spaces
 from engine import Engine, make_engine
 from engine.rollout import Rollout
 from envs.world.conditioners import (
-    Conditioner,
     SpeakingConditioner,
     load_conditioner,
     make_conditioner,
@@ -77,6 +76,7 @@ class Games:
         num_denoise_steps: Quality against speed; None takes the world's.
         reward_threshold: Expected rewards of at most this size are paid as 0.
         engine: A running engine of this world instead of a new one.
+        trust: Whether modules that the world's config names may be imported.
 
     Attributes:
         world: As loaded.
@@ -104,12 +104,15 @@ class Games:
         num_denoise_steps: int | None,
         reward_threshold: float,
         engine: Engine | None,
+        trust: bool = False,
     ) -> None:
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}")
         if not reward_threshold >= 0:
             raise ValueError(f"reward_threshold must be at least 0, got {reward_threshold}")
-        self.world = world if isinstance(world, World) else load_world(world)
+        self.world = world if isinstance(world, World) else load_world(world, trust=trust)
+        # First of all, for what they name may be refused.
+        self._conditioners = [make_conditioner(self.world) for _ in range(num_games)]
         if engine is None:
             engine = make_engine(self.world, backend, num_denoise_steps=num_denoise_steps)
         self.engine = engine
@@ -120,10 +123,6 @@ class Games:
         self.action_space = action_space(action, engine.spec, keymap)
         self.keys = key_names(keymap)
         self.over = np.ones(num_games, bool)
-        data = self.world.config.data
-        self._conditioners: list[Conditioner] = [
-            make_conditioner(data.env_id, keymap, data=data) for _ in range(num_games)
-        ]
         self._rollout = Rollout(engine, num_games)
         self._conditions = [StepConditions()] * num_games
         self._actions: list[int | None] = [None] * num_games

@@ -73,6 +73,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         num_denoise_steps: int | None = None,
         reward_threshold: float = REWARD_THRESHOLD,
         engine: Engine | None = None,
+        trust: bool = False,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
     ) -> None:
         if num_envs < 1:
@@ -90,6 +91,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             num_denoise_steps=num_denoise_steps,
             reward_threshold=reward_threshold,
             engine=engine,
+            trust=trust,
         )
         self.num_envs = num_envs
         self.render_mode = render_mode

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from midas_world.arguments import count
+from midas_world.arguments import add_trust_option, count
 from midas_world.edge import DEBUG, DEBUG_HELP, run_command
 from midas_world.packages import check_packages
 from midas_world.teachers.options import add_teacher_options, given_options
@@ -35,8 +35,6 @@ def _check(_: list[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     _suggest_verb(argv)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # where "module:function" of a user's own is found
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if argv and argv[0] == "eval":
         return importlib.import_module("midas_world.evaluate.command").main(argv[1:])
@@ -93,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--codec", choices=("h264", "raw"), default="h264")
     collect.add_argument("--env", metavar="ID", help="any Gymnasium env as the teacher")
     add_teacher_options(collect)
+    add_trust_option(collect)
     collect.set_defaults(run=_collect)
 
     train = verbs.add_parser(
@@ -115,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--output", type=Path, help="the run's folder; default: runs/PRESET")
     pack.add_argument("--autoencoder", type=Path, help="default: OUTPUT/autoencoder")
     pack.add_argument("--world", type=Path, required=True, help="folder to write")
+    add_trust_option(pack)
     pack.set_defaults(run=_pack)
 
     # These have parsers of their own, and are here for the help alone.
@@ -150,19 +150,24 @@ def _collect(arguments: argparse.Namespace) -> int:
     from midas_world.config import load_preset
     from midas_world.teachers.collect import collect
     from midas_world.teachers.project import collect_configs
+    from midas_world.trust import check_data
 
-    if arguments.env:
+    if arguments.env is not None:
         if is_by_hand := arguments.policy == ["human"]:
             arguments.policy = []
         arguments.preset = str(_fit_preset(arguments))
         if is_by_hand:
             episodes = Path(arguments.preset).parent / "train"
-            words = ["--teacher", arguments.preset, "--episodes", str(episodes)]
+            words = ["--teacher", arguments.preset, "--episodes", str(episodes), "--trust"]
             return importlib.import_module("play").main(words)
         arguments.overrides = []
     elif words := given_options(arguments):
         raise ValueError(f"{', '.join(words)}: only with --env")
     data = load_preset(arguments.preset, arguments.overrides).data
+    # What --env has just been asked for, the user has named; else the file has.
+    check_data(
+        data, source=Path(arguments.preset), trust=arguments.trust or arguments.env is not None
+    )
     folder = _folder(arguments.data, "data", arguments.preset)
     configs = collect_configs(data, folder, num_workers=arguments.workers, codec=arguments.codec)
     return max([collect(config).exit_code for config in configs])
@@ -178,7 +183,8 @@ def _fit_preset(arguments: argparse.Namespace) -> Path:
         project_for,
     )
 
-    folder = arguments.data or Path("data") / name_of(arguments.env)
+    name = name_of(arguments.env)
+    folder = arguments.data or Path("data") / name
     config = project_for(
         arguments.env,
         arguments,
@@ -218,8 +224,10 @@ def _train(arguments: argparse.Namespace) -> int:
 def _pack(arguments: argparse.Namespace) -> int:
     from midas_world.config import load_preset
     from midas_world.train.pack import pack_world
+    from midas_world.trust import check_data
 
     config = load_preset(arguments.preset, arguments.overrides)
+    check_data(config.data, source=Path(arguments.preset), trust=arguments.trust)
     output = _folder(arguments.output, "runs", arguments.preset)
     autoencoder = arguments.autoencoder or output / "autoencoder"
     pack_world(

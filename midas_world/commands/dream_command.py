@@ -39,14 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         evaluation=arguments.evaluate,
     )
     world = dream(request)
+    needs_trust = bool(arguments.conditioner)  # of a module that only you can vouch for
     print(
         f"\nThe world is in {world}; its model card says how good it is.\n\n"
-        f"    python play.py --world {world}\n"
-        f'    gymnasium.make("midas/Stage-v0", world="{world}")  # after: import envs\n\n'
+        f"    python play.py --world {world}{' --trust' * needs_trust}\n"
+        f'    gymnasium.make("midas/Stage-v0", world="{world}"{", trust=True" * needs_trust})'
+        "  # after: import envs\n\n"
         f"Better: run the same command with more --minutes into another --work and --output."
     )
     if arguments.play:
-        return importlib.import_module("play").main(["--world", str(world)])
+        words = ["--world", str(world), *["--trust"] * needs_trust]
+        return importlib.import_module("play").main(words)
     return 0
 
 

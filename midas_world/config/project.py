@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,6 +30,8 @@ from midas_world.files import write_whole
 T = TypeVar("T")
 
 PRESETS_FOLDER = Path(__file__).parents[1] / "presets"
+# What YAML of the wrong kind ends in.
+_UNREADABLE = (OmegaConfBaseException, ValueError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,19 +319,19 @@ def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     try:
         loaded = OmegaConf.load(path)
         if not OmegaConf.is_dict(loaded):
-            raise ValueError(f"{path} must hold keys and values")
-        _check_keys(cls, OmegaConf.to_container(loaded), str(path))
+            raise ValueError("must hold keys and values")
+        _check_keys(cls, OmegaConf.to_container(loaded))
         return _merged(cls, loaded, _changes(cls, overrides))
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    except (*_UNREADABLE, YAMLError) as error:
+        raise ValueError(f"{path}: {_in_words(error)}") from error
 
 
 def override_config(config: T, overrides: Sequence[str]) -> T:
     """Return a config with dotted overrides; see `load_config` for the errors."""
     try:
         return _merged(config, _changes(type(config), overrides))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{' '.join(overrides)}: {error}") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"{' '.join(overrides)}: {_in_words(error)}") from error
 
 
 def load_preset(name: str, overrides: Sequence[str] = ()) -> ProjectConfig:
@@ -341,9 +344,13 @@ def save_config(config: Any, path: Path) -> None:
     write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
+def _in_words(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
 def _changes(cls: type, overrides: Sequence[str]) -> Any:
     changes = OmegaConf.from_dotlist([*overrides])
-    _check_keys(cls, OmegaConf.to_container(changes), "override")
+    _check_keys(cls, OmegaConf.to_container(changes))
     return changes
 
 
@@ -362,18 +369,46 @@ def _tupled(value: Any) -> Any:
     return value
 
 
-def _check_keys(cls: type, values: Any, where: str, prefix: str = "") -> None:
-    """Raise ValueError for a key that the dataclass has not, naming the nearest that it has."""
-    if not isinstance(values, dict):
-        return
-    names = [item.name for item in fields(cls)]
-    hints = get_type_hints(cls)
-    for key, value in values.items():
-        if key not in names:
-            nearest = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
-            raise ValueError(
-                f"{where}: no key {prefix}{key}; did you mean {prefix}{nearest[0]}? "
-                f"Keys here: {', '.join(names)}"
-            )
-        if is_dataclass(hints[key]) and isinstance(hints[key], type):
-            _check_keys(hints[key], value, where, f"{prefix}{key}.")
+def _check_keys(hint: Any, values: Any, place: str = "") -> None:
+    """Check keys, containers and texts against what a config's field may hold.
+
+    OmegaConf's own errors for containers name no field, and it would fill in "${oc.env:NAME}".
+
+    Raises:
+        ValueError: A key is unknown (the message names the nearest), a value is of another kind, or
+            a text refers to something.
+    """
+    if isinstance(values, str) and "${" in values:
+        raise ValueError(f"{place} must be a plain value, got {values!r}, which is not resolved")
+    options = [item for item in (get_args(hint) or (hint,)) if item is not NoneType]
+    if get_origin(hint) in (Union, UnionType):
+        if values is None or len(options) > 1:
+            return
+        hint = options[0]
+    kind = get_origin(hint) or hint
+    is_config = is_dataclass(kind)
+    if is_config or kind is dict:
+        if not isinstance(values, dict):
+            raise ValueError(f"{place} must hold keys and values, got {values!r:.80}")
+        hints = get_type_hints(kind) if is_config else {}
+        names = list(hints)
+        for key, value in values.items():
+            if is_config and key not in names:
+                nearest = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
+                prefix = f"{place}." * bool(place)
+                raise ValueError(
+                    f"no key {prefix}{key}; did you mean {prefix}{nearest[0]}? "
+                    f"Keys here: {', '.join(names)}"
+                )
+            inner = hints[key] if is_config else get_args(hint)[1]
+            _check_keys(inner, value, f"{place}.{key}" if place else str(key))
+    elif kind in (tuple, list):
+        if not isinstance(values, list):
+            raise ValueError(f"{place} must be a list, got {values!r:.80}")
+        for item in values:
+            _check_keys(get_args(hint)[0], item, place)
+    elif isinstance(values, dict | list):
+        if hint is not Any:
+            raise ValueError(f"{place} must be a single value, got {values!r:.80}")
+        for item in values.values() if isinstance(values, dict) else values:
+            _check_keys(Any, item, place)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from midas_world.arguments import add_trust_option
 from midas_world.data.episodes import current_versions
 from midas_world.evaluate.probes.keypoints import ProbeConfig
 from midas_world.evaluate.probes.pictures import PictureProbeConfig
@@ -128,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = replace(config, num_episodes=count, num_rollouts=count, num_long_runs=long_runs)
     if arguments.outcome_episodes is not None:
         config = replace(config, num_outcome_episodes=arguments.outcome_episodes)
-    world = load_world(arguments.world)
+    world = load_world(arguments.world, trust=arguments.trust)
     report = evaluate(world, config, arguments.output, sections=arguments.sections)
     statuses = {name: report["sections"][name]["status"] for name in arguments.sections}
     return int("failed" in statuses.values())
@@ -246,4 +247,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--env-id", default=defaults.world_env_id, help="Gymnasium id of the learned env"
     )
+    add_trust_option(parser)
     return parser

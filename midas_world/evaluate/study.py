@@ -41,6 +41,7 @@ from midas_world.evaluate.rollouts import (
 )
 from midas_world.teachers.collect import Policy, load_policy
 from midas_world.teachers.env import make_teacher
+from midas_world.trust import check_data
 from midas_world.types import StepConditions
 from midas_world.world import World
 
@@ -202,6 +203,8 @@ class Study:
     """
 
     def __init__(self, world: World, config: EvaluationConfig, output: Path) -> None:
+        # A world that plays by itself may still name the module of its teacher.
+        check_data(world.config.data, source=world.folder, trust=world.trust)
         self.world = world
         self.config = config
         self.output = output
@@ -250,6 +253,7 @@ class Study:
             world=str(self.world.folder),
             num_denoise_steps=self.config.num_denoise_steps,
             disable_env_checker=True,
+            **({"trust": True} if self.world.trust else {}),
             **kwargs,
         )
 

@@ -20,6 +20,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,6 +41,7 @@ FORMAT_VERSION = 1
 HEADER = "header.json"
 VIDEO = "video.mp4"
 END = "end.json"
+_STATE_NAME = re.compile(r"state-\d+\.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,10 +238,18 @@ class RecordedSession:
         return found
 
     def state_path(self, record: Record) -> Path | None:
-        """Return the file with the environment's state at a record's frame, if it was kept."""
+        """Return the file with the environment's state at a record's frame, if it was kept.
+
+        Raises:
+            SessionError: The log names what is no file of this session.
+        """
         name = record.begin.get("state")
-        path = self.folder / name if name else None
-        return path if path is not None and path.is_file() else None
+        if name is None:
+            return None
+        if not isinstance(name, str) or not _STATE_NAME.fullmatch(name):
+            raise SessionError(f"{self.folder / STEPS}: state must be a file here, got {name!r}")
+        path = self.folder / name
+        return path if path.is_file() else None
 
     def __str__(self) -> str:
         """Words for the terminal."""

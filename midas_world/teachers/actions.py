@@ -115,7 +115,7 @@ def configured_actions(
                 member: Any = space.dtype.type(value)
             else:
                 member = np.asarray(value, space.dtype).reshape(space.shape or ())
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"key map: {name} is {value!r}, not a member of {space}") from error
         if not space.contains(member):
             raise ValueError(f"key map: {name} is {value!r}, not a member of {space}")

@@ -46,6 +46,7 @@ from midas_world.files import remove_temporaries
 from midas_world.teachers.env import adapt
 from midas_world.teachers.policies import make_policy
 from midas_world.teachers.workers import Report, run_workers
+from midas_world.trust import HOW_TO_FIND
 
 logger = logging.getLogger(__name__)
 
@@ -185,10 +186,17 @@ def load_policy(
     module, _, function = factory.partition(":")
     try:
         make_own = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        message = f'policy_factory must be "module:function", got {factory!r}: {error}'
+        policy = make_own(name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        advice = f"; {HOW_TO_FIND}" if isinstance(error, ModuleNotFoundError) else ""
+        message = f'policy_factory must be "module:function", got {factory!r}: {error}{advice}'
         raise ValueError(message) from error
-    return make_own(name)
+    if not all(callable(getattr(policy, verb, None)) for verb in ("reset", "act")):
+        raise ValueError(
+            f"{factory} must return a policy with reset(rng) and act(observation, info), "
+            f"got {policy!r:.60}"
+        )
+    return policy
 
 
 def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episode:

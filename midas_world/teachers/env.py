@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 from midas_world.config import DataConfig, TeacherConfig
 from midas_world.teachers.actions import configured_actions, keys_of, name_actions
 from midas_world.teachers.words import PROMPT_BYTES, WordsConditioner
+from midas_world.trust import HOW_TO_FIND
 from midas_world.types import StepConditions
 
 logger = logging.getLogger(__name__)
@@ -213,6 +214,8 @@ def adapt(env_id: str, env_kwargs: Mapping[str, Any], config: TeacherConfig) -> 
         env = gymnasium.make(env_id, disable_env_checker=True, **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         reason = str(error).rstrip(".")
+        if isinstance(error, ModuleNotFoundError):
+            reason = f"{reason}; {HOW_TO_FIND}"
         raise ValueError(
             f"the env {env_id!r} cannot be made: {reason}. An id of a package of its own needs "
             'that package\'s name, such as "vizdoom.gymnasium_wrapper:VizdoomBasic-v1"; envs of '

@@ -52,9 +52,16 @@ class KeyMapFile:
 
 
 def name_of(env_id: str) -> str:
-    """Return a folder's name for an env: "midas/DoomChase-v0" -> "doomchase"."""
+    """Return a folder's name for an env: "midas/DoomChase-v0" -> "doomchase".
+
+    Raises:
+        ValueError: The id has no name in it.
+    """
     name = re.sub(r"-v\d+$", "", re.split("[:/]", env_id)[-1])
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not name:
+        raise ValueError(f"an env's id is such as CarRacing-v3 or module:Name-v0, got {env_id!r}")
+    return name
 
 
 def project_for(

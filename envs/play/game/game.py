@@ -348,6 +348,7 @@ def open_world(
     backend: str = "auto",
     num_denoise_steps: int | None = None,
     prepares: bool = False,
+    trust: bool = False,
 ) -> Playable:
     """Make a world ready to play, by its shipped name, its folder, or as it was loaded.
 
@@ -356,6 +357,7 @@ def open_world(
         backend: What runs the networks.
         num_denoise_steps: Quality for speed; None takes the world's.
         prepares: Whether engine files that "auto" could take are built in the background.
+        trust: Whether modules that the world names may be imported; see midas_world/trust.py.
 
     Raises:
         CheckpointError: A file is missing, corrupt or does not fit.
@@ -365,7 +367,7 @@ def open_world(
     from envs.world.env import WorldEnv
 
     options: Any = {"backend": backend, "num_denoise_steps": num_denoise_steps}
-    env: Any = WorldEnv(world, horizon=ENDLESS, **options)
+    env: Any = WorldEnv(world, horizon=ENDLESS, trust=trust, **options)
     preparation = None
     if prepares and backend == "auto":
         from envs.play.game.preparation import prepare_engines

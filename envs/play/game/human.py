@@ -18,6 +18,7 @@ from midas_world.config import DataConfig
 from midas_world.data.episodes import EpisodeMetadata, save_episode
 from midas_world.data.recorder import EpisodeRecorder
 from midas_world.teachers.env import TeacherEnv, make_teacher
+from midas_world.trust import check_env
 
 # Far from the seeds of policies and from those that are held out.
 FIRST_HUMAN_SEED = 4_000_000
@@ -171,12 +172,13 @@ class HumanTeacher(gym.Env[np.ndarray, np.int64]):
             future.result()
 
 
-def open_human_teacher(preset: str, *, folder: Path | None) -> Playable:
+def open_human_teacher(preset: str, *, folder: Path | None, trust: bool = False) -> Playable:
     """Open the teacher of a preset that `midas-world collect --env` wrote, to be played.
 
     Args:
         preset: YAML file, or a preset's name.
         folder: Where episodes of the play go; None keeps none.
+        trust: Whether the module of the env may be imported that the file names.
 
     Raises:
         ValueError: The preset's teacher is no foreign env, or it cannot be made.
@@ -186,6 +188,7 @@ def open_human_teacher(preset: str, *, folder: Path | None) -> Playable:
     from midas_world.world import KeyMap
 
     data = load_preset(preset).data
+    check_env(data.env_id, data.env_kwargs, source=Path(preset), field="data.env_id", trust=trust)
     teacher = make_teacher(data) if data.teacher is not None else None
     if not isinstance(teacher, TeacherEnv):
         raise ValueError(

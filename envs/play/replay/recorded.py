@@ -17,6 +17,8 @@ from envs.play.game.game import ENDLESS, Branch, Playable, Snapshot, View, open_
 from envs.recording.header import weights_hash
 from midas_world.sessions.log import Record
 from midas_world.sessions.session import RecordedSession, SessionHeader
+from midas_world.trust import check_env
+from midas_world.types import CheckpointError
 
 _BLOCK_FRAMES = 32
 _KEPT_BLOCKS = 8
@@ -182,21 +184,26 @@ def action_name(header: SessionHeader, record: Record) -> str:
     return str(np.round(action, 2).tolist() if isinstance(action, np.ndarray) else action)
 
 
-def open_recorded(header: SessionHeader, *, world: str | None = None) -> Playable:
+def open_recorded(
+    session: RecordedSession, *, world: str | None = None, trust: bool = False
+) -> Playable:
     """Open what a session was played with, to play on.
 
     Args:
-        header: Of the session.
+        session: What was recorded.
         world: A folder or name to take instead of the recorded one.
+        trust: Whether modules that the world names may be imported.
 
     Raises:
-        ValueError: It cannot be played in the window, or the recorded world is not here any more.
+        ValueError: It cannot be played in the window, or the recorded world is not here.
     """
+    header = session.header
     if header.world:
         return open_world(
             world or _recorded_world(header),
             backend=_backend_of(header),
             num_denoise_steps=header.backend.get("num_denoise_steps"),
+            trust=trust,
         )
     if header.env_id.rpartition(":")[2] == _STAGE_ID:
         return open_teacher()
@@ -212,51 +219,70 @@ def _backend_of(header: SessionHeader) -> str:
     return f"{backend}:{dtype}" if dtype and backend in TORCH_BACKENDS else backend
 
 
-def make_recorded(header: SessionHeader, *, world: str | None = None) -> gym.Env[Any, Any]:
+def make_recorded(
+    session: RecordedSession, *, world: str | None = None, trust: bool = False
+) -> gym.Env[Any, Any]:
     """Make the environment that a session was recorded from, to run it again.
 
+    Args:
+        session: What was recorded.
+        world: A folder or name to take instead of the recorded one.
+        trust: Whether modules that the session or its world names may be imported.
+
     Raises:
+        UntrustedError: The session or its world names code that may not run.
         ValueError: It cannot be made.
     """
-    kwargs: dict[str, Any] = {key: v for key, v in header.env_kwargs.items() if key != "world"}
+    header = session.header
+    kwargs = {key: v for key, v in header.env_kwargs.items() if key not in ("world", "trust")}
     is_ours = header.env_id.startswith("envs:")
     if is_ours and header.horizon is not None:
         kwargs["horizon"] = header.horizon
-    if header.world:
-        from envs.world.env import WorldEnv
-
-        kwargs |= {
-            "backend": _backend_of(header),
-            "num_denoise_steps": header.backend.get("num_denoise_steps"),
-        }
-        return WorldEnv(world or _recorded_world(header), **kwargs)
-    if header.env_id.rpartition(":")[2] == _STAGE_ID:
-        from envs.stage.env import StageEnv
-
-        return StageEnv(**{"horizon": ENDLESS, **kwargs})
     try:
+        if header.world:
+            from envs.world.env import WorldEnv
+
+            kwargs |= {
+                "backend": _backend_of(header),
+                "num_denoise_steps": header.backend.get("num_denoise_steps"),
+                "trust": trust,
+            }
+            return WorldEnv(world or _recorded_world(header), **kwargs)
+        if header.env_id.rpartition(":")[2] == _STAGE_ID:
+            from envs.stage.env import StageEnv
+
+            return StageEnv(**{"horizon": ENDLESS, **kwargs})
+        check_env(header.env_id, kwargs, source=session.folder, field="env_id", trust=trust)
         return gym.make(header.env_id, **{"render_mode": "rgb_array", **kwargs})
     except (gym.error.Error, ImportError, TypeError) as error:
         raise ValueError(f"{header.env_id} cannot be made here: {error}") from error
 
 
 def _recorded_world(header: SessionHeader) -> Path:
-    """Return the world's folder: the one that was recorded, or else the shipped one of its name.
+    """Return the folder of the world of the recorded name and weights, where worlds lie.
+
+    The folder that the header names is not looked into: whoever made the session chose it.
 
     Raises:
-        CheckpointError: There is neither.
-        ValueError: Another world lies there.
+        ValueError: There is none.
     """
     # torch takes seconds to load: sessions can be looked at without.
-    from midas_world.world import find_world
+    from midas_world.world import WORLD_PLACES, find_named_world
 
-    folder = Path(str(header.world.get("folder", "")))
-    folder = folder if folder.is_dir() else find_world(str(header.world.get("name", folder)))
-    then, now = header.world.get("weights_sha256"), weights_hash(folder)
+    name, then = str(header.world.get("name")), str(header.world.get("weights_sha256"))
+    advice = "name the recorded one's folder with --world"
+    try:
+        folder = find_named_world(name)
+    except CheckpointError as error:
+        places = " or ".join(map(str, WORLD_PLACES))
+        raise ValueError(
+            f"the session was recorded in a world {name!r}, which is not in {places}: {advice}"
+        ) from error
+    now = weights_hash(folder)
     if then != now:
         raise ValueError(
             f"the session was recorded in another world than the one at {folder}, whose weights "
-            f"are {now[:8]}, not {str(then)[:8]}: name the recorded one's folder with --world"
+            f"are {now[:8]}, not {then[:8]}: {advice}"
         )
     return folder
 

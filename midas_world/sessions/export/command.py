@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from midas_world.arguments import count
+from midas_world.arguments import add_trust_option, count
 from midas_world.sessions.export.pictures import PictureOptions
 from midas_world.sessions.session import RecordedSession, load_session
 
@@ -40,7 +40,8 @@ def _export(args: argparse.Namespace) -> int:
         from midas_world.sessions.export.minari_dataset import export_minari
 
         root = args.output or Path("datasets")
-        name = export_minari(session, root, start=start, stop=stop, is_lossless=args.lossless)
+        options = {"start": start, "stop": stop, "is_lossless": args.lossless}
+        name = export_minari(session, root, trust=args.trust, **options)
         print(
             f'wrote {root / name}; load it with minari.load_dataset("{name}") where '
             f"MINARI_DATASETS_PATH={root.resolve()}"
@@ -126,4 +127,5 @@ def _parser() -> argparse.ArgumentParser:
     minari.add_argument(
         "--lossless", action="store_true", help="the film's own pixels instead of JPEG"
     )
+    add_trust_option(parser)
     return parser

@@ -5,7 +5,7 @@ Observations are the film's frames. Minari (farama.org) holds pictures as JPEG u
 Shapes: H W frame size, T steps of an episode.
 """
 
-import importlib
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +17,11 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from midas_world.files import whole
-from midas_world.sessions.session import RecordedSession, Segment, SessionHeader
+from midas_world.sessions.session import RecordedSession, Segment
 from midas_world.sessions.values import space_from_json
+from midas_world.trust import UntrustedError, check_env
+
+logger = logging.getLogger(__name__)
 
 MAX_EPISODE_BYTES = 4 * 2**30
 
@@ -35,6 +38,7 @@ def export_minari(
     start: int = 0,
     stop: int | None = None,
     is_lossless: bool = False,
+    trust: bool = False,
 ) -> str:
     """Write a Minari dataset and return its id; it loads with MINARI_DATASETS_PATH=root.
 
@@ -46,6 +50,8 @@ def export_minari(
         start: Number of the first frame.
         stop: Number after the last frame.
         is_lossless: Keep the film's pixels instead of JPEG; twenty times larger.
+        trust: Whether the module may be imported that the session names, so that the dataset can
+            name the environment.
 
     Raises:
         ImportError: Minari is not installed.
@@ -79,7 +85,7 @@ def export_minari(
             place / "data",
             observation_space=spaces.Box(0, 255, (height, width, 3), np.uint8),
             action_space=space_from_json(header.action_space),
-            env_spec=_env_spec(header),
+            env_spec=_env_spec(session, trust=trust),
             data_format="hdf5",
             jpeg_encoding=not is_lossless,
         )
@@ -126,16 +132,22 @@ def _infos(segment: Segment) -> dict[str, list[Any]]:
     return infos
 
 
-def _env_spec(header: SessionHeader) -> Any:
-    """Return what Minari makes the environment from; None of one that has no id."""
-    module, _, name = header.env_id.rpartition(":")
+def _env_spec(session: RecordedSession, *, trust: bool) -> Any:
+    """Return what Minari makes the environment from; None of one that is unknown or untrusted."""
+    header = session.header
+    own = {key: v for key, v in header.env_kwargs.items() if key not in ("world", "trust")}
     try:
-        if module:
-            importlib.import_module(module)  # which registers the id
-        spec = gymnasium.spec(name)
-    except (gymnasium.error.Error, ImportError):
+        # Which imports what registers the id.
+        check_env(header.env_id, own, source=session.folder, field="env_id", trust=trust)
+        spec = gymnasium.spec(header.env_id.rpartition(":")[2])
+    except UntrustedError as error:
+        logger.warning("the dataset names no environment: %s", error)
         return None
-    kwargs = {**spec.kwargs, **header.env_kwargs}
+    except (gymnasium.error.Error, ValueError):
+        return None
+    if "world" in header.env_kwargs:  # it has no say in whether its own modules run
+        own["world"] = header.env_kwargs["world"]
+    kwargs = {**spec.kwargs, **own}
     return EnvSpec(
         id=spec.id,
         entry_point=spec.entry_point,

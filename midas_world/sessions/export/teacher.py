@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from midas_world.config import DataConfig
 from midas_world.sessions.log import Record
 from midas_world.sessions.session import RecordedSession, Segment
 
@@ -21,7 +22,8 @@ def teacher_frames(session: RecordedSession, start: int, stop: int) -> Iterator[
         ValueError: There is no teacher that can be put where this session's episodes began.
     """
     teacher = session.header.teacher
-    if teacher is None:
+    # Stage alone can be put there; a header may name anything, of which nothing is made.
+    if teacher is None or teacher.rpartition(":")[2] != DataConfig.env_id.rpartition(":")[2]:
         raise ValueError(
             f"{session.folder} has no teacher to show beside it: it was not played in a learned "
             "world whose teacher can begin where the world does"
@@ -33,11 +35,11 @@ def teacher_frames(session: RecordedSession, start: int, stop: int) -> Iterator[
                 f"{session.folder} does not tell where the teacher would begin: sessions that "
                 "play.py records do"
             )
-    return _frames(teacher, segments, start, stop)
+    return _frames(segments, start, stop)
 
 
-def _frames(teacher: str, segments: list[Segment], start: int, stop: int) -> Iterator[np.ndarray]:
-    env = gymnasium.make(teacher, disable_env_checker=True, horizon=10**9)
+def _frames(segments: list[Segment], start: int, stop: int) -> Iterator[np.ndarray]:
+    env = gymnasium.make(DataConfig.env_id, disable_env_checker=True, horizon=10**9)
     try:
         for segment in segments:
             if segment.frames.stop <= start:
