@@ -19,8 +19,8 @@ from midas_world.packages import check_packages
 from midas_world.types import MidasWorldError
 
 # Of our own, so a file may name them.
-_OWN_ENVS = "envs"
-_OWN_POLICY = "envs.stage.policies:make_policy"
+_OWN_ENVS = DataConfig.env_id.partition(":")[0]
+_OWN_POLICY = DataConfig.policy_factory
 # Words that an env may be made with: neither a path nor the name of a module.
 _PLAIN_WORD = re.compile(r"(\w[\w .+-]*)?")
 
