@@ -21,10 +21,12 @@ from envs.play.game.game import Game, Playable, open_teacher, open_world
 from envs.play.game.human import open_human_teacher
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
-from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
+from envs.play.headless import FrameSaver, read_actions, run_headless, wandering_actions
 from envs.play.window.window import Window
+from midas_world import __version__
 from midas_world.arguments import add_trust_option, count, natural, positive
 from midas_world.edge import DEBUG, DEBUG_HELP, run_command
+from midas_world.terminal import leave, orderly_end
 
 EXIT_DIFFERENT = 1
 EXIT_NOT_RECORDED = 1
@@ -58,9 +60,10 @@ def _play(argv: Sequence[str]) -> int:
             prepares=not args.headless,
             trust=args.trust,
         )
-    if args.resimulate or args.replay:
-        return (_resimulate if args.resimulate else _replay)(args)
-    return (_play_headless if args.headless else _play_window)(args, opener)
+    with orderly_end():
+        if args.resimulate or args.replay:
+            return (_resimulate if args.resimulate else _replay)(args)
+        return (_play_headless if args.headless else _play_window)(args, opener)
 
 
 def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
@@ -150,9 +153,8 @@ def _tell_equal(num_frames: int, num_equal: int) -> None:
 
 
 def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
-    if args.actions and not args.actions.is_file():
+    if args.actions and not args.actions.is_file():  # told before a world is loaded
         raise ValueError(f"there is no file of actions at {args.actions}")
-    text = args.actions.read_text(encoding="utf-8") if args.actions else None
     playable = opener()
     game = Game(playable, seed=args.seed, prompt=args.prompt)
     ended_early: list[str] = []
@@ -163,11 +165,11 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
 
     try:
         names = playable.keymap.actions
-        if text is None:
+        if args.actions is None:
             rng = np.random.default_rng(args.seed)
             actions = wandering_actions(args.steps or 200, len(names), rng)
         else:
-            actions = _sized(parse_actions(text, names), args.steps)
+            actions = _sized(read_actions(args.actions, names), args.steps)
         saver = None
         if args.save:
             fps = args.fps or playable.fps
@@ -202,6 +204,7 @@ def _sized(actions: list[int], num_steps: int | None) -> list[int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="play", description="Play a world, or its teacher.")
+    parser.add_argument("--version", action="version", version=f"midas-world {__version__}")
     parser.add_argument("--world", help="a shipped world's name, or a folder (default: stage)")
     parser.add_argument(
         "--teacher",
@@ -269,4 +272,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -25,6 +25,8 @@ def open_display(*, instead: str) -> None:
     Raises:
         NoDisplayError: There is none.
     """
+    # Else SDL takes SIGTERM for a click on a window's cross, which environments do not look for.
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
     try:
         pygame.display.init()
         driver = pygame.display.get_driver()
@@ -84,18 +86,17 @@ class FrameWindow:
 
     def __init__(self, title: str, frame_shape: tuple[int, int, int], *, scale: int = 3) -> None:
         open_display(instead='make the environment with render_mode="rgb_array"')
-        pygame.display.set_caption(title)
         height, width, _ = frame_shape
-        self._surface = pygame.display.set_mode((width * scale, height * scale))
+        self._window = pygame.Window(title, (width * scale, height * scale))
         self._clock = pygame.time.Clock()
 
     def show(self, frame: np.ndarray, *, fps: int) -> None:
         """Draw a frame and wait until 1 / fps seconds have passed since the last."""
         pygame.event.pump()
-        draw_frame(self._surface, frame)
-        pygame.display.flip()
+        draw_frame(self._window.get_surface(), frame)
+        self._window.flip()
         self._clock.tick(fps)
 
     def close(self) -> None:
-        """Close the window."""
-        pygame.display.quit()
+        """Close this window, and no other; may be called twice."""
+        self._window.destroy()

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from midas_world import __version__
+from midas_world.terminal import Terminated, show_any_letter
 from midas_world.types import MidasWorldError
 
 DEBUG = "--debug"
@@ -14,6 +15,7 @@ DEBUG_HELP = "show where an error came from"
 EXIT_USAGE = 2
 EXIT_UNEXPECTED = 70  # EX_SOFTWARE of BSD's sysexits.h
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 # What the project raises for bad input, bad files and missing packages, with words of its own.
 _EXPECTED = (MidasWorldError, ValueError, OSError, ImportError)
@@ -36,8 +38,11 @@ def run_command(
     """
     words = [word for word in argv if word != DEBUG]
     is_debugging = len(words) < len(argv)
+    show_any_letter()
     try:
         return run(words)
+    except Terminated:
+        return EXIT_TERMINATED
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -11,7 +11,13 @@ import pytest
 import play
 from envs.picture import NoDisplayError
 from envs.play.game.game import Game
-from envs.play.headless import FrameSaver, parse_actions, run_headless, wandering_actions
+from envs.play.headless import (
+    FrameSaver,
+    parse_actions,
+    read_actions,
+    run_headless,
+    wandering_actions,
+)
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from tests.fakes import CountingEnv
@@ -32,6 +38,41 @@ def test_wrong_actions_name_the_nearest():
         parse_actions("idle\nwalk_rigth x 3", ACTIONS)
     with pytest.raises(ValueError, match="no actions"):
         parse_actions("# nothing\n", ACTIONS)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_actions_may_come_from_any_editor(tmp_path, encoding):
+    path = tmp_path / "actions.txt"
+    path.write_text("walk_right x 2 # \u043f\nidle", encoding=encoding)
+    assert read_actions(path, ACTIONS) == [2, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"walk_right\xff", "is no text in UTF-8 or UTF-16"),
+        (b"walk_right x many", "line 1: 'many' in 'walk_right x many' is no number of steps"),
+        (b"idle\nidle * -3", "line 2: '-3' in 'idle [*] -3' is no number of steps"),
+        (b"idle x 99999999999", "no number of steps up to 1000000"),
+        (b"idle x", "'' in 'idle x' is no number of steps"),
+    ],
+)
+def test_a_file_of_actions_that_cannot_be_read_is_named(tmp_path, data, message):
+    (tmp_path / "mine.txt").write_bytes(data)
+    with pytest.raises(ValueError, match=message) as error:
+        read_actions(tmp_path / "mine.txt", ACTIONS)
+    assert "mine.txt" in str(error.value)
+
+
+@pytest.mark.parametrize("fps", [0.2, 0.5, 12.5])
+def test_a_gif_may_be_slower_than_a_frame_in_two_seconds(tmp_path, fps):
+    saver = FrameSaver(tmp_path / "slow.gif", fps=fps, num_frames=3)
+    for value in (0, 100, 200):
+        saver.add(np.full((24, 40, 3), value, np.uint8))
+    saver.close()
+    with av.open(str(tmp_path / "slow.gif")) as film:
+        frames = list(film.decode(video=0))
+    assert frames[1].time == pytest.approx(1 / fps, rel=0.02)
 
 
 def test_wandering_actions_are_seeded_and_held():

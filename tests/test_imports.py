@@ -69,8 +69,6 @@ ROOMS = (
 # To be mended.
 KNOWN = {
     "engine.bench.quality imports midas_world.evaluate.metrics",
-    "envs.play.game.session imports envs.play.window.hud",
-    "envs.play.headless imports envs.play.window.hud",
     "envs.play.game.game imports envs.play.game.recorder",
     "midas_world.config.train imports envs",
     "midas_world.config.train imports envs.stage.policies",

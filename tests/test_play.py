@@ -9,6 +9,7 @@ from envs.picture import draw_frame, picture_rect
 from envs.play.game.clock import StepClock
 from envs.play.game.game import Playable
 from envs.play.game.inputs import ALTERNATIVES, PAD_BUTTONS, Inputs, aliases_of, unknown_keys
+from envs.play.game.samples import Samples, milliseconds
 from envs.play.game.session import Session
 from envs.play.window import hud
 from envs.play.window.window import Window
@@ -120,14 +121,14 @@ def test_clock_keeps_its_rate_and_counts_late_steps_without_catching_up():
 
 
 def test_percentiles_are_measured_values_of_the_last_samples():
-    samples = hud.Samples(capacity=100)
+    samples = Samples(capacity=100)
     assert math.isnan(samples.percentile(50))
     for value in range(1, 301):
         samples.add(float(value))
     assert len(samples) == 100
     assert [samples.percentile(p) for p in (0, 50, 95, 99, 100)] == [201, 250, 295, 299, 300]
     assert samples.mean() == pytest.approx(250.5)
-    assert hud.milliseconds(hud.Samples(), (50,)) == "-"
+    assert milliseconds(Samples(), (50,)) == "-"
 
 
 def test_pictures_grow_by_whole_numbers_and_stay_sharp():
@@ -255,7 +256,7 @@ def test_overlays_and_screenshot(window, playing, tmp_path, monkeypatch):
 
     run_until(window, session, lambda: session.view.num_steps > 5 and num_colors() > 20)
     press(pygame.K_F1)
-    press(pygame.K_s)
+    press(pygame.K_F12)
     run_until(window, session, lambda: list(tmp_path.glob("screenshots/*.png")))
     saved = pygame.image.load(next(iter(tmp_path.glob("screenshots/*.png"))))
     assert saved.get_size() == (40, 24)
@@ -269,7 +270,7 @@ def test_a_screenshot_that_cannot_be_saved_is_told_and_play_goes_on(
     session = playing(CountingEnv())
     said = []
     window._say = said.append
-    press(pygame.K_s)
+    press(pygame.K_F12)
     run_until(window, session, lambda: said)
     assert said[0].startswith("no screenshot: ")
     count = session.view.num_steps

@@ -20,6 +20,7 @@ from envs.play.game.inputs import Inputs
 from envs.play.game.session import Session
 from envs.play.window import hud
 from envs.play.window.hotkey import GlobalHotkey, HotkeyError
+from envs.play.window.letters import font
 from envs.play.window.window import Window
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import RecordedSession, load_session
@@ -127,6 +128,31 @@ def remove_encoder(monkeypatch) -> None:
     monkeypatch.setattr(av.codec, "Codec", missing)
 
 
+def wayland_session_of_a_terminal(monkeypatch) -> None:
+    fake_pynput(monkeypatch)
+    monkeypatch.setenv("XDG_SESSION_TYPE", "tty")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-1")
+
+
+def x_server_of_wayland(monkeypatch) -> None:
+    """No variable tells, as after `su` or in a container: the X server itself does."""
+
+    class Display:
+        def query_extension(self, name: str) -> object:
+            return {} if name == "XWAYLAND" else None
+
+        def close(self) -> None:
+            pass
+
+    fake_pynput(monkeypatch)
+    modules = {
+        "Xlib": types.SimpleNamespace(display=types.SimpleNamespace(Display=Display)),
+        "Xlib.error": types.SimpleNamespace(DisplayError=OSError),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -160,7 +186,7 @@ def test_long_words_about_recording_stay_within_the_window():
     letters = np.argwhere(np.all(pygame.surfarray.array3d(surface) == hud.RECORDING_COLOR, axis=2))
     assert letters[:, 0].min() > hud.MARGIN
     assert letters[:, 0].max() < 480 - hud.MARGIN
-    assert np.ptp(letters[:, 1]) > 3 * hud.font(20).get_height()  # on lines of their own
+    assert np.ptp(letters[:, 1]) > 3 * font(20).get_height()  # on lines of their own
 
 
 # The command
@@ -231,7 +257,8 @@ def fake_pynput(monkeypatch, **attributes) -> type:
             self.is_running = False
 
     keyboard = types.SimpleNamespace(GlobalHotKeys=GlobalHotKeys)
-    monkeypatch.delenv("XDG_SESSION_TYPE", raising=False)
+    for name in ("XDG_SESSION_TYPE", "WAYLAND_DISPLAY", "DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "pynput", types.SimpleNamespace(keyboard=keyboard))
     return GlobalHotKeys
 
@@ -268,6 +295,8 @@ def wayland(monkeypatch) -> None:
         (no_pynput, r"needs pynput: pip install 'midas-world\[hotkey\]'"),
         (no_permission, "needs permission"),
         (wayland, "not to be had on Wayland"),
+        (wayland_session_of_a_terminal, "not to be had on Wayland"),
+        (x_server_of_wayland, "not to be had on Wayland"),
     ],
 )
 def test_a_hotkey_that_cannot_be_had_is_told_and_the_window_plays_on(

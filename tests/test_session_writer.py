@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from pathlib import Path
@@ -118,6 +119,33 @@ def test_a_session_is_never_written_over(tmp_path):
     assert "exists already" in writer.error
     assert (tmp_path / "session" / "end.json").read_bytes() == before
     assert new_session_folder("a b/c", tmp_path).name.startswith("a-b-c-2")
+
+
+def test_two_programs_that_record_in_the_same_second_keep_both(tmp_path, monkeypatch):
+    folders = []
+    for program in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda number=program: number)
+        folders.append(new_session_folder("stage", tmp_path))
+    assert folders[0] != folders[1]
+
+
+def test_of_two_that_make_one_folder_one_is_whole_and_the_other_is_told(tmp_path, monkeypatch):
+    meet = threading.Barrier(2, timeout=10.0)
+    write = Path.write_bytes
+
+    def write_together(path: Path, data: bytes) -> int:
+        if path.name == "header.json":
+            meet.wait()
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_together)
+    writers = [writer_at(tmp_path / "session") for _ in range(2)]
+    for writer in writers:
+        writer.close()
+    errors = sorted(writer.error or "" for writer in writers)
+    assert errors[0] == ""
+    assert "exists already" in errors[1]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 class SlowFilm:

@@ -1,5 +1,6 @@
 """Playing without a display: actions from a file, the same game loop, and pictures to a file."""
 
+import codecs
 import difflib
 import re
 import time
@@ -11,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from envs.play.game.game import Game
+from envs.play.game.samples import Samples
 from envs.play.game.session import StepClock
-from envs.play.window.hud import Samples
 from midas_world.data.video import write_gif
 from midas_world.files import whole
 
+_MAX_REPEATS = 1_000_000
 _STRIP_FRAMES = 12
 _STRIP_COLUMNS = 4
 
@@ -58,7 +60,8 @@ def parse_actions(text: str, names: Sequence[str]) -> list[int]:
         names: Of all actions, in the order of the action space.
 
     Raises:
-        ValueError: A name is unknown (the message tells the nearest), or there is none at all.
+        ValueError: A name is unknown (the message tells the nearest), a count is none, or there is
+            nothing at all.
     """
     actions: list[int] = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -66,18 +69,41 @@ def parse_actions(text: str, names: Sequence[str]) -> list[int]:
             entry = item.strip()
             if not entry:
                 continue
-            match = re.fullmatch(r"(.*?)(?:\s+x\s*|\s*\*\s*)(\d+)", entry)
-            name, count = (match[1], int(match[2])) if match else (entry, 1)
+            match = re.fullmatch(r"(.*?)(?:\s+x(?=\s|\d|$)\s*|\s*\*\s*)(\S*)", entry)
+            name, times = (match[1], match[2]) if match else (entry, "1")
+            if not (times.isdecimal() and int(times) <= _MAX_REPEATS):
+                raise ValueError(
+                    f"line {number}: {times!r} in {entry!r} is no number of steps up to "
+                    f"{_MAX_REPEATS}"
+                )
             if name not in names:
                 nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
                 raise ValueError(
                     f"line {number}: no action {name!r}, did you mean {nearest!r}? "
                     f"Actions: {', '.join(names)}"
                 )
-            actions += [names.index(name)] * count
+            actions += [names.index(name)] * int(times)
     if not actions:
         raise ValueError("there are no actions in it")
     return actions
+
+
+def read_actions(path: Path, names: Sequence[str]) -> list[int]:
+    """Return the actions that a text file lists, in UTF-8 or in what its first bytes say.
+
+    Raises:
+        ValueError: As with `parse_actions`, or there is no such text; the message names the file.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file of actions at {path}")
+    data = path.read_bytes()
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return parse_actions(data.decode("utf-16" if is_wide else "utf-8-sig"), names)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 or UTF-16: {error.reason}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def wandering_actions(num_steps: int, num_actions: int, rng: np.random.Generator) -> list[int]:

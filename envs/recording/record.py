@@ -7,6 +7,7 @@ midas_world/sessions/writer.py.
 Shapes: H W frame size.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -30,13 +31,13 @@ _DEFAULT_FPS = 20.0
 
 
 def new_session_folder(name: str, root: Path = RECORDINGS_FOLDER) -> Path:
-    """Return a folder for a session that does not exist yet, named after the time."""
+    """Return a folder for a session that nobody else takes, named after time and process."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     words = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") or "session"
-    folder = root / f"{words}-{stamp}"
+    folder = root / f"{words}-{stamp}-{os.getpid()}"
     number = 2
     while folder.exists():
-        folder = root / f"{words}-{stamp}-{number}"
+        folder = root / f"{words}-{stamp}-{os.getpid()}-{number}"
         number += 1
     return folder
 

@@ -9,16 +9,27 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from midas_world import __version__
 from midas_world.arguments import add_trust_option, count
 from midas_world.edge import DEBUG, DEBUG_HELP, run_command
 from midas_world.packages import check_packages
 from midas_world.teachers.options import add_teacher_options, given_options
+from midas_world.terminal import leave
+
+
+def run() -> NoReturn:
+    """Run the verb of the command line and end the process; what a terminal calls."""
+    leave(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0 fine, 1 something failed; see edge.py."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv == ["--version"]:
+        print(f"midas-world {__version__}")
+        return 0
     name = f"midas-world {argv[0]}" if argv else "midas-world"
     if status := run_command(name, _check, argv):
         return status
@@ -241,4 +252,4 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run()

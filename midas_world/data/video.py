@@ -120,8 +120,8 @@ def write_gif(file: Path, frames: Sequence[np.ndarray], *, fps: float) -> None:
     """Write (H, W, 3) uint8 frames as a looping GIF with a palette of its own colours."""
     av = import_av()
     height, width, _ = frames[0].shape
-    rate = round(fps)
-    time_base = Fraction(1, rate)
+    rate = Fraction(fps).limit_denominator(1000)
+    time_base = 1 / rate
     with av.open(str(file), "w", format="gif") as container:
         stream = container.add_stream("gif", rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "pal8"

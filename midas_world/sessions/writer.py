@@ -367,9 +367,14 @@ def _make_folder(folder: Path, name: str, data: bytes) -> None:
     """Make a new folder that is there with its first file or not at all."""
     if folder.exists():
         raise FileExistsError(folder)
-    with whole(folder) as place:
-        place.mkdir()
-        (place / name).write_bytes(data)
+    try:
+        with whole(folder) as place:
+            place.mkdir()
+            (place / name).write_bytes(data)
+    except OSError as error:
+        if folder.exists():  # another program was faster
+            raise FileExistsError(folder) from error
+        raise
 
 
 def _in_words(error: Exception, folder: Path) -> str:

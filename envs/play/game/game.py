@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.play.game.recorder import GameRecorder
+from midas_world.teachers.words import clean_prompt
 
 if TYPE_CHECKING:
     from envs.play.game.preparation import Preparation
@@ -165,7 +166,7 @@ class Game:
 
     def __init__(self, playable: Playable, *, seed: int, prompt: str | None = None) -> None:
         self.playable = playable
-        self.prompt = prompt
+        self.prompt = clean_prompt(prompt or "") or None
         self.branch = Branch(seed=seed)
         self.is_over = True
         self.recorder = GameRecorder(playable)
@@ -208,6 +209,7 @@ class Game:
         Raises:
             ValueError: The text is too long, or nothing of it is understood.
         """
+        text = clean_prompt(text or "")
         self._env.set_prompt(text or None)
         self.prompt = text or None
         self.branch.prompts.append((len(self.branch.actions), self.prompt))

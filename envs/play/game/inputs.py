@@ -15,6 +15,7 @@ import pygame
 ALTERNATIVES: tuple[tuple[str, ...], ...] = (
     ("left", "a"),
     ("right", "d"),
+    ("down", "s"),
     ("space", "up", "w"),
     ("left shift", "right shift"),
     ("h", "[1]"),

@@ -16,8 +16,8 @@ from envs.play.game.game import Game, Playable, View
 from envs.play.game.inputs import Inputs, unknown_keys
 from envs.play.game.recorder import GameRecorder
 from envs.play.game.rewind import DEFAULT_SECONDS, Rewind
+from envs.play.game.samples import Samples
 from envs.play.game.stepper import Stepper
-from envs.play.window.hud import Samples
 from envs.recording.record import new_session_folder
 from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import MidasWorldError
@@ -151,11 +151,15 @@ class Session(Stepper):
         self._commands.put(self._toggle_compare)
 
     def _play(self) -> None:
+        self._is_opening = True
+        self._end_if_closing()
         self.playable = self._open_game()
-        self._inputs.use_keys(self.playable.keymap.keys)
-        self.message = unknown_keys(self.playable.keymap.keys) or self.message
+        self._is_opening = False
         game = Game(self.playable, seed=self._seed, prompt=self.prompt)
         try:
+            self._end_if_closing()  # and its window is no more
+            self._inputs.use_keys(self.playable.keymap.keys)
+            self.message = unknown_keys(self.playable.keymap.keys) or self.message
             fps = self._fps or self.playable.fps
             self._clock = StepClock(1.0 / fps)
             self.rewind = Rewind(self._num_rewind_steps(fps))
@@ -357,7 +361,7 @@ class Session(Stepper):
             self.message = str(error)
         else:
             self.prompt = game.prompt
-            self.message = game.understand(text) if text else "the world's own words"
+            self.message = game.understand(game.prompt) if game.prompt else "the world's own words"
         self._tell()
 
     def _tell_progress(self, done: int, total: int) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from envs.play.game.clock import StepClock
 from envs.play.game.game import Game
+from midas_world.terminal import LOADING_THREAD
 
 Status = Literal["loading", "playing", "paused", "rewinding", "over", "failed", "closed"]
 
@@ -37,7 +38,8 @@ class Stepper:
         self._clock = StepClock(1.0)
         self._commands: queue.SimpleQueue[Callable[[Game], None]] = queue.SimpleQueue()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
+        self._is_opening = False  # what is played, which takes long; nothing is open yet
+        self._thread = threading.Thread(target=self._run, name=LOADING_THREAD, daemon=True)
 
     @property
     def period_s(self) -> float:
@@ -54,10 +56,13 @@ class Stepper:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread and close the game; may be called twice."""
+        """Stop the thread and close the game; may be called twice.
+
+        What still loads is not waited for: nothing is open yet, and it ends as it is loaded.
+        """
         self._closing.set()
         self._commands.put(lambda _: None)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and not self._is_opening:
             self._thread.join(timeout=60.0)
 
     def _run(self) -> None:

@@ -10,6 +10,7 @@ from envs.play.game.game import View
 from envs.play.game.session import Session
 from envs.play.replay.session import ReplaySession
 from envs.play.window import hud, panels
+from envs.play.window.keys import meaning_of
 from envs.play.window.window import Window
 
 KEYS: tuple[tuple[str, str], ...] = (
@@ -20,7 +21,7 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("Down, Up", "slower, faster"),
     ("mouse", "click or drag on the bar"),
     ("T, Enter", "take over: play on from here"),
-    ("S", "save a screenshot"),
+    ("F12", "save a screenshot"),
     ("F1, F3", "these keys, measurements of that time"),
     ("Esc", "quit"),
 )
@@ -68,7 +69,7 @@ class ReplayWindow(Window):
     def _press(self, event: pygame.Event, session: Session) -> bool:
         if not _is_replay(session) or event.key == pygame.K_ESCAPE:
             return super()._press(event, session)
-        second = round(session.tape.fps) * (10 if event.mod & pygame.KMOD_SHIFT else 1)
+        second = max(1, round(session.tape.fps)) * (10 if event.mod & pygame.KMOD_SHIFT else 1)
         moves: dict[int, Callable[[], object]] = {
             pygame.K_LEFT: lambda: session.skip(-second),
             pygame.K_RIGHT: lambda: session.skip(second),
@@ -81,7 +82,7 @@ class ReplayWindow(Window):
             self._held = event.key, move
             self._repeats_at = time.perf_counter() + _REPEAT_S[0]
         else:
-            self._command(pygame.key.name(event.key), session)
+            self._command(meaning_of(event), session)
         return True
 
     def _command(self, name: str, session: Session) -> bool:
@@ -89,7 +90,7 @@ class ReplayWindow(Window):
             return super()._command(name, session)
         if name in ("space", "p"):
             session.toggle_pause()
-        elif name in ("t", "return"):
+        elif name in ("t", "return", "enter"):
             if session.status != "loading":
                 self._held = None
                 session.take_over()
@@ -97,7 +98,7 @@ class ReplayWindow(Window):
             session.seek(0 if name == "home" else len(session.tape))
         elif name in ("up", "down"):
             session.change_speed(faster=name == "up")
-        elif name in ("s", "f1", "f3"):
+        elif name in ("f12", "f1", "f3"):
             return super()._command(name, session)
         else:
             return False

@@ -11,6 +11,11 @@ from typing import Any
 from midas_world.types import MidasWorldError
 
 _READY_TIMEOUT_S = 2.0
+# Through X11 it would hear the windows of old programs only, and seem to work.
+_ON_WAYLAND = (
+    "a global hotkey is not to be had on Wayland, which keeps keys from other windows: log in to "
+    "an X11 session for it"
+)
 
 
 class HotkeyError(MidasWorldError):
@@ -30,12 +35,11 @@ class GlobalHotkey:
     """
 
     def __init__(self, key: str, on_press: Callable[[], None]) -> None:
-        if os.environ.get("XDG_SESSION_TYPE") == "wayland" and "PYNPUT_BACKEND" not in os.environ:
-            # Through X11 it would hear the windows of old programs only, and seem to work.
-            raise HotkeyError(
-                "a global hotkey is not to be had on Wayland, which keeps keys from other windows: "
-                "log in to an X11 session for it"
-            )
+        is_wayland = bool(os.environ.get("WAYLAND_DISPLAY")) or (
+            os.environ.get("XDG_SESSION_TYPE") == "wayland"
+        )
+        if is_wayland and "PYNPUT_BACKEND" not in os.environ:
+            raise HotkeyError(_ON_WAYLAND)
         try:
             # Connects to the display server when it is imported.
             from pynput import keyboard
@@ -47,6 +51,8 @@ class GlobalHotkey:
             raise HotkeyError(
                 f"a global hotkey needs a display server that pynput can talk to: {error}"
             ) from error
+        if _is_for_old_programs_only():
+            raise HotkeyError(_ON_WAYLAND)
         self._listener: Any = keyboard.GlobalHotKeys({key: on_press})
         self._listener.start()
         # Whether there is permission is known once it listens, which a refusal may keep it from.
@@ -63,3 +69,21 @@ class GlobalHotkey:
     def close(self) -> None:
         """Stop listening; may be called twice."""
         self._listener.stop()
+
+
+def _is_for_old_programs_only() -> bool:
+    """Return whether the X server is one that Wayland runs for them, whatever the session says."""
+    try:
+        # pynput brings it where it talks to X11.
+        from Xlib import display
+        from Xlib.error import DisplayError
+    except ImportError:
+        return False
+    try:
+        server = display.Display()
+    except DisplayError:
+        return False
+    try:
+        return server.query_extension("XWAYLAND") is not None
+    finally:
+        server.close()

@@ -43,6 +43,7 @@ class Pads:
         self._inputs = inputs
         self._joysticks: dict[int, pygame.joystick.JoystickType] = {}
         self._controllers: dict[int, controller.Controller] = {}
+        self._rests_at_middle: dict[tuple[int, int], bool] = {}
 
     def open(self) -> None:
         """Start listening; pads that are there already answer with an event."""
@@ -63,6 +64,11 @@ class Pads:
         elif event.type == pygame.JOYDEVICEREMOVED:
             self._joysticks.pop(event.instance_id, None)
             self._controllers.pop(event.instance_id, None)
+            self._rests_at_middle = {
+                key: rests
+                for key, rests in self._rests_at_middle.items()
+                if key[0] != event.instance_id
+            }
             for part in _PARTS:
                 self._inputs.release_all(source=(event.instance_id, part))
         elif event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERBUTTONUP):
@@ -81,7 +87,11 @@ class Pads:
             is_down = event.type == pygame.JOYBUTTONDOWN
             return self._button(event.instance_id, event.button, is_down=is_down)
         elif event.type == pygame.JOYAXISMOTION:
-            self._stick(event.instance_id, event.axis, event.value)
+            # SDL tells first where an axis rests: one that rests at an end is a trigger, no stick.
+            rests_at_middle = abs(event.value) < PAD_RUN_ZONE
+            key = event.instance_id, event.axis
+            if self._rests_at_middle.setdefault(key, rests_at_middle):
+                self._stick(event.instance_id, event.axis, event.value)
         elif event.type == pygame.JOYHATMOTION:
             source = (event.instance_id, "hat")
             self._inputs.set_axis(event.value[0], ("left", "right"), source=source)

@@ -11,7 +11,8 @@ import pygame
 
 from envs.picture import BORDER_COLOR
 from envs.play.game.compare import TRACE_STEPS
-from envs.play.window.hud import MARGIN, PADDING, SHADE, TEXT_COLOR, font
+from envs.play.window.hud import MARGIN, PADDING, SHADE
+from envs.play.window.letters import TEXT_COLOR, font, width_of, written
 
 ACCENT = (255, 196, 92)
 TIMELINE_HEIGHT = 62
@@ -36,7 +37,7 @@ def draw_bookmarks(
     for place, (number, frame) in enumerate(bookmarks):
         left = gap + place * (size[0] + gap)
         row.blit(pygame.transform.smoothscale(_picture(frame), size), (left, gap))
-        words = font(20).render(str(number), True, TEXT_COLOR)
+        words = written(str(number), 20)
         plate = pygame.Surface((words.get_width() + 8, words.get_height()), pygame.SRCALPHA)
         plate.fill(SHADE)
         plate.blit(words, (4, 0))
@@ -52,7 +53,7 @@ def draw_rewind(surface: pygame.Surface, *, share: float, seconds: float) -> Non
     """Draw two arrows to the left, the time left to go back, and a bar of the share of it."""
     width, height = surface.get_size()
     text = f"{seconds:.1f} s left" if share > 0 else "this is as far back as it goes"
-    words = font(24).render(text, True, TEXT_COLOR)
+    words = written(text, 24)
     plate = pygame.Surface((words.get_width() + 62, words.get_height() + 2 * PADDING))
     plate = plate.convert_alpha()
     plate.fill(SHADE)
@@ -109,10 +110,10 @@ def draw_split(
             pygame.draw.rect(surface, (22, 24, 36), rect)
         else:
             surface.blit(_scaled(frame, size, is_whole=scale == int(scale)), rect)
-        label = font(22).render(name, True, TEXT_COLOR)
+        label = written(name, 22)
         surface.blit(label, (rect.left + 2, rect.top - label.get_height() - 4))
         if column == 1 and note:
-            words = font(20).render(note, True, ACCENT)
+            words = written(note, 20, color=ACCENT)
             surface.blit(words, words.get_rect(right=rect.right, bottom=rect.top - 4))
     top = min(y + size[1] + gap + text_height, height)
     place = pygame.Rect(x, top, block, max(0, min(foot, height - top - gap)))
@@ -159,9 +160,9 @@ def draw_timeline(
         pygame.draw.polygon(surface, ACCENT, points)
     times = " / ".join(f"{int(value) // 60}:{value % 60:04.1f}" for value in seconds)
     pace = "" if speed == 1.0 else f"   x {speed:g}"
-    words = font(22).render(f"{times}{pace}", True, TEXT_COLOR)
+    words = written(f"{times}{pace}", 22)
     surface.blit(words, words.get_rect(left=bar.left + 22, centery=middle))
-    hint = font(20).render("T takes over, F1 shows the keys", True, _DIM)
+    hint = written("T takes over, F1 shows the keys", 20, color=_DIM)
     if words.get_width() + hint.get_width() + 60 < bar.width:
         surface.blit(hint, hint.get_rect(right=bar.right, centery=middle))
     pygame.draw.rect(surface, _LINE, bar, border_radius=3)
@@ -191,12 +192,12 @@ def _draw_trace(
 
     for decibel in (15.0, 20.0, 25.0):
         pygame.draw.line(surface, _LINE, (plot.left, y_of(decibel)), (plot.right, y_of(decibel)))
-        label = font(16).render(f"{decibel:.0f}", True, _DIM)
+        label = written(f"{decibel:.0f}", 16, color=_DIM)
         surface.blit(label, (plot.left + 3, y_of(decibel) - label.get_height()))
     title = f"how like the teacher's: PSNR of the last {TRACE_STEPS} steps"
-    if font(16).size(title)[0] + 3 * MARGIN > plot.width:
+    if width_of(title, 16) + 3 * MARGIN > plot.width:
         title = "PSNR"
-    words = font(16).render(title, True, _DIM)
+    words = written(title, 16, color=_DIM)
     surface.blit(words, words.get_rect(right=plot.right - 6, top=plot.top + 4))
     if not trace:
         return
@@ -210,7 +211,7 @@ def _draw_trace(
         pygame.draw.lines(surface, ACCENT, False, points, 2)
     psnr = trace[-1][1]
     if not math.isnan(psnr):
-        value = letters.render(f"{psnr:.1f} dB", True, ACCENT)
+        value = written(f"{psnr:.1f} dB", 20, color=ACCENT)
         place = value.get_rect(left=plot.right + PADDING, centery=y_of(psnr))
         surface.blit(value, place.clamp(rect))
 

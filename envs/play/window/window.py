@@ -15,9 +15,12 @@ from envs.picture import draw_frame
 from envs.play.game.compare import Pair
 from envs.play.game.game import View
 from envs.play.game.inputs import Inputs
+from envs.play.game.samples import Samples, milliseconds
 from envs.play.game.session import Session
 from envs.play.window import hud, panels
+from envs.play.window.keys import meaning_of, place_of
 from envs.play.window.pads import Pads
+from envs.play.window.prompt_line import PromptLine
 from midas_world.files import whole
 
 SCREENSHOTS_FOLDER = Path("screenshots")
@@ -53,9 +56,9 @@ class Window:
         self._surface = pygame.display.set_mode(_START_SIZE, pygame.RESIZABLE)
         self._opened_at = time.perf_counter()
         self.inputs = Inputs()
-        self.latencies = hud.Samples()
+        self.latencies = Samples()
         self._pads = Pads(self.inputs)
-        self._prompt = hud.PromptLine()
+        self._prompt = PromptLine()
         self._new_view_event = pygame.event.custom_type()
         self._shows_keys = False
         self._shows_measurements = False
@@ -137,15 +140,16 @@ class Window:
             self.inputs.release_all()
             session.stop_rewind()
         elif event.type == pygame.KEYUP:
-            self.inputs.release(pygame.key.name(event.key))
+            self.inputs.release(place_of(event))
             if event.key == pygame.K_BACKSPACE:
                 session.stop_rewind()
+        elif button := self._pads.handle(event):
+            if not self._prompt.is_open:
+                self._command("return" if button == "start" else "p", session)
         elif self._prompt.is_open:
             self._type(event, session)
         elif event.type == pygame.KEYDOWN:
             return self._press(event, session)
-        elif button := self._pads.handle(event):
-            self._command("return" if button == "start" else "p", session)
         return True
 
     def _type(self, event: pygame.Event, session: Session) -> None:
@@ -157,18 +161,18 @@ class Window:
     def _press(self, event: pygame.Event, session: Session) -> bool:
         if event.key == pygame.K_ESCAPE:
             return False
-        name = pygame.key.name(event.key)
+        place, name = place_of(event), meaning_of(event)
         if name == "r" and event.mod & pygame.KMOD_SHIFT:
             name = "shift r"
         # A key map may use letters that are commands here: the game has them, Ctrl reaches these.
-        is_game_key = name in self.inputs.game_keys and not event.mod & pygame.KMOD_CTRL
+        is_game_key = place in self.inputs.game_keys and not event.mod & pygame.KMOD_CTRL
         if is_game_key or not self._command(name, session):
-            self.inputs.press(name)
+            self.inputs.press(place)
         return True
 
     def _command(self, name: str, session: Session) -> bool:
         """Obey a command key; return whether it is one."""
-        if name == "return":
+        if name in ("return", "enter"):
             if session.status == "over":
                 session.reset()
             elif session.status == "paused":
@@ -184,7 +188,7 @@ class Window:
         elif name == "t":
             self.inputs.release_all()
             self._prompt.open(session.prompt or "")
-        elif name == "s":
+        elif name == "f12":
             if session.view is not None:
                 self._say(self._try_to_save(session.view.frame))
         elif name == "backspace":
@@ -234,7 +238,7 @@ class Window:
             else:
                 self._message = ""
         if self._prompt.is_open:
-            hud.draw_bottom_line(page, f"the world shows: {self._prompt.text}_")
+            self._prompt.draw(page)
         pygame.display.flip()
         shown_at = time.perf_counter()
         for pressed_at in presses:
@@ -314,8 +318,8 @@ class Window:
         rate = f"{1 / interval:.1f}" if interval > 0 else "-"
         return [
             f"steps per second  {rate}",
-            f"step p50 / p99  {hud.milliseconds(session.step_times, (50, 99))}",
-            f"key to picture p50 / p95 / p99  {hud.milliseconds(self.latencies, (50, 95, 99))}",
+            f"step p50 / p99  {milliseconds(session.step_times, (50, 99))}",
+            f"key to picture p50 / p95 / p99  {milliseconds(self.latencies, (50, 95, 99))}",
             f"missed deadlines  {session.num_missed}",
             f"action  {view.action_name.replace('_', ' ')}",
             f"prompt  {session.prompt or '-'}",

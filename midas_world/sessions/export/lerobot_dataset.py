@@ -78,7 +78,7 @@ class _Writer:
         self.folder = folder
         (folder / "meta").mkdir(parents=True)
         self._session = session
-        self._fps = round(session.header.fps)
+        self._fps = max(1, round(session.header.fps))
         self._features = _features(session.header, segments)
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
@@ -235,7 +235,7 @@ def _features(header: SessionHeader, segments: Sequence[Segment]) -> dict[str, d
     height, width = header.frame_size
     if height % 2 or width % 2:
         raise ValueError(f"LeRobot's films have even sizes, this one is {height} x {width}")
-    fps = round(header.fps)
+    fps = max(1, round(header.fps))
     features: dict[str, dict[str, Any]] = {
         IMAGE: {
             "dtype": "video",

@@ -1,0 +1,65 @@
+"""Text as pictures: whatever a player types, in a font that has its letters where there is one."""
+
+from functools import lru_cache
+
+import pygame
+
+TEXT_COLOR = (240, 240, 235)
+
+# Families that bring scripts which pygame's own font lacks.
+_OTHER_FONTS = (
+    "notosanscjksc,notosanscjkjp,notosanscjk,wenquanyizenhei,microsoftyahei,pingfang,hiraginosans",
+    "notosans,dejavusans,arialunicodems,segoeui,arial,freesans",
+    "notosansarabic,notosanshebrew,notosansdevanagari,notosansthai,unifont",
+)
+
+
+@lru_cache(maxsize=64)
+def font(size: int, family: str | None = None) -> pygame.font.Font:
+    """Return the letters of a size in px."""
+    pygame.font.init()  # may be called often
+    return pygame.font.Font(family, size)
+
+
+def written(
+    text: str,
+    size: int,
+    *,
+    color: tuple[int, int, int] = TEXT_COLOR,
+    width: int = 0,
+) -> pygame.Surface:
+    """Return a text as a picture; what is no letter is left out.
+
+    Args:
+        text: To be written.
+        size: Of the letters, px.
+        color: Of the letters.
+        width: Where lines break, px; 0 breaks none.
+    """
+    text = "".join(letter for letter in text if letter.isprintable())
+    return _font_of(text, size).render(text, True, color, wraplength=max(0, width))
+
+
+def width_of(text: str, size: int) -> int:
+    """Return how wide a line of text is, px."""
+    return _font_of(text, size).size(text)[0]
+
+
+def _font_of(text: str, size: int) -> pygame.font.Font:
+    own = font(size)
+    if text.isascii() or _has_all(own, text):
+        return own
+    for names in _OTHER_FONTS:
+        path = _installed(names)
+        if path is not None and _has_all(font(size, path), text):
+            return font(size, path)
+    return own
+
+
+@lru_cache(maxsize=8)
+def _installed(names: str) -> str | None:
+    return pygame.font.match_font(names)
+
+
+def _has_all(letters: pygame.font.Font, text: str) -> bool:
+    return all(metrics is not None for metrics in letters.metrics(text))

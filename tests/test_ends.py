@@ -1,0 +1,135 @@
+"""However a game is ended, it ends at once and closes what was open; its output comes through."""
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pygame
+import pytest
+
+import play
+from envs.picture import FrameWindow
+from envs.play.game.session import Session
+from envs.play.window.window import Window
+from midas_world import __version__, terminal
+from midas_world.commands import cli
+from tests.fakes import CountingEnv
+from tests.windows import playable, press, run_until
+
+
+@pytest.fixture(autouse=True)
+def _keep_environment(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGINT), 130),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143),
+    ],
+)
+def test_a_signal_ends_a_game_within_a_second_and_closes_it(monkeypatch, end, code):
+    sessions, once = [], Window.run_once
+
+    def run_once(window: Window, session: Session) -> bool:
+        if session.view is not None and not sessions:
+            sessions.append((session, time.perf_counter()))
+            end()
+        return once(window, session)
+
+    monkeypatch.setattr(Window, "run_once", run_once)
+    before = signal.getsignal(signal.SIGTERM)
+    assert play.main(["--teacher"]) == code
+    ((session, at),) = sessions
+    assert time.perf_counter() - at < 1.0
+    assert session.status == "closed"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_window_that_is_closed_while_loading_does_not_wait():
+    window, may_load = Window("a world"), threading.Event()
+
+    def load():
+        may_load.wait(10.0)
+        return playable(CountingEnv())
+
+    session = Session(load, window.inputs, notify=window.notify)
+    session.start()
+    press(pygame.K_ESCAPE)
+    press(pygame.K_ESCAPE)
+    started = time.perf_counter()
+    window.run(session)
+    window.close()
+    assert time.perf_counter() - started < 1.0
+    may_load.set()
+    session._thread.join(10.0)
+    assert session.status == "closed"
+
+
+def test_the_process_ends_though_a_world_is_loading(monkeypatch):
+    ended = []
+    monkeypatch.setattr(terminal.os, "_exit", ended.append)
+    with pytest.raises(SystemExit) as end:
+        terminal.leave(3)
+    assert (end.value.code, ended) == (3, [])
+    may_end = threading.Event()
+    thread = threading.Thread(target=may_end.wait, name=terminal.LOADING_THREAD, daemon=True)
+    thread.start()
+    with pytest.raises(SystemExit):
+        terminal.leave(4)
+    assert ended == [4]
+    may_end.set()
+    thread.join()
+
+
+def test_closing_one_window_leaves_the_others():
+    first, second = (FrameWindow(name, (24, 40, 3)) for name in ("first", "second"))
+    first.show(np.zeros((24, 40, 3), np.uint8), fps=1000)
+    first.close()
+    first.close()
+    second.show(np.full((24, 40, 3), 255, np.uint8), fps=1000)
+    assert second._window.get_surface().get_at((9, 9))[:3] == (255, 255, 255)
+    second.close()
+
+
+def test_a_window_of_an_environment_leaves_sigterm_as_it_was():
+    FrameWindow("a world", (24, 40, 3)).close()
+    assert os.environ["SDL_NO_SIGNAL_HANDLERS"] == "1"
+
+
+def test_letters_that_the_terminal_lacks_do_not_end_the_program(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert play.main(["--headless", "--teacher", "--steps", "1", "--prompt", "Strand, Drache"]) == 0
+    sys.stdout.flush()
+    assert b"prompt: beach; not understood: drache" in raw.getvalue()
+    print("a \u00b7 b", flush=True)
+    assert raw.getvalue().endswith(b"a ? b\n")
+
+
+@pytest.mark.parametrize("main", [play.main, cli.main])
+def test_both_commands_tell_their_version(main, capsys):
+    with contextlib.suppress(SystemExit):  # argparse's own way
+        assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"midas-world {__version__}"
+
+
+def test_a_prompt_with_nul_and_half_letters_plays_and_is_drawn():
+    window = Window("a world")
+    session = Session(lambda: playable(CountingEnv()), window.inputs, notify=window.notify)
+    session.start()
+    run_until(window, session, lambda: session.view is not None)
+    session.set_prompt("snow\0 at \ud800night")
+    run_until(window, session, lambda: session.prompt == "snow at night")
+    press(pygame.K_t)
+    pygame.event.post(pygame.Event(pygame.TEXTINPUT, text="\0\udfff"))
+    run_until(window, session, lambda: window._prompt.is_open)
+    window.run_once(session)
+    session.close()
+    window.close()
