@@ -19,7 +19,7 @@ from midas_world.commands.dream import (
     _fitting_steps,
     with_train_steps,
 )
-from midas_world.config import load_preset
+from midas_world.config import ProjectConfig, load_config, load_preset
 from midas_world.teachers.collect import CollectResult
 from midas_world.teachers.options import add_teacher_options
 from midas_world.world import load_world
@@ -196,3 +196,20 @@ def test_budgets_have_limits(tmp_path):
     assert request_for(tmp_path, minutes=2.0).budget_s == 120.0
     usual = 3600.0 if torch.cuda.is_available() else 7200.0
     assert request_for(tmp_path).budget_s == usual
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"world: 3", b"{"])
+def test_what_was_decided_and_cannot_be_read_is_decided_anew(tmp_path, monkeypatch, damage):
+    request = request_for(tmp_path)
+    decided = replace(load_preset("tiny"), seed=7)
+    monkeypatch.setattr(dream_module, "project_for", lambda *_, **__: decided)
+    monkeypatch.setattr(dream_module, "_num_episodes", lambda *_: 4)
+    assert dream_module._decide(request, WorkFolder(request)).seed == 7
+    for name in (dream_module.CONFIG_FILE, dream_module.STATE_FILE):
+        (request.work / name).write_bytes(damage)
+    work = WorkFolder(request)
+    assert work.train_steps == {}
+    assert dream_module._decide(request, work).seed == 7
+    work.decide("autoencoder", 9)
+    assert WorkFolder(request).train_steps == {"autoencoder": 9}
+    assert load_config(ProjectConfig, request.work / dream_module.CONFIG_FILE).seed == 7

@@ -22,7 +22,8 @@ ROOMS = (
         "midas_world.machine",
         "midas_world.arguments",
     ),
-    ("midas_world.config", "midas_world.checkpoint", "midas_world.data", "midas_world.edge"),
+    ("midas_world.edge", "midas_world.locks"),
+    ("midas_world.config", "midas_world.checkpoint", "midas_world.data"),
     ("midas_world.trust",),
     ("midas_world.model.layers", "midas_world.sessions", "midas_world.teachers"),
     (

@@ -28,6 +28,7 @@ from midas_world.evaluate.command import QUICK, SECTIONS, evaluate
 from midas_world.evaluate.report import JSON_NAME, read_report
 from midas_world.evaluate.study import EvaluationConfig
 from midas_world.files import write_whole
+from midas_world.locks import alone_in
 from midas_world.teachers.collect import CollectConfig, collect, measure_pace
 from midas_world.teachers.project import (
     CPU_TOKENS,
@@ -141,9 +142,9 @@ class WorkFolder:
         self._path = request.work / STATE_FILE
         wanted = request.to_dict()
         self._state: dict[str, Any] = {"request": wanted, "train_steps": {}, "done": {}}
-        if self._path.is_file():
-            self._state = json.loads(self._path.read_text(encoding="utf-8"))
-            begun = self._state["request"]
+        if kept := _read_state(self._path):
+            self._state = kept
+            begun = kept["request"]
             changed = sorted(key for key in wanted if wanted[key] != begun.get(key))
             if changed:
                 words = ", ".join(f"{key} {begun.get(key)}, not {wanted[key]}" for key in changed)
@@ -187,7 +188,13 @@ def dream(request: DreamRequest) -> Path:
         ValueError: The env cannot be a teacher, an option cannot be used, or the work folder was
             begun with another request.
         DreamError: No episode could be collected.
+        BusyError: Another process is at it.
     """
+    with alone_in(request.work):
+        return _dream(request)
+
+
+def _dream(request: DreamRequest) -> Path:
     work = WorkFolder(request)
     config = _decide(request, work)
     logger.info("%s", describe(config))
@@ -259,11 +266,28 @@ def _part(train_steps: int) -> int:
     return max(1, -(-train_steps // _EVALUATIONS))
 
 
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """Return what a work folder knows of itself; None if there is nothing that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(state[key], dict) for key in ("request", "train_steps", "done")):
+            return state
+        raise TypeError("it holds other things")
+    except (KeyError, TypeError, ValueError) as error:
+        logger.warning("%s cannot be read (%s): what is done is looked at again", path, error)
+        return None
+
+
 def _decide(request: DreamRequest, work: WorkFolder) -> ProjectConfig:
     """Return the project's config: the one decided on earlier, or a new one for this machine."""
     path = work.folder / CONFIG_FILE
     if path.is_file():
-        return load_config(ProjectConfig, path)
+        try:
+            return load_config(ProjectConfig, path)
+        except ValueError as error:
+            logger.warning("%s; it is decided anew", error)
     has_gpu = torch.cuda.is_available()
     is_own = request.preset == "dream"
     scaled = _GPU_OVERRIDES if has_gpu and is_own else ()

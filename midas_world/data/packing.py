@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from midas_world.data.shards import (
     ShardFolder,
     has_shards,
     join,
+    local_path,
     make_sample,
     open_shards,
     read_samples,
@@ -31,6 +33,7 @@ from midas_world.data.shards import (
     write_shard,
 )
 from midas_world.files import whole
+from midas_world.locks import alone_in
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +78,19 @@ def pack_folder(
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     part: Part = Part(),  # noqa: B008 - it is frozen
 ) -> ShardFolder:
-    """Pack episodes, in the order of their names, into one folder of shards; see `pack`."""
+    """Pack episodes, in the order of their names, into one folder of shards; see `pack`.
+
+    Raises:
+        BusyError: Another process of this machine packs the same part.
+    """
+    path = local_path(url)
+    with alone_in(path.with_name(f"{path.name}{part.suffix}")) if path else nullcontext():
+        return _pack_folder(episodes, url, shard_bytes=shard_bytes, part=part)
+
+
+def _pack_folder(
+    episodes: Sequence[Path], url: str, *, shard_bytes: int, part: Part
+) -> ShardFolder:
     if shard_bytes < 1:
         raise ValueError(f"shard_bytes must be at least 1, got {shard_bytes}")
     episodes = sorted(episodes, key=lambda path: path.name)
@@ -112,7 +127,15 @@ def unpack(url: str, folder: Path) -> Losses:
     """Write the episodes of shards, or of their splits, back into folders; return what was lost.
 
     Episodes that are there already are left as they are.
+
+    Raises:
+        BusyError: Another process unpacks into the same folder.
     """
+    with alone_in(folder):
+        return _unpack(url, folder)
+
+
+def _unpack(url: str, folder: Path) -> Losses:
     losses = Losses()
     splits = [name for name in SPLITS if has_shards(join(url, name))]
     for name in splits or [""]:

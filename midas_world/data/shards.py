@@ -347,6 +347,12 @@ def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield name, files
 
 
+def local_path(url: str) -> Path | None:
+    """Return where on this machine's own disks a URL is; None if it is elsewhere."""
+    fs, path = fsspec.core.url_to_fs(url)
+    return Path(path) if isinstance(fs, LocalFileSystem) else None
+
+
 def _index_files(url: str) -> list[str]:
     fs, path = fsspec.core.url_to_fs(url)
     if fs.exists(join(path, INDEX)):
@@ -386,11 +392,11 @@ class _Counted:
 @contextlib.contextmanager
 def _replacing(url: str) -> Iterator[_Counted]:
     """Give a new file that gets its name when it is whole."""
-    fs, path = fsspec.core.url_to_fs(url)
-    if isinstance(fs, LocalFileSystem):
-        with whole(Path(path)) as place, place.open("wb") as stream:
+    if local := local_path(url):
+        with whole(local) as place, place.open("wb") as stream:
             yield _Counted(stream)
         return
+    fs, path = fsspec.core.url_to_fs(url)
     folder, _, name = path.rpartition("/")
     fs.makedirs(folder, exist_ok=True)
     temporary = f"{folder}/{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{name}"

@@ -43,6 +43,7 @@ from midas_world.data.episodes import (
 from midas_world.data.recorder import EpisodeRecorder
 from midas_world.data.video import VideoOptions
 from midas_world.files import remove_temporaries
+from midas_world.locks import alone_in
 from midas_world.teachers.env import adapt
 from midas_world.teachers.policies import make_policy
 from midas_world.teachers.workers import Report, run_workers
@@ -237,8 +238,14 @@ def collect(config: CollectConfig) -> CollectResult:
     kill, only whole episodes are there, and another call goes on where this one was.
 
     Raises:
+        BusyError: another process collects into the same folder.
         RuntimeError: a worker process cannot start.
     """
+    with alone_in(Path(config.output)):
+        return _collect(config)
+
+
+def _collect(config: CollectConfig) -> CollectResult:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     stale = remove_temporaries(output)

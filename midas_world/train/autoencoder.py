@@ -25,7 +25,7 @@ from midas_world.checkpoint import (
 from midas_world.config import AutoencoderTrainConfig, ProjectConfig, save_config
 from midas_world.model.autoencoder import Autoencoder, normalize_frames, quantize_frames
 from midas_world.train.data import character_weight, crop_corners
-from midas_world.train.loop import Trainer, mixed_precision, seeded_weights, start_processes
+from midas_world.train.loop import Trainer, alone, mixed_precision, seeded_weights, start_processes
 from midas_world.train.picture_loss import PictureLoss
 from midas_world.train.sources import FrameSource, open_frame_source
 from midas_world.train.strips import save_strip
@@ -81,6 +81,7 @@ def gradient_energy(frames: Tensor) -> Tensor:
     return values.diff(dim=1).square().mean() + values.diff(dim=2).square().mean()
 
 
+@alone
 def train_autoencoder(
     config: ProjectConfig,
     data: Path,

@@ -32,6 +32,7 @@ from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import (
     STATE_NAME,
     Trainer,
+    alone,
     mixed_precision,
     seeded_weights,
     start_processes,
@@ -214,6 +215,7 @@ def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen, values, 0.0).sum() / chosen.sum()
 
 
+@alone
 def train_dynamics(
     config: ProjectConfig,
     data: Path,

@@ -6,6 +6,8 @@ generator; so a run that was killed goes on exactly as if it had not been.
 """
 
 import csv
+import functools
+import inspect
 import logging
 import math
 import os
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, ParamSpec, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -23,8 +25,11 @@ from tqdm import tqdm
 
 from midas_world.checkpoint import load_tensors, load_weights, save_tensors, select
 from midas_world.config import OptimizerConfig
+from midas_world.locks import alone_in
 from midas_world.train.optimizer import make_optimizers
 from midas_world.train.sharding import Shards, local, take_share, take_shares, whole
+
+_Options = ParamSpec("_Options")
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +117,22 @@ def flushed_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
+
+
+def alone(train: Callable[_Options, Path]) -> Callable[_Options, Path]:
+    """Let a training, which has an argument `folder`, raise BusyError if another is in there.
+
+    Of several processes, the first one speaks for all.
+    """
+
+    @functools.wraps(train)
+    def train_alone(*arguments: _Options.args, **options: _Options.kwargs) -> Path:
+        folder = inspect.signature(train).bind(*arguments, **options).arguments["folder"]
+        is_first = os.environ.get("RANK", "0") == "0"
+        with alone_in(folder) if is_first else nullcontext():
+            return train(*arguments, **options)
+
+    return train_alone
 
 
 class Keeper(Protocol):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from midas_world.checkpoint import WEIGHTS_NAME, load_part, load_weights
 from midas_world.config import DataConfig, ProjectConfig
+from midas_world.locks import alone_in
 from midas_world.model.autoencoder import Autoencoder, normalize_frames, to_tokens
 from midas_world.model.world_model import WorldModel
 from midas_world.teachers.collect import load_policy
@@ -42,7 +43,24 @@ def pack_world(
     Start states come from fresh teacher episodes, whose seeds were neither trained on nor are
     held out. Each place and time of day (in ``info["scene"]``, where the teacher gives them) takes
     an equal share of them, so that words find what they ask for.
+
+    Raises:
+        BusyError: Another process is packing the same world.
     """
+    with alone_in(world):
+        return _pack_world(
+            config, world, autoencoder=autoencoder, dynamics=dynamics, refiner=refiner
+        )
+
+
+def _pack_world(
+    config: ProjectConfig,
+    world: Path,
+    *,
+    autoencoder: Path,
+    dynamics: Path,
+    refiner: Path | None,
+) -> Path:
     coder = load_autoencoder(autoencoder, config)
     model = WorldModel(config.world)
     load_weights(model, load_part(dynamics, "model"), source=str(dynamics))

@@ -29,6 +29,7 @@ from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import load_autoencoder, psnr_of
 from midas_world.train.loop import (
     Trainer,
+    alone,
     mixed_precision,
     seeded_weights,
     start_processes,
@@ -86,6 +87,7 @@ def redraw(refiner: Refiner, decoded: Tensor, conditions: Conditions) -> Tensor:
     )
 
 
+@alone
 def train_refiner(
     config: ProjectConfig,
     data: Path,

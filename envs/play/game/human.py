@@ -4,6 +4,7 @@ What adapts the env is midas_world/teachers/env.py's business; what plays it her
 a list of actions. One folder holds what was played by hand and what policies played.
 """
 
+import contextlib
 import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from envs.play.game.game import Playable
 from midas_world.config import DataConfig
 from midas_world.data.episodes import EpisodeMetadata, save_episode
 from midas_world.data.recorder import EpisodeRecorder
+from midas_world.locks import alone_in
 from midas_world.teachers.env import TeacherEnv, make_teacher
 from midas_world.trust import check_env
 
@@ -39,6 +41,9 @@ class HumanTeacher(gym.Env[np.ndarray, np.int64]):
         teacher: What is played; closed with this.
         data: Its config.
         folder: Where the episodes go; None keeps none.
+
+    Raises:
+        BusyError: Another process plays or collects into the same folder.
     """
 
     def __init__(self, teacher: TeacherEnv, data: DataConfig, *, folder: Path | None) -> None:
@@ -49,6 +54,9 @@ class HumanTeacher(gym.Env[np.ndarray, np.int64]):
         self.action_names = teacher.action_names
         self.action_keys = teacher.action_keys
         self._teacher, self._data, self._folder = teacher, data, folder
+        self._lock = contextlib.ExitStack()
+        if folder is not None:
+            self._lock.enter_context(alone_in(folder))
         self._first_seed = _next_seed(folder)
         # Coding a film takes longer than a step.
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="episodes")
@@ -123,6 +131,7 @@ class HumanTeacher(gym.Env[np.ndarray, np.int64]):
             self._seed = None
         self._teacher.close()
         self._writer.shutdown()
+        self._lock.close()
         self._check()
 
     def _keep(self) -> None:
