@@ -17,8 +17,10 @@ import numpy as np
 import pygame
 
 from envs.picture import open_display
-from envs.play.game.game import Game, Playable, open_teacher, open_world
+from envs.play.game.game import Game
 from envs.play.game.human import open_human_teacher
+from envs.play.game.opening import open_teacher, open_world
+from envs.play.game.playable import Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
 from envs.play.headless import FrameSaver, read_actions, run_headless, wandering_actions

@@ -7,7 +7,9 @@ import pygame
 import pytest
 
 from envs.play.game.compare import Comparison, Twin, peak_signal_to_noise
-from envs.play.game.game import Game, TeacherLink, open_teacher, open_world
+from envs.play.game.game import Game
+from envs.play.game.opening import open_teacher, open_world
+from envs.play.game.playable import TeacherLink
 from envs.play.window import hud, panels
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from envs.play.game.game import Game, open_world
+from envs.play.game.game import Game
+from envs.play.game.opening import open_world
 from examples.record_overhead import measure
 from midas_world.commands import cli
 from midas_world.sessions.export.pictures import PictureOptions, pictures

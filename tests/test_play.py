@@ -7,8 +7,8 @@ import pytest
 
 from envs.picture import draw_frame, picture_rect
 from envs.play.game.clock import StepClock
-from envs.play.game.game import Playable
 from envs.play.game.inputs import ALTERNATIVES, PAD_BUTTONS, Inputs, aliases_of, unknown_keys
+from envs.play.game.playable import Playable
 from envs.play.game.samples import Samples, milliseconds
 from envs.play.game.session import Session
 from envs.play.window import hud

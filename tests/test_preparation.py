@@ -10,7 +10,9 @@ import pytest
 
 from engine import backends, select
 from envs.play.game import preparation
-from envs.play.game.game import Game, Playable, open_world
+from envs.play.game.game import Game
+from envs.play.game.opening import open_world
+from envs.play.game.playable import Playable
 from envs.play.game.preparation import Preparation, build, prepare_engines
 from envs.play.game.recorder import GameRecorder
 from envs.play.game.session import Session

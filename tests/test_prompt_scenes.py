@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs.play.game.game import Game, open_world
+from envs.play.game.game import Game
+from envs.play.game.opening import open_world
 from envs.play.replay.recorded import Tape, make_recorded
 from envs.play.replay.resimulate import resimulate
 from envs.stage.scene import Scene

@@ -9,8 +9,10 @@ import pygame
 import pytest
 
 import play
-from envs.play.game.game import Game, Playable, open_teacher, open_world
+from envs.play.game.game import Game
 from envs.play.game.inputs import Inputs
+from envs.play.game.opening import open_teacher, open_world
+from envs.play.game.playable import Playable
 from envs.play.game.rewind import Rewind
 from envs.play.replay.recorded import Tape, make_recorded, open_recorded
 from envs.play.replay.resimulate import resimulate

@@ -6,7 +6,9 @@ import pytest
 
 from envs.picture import pack_frame, unpack_frame
 from envs.play.game.bookmarks import Bookmarks
-from envs.play.game.game import Game, Playable, open_world
+from envs.play.game.game import Game
+from envs.play.game.opening import open_world
+from envs.play.game.playable import Playable
 from envs.play.game.rewind import Rewind
 from envs.stage.controller import ACTIONS
 from tests.fakes import CountingEnv

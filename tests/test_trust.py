@@ -14,7 +14,7 @@ import pytest
 
 import envs  # noqa: F401 - registers the ids
 import play
-from envs.play.game.game import open_world
+from envs.play.game.opening import open_world
 from envs.play.replay.recorded import Tape, make_recorded, open_recorded
 from envs.recording.record import RecordSession
 from midas_world.commands import cli

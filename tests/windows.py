@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pygame
 
-from envs.play.game.game import Playable
+from envs.play.game.playable import Playable
 from envs.play.game.session import Session
 from envs.play.window.window import Window
 from tests.fakes import CountingEnv, stage_keymap

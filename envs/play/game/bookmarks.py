@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from envs.play.game.game import Snapshot
+from envs.play.game.moments import Snapshot
 
 NUM_BOOKMARKS = 9
 

@@ -15,7 +15,7 @@ import numpy as np
 import pygame
 
 from envs.picture import pack_frame, unpack_frame
-from envs.play.game.game import Branch, View
+from envs.play.game.moments import Branch, View
 
 TRACE_STEPS = 200
 

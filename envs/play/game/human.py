@@ -14,7 +14,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from envs.play.game.game import Playable
+from envs.play.game.playable import Playable
 from midas_world.config import DataConfig
 from midas_world.data.episodes import EpisodeMetadata, save_episode
 from midas_world.data.recorder import EpisodeRecorder

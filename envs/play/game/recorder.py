@@ -7,16 +7,15 @@ it does not hold up the game, is the business of envs/recording/record.py and wh
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from envs.play.game.moments import Branch
+from envs.play.game.playable import Playable
 from envs.recording.record import EnvRecorder
 from midas_world.sessions.log import Kind
 from midas_world.sessions.writer import RecordingStatus
-
-if TYPE_CHECKING:
-    from envs.play.game.game import Branch, Playable
 
 
 class GameRecorder:
@@ -26,7 +25,7 @@ class GameRecorder:
         playable: What is played.
     """
 
-    def __init__(self, playable: "Playable") -> None:
+    def __init__(self, playable: Playable) -> None:
         self._playable = playable
         self._recorder: EnvRecorder | None = None
         self._stopped: list[EnvRecorder] = []
@@ -72,7 +71,7 @@ class GameRecorder:
         while self._stopped:
             self._stopped.pop().close()
 
-    def reset(self, frame: np.ndarray, info: Mapping[str, Any], branch: "Branch") -> None:
+    def reset(self, frame: np.ndarray, info: Mapping[str, Any], branch: Branch) -> None:
         """Follow the game to the first frame of an episode."""
         self._last, self._is_over = (frame, info, branch), False
         if not self._is_jumping:
@@ -82,7 +81,7 @@ class GameRecorder:
         self,
         action: int,
         outcome: tuple[np.ndarray, Any, bool, bool, Mapping[str, Any]],
-        branch: "Branch",
+        branch: Branch,
         *,
         step_time: float,
     ) -> None:
@@ -109,14 +108,14 @@ class GameRecorder:
             self._is_jumping = False
 
     def restore(
-        self, frame: np.ndarray, info: Mapping[str, Any], branch: "Branch", *, is_over: bool
+        self, frame: np.ndarray, info: Mapping[str, Any], branch: Branch, *, is_over: bool
     ) -> None:
         """Follow the game to an earlier moment."""
         self._last, self._is_over = (frame, info, branch), is_over
         self._begin("restore", frame, info, branch)
 
     def _begin(
-        self, kind: Kind, frame: np.ndarray, info: Mapping[str, Any], branch: "Branch"
+        self, kind: Kind, frame: np.ndarray, info: Mapping[str, Any], branch: Branch
     ) -> None:
         if self._recorder is None:
             return

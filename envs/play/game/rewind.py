@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from envs.picture import pack_frame, unpack_frame
-from envs.play.game.game import Game, Snapshot, View
+from envs.play.game.game import Game
+from envs.play.game.moments import Snapshot, View
 
 DEFAULT_SECONDS = 60.0
 DEFAULT_BUDGET_BYTES = 256 * 2**20

@@ -12,8 +12,10 @@ from pathlib import Path
 from envs.play.game.bookmarks import Bookmarks
 from envs.play.game.clock import StepClock
 from envs.play.game.compare import Comparison
-from envs.play.game.game import Game, Playable, View
+from envs.play.game.game import Game
 from envs.play.game.inputs import Inputs, unknown_keys
+from envs.play.game.moments import View
+from envs.play.game.playable import Playable
 from envs.play.game.recorder import GameRecorder
 from envs.play.game.rewind import DEFAULT_SECONDS, Rewind
 from envs.play.game.samples import Samples

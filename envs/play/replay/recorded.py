@@ -13,7 +13,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.play.game.game import ENDLESS, Branch, Playable, Snapshot, View, open_teacher, open_world
+from envs.play.game.moments import Branch, Snapshot, View
+from envs.play.game.opening import ENDLESS, open_teacher, open_world
+from envs.play.game.playable import Playable
 from envs.recording.header import weights_hash
 from midas_world.sessions.log import Record
 from midas_world.sessions.session import RecordedSession, SessionHeader

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 
 from envs.play.game.clock import StepClock
-from envs.play.game.game import Game, Playable, View
+from envs.play.game.game import Game
 from envs.play.game.inputs import Inputs
+from envs.play.game.moments import View
+from envs.play.game.playable import Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
 from envs.play.replay.recorded import Mark, Tape

@@ -6,7 +6,7 @@ from typing import TypeGuard
 
 import pygame
 
-from envs.play.game.game import View
+from envs.play.game.moments import View
 from envs.play.game.session import Session
 from envs.play.replay.session import ReplaySession
 from envs.play.window import hud, panels

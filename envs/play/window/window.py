@@ -13,8 +13,8 @@ from PIL import Image
 
 from envs.picture import draw_frame
 from envs.play.game.compare import Pair
-from envs.play.game.game import View
 from envs.play.game.inputs import Inputs
+from envs.play.game.moments import View
 from envs.play.game.samples import Samples, milliseconds
 from envs.play.game.session import Session
 from envs.play.window import hud, panels

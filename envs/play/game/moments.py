@@ -1,0 +1,84 @@
+"""Moments of a game: what is seen of one, how it came about, and what it takes to go back to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What there is to see after a step.
+
+    Attributes:
+        frame: uint8 (H, W, 3).
+        num_steps: Steps of this episode.
+        action_name: The action that led here.
+        text: The words that steer the world.
+        total_reward: Sum of the episode's rewards.
+        is_over: The episode has ended; only a reset goes on.
+    """
+
+    frame: np.ndarray
+    num_steps: int
+    action_name: str
+    text: str
+    total_reward: float
+    is_over: bool
+
+
+@dataclass(kw_only=True)
+class Branch:
+    """How an episode came about: all that it takes to play it again.
+
+    Only grows at its end. Going back starts a new branch of the old one's beginning, so whoever
+    remembers a place by a branch, a number of steps and a number of prompts finds it unchanged.
+
+    Attributes:
+        seed: Of the reset.
+        options: Of the reset.
+        prompt: The player's words at the reset.
+        actions: One per step.
+        prompts: What was typed on the way: after how many steps, and the words.
+        start: Index of the start state, if the environment tells.
+        teacher_start: Where the teacher has to begin to be compared; None without one.
+    """
+
+    seed: int
+    options: dict[str, Any] | None = None
+    prompt: str | None = None
+    actions: list[int] = field(default_factory=list)
+    prompts: list[tuple[int, str | None]] = field(default_factory=list)
+    start: int | None = None
+    teacher_start: Mapping[str, np.ndarray] | None = None
+
+    def prompt_after(self, num_prompts: int) -> str | None:
+        """Return the player's words after so many prompts."""
+        return self.prompts[num_prompts - 1][1] if num_prompts else self.prompt
+
+    def beginning(self, num_steps: int, num_prompts: int) -> "Branch":
+        """Return the first steps as a branch of its own."""
+        return replace(self, actions=self.actions[:num_steps], prompts=self.prompts[:num_prompts])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A moment of a game to go back to.
+
+    Attributes:
+        branch: How it was reached, and what came later.
+        num_prompts: How many of the branch's prompts came before.
+        view: What was to be seen.
+        state: Of the environment; None where it was not kept or the environment has none.
+    """
+
+    branch: Branch
+    num_prompts: int
+    view: View
+    state: Any = None
+
+    @property
+    def num_steps(self) -> int:
+        """Steps since the reset."""
+        return self.view.num_steps
