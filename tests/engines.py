@@ -12,7 +12,7 @@ from engine import make_engine
 from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
-from midas_world.evaluate import metrics
+from midas_world.psnr import psnr as frames_psnr
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import StartState, World
 
@@ -104,4 +104,4 @@ def play(engine: Engine, world: World, count: int, *, games: list[int]) -> tuple
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Return the mean PSNR in dB of frames (B, H, W, 3); equal ones give 106."""
-    return float(metrics.psnr(a, b).mean())
+    return float(frames_psnr(a, b).mean())

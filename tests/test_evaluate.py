@@ -19,7 +19,6 @@ from midas_world.evaluate.metrics import (
     keypoint_error,
     mean_by_step,
     mean_of,
-    psnr,
     sharpness,
     ssim,
 )
@@ -40,6 +39,7 @@ from midas_world.evaluate.report import (
 )
 from midas_world.evaluate.rollouts import Bookends, Endless, EndlessEngine, Script, check_held_out
 from midas_world.evaluate.sections.prompt import settled_step
+from midas_world.psnr import psnr
 from midas_world.world import START_STATES_NAME, StartState, load_world, save_start_states
 from tests.fakes import make_tiny_world
 

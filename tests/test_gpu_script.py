@@ -11,6 +11,7 @@ import pytest
 from examples import gpu, parts
 from examples.gpu_pieces import SECTIONS, GpuConfig, all_pieces, told_by_tests, train_overrides
 from midas_world.commands import cli
+from midas_world.commands.overrides import find_overrides
 from midas_world.config import load_preset, save_config
 
 
@@ -50,7 +51,7 @@ def test_the_pieces_name_what_there_is(tmp_path):
         if words[1] == "pytest":
             continue
         assert words[:2] == ["-m", "midas_world.commands.cli"]
-        verb, overrides = words[2], cli.find_overrides(words[2:])
+        verb, overrides = words[2], find_overrides(words[2:])
         given = [word for word in words[2:] if word not in overrides]
         # Whatever is not known there ends the test.
         if verb in parsers:

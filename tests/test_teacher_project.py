@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from examples.racing_policy import make_policy as make_driver
-from midas_world.commands.cli import find_overrides, main
+from midas_world.commands.cli import main
+from midas_world.commands.overrides import find_overrides
 from midas_world.config import load_preset
 from midas_world.data.episodes import iter_episodes
 from midas_world.teachers.env import make_teacher

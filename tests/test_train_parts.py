@@ -12,9 +12,9 @@ from midas_world.checkpoint import load_tensors
 from midas_world.config import OptimizerConfig
 from midas_world.data.episodes import VideoOptions, save_episode
 from midas_world.model.world_model import WorldModel
+from midas_world.psnr import psnr_of
 from midas_world.train.autoencoder import (
     load_autoencoder,
-    psnr_of,
     reconstruct,
     train_autoencoder,
 )

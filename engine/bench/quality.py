@@ -30,6 +30,7 @@ import torch
 from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
+from midas_world.psnr import psnr
 from midas_world.types import StepConditions
 from midas_world.world import StartState, World
 
@@ -174,9 +175,6 @@ def _play_both(
 
 def _psnr_db(frames: np.ndarray, expected: np.ndarray) -> float | None:
     """Return the PSNR of one frame, uint8 (1, H, W, 3); None if it is equal."""
-    # Not on top: it brings the training's packages, whose memory is none of the engines'.
-    from midas_world.evaluate.metrics import psnr
-
     value = float(psnr(frames, expected)[0])
     return None if np.array_equal(frames, expected) else value
 

@@ -5,7 +5,6 @@ import difflib
 import importlib
 import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NoReturn
 
 from midas_world import __version__
 from midas_world.arguments import add_trust_option, count
+from midas_world.commands.overrides import find_overrides
 from midas_world.edge import DEBUG, DEBUG_HELP, run_command
 from midas_world.packages import check_packages
 from midas_world.teachers.options import add_teacher_options, given_options
@@ -67,19 +67,7 @@ def _run(argv: list[str]) -> int:
 
 
 DEFAULT_PRESET = "stage"
-_OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
-_DOTTED = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
 VERBS = ("play", "collect", "train", "pack", "eval", "dream", "bench", "build", "export", "shards")
-
-
-def find_overrides(argv: Sequence[str]) -> list[str]:
-    """Return the words that override a preset's values: `world.backbone.num_layers=4`.
-
-    Where an env is given keyword arguments or weights of policies, only words with a dot are.
-    """
-    has_pairs = not {"--env-kwargs", "--policy"}.isdisjoint(argv)
-    pattern = _DOTTED if has_pairs else _OVERRIDE
-    return [word for word in argv if pattern.match(word)]
 
 
 def _suggest_verb(argv: Sequence[str]) -> None:

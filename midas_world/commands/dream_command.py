@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from midas_world.arguments import count, positive
+from midas_world.commands.overrides import find_overrides
 from midas_world.teachers.options import add_teacher_options
 
 
@@ -54,8 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    from midas_world.commands.cli import find_overrides
-
     words = list(argv or [])
     # Keyword arguments of the env have no dots; what overrides the preset has.
     overrides = find_overrides([*words, "--env-kwargs"])

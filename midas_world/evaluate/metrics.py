@@ -16,23 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from midas_world.train.autoencoder import psnr_of
+from midas_world.psnr import check_pairs
 
 _LUMA = (0.299, 0.587, 0.114)
 _SSIM_SIGMA = 1.5
 _SSIM_WINDOW = 11
 _BATCH = 32
-
-
-def psnr(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the PSNR over RGB of each pair of frames in dB, (B,) float64; equal ones give 106."""
-    _check_pairs(frames, others)
-    parts = [np.zeros(0)]
-    for index in range(0, len(frames), _BATCH):
-        pair = [part[index : index + _BATCH].astype(np.float32) for part in (frames, others)]
-        error = np.square((pair[0] - pair[1]) / 127.5).mean(axis=(1, 2, 3))
-        parts.append(psnr_of(torch.from_numpy(error).double()).numpy())
-    return np.concatenate(parts)
 
 
 def ssim(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -44,7 +33,7 @@ def ssim(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: The shapes differ, or a side is shorter than the window.
     """
-    _check_pairs(frames, others)
+    check_pairs(frames, others)
     if min(frames.shape[1:3]) < _SSIM_WINDOW:
         raise ValueError(
             f"frames must be at least {_SSIM_WINDOW} px a side, got {frames.shape[1:3]}"
@@ -104,7 +93,7 @@ def sharpness(frames: np.ndarray) -> np.ndarray:
 
 def mean_change(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the mean absolute difference of each pair of frames in levels of 255, (B,)."""
-    _check_pairs(frames, others)
+    check_pairs(frames, others)
     pairs = zip(frames, others, strict=True)
     return np.array([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs])
 
@@ -182,11 +171,3 @@ def mean_by_step(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
     for line, row in zip(padded, rows, strict=True):
         line[: len(row)] = row[:length]
     return np.array([mean_of(column) for column in padded.T])
-
-
-def _check_pairs(frames: np.ndarray, others: np.ndarray) -> None:
-    for value in (frames, others):
-        if value.ndim != 4 or value.shape[-1] != 3 or value.dtype != np.uint8:
-            raise ValueError(f"frames must be (B, H, W, 3) uint8, got {value.shape} {value.dtype}")
-    if frames.shape != others.shape:
-        raise ValueError(f"frames must pair up, got {frames.shape} and {others.shape}")

@@ -24,6 +24,7 @@ from midas_world.checkpoint import (
 )
 from midas_world.config import AutoencoderTrainConfig, ProjectConfig, save_config
 from midas_world.model.autoencoder import Autoencoder, normalize_frames, quantize_frames
+from midas_world.psnr import psnr_of
 from midas_world.train.data import character_weight, crop_corners
 from midas_world.train.loop import Trainer, alone, mixed_precision, seeded_weights, start_processes
 from midas_world.train.picture_loss import PictureLoss
@@ -68,11 +69,6 @@ class AutoencoderLoss(nn.Module):
         )
         mse = error.detach().square().mean(dim=(1, 2, 3))
         return {"loss": loss, "absolute": absolute, "psnr": psnr_of(mse).mean()}
-
-
-def psnr_of(mse: Tensor) -> Tensor:
-    """Return PSNR in dB from the mean squared error of pictures in [-1, 1]."""
-    return 10.0 * torch.log10(4.0 / mse.clamp_min(1e-10))
 
 
 def gradient_energy(frames: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions
 from midas_world.model.diffusion import sample_noise, sample_sigma
 from midas_world.model.world_model import Before, WorldModel
-from midas_world.train.autoencoder import decode_latents, load_autoencoder, psnr_of
+from midas_world.psnr import psnr_of
+from midas_world.train.autoencoder import decode_latents, load_autoencoder
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import (
     STATE_NAME,

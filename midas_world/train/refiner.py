@@ -26,7 +26,8 @@ from midas_world.model.autoencoder import normalize_frames, quantize_frames
 from midas_world.model.conditions import POSE, Conditions
 from midas_world.model.refiner import Refiner
 from midas_world.model.world_model import WorldModel
-from midas_world.train.autoencoder import load_autoencoder, psnr_of
+from midas_world.psnr import psnr_of
+from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.loop import (
     Trainer,
     alone,

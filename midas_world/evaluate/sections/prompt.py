@@ -11,7 +11,6 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
-from midas_world.evaluate.metrics import psnr
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
@@ -23,6 +22,7 @@ from midas_world.evaluate.rollouts import (
     to_episode,
 )
 from midas_world.evaluate.study import PROMPT_SEED, NotApplicableError, Study
+from midas_world.psnr import psnr
 from midas_world.teachers.collect import load_policy
 from midas_world.train.strips import save_strip
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from midas_world.evaluate.metrics import mean_of, psnr
+from midas_world.evaluate.metrics import mean_of
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import Script, TeacherEpisode, play_teacher, play_world
 from midas_world.evaluate.sections.thing import held_score, in_view
 from midas_world.evaluate.study import REVISIT_SEED, NotApplicableError, Study
+from midas_world.psnr import psnr
 from midas_world.train.strips import save_strip
 from midas_world.types import StepConditions
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from midas_world.evaluate.metrics import psnr
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
@@ -28,6 +27,7 @@ from midas_world.evaluate.rollouts import (
     to_episode,
 )
 from midas_world.evaluate.study import STILL_SEED, Study
+from midas_world.psnr import psnr
 from midas_world.train.strips import save_strip
 
 _MARKS = (20, 50, 100, 200, 400)
