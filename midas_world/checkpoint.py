@@ -66,6 +66,29 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def check_header(path: Path, own: Mapping[str, Tensor]) -> None:
+    """Check names and shapes in a safetensors file's header; reads none of its values.
+
+    Args:
+        path: The file.
+        own: What it must hold; tensors on the device "meta" will do.
+
+    Raises:
+        CheckpointError: The file is missing or corrupt, or does not fit.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if not name.endswith(SCALE_SUFFIX)]  # noqa: SIM118
+            shapes = {name: torch.Size(file.get_slice(name).get_shape()) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is truncated or corrupt: {error}") from error
+    _refuse(
+        _misfits(shapes, {name: tensor.shape for name, tensor in own.items()}), source=str(path)
+    )
+
+
 def load_metadata(path: Path) -> dict[str, str]:
     """Read the metadata of a safetensors file; `CheckpointError` as in `load_tensors`."""
     try:
@@ -95,22 +118,37 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
         source: Where they came from, for the error.
 
     Raises:
-        CheckpointError: A key is missing or unknown, or a shape differs; nothing was changed.
+        CheckpointError: A key is missing or unknown, a shape or a kind of number differs, or a
+            number is not finite; nothing was changed.
     """
     own = module.state_dict()
-    problems = [f"missing key {name}" for name in own if name not in tensors]
-    problems += [f"unknown key {name}" for name in tensors if name not in own]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:5])
-        raise CheckpointError(f"{source} does not fit its config: {shown} ({len(problems)} in all)")
+    shapes, wanted = ({n: t.shape for n, t in each.items()} for each in (tensors, own))
+    problems = _misfits(shapes, wanted)
+    for name, tensor in tensors.items():
+        if name in own and tensor.is_floating_point() != own[name].is_floating_point():
+            problems.append(f"{name} is of {tensor.dtype}, not {own[name].dtype}")
+        elif not tensor.isfinite().all():
+            problems.append(f"{name} holds numbers that are not finite")
+    _refuse(problems, source=source)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+
+def _misfits(shapes: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size]) -> list[str]:
+    problems = [f"missing key {name}" for name in wanted if name not in shapes]
+    problems += [f"unknown key {name}" for name in shapes if name not in wanted]
+    return problems + [
+        f"{name} has shape {tuple(shapes[name])}, not {tuple(wanted[name])}"
+        for name in wanted
+        if name in shapes and shapes[name] != wanted[name]
+    ]
+
+
+def _refuse(problems: list[str], *, source: str) -> None:
+    if problems:
+        shown = "; ".join(problems[:5])
+        raise CheckpointError(f"{source} does not fit its config: {shown} ({len(problems)} in all)")
 
 
 def load_part(folder: Path, part: str) -> dict[str, Tensor]:
@@ -119,7 +157,7 @@ def load_part(folder: Path, part: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The weights are missing, truncated or corrupt.
     """
-    tensors = expand(load_tensors(folder / WEIGHTS_NAME))
+    tensors = load_expanded(folder / WEIGHTS_NAME)
     return select(tensors, f"{part}.") or tensors
 
 
@@ -149,18 +187,35 @@ def compress(tensors: Mapping[str, Tensor], *, exact: Collection[str] = ()) -> d
     return result
 
 
+def load_expanded(path: Path) -> dict[str, Tensor]:
+    """Read weights that may be compressed; `CheckpointError` names the file and the tensor."""
+    try:
+        return expand(load_tensors(path))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def expand(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the float32 tensors that `compress` was given; others as they are."""
+    """Return the float32 tensors that `compress` was given; others as they are.
+
+    Raises:
+        ValueError: A tensor lacks its scales, or scales are of another kind or lack their tensor.
+    """
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith(SCALE_SUFFIX):
+            if tensors.get(name.removesuffix(SCALE_SUFFIX), tensor).dtype != torch.int8:
+                raise ValueError(f"{name} scales no tensor of int8")
             continue
         scale = tensors.get(name + SCALE_SUFFIX)
-        if tensor.dtype == torch.float16:
+        if tensor.dtype == torch.int8:
+            rows = tensor.shape[:1]
+            if scale is None or scale.shape != rows or not scale.is_floating_point():
+                was = "none" if scale is None else f"{tuple(scale.shape)} {scale.dtype}"
+                raise ValueError(f"{name} needs {tuple(rows)} scales, there are {was}")
+            tensor = tensor.float() * scale.float().view(-1, *[1] * (tensor.ndim - 1))
+        elif tensor.dtype == torch.float16:
             tensor = tensor.float()
-        if scale is not None:
-            shape = (-1, *[1] * (tensor.ndim - 1))
-            tensor = tensor.float() * scale.float().view(shape)
         result[name] = tensor
     return result
 

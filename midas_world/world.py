@@ -13,6 +13,7 @@ Shapes: S start states, F frames of one, N tokens per frame, C latent channels.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +26,10 @@ from torch import Tensor
 from midas_world.checkpoint import (
     CONFIG_NAME,
     WEIGHTS_NAME,
+    check_header,
     compress,
     expand,
+    load_expanded,
     load_metadata,
     load_tensors,
     load_weights,
@@ -180,16 +183,23 @@ def load_world(name: str | Path = "stage", *, trust: bool = False) -> World:
         keymap = load_config(KeyMap, folder / KEYMAP_NAME)
     except (ValueError, OSError) as error:
         raise CheckpointError(str(error)) from error
-    tensors = expand(load_tensors(folder / WEIGHTS_NAME))
-    autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
-    source = str(folder / WEIGHTS_NAME)
-    parts = ("autoencoder.", "model.", *(("refiner.",) if config.world.is_refined else ()))
-    strangers = [name for name in tensors if not name.startswith(parts)]
-    if strangers:
-        raise CheckpointError(f"{source} does not fit its config: unknown key {strangers[0]}")
+    # A config may ask for more than there is: what it asks for is compared with the file before any
+    # memory is taken.
+    path = folder / WEIGHTS_NAME
+    try:
+        with torch.device("meta"):
+            check_header(path, _tensors(*_networks(config.world)))
+    except (RuntimeError, OverflowError) as error:  # sizes that overflow
+        raise CheckpointError(
+            f"{folder / CONFIG_NAME}: no network has such sizes: {error}"
+        ) from error
+    start_states = load_start_states(folder / START_STATES_NAME)
+    _check_start_states(start_states, config.world, source=folder / START_STATES_NAME)
+    tensors = load_expanded(path)
+    autoencoder, model, refiner = _networks(config.world)
+    source = str(path)
     load_weights(autoencoder, select(tensors, "autoencoder."), source=source)
     load_weights(model, select(tensors, "model."), source=source)
-    refiner = make_refiner(config.world)
     if refiner is not None:
         load_weights(refiner, select(tensors, "refiner."), source=source)
         refiner.eval().requires_grad_(requires_grad=False)
@@ -199,10 +209,42 @@ def load_world(name: str | Path = "stage", *, trust: bool = False) -> World:
         autoencoder=autoencoder.eval().requires_grad_(requires_grad=False),
         model=model.eval().requires_grad_(requires_grad=False),
         refiner=refiner,
-        start_states=load_start_states(folder / START_STATES_NAME),
+        start_states=start_states,
         keymap=keymap,
         trust=trust,
     )
+
+
+def _networks(config: WorldConfig) -> tuple[Autoencoder, WorldModel, Refiner | None]:
+    """Return a world's networks with their first weights."""
+    return Autoencoder(config.autoencoder), WorldModel(config), make_refiner(config)
+
+
+def _check_start_states(states: Sequence[StartState], config: WorldConfig, *, source: Path) -> None:
+    """Raise CheckpointError for a start state that does not fit a world, or is not finite."""
+    shape = (config.tokens_per_frame, config.token_channels)
+    sizes = {"pose": (config.conditions.pose_size,), "audio": (config.conditions.audio_size,)}
+    for number, state in enumerate(states):
+        wanted = [("latents", state.latents[0].numpy(), shape)]
+        wanted += [
+            (name, vector, size)
+            for step in state.conditions
+            for name, size in sizes.items()
+            if (vector := getattr(step, name)) is not None
+        ]
+        for name, array, size in wanted:
+            if array.shape != size or array.dtype != np.float32:
+                raise CheckpointError(
+                    f"{source}: start state {number}: {name} must be {size} float32, got "
+                    f"{array.shape} {array.dtype}"
+                )
+        arrays = [("latents", state.latents.numpy()), *((n, array) for n, array, _ in wanted)]
+        for name, array in [*arrays, *state.conditioner_state.items()]:
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise CheckpointError(f"{source}: start state {number}: {name} is not finite")
+        texts = [state.description, *(step.text for step in state.conditions)]
+        if not all(text is None or isinstance(text, str) for text in texts):
+            raise CheckpointError(f"{source}: start state {number}: a text is of another kind")
 
 
 def save_world(
@@ -260,8 +302,11 @@ def save_start_states(start_states: Sequence[StartState], path: Path) -> None:
 
 def load_start_states(path: Path) -> tuple[StartState, ...]:
     """Read start states; `CheckpointError` if the file is missing, corrupt or incomplete."""
-    tensors = expand(load_tensors(path))
+    tensors = load_tensors(path)
+    latents = [name for name in tensors if re.fullmatch(r"\d{4}\.latents(:scale)?", name)]
     try:
+        # The rest is not compressed, and may hold int8 of its own.
+        tensors |= expand({name: tensors.pop(name) for name in latents})
         words = json.loads(load_metadata(path)["start_states"])
         return tuple(
             _start_state(select(tensors, f"{index:04d}."), item) for index, item in enumerate(words)

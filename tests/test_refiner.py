@@ -166,7 +166,7 @@ def test_its_rings_part_the_distance_and_end_at_reach():
     ("override", "words"),
     [
         ("world.refiner.depths=[1]", r"depths must be one per width \(2\), got 1"),
-        ("world.refiner.depths=[1, 0]", "depths must be at least 1"),
+        ("world.refiner.depths=[1, 0]", "depths must be 1 to 128, got 0"),
         ("world.refiner.window=[24, 22]", r"window must be multiples of 4, got \(24, 22\)"),
         ("world.refiner.window=[52, 24]", r"window must fit into the frame's \(48, 80\)"),
         ("world.refiner.reach=0", "reach must be above 0"),

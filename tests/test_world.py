@@ -185,8 +185,8 @@ def test_a_broken_yaml_file_is_a_checkpoint_error(copy: Path, name, text):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("model.places"), "missing key places"),
-        (lambda t: t.update({"model.extra": torch.zeros(1)}), "unknown key extra"),
+        (lambda t: t.pop("model.places"), "missing key model.places"),
+        (lambda t: t.update({"model.extra": torch.zeros(1)}), "unknown key model.extra"),
         (lambda t: t.update({"extra": torch.zeros(1)}), "unknown key extra"),
         (lambda t: t.update({"autoencoder.latent_std": torch.zeros(3)}), "latent_std has shape"),
     ],

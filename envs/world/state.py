@@ -77,7 +77,14 @@ class WorldState:
         metadata, tensors = load_metadata(path), load_tensors(path)
         if metadata.get("midas_world_state") != _FORMAT or "over" not in tensors:
             raise CheckpointError(f"{path} holds no state of a world, or one of another version")
-        return cls(tensors=tensors, world=metadata["world"])
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point():
+                continue
+            # Not a number says that there is no pose or sound.
+            wrong = tensor.isinf() if name in ("pose", "audio") else ~tensor.isfinite()
+            if wrong.any():
+                raise CheckpointError(f"{path}: {name} is not finite")
+        return cls(tensors=tensors, world=metadata.get("world", ""))
 
 
 def fingerprint(world: World) -> str:

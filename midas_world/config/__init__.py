@@ -11,12 +11,10 @@ from midas_world.config.project import (
     MotionConfig,
     ProjectConfig,
     WorldConfig,
-    load_config,
     load_preset,
-    override_config,
     preset_path,
-    save_config,
 )
+from midas_world.config.reading import load_config, override_config, save_config
 from midas_world.config.refiner import RefinerConfig
 from midas_world.config.train import (
     ActionConfig,

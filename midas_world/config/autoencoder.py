@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from midas_world.config.limits import MOST_DEPTH, MOST_STAGES, check_range
+
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
@@ -55,6 +57,11 @@ class AutoencoderConfig:
         stages = len(self.widths)
         if not stages:
             raise ValueError("widths must have an entry for each stage")
+        check_range(self, "widths", "latent_channels", "attention_head_dim")
+        check_range(self, "encoder_depths", "decoder_depths", least=0, most=MOST_DEPTH)
+        check_range(self, "patch_size", "attention_scales", most=64)
+        if stages > MOST_STAGES:
+            raise ValueError(f"widths must have at most {MOST_STAGES} entries, got {stages}")
         for name in ("encoder_depths", "decoder_depths"):
             if len(getattr(self, name)) != stages:
                 raise ValueError(

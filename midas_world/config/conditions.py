@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from midas_world.config.limits import MOST_BUCKETS, MOST_TRAVEL, check_range
+
 
 @dataclass(frozen=True, kw_only=True)
 class CameraConfig:
@@ -14,6 +16,11 @@ class CameraConfig:
 
     index: int = -1
     loop: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the loop."""
+        check_range(self, "index", least=-1)
+        check_range(self, "loop", most=MOST_TRAVEL)
 
     @property
     def is_declared(self) -> bool:
@@ -32,6 +39,11 @@ class ClockConfig:
 
     index: int = -1
     period: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the period."""
+        check_range(self, "index", least=-1)
+        check_range(self, "period", most=MOST_TRAVEL)
 
     @property
     def is_declared(self) -> bool:
@@ -72,7 +84,10 @@ class ConditionsConfig:
     word_width: int = 96
 
     def __post_init__(self) -> None:
-        """Check that keypoints, limbs, camera and clock fit into the pose."""
+        """Check the sizes, and that keypoints, limbs, camera and clock fit into the pose."""
+        check_range(self, "pose_size", "num_keypoints", "audio_size", least=0)
+        check_range(self, "text_length", "word_width")
+        check_range(self, "text_buckets", most=MOST_BUCKETS)
         if 2 * self.num_keypoints > self.pose_size:
             raise ValueError(
                 f"num_keypoints must be at most pose_size / 2 = {self.pose_size // 2}, "

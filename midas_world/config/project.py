@@ -1,4 +1,4 @@
-"""Configs of the model, the whole project's config, and the one function that reads them.
+"""Configs of the model, and the whole project's config.
 
 Frozen dataclasses beside nothing but one another: every module receives its own config, never the
 whole tree. Presets are YAML files in ``midas_world/presets``; overrides are dotted strings.
@@ -7,17 +7,21 @@ whole tree. Presets are YAML files in ``midas_world/presets``; overrides are dot
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from midas_world.config.autoencoder import AutoencoderConfig
 from midas_world.config.conditions import ConditionsConfig
+from midas_world.config.limits import (
+    MOST_CONTEXT_TOKENS,
+    MOST_DEPTH,
+    MOST_PIXELS,
+    MOST_STAGES,
+    MOST_TOKENS,
+    MOST_TRAVEL,
+    check_range,
+)
+from midas_world.config.reading import load_config
 from midas_world.config.refiner import RefinerConfig
 from midas_world.config.train import (
     AutoencoderTrainConfig,
@@ -25,13 +29,8 @@ from midas_world.config.train import (
     DynamicsTrainConfig,
     RefinerTrainConfig,
 )
-from midas_world.files import write_whole
-
-T = TypeVar("T")
 
 PRESETS_FOLDER = Path(__file__).parents[1] / "presets"
-# What YAML of the wrong kind ends in.
-_UNREADABLE = (OmegaConfBaseException, ValueError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,9 @@ class BackboneConfig:
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        """Check the limits that attention relies on."""
+        """Check the sizes, and the limits that attention relies on."""
+        check_range(self, "num_layers", most=MOST_DEPTH)
+        check_range(self, "width", "num_heads", "num_kv_heads", "head_dim", "mlp_width")
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even for RoPE, got {self.head_dim}")
         if self.num_heads % self.num_kv_heads:
@@ -92,13 +93,16 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         """Check the head's sizes."""
+        check_range(self, "widths", "vector_width")
+        check_range(self, "depths", least=0, most=MOST_DEPTH)
+        if len(self.widths) > MOST_STAGES:
+            raise ValueError(f"widths must have at most {MOST_STAGES}, got {len(self.widths)}")
         if not self.widths or len(self.widths) != len(self.depths):
             raise ValueError(
                 f"widths and depths must have an entry for each level, got {self.widths} and "
                 f"{self.depths}"
             )
-        if self.num_denoise_steps < 1:
-            raise ValueError(f"num_denoise_steps must be at least 1, got {self.num_denoise_steps}")
+        check_range(self, "num_denoise_steps", most=1000)
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be at least 0, got {self.temperature}")
 
@@ -121,6 +125,11 @@ class MotionConfig:
     parallax: tuple[float, ...] = ()
     shifts: tuple[tuple[int, int], ...] = ()
     reach: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the travel."""
+        check_range(self, "reach", least=0, most=256)
+        check_range(self, "shifts", least=-256, most=256)
 
     @property
     def num_copies(self) -> int:
@@ -146,6 +155,11 @@ class LayerConfig:
     slots: int = 8
     channels: int = 12
 
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        check_range(self, "loop", most=MOST_TRAVEL)
+        check_range(self, "phases", "slots", "channels")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EntriesConfig:
@@ -168,6 +182,11 @@ class EntriesConfig:
     inside: int = 36
     channels: int = 8
     columns: int = 7
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        check_range(self, "num_classes", "outside", "inside", least=0)
+        check_range(self, "capacity", "strip", "channels", "columns", most=4096)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,11 +230,26 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         """Check that the picture divides into tokens and levels, and what needs a camera."""
+        check_range(self, "height", "width", "noise_buckets", "token_block")
+        check_range(self, "fps", most=1000)
+        check_range(self, "reward_bins", least=2)
+        check_range(self, "lives", least=0)
+        if self.height * self.width > MOST_PIXELS:
+            raise ValueError(
+                f"height times width must be at most {MOST_PIXELS}, got {self.height} and "
+                f"{self.width}"
+            )
         step = self.autoencoder.downsampling * self.token_block
         if self.height % step or self.width % step:
             raise ValueError(
                 f"height and width must be multiples of the autoencoder's downsampling times "
                 f"token_block, {step}, got {self.height} and {self.width}"
+            )
+        num_tokens, context = self.tokens_per_frame, self.backbone.context_frames
+        if num_tokens > MOST_TOKENS or num_tokens * context > MOST_CONTEXT_TOKENS:
+            raise ValueError(
+                f"{num_tokens} tokens a frame (at most {MOST_TOKENS}) and {context} context_frames "
+                f"of them (at most {MOST_CONTEXT_TOKENS} tokens) are too many"
             )
         levels = 2 ** (len(self.head.widths) - 1)
         rows, columns = self.grid
@@ -304,111 +338,6 @@ def preset_path(name: str) -> Path:
     )
 
 
-def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
-    """Return the config that a YAML file and dotted overrides describe.
-
-    Args:
-        cls: The config's dataclass.
-        path: A YAML file.
-        overrides: Strings such as ``"world.backbone.num_layers=4"``.
-
-    Raises:
-        ValueError: The file or an override has an unknown key (the message names the nearest
-            valid one), a value of the wrong type, or a value outside its limits.
-    """
-    try:
-        loaded = OmegaConf.load(path)
-        if not OmegaConf.is_dict(loaded):
-            raise ValueError("must hold keys and values")
-        _check_keys(cls, OmegaConf.to_container(loaded))
-        return _merged(cls, loaded, _changes(cls, overrides))
-    except (*_UNREADABLE, YAMLError) as error:
-        raise ValueError(f"{path}: {_in_words(error)}") from error
-
-
-def override_config(config: T, overrides: Sequence[str]) -> T:
-    """Return a config with dotted overrides; see `load_config` for the errors."""
-    try:
-        return _merged(config, _changes(type(config), overrides))
-    except _UNREADABLE as error:
-        raise ValueError(f"{' '.join(overrides)}: {_in_words(error)}") from error
-
-
 def load_preset(name: str, overrides: Sequence[str] = ()) -> ProjectConfig:
     """Return the project config of a preset; see `load_config` for the errors."""
     return load_config(ProjectConfig, preset_path(name), overrides)
-
-
-def save_config(config: Any, path: Path) -> None:
-    """Write a config as YAML, whole or not at all."""
-    write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
-
-
-def _in_words(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
-
-
-def _changes(cls: type, overrides: Sequence[str]) -> Any:
-    changes = OmegaConf.from_dotlist([*overrides])
-    _check_keys(cls, OmegaConf.to_container(changes))
-    return changes
-
-
-def _merged(base: T | type[T], *changes: Any) -> T:
-    made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), *changes))
-    return cast("T", _tupled(made))
-
-
-def _tupled(value: Any) -> Any:
-    """Change a new config's tuples of lists to tuples of tuples, which OmegaConf makes lists."""
-    if isinstance(value, tuple):
-        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
-    if is_dataclass(value):
-        for item in fields(value):
-            object.__setattr__(value, item.name, _tupled(getattr(value, item.name)))
-    return value
-
-
-def _check_keys(hint: Any, values: Any, place: str = "") -> None:
-    """Check keys, containers and texts against what a config's field may hold.
-
-    OmegaConf's own errors for containers name no field, and it would fill in "${oc.env:NAME}".
-
-    Raises:
-        ValueError: A key is unknown (the message names the nearest), a value is of another kind, or
-            a text refers to something.
-    """
-    if isinstance(values, str) and "${" in values:
-        raise ValueError(f"{place} must be a plain value, got {values!r}, which is not resolved")
-    options = [item for item in (get_args(hint) or (hint,)) if item is not NoneType]
-    if get_origin(hint) in (Union, UnionType):
-        if values is None or len(options) > 1:
-            return
-        hint = options[0]
-    kind = get_origin(hint) or hint
-    is_config = is_dataclass(kind)
-    if is_config or kind is dict:
-        if not isinstance(values, dict):
-            raise ValueError(f"{place} must hold keys and values, got {values!r:.80}")
-        hints = get_type_hints(kind) if is_config else {}
-        names = list(hints)
-        for key, value in values.items():
-            if is_config and key not in names:
-                nearest = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
-                prefix = f"{place}." * bool(place)
-                raise ValueError(
-                    f"no key {prefix}{key}; did you mean {prefix}{nearest[0]}? "
-                    f"Keys here: {', '.join(names)}"
-                )
-            inner = hints[key] if is_config else get_args(hint)[1]
-            _check_keys(inner, value, f"{place}.{key}" if place else str(key))
-    elif kind in (tuple, list):
-        if not isinstance(values, list):
-            raise ValueError(f"{place} must be a list, got {values!r:.80}")
-        for item in values:
-            _check_keys(get_args(hint)[0], item, place)
-    elif isinstance(values, dict | list):
-        if hint is not Any:
-            raise ValueError(f"{place} must be a single value, got {values!r:.80}")
-        for item in values.values() if isinstance(values, dict) else values:
-            _check_keys(Any, item, place)

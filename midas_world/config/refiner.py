@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from midas_world.config.limits import MOST_DEPTH, MOST_STAGES, MOST_WIDTH, check_range
+
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerConfig:
@@ -33,13 +35,15 @@ class RefinerConfig:
             raise ValueError(
                 f"depths must be one per width ({len(self.widths)}), got {len(self.depths)}"
             )
+        check_range(self, "widths", "context_width")
+        check_range(self, "depths", most=MOST_DEPTH)
+        check_range(self, "lift", least=-MOST_WIDTH)
+        if len(self.widths) > MOST_STAGES:
+            raise ValueError(f"widths must have at most {MOST_STAGES}, got {len(self.widths)}")
         step = 2 ** len(self.widths)
         if any(size < step or size % step for size in self.window):
             raise ValueError(f"window must be multiples of {step}, got {self.window}")
-        for name in ("widths", "depths"):
-            if any(number < 1 for number in getattr(self, name)):
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("reach", "fade", "context_width"):
+        for name in ("reach", "fade"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
