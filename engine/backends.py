@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from engine.cache_folder import or_not_kept
 from engine.on_torch.engine import TorchEngine
 from engine.on_torch.networks import native_dtypes
 from engine.spec import Engine
@@ -91,14 +92,6 @@ def device_name(request: Request) -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
-def keep(path: Path, data: bytes) -> None:
-    """Write a small file into the cache, or say why the next start will not find it."""
-    try:
-        write_first(path, data)
-    except OSError as error:
-        _log.warning("not remembered: %s; MIDAS_WORLD_CACHE names another folder", error)
-
-
 def _missing(packages: Sequence[str]) -> list[str]:
     return [name for name in packages if importlib.util.find_spec(name) is None]
 
@@ -144,7 +137,8 @@ def _make_compiled(request: Request) -> Engine:
             f"backend 'torch-compile' does not work here ({words}); use backend='torch'"
         ) from error
     if request.remembers:
-        keep(_compiled_mark(request), b"kernels of this world were compiled here\n")
+        with or_not_kept():
+            write_first(_compiled_mark(request), b"kernels of this world were compiled here\n")
     return engine
 
 

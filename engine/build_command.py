@@ -16,7 +16,7 @@ from tqdm import tqdm
 from engine.backends import BACKENDS, Request
 from engine.cache_folder import cache_folder
 from engine.on_onnx.export import export_graphs, write_outlines
-from engine.on_onnx.files import graph_paths, graphs_folder, outlines_folder
+from engine.on_onnx.files import graph_paths, graphs_folder, is_intact, outlines_folder
 from engine.on_tensorrt.build import (
     Progress,
     Target,
@@ -78,7 +78,7 @@ def _build_graphs(
     with tqdm(paths, unit="graph", file=sys.stderr) as bar:
         for name in bar:
             bar.set_description(name)
-            was_there = paths[name].is_file()
+            was_there = is_intact(paths[name])
             export_graphs(
                 world,
                 num_denoise_steps=num_denoise_steps,

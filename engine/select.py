@@ -20,8 +20,10 @@ from pathlib import Path
 import torch
 
 import midas_world
-from engine.backends import BACKENDS, Backend, Request, device_name, keep
+from engine.backends import BACKENDS, Backend, Request, device_name
+from engine.cache_folder import or_not_kept
 from engine.spec import Engine
+from midas_world.files import write_first
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
@@ -169,7 +171,8 @@ def _fastest(candidates: Sequence[_Candidate], request: Request, *, only: str) -
         measure = measure_in_turns if request.is_cpu else measure_one_by_one
         measured = measure(makers, request.world)
         times = {name: seconds * 1e3 for name, seconds in measured.items()}
-        keep(path, json.dumps({"milliseconds": times}, indent=2).encode())
+        with or_not_kept():
+            write_first(path, json.dumps({"milliseconds": times}, indent=2).encode())
         # Another process may have measured meanwhile: the first word stands, for all of them.
         times = _load_times(path, list(named)) or times
     ranked = sorted(times, key=times.__getitem__)
@@ -190,7 +193,7 @@ def _choice_key(request: Request, ready: Sequence[str]) -> str:
     from engine.on_onnx.files import graphs_folder  # its name tells the world and the code
 
     key = {
-        "world": graphs_folder(request.world).name,
+        "world": graphs_folder(request.world, folder=request.folder).name,
         "device": device_name(request),
         "num_threads": torch.get_num_threads(),
         "num_denoise_steps": request.denoise_steps,
@@ -222,5 +225,6 @@ def _load_times(path: Path, ready: Sequence[str]) -> dict[str, float]:
         return {}
     except (KeyError, TypeError, ValueError):
         _log.warning("%s cannot be read; measuring again", path)
-        path.unlink(missing_ok=True)
+        with or_not_kept():
+            path.unlink(missing_ok=True)
         return {}

@@ -8,6 +8,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch comes: processes with two threads each would slow one another many times over.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,20 @@ def kept_graphs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFa
     """
     cache = getattr(pytestconfig, "cache", None)
     return cache.mkdir("onnx") if cache else tmp_path_factory.mktemp("onnx")
+
+
+@pytest.fixture(scope="session")
+def outlined(
+    refined_world: World, kept_graphs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> World:
+    """Return a world whose folder holds outlines."""
+    from engine.on_onnx.export import write_outlines
+
+    folder = tmp_path_factory.mktemp("outlined") / "world"
+    shutil.copytree(refined_world.folder, folder)
+    world = load_world(folder)
+    write_outlines(world, folder=kept_graphs)
+    return world
 
 
 @pytest.fixture(scope="session")

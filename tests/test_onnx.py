@@ -9,9 +9,8 @@ import torch
 
 from engine import make_engine
 from engine.backends import Request
-from engine.cache_folder import cache_folder
 from midas_world.commands import cli
-from midas_world.types import BackendUnavailableError, CheckpointError
+from midas_world.types import BackendUnavailableError
 from midas_world.world import World
 
 onnx = pytest.importorskip("onnx")
@@ -195,10 +194,8 @@ def test_corrupt_graphs_are_made_again(
     path = graph_paths(graphs, **int8_of(tiny_world))["decoder"]
     path.unlink()  # a link to a file that other tests use
     path.write_bytes(b"not a graph")
-    with pytest.raises(CheckpointError, match=r"decoder-int8\S*\.onnx is corrupt"):
-        Session(path, num_threads=1)
     engine = OnnxEngine(tiny_world, num_threads=1, folder=folder / "onnx")
-    assert "exporting it again" in caplog.text
+    assert "is damaged; it is made again" in caplog.text
     frames = engine.decode(torch.zeros(1, *engine.spec.latent_shape))
     assert frames.shape == (1, 48, 80, 3)
 
@@ -311,25 +308,6 @@ def test_more_denoise_steps_are_another_head(tiny_world: World, tmp_path: Path):
         for steps in (1, 2)
     }
     assert names == {1: "head-k1.onnx", 2: "head-k2.onnx"}
-
-
-@pytest.mark.parametrize(
-    ("platform", "variable", "value", "expected"),
-    [
-        ("linux", "XDG_CACHE_HOME", "/a/cache", "/a/cache/midas-world"),
-        ("win32", "LOCALAPPDATA", "/a/local", "/a/local/midas-world/Cache"),
-        ("darwin", "HOME", "/home/a", "/home/a/Library/Caches/midas-world"),
-    ],
-)
-def test_cache_folder_follows_the_platform(
-    platform: str, variable: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.delenv("MIDAS_WORLD_CACHE")
-    monkeypatch.setattr("sys.platform", platform)
-    monkeypatch.setenv(variable, value)
-    assert cache_folder() == Path(expected)
-    monkeypatch.setenv("MIDAS_WORLD_CACHE", "/scratch/worlds")
-    assert cache_folder() == Path("/scratch/worlds")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to build for")

@@ -17,22 +17,12 @@ pytest.importorskip("onnxruntime")
 
 from engine.on_onnx import export as onnx_export  # noqa: E402
 from engine.on_onnx.engine import DEFAULT_PRECISION, OnnxEngine  # noqa: E402
-from engine.on_onnx.export import can_start, export_graphs, write_outlines  # noqa: E402
+from engine.on_onnx.export import can_start, export_graphs  # noqa: E402
 from engine.on_onnx.files import _weights_hash, outlines_folder  # noqa: E402
 from engine.on_onnx.graphs import graph_names  # noqa: E402
 from engine.on_onnx.outlines import fill_outline, outline_of, read_made_of  # noqa: E402
 
 SHIPPED = sorted(path.parent for path in WORLDS_FOLDER.glob("*/config.yaml"))
-
-
-@pytest.fixture(scope="module")
-def outlined(refined_world: World, kept_graphs: Path, tmp_path_factory) -> World:
-    """Return a world whose folder holds outlines."""
-    folder = tmp_path_factory.mktemp("outlined") / "world"
-    shutil.copytree(refined_world.folder, folder)
-    world = load_world(folder)
-    write_outlines(world, folder=kept_graphs)
-    return world
 
 
 def same_graphs(one: Path, other: Path) -> bool:

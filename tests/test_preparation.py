@@ -122,7 +122,7 @@ def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypa
     monkeypatch.setattr(trt_build, "capability_here", lambda: 89)
     monkeypatch.setattr(trt_build, "provide_engine", provide_engine)
     sender = Sender()
-    build(tiny_world.folder, ["tensorrt", "rtx"], 3, sender)
+    build(tiny_world.folder, ["tensorrt", "rtx"], 3, Path("cache"), sender)
     assert asked == [
         (name, flavour, 89, 3)
         for flavour in ("tensorrt", "tensorrt-rtx")
@@ -145,7 +145,7 @@ def test_a_build_that_fails_says_why(tiny_world: World, monkeypatch):
 
     monkeypatch.setattr(trt_build, "capability_here", capability_here)
     sender = Sender()
-    build(tiny_world.folder, ["rtx"], 1, sender)
+    build(tiny_world.folder, ["rtx"], 1, Path("cache"), sender)
     assert sender.sent == [("failed", "a faster engine could not be made: there is no GPU")]
 
 
@@ -155,7 +155,7 @@ def test_a_build_that_fails_in_the_exporter_says_why(tiny_world: World, monkeypa
 
     monkeypatch.setattr("engine.prepare.prepare", prepare)
     sender = Sender()
-    build(tiny_world.folder, ["onnx"], 1, sender)
+    build(tiny_world.folder, ["onnx"], 1, Path("cache"), sender)
     assert sender.sent == [("failed", "a faster engine could not be made: no such operator")]
     assert "onnx could not be made ready" in caplog.text
 

@@ -193,7 +193,7 @@ class OnnxEngine(Engine):
                 sessions[name] = Session(path, num_threads=self._num_threads)
             except CheckpointError as error:
                 _log.warning("%s; exporting it again", error)
-                discard_graph(path)
+                discard_graph(self._world, path, str(error))
                 sessions[name] = Session(export()[name], num_threads=self._num_threads)
         return sessions
 

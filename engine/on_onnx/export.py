@@ -19,12 +19,15 @@ from torch import Tensor
 from engine.on_onnx.files import (
     OPSET,
     QUANTIZED,
+    discard,
     graph_paths,
     graphs_folder,
     has_narrow_sums,
+    is_intact,
     made_of,
     outline_path,
     outlines_folder,
+    seal,
 )
 from engine.on_onnx.graphs import KNOWN_TO_REFINER, graph_names, make_graph
 from engine.on_torch.networks import Sampler
@@ -66,7 +69,8 @@ def export_graphs(
 
     Raises:
         ValueError: No precision or graph has this name.
-        BackendUnavailableError: A package that writes ONNX is not installed.
+        BackendUnavailableError: A package that writes ONNX is not installed, or the folder cannot
+            be written.
     """
     config = world.config.world
     steps = config.head.num_denoise_steps if num_denoise_steps is None else num_denoise_steps
@@ -78,35 +82,56 @@ def export_graphs(
     names = graph_names(config) if names is None else tuple(names)
     if unknown := set(names) - set(wanted):
         raise ValueError(f"graphs are {', '.join(wanted)}; got {sorted(unknown)}")
-    for name in names:
-        path, outline = wanted[name], outline_path(world, wanted[name])
-        if path.is_file():
-            continue
-        graphs.mkdir(parents=True, exist_ok=True)
-        if _is_of(outline, world):
-            from engine.on_onnx.outlines import fill_outline
-
-            with whole(path) as temporary:
-                fill_outline(outline, temporary, _weights(name, world, steps))
-            continue
-        if not plain[name].is_file():
-            _log.info("exporting the %s graph of %s to ONNX", name, world.folder.name)
-            with whole(plain[name]) as temporary:
-                _export(name, world, temporary, steps)
-        if path != plain[name]:
-            # Not above: whoever plays on torch alone may be without ONNX Runtime.
-            from engine.on_onnx.runtime import quantize
-
-            _log.info("turning the %s graph of %s to int8", name, world.folder.name)
-            with whole(path) as temporary:
-                quantize(
-                    plain[name],
-                    temporary,
-                    calibration(world, steps)[name],
-                    precise=_precise_parts(name, world),
-                    is_narrow=is_narrow,
-                )
+    try:
+        for name in names:
+            if not is_intact(wanted[name]) and not _fill(name, world, wanted[name], steps):
+                _make(name, world, plain[name], wanted[name], steps, is_narrow=is_narrow)
+    except OSError as error:
+        raise BackendUnavailableError(
+            f"graphs cannot be kept in {graphs} ({error.strerror or error}): MIDAS_WORLD_CACHE "
+            "names another cache folder"
+        ) from error
     return {name: wanted[name] for name in names}
+
+
+def _fill(name: str, world: World, path: Path, num_denoise_steps: int) -> bool:
+    """Make a graph of its outline; return False if there is none that is of use."""
+    outline = outline_path(world, path)
+    if not _is_of(outline, world):
+        return False
+    from engine.on_onnx.outlines import OutlineError, fill_outline
+
+    try:
+        with whole(path) as place:
+            fill_outline(outline, place, _weights(name, world, num_denoise_steps))
+            seal(place)
+    except OutlineError as error:
+        _set_aside(outline, str(error))
+        return False
+    return True
+
+
+def _make(name: str, world: World, plain: Path, path: Path, steps: int, *, is_narrow: bool) -> None:
+    """Export a graph to `plain`, if it is not there, and turn it to int8 if `path` is another."""
+    if not is_intact(plain):
+        _log.info("exporting the %s graph of %s to ONNX", name, world.folder.name)
+        with whole(plain) as place:
+            _export(name, world, place, steps)
+            seal(place)
+    if path != plain:
+        # Not above: whoever plays on torch alone may be without ONNX Runtime.
+        from engine.on_onnx.runtime import quantize
+
+        _log.info("turning the %s graph of %s to int8", name, world.folder.name)
+        with whole(path) as place:
+            quantize(
+                plain,
+                place,
+                calibration(world, steps)[name],
+                precise=_precise_parts(name, world),
+                is_narrow=is_narrow,
+            )
+            seal(place)
 
 
 def can_start(world: World, *, precision: str, num_denoise_steps: int, folder: Path) -> bool:
@@ -124,7 +149,7 @@ def can_start(world: World, *, precision: str, num_denoise_steps: int, folder: P
         precision=precision,
         num_denoise_steps=num_denoise_steps,
     )
-    missing = [path for path in paths.values() if not path.is_file()]
+    missing = [path for path in paths.values() if not is_intact(path)]
     return all(_is_of(outline_path(world, path), world) for path in missing)
 
 
@@ -144,13 +169,28 @@ def _precise_parts(name: str, world: World) -> list[str]:
     return parts
 
 
-def _is_of(outline: Path, world: World) -> bool:
-    """Return whether an outline is there, and of this world and code."""
-    if not outline.is_file():
-        return False
-    from engine.on_onnx.outlines import read_made_of
+# Of this process, whose owner has been told.
+_damaged_outlines: set[Path] = set()
 
-    return read_made_of(outline) == made_of(world)
+
+def _set_aside(outline: Path, words: str) -> None:
+    """Take an outline for absent from now on, and say so once."""
+    if outline not in _damaged_outlines:
+        _damaged_outlines.add(outline)
+        _log.warning("%s; the graph is exported instead", words)
+
+
+def _is_of(outline: Path, world: World) -> bool:
+    """Return whether an outline is there and whole, and of this world and code."""
+    if not outline.is_file() or outline in _damaged_outlines:
+        return False
+    from engine.on_onnx.outlines import OutlineError, read_made_of
+
+    try:
+        return read_made_of(outline) == made_of(world)
+    except OutlineError as error:
+        _set_aside(outline, str(error))
+        return False
 
 
 def _weights(name: str, world: World, num_denoise_steps: int) -> dict[str, Tensor]:
@@ -195,10 +235,18 @@ def write_outlines(world: World, *, folder: Path | None = None) -> list[Path]:
     return list(written)
 
 
-def discard_graph(path: Path) -> None:
-    """Remove a graph that turned out corrupt, and the float32 one that it may have come from."""
-    path.with_name(path.name.replace("-int8", "").replace("-narrow", "")).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+def discard_graph(world: World, path: Path, words: str) -> None:
+    """Remove a graph that cannot be loaded although it is as it was made, and what it is made of.
+
+    Args:
+        world: Whose.
+        path: Of the graph.
+        words: That tell what is wrong.
+    """
+    discard(path.with_name(path.name.replace("-int8", "").replace("-narrow", "")))
+    discard(path)
+    if _is_of(outline := outline_path(world, path), world):
+        _set_aside(outline, words)
 
 
 def _export(name: str, world: World, path: Path, num_denoise_steps: int) -> None:

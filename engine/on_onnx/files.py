@@ -2,13 +2,15 @@
 
 The folder's name is a hash of all that the files follow from: weights, config, start states (which
 int8 is calibrated on), the version of ONNX Runtime, which quantises, and GRAPHS_VERSION, which is
-raised whenever a change of our code changes graphs. So a file that is there is right. Outlines lie
+raised whenever a change of our code changes graphs. A checksum beside a file says whether it is as
+it was written. So a file that is there is right. Outlines lie
 in the world's own folder and say themselves what they were made of.
 """
 
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -28,6 +30,8 @@ from midas_world.world import World
 # Raise it when a graph of the same world becomes another one: tests/test_onnx.py tells.
 GRAPHS_VERSION = 2
 OPSET = 20
+_log = logging.getLogger(__name__)
+
 PRECISIONS = ("float32", "int8")
 # Graphs whose convolutions int8 changes. The backbone's products are too small to gain by it. The
 # head's would gain a third of a step, but what it makes feeds the next step: Stage's frames came to
@@ -114,6 +118,44 @@ def graph_paths(
             words.append("int8-narrow" if is_narrow else "int8")
         paths[name] = graphs / f"{'-'.join(words)}.onnx"
     return paths
+
+
+def seal(graph: Path) -> None:
+    """Write a graph's checksum beside it, and so that it is whole."""
+    _checksum_path(graph).write_text(_checksum(graph), encoding="utf-8")
+
+
+def is_intact(graph: Path) -> bool:
+    """Return whether a graph is there and as it was when it was sealed; else a warning says so."""
+    if not graph.is_file():
+        return False
+    try:
+        is_same = _checksum_path(graph).read_text(encoding="utf-8") == _checksum(graph)
+    except (FileNotFoundError, UnicodeDecodeError):
+        is_same = False
+    if not is_same:
+        _log.warning("%s is damaged; it is made again", graph)
+    return is_same
+
+
+def discard(graph: Path) -> None:
+    """Remove a graph."""
+    for path in (graph, _checksum_path(graph)):
+        path.unlink(missing_ok=True)
+
+
+def _checksum_path(graph: Path) -> Path:
+    return graph.with_name(f"{graph.name}.sha256")
+
+
+def _checksum(graph: Path) -> str:
+    """Return a hash of a graph and of the weights that may lie beside it."""
+    digests = []
+    for path in (graph, graph.with_name(f"{graph.name}.data")):
+        if path.is_file():
+            with path.open("rb") as stream:
+                digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return "\n".join(digests)
 
 
 def outlines_folder(world: World) -> Path:

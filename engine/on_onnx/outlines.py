@@ -9,6 +9,7 @@ Knows tensors and where they are found; which graphs there are, and when an outl
 the exporter's business.
 """
 
+import hashlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -19,11 +20,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from midas_world.types import MidasWorldError
+
 # Tensors up to this stay in an outline, whatever they follow from.
 _INLINE_BYTES = 2048
 # An outline with more in it than this would be no outline: weights were not found.
 _MOST_BYTES = 2**19
 _MADE_OF, _WEIGHTS = "midas-world.made_of", "midas-world.weights"
+_DIGEST = "midas-world.sha256"
+# What is raised by words and tensors that are not what an outline holds.
+_DAMAGES = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
+
+
+class OutlineError(MidasWorldError):
+    """A file is no outline, or a damaged one; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ def outline_of(graph: Path, weights: Mapping[str, Tensor], *, made_of: str) -> b
     del model.graph.metadata_props[:]
     helper.set_model_props(model, {_MADE_OF: made_of, _WEIGHTS: json.dumps(found)})
     contents = model.SerializeToString()
+    contents += _seal_of(contents)
     if len(contents) > _MOST_BYTES:
         raise ValueError(
             f"the outline of {graph.name} would be {len(contents) // 1024} KiB: "
@@ -96,15 +107,13 @@ def outline_of(graph: Path, weights: Mapping[str, Tensor], *, made_of: str) -> b
     return contents
 
 
-def read_made_of(path: Path) -> str | None:
-    """Return what an outline was made of; None if the file is none."""
-    import onnx
-    from google.protobuf.message import DecodeError
+def read_made_of(path: Path) -> str:
+    """Return what an outline was made of.
 
-    try:
-        return _props(onnx.load(path)).get(_MADE_OF)
-    except DecodeError:
-        return None
+    Raises:
+        OutlineError: The file is damaged, or no outline.
+    """
+    return _read(path)[0]
 
 
 def fill_outline(path: Path, target: Path, weights: Mapping[str, Tensor]) -> None:
@@ -114,24 +123,55 @@ def fill_outline(path: Path, target: Path, weights: Mapping[str, Tensor]) -> Non
         path: Of the outline.
         target: The file to write.
         weights: By name, those that the outline was made of.
+
+    Raises:
+        OutlineError: The file is damaged, or no outline.
     """
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(path)
-    words = json.loads(_props(model)[_WEIGHTS])
+    _, sources, model = _read(path)
     items = {item.name: item for item in model.graph.initializer}
-    inline = {name: numpy_helper.to_array(items[name]) for name in items.keys() - words.keys()}
-    for name, given in words.items():
-        array = _Source(**given).take(weights, inline)
-        assert array.shape == tuple(items[name].dims), f"{path}: {name} is not {given}"
-        items[name].raw_data = array.tobytes()
-    del model.metadata_props[:]
+    try:
+        inline = {name: numpy_helper.to_array(items[name]) for name in items.keys() - sources}
+        for name, source in sources.items():
+            array = source.take(weights, inline)
+            if array.shape != tuple(items[name].dims):
+                raise ValueError(f"{name} has another shape than {source.name}")
+            items[name].raw_data = array.tobytes()
+        del model.metadata_props[:]
+        onnx.checker.check_model(model, full_check=True)
+    except (*_DAMAGES, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise OutlineError(f"{path} is damaged: {error!r}") from error
     onnx.save(model, target)
 
 
-def _props(model: Any) -> dict[str, str]:
-    return {item.key: item.value for item in model.metadata_props}
+def _read(path: Path) -> tuple[str, dict[str, _Source], Any]:
+    """Return what an outline was made of, the sources of its tensors, and its model."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    data = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(data)
+        props = {item.key: item.value for item in model.metadata_props}
+        seal = _seal_of(data[: len(data) - len(_seal_of(b""))])
+        if _DIGEST in props and not data.endswith(seal):
+            raise ValueError("its checksum is another")
+        words = json.loads(props[_WEIGHTS])
+        return props[_MADE_OF], {name: _Source(**given) for name, given in words.items()}, model
+    except (*_DAMAGES, DecodeError) as error:
+        raise OutlineError(f"{path} is damaged, or no outline: {error!r}") from error
+
+
+def _seal_of(contents: bytes) -> bytes:
+    """Return what is to follow an outline's contents: one property more, their hash."""
+    import onnx
+
+    model = onnx.ModelProto()
+    digest = hashlib.sha256(contents).hexdigest()
+    model.metadata_props.append(onnx.StringStringEntryProto(key=_DIGEST, value=digest))
+    return model.SerializeToString()
 
 
 def _find(

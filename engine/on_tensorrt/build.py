@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from engine.cache_folder import cache_folder
+from engine.cache_folder import cache_folder, or_not_kept
 from engine.on_onnx.files import graphs_folder
 from engine.on_tensorrt.graphs import plan_graph
 from engine.on_tensorrt.plan import TrtPlan
@@ -198,14 +198,16 @@ def provide_engine(
         on_progress=on_progress,
     )
     if built.timing_cache:
-        write_whole(timing, built.timing_cache)
+        with or_not_kept():
+            write_whole(timing, built.timing_cache)
     head = {
         "key": key,
         "tensors": built.tensors,
         "num_layers": built.num_layers,
         "sha256": hashlib.sha256(built.contents).hexdigest(),
     }
-    write_whole(path, MAGIC + json.dumps(head).encode() + b"\n" + built.contents)
+    with or_not_kept():
+        write_whole(path, MAGIC + json.dumps(head).encode() + b"\n" + built.contents)
     return EngineFile(
         path=path,
         contents=built.contents,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.cache_folder import or_not_kept
 from engine.on_tensorrt.build import (
     EngineFile,
     Target,
@@ -210,7 +211,8 @@ class _Network:
         run = memory.capture(lambda: bound.enqueue(memory.stream))
         # What TensorRT for RTX has compiled by now, for the next start.
         if kernels := self._engine.runtime_cache():
-            write_whole(_kernels_path(self._file), kernels)
+            with or_not_kept():
+                write_whole(_kernels_path(self._file), kernels)
         return buffers, run
 
 

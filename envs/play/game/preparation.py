@@ -107,11 +107,12 @@ def prepare_engines(
     backends = unbuilt_backends(request)
     if not backends:
         return None
-    return Preparation(build, (world.folder, backends, engine.spec.num_denoise_steps))
+    steps = engine.spec.num_denoise_steps
+    return Preparation(build, (world.folder, backends, steps, request.folder))
 
 
 def build(
-    folder: Path, backends: Sequence[str], num_denoise_steps: int, sender: Connection
+    folder: Path, backends: Sequence[str], num_denoise_steps: int, cache: Path, sender: Connection
 ) -> None:
     """Make the files of a world's backends for this machine; the work of a `Preparation`."""
     from engine.prepare import prepare
@@ -127,7 +128,13 @@ def build(
             told = words
 
     try:
-        prepare(load_world(folder), backends, num_denoise_steps=num_denoise_steps, on_progress=tell)
+        prepare(
+            load_world(folder),
+            backends,
+            num_denoise_steps=num_denoise_steps,
+            on_progress=tell,
+            folder=cache,
+        )
     # The process's edge: whatever it was, the player must hear of it.
     except Exception as error:
         _log.exception("%s could not be made ready", ", ".join(backends))

@@ -1,0 +1,216 @@
+"""Where nothing can be kept, or what was kept is damaged, play goes on all the same."""
+
+import importlib
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine import make_engine
+from engine.cache_folder import cache_folder, or_not_kept
+from envs.play.game.preparation import prepare_engines
+from midas_world.files import write_first
+from midas_world.types import BackendUnavailableError
+from midas_world.world import World, load_world
+from tests.disk import full_disk
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from engine.on_onnx import export  # noqa: E402
+from engine.on_onnx.export import can_start, export_graphs  # noqa: E402
+from engine.on_onnx.files import outlines_folder  # noqa: E402
+
+# The package has a function of this name.
+module = importlib.import_module("engine.cache_folder")
+
+
+@pytest.fixture(autouse=True)
+def no_folder_yet():
+    module._temporary_folder.cache_clear()
+    export._damaged_outlines.clear()
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable", "rest"),
+    [
+        ("linux", "XDG_CACHE_HOME", "midas-world"),
+        ("win32", "LOCALAPPDATA", "midas-world/Cache"),
+        ("darwin", "HOME", "Library/Caches/midas-world"),
+    ],
+)
+def test_cache_folder_follows_the_platform(platform, variable, rest, tmp_path, monkeypatch):
+    monkeypatch.delenv("MIDAS_WORLD_CACHE")
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert cache_folder() == tmp_path / rest
+    monkeypatch.setenv("MIDAS_WORLD_CACHE", str(tmp_path / "worlds"))
+    assert cache_folder() == tmp_path / "worlds"
+
+
+def test_a_folder_that_cannot_be_written_gives_way_to_a_temporary_one(
+    tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MIDAS_WORLD_CACHE", str(tmp_path / "file" / "cache"))
+    folder = cache_folder()
+    assert cache_folder() == folder
+    (folder / "a").write_text("there is room")
+    assert folder.name.startswith("midas-world-")
+    (warning,) = caplog.messages
+    assert "cache cannot be used: Not a directory" in warning
+    assert "MIDAS_WORLD_CACHE names another" in warning
+
+
+def test_a_read_only_folder_is_used_only_for_what_is_in_it(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setenv("MIDAS_WORLD_CACHE", str(tmp_path))
+    assert cache_folder() != tmp_path
+    (tmp_path / "onnx").mkdir()
+    assert cache_folder() == tmp_path
+
+
+def test_without_a_home_there_is_a_temporary_folder(monkeypatch, caplog):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MIDAS_WORLD_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert cache_folder().is_dir()
+    assert "Could not determine home directory.; what is made now is not kept" in caplog.text
+
+
+def test_faster_engines_are_prepared_in_the_folder_of_this_process(
+    tiny_world: World, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MIDAS_WORLD_CACHE", str(tmp_path / "cache"))
+    asked = []
+    path = "envs.play.game.preparation.Preparation"
+    monkeypatch.setattr(path, lambda _, arguments: asked.append(arguments))
+    engine = make_engine(tiny_world, backend="torch:float32", device="cpu")
+    prepare_engines(tiny_world, engine, num_denoise_steps=None)
+    ((_, _, _, folder),) = asked
+    assert folder == tmp_path / "cache"
+
+
+# A full disk
+
+
+def test_on_a_full_disk_torch_plays(outlined: World, tmp_path, caplog):
+    with full_disk(1000):
+        engine = make_engine(outlined, device="cpu", folder=tmp_path)
+    assert engine.spec.backend == "torch"
+    assert "MIDAS_WORLD_CACHE names another" in caplog.text
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".json"]
+    with full_disk(1000), pytest.raises(BackendUnavailableError, match="MIDAS_WORLD_CACHE"):
+        make_engine(outlined, backend="onnx", folder=tmp_path)
+
+
+# Damaged files
+
+
+def decoder(world: World, folder: Path) -> Path:
+    return export_graphs(world, precision="int8", names=["decoder"], folder=folder)["decoder"]
+
+
+def starts(world: World, folder: Path) -> bool:
+    steps = world.config.world.head.num_denoise_steps
+    return can_start(world, precision="int8", num_denoise_steps=steps, folder=folder)
+
+
+def cut(data: bytes) -> bytes:
+    return b""
+
+
+def flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_a_damaged_graph_is_thrown_away_and_made_again(outlined, tmp_path, caplog, damage):
+    path = decoder(outlined, tmp_path)
+    whole = path.read_bytes()
+    assert not caplog.messages
+    path.write_bytes(damage(whole))
+    assert decoder(outlined, tmp_path).read_bytes() == whole
+    assert f"{path} is damaged; it is made again" in caplog.text
+
+
+def test_a_graph_without_its_checksum_is_made_again(outlined, tmp_path):
+    path = decoder(outlined, tmp_path)
+    (seal,) = path.parent.glob("*.sha256")
+    seal.unlink()
+    path.write_bytes(b"")
+    assert decoder(outlined, tmp_path).read_bytes()
+    assert seal.is_file()
+
+
+def spoilt(text: bytes, other: bytes):
+    assert len(text) == len(other)
+    return lambda data: data.replace(text, other)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut, flip, lambda data: data[:-9], spoilt(b'{"name"', b'{"nome"'), lambda data: b"\xff" * 99],
+)
+def test_a_damaged_outline_is_as_if_absent_and_told_once(
+    outlined, tmp_path, monkeypatch, caplog, damage
+):
+    folder = tmp_path / "world"
+    shutil.copytree(outlined.folder, folder)
+    world = load_world(folder)
+    assert starts(world, tmp_path)
+    (outline,) = (path for path in outlines_folder(world).iterdir() if "backbone" in path.name)
+    outline.write_bytes(damage(outline.read_bytes()))
+    exported: list[str] = []
+
+    def make(name, world, plain, path, steps, *, is_narrow):
+        exported.append(name)
+
+    monkeypatch.setattr(export, "_make", make)
+    with caplog.at_level(logging.WARNING):
+        assert not starts(world, tmp_path)
+        assert not starts(world, tmp_path)
+        export_graphs(world, precision="int8", names=["backbone"], folder=tmp_path)
+    assert exported == ["backbone"]
+    (warning,) = caplog.messages
+    assert f"{outline} is damaged, or no outline" in warning
+
+
+def test_outlines_of_damage_that_no_checksum_tells_are_refused_when_filled(
+    outlined, tmp_path, monkeypatch
+):
+    """As those are that others wrote, or older versions."""
+    folder = tmp_path / "world"
+    shutil.copytree(outlined.folder, folder)
+    world = load_world(folder)
+    (outline,) = (path for path in outlines_folder(world).iterdir() if "backbone" in path.name)
+    model = onnx.load(outline)
+    kept = [item for item in model.metadata_props if not item.key.endswith("sha256")]
+    del model.metadata_props[:]
+    for item in kept:
+        if item.key.endswith("weights"):
+            item.value = item.value.replace('"name": "', '"name": "un')
+        model.metadata_props.append(item)
+    outline.write_bytes(model.SerializeToString())
+    exported: list[str] = []
+    monkeypatch.setattr(export, "_make", lambda name, *_, **__: exported.append(name))
+    export_graphs(world, precision="int8", names=["backbone"], folder=tmp_path)
+    assert exported == ["backbone"]
+    assert not list(tmp_path.rglob("*.tmp-*"))
+
+
+def test_what_cannot_be_kept_is_told_and_play_goes_on(tmp_path, caplog):
+    (tmp_path / "choices").touch()
+    with or_not_kept():
+        write_first(tmp_path / "choices" / "a.json", b"{}")
+    (warning,) = caplog.messages
+    assert warning.startswith("not kept: ")
