@@ -24,9 +24,11 @@ from envs.play.game.playable import Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
 from envs.play.headless import FrameSaver, read_actions, run_headless, wandering_actions
+from envs.play.voice.speaker import Speaker
+from envs.play.voice.voices import FileVoice, LiveVoices, num_voice_steps
 from envs.play.window.window import Window
 from midas_world import __version__
-from midas_world.arguments import add_trust_option, count, natural, positive
+from midas_world.arguments import add_trust_option, count, natural, percentage, positive
 from midas_world.edge import DEBUG, DEBUG_HELP, run_command
 from midas_world.terminal import leave, orderly_end
 
@@ -70,6 +72,7 @@ def _play(argv: Sequence[str]) -> int:
 
 def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
     name = Path(args.teacher).stem if args.teacher else Path(args.world or STAGE).name
+    voices = _voices(args)
     open_display(instead="use --headless to play without one")
     window = Window(name)
     session = Session(
@@ -80,9 +83,13 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> in
         fps=args.fps,
         rewind_seconds=args.rewind_seconds,
         record=args.record,
+        voices=voices,
+        speaker=_speaker(args),
         notify=window.notify,
     )
     with contextlib.ExitStack() as stack:
+        if voices is not None:
+            stack.callback(voices.close)
         stack.callback(window.close)
         if args.global_hotkey:
             _listen_everywhere(session, stack)
@@ -91,6 +98,15 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> in
     if session.error is not None:
         raise session.error
     return 0
+
+
+def _voices(args: argparse.Namespace) -> LiveVoices | None:
+    """Return the live voices that the player asks for."""
+    return LiveVoices(FileVoice(args.voice)) if args.voice else None
+
+
+def _speaker(args: argparse.Namespace) -> Speaker:
+    return Speaker(volume=args.volume, is_muted=args.mute)
 
 
 def _listen_everywhere(session: Session, stack: contextlib.ExitStack) -> None:
@@ -120,6 +136,7 @@ def _replay(args: argparse.Namespace) -> int:
         partial(open_recorded, tape.session, world=args.world, trust=args.trust),
         window.inputs,
         rewind_seconds=args.rewind_seconds,
+        speaker=_speaker(args),
         notify=window.notify,
     )
     session.start()
@@ -157,31 +174,40 @@ def _tell_equal(num_frames: int, num_equal: int) -> None:
 def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
     if args.actions and not args.actions.is_file():  # told before a world is loaded
         raise ValueError(f"there is no file of actions at {args.actions}")
+    voices = _voices(args)
     playable = opener()
-    game = Game(playable, seed=args.seed, prompt=args.prompt)
+    game = Game(playable, seed=args.seed, prompt=args.prompt, voices=voices)
     ended_early: list[str] = []
+    saver = None
 
     def say_recording_ended(words: str) -> None:
         ended_early.append(words)
         print(f"play: recording ended: {words}", file=sys.stderr)
 
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(game.close)
+        if voices is not None:
+            stack.callback(voices.close)
         names = playable.keymap.actions
-        if args.actions is None:
+        if args.actions is not None:
+            actions = _sized(read_actions(args.actions, names), args.steps)
+        elif args.voice:
+            actions = [0] * (args.steps or num_voice_steps(args.voice))
+        else:
             rng = np.random.default_rng(args.seed)
             actions = wandering_actions(args.steps or 200, len(names), rng)
-        else:
-            actions = _sized(read_actions(args.actions, names), args.steps)
-        saver = None
         if args.save:
             fps = args.fps or playable.fps
             saver = FrameSaver(args.save, fps=fps, num_frames=len(actions) + 1)
+            stack.enter_context(saver)
         if args.record:
             game.recorder.start(args.record, fps=args.fps, on_error=say_recording_ended)
         report = run_headless(
             game, actions, fps=args.fps, keep=saver.add if saver else lambda _: None
         )
         print(f"{playable.title}: {playable.backend}\n{report}")
+        if voices is not None and (words := voices.take_problem()):
+            print(f"play: {words}", file=sys.stderr)
         if args.prompt:
             print(f"prompt: {game.understand(args.prompt)}")
         if saver:
@@ -192,8 +218,6 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
             if ended_early:
                 return EXIT_NOT_RECORDED
             print(f"recorded {args.record}")
-    finally:
-        game.close()
     return 0
 
 
@@ -252,6 +276,21 @@ def _parser() -> argparse.ArgumentParser:
         help="let F9 record while another window has the focus; pynput then listens to all keys",
     )
     parser.add_argument(DEBUG, action="store_true", help=DEBUG_HELP)
+    sound = parser.add_argument_group("sound")
+    sound.add_argument(
+        "--volume",
+        type=percentage,
+        default=1.0,
+        metavar="PERCENT",
+        help="0 to 100 (default: 100; in the window, - and +)",
+    )
+    sound.add_argument("--mute", action="store_true", help="begin in silence (in the window, M)")
+    sound.add_argument(
+        "--voice",
+        type=Path,
+        metavar="FILE",
+        help="an audio file that the character says: WAV, FLAC, MP3, Ogg and more, of any rate",
+    )
     again = parser.add_argument_group("a recorded session")
     again.add_argument(
         "--replay", type=Path, metavar="SESSION", help="watch it; T takes over and plays on"
@@ -268,7 +307,9 @@ def _parser() -> argparse.ArgumentParser:
         "--actions", type=Path, help='a file of action names, such as "walk_right x 20", in lines'
     )
     alone.add_argument(
-        "--save", type=Path, help="a .gif, a .png (a strip of frames) or a folder for all frames"
+        "--save",
+        type=Path,
+        help="an .mp4 with its sound, a .gif, a .png (a strip of frames), or a folder for frames",
     )
     return parser
 

@@ -14,9 +14,6 @@ from envs.stage.effects import EffectTrack
 from envs.stage.speech import load_speech_sound
 from midas_world.data.sound import SAMPLES_PER_STEP, TRACKS, to_int16
 
-SILENT_STEP = np.zeros((len(TRACKS), SAMPLES_PER_STEP), np.int16)
-SILENT_STEP.flags.writeable = False
-
 Live = tuple[np.ndarray | None, np.ndarray | None]
 """(S,) int16 of the own and of the other voice where they are live, else None."""
 
@@ -27,10 +24,9 @@ class Soundtrack:
     def __init__(self) -> None:
         self._effects = EffectTrack()
 
-    def begin(self, info: Mapping[str, Any]) -> np.ndarray | None:
-        """Return the (K, S) int16 sound of a frame that follows from none: silence."""
+    def begin(self) -> None:
+        """Start anew, from a frame that follows from none."""
         self._effects.begin()
-        return SILENT_STEP if "spoken" in info else None
 
     def step(
         self, info: Mapping[str, Any], reward: float, *, is_over: bool, live: Live = (None, None)
@@ -45,7 +41,7 @@ class Soundtrack:
         """
         if "spoken" not in info:
             return None
-        sound = np.zeros_like(SILENT_STEP)
+        sound = np.zeros((len(TRACKS), SAMPLES_PER_STEP), np.int16)
         for row, (sentence, position) in enumerate(info["spoken"]):
             if (samples := live[row]) is not None:
                 sound[row] = samples

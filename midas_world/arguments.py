@@ -27,6 +27,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def percentage(text: str) -> float:
+    """Return the share from 0 to 1 that a percentage means."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 100, got {text!r}")
+    return value / 100
+
+
 def positive(text: str) -> float:
     """Return a number above 0."""
     try:

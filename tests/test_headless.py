@@ -11,6 +11,7 @@ import pytest
 import play
 from envs.picture import NoDisplayError
 from envs.play.game.game import Game
+from envs.play.game.moments import View
 from envs.play.headless import (
     FrameSaver,
     parse_actions,
@@ -25,6 +26,10 @@ from tests.sessions import record_steps
 from tests.windows import playable
 
 KICK = ACTIONS.index("kick")
+
+
+def view_of(frame: np.ndarray) -> View:
+    return View(frame=frame, num_steps=0, action_name="", text="", total_reward=0.0, is_over=False)
 
 
 def test_actions_are_read_from_lines_commas_and_repeats():
@@ -68,7 +73,7 @@ def test_a_file_of_actions_that_cannot_be_read_is_named(tmp_path, data, message)
 def test_a_gif_may_be_slower_than_a_frame_in_two_seconds(tmp_path, fps):
     saver = FrameSaver(tmp_path / "slow.gif", fps=fps, num_frames=3)
     for value in (0, 100, 200):
-        saver.add(np.full((24, 40, 3), value, np.uint8))
+        saver.add(view_of(np.full((24, 40, 3), value, np.uint8)))
     saver.close()
     with av.open(str(tmp_path / "slow.gif")) as film:
         frames = list(film.decode(video=0))
@@ -117,7 +122,7 @@ def test_frames_are_saved_as_folder_strip_and_gif(tmp_path):
     for name in ("folder", "strip.png", "film.gif"):
         saver = FrameSaver(tmp_path / "new" / name, fps=20, num_frames=len(frames))
         for frame in frames:
-            saver.add(frame)
+            saver.add(view_of(frame))
         saver.close()
     assert len(list((tmp_path / "new" / "folder").glob("frame_*.png"))) == 20
     strip = pygame.image.load(tmp_path / "new" / "strip.png")

@@ -64,6 +64,7 @@ ROOMS = (
     ("midas_world.evaluate",),
     ("midas_world.evaluate.sections",),
     ("midas_world.evaluate.command",),
+    ("envs.play.voice",),
     ("envs.play.game",),
     ("envs.play.window", "envs.play.headless"),
     ("envs.play.replay",),

@@ -1,21 +1,25 @@
 """Playing without a display: actions from a file, the same game loop, and pictures to a file."""
 
 import codecs
+import contextlib
 import difflib
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from envs.play.game.game import Game
+from envs.play.game.moments import View
 from envs.play.game.samples import Samples
 from envs.play.game.session import StepClock
 from midas_world.data.video import write_gif
 from midas_world.files import whole
+from midas_world.sessions.video import FilmWriter
 
 _MAX_REPEATS = 1_000_000
 _STRIP_FRAMES = 12
@@ -119,7 +123,7 @@ def run_headless(
     actions: Iterable[int],
     *,
     fps: float | None = None,
-    keep: Callable[[np.ndarray], None] = lambda _: None,
+    keep: Callable[[View], None] = lambda _: None,
 ) -> Report:
     """Play actions, starting anew where an episode ends, and return what was measured.
 
@@ -127,21 +131,21 @@ def run_headless(
         game: What to play.
         actions: One per step.
         fps: Steps per second; None is as fast as it goes.
-        keep: Called with every frame, the first one too.
+        keep: Called with what there is to see and hear at every frame, the first one too.
     """
     clock = StepClock(1.0 / fps if fps else 0.0)
     times = Samples(capacity=100_000)
     finished_reward = 0.0
     num_steps, num_episodes = 0, 1
     view = game.reset()
-    keep(view.frame)
+    keep(view)
     began = ended = time.perf_counter()
     for action in actions:
         if game.is_over:
             finished_reward += view.total_reward
             num_episodes += 1
             view = game.reset_to_next_start()
-            keep(view.frame)
+            keep(view)
         if fps:
             time.sleep(clock.wait_s(time.perf_counter()))
         started = time.perf_counter()
@@ -150,7 +154,7 @@ def run_headless(
         ended = time.perf_counter()
         times.add(ended - started)
         num_steps += 1
-        keep(view.frame)
+        keep(view)
     return Report(
         num_steps=num_steps,
         num_episodes=num_episodes,
@@ -162,11 +166,11 @@ def run_headless(
 
 
 class FrameSaver:
-    """Writes the frames of a run: a folder of PNG files, a GIF, or one PNG with a strip of them.
+    """Writes the frames of a run: an MP4 with its sound, a GIF, PNG files, or a strip of some.
 
     Args:
-        path: Ends in ".gif", in ".png" for a strip, or has no ending for a folder.
-        fps: Of the GIF.
+        path: Ends in ".mp4", ".gif", in ".png" for a strip, or has no ending for a folder.
+        fps: Of MP4 and GIF.
         num_frames: How many frames will come.
 
     Raises:
@@ -174,20 +178,27 @@ class FrameSaver:
     """
 
     def __init__(self, path: Path, *, fps: float, num_frames: int) -> None:
-        if path.suffix not in ("", ".gif", ".png"):
+        if path.suffix not in ("", ".mp4", ".gif", ".png"):
             raise ValueError(
-                f"--save takes a .gif, a .png (a strip of frames) or a folder, got {path.name!r}"
+                "--save takes an .mp4, a .gif, a .png (a strip of frames) or a folder, "
+                f"got {path.name!r}"
             )
         self.path = path
         self._fps = fps
         self._count = 0
         self._frames: list[np.ndarray] = []
+        self._film: FilmWriter | None = None
+        self._place = contextlib.ExitStack()
         shown = min(num_frames, _STRIP_FRAMES)
         self._wanted = set(np.linspace(0, num_frames - 1, shown).round().astype(int).tolist())
 
-    def add(self, frame: np.ndarray) -> None:
-        """Keep the next frame."""
-        if not self.path.suffix:
+    def add(self, view: View) -> None:
+        """Keep the next frame, and in an MP4 its sound."""
+        frame = view.frame
+        if self.path.suffix == ".mp4":
+            self._film = self._film or self._begin_film(frame)
+            self._film.add(frame, view.sound)
+        elif not self.path.suffix:
             _write_png(frame, self.path / f"frame_{self._count:06d}.png")
         elif self.path.suffix == ".gif" or self._count in self._wanted:
             self._frames.append(frame)
@@ -195,10 +206,25 @@ class FrameSaver:
 
     def close(self) -> None:
         """Write what is not written yet."""
-        if self.path.suffix == ".gif":
+        if self._film is not None:
+            self._film.close()
+            self._place.close()
+        elif self.path.suffix == ".gif":
             _write_gif(self._frames, self.path, fps=self._fps)
         elif self.path.suffix == ".png":
             _write_png(_strip(self._frames), self.path)
+
+    def __enter__(self) -> "FrameSaver":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Leave no film that was not closed."""
+        self._place.__exit__(*error)
+
+    def _begin_film(self, frame: np.ndarray) -> FilmWriter:
+        height, width, _ = frame.shape
+        place = self._place.enter_context(whole(self.path))
+        return FilmWriter(place, (height, width), fps=self._fps, has_sound=True)
 
 
 def _strip(frames: Sequence[np.ndarray]) -> np.ndarray:

@@ -9,7 +9,7 @@ Shapes: H W frame size.
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -131,8 +131,21 @@ class EnvRecorder:
         info: Mapping[str, Any],
         *,
         step_time: float,
+        sound: np.ndarray | None = None,
+        live: Sequence[str] = (),
     ) -> None:
         """Record what one step took and gave, and how many seconds that took.
+
+        Args:
+            action: What was taken.
+            frame: uint8 (H, W, 3).
+            reward: What came of it.
+            terminated: Likewise.
+            truncated: Likewise.
+            info: Likewise.
+            step_time: Seconds.
+            sound: int16 (3, 800) of the frame; None is silence.
+            live: Which voices were live audio; see `Record`.
 
         Raises:
             ValueError: `begin` was not called.
@@ -144,6 +157,7 @@ class EnvRecorder:
             kind="step",
             wall_time=time.time(),
             conditions=_conditions(info),
+            live=live,
             episode_step=self._episode_step,
             action=to_json(action),
             reward=float(reward),
@@ -151,7 +165,7 @@ class EnvRecorder:
             truncated=bool(truncated),
             step_time=step_time,
         )
-        self._writer.add(record, frame)
+        self._writer.add(record, frame, sound=sound)
 
     def prompt(self, text: str | None) -> None:
         """Record that the player's words changed."""

@@ -9,7 +9,7 @@ Shapes: H W frame size, P pose and A audio features.
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,6 +22,10 @@ from midas_world.types import MidasWorldError, StepConditions
 STEPS = "steps.log"
 
 Kind = Literal["start", "reset", "restore", "step", "prompt"]
+
+SPEAKERS = ("own", "other")
+Heard = tuple[np.ndarray | None, np.ndarray | None]
+"""(20,) features of live audio in place of the own and of the other voice; None: it was not."""
 
 
 class SessionError(MidasWorldError, ValueError):
@@ -40,6 +44,7 @@ class Record:
         frame: Number of its frame in the film; None of a prompt.
         frame_hash: Of the frame as the environment gave it; see `hash_frame`.
         conditions: Of the frame.
+        live: Which of SPEAKERS were live audio.
         episode_step: Steps of the episode up to the frame.
         action: What was taken; of a step.
         reward: Of a step.
@@ -49,8 +54,8 @@ class Record:
         text: The words; of a prompt.
         begin: Of a reset, start or restore, how its moment is reached: "seed", "options", "prompt",
             "rng" (of a reset without a seed: its random stream before), "start_state",
-            "actions" and "prompts" since the reset, "teacher_start" (the conditioner's state at
-            the reset) and "state" (a file of this session).
+            "actions", "prompts" and "voices" since the reset, "teacher_start" (the conditioner's
+            state at the reset) and "state" (a file of this session).
     """
 
     kind: Kind
@@ -58,6 +63,7 @@ class Record:
     frame: int | None = None
     frame_hash: str = ""
     conditions: StepConditions = field(default_factory=StepConditions)
+    live: Sequence[str] = ()
     episode_step: int = 0
     action: Any = None
     reward: float = 0.0
@@ -72,6 +78,17 @@ class Record:
         """Whether its frame does not follow from the one before."""
         return self.kind in ("start", "reset", "restore")
 
+    @property
+    def heard(self) -> Heard:
+        """The features of the voices that were live: halves of what the world was told."""
+        if self.conditions.audio is None or not self.live:
+            return (None, None)
+        own, other = (
+            half if name in self.live else None
+            for name, half in zip(SPEAKERS, np.split(self.conditions.audio, 2), strict=True)
+        )
+        return own, other
+
     def to_line(self) -> bytes:
         """Return it as a line of the log."""
         kept: dict[str, Any] = {"kind": self.kind, "wall_time": self.wall_time}
@@ -85,6 +102,8 @@ class Record:
                 "episode_step": self.episode_step,
                 "conditions": {k: value for k, value in conditions.items() if value is not None},
             }
+        if self.live:
+            kept["live"] = self.live
         if self.kind == "step":
             of_step = ("action", "reward", "terminated", "truncated", "step_time")
             kept |= {key: getattr(self, key) for key in of_step}

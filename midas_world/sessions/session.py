@@ -4,6 +4,7 @@
         header.json          what was played and how, written first: all that it takes to play again
         steps.log            one line per frame or prompt, only ever appended to
         video.mp4            the frames: fragmented H.264, one fragment per frame
+    sound.flac           where there is any: own voice, other voice and effects, 50 ms per frame
         state-000000.safetensors    the environment's state at that frame, where it can be kept
         end.json             written last: how many frames, and what went wrong, if anything
 
@@ -33,6 +34,7 @@ from midas_world.data.episodes import current_versions
 from midas_world.data.video import VideoError
 from midas_world.sessions.film_index import FilmIndex, scan_film
 from midas_world.sessions.log import STEPS, Record, SessionError, read_log
+from midas_world.sessions.sound import SoundReader
 from midas_world.sessions.values import from_json, to_json
 from midas_world.sessions.video import read_film
 
@@ -40,6 +42,7 @@ FORMAT = "midas-world session"
 FORMAT_VERSION = 1
 HEADER = "header.json"
 VIDEO = "video.mp4"
+SOUND = "sound.flac"
 END = "end.json"
 _STATE_NAME = re.compile(r"state-\d+\.safetensors")
 
@@ -213,6 +216,16 @@ class RecordedSession:
     def film(self) -> tuple[Path, FilmIndex]:
         """The film's path, and where its frames lie."""
         return self.folder / VIDEO, self._index
+
+    def sound(self) -> SoundReader | None:
+        """Return the sound of the frames; None if there is none.
+
+        Raises:
+            SoundError: The file is damaged from its beginning on.
+            ImportError: PyAV is not installed.
+        """
+        path = self.folder / SOUND
+        return SoundReader(path) if path.is_file() else None
 
     def segments(self, start: int = 0, stop: int | None = None) -> list[Segment]:
         """Return the stretches without a jump within the frames start to stop - 1."""

@@ -14,6 +14,7 @@ import io
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from midas_world.data.video import VideoError, import_av, tag_colors, to_rgb, to_yuv
 from midas_world.files import whole
 from midas_world.sessions.film_index import FilmIndex, make_fragment, to_avc
+from midas_world.sessions.sound import FilmSound
 
 _PIX_FMT = "yuv420p"  # the one that plays everywhere
 
@@ -36,6 +38,7 @@ class _Encoder:
         movflags: How the MP4 is laid out; see FFmpeg.
         options: Of libx264.
         params: More of them, in its own notation.
+        has_sound: Whether sound comes with the frames.
 
     Raises:
         VideoError: FFmpeg has no libx264.
@@ -51,6 +54,7 @@ class _Encoder:
         movflags: str,
         options: dict[str, str],
         params: str,
+        has_sound: bool = False,
     ) -> None:
         self._av = import_av()
         height, width = frame_size
@@ -79,6 +83,7 @@ class _Encoder:
         self._stream.codec_context.thread_count = 1
         tag_colors(self._stream.codec_context)
         self._converter = self._av.video.reformatter.VideoReformatter()
+        self._sound = FilmSound(self._container, fps=fps) if has_sound else None
 
     def begin(self) -> Fraction:
         """Write the beginning of the film; return how many of its units of time a frame lasts."""
@@ -94,9 +99,11 @@ class _Encoder:
         pixels = np.ascontiguousarray(frame)
         return self._stream.encode(to_yuv(self._av, pixels, _PIX_FMT, converter=self._converter))
 
-    def add(self, frame: np.ndarray | None) -> None:
-        """Encode the next frame and write it, or with None what was held back."""
+    def add(self, frame: np.ndarray | None, sound: np.ndarray | None = None) -> None:
+        """Encode the next frame and its sound and write them, or with None what was held back."""
         self._container.mux(self.encode(frame))
+        if self._sound is not None:
+            self._sound.add(sound, is_last=frame is None)
 
     def close(self) -> None:
         """Write the end."""
@@ -256,6 +263,7 @@ class FilmWriter:
         frame_size: H and W.
         fps: Frames per second.
         crf: libx264's quality, 0 (lossless YUV) to 51.
+        has_sound: Whether sound comes with the frames.
 
     Raises:
         VideoError: FFmpeg has no libx264.
@@ -263,7 +271,13 @@ class FilmWriter:
     """
 
     def __init__(
-        self, path: Path, frame_size: tuple[int, int], *, fps: float, crf: int = 18
+        self,
+        path: Path,
+        frame_size: tuple[int, int],
+        *,
+        fps: float,
+        crf: int = 18,
+        has_sound: bool = False,
     ) -> None:
         self.path = path
         self.num_frames = 0
@@ -274,11 +288,12 @@ class FilmWriter:
             movflags="+faststart",
             options={"crf": str(crf), "preset": "medium", "tune": "animation"},
             params=f"keyint={max(1, round(2 * fps))}",
+            has_sound=has_sound,
         )
 
-    def add(self, frame: np.ndarray) -> None:
-        """Write the next frame, uint8 (H, W, 3)."""
-        self._encoder.add(frame)
+    def add(self, frame: np.ndarray, sound: np.ndarray | None = None) -> None:
+        """Write the next frame, uint8 (H, W, 3), and its sound, int16 (3, 800); None is silence."""
+        self._encoder.add(frame, sound)
         self.num_frames += 1
 
     @property
@@ -299,18 +314,46 @@ def write_film(
     *,
     fps: float,
     crf: int = 18,
+    sounds: Iterable[np.ndarray] | None = None,
 ) -> int:
-    """Write frames, uint8 (H, W, 3), as an MP4 that plays everywhere; return how many."""
+    """Write frames, uint8 (H, W, 3), as an MP4 that plays everywhere; return how many.
+
+    Args:
+        path: The file.
+        frames: uint8 (H, W, 3).
+        frame_size: H and W.
+        fps: Frames per second.
+        crf: libx264's quality, 0 (lossless YUV) to 51.
+        sounds: int16 (3, 800) of each frame; None writes a film without sound.
+    """
+    heard = repeat(None) if sounds is None else sounds
     with whole(path) as place:
-        writer = FilmWriter(place, frame_size, fps=fps, crf=crf)
-        for frame in frames:
-            writer.add(frame)
+        writer = FilmWriter(place, frame_size, fps=fps, crf=crf, has_sound=sounds is not None)
+        for frame, sound in zip(frames, heard, strict=False):
+            writer.add(frame, sound)
         writer.close()
     return writer.num_frames
 
 
-def copy_film(source: Path, index: FilmIndex, target: Path, *, stop: int) -> None:
-    """Write the first frames of a fragmented MP4 as a common one, without encoding them again."""
+def copy_film(
+    source: Path,
+    index: FilmIndex,
+    target: Path,
+    *,
+    stop: int,
+    fps: float,
+    sounds: Iterable[np.ndarray] | None = None,
+) -> None:
+    """Write the first frames of a fragmented MP4 as a common one, without encoding them again.
+
+    Args:
+        source: The fragmented one.
+        index: Of it.
+        target: To be made.
+        stop: How many frames.
+        fps: Frames per second.
+        sounds: int16 (3, 800) of each frame, if sound is to come with them.
+    """
     av = import_av()
     options = {"movflags": "+faststart", "brand": "mp42"}
     try:
@@ -321,10 +364,16 @@ def copy_film(source: Path, index: FilmIndex, target: Path, *, stop: int) -> Non
             av.open(str(place), "w", format="mp4", options=options) as container,
         ):
             copied = container.add_stream_from_template(film.streams.video[0])
+            sound = FilmSound(container, fps=fps) if sounds is not None else None
+            heard = iter(sounds or ())
             for number, packet in enumerate(film.demux(video=0)):
                 if number == stop or packet.dts is None:
                     break
                 packet.stream = copied
                 container.mux(packet)
+                if sound is not None:
+                    sound.add(next(heard))
+            if sound is not None:
+                sound.add(None, is_last=True)
     except av.error.FFmpegError as error:
         raise VideoError(f"{source} cannot be copied: {error}") from error

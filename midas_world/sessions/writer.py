@@ -16,7 +16,6 @@ cut.
 import atexit
 import json
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -28,9 +27,11 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from midas_world.files import whole, write_whole
+from midas_world.files import write_whole
+from midas_world.sessions.files import AppendFile, make_folder
 from midas_world.sessions.log import STEPS, Record, hash_frame
-from midas_world.sessions.session import END, HEADER, VIDEO, SessionHeader, header_to_json
+from midas_world.sessions.session import END, HEADER, SOUND, VIDEO, SessionHeader, header_to_json
+from midas_world.sessions.sound import SoundWriter
 from midas_world.sessions.video import FragmentWriter
 from midas_world.types import MidasWorldError
 
@@ -40,38 +41,6 @@ DEFAULT_PENDING_BYTES = 64 * 2**20
 DEFAULT_PENDING_S = 0.5
 _SYNC_SECONDS = 5.0
 _RECORD_BYTES = 2048  # about what a record takes while it waits
-
-
-class AppendFile:
-    """A new file that grows by whole pieces: one that cannot be written whole leaves no trace.
-
-    Raises:
-        OSError: The file exists, or cannot be made.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._stream = path.open("xb", buffering=0)
-        self.size = 0
-
-    def append(self, piece: bytes) -> None:
-        """Write a piece, or raise OSError and leave the file as it was."""
-        rest = memoryview(piece)
-        try:
-            while rest:
-                rest = rest[self._stream.write(rest) or 0 :]
-        except OSError:
-            self._stream.truncate(self.size)
-            self._stream.seek(self.size)
-            raise
-        self.size += len(piece)
-
-    def sync(self) -> None:
-        """Let the disk have it, so that it outlives a power cut."""
-        os.fsync(self._stream.fileno())
-
-    def close(self) -> None:
-        """Close the file; may be called twice."""
-        self._stream.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +72,14 @@ class _Item:
 
     record: Record
     frame: np.ndarray | None
+    sound: np.ndarray | None
     state: Any
     added_at: float
 
     @property
     def num_bytes(self) -> int:
-        return _RECORD_BYTES + (0 if self.frame is None else self.frame.nbytes)
+        parts = (self.frame, self.sound)
+        return _RECORD_BYTES + sum(part.nbytes for part in parts if part is not None)
 
 
 class SessionWriter:
@@ -157,6 +128,7 @@ class SessionWriter:
         self._is_closing = False
         self._is_open = threading.Event()
         self._film: FragmentWriter | None = None
+        self._sound: SoundWriter | None = None
         self._files: dict[str, AppendFile] = {}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -193,12 +165,20 @@ class SessionWriter:
         self._is_open.wait(timeout_s)
         return self._is_open.is_set() and self._error is None
 
-    def add(self, record: Record, frame: np.ndarray | None = None, *, state: Any = None) -> bool:
+    def add(
+        self,
+        record: Record,
+        frame: np.ndarray | None = None,
+        *,
+        sound: np.ndarray | None = None,
+        state: Any = None,
+    ) -> bool:
         """Hand over the next frame and its record, or a record that comes without one.
 
         Args:
             record: Its `frame` and `frame_hash` are filled in here.
             frame: uint8 (H, W, 3); copied.
+            sound: int16 (3, 800) of the frame; not to be changed any more. None is silence.
             state: The environment's at this frame, to be kept in a file: arrays by name, or an
                 object with `save(path)`.
 
@@ -229,7 +209,7 @@ class SessionWriter:
                 if frame is not None:
                     record = replace(record, frame=self._num_frames)
                     self._num_frames += 1
-                item = _Item(record, frame, state, time.monotonic())
+                item = _Item(record, frame, sound, state, time.monotonic())
                 self._queue.append(item)
                 self._pending_bytes += item.num_bytes
                 self._changed.notify_all()
@@ -270,7 +250,7 @@ class SessionWriter:
     def _open(self) -> None:
         self._film = FragmentWriter(self._frame_size, fps=self._fps)
         header = header_to_json(self._make_header())
-        _make_folder(self.folder, HEADER, header.encode())
+        make_folder(self.folder, HEADER, header.encode())
         self._files = {name: AppendFile(self.folder / name) for name in (STEPS, VIDEO)}
         self._syncer.start()
 
@@ -303,11 +283,21 @@ class SessionWriter:
             assert self._film is not None
             self._files[VIDEO].append(self._film.add(item.frame))
             record = replace(record, frame_hash=hash_frame(item.frame))
+        if item.sound is not None:
+            assert record.frame is not None
+            self._write_sound(item.sound, record.frame)
         if item.state is not None:
             name = f"state-{record.frame:06d}.safetensors"
             _save_state(item.state, self.folder / name)
             record = replace(record, begin={**record.begin, "state": name})
         self._files[STEPS].append(record.to_line())
+
+    def _write_sound(self, sound: np.ndarray, number: int) -> None:
+        if self._sound is None:
+            self._sound = SoundWriter()
+            # Others look at the files meanwhile: the dict they look at stays as it is.
+            self._files = {**self._files, SOUND: AppendFile(self.folder / SOUND)}
+        self._files[SOUND].append(self._sound.add(sound, number))
 
     def _fail(self, error: Exception) -> None:
         with self._changed:
@@ -361,20 +351,6 @@ def _save_state(state: Any, path: Path) -> None:
         write_whole(path, safetensors.numpy.save(arrays))
     else:
         state.save(path)
-
-
-def _make_folder(folder: Path, name: str, data: bytes) -> None:
-    """Make a new folder that is there with its first file or not at all."""
-    if folder.exists():
-        raise FileExistsError(folder)
-    try:
-        with whole(folder) as place:
-            place.mkdir()
-            (place / name).write_bytes(data)
-    except OSError as error:
-        if folder.exists():  # another program was faster
-            raise FileExistsError(folder) from error
-        raise
 
 
 def _in_words(error: Exception, folder: Path) -> str:

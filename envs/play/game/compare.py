@@ -86,6 +86,7 @@ class Twin:
             mine.teacher_start is branch.teacher_start
             and mine.actions[:num_steps] == branch.actions[:num_steps]
             and mine.prompts[prompts] == branch.prompts[prompts]
+            and _voices(mine, num_steps) == _voices(branch, num_steps)
         )
 
     def begin(self, branch: Branch) -> None:
@@ -103,6 +104,8 @@ class Twin:
         while self._num_prompts < len(prompts) and prompts[self._num_prompts][0] <= self.num_steps:
             self.env.set_prompt(prompts[self._num_prompts][1])
             self._num_prompts += 1
+        if self.num_steps in branch.voices:
+            self.env.set_voices(*branch.voices[self.num_steps])
         frame, _, terminated, truncated, info = self.env.step(branch.actions[self.num_steps])
         self.num_steps += 1
         self.frame = frame
@@ -239,6 +242,11 @@ class Comparison:
             self._past[twin.num_steps] = packed
             if len(self._past) > _PAST_STEPS:
                 del self._past[next(iter(self._past))]
+
+
+def _voices(branch: Branch, num_steps: int) -> dict[int, int]:
+    """Return which live voices a branch's first steps had: going back keeps the arrays."""
+    return {step: id(heard) for step, heard in branch.voices.items() if step < num_steps}
 
 
 def _resized(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -14,7 +14,12 @@ import numpy as np
 from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.playable import Playable
 from envs.play.game.recorder import GameRecorder
+from envs.play.voice.voices import LiveVoices
+from envs.soundtrack import Live, Soundtrack
+from midas_world.sessions.log import SPEAKERS, Heard
 from midas_world.teachers.words import clean_prompt
+
+TALK = "talk"  # the action under which a live voice is the character's
 
 
 class Game:
@@ -24,6 +29,10 @@ class Game:
         playable: What to play.
         seed: Of the first episode.
         prompt: The player's words, kept over resets.
+        voices: Live ones, in place of the world's.
+
+    Raises:
+        ValueError: There are live voices, and nobody talks in this game.
 
     Attributes:
         playable: As given.
@@ -33,9 +42,20 @@ class Game:
         recorder: Records what happens while it is asked to.
     """
 
-    def __init__(self, playable: Playable, *, seed: int, prompt: str | None = None) -> None:
+    def __init__(
+        self,
+        playable: Playable,
+        *,
+        seed: int,
+        prompt: str | None = None,
+        voices: LiveVoices | None = None,
+    ) -> None:
+        if voices is not None and TALK not in playable.keymap.actions:
+            raise ValueError(f"{playable.title} has no action {TALK!r}: nobody speaks in it")
         self.playable = playable
         self.prompt = clean_prompt(prompt or "") or None
+        self._voices = voices
+        self._soundtrack = Soundtrack()
         self.branch = Branch(seed=seed)
         self.is_over = True
         self.recorder = GameRecorder(playable)
@@ -61,7 +81,21 @@ class Game:
         return self._reset(seed, options, self.prompt)
 
     def step(self, action: int) -> View:
-        """Hold an action for one step."""
+        """Hold an action for one step; a live voice lets who idles talk while it is heard."""
+        if self._voices is None:
+            return self._step(action)
+        names = self.playable.keymap.actions
+        live, heard, is_heard = self._voices.step(talks=names[action] == TALK)
+        if is_heard and action == 0:
+            action = names.index(TALK)
+        return self._step(action, heard, live)
+
+    def _step(self, action: int, heard: Heard = (None, None), live: Live = (None, None)) -> View:
+        """Hold an action for one step, under the features and the sound of live voices."""
+        names = [name for name, item in zip(SPEAKERS, heard, strict=True) if item is not None]
+        if names:
+            self._env.set_voices(*heard)
+            self.branch.voices[len(self.branch.actions)] = heard
         started = time.perf_counter()
         outcome = self._env.step(action)
         step_time = time.perf_counter() - started
@@ -69,8 +103,11 @@ class Game:
         self.branch.actions.append(action)
         self._total_reward += float(reward)
         self.is_over = bool(terminated or truncated)
-        self.recorder.step(action, outcome, self.branch, step_time=step_time)
-        return self._view(frame, info, self.playable.keymap.actions[action])
+        sound = self._soundtrack.step(info, float(reward), is_over=self.is_over, live=live)
+        self.recorder.step(
+            action, outcome, self.branch, step_time=step_time, sound=sound, live=names
+        )
+        return replace(self._view(frame, info, self.playable.keymap.actions[action]), sound=sound)
 
     def set_prompt(self, text: str | None) -> None:
         """Let the player's words steer; None or nothing gives the world's own back.
@@ -120,6 +157,7 @@ class Game:
         """
         with self.recorder.jump():
             view = self._restore(goal, base=base, on_step=on_step)
+        self._soundtrack.begin()
         self.recorder.restore(view.frame, {"text": view.text}, self.branch, is_over=self.is_over)
         return view
 
@@ -146,7 +184,7 @@ class Game:
                 self.set_prompt(branch.prompts[num_prompts][1])
                 num_prompts += 1
             if step < goal.num_steps:
-                view = self.step(branch.actions[step])
+                view = self._step(branch.actions[step], branch.voices.get(step, (None, None)))
                 on_step(step + 1 - first, goal.num_steps - first)
         return view
 
@@ -194,6 +232,7 @@ class Game:
         if prompt and "prompt" not in (options or {}):
             self._env.set_prompt(prompt)
         self._total_reward, self.is_over = 0.0, False
+        self._soundtrack.begin()
         self.recorder.reset(frame, info, self.branch)
         return self._view(frame, info, self.playable.keymap.actions[0])
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from midas_world.sessions.log import Heard
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -18,6 +20,7 @@ class View:
         text: The words that steer the world.
         total_reward: Sum of the episode's rewards.
         is_over: The episode has ended; only a reset goes on.
+        sound: int16 (3, 800), what is heard at this frame; None is silence.
     """
 
     frame: np.ndarray
@@ -26,6 +29,7 @@ class View:
     text: str
     total_reward: float
     is_over: bool
+    sound: np.ndarray | None = None
 
 
 @dataclass(kw_only=True)
@@ -41,6 +45,7 @@ class Branch:
         prompt: The player's words at the reset.
         actions: One per step.
         prompts: What was typed on the way: after how many steps, and the words.
+        voices: Live ones: the step that they led to counts from 0.
         start: Index of the start state, if the environment tells.
         teacher_start: Where the teacher has to begin to be compared; None without one.
     """
@@ -50,6 +55,7 @@ class Branch:
     prompt: str | None = None
     actions: list[int] = field(default_factory=list)
     prompts: list[tuple[int, str | None]] = field(default_factory=list)
+    voices: dict[int, Heard] = field(default_factory=dict)
     start: int | None = None
     teacher_start: Mapping[str, np.ndarray] | None = None
 
@@ -59,7 +65,13 @@ class Branch:
 
     def beginning(self, num_steps: int, num_prompts: int) -> "Branch":
         """Return the first steps as a branch of its own."""
-        return replace(self, actions=self.actions[:num_steps], prompts=self.prompts[:num_prompts])
+        voices = {step: heard for step, heard in self.voices.items() if step < num_steps}
+        return replace(
+            self,
+            actions=self.actions[:num_steps],
+            prompts=self.prompts[:num_prompts],
+            voices=voices,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ Follows what the game reports, jumps included; what a session looks like on disk
 it does not hold up the game, is the business of envs/recording/record.py and what lies below it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,32 @@ class GameRecorder:
         branch: Branch,
         *,
         step_time: float,
+        sound: np.ndarray | None,
+        live: Sequence[str],
     ) -> None:
-        """Follow the game by a step: what was taken, what the environment gave, and how long."""
+        """Follow the game by a step.
+
+        Args:
+            action: What was taken.
+            outcome: What the environment gave.
+            branch: How the game came here.
+            step_time: Seconds that the step took.
+            sound: int16 (3, 800) of the frame; None is silence.
+            live: Which voices were live audio.
+        """
         frame, reward, terminated, truncated, info = outcome
         self._last, self._is_over = (frame, info, branch), terminated or truncated
         if self._recorder is not None and not self._is_jumping:
             self._recorder.step(
-                action, frame, reward, terminated, truncated, info, step_time=step_time
+                action,
+                frame,
+                reward,
+                terminated,
+                truncated,
+                info,
+                step_time=step_time,
+                sound=sound,
+                live=live,
             )
 
     def prompt(self, text: str | None) -> None:
@@ -126,6 +145,7 @@ class GameRecorder:
             "start_state": branch.start,
             "actions": list(branch.actions),
             "prompts": list(branch.prompts),
+            "voices": [[step, *heard] for step, heard in branch.voices.items()],
             "teacher_start": branch.teacher_start,
         }
         env: Any = self._playable.env.unwrapped

@@ -82,7 +82,7 @@ class Rewind:
         """Keep the present moment of a game, of which `view` is what is to be seen."""
         self._since_state += 1
         wants_state = is_jump or not self._entries or self._since_state >= self.steps_per_state
-        snapshot = game.snapshot(replace(view, frame=_NO_FRAME), with_state=wants_state)
+        snapshot = game.snapshot(replace(view, frame=_NO_FRAME, sound=None), with_state=wants_state)
         packed = pack_frame(view.frame)
         num_bytes = len(packed)
         if snapshot.state is not None:

@@ -20,6 +20,8 @@ from envs.play.game.recorder import GameRecorder
 from envs.play.game.rewind import DEFAULT_SECONDS, Rewind
 from envs.play.game.samples import Samples
 from envs.play.game.stepper import Stepper
+from envs.play.voice.speaker import Speaker
+from envs.play.voice.voices import LiveVoices
 from envs.recording.record import new_session_folder
 from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import MidasWorldError
@@ -41,6 +43,8 @@ class Session(Stepper):
         fps: Steps per second; None takes the game's own number.
         rewind_seconds: How far the player can go back.
         record: Folder of a session to record from the start; None waits for the player.
+        voices: Live ones, in place of the world's.
+        speaker: Where the sound goes; None plays nothing.
         notify: Called in the thread after each new view and each change of status.
 
     Attributes:
@@ -55,6 +59,8 @@ class Session(Stepper):
         bookmarks: Moments that the player can jump back to.
         rewind: What was shown lately; None while loading.
         comparison: The teacher beside the world; None while that is off.
+        voices: As given.
+        speaker: As given, or one that is never opened.
         recording_error: Why the last recording ended by itself; empty if it did not.
     """
 
@@ -68,6 +74,8 @@ class Session(Stepper):
         fps: float | None = None,
         rewind_seconds: float = DEFAULT_SECONDS,
         record: Path | None = None,
+        voices: LiveVoices | None = None,
+        speaker: Speaker | None = None,
         notify: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(notify=notify)
@@ -81,6 +89,9 @@ class Session(Stepper):
         self.rewind: Rewind | None = None
         self.comparison: Comparison | None = None
         self.recording_error = ""
+        self.voices = voices
+        self.speaker = speaker or Speaker()
+        self._is_heard = speaker is not None
         self._record = record
         self._recorder: GameRecorder | None = None
         self._toggled_at = -_KEY_BOUNCE_S
@@ -157,12 +168,13 @@ class Session(Stepper):
         self._end_if_closing()
         self.playable = self._open_game()
         self._is_opening = False
-        game = Game(self.playable, seed=self._seed, prompt=self.prompt)
+        game = Game(self.playable, seed=self._seed, prompt=self.prompt, voices=self.voices)
         try:
             self._end_if_closing()  # and its window is no more
             self._inputs.use_keys(self.playable.keymap.keys)
             self.message = unknown_keys(self.playable.keymap.keys) or self.message
             fps = self._fps or self.playable.fps
+            self._open_speaker(fps)
             self._clock = StepClock(1.0 / fps)
             self.rewind = Rewind(self._num_rewind_steps(fps))
             self._recorder = game.recorder
@@ -175,6 +187,7 @@ class Session(Stepper):
                 self._turn(game)
         finally:
             self._stop_comparison()
+            self.speaker.close()
             game.close()
         self._set_status("closed")
 
@@ -198,6 +211,9 @@ class Session(Stepper):
             self.view = view
             if held.pressed_at is not None:
                 self._presses.append(held.pressed_at)
+        self.speaker.play(view.sound)
+        if self.voices is not None:
+            self.message = self.voices.take_problem() or self.message
         self._remember(game, view)
         self.step_times.add(time.perf_counter() - started)
         if self._last_start is not None:
@@ -207,6 +223,11 @@ class Session(Stepper):
             self._set_status("over")
         else:
             self._tell()
+
+    def _open_speaker(self, fps: float) -> None:
+        if self._is_heard:
+            self.speaker.open(fps)
+            self.message = self.speaker.problem or self.message
 
     def _first_view(self, game: Game) -> View:
         """Bring a game to where playing begins."""

@@ -17,7 +17,7 @@ from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.opening import ENDLESS, open_teacher, open_world
 from envs.play.game.playable import Playable
 from envs.recording.header import weights_hash
-from midas_world.sessions.log import Record
+from midas_world.sessions.log import Heard, Record
 from midas_world.sessions.session import RecordedSession, SessionHeader
 from midas_world.trust import check_env
 from midas_world.types import CheckpointError
@@ -70,6 +70,7 @@ class Tape:
             self._prompts[segment.frames.start] = [
                 (after, record.text) for after, record in segment.prompts
             ]
+        self._sound = session.sound()
         self._blocks: OrderedDict[int, list[np.ndarray]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -109,6 +110,7 @@ class Tape:
             text=record.conditions.text or "",
             total_reward=mark.total_reward,
             is_over=record.terminated or record.truncated,
+            sound=self._sound.step(number) if self._sound is not None else None,
         )
 
     def snapshots(self, number: int) -> tuple[Snapshot, Snapshot | None]:
@@ -148,6 +150,12 @@ class Tape:
             prompt=begin.get("prompt"),
             actions=[*before, *(int(record.action) for record in steps)],
             prompts=prompts,
+            voices=voices_before(begin)
+            | {
+                first.record.episode_step + place: record.heard
+                for place, record in enumerate(steps)
+                if record.live
+            },
             start=begin.get("start_state"),
             teacher_start=begin.get("teacher_start"),
         )
@@ -162,6 +170,11 @@ class Tape:
             state=load_state(path, is_world=bool(self.session.header.world)),
         )
         return goal, base
+
+
+def voices_before(begin: Mapping[str, Any]) -> dict[int, Heard]:
+    """Return the live voices between an episode's reset and a beginning."""
+    return {int(step): (own, other) for step, own, other in begin.get("voices") or ()}
 
 
 def load_state(path: Path, *, is_world: bool) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.play.replay.recorded import Tape, load_state
+from envs.play.replay.recorded import Tape, load_state, voices_before
 from envs.recording.header import describe
 from midas_world.sessions.log import Record, hash_frame
 from midas_world.sessions.session import Segment, SessionHeader
@@ -95,6 +95,8 @@ def _run(env: gym.Env[Any, Any], tape: Tape, segment: Segment) -> Any:
     for place, record in enumerate(segment.steps):
         while prompts and prompts[0][0] <= place:
             inner.set_prompt(prompts.pop(0)[1].text)
+        if record.live:
+            inner.set_voices(*record.heard)
         observation, reward, terminated, truncated, _ = env.step(
             _action(env.action_space, record.action)
         )
@@ -126,9 +128,12 @@ def _go_to(env: gym.Env[Any, Any], tape: Tape, first: Record) -> Any:
     if begin.get("prompt") and "prompt" not in (begin.get("options") or {}):
         inner.set_prompt(begin["prompt"])
     prompts = [(int(after), text) for after, text in begin.get("prompts") or ()]
+    voices = voices_before(begin)
     for step in range(len(actions) + 1):
         while prompts and prompts[0][0] <= step:
             inner.set_prompt(prompts.pop(0)[1])
+        if step in voices:
+            inner.set_voices(*voices[step])
         if step < len(actions):
             observation, *_ = env.step(_action(env.action_space, actions[step]))
     return observation

@@ -14,6 +14,7 @@ from envs.play.game.playable import Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
 from envs.play.replay.recorded import Mark, Tape
+from envs.play.voice.speaker import Speaker
 from midas_world.sessions.log import hash_frame
 from midas_world.types import MidasWorldError
 
@@ -28,6 +29,7 @@ class ReplaySession(Session):
         open_game: Makes what it was played with; called when the player takes over.
         inputs: What the player holds down.
         rewind_seconds: How far the player can go back after taking over.
+        speaker: Where the sound goes; None plays nothing.
         notify: See `Session`.
 
     Attributes:
@@ -45,10 +47,16 @@ class ReplaySession(Session):
         inputs: Inputs,
         *,
         rewind_seconds: float = DEFAULT_SECONDS,
+        speaker: Speaker | None = None,
         notify: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(
-            open_game, inputs, fps=tape.fps, rewind_seconds=rewind_seconds, notify=notify
+            open_game,
+            inputs,
+            fps=tape.fps,
+            rewind_seconds=rewind_seconds,
+            speaker=speaker,
+            notify=notify,
         )
         self.tape = tape
         self.number = 0
@@ -97,12 +105,14 @@ class ReplaySession(Session):
 
     def _play(self) -> None:
         self._clock = StepClock(1.0 / self.tape.fps)
+        self._open_speaker(self.tape.fps)
         self._show(0)
         self._set_status("playing")
         while not self._closing.is_set():
             self._replay()
             if not self._closing.is_set():
                 self._try_to_play()
+        self.speaker.close()
         self._set_status("closed")
 
     def _replay(self) -> None:
@@ -115,6 +125,8 @@ class ReplaySession(Session):
                 continue
             self._clock.start_step(time.perf_counter())
             self._show(self.number + 1)
+            if self.speed == 1.0 and self.view is not None:
+                self.speaker.play(self.view.sound)
             if self.number == len(self.tape) - 1:
                 self._set_status("paused")
 

@@ -22,6 +22,7 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("mouse", "click or drag on the bar"),
     ("T, Enter", "take over: play on from here"),
     ("F12", "save a screenshot"),
+    ("M, - and +", "sound off, quieter and louder (heard at speed 1)"),
     ("F1, F3", "these keys, measurements of that time"),
     ("Esc", "quit"),
 )
@@ -98,7 +99,7 @@ class ReplayWindow(Window):
             session.seek(0 if name == "home" else len(session.tape))
         elif name in ("up", "down"):
             session.change_speed(faster=name == "up")
-        elif name in ("f12", "f1", "f3"):
+        elif name in ("f12", "f1", "f3", "m", "=", "+", "-", "[+]", "[-]"):
             return super()._command(name, session)
         else:
             return False

@@ -25,6 +25,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("F2", "the teacher beside the world"),
     ("R, Shift+R", "start again, next start state"),
     ("F12, F9", "save a screenshot, record"),
+    ("M, - and +", "sound off, quieter and louder"),
     ("F1, F3", "these keys, measurements"),
     ("Esc", "quit"),
 )

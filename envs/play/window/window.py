@@ -31,6 +31,7 @@ _WAIT_MS = 10
 _IDLE_PERIOD_S = 0.25
 _MESSAGE_S = 3.0
 _DIGITS = frozenset("123456789")
+_LOUDER, _QUIETER = frozenset({"=", "+", "[+]"}), frozenset({"-", "[-]"})
 # Beside the teacher the measurements have this place of their own, where the window is large.
 _MEASUREMENTS_HEIGHT = 220
 
@@ -201,6 +202,12 @@ class Window:
             session.toggle_recording()
         elif name == "f2":
             session.toggle_compare()
+        elif name == "m":
+            session.speaker.toggle_mute()
+            self._say(session.speaker.words)
+        elif name in _LOUDER or name in _QUIETER:
+            session.speaker.change_volume(louder=name in _LOUDER)
+            self._say(session.speaker.words)
         elif name == "f1":
             self._shows_keys = not self._shows_keys
         elif name == "f3":

@@ -17,13 +17,15 @@ _FAST_GIF_FPS = 50  # browsers slow down what is faster
 
 
 def export_mp4(session: RecordedSession, output: Path, options: PictureOptions) -> None:
-    """Write an MP4; frames that stay as they are from the start on are not encoded again."""
+    """Write an MP4 with its sound; frames that stay as they are are not encoded again."""
+    fps, reader = session.header.fps, session.sound()
+    sounds = reader and (reader.step(number) for number in range(options.start, options.stop))
     if options.is_plain and options.start == 0:
         path, index = session.film
-        copy_film(path, index, output, stop=options.stop)
+        copy_film(path, index, output, stop=options.stop, fps=fps, sounds=sounds)
         return
     size = options.size(session.header)
-    write_film(output, pictures(session, options), size, fps=session.header.fps, crf=16)
+    write_film(output, pictures(session, options), size, fps=fps, crf=16, sounds=sounds)
 
 
 def export_gif(session: RecordedSession, output: Path, options: PictureOptions) -> None:

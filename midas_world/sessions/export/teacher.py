@@ -4,7 +4,7 @@ Coins and rocks follow from the teacher's own seed, so they may lie elsewhere th
 character, the place, the words and the camera are the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium
@@ -63,9 +63,10 @@ class _Twin:
             env.set_prompt(prompt)
         # What was played before recording began, or up to where the player went back to.
         prompts = [(int(after), text) for after, text in first.begin.get("prompts", ())]
+        voices = {int(step): heard for step, *heard in first.begin.get("voices", ())}
         for step, action in enumerate(first.begin.get("actions", ())):
             self._take_prompts(prompts, step)
-            self._step(action)
+            self._step(action, voices.get(step, (None, None)))
         self._take_prompts(prompts, len(first.begin.get("actions", ())))
 
     def play(self, segment: Segment) -> Iterator[np.ndarray]:
@@ -74,14 +75,16 @@ class _Twin:
         prompts = [(after, record.text) for after, record in segment.prompts]
         for step, record in enumerate(segment.steps):
             self._take_prompts(prompts, step)
-            self._step(record.action)
+            self._step(record.action, record.heard)
             yield self._frame
 
     def _take_prompts(self, prompts: list[tuple[int, str | None]], step: int) -> None:
         while prompts and prompts[0][0] <= step:
             self._env.set_prompt(prompts.pop(0)[1])
 
-    def _step(self, action: Any) -> None:
+    def _step(self, action: Any, heard: Sequence[np.ndarray | None]) -> None:
+        if any(voice is not None for voice in heard):
+            self._env.set_voices(*heard)
         self._frame, _, terminated, truncated, info = self._env.step(action)
         if terminated or truncated:
             # It lost its hearts; the world played on, so it goes on from there with new ones.

@@ -1,0 +1,1 @@
+"""Voices that come from outside a game, and what plays its sound."""

@@ -1,0 +1,160 @@
+"""Live voices: sound from outside that the character, or the other speaker, says step by step.
+
+A voice gives 50 ms of sound for each step of the game, however late the step is, so that sound and
+picture stay together. What a microphone is, is microphone.py's business.
+
+Shape letter: S = 800 samples of one step.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from envs.stage.speech import features_from_audio, loudness
+from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError, read_sound
+from midas_world.sessions.log import Heard
+
+# Steps without voice after which the character stops talking: pauses between words are shorter.
+_HOLD_STEPS = 8
+_AUDIBLE = 0.1  # of the loudness of features: a quiet room is below, a voice from afar above
+_FULL = 32768.0
+
+
+class Voice(Protocol):
+    """Somebody who is heard step by step.
+
+    Attributes:
+        problem: What the player should be told of it, in words; taken by who tells it.
+    """
+
+    problem: str
+
+    def step(self, *, talks: bool) -> np.ndarray | None:
+        """Return the next (S,) int16; None leaves the voice of this step to the world.
+
+        Args:
+            talks: Whether the player lets the character talk.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds; may be called twice."""
+        ...
+
+
+class FileVoice:
+    """A voice from an audio file, once from its beginning to its end; read as it is needed.
+
+    Args:
+        path: Any kind that PyAV reads.
+
+    Attributes:
+        problem: See `Voice`.
+
+    Raises:
+        SoundError: There is no such file, or no sound in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.problem = ""
+        self._path = path
+        self._pieces: Iterator[np.ndarray] | None = read_sound(path)
+        self._left = np.zeros(0, np.int16)
+        self._is_silent = True
+        self._fill()
+
+    def step(self, *, talks: bool) -> np.ndarray | None:
+        """Return the next (S,) int16 of the file; None after its end."""
+        try:
+            self._fill()
+        except SoundError as error:
+            self.problem = str(error)
+        if not self._left.size:
+            return None
+        samples, self._left = np.split(self._left, [SAMPLES_PER_STEP])
+        self._is_silent &= not samples.any()
+        if not self._left.size and self._pieces is None and self._is_silent and not self.problem:
+            self.problem = f"{self._path} is silent from its beginning to its end"
+        return np.pad(samples, (0, SAMPLES_PER_STEP - samples.size))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._pieces = None
+
+    def _fill(self) -> None:
+        """Read on until more than a step waits, or the file ends."""
+        parts = [self._left]
+        size = self._left.size
+        try:
+            while size <= SAMPLES_PER_STEP and self._pieces is not None:
+                if (piece := next(self._pieces, None)) is None:
+                    self._pieces = None
+                else:
+                    parts.append(piece)
+                    size += piece.size
+        except SoundError:
+            self._pieces = None
+            raise
+        finally:
+            self._left = np.concatenate(parts)
+
+
+def num_voice_steps(path: Path) -> int:
+    """Return how many steps an audio file lasts; the last one may be a part.
+
+    Raises:
+        SoundError: There is no such file, or it cannot be read to its end.
+    """
+    size = sum(piece.size for piece in read_sound(path))
+    return max(1, -(-size // SAMPLES_PER_STEP))
+
+
+class LiveVoices:
+    """The voices of a game from outside: the character's own and the other speaker's.
+
+    Args:
+        own: The character's; None leaves it to the world.
+        other: The other speaker's; likewise.
+    """
+
+    def __init__(self, own: Voice | None = None, other: Voice | None = None) -> None:
+        self._voices = [voice for voice in (own, other) if voice is not None]
+        self._own, self._other = own, other
+        self._num_quiet = _HOLD_STEPS
+
+    def take_problem(self) -> str:
+        """Return what the player should be told, once; empty if there is nothing."""
+        for voice in self._voices:
+            if voice.problem:
+                words, voice.problem = voice.problem, ""
+                return words
+        return ""
+
+    def step(
+        self, *, talks: bool
+    ) -> tuple[tuple[np.ndarray | None, np.ndarray | None], Heard, bool]:
+        """Return the sound of the next step, its features, and whether the own voice is heard.
+
+        Args:
+            talks: Whether the player lets the character talk.
+        """
+        own = self._own.step(talks=talks) if self._own is not None else None
+        other = self._other.step(talks=talks) if self._other is not None else None
+        heard = (_features(own), _features(other))
+        is_audible = heard[0] is not None and loudness(heard[0]) > _AUDIBLE
+        self._num_quiet = 0 if is_audible else self._num_quiet + 1
+        return (own, other), heard, own is not None and self._num_quiet < _HOLD_STEPS
+
+    def close(self) -> None:
+        """Let go of files and devices; may be called twice."""
+        for voice in self._voices:
+            voice.close()
+
+
+def _features(samples: np.ndarray | None) -> np.ndarray | None:
+    """Return (20,) features of the (S,) sound of a step."""
+    if samples is None:
+        return None
+    return features_from_audio(samples / _FULL, SAMPLE_RATE_HZ)[0]

@@ -1,0 +1,52 @@
+"""Files of a session that grow by whole pieces, and its folder, which is there with the first."""
+
+import os
+from pathlib import Path
+
+from midas_world.files import whole
+
+
+class AppendFile:
+    """A new file that grows by whole pieces: one that cannot be written whole leaves no trace.
+
+    Raises:
+        OSError: The file exists, or cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("xb", buffering=0)
+        self.size = 0
+
+    def append(self, piece: bytes) -> None:
+        """Write a piece, or raise OSError and leave the file as it was."""
+        rest = memoryview(piece)
+        try:
+            while rest:
+                rest = rest[self._stream.write(rest) or 0 :]
+        except OSError:
+            self._stream.truncate(self.size)
+            self._stream.seek(self.size)
+            raise
+        self.size += len(piece)
+
+    def sync(self) -> None:
+        """Let the disk have it, so that it outlives a power cut."""
+        os.fsync(self._stream.fileno())
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        self._stream.close()
+
+
+def make_folder(folder: Path, name: str, data: bytes) -> None:
+    """Make a new folder that is there with its first file or not at all."""
+    if folder.exists():
+        raise FileExistsError(folder)
+    try:
+        with whole(folder) as place:
+            place.mkdir()
+            (place / name).write_bytes(data)
+    except OSError as error:
+        if folder.exists():  # another program was faster
+            raise FileExistsError(folder) from error
+        raise
