@@ -24,6 +24,7 @@ from envs.play.game.playable import Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
 from envs.play.headless import FrameSaver, read_actions, run_headless, wandering_actions
+from envs.play.voice.microphone import Microphone
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import FileVoice, LiveVoices, num_voice_steps
 from envs.play.window.window import Window
@@ -102,6 +103,12 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> in
 
 def _voices(args: argparse.Namespace) -> LiveVoices | None:
     """Return the live voices that the player asks for."""
+    if args.voice and args.microphone:
+        raise ValueError("--voice and --microphone are both the character's voice: choose one")
+    if args.microphone:
+        own = Microphone()
+        print("play: the microphone is open")
+        return LiveVoices(own)
     return LiveVoices(FileVoice(args.voice)) if args.voice else None
 
 
@@ -202,9 +209,9 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
             stack.enter_context(saver)
         if args.record:
             game.recorder.start(args.record, fps=args.fps, on_error=say_recording_ended)
-        report = run_headless(
-            game, actions, fps=args.fps, keep=saver.add if saver else lambda _: None
-        )
+        # A microphone gives so much sound a second and no more.
+        fps = args.fps or (playable.fps if args.microphone else None)
+        report = run_headless(game, actions, fps=fps, keep=saver.add if saver else lambda _: None)
         print(f"{playable.title}: {playable.backend}\n{report}")
         if voices is not None and (words := voices.take_problem()):
             print(f"play: {words}", file=sys.stderr)
@@ -290,6 +297,11 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="an audio file that the character says: WAV, FLAC, MP3, Ogg and more, of any rate",
+    )
+    sound.add_argument(
+        "--microphone",
+        action="store_true",
+        help="let the character say what you say; needs pip install 'midas-world[voice]'",
     )
     again = parser.add_argument_group("a recorded session")
     again.add_argument(

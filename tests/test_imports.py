@@ -83,6 +83,8 @@ OWNERS = {
     "platformdirs": ("envs/play/",),
     "av": ("midas_world/data/video.py",),
     "pynput": ("envs/play/window/hotkey.py",),
+    "sounddevice": ("envs/play/voice/microphone.py",),
+    "webrtcvad": ("envs/play/voice/conversation.py",),
     "minari": ("midas_world/sessions/export/minari_dataset.py",),
     "pyarrow": ("midas_world/sessions/export/lerobot_dataset.py",),
     "pandas": ("midas_world/sessions/export/lerobot_dataset.py",),

@@ -27,9 +27,11 @@ class Voice(Protocol):
 
     Attributes:
         problem: What the player should be told of it, in words; taken by who tells it.
+        listens: Whether a microphone is open.
     """
 
     problem: str
+    listens: bool
 
     def step(self, *, talks: bool) -> np.ndarray | None:
         """Return the next (S,) int16; None leaves the voice of this step to the world.
@@ -52,10 +54,13 @@ class FileVoice:
 
     Attributes:
         problem: See `Voice`.
+        listens: See `Voice`.
 
     Raises:
         SoundError: There is no such file, or no sound in it.
     """
+
+    listens = False
 
     def __init__(self, path: Path) -> None:
         self.problem = ""
@@ -123,6 +128,11 @@ class LiveVoices:
         self._voices = [voice for voice in (own, other) if voice is not None]
         self._own, self._other = own, other
         self._num_quiet = _HOLD_STEPS
+
+    @property
+    def listens(self) -> bool:
+        """Whether a microphone is open."""
+        return any(voice.listens for voice in self._voices)
 
     def take_problem(self) -> str:
         """Return what the player should be told, once; empty if there is nothing."""

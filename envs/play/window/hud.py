@@ -100,8 +100,10 @@ def draw_bottom_line(surface: pygame.Surface, text: str, *, size: int = 24) -> p
     return surface.blit(band, (0, height - band.get_height()))
 
 
-def draw_recording(surface: pygame.Surface, text: str, *, is_error: bool = False) -> None:
-    """Draw words about recording at the upper right, after a red light; long ones take lines."""
+def draw_recording(
+    surface: pygame.Surface, text: str, *, is_error: bool = False, at_left: bool = False
+) -> None:
+    """Draw words after a red light in an upper corner, the right one; long ones take lines."""
     light = font(20).get_linesize() // 3
     room = surface.get_width() - 2 * MARGIN - 3 * light - 2 * PADDING
     color = RECORDING_COLOR if is_error else TEXT_COLOR
@@ -111,7 +113,8 @@ def draw_recording(surface: pygame.Surface, text: str, *, is_error: bool = False
     plate.fill(SHADE)
     pygame.draw.circle(plate, RECORDING_COLOR, (PADDING + light, plate.get_height() // 2), light)
     plate.blit(words, (PADDING + 3 * light, PADDING // 2))
-    surface.blit(plate, plate.get_rect(right=surface.get_width() - MARGIN, top=MARGIN))
+    place = plate.get_rect(right=surface.get_width() - MARGIN, top=MARGIN)
+    surface.blit(plate, plate.get_rect(left=MARGIN, top=MARGIN) if at_left else place)
 
 
 def draw_loading(surface: pygame.Surface, title: str, elapsed_s: float) -> None:

@@ -294,6 +294,8 @@ class Window:
         if not self._message and not self._prompt.is_open:
             bookmarks = [(number, item.view.frame) for number, item in session.bookmarks.shown]
             panels.draw_bookmarks(page, bookmarks, bottom=page.get_height() - hud.MARGIN)
+        if session.voices is not None and session.voices.listens:
+            hud.draw_recording(page, "the microphone is open", at_left=True)
         if session.recording_error:
             text = f"not recording: {session.recording_error} (F9 tries again)"
             hud.draw_recording(page, text, is_error=True)
