@@ -1,4 +1,4 @@
-"""The one on-disk format of recorded play and training data: an episode is a folder.
+"""What training data are on disk: an episode is a folder. Recorded play is sessions/session.py.
 
     episode-00001234/
         video.mp4            H.264, or frames.safetensors: lossless uint8 (codec "raw", no PyAV)

@@ -295,7 +295,7 @@ GOALS = (
         less_is_better=True,
     ),
 )
-"""The numbers that README's design section sets for the shipped world."""
+"""The numbers to reach for the shipped world."""
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:

@@ -22,7 +22,7 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
         help="what gymnasium.make is given, such as continuous=false",
     )
     group.add_argument(
-        "--keymap", type=Path, help="YAML of action names, values and keys; see README"
+        "--keymap", type=Path, help="YAML of action names, values and keys; see docs/own-worlds.md"
     )
     group.add_argument("--size", type=_size, metavar="HxW", help="of the frames")
     group.add_argument(

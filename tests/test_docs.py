@@ -1,0 +1,230 @@
+"""The documents tell what is there: functions, files, links, commands, and the shipped numbers."""
+
+import ast
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from envs.play.window.hud import COMMANDS
+from midas_world import __version__
+from midas_world.commands.cli import VERBS
+from midas_world.evaluate.report import JSON_NAME, read_report, to_markdown
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+NAMES = [doc.relative_to(ROOT).as_posix() for doc in DOCS if doc.name != "SECURITY.md"]
+TOP = "midas_world|engine|envs|examples|tests|trt_plans|docs"
+DEMO, MOST_DEMO_BYTES = "docs/demo.gif", 1_500_000
+MOST_WORLD_BYTES = 40_000_000
+# Of git, ruff, torchrun and the tests' own programs.
+OPTIONS_OF_OTHERS = {"--depth", "--check", "--nproc-per-node", "--inputs", "--version", "--help"}
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def prose_of(name: str) -> str:
+    """Return a document without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", text_of(name), flags=re.DOTALL | re.MULTILINE)
+
+
+@cache
+def tree_of(path: str) -> ast.Module:
+    return ast.parse(text_of(path))
+
+
+@cache
+def find(reference: str) -> Definition | None:
+    """Return what "path:Class.method" or "path:function.inner" names; None if it is not there."""
+    path, _, name = reference.partition(":")
+    found, inside = None, tree_of(path).body
+    for part in name.split("."):
+        named = [node for node in inside if isinstance(node, Definition) and node.name == part]
+        if not named:
+            return None
+        found = named[0]
+        inside = found.body
+    return found
+
+
+@cache
+def words_of(node: ast.AST) -> set[str]:
+    """Return every name and attribute that is used in a piece of code."""
+    names = {item.id for item in ast.walk(node) if isinstance(item, ast.Name)}
+    return names | {item.attr for item in ast.walk(node) if isinstance(item, ast.Attribute)}
+
+
+def is_used_by(hop: str, earlier: str) -> bool:
+    """Return whether an earlier hop names this one; what has no name of its own, by its class."""
+    *classes, name = hop.split(":")[1].split(".")
+    if name in ("__init__", "forward"):
+        return classes[-1] in words_of(tree_of(earlier.split(":")[0]))
+    code = find(earlier)
+    return code is not None and name in words_of(code)
+
+
+def ways() -> list[list[str]]:
+    """Return the numbered lists of ARCHITECTURE.md; a list begins at 1."""
+    found: list[list[str]] = []
+    for number, hop in re.findall(r"^(\d+)\. `([^`]+:[^`]+)`", text_of("ARCHITECTURE.md"), re.M):
+        if number == "1":
+            found.append([])
+        found[-1].append(hop)
+        assert int(number) == len(found[-1]), f"{number} {hop}"
+    return found
+
+
+def test_every_function_that_architecture_names_exists():
+    named = re.findall(r"`([\w/]+\.py:[\w.]+)`", text_of("ARCHITECTURE.md"))
+    assert len(named) > 100
+    assert [reference for reference in named if find(reference) is None] == []
+    assert find("play.py:no_such_function") is None
+    assert find("envs/world/env.py:WorldEnv.no_such_method") is None
+
+
+def test_every_hop_is_used_by_one_before_it():
+    assert len(ways()) == 6
+    lost = [
+        hop
+        for way in ways()
+        for place, hop in enumerate(way)
+        if place and not any(is_used_by(hop, earlier) for earlier in way[:place])
+    ]
+    assert lost == []
+    assert not is_used_by("midas_world/train/loop.py:Trainer.run", "play.py:_resimulate")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_that_a_document_names_exists(name):
+    words = re.findall(rf"(?<![\w/.-])((?:{TOP})/[\w./*-]*[\w*])", text_of(name))
+    missing = {word for word in words if not list(ROOT.glob(word))}
+    assert missing == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_of_a_document_leads_somewhere(name):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(name)):
+        if target.startswith(("https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors_of(file), target
+
+
+def anchors_of(file: Path) -> set[str]:
+    """Return what headings are called in links."""
+    prose = prose_of(file.resolve().relative_to(ROOT).as_posix())
+    headings = re.findall(r"^#+ (.+)$", prose, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_of_a_document_exists(name):
+    text = text_of(name)
+    assert set(re.findall(r"(?:^|[`\"])midas-world ([a-z]+)\b", text, re.M)) <= set(VERBS)
+    for module in re.findall(r"python -m ((?:midas_world|engine|envs|examples|tests)[\w.]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+
+
+def test_readme_is_a_front_page():
+    assert len(text_of("README.md").splitlines()) <= 200
+
+
+def test_readme_shows_the_shipped_world_s_own_numbers():
+    """Paste the lines of this message where a new world has other numbers."""
+    report = read_report(ROOT / "midas_world/worlds/stage")
+    assert report is not None, JSON_NAME
+    rows = [line.split(" | ")[:3] for line in to_markdown(report).splitlines() if " | " in line]
+    told = {row[0]: f"{' | '.join(row)} |" for row in rows}
+    block = re.search(r"<!-- numbers -->\n(.*?)<!-- /numbers -->", text_of("README.md"), re.DOTALL)
+    assert block is not None
+    shown = [line for line in block[1].splitlines() if line.startswith("|")][2:]
+    assert len(shown) > 10
+    expected = [told.get(line.split(" | ")[0], "no such number") for line in shown]
+    assert shown == expected, "\n".join(expected)
+
+
+def test_sections_of_readme_that_ci_runs_are_there():
+    text = text_of("README.md")
+    for name, command in (("play", "python play.py"), ("test", "pytest")):
+        block = re.search(rf"```bash\n([^`]*)```\n<!-- ci:{name} -->\n", text)
+        assert block is not None, name
+        assert command in block[1]
+
+
+def test_no_large_file_is_tracked_but_weights_start_states_and_a_demo():
+    sizes = tracked_sizes()
+    most, allowed = large_files()
+    large = {name: size for name, size in sizes.items() if size > most}
+    assert {name for name in large if not allowed.search(name)} == set()
+    assert sizes[DEMO] <= MOST_DEMO_BYTES
+    worlds = {name.rpartition("/")[0] for name in large} - {"docs"}
+    for world in worlds:
+        whole = [size for name, size in large.items() if name.startswith(world)]
+        assert sum(whole) <= MOST_WORLD_BYTES, world
+
+
+def tracked_sizes() -> dict[str, int]:
+    """Return the bytes of every file that git knows; skips the test where there is no git."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git repository")
+    listed = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    names = [name for name in listed.stdout.decode().split("\0") if name]
+    return {name: (ROOT / name).stat().st_size for name in names if (ROOT / name).is_file()}
+
+
+def large_files() -> tuple[int, re.Pattern[str]]:
+    """Return the most bytes of a file, and which ones may have more, as pre-commit is told."""
+    config = yaml.safe_load(text_of(".pre-commit-config.yaml"))
+    hooks = {hook["id"]: hook for repo in config["repos"] for hook in repo["hooks"]}
+    assert hooks.keys() >= {"ruff", "ruff-format", "check-yaml", "check-toml"}
+    (argument,) = hooks["check-added-large-files"]["args"]
+    size = int(argument.removeprefix("--maxkb=")) * 1024
+    return size, re.compile(hooks["check-added-large-files"]["exclude"])
+
+
+def test_a_large_file_is_allowed_by_name_alone():
+    most, allowed = large_files()
+    assert most == 500 * 1024
+    assert allowed.search("midas_world/worlds/mine/weights.safetensors")
+    for name in ("midas_world/worlds/mine/more.safetensors", "docs/demo.gif.bak", "weights.bin"):
+        assert not allowed.search(name)
+
+
+def test_the_version_is_one():
+    assert f"version: {__version__}\n" in text_of("CITATION.cff")
+    assert f'version = "{__version__}"\n' in text_of("pyproject.toml")
+    assert __version__ in text_of("CHANGELOG.md")
+
+
+def test_the_page_on_play_tells_every_command_of_the_window():
+    rows = [f"| {keys} | {meaning} |" for keys, meaning in COMMANDS]
+    assert "\n".join(rows) in text_of("docs/play.md"), "\n".join(rows)
+
+
+@cache
+def options() -> set[str]:
+    """Return the long options that the project's own programs take."""
+    files = [ROOT / "play.py"]
+    for package in ("midas_world", "engine", "envs", "examples"):
+        files += (ROOT / package).rglob("*.py")
+    found = (re.findall(r'"(--[a-z][a-z-]*)"', file.read_text(encoding="utf-8")) for file in files)
+    return {option for options in found for option in options}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_of_a_document_exists(name):
+    told = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", text_of(name)))
+    assert told - options() - OPTIONS_OF_OTHERS == set()
