@@ -137,8 +137,23 @@ def test_every_command_of_a_document_exists(name):
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
 
 
-def test_readme_is_a_front_page():
-    assert len(text_of("README.md").splitlines()) <= 200
+def test_readme_is_a_front_page_that_leads_to_every_other():
+    text = text_of("README.md")
+    assert len(text.splitlines()) <= 200
+    assert [name for name in NAMES if name != "README.md" and f"({name})" not in text] == []
+
+
+def test_every_room_is_in_architecture():
+    rooms = text_of("ARCHITECTURE.md").partition("## Rooms")[2].partition("\n## ")[0]
+    files = [
+        file for top in ("midas_world", "engine", "envs") for file in ROOT.glob(f"{top}/**/*.py")
+    ]
+    folders = {file.parent.name for file in files}
+    assert {folder for folder in folders if f"{folder}/" not in rooms} == set()
+
+
+def test_every_verb_is_in_the_page_on_commands():
+    assert tuple(re.findall(r"^\| `([a-z]+)` \|", text_of("docs/commands.md"), re.M)) == VERBS
 
 
 def test_readme_shows_the_shipped_world_s_own_numbers():
