@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -220,10 +221,13 @@ def _load_times(path: Path, ready: Sequence[str]) -> dict[str, float]:
     """Return the remembered milliseconds, or nothing if there are none that can be read."""
     try:
         times = json.loads(path.read_text(encoding="utf-8"))["milliseconds"]
-        return {name: float(times[name]) for name in ready}
+        found = {name: float(times[name]) for name in ready}
+        if not all(0 < value < math.inf for value in found.values()):
+            raise ValueError(f"{found} are no times")
+        return found
     except OSError:  # usually: there is none yet
         return {}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         _log.warning("%s cannot be read; measuring again", path)
         with or_not_kept():
             path.unlink(missing_ok=True)

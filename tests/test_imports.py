@@ -19,6 +19,7 @@ ROOMS = (
     ("midas_world",),
     (
         "midas_world.types",
+        "midas_world.typed",
         "midas_world.files",
         "midas_world.packages",
         "midas_world.machine",

@@ -48,7 +48,7 @@ def test_records_keep_their_bits(tmp_path):
     records = [
         step_record(
             3,
-            frame=7,
+            frame=0,
             frame_hash="ab",
             conditions=StepConditions(
                 pose=rng.normal(size=8).astype("f4"), text="snow \n é", audio=None
@@ -58,7 +58,7 @@ def test_records_keep_their_bits(tmp_path):
             step_time=0.02,
         ),
         Record(kind="prompt", wall_time=2.5, text=None),
-        Record(kind="reset", wall_time=3.0, frame=8, begin={"seed": 0, "x": np.arange(3)}),
+        Record(kind="reset", wall_time=3.0, frame=1, begin={"seed": 0, "x": np.arange(3)}),
     ]
     path = tmp_path / "steps.log"
     path.write_bytes(b"".join(record.to_line() for record in records))

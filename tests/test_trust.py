@@ -15,7 +15,7 @@ import pytest
 import envs  # noqa: F401 - registers the ids
 import play
 from envs.play.game.opening import open_world
-from envs.play.replay.recorded import Tape, make_recorded, open_recorded
+from envs.play.replay.recorded import make_recorded, open_recorded
 from envs.recording.record import RecordSession
 from midas_world.commands import cli
 from midas_world.config import ProjectConfig, load_config, load_preset, save_config
@@ -281,14 +281,12 @@ def test_yaml_of_others_is_not_resolved(tiny_folder, tmp_path, monkeypatch, text
 @pytest.mark.parametrize("name", ["/etc/passwd", "../state-000000.safetensors", "header.json", 3])
 def test_a_state_is_a_file_of_its_session(tmp_path, name):
     record_steps(tmp_path / "session", 2)
-    session = load_session(tmp_path / "session")
-    record = replace(session.records[0], begin={"seed": 1, "state": name})
-    with pytest.raises(SessionError, match="state must be a file here"):
-        session.state_path(record)
-    tape = Tape(session)
-    tape.marks[0] = replace(tape.marks[0], record=record)
-    with pytest.raises(SessionError, match="state must be a file here"):
-        tape.snapshots(1)
+    first, *others = load_session(tmp_path / "session").records
+    first = replace(first, begin={"seed": 1, "state": name})
+    lines = [record.to_line() for record in (first, *others)]
+    (tmp_path / "session" / "steps.log").write_bytes(b"".join(lines))
+    with pytest.raises(SessionError, match=r"steps.log, line 1: state must be a"):
+        load_session(tmp_path / "session")
 
 
 def test_export_shows_no_teacher_but_stage(stranger, capsys):

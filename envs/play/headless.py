@@ -70,20 +70,21 @@ def parse_actions(text: str, names: Sequence[str]) -> list[int]:
     actions: list[int] = []
     for number, line in enumerate(text.splitlines(), start=1):
         for item in line.partition("#")[0].split(","):
-            entry = item.strip()
+            entry = " ".join(item.split())  # of one space each, in which the search is fast
             if not entry:
                 continue
-            match = re.fullmatch(r"(.*?)(?:\s+x(?=\s|\d|$)\s*|\s*\*\s*)(\S*)", entry)
+            match = re.fullmatch(r"(.*?)(?: x(?= |\d|$) ?| ?\* ?)(\S*)", entry)
             name, times = (match[1], match[2]) if match else (entry, "1")
-            if not (times.isdecimal() and int(times) <= _MAX_REPEATS):
+            is_number = times.isdecimal() and len(times) < 20
+            if not is_number or len(actions) + int(times) > _MAX_REPEATS:
                 raise ValueError(
-                    f"line {number}: {times!r} in {entry!r} is no number of steps up to "
-                    f"{_MAX_REPEATS}"
+                    f"line {number}: {times!r:.60} in {entry!r:.60} is no number of steps up to "
+                    f"{_MAX_REPEATS} in all"
                 )
             if name not in names:
-                nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+                nearest = difflib.get_close_matches(name[:60], names, n=1, cutoff=0.0)[0]
                 raise ValueError(
-                    f"line {number}: no action {name!r}, did you mean {nearest!r}? "
+                    f"line {number}: no action {name!r:.60}, did you mean {nearest!r}? "
                     f"Actions: {', '.join(names)}"
                 )
             actions += [names.index(name)] * int(times)

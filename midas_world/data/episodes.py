@@ -17,6 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -38,6 +39,7 @@ from midas_world.data.video import (
     write_frames,
 )
 from midas_world.files import whole
+from midas_world.typed import from_values
 from midas_world.types import MidasWorldError
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ FORMAT_VERSION = 1
 HEADER = "header.json"
 STEPS = "steps.safetensors"
 _EXTRAS_PREFIX = "extras/"
+# What content of another kind ends in.
+_UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
 
 
 class EpisodeError(MidasWorldError, ValueError):
@@ -98,7 +102,7 @@ class EpisodeMetadata:
     versions: Mapping[str, str] = field(default_factory=current_versions)
 
     def __post_init__(self) -> None:
-        if not self.fps > 0:
+        if not 0 < self.fps < math.inf:
             raise ValueError(f"fps must be positive, got {self.fps}")
 
 
@@ -211,10 +215,9 @@ def load_episode(path: Path, *, frames: bool = True) -> Episode:
     path = Path(path)
     header = _read_header(path)
     try:
-        num_steps = int(header["num_steps"])
-        height, width = header["frame_size"]
+        metadata = check_header(header)
+        num_steps, (height, width) = header["num_steps"], header["frame_size"]
         files, texts = header["files"], header["texts"]
-        metadata = EpisodeMetadata(**header["metadata"])
         frames_file = path / FRAMES_FILES[header["video"]["codec"]]
         _check_file(frames_file, files[frames_file.name], contents=frames)
         _check_file(path / STEPS, files[STEPS], contents=True)
@@ -224,6 +227,10 @@ def load_episode(path: Path, *, frames: bool = True) -> Episode:
             for name in sorted(columns)
             if name.startswith(_EXTRAS_PREFIX)
         }
+        if len(columns["actions"]) != num_steps:  # before anything is made for so many
+            raise ValueError(
+                f"num_steps is {num_steps}, there are {len(columns['actions'])} actions"
+            )
         indices = columns.pop("text", None)
         text = None if indices is None else tuple(texts[index] for index in indices)
         if frames:
@@ -233,9 +240,24 @@ def load_episode(path: Path, *, frames: bool = True) -> Episode:
         return Episode(frames=pixels, text=text, extras=extras, metadata=metadata, **columns)
     except EpisodeError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, safetensors.SafetensorError) as error:
+    except (*_UNREADABLE, safetensors.SafetensorError) as error:
         reason = f"header and contents do not fit: {type(error).__name__}: {error}"
         raise EpisodeError(path, reason) from error
+
+
+def check_header(header: Mapping[str, Any]) -> EpisodeMetadata:
+    """Check the types in an episode's header and return where it comes from.
+
+    Raises:
+        KeyError: A value is missing.
+        ValueError: A value is of another type, or out of its limits; the message names it.
+    """
+    sizes = (header["num_steps"], *header["frame_size"])
+    if len(sizes) != 3 or not all(type(size) is int and 0 < size < 2**31 for size in sizes):
+        raise ValueError(f"num_steps and frame_size must be positive, got {sizes!r:.60}")
+    if max(sizes[1:]) >= 2**15:
+        raise ValueError(f"frame_size must be below {2**15}, got {sizes[1:]}")
+    return from_values(EpisodeMetadata, header["metadata"])
 
 
 def is_episode(path: Path) -> bool:
@@ -310,7 +332,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         version = header["format_version"]
     except FileNotFoundError:
         raise EpisodeError(path / HEADER, "missing") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise EpisodeError(path / HEADER, f"not an episode's header: {error}") from error
     if version != FORMAT_VERSION:
         reason = f"is of format version {version}; this program reads {FORMAT_VERSION}"

@@ -7,9 +7,11 @@ that grows never moves an episode from one side to the other.
 import hashlib
 import json
 import logging
+import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,7 +19,6 @@ from tqdm import tqdm
 from midas_world.data.episodes import HEADER, list_episodes
 from midas_world.data.shards import (
     Losses,
-    Part,
     Sample,
     Shard,
     ShardError,
@@ -29,7 +30,6 @@ from midas_world.data.shards import (
     open_shards,
     read_samples,
     save_index,
-    write_sample,
     write_shard,
 )
 from midas_world.files import whole
@@ -41,13 +41,46 @@ SPLITS = ("train", "validation")
 DEFAULT_SHARD_BYTES = 256_000_000
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of several equal parts of all names, by a hash that other names have no say in."""
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise ValueError(f"a part must be from 1/N to N/N, got {self.number}/{self.count}")
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """Return the part of a text such as "3/8"."""
+        if not re.fullmatch(r"\d+/\d+", text):
+            raise ValueError(f"a part must look like 3/8, got {text!r}")
+        return cls(*map(int, text.split("/")))
+
+    @property
+    def suffix(self) -> str:
+        """What sets this part's file names apart; "" where there is only one."""
+        return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
+
+    @property
+    def index(self) -> str:
+        """The file name of this part's index."""
+        return f"index{self.suffix}.json"
+
+    def holds(self, name: str) -> bool:
+        """Whether a name belongs to this part."""
+        return zlib.crc32(name.encode()) % self.count == self.number - 1
+
+
 def pack(
     data: Path,
     url: str,
     *,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     validation_share: float = 0.01,
-    part: Part = Part(),  # noqa: B008 - it is frozen
+    part: Part = Part(),
 ) -> dict[str, ShardFolder]:
     """Pack episodes into the shard folders ``train`` and ``validation`` of `url`.
 
@@ -76,7 +109,7 @@ def pack_folder(
     url: str,
     *,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
-    part: Part = Part(),  # noqa: B008 - it is frozen
+    part: Part = Part(),
 ) -> ShardFolder:
     """Pack episodes, in the order of their names, into one folder of shards; see `pack`.
 
@@ -152,6 +185,15 @@ def _unpack(url: str, folder: Path) -> Losses:
                     write_sample(sample, place.parent)
         bar.close()
     return losses
+
+
+def write_sample(sample: Sample, folder: Path) -> Path:
+    """Write an episode's files into a new folder of its name, and return that."""
+    path = folder / sample.name
+    path.mkdir(parents=True)
+    for name, content in sample.files.items():
+        (path / name).write_bytes(content)
+    return path
 
 
 def is_held_out(key: str, share: float) -> bool:

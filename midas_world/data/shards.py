@@ -23,7 +23,6 @@ import logging
 import re
 import tarfile
 import uuid
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
@@ -33,8 +32,10 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from midas_world.data.episodes import HEADER
+from midas_world.data.episodes import HEADER, STEPS, check_header
+from midas_world.data.video import FRAMES_FILES
 from midas_world.files import TEMPORARY_PREFIX, whole
+from midas_world.typed import from_values
 from midas_world.types import MidasWorldError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 FORMAT = "midas-world shards"
 FORMAT_VERSION = 2
 INDEX = "index.json"
+_PLAIN_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
+_PARTS = (HEADER, STEPS, *FRAMES_FILES.values())
 _BLOCK = 1 << 20
 
 
@@ -91,6 +94,14 @@ class Shard:
     last: str = ""
     digest: str
 
+    def __post_init__(self) -> None:
+        """Check the name, which is no path, and the counts."""
+        if not _PLAIN_NAME.fullmatch(self.name):
+            raise ValueError(f"a shard's name must be a plain one, got {self.name!r:.60}")
+        for name in ("num_bytes", "num_episodes", "num_frames", "num_skipped"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardFolder:
@@ -130,39 +141,6 @@ class ShardFolder:
                 f"the config wants frames of {height}x{width}, "
                 f"{self.url} has {self.frame_size[0]}x{self.frame_size[1]}"
             )
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several equal parts of all names, by a hash that other names have no say in."""
-
-    number: int = 1
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.count:
-            raise ValueError(f"a part must be from 1/N to N/N, got {self.number}/{self.count}")
-
-    @classmethod
-    def parse(cls, text: str) -> "Part":
-        """Return the part of a text such as "3/8"."""
-        if not re.fullmatch(r"\d+/\d+", text):
-            raise ValueError(f"a part must look like 3/8, got {text!r}")
-        return cls(*map(int, text.split("/")))
-
-    @property
-    def suffix(self) -> str:
-        """What sets this part's file names apart; "" where there is only one."""
-        return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
-
-    @property
-    def index(self) -> str:
-        """The file name of this part's index."""
-        return f"index{self.suffix}.json"
-
-    def holds(self, name: str) -> bool:
-        """Whether a name belongs to this part."""
-        return zlib.crc32(name.encode()) % self.count == self.number - 1
 
 
 @dataclass
@@ -205,7 +183,7 @@ def open_shards(url: str, *, index: str | None = None) -> ShardFolder:
     Raises:
         ShardError: There is no index, or it is not one that this program reads.
     """
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = _open_fs(url)
     files = [join(path, index)] if index else _index_files(url)
     if not files:
         raise ShardError(f"{url} holds no shards (no {INDEX}); make some: midas-world shards pack")
@@ -213,7 +191,7 @@ def open_shards(url: str, *, index: str | None = None) -> ShardFolder:
     for file in files:
         try:
             folders.append(_parse_index(url, json.loads(fs.cat_file(file))))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ShardError(f"{file} is no index of shards: {error}") from error
     if index is None and PurePosixPath(files[0]).name != INDEX:
         number = int(PurePosixPath(files[0]).stem.rpartition("-")[2])
@@ -272,7 +250,7 @@ def read_samples(url: str, shard: Shard, losses: Losses) -> Iterator[Sample]:
     of and counted in `losses`; so is a shard that is missing.
     """
     reason, count = "", 0
-    fs, path = fsspec.core.url_to_fs(join(url, shard.name))
+    fs, path = _open_fs(join(url, shard.name))
     try:
         with (
             fs.open(path, "rb") as file,
@@ -306,8 +284,10 @@ def make_sample(name: str, files: Mapping[str, bytes]) -> Sample:
     try:
         header = json.loads(files[HEADER])
         expected = dict(header["files"])
-        int(header["num_steps"])
-    except (KeyError, TypeError, ValueError) as error:
+        if not set(expected) <= set(_PARTS):
+            raise ValueError(f"files must be of {', '.join(_PARTS)}")
+        check_header(header)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ShardError(f"{name}.{HEADER} is missing or no header: {error!r}") from error
     for part, fingerprint in expected.items():
         if part not in files:
@@ -317,15 +297,6 @@ def make_sample(name: str, files: Mapping[str, bytes]) -> Sample:
     return Sample(name=name, files={p: files[p] for p in (HEADER, *expected)}, header=header)
 
 
-def write_sample(sample: Sample, folder: Path) -> Path:
-    """Write an episode's files into a new folder of its name, and return that."""
-    path = folder / sample.name
-    path.mkdir(parents=True)
-    for name, content in sample.files.items():
-        (path / name).write_bytes(content)
-    return path
-
-
 def fingerprint_of(content: bytes) -> dict[str, Any]:
     """Return what a header says of a file: its size and checksum."""
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -333,15 +304,20 @@ def fingerprint_of(content: bytes) -> dict[str, Any]:
 
 def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield the files of each episode of an open tar stream."""
-    name, files = "", {}
+    name, files, last = "", {}, ""
     for member in tar:
         key, _, part = PurePosixPath(member.name).name.partition(".")
-        if key != name and files:
-            yield name, files
-            files = {}
-        name = key
+        # A member with holes in it may say that it is of any size.
+        if not member.isfile() or member.issparse() or not _PLAIN_NAME.fullmatch(key):
+            raise tarfile.TarError(f"{member.name!r:.80} is no file of an episode")
+        if key != name:
+            if files:
+                yield name, files
+            if key <= last:
+                raise tarfile.TarError(f"{key} comes twice, or out of order")
+            name, files, last = key, {}, key
         content = tar.extractfile(member)
-        if content is not None:
+        if content is not None and part in _PARTS:
             files[part] = content.read()
     if files:
         yield name, files
@@ -349,12 +325,24 @@ def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 def local_path(url: str) -> Path | None:
     """Return where on this machine's own disks a URL is; None if it is elsewhere."""
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = _open_fs(url)
     return Path(path) if isinstance(fs, LocalFileSystem) else None
 
 
+def _open_fs(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL and the path in it.
+
+    Raises:
+        ShardError: There is none for it, or a package for it is missing; the message names it.
+    """
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise ShardError(f"{url} cannot be opened: {error}") from error
+
+
 def _index_files(url: str) -> list[str]:
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = _open_fs(url)
     if fs.exists(join(path, INDEX)):
         return [join(path, INDEX)]
     return sorted(fs.glob(join(path, "index-*-of-*.json")))
@@ -367,11 +355,16 @@ def _parse_index(url: str, values: Mapping[str, Any]) -> ShardFolder:
             f"got {values['format']} {values['format_version']}"
         )
     height, width = values["frame_size"]
+    shards = tuple(from_values(Shard, entry) for entry in values["shards"])
+    for which in ("name", "digest"):
+        kept = [getattr(shard, which) for shard in shards]
+        if twice := [value for value in set(kept) if kept.count(value) > 1]:
+            raise ValueError(f"two shards have the {which} {twice[0]}")
     return ShardFolder(
         url=url,
-        frame_size=(height, width),
-        fps=values["fps"],
-        shards=tuple(Shard(**entry) for entry in values["shards"]),
+        frame_size=(int(height), int(width)),
+        fps=float(values["fps"]),
+        shards=shards,
     )
 
 
@@ -396,7 +389,7 @@ def _replacing(url: str) -> Iterator[_Counted]:
         with whole(local) as place, place.open("wb") as stream:
             yield _Counted(stream)
         return
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = _open_fs(url)
     folder, _, name = path.rpartition("/")
     fs.makedirs(folder, exist_ok=True)
     temporary = f"{folder}/{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{name}"

@@ -8,18 +8,22 @@ Shapes: H W frame size, P pose and A audio features.
 
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from midas_world.sessions.values import from_json, to_json
+from midas_world.typed import from_values
 from midas_world.types import MidasWorldError, StepConditions
 
 STEPS = "steps.log"
+
+_STATE_NAME = re.compile(r"state-\d+\.safetensors")
 
 Kind = Literal["start", "reset", "restore", "step", "prompt"]
 
@@ -121,17 +125,24 @@ def hash_frame(frame: np.ndarray) -> str:
 def read_log(path: Path) -> tuple[list[Record], list[str]]:
     """Return the records before the first line that is cut off or damaged, and what is wrong."""
     records: list[Record] = []
+    num_frames = 0
     if not path.is_file():
         return records, [f"{STEPS} is missing"]
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.endswith(b"\n"):
                 return records, [f"line {number} of {STEPS} is cut off"]
-            record = _read_line(line)
+            try:
+                record = _read_line(line)
+                if record is not None and record.frame not in (None, num_frames):
+                    raise ValueError(f"frame must be {num_frames}, got {record.frame}")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise SessionError(f"{path}, line {number}: {_in_words(error)}") from error
             if record is None:
                 # What comes after it cannot be placed.
                 return records, [f"line {number} of {STEPS} is damaged; the rest is not read"]
             records.append(record)
+            num_frames += record.frame is not None
     return records, []
 
 
@@ -140,10 +151,40 @@ def _read_line(line: bytes) -> Record | None:
     checksum, _, words = line[:-1].partition(b" ")
     if checksum != b"%08x" % zlib.crc32(words):
         return None
-    try:
-        values = from_json(json.loads(words))
-        conditions = StepConditions(**values.pop("conditions", {}))
-        record = Record(conditions=conditions, **values)
-    except (ValueError, TypeError) as error:
-        raise SessionError(f"a line of {STEPS} is of another format: {error}") from error
-    return record if record.kind in get_args(Kind) else None
+    record = from_values(Record, from_json(json.loads(words)))
+    for name in ("pose", "audio"):
+        vector = getattr(record.conditions, name)
+        if vector is not None and (vector.ndim != 1 or not np.isfinite(vector).all()):
+            raise ValueError(f"conditions.{name} must be finite numbers in a row")
+    if record.kind != "prompt" and record.frame is None:
+        raise ValueError("frame is missing")
+    if record.episode_step < 0:
+        raise ValueError(f"episode_step must be at least 0, got {record.episode_step}")
+    known = {item.name for item in fields(_Begin)}
+    begin = {name: value for name, value in record.begin.items() if name in known}
+    state = from_values(_Begin, begin).state
+    if state is not None and not _STATE_NAME.fullmatch(state):
+        raise ValueError(f"state must be a file of the session, got {state!r:.60}")
+    return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begin:
+    """What `Record.begin` holds, for its types."""
+
+    seed: int | None = None
+    options: Mapping[str, Any] | None = None
+    prompt: str | None = None
+    rng: Mapping[str, Any] | None = None
+    start_state: int | None = None
+    actions: list[Any] | None = None
+    prompts: list[tuple[int, str | None]] | None = None
+    voices: list[Any] | None = None
+    teacher_start: Mapping[str, np.ndarray] | None = None
+    state: str | None = None
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -19,10 +19,10 @@ Shapes: H W frame size, P pose and A audio features.
 
 import dataclasses
 import json
+import math
 import os
 import platform
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ from midas_world.sessions.log import STEPS, Record, SessionError, read_log
 from midas_world.sessions.sound import SoundReader
 from midas_world.sessions.values import from_json, to_json
 from midas_world.sessions.video import read_film
+from midas_world.typed import from_values
 
 FORMAT = "midas-world session"
 FORMAT_VERSION = 1
@@ -44,7 +45,6 @@ HEADER = "header.json"
 VIDEO = "video.mp4"
 SOUND = "sound.flac"
 END = "end.json"
-_STATE_NAME = re.compile(r"state-\d+\.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +89,12 @@ class SessionHeader:
 
     def __post_init__(self) -> None:
         """Check what the film is made of."""
-        if not self.fps > 0:
+        if not 0 < self.fps < math.inf:
             raise ValueError(f"fps must be positive, got {self.fps}")
-        if len(self.frame_size) != 2 or min(self.frame_size) < 1:
+        if (
+            len(self.frame_size) != 2
+            or not 1 <= min(self.frame_size) <= max(self.frame_size) < 2**15
+        ):
             raise ValueError(f"frame_size must be (H, W), got {self.frame_size}")
 
 
@@ -160,6 +163,7 @@ class RecordedSession:
         self.folder = Path(folder)
         self.header = _read_header(self.folder)
         records, problems = read_log(self.folder / STEPS)
+        _check_actions(records, self.header, self.folder / STEPS)
         try:
             self._index: FilmIndex = scan_film(self.folder / VIDEO)
         except VideoError as error:
@@ -251,18 +255,10 @@ class RecordedSession:
         return found
 
     def state_path(self, record: Record) -> Path | None:
-        """Return the file with the environment's state at a record's frame, if it was kept.
-
-        Raises:
-            SessionError: The log names what is no file of this session.
-        """
+        """Return the file with the environment's state at a record's frame, if it was kept."""
         name = record.begin.get("state")
-        if name is None:
-            return None
-        if not isinstance(name, str) or not _STATE_NAME.fullmatch(name):
-            raise SessionError(f"{self.folder / STEPS}: state must be a file here, got {name!r}")
-        path = self.folder / name
-        return path if path.is_file() else None
+        path = self.folder / name if name else None
+        return path if path is not None and path.is_file() else None
 
     def __str__(self) -> str:
         """Words for the terminal."""
@@ -298,7 +294,7 @@ def _read_header(folder: Path) -> SessionHeader:
         kind, version = values.pop("format"), values.pop("format_version")
     except FileNotFoundError:
         raise SessionError(f"{folder} is no session: it has no {HEADER}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SessionError(f"{path} is no session's header: {error}") from error
     if kind != FORMAT or version != FORMAT_VERSION:
         raise SessionError(
@@ -306,16 +302,33 @@ def _read_header(folder: Path) -> SessionHeader:
             f"{FORMAT_VERSION}"
         )
     try:
-        values = from_json(values)
-        values["frame_size"] = tuple(values["frame_size"])
-        values["action_names"] = tuple(values["action_names"])
-        return SessionHeader(**values)
-    except (KeyError, TypeError, ValueError) as error:
+        return from_values(SessionHeader, from_json(values))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise SessionError(f"{path}: {error}") from error
+
+
+def _check_actions(records: Sequence[Record], header: SessionHeader, path: Path) -> None:
+    """Raise SessionError for an action that is none of the named ones."""
+    if header.action_space.get("kind") != "Discrete":
+        return
+    first, count = header.action_space.get("start", 0), header.action_space.get("n")
+    if not isinstance(first, int) or not isinstance(count, int) or count < 1:
+        raise SessionError(f"{path.with_name(HEADER)}: action_space must have whole n and start")
+    last = first + min(count, len(header.action_names) or count) - 1
+    for record in records:
+        taken = [record.action] if record.kind == "step" else record.begin.get("actions") or ()
+        for action in taken:
+            is_whole = isinstance(action, int) and not isinstance(action, bool)
+            if not is_whole or not first <= action <= last:
+                raise SessionError(
+                    f"{path}: action at frame {record.frame} must be {first} to {last}, "
+                    f"got {action!r:.60}"
+                )
 
 
 def _read_end(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        end = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
+    return end if isinstance(end, dict) else None

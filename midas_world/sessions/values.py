@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 _ARRAY = "__array__"
+_MOST_ENTRIES = 2**20
 
 
 def to_json(value: Any) -> Any:
@@ -62,6 +63,13 @@ def space_from_json(value: Mapping[str, Any]) -> spaces.Space[Any]:
     Raises:
         ValueError: It was of an unknown kind.
     """
+    try:
+        return _space(value)
+    except (KeyError, TypeError, AttributeError, AssertionError, OverflowError) as error:
+        raise ValueError(f"action_space cannot be read: {error!r:.100}") from error
+
+
+def _space(value: Mapping[str, Any]) -> spaces.Space[Any]:
     kind = value["kind"]
     if kind == "Discrete":
         return spaces.Discrete(value["n"], start=value["start"])
@@ -69,6 +77,8 @@ def space_from_json(value: Mapping[str, Any]) -> spaces.Space[Any]:
         low, high = from_json(value["low"]), from_json(value["high"])
         return spaces.Box(low, high, dtype=np.dtype(value["dtype"]).type)
     if kind == "MultiBinary":
+        if not 0 < np.prod(value["n"], dtype=float) <= _MOST_ENTRIES:
+            raise ValueError(f"action_space: n must be 1 to {_MOST_ENTRIES}, got {value['n']}")
         return spaces.MultiBinary(value["n"])
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(from_json(value["nvec"]))

@@ -11,10 +11,9 @@ import torch
 
 from midas_world.checkpoint import CONFIG_NAME
 from midas_world.config import ProjectConfig, load_config
-from midas_world.data.packing import DEFAULT_SHARD_BYTES, SPLITS, pack, unpack
+from midas_world.data.packing import DEFAULT_SHARD_BYTES, SPLITS, Part, pack, unpack
 from midas_world.data.shards import (
     Losses,
-    Part,
     ShardFolder,
     has_shards,
     join,

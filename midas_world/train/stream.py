@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from midas_world.data.episodes import Episode, load_episode
+from midas_world.data.packing import write_sample
 from midas_world.data.shards import (
     Losses,
     Sample,
@@ -30,7 +31,6 @@ from midas_world.data.shards import (
     ShardFolder,
     open_shards,
     read_samples,
-    write_sample,
 )
 from midas_world.train.data import frame_columns
 

@@ -90,7 +90,12 @@ def _run(env: gym.Env[Any, Any], tape: Tape, segment: Segment) -> Any:
     """Yield each record of a stretch without a jump, and the frame that came this time."""
     inner: Any = env.unwrapped
     first, prompts = segment.first, list(segment.prompts)
-    observation = _go_to(env, tape, first)
+    try:
+        observation = _go_to(env, tape, first)
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            f"how frame {first.frame} was reached cannot be used: {error!r}"
+        ) from error
     yield first, _frame(env, observation, tape.session.header)
     for place, record in enumerate(segment.steps):
         while prompts and prompts[0][0] <= place:

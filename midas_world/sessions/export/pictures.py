@@ -18,6 +18,7 @@ from midas_world.sessions.session import RecordedSession, SessionHeader
 _TEXT_COLOR = (240, 240, 235)
 _SHADE = (10, 12, 20, 170)
 _RATE_STEPS = 20
+_MOST_SIDE = 16_384  # px that H.264 holds
 _GAP = 4  # px between the world and its teacher
 
 
@@ -53,7 +54,13 @@ class PictureOptions:
         """Return H and W of the pictures."""
         height, width = header.frame_size
         gap = _GAP + width if self.has_teacher else 0
-        return height * self.scale, (width + gap) * self.scale
+        size = height * self.scale, (width + gap) * self.scale
+        if max(size) > _MOST_SIDE:
+            raise ValueError(
+                f"--scale {self.scale} makes pictures of {size[1]}x{size[0]} px, "
+                f"which may have {_MOST_SIDE} a side"
+            )
+        return size
 
 
 def pictures(session: RecordedSession, options: PictureOptions) -> Iterator[np.ndarray]:
@@ -62,6 +69,7 @@ def pictures(session: RecordedSession, options: PictureOptions) -> Iterator[np.n
     Raises:
         ValueError: The teacher is asked for and cannot play this session.
     """
+    options.size(session.header)  # raises, before the first of them
     frames = session.frames(options.start, options.stop)
     if options.has_teacher:
         twins = teacher_frames(session, options.start, options.stop)
