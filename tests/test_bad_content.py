@@ -453,7 +453,7 @@ def test_an_episode_that_comes_twice_counts_once(packed, caplog):
     shard = folder.shards[0]
     path = Path(packed) / "train" / shard.name
     with tarfile.open(path) as tar:
-        members = [(member, tar.extractfile(member).read()) for member in tar]
+        members = [(m, part.read()) for m in tar if (part := tar.extractfile(m)) is not None]
     first = members[: len(members) // 2]
     with tarfile.open(path, "w") as tar:
         for member, content in [*members, *first]:

@@ -243,7 +243,7 @@ def test_damage_is_named_skipped_and_counted(tmp_path, caplog, name, damage, mes
     [
         ('"format_version": 1', '"format_version": 2', "format version 2"),
         ('"num_steps"', '"steps"', "num_steps"),
-        ('"num_steps": 6', '"num_steps": 5', "holds 7 frames, the header says 6"),
+        ('"num_steps": 6', '"num_steps": 5', "num_steps is 5, there are 6 actions"),
         ('"fps": 20', '"fps": 0', "fps must be positive"),
     ],
 )

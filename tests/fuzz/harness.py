@@ -1,0 +1,149 @@
+"""Opens changed files in children that may die, and counts what came of it.
+
+Outcomes: "worked"; "clear": one of our errors, in one line; "traceback": any other; "memory";
+"hang"; "silently wrong": taken for good; "crash": the process died.
+"""
+
+import logging
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from midas_world.types import MidasWorldError
+from tests.fuzz.mutations import mutate_file
+from tests.fuzz.subjects import SUBJECTS, UNTOUCHED, SilentlyWrongError
+
+BAD = ("traceback", "memory", "hang", "silently wrong", "crash")
+_HANG_S = 20
+_MORE_MEMORY = 2 * 2**30
+_CHILD_INPUTS = 200
+
+
+class _HangError(BaseException):
+    """An input took too long."""
+
+
+def run(num_inputs: int, *, seconds: float, first_seed: int = 0) -> tuple[Counter, list[str]]:
+    """Open so many changed files, for so many seconds at most; return counts and what was bad."""
+    counts: Counter[tuple[str, str]] = Counter()
+    notes: list[str] = []
+    end = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(prefix="midas-fuzz-") as folder:
+        for name, subject in SUBJECTS.items():
+            (Path(folder) / "good" / name).mkdir(parents=True)
+            subject.make(Path(folder) / "good" / name)
+            subject.use(Path(folder) / "good" / name)  # which has to work
+        seed, last = first_seed, first_seed + num_inputs
+        while seed < last and time.monotonic() < end:
+            seed = _run_child(
+                Path(folder), seed, min(last, seed + _CHILD_INPUTS), end, counts, notes
+            )
+    return counts, notes
+
+
+def _run_child(
+    folder: Path, seed: int, stop: int, end: float, counts: Counter, notes: list[str]
+) -> int:
+    """Let a child open some; return the seed to go on from."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _work(folder, seed, stop, end, writing)
+    os.close(writing)
+    with os.fdopen(reading) as lines:
+        for line in lines:
+            name, outcome, words = line.rstrip("\n").split("\t")
+            counts[name, outcome] += 1
+            if outcome in BAD:
+                notes.append(f"seed {seed} {name}: {outcome}: {words}")
+            seed += 1
+    _, status = os.waitpid(child, 0)
+    if status:
+        name = _name_of(seed)
+        counts[name, "crash"] += 1
+        notes.append(f"seed {seed} {name}: crash: status {status}")
+        seed += 1
+    return seed
+
+
+def _work(folder: Path, seed: int, stop: int, end: float, writing: int) -> None:
+    """Open inputs until told otherwise, one line for each; never returns."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + _MORE_MEMORY,) * 2)
+    signal.signal(signal.SIGALRM, _on_alarm)
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    for number in range(seed, stop):
+        if time.monotonic() >= end:
+            break
+        outcome, words = _open(folder, number)
+        line = f"{_name_of(number)}\t{outcome}\t{' '.join(words.split())[:300]}\n"
+        os.write(writing, line.encode(errors="replace"))
+    os._exit(0)
+
+
+def _on_alarm(*_: object) -> None:
+    raise _HangError
+
+
+def _name_of(seed: int) -> str:
+    return list(SUBJECTS)[seed % len(SUBJECTS)]
+
+
+def make_input(folder: Path, seed: int) -> Path:
+    """Write the changed file or folder of a seed and return it."""
+    name, rng = _name_of(seed), np.random.default_rng(seed)
+    path = folder / "changed"
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(folder / "good" / name, path)
+    files = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and UNTOUCHED.get(name, "-") not in file.relative_to(path).parts
+    ]
+    mutate_file(files[int(rng.integers(len(files)))], rng)
+    return path
+
+
+def _open(folder: Path, seed: int) -> tuple[str, str]:
+    path = make_input(folder, seed)
+    signal.setitimer(signal.ITIMER_REAL, _HANG_S)
+    try:
+        SUBJECTS[_name_of(seed)].use(path)
+    except SilentlyWrongError as error:
+        return "silently wrong", str(error)
+    except _HangError:
+        return "hang", f"longer than {_HANG_S} s"
+    except MemoryError as error:
+        return "memory", str(error)
+    except (MidasWorldError, ValueError, OSError) as error:
+        is_memory = "allocate memory" in str(error)
+        return ("memory" if is_memory else "clear"), str(error)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return "traceback", f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return "worked", ""
+
+
+def table(counts: Counter) -> str:
+    """Return counts as lines: kinds of files, and what came of them."""
+    outcomes = ("worked", "clear", *BAD)
+    lines = [f"{'':10}" + "".join(f"{outcome:>16}" for outcome in outcomes)]
+    for name in SUBJECTS:
+        lines.append(f"{name:10}" + "".join(f"{counts[name, o]:16}" for o in outcomes))
+    sums = [sum(counts[name, outcome] for name in SUBJECTS) for outcome in outcomes]
+    return "\n".join([*lines, f"{'all':10}" + "".join(f"{number:16}" for number in sums)])
