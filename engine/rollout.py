@@ -231,6 +231,11 @@ class Rollout:
             raise ValueError(f"the state lacks {error}") from error
         if not len(num_steps) == len(started) == len(generators) == self.batch_size:
             raise ValueError(f"every entry of the state must be of {self.batch_size} games")
+        try:
+            for generator in generators:
+                torch.Generator().set_state(generator)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"generators of the state cannot be used: {error}") from error
         self._cache.load_state(cache)
         self._book.load_state({name: tensor.numpy() for name, tensor in book.items()})
         self._latents.copy_(state["latents"])

@@ -179,7 +179,7 @@ class _Begin:
     start_state: int | None = None
     actions: list[Any] | None = None
     prompts: list[tuple[int, str | None]] | None = None
-    voices: list[Any] | None = None
+    voices: list[tuple[int, np.ndarray | None, np.ndarray | None]] | None = None
     teacher_start: Mapping[str, np.ndarray] | None = None
     state: str | None = None
 
