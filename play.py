@@ -18,11 +18,14 @@ import pygame
 
 from envs.picture import open_display
 from envs.play.game.game import Game
+from envs.play.game.goals import BestList, settings_folder
 from envs.play.game.human import open_human_teacher
+from envs.play.game.loading import Loading
 from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.playable import Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
+from envs.play.game.settings import SettingsFile
 from envs.play.headless import FrameSaver, read_actions, run_headless, wandering_actions
 from envs.play.voice.microphone import Microphone
 from envs.play.voice.speaker import Speaker
@@ -53,6 +56,7 @@ def _play(argv: Sequence[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if args.episodes and args.teacher in (None, STAGE):
         raise ValueError("--episodes goes with --teacher PRESET")
+    loading = Loading("opening the game" if args.teacher else "loading the world")
     opener: Callable[[], Playable] = open_teacher
     if args.teacher not in (None, STAGE):
         opener = partial(open_human_teacher, args.teacher, folder=args.episodes, trust=args.trust)
@@ -64,18 +68,24 @@ def _play(argv: Sequence[str]) -> int:
             num_denoise_steps=args.denoise_steps,
             prepares=not args.headless,
             trust=args.trust,
+            loading=loading,
         )
     with orderly_end():
         if args.resimulate or args.replay:
             return (_resimulate if args.resimulate else _replay)(args)
-        return (_play_headless if args.headless else _play_window)(args, opener)
+        if args.headless:
+            return _play_headless(args, opener)
+        return _play_window(args, opener, loading)
 
 
-def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> int:
+def _play_window(args: argparse.Namespace, opener: Callable[[], Playable], loading: Loading) -> int:
     name = Path(args.teacher).stem if args.teacher else Path(args.world or STAGE).name
     voices = _voices(args)
+    kind = "the real game" if args.teacher else "a learned world"
+    folder = settings_folder()
     open_display(instead="use --headless to play without one")
-    window = Window(name)
+    settings = SettingsFile(folder / "settings.json")
+    window = Window(f"{name}, {kind}", loading=loading, settings=settings)
     session = Session(
         opener,
         window.inputs,
@@ -86,6 +96,7 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable]) -> in
         record=args.record,
         voices=voices,
         speaker=_speaker(args),
+        best=BestList(folder / "best.json"),
         notify=window.notify,
     )
     with contextlib.ExitStack() as stack:

@@ -38,25 +38,28 @@ def open_display(*, instead: str) -> None:
         raise NoDisplayError(message) from error
 
 
-def picture_rect(window_size: tuple[int, int], frame_size: tuple[int, int]) -> pygame.Rect:
-    """Return where in a window a frame goes: in the middle, as large as whole scaling allows.
+def picture_rect(
+    window_size: tuple[int, int], frame_size: tuple[int, int], *, is_whole: bool = True
+) -> pygame.Rect:
+    """Return where in a window a frame goes: in the middle, as large as it fits.
 
     Args:
         window_size: (width, height) in px.
         frame_size: (width, height) in px. A window smaller than that gets it scaled down.
+        is_whole: Whether it is scaled up by whole numbers alone, which keeps it sharp.
     """
     ratio = min(window_size[0] / frame_size[0], window_size[1] / frame_size[1])
-    scale = float(int(ratio)) if ratio >= 1 else ratio
+    scale = float(int(ratio)) if ratio >= 1 and is_whole else ratio
     size = max(1, round(frame_size[0] * scale)), max(1, round(frame_size[1] * scale))
     rect = pygame.Rect((0, 0), size)
     rect.center = window_size[0] // 2, window_size[1] // 2
     return rect
 
 
-def draw_frame(surface: pygame.Surface, frame: np.ndarray) -> pygame.Rect:
+def draw_frame(surface: pygame.Surface, frame: np.ndarray, *, is_whole: bool = True) -> pygame.Rect:
     """Draw a frame, uint8 (H, W, 3), into the middle of a surface; return where it lies."""
     height, width, _ = frame.shape
-    rect = picture_rect(surface.get_size(), (width, height))
+    rect = picture_rect(surface.get_size(), (width, height), is_whole=is_whole)
     picture = pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
     if not rect.contains(surface.get_rect()):
         surface.fill(BORDER_COLOR)

@@ -191,6 +191,7 @@ def test_pause_single_step_and_reset(window, playing):
     press(pygame.K_n)
     run_until(window, session, lambda: session.view.num_steps == count + 1)
     assert session.status == "paused"
+    press(pygame.K_r)  # asks
     press(pygame.K_r)
     run_until(window, session, lambda: len(env.resets) == 2)
     assert env.resets[0] == env.resets[1]
@@ -241,6 +242,9 @@ def test_escape_leaves_the_prompt_as_it_was(window, playing):
         assert window.run_once(session)
     assert session.prompt is None
     press(pygame.K_ESCAPE)
+    run_until(window, session, lambda: session.status == "paused")  # behind the menu
+    press(pygame.K_UP)
+    press(pygame.K_RETURN)  # its last entry
     # More than one wait: the thread's own events come in between.
     assert not all(window.run_once(session) for _ in range(20))
 

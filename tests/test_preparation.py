@@ -245,13 +245,13 @@ def test_starting_again_changes_over_to_what_was_made():
     with changing_over(reopen) as (window, session, told, _):
         run_until(window, session, lambda: session.view.num_steps > 3)
         assert not opened, "it waits for the player"
-        window._command("r", session)
+        session.reset()
         run_until(window, session, lambda: session.playable is (opened or [None])[0])
         assert told.is_closed
         assert session.playable.backend == "faster sums"
         run_until(window, session, lambda: session.view.num_steps > 3)
         assert len(faster.resets) == 1
-        window._command("r", session)
+        session.reset()
         run_until(window, session, lambda: len(faster.resets) == 2)
     assert len(opened) == 1
     assert faster.is_closed

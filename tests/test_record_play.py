@@ -72,7 +72,9 @@ def test_f9_starts_a_session_and_ends_it(tmp_path, monkeypatch):
         press(pygame.K_F9)
         run_until(window, session, lambda: session.recording is not None)
         run_until(window, session, lambda: session.recording.num_frames > 20)
-        session._toggled_at = 0.0  # as if the keys were not pressed within the same 0.3 s
+        session._recording._pressed_at = (
+            0.0  # as if the keys were not pressed within the same 0.3 s
+        )
         press(pygame.K_F9)
         run_until(window, session, lambda: session.recording is None)
         shown = session.view.num_steps

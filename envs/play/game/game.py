@@ -39,6 +39,7 @@ class Game:
         prompt: The player's words at present.
         branch: How the present moment was reached.
         is_over: The episode has ended; only a reset goes on.
+        info: What the environment told of the present moment.
         recorder: Records what happens while it is asked to.
     """
 
@@ -61,6 +62,9 @@ class Game:
         self.recorder = GameRecorder(playable)
         self._env: Any = playable.env.unwrapped
         self._total_reward = 0.0
+        self._score = 0.0
+        self._num_hits = 0
+        self.info: Mapping[str, Any] = {}
 
     @property
     def saves_states(self) -> bool:
@@ -70,6 +74,14 @@ class Game:
     def reset(self) -> View:
         """Begin the same episode again."""
         return self._reset(self.branch.seed, self.branch.options, self.prompt)
+
+    def reset_to_seed(self, seed: int) -> View:
+        """Begin the episode of a seed, in the game's own words."""
+        return self._reset(seed, None, None)
+
+    def reset_to_start(self, start: int) -> View:
+        """Begin an episode from a start state, in its own words."""
+        return self._reset(self.branch.seed, {"start_state": start}, None)
 
     def reset_to_next_start(self) -> View:
         """Begin an episode from the next start state, or of the next seed."""
@@ -102,6 +114,8 @@ class Game:
         frame, reward, terminated, truncated, info = outcome
         self.branch.actions.append(action)
         self._total_reward += float(reward)
+        self._score += round(float(reward)) if self.playable.counts_coins else float(reward)
+        self._num_hits += bool(info.get("cost", 0.0))
         self.is_over = bool(terminated or truncated)
         sound = self._soundtrack.step(info, float(reward), is_over=self.is_over, live=live)
         self.recorder.step(
@@ -173,6 +187,7 @@ class Game:
             self.branch = branch.beginning(base.num_steps, base.num_prompts)
             self.prompt = branch.prompt_after(base.num_prompts)
             self._total_reward, self.is_over = base.view.total_reward, False
+            self._score, self._num_hits = base.view.score, base.view.num_hits
             self._env.restore_state(base.state)
             view, num_prompts = base.view, base.num_prompts
             if base.num_steps == goal.num_steps:
@@ -231,7 +246,7 @@ class Game:
         self.prompt = prompt
         if prompt and "prompt" not in (options or {}):
             self._env.set_prompt(prompt)
-        self._total_reward, self.is_over = 0.0, False
+        self._total_reward, self._score, self._num_hits, self.is_over = 0.0, 0.0, 0, False
         self._soundtrack.begin()
         self.recorder.reset(frame, info, self.branch)
         return self._view(frame, info, self.playable.keymap.actions[0])
@@ -242,6 +257,7 @@ class Game:
         info: Mapping[str, Any],
         action_name: str,
     ) -> View:
+        self.info = info
         return View(
             frame=frame,
             num_steps=len(self.branch.actions),
@@ -249,4 +265,7 @@ class Game:
             text=str(info.get("text", "")),
             total_reward=self._total_reward,
             is_over=self.is_over,
+            score=self._score,
+            lives=info.get("lives"),
+            num_hits=self._num_hits,
         )

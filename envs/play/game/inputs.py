@@ -76,10 +76,12 @@ class Inputs:
     Attributes:
         aliases: Other keys that count as keys of the key map.
         game_keys: Keys of the key map.
+        bindings: Keys that stand for keys of the key map because the player wants it so.
     """
 
     def __init__(self, keys: Mapping[str, Sequence[str]] | None = None) -> None:
         self.aliases: dict[str, str] = {}
+        self.bindings: dict[str, str] = {}
         self.game_keys: frozenset[str] = frozenset()
         self.use_keys(keys or {})
         self._lock = threading.Lock()
@@ -92,9 +94,18 @@ class Inputs:
         self.aliases = aliases_of(keys)
         self.game_keys = frozenset(name for held in keys.values() for name in held)
 
+    def bind(self, places: Mapping[str, str]) -> None:
+        """Give keys of the key map places of the player's own: key to place."""
+        self.release_all()
+        self.bindings = {place: name for name, place in places.items()}
+
+    def is_game_key(self, name: str) -> bool:
+        """Return whether a key is one of the key map's, or stands for one by the player's wish."""
+        return name in self.game_keys or name in self.bindings
+
     def press(self, name: str, *, source: object = "keyboard") -> None:
         """Change what is held: a key went down on a device."""
-        name = self.aliases.get(name, name)
+        name = self._meant(name, source)
         with self._lock:
             if (source, name) in self._held:
                 return
@@ -105,7 +116,7 @@ class Inputs:
 
     def release(self, name: str, *, source: object = "keyboard") -> None:
         """Change what is held: a key came up on a device."""
-        name = self.aliases.get(name, name)
+        name = self._meant(name, source)
         with self._lock:
             self._held.pop((source, name), None)
 
@@ -140,3 +151,9 @@ class Inputs:
             if other in keys and order.index(other) > order.index(name):
                 keys.discard(name)
         return Held(keys=frozenset(keys), pressed_at=pressed_at)
+
+    def _meant(self, name: str, source: object) -> str:
+        """Return the key of the key map that a key stands for; a pad's buttons are not rebound."""
+        if source == "keyboard" and name in self.bindings:
+            return self.bindings[name]
+        return self.aliases.get(name, name)

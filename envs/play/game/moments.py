@@ -21,6 +21,9 @@ class View:
         total_reward: Sum of the episode's rewards.
         is_over: The episode has ended; only a reset goes on.
         sound: int16 (3, 800), what is heard at this frame; None is silence.
+        score: Coins, in a game of coins; else the rewards' sum.
+        lives: Hearts that are left; None in a game without.
+        num_hits: How often the episode cost a life.
     """
 
     frame: np.ndarray
@@ -30,6 +33,9 @@ class View:
     total_reward: float
     is_over: bool
     sound: np.ndarray | None = None
+    score: float = 0.0
+    lives: int | None = None
+    num_hits: int = 0
 
 
 @dataclass(kw_only=True)

@@ -1,13 +1,16 @@
 """Opening what is played: a learned world, or Stage, the game that the shipped one learned from."""
 
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 
-from envs.play.game.playable import Playable, TeacherLink
+from envs.play.game.loading import Loading
+from envs.play.game.playable import Playable, SceneChoices, TeacherLink
 
 if TYPE_CHECKING:
     from midas_world.world import World
@@ -25,6 +28,7 @@ def open_world(
     num_denoise_steps: int | None = None,
     prepares: bool = False,
     trust: bool = False,
+    loading: Loading | None = None,
 ) -> Playable:
     """Make a world ready to play, by its shipped name, its folder, or as it was loaded.
 
@@ -34,14 +38,22 @@ def open_world(
         num_denoise_steps: Quality for speed; None takes the world's.
         prepares: Whether engine files that "auto" could take are built in the background.
         trust: Whether modules that the world names may be imported; see midas_world/trust.py.
+        loading: Told how far it has come.
 
     Raises:
         CheckpointError: A file is missing, corrupt or does not fit.
         BackendUnavailableError: The backend cannot run here.
     """
+    loading = loading or Loading()
+    loading.tell("loading PyTorch")
     # torch takes seconds to load: the window is up by then.
     from envs.world.env import WorldEnv
+    from midas_world.world import World, load_world
 
+    if not isinstance(world, World):
+        loading.tell(f"reading the world {Path(world).name}")
+        world = load_world(world)
+    loading.tell("preparing what runs it", keys=world.keymap.keys)
     options: Any = {"backend": backend, "num_denoise_steps": num_denoise_steps}
     env: Any = WorldEnv(world, horizon=ENDLESS, trust=trust, **options)
     preparation = None
@@ -58,6 +70,10 @@ def open_world(
         why=env.engine.spec.reason,
         num_starts=len(env.start_states),
         teacher=_teacher_of(env),
+        counts_coins=_is_stage(env),
+        starts=tuple(start.description for start in env.start_states),
+        show_start=lambda index: env.engine.decode(env.start_states[index].latents[-1:].float())[0],
+        scenes=_stage_scenes() if _is_stage(env) else None,
         preparation=preparation,
         reopen=preparation and partial(open_world, env.world, **options),
     )
@@ -66,6 +82,7 @@ def open_world(
 def open_teacher() -> Playable:
     """Open Stage itself, the game that the shipped world learned from."""
     from envs.stage.env import StageEnv
+    from envs.stage.policies import make_policy
     from midas_world.world import KeyMap
 
     env = StageEnv(horizon=ENDLESS)
@@ -75,13 +92,38 @@ def open_teacher() -> Playable:
         fps=env.metadata["render_fps"],
         title="stage (the teacher)",
         backend="pygame drawing",
+        counts_coins=True,
+        make_agent=partial(make_policy, "expert"),
+        scenes=_stage_scenes(),
         no_teacher="this is the teacher itself: F2 compares a learned world with it",
     )
 
 
+def _stage_scenes() -> SceneChoices:
+    """Return Stage's scenes, drawn by Stage itself."""
+    from envs.stage.env import StageEnv
+    from envs.stage.scene import PHRASES, Scene
+    from envs.stage.words import scene_from_text
+
+    make_painter = cache(StageEnv)  # by whoever wants to see one
+
+    def draw(names: Mapping[str, str]) -> np.ndarray:
+        return make_painter().reset(seed=1, options={"scene": dict(names), "things": False})[0]
+
+    return SceneChoices(
+        fields={name: tuple(known) for name, known in PHRASES.items()},
+        read=lambda text: asdict(scene_from_text(text, Scene())),
+        draw=draw,
+    )
+
+
+def _is_stage(env: Any) -> bool:
+    return env.world.config.data.env_id.rpartition(":")[2] == _STAGE_ID
+
+
 def _teacher_of(env: Any) -> TeacherLink | None:
     """Return how a world's teacher can be put where the world is, if it can."""
-    if env.world.config.data.env_id.rpartition(":")[2] != _STAGE_ID:
+    if not _is_stage(env):
         return None
 
     def make() -> gym.Env[np.ndarray, np.int64]:

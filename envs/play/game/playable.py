@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import gymnasium as gym
 import numpy as np
 
+from envs.play.game.agents import Agent
+
 if TYPE_CHECKING:
     from envs.play.game.preparation import Preparation
     from midas_world.world import KeyMap
@@ -26,6 +28,21 @@ class TeacherLink:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SceneChoices:
+    """Scenes that can be put together, and asked for by their names.
+
+    Attributes:
+        fields: Of each field, such as the weather, the names to choose from.
+        read: Returns the names of the scene that a description speaks of.
+        draw: Returns a picture of the scene of some names, uint8 (H, W, 3).
+    """
+
+    fields: Mapping[str, tuple[str, ...]]
+    read: Callable[[str], Mapping[str, str]]
+    draw: Callable[[Mapping[str, str]], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Playable:
     """An environment ready to be played.
 
@@ -41,6 +58,11 @@ class Playable:
         no_teacher: What the player is told then.
         preparation: Builds in the background what a faster engine takes; None: nothing to build.
         reopen: Opens the same once more, on what was built.
+        counts_coins: Whether a reward is a coin; a learned world pays nearly 1 for one.
+        make_agent: Makes an agent that plays this well; None: none does.
+        starts: What each start state shows, in words.
+        show_start: Returns the frame of a start state, uint8 (H, W, 3).
+        scenes: Scenes to choose from; None where there are only start states.
     """
 
     env: gym.Env[np.ndarray, np.int64]
@@ -54,3 +76,8 @@ class Playable:
     no_teacher: str = "the teacher of this world is not here: there is nothing to compare with"
     preparation: "Preparation | None" = None
     reopen: "Callable[[], Playable] | None" = None
+    counts_coins: bool = False
+    make_agent: Callable[[], Agent] | None = None
+    starts: tuple[str, ...] = ()
+    show_start: Callable[[int], np.ndarray] | None = None
+    scenes: SceneChoices | None = None

@@ -7,7 +7,7 @@ earlier one are played again, which gives the same frames bit for bit. Knows no 
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,6 +104,13 @@ class Rewind:
             return None
         self._place -= 1
         return self._entries[self._place].view
+
+    def film(self) -> Iterator[View]:
+        """Yield what was shown of the present episode, the oldest first."""
+        entries = list(self._entries)
+        begins = [place for place, entry in enumerate(entries) if entry.is_jump]
+        for entry in entries[begins[-1] if begins else 0 :]:
+            yield entry.view
 
     def resume(
         self, game: Game, *, on_step: Callable[[int, int], object] = lambda *_: None

@@ -6,30 +6,32 @@ at `view`, the newest frame made. Keys are read right before each step.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from envs.play.game.agents import Pilot
 from envs.play.game.bookmarks import Bookmarks
 from envs.play.game.clock import StepClock
 from envs.play.game.compare import Comparison
 from envs.play.game.game import Game
+from envs.play.game.goals import BestList, Goals, Mode
 from envs.play.game.inputs import Inputs, unknown_keys
 from envs.play.game.moments import View
 from envs.play.game.playable import Playable
-from envs.play.game.recorder import GameRecorder
+from envs.play.game.record_switch import RecordSwitch
 from envs.play.game.rewind import DEFAULT_SECONDS, Rewind
 from envs.play.game.samples import Samples
 from envs.play.game.stepper import Stepper
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import LiveVoices
-from envs.recording.record import new_session_folder
 from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import MidasWorldError
 
 # Playing so many steps again is worth a word to the player.
 _LONG_WAY_STEPS = 40
-# The window and a global hotkey may both report one press of a key.
-_KEY_BOUNCE_S = 0.3
 
 
 class Session(Stepper):
@@ -45,6 +47,7 @@ class Session(Stepper):
         record: Folder of a session to record from the start; None waits for the player.
         voices: Live ones, in place of the world's.
         speaker: Where the sound goes; None plays nothing.
+        best: Where results are kept; None keeps them in memory alone.
         notify: Called in the thread after each new view and each change of status.
 
     Attributes:
@@ -61,7 +64,9 @@ class Session(Stepper):
         comparison: The teacher beside the world; None while that is off.
         voices: As given.
         speaker: As given, or one that is never opened.
-        recording_error: Why the last recording ended by itself; empty if it did not.
+        goals: What is played for, and how far it is.
+        start_pictures: Frames of start states, as far as they were asked for.
+        pilot: Who plays while nobody does; None while loading.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Session(Stepper):
         record: Path | None = None,
         voices: LiveVoices | None = None,
         speaker: Speaker | None = None,
+        best: BestList | None = None,
         notify: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(notify=notify)
@@ -88,13 +94,15 @@ class Session(Stepper):
         self.bookmarks = Bookmarks()
         self.rewind: Rewind | None = None
         self.comparison: Comparison | None = None
-        self.recording_error = ""
         self.voices = voices
         self.speaker = speaker or Speaker()
         self._is_heard = speaker is not None
+        self.start_pictures: dict[int, np.ndarray] = {}
+        self.goals = Goals(best or BestList(None))
+        self.pilot: Pilot | None = None
+        self._film: Iterator[View] = iter(())
         self._record = record
-        self._recorder: GameRecorder | None = None
-        self._toggled_at = -_KEY_BOUNCE_S
+        self._recording = RecordSwitch(notify=self._tell)
         self._rewind_seconds = rewind_seconds
         self._was_paused = False
         self._open_game = open_game
@@ -114,7 +122,12 @@ class Session(Stepper):
     @property
     def recording(self) -> RecordingStatus | None:
         """How the recording is doing; None if nothing is recorded."""
-        return self._recorder.status if self._recorder is not None else None
+        return self._recording.status
+
+    @property
+    def recording_error(self) -> str:
+        """Why the last recording ended by itself; empty if it did not."""
+        return self._recording.error
 
     def toggle_pause(self) -> None:
         """Pause, or go on."""
@@ -131,6 +144,26 @@ class Session(Stepper):
     def reset_to_next_start(self) -> None:
         """Begin an episode from the next start state."""
         self._commands.put(lambda game: self._begin(game, game.reset_to_next_start))
+
+    def begin_mode(self, mode: Mode) -> None:
+        """Begin a run of a mode, from the day's start if it is daily."""
+        self._commands.put(lambda game: self._begin_mode(game, mode))
+
+    def begin_at(self, start: int) -> None:
+        """Begin an episode from a start state."""
+        self._commands.put(lambda game: self._begin(game, partial(game.reset_to_start, start)))
+
+    def ask_for_start(self, start: int) -> None:
+        """Let `start_pictures` have the picture of a start state soon."""
+        self._commands.put(lambda game: self._show_start(game, start))
+
+    def watch(self) -> None:
+        """Show again what was shown of the episode that has ended."""
+        self._commands.put(lambda _: self._watch())
+
+    def fly(self, is_flying: bool) -> None:
+        """Let the agent play, or take over from it."""
+        self._commands.put(lambda _: self._fly(is_flying))
 
     def set_prompt(self, text: str | None) -> None:
         """Let the player's words steer from the next step on."""
@@ -154,9 +187,7 @@ class Session(Stepper):
 
     def toggle_recording(self) -> None:
         """Record from now on into a new session, or stop that."""
-        now = time.perf_counter()
-        if now - self._toggled_at >= _KEY_BOUNCE_S:
-            self._toggled_at = now
+        if self._recording.is_new_press():
             self._commands.put(self._toggle_recording)
 
     def toggle_compare(self) -> None:
@@ -177,9 +208,11 @@ class Session(Stepper):
             self._open_speaker(fps)
             self._clock = StepClock(1.0 / fps)
             self.rewind = Rewind(self._num_rewind_steps(fps))
-            self._recorder = game.recorder
+            self._recording.recorder = game.recorder
+            self.pilot = Pilot(self.playable.make_agent, len(self.playable.keymap.actions))
+            self.goals.begin(game.playable, is_counted=self._is_counted(game))
             if self._record is not None:
-                self._start_recording(game, self._record)
+                self._recording.start(self._record, fps=fps)
             self._arrive(game, self._first_view(game))
             if game.prompt and not self.message:
                 self.message = game.understand(game.prompt)
@@ -188,14 +221,17 @@ class Session(Stepper):
         finally:
             self._stop_comparison()
             self.speaker.close()
+            self.goals.finish(self.view)
             game.close()
         self._set_status("closed")
 
     def _turn(self, game: Game) -> None:
         """Obey a command if there is one before the next step is due; else make that step."""
-        command = self._next_command(is_moving=self.status in ("playing", "rewinding"))
+        command = self._next_command(is_moving=self.status in ("playing", "rewinding", "watching"))
         if command is not None:
             command(game)
+        elif self.status == "watching":
+            self._show_next()
         elif self.status == "rewinding":
             self._step_back()
         else:
@@ -205,7 +241,11 @@ class Session(Stepper):
         started = time.perf_counter()
         self._clock.start_step(started)
         held = self._inputs.take()
-        action = game.playable.keymap.action_of(held.keys)
+        assert self.pilot is not None
+        if self.pilot.is_flying and self.view is not None:
+            action = self.pilot.act(self.view.frame, game.info)
+        else:
+            action = game.playable.keymap.action_of(held.keys)
         view = game.step(action)
         with self._lock:
             self.view = view
@@ -219,7 +259,8 @@ class Session(Stepper):
         if self._last_start is not None:
             self.step_intervals.add(started - self._last_start)
         self._last_start = started
-        if game.is_over:
+        if self.goals.is_done(view):
+            self.goals.finish(view)
             self._set_status("over")
         else:
             self._tell()
@@ -228,6 +269,10 @@ class Session(Stepper):
         if self._is_heard:
             self.speaker.open(fps)
             self.message = self.speaker.problem or self.message
+
+    def _is_counted(self, game: Game) -> bool:
+        """Return whether results are kept: slow motion would be too easy."""
+        return self._fps in (None, game.playable.fps)
 
     def _first_view(self, game: Game) -> View:
         """Bring a game to where playing begins."""
@@ -258,11 +303,13 @@ class Session(Stepper):
         if self.status == "paused":
             self._last_start = None
             self._clock.restart()
+            self.goals.spoil()
             self._step(game)
 
     def _start_rewind(self, game: Game) -> None:
         if self.status in ("playing", "paused", "over"):
             self._was_paused = self.status == "paused"
+            self.goals.spoil()
             self._clock.restart()
             self._set_status("rewinding")
             self._step_back()
@@ -301,14 +348,50 @@ class Session(Stepper):
             self._tell()
             return
         view = game.restore(snapshot, on_step=self._tell_progress)
+        self.goals.spoil()
         self.message = f"back at bookmark {number}"
         self._arrive(game, view)
 
     def _begin(self, game: Game, begin: Callable[[], View]) -> None:
         """Begin an episode, on a faster engine if one was made meanwhile."""
+        self.goals.finish(self.view)
         if game.can_change_over:
             self._change_over(game)
-        self._arrive(game, begin())
+        view = begin()
+        self.goals.begin(game.playable, is_counted=self._is_counted(game))
+        self._arrive(game, view)
+
+    def _begin_mode(self, game: Game, mode: Mode) -> None:
+        seed = self.goals.choose(mode)
+        self._begin(game, game.reset if seed is None else partial(game.reset_to_seed, seed))
+
+    def _show_start(self, game: Game, start: int) -> None:
+        show = game.playable.show_start
+        if show is not None and start not in self.start_pictures:
+            self.start_pictures[start] = show(start)
+            self._tell()
+
+    def _watch(self) -> None:
+        if self.status == "over" and self.rewind is not None:
+            self._film = self.rewind.film()
+            self._clock.restart()
+            self._set_status("watching")
+
+    def _show_next(self) -> None:
+        self._clock.start_step(time.perf_counter())
+        view = next(self._film, None)
+        if view is None:
+            self._set_status("over")
+        else:
+            self.view = view
+            self._tell()
+
+    def _fly(self, is_flying: bool) -> None:
+        assert self.pilot is not None
+        self.pilot.take(is_flying)
+        if is_flying:
+            self.goals.spoil()
+        self._tell()
 
     def _change_over(self, game: Game) -> None:
         self.message = "changing over to a faster engine"
@@ -318,7 +401,7 @@ class Session(Stepper):
         except MidasWorldError as error:
             self.message = f"still on {game.playable.backend}: {error}"
             return
-        self.playable, self._recorder = game.playable, game.recorder
+        self.playable, self._recording.recorder = game.playable, game.recorder
         # What the old engine saved is not the new one's.
         self.bookmarks.drop_states()
         self.rewind = Rewind(self._num_rewind_steps(1.0 / self._clock.period_s))
@@ -335,29 +418,15 @@ class Session(Stepper):
             self._remember(game, view, is_jump=True)
         elif self.comparison is not None:
             self.comparison.follow(game.branch, view)
-        if game.is_over:
+        if self.goals.is_done(view):
             self._set_status("over")
         else:
             self._go_on()
 
     def _toggle_recording(self, game: Game) -> None:
-        status = game.recorder.status
-        if status is not None and status.error is None:
-            game.recorder.stop()
-            self.message = f"recorded {status.seconds:.0f} s: {status.folder}"
-            self._tell()
-        elif self.status != "rewinding":
-            self._start_recording(game, new_session_folder(game.playable.title))
-
-    def _start_recording(self, game: Game, folder: Path) -> None:
-        game.recorder.stop()
-        self.recording_error = ""
-        game.recorder.start(folder, fps=1.0 / self._clock.period_s, on_error=self._end_recording)
-        self._tell()
-
-    def _end_recording(self, words: str) -> None:
-        """Let the player know at once; called from the recorder's thread."""
-        self.recording_error = words
+        fps = 1.0 / self._clock.period_s
+        may_start = self.status not in ("rewinding", "watching")
+        self.message = self._recording.toggle(game.playable.title, fps=fps, may_start=may_start)
         self._tell()
 
     def _toggle_compare(self, game: Game) -> None:

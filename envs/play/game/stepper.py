@@ -13,7 +13,9 @@ from envs.play.game.clock import StepClock
 from envs.play.game.game import Game
 from midas_world.terminal import LOADING_THREAD
 
-Status = Literal["loading", "playing", "paused", "rewinding", "over", "failed", "closed"]
+Status = Literal[
+    "loading", "playing", "paused", "rewinding", "watching", "over", "failed", "closed"
+]
 
 
 class _ClosedError(Exception):

@@ -49,6 +49,9 @@ class ReplayWindow(Window):
             self._repeats_at = time.perf_counter() + _REPEAT_S[1]
         return super().run_once(session)
 
+    def _is_film(self, session: Session) -> bool:
+        return _is_replay(session)
+
     def _handle(self, event: pygame.Event, session: Session) -> bool:
         if not _is_replay(session):
             return super()._handle(event, session)
@@ -68,8 +71,10 @@ class ReplayWindow(Window):
         return super()._handle(event, session)
 
     def _press(self, event: pygame.Event, session: Session) -> bool:
-        if not _is_replay(session) or event.key == pygame.K_ESCAPE:
+        if not _is_replay(session):
             return super()._press(event, session)
+        if event.key == pygame.K_ESCAPE:
+            return False
         second = max(1, round(session.tape.fps)) * (10 if event.mod & pygame.KMOD_SHIFT else 1)
         moves: dict[int, Callable[[], object]] = {
             pygame.K_LEFT: lambda: session.skip(-second),

@@ -23,11 +23,13 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("Backspace", "hold: run backwards; let go: play on from there"),
     ("B, 1 to 9", "drop a bookmark, jump back to one"),
     ("F2", "the teacher beside the world"),
-    ("R, Shift+R", "start again, next start state"),
+    ("R, Shift+R", "start again (asks), next start state"),
+    ("G", "an agent plays, or you again"),
     ("F12, F9", "save a screenshot, record"),
     ("M, - and +", "sound off, quieter and louder"),
     ("F1, F3", "these keys, measurements"),
-    ("Esc", "quit"),
+    ("F11", "full screen (also Alt+Enter)"),
+    ("Esc", "menu: modes, scenes, settings, quit"),
 )
 
 
@@ -117,8 +119,10 @@ def draw_recording(
     surface.blit(plate, plate.get_rect(left=MARGIN, top=MARGIN) if at_left else place)
 
 
-def draw_loading(surface: pygame.Surface, title: str, elapsed_s: float) -> None:
-    """Draw a picture for the time until the first frame: a title and a light that wanders."""
+def draw_loading(
+    surface: pygame.Surface, title: str, elapsed_s: float, *, stage: str = "loading"
+) -> None:
+    """Draw a picture for the time until the first frame: title, stage and a light that wanders."""
     width, height = surface.get_size()
     surface.fill((18, 20, 34))
     for index in range(5):
@@ -127,5 +131,5 @@ def draw_loading(surface: pygame.Surface, title: str, elapsed_s: float) -> None:
         pygame.draw.circle(surface, color, (width // 2 + (index - 2) * 28, height // 2 + 34), 7)
     name = written(title, 48)
     surface.blit(name, ((width - name.get_width()) // 2, height // 2 - 44))
-    hint = written("loading the world; F1 shows the keys", 20, color=(150, 154, 180))
+    hint = written(f"{stage}; F1 shows the keys, Esc leaves", 20, color=(150, 154, 180))
     surface.blit(hint, ((width - hint.get_width()) // 2, height // 2 + 62))

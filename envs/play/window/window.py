@@ -14,13 +14,24 @@ from PIL import Image
 from envs.picture import draw_frame
 from envs.play.game.compare import Pair
 from envs.play.game.inputs import Inputs
+from envs.play.game.loading import Loading
 from envs.play.game.moments import View
-from envs.play.game.samples import Samples, milliseconds
+from envs.play.game.samples import Samples
 from envs.play.game.session import Session
+from envs.play.game.settings import SettingsFile
 from envs.play.window import hud, panels
+from envs.play.window.attract import Attract
 from envs.play.window.keys import meaning_of, place_of
+from envs.play.window.overlays import (
+    draw_past,
+    draw_preparation,
+    draw_recording,
+    measurement_lines,
+)
 from envs.play.window.pads import Pads
 from envs.play.window.prompt_line import PromptLine
+from envs.play.window.scoreboard import Flashes, draw_score, first_keys
+from envs.play.window.screens import Screens
 from midas_world.files import whole
 
 SCREENSHOTS_FOLDER = Path("screenshots")
@@ -29,7 +40,8 @@ _START_SIZE = (960, 576)
 _DRAW_PERIOD_S = 1 / 60
 _WAIT_MS = 10
 _IDLE_PERIOD_S = 0.25
-_MESSAGE_S = 3.0
+_MESSAGE_S = 5.0
+_FIRST_KEYS_S = 10.0
 _DIGITS = frozenset("123456789")
 _LOUDER, _QUIETER = frozenset({"=", "+", "[+]"}), frozenset({"-", "[-]"})
 # Beside the teacher the measurements have this place of their own, where the window is large.
@@ -41,6 +53,8 @@ class Window:
 
     Args:
         title: Shown on top and while loading.
+        loading: How far loading has come.
+        settings: The player's; None keeps none.
 
     Raises:
         pygame.error: There is no display.
@@ -49,8 +63,16 @@ class Window:
     # Where lists of lines end, in px over the lower edge.
     _lines_above = 3 * hud.MARGIN
 
-    def __init__(self, title: str) -> None:
+    def __init__(
+        self,
+        title: str,
+        *,
+        loading: Loading | None = None,
+        settings: SettingsFile | None = None,
+    ) -> None:
         self._title = title
+        self._loading = loading or Loading()
+        self._settings = settings or SettingsFile(None)
         pygame.display.init()
         pygame.font.init()
         pygame.display.set_caption(title)
@@ -60,6 +82,14 @@ class Window:
         self.latencies = Samples()
         self._pads = Pads(self.inputs)
         self._prompt = PromptLine()
+        self._screens = Screens(
+            self._settings, apply=self._apply_settings, show_keys=self._toggle_keys
+        )
+        self._attract = Attract()
+        self._flashes = Flashes()
+        self._max_lives = 0
+        self._first_view_at: float | None = None
+        self._is_flashing = False
         self._new_view_event = pygame.event.custom_type()
         self._shows_keys = False
         self._shows_measurements = False
@@ -69,6 +99,10 @@ class Window:
         self._is_dirty = True
         self._message = ""
         self._message_until = 0.0
+        self._is_fullscreen = False
+        self._apply_settings()
+        if self._settings.problem:
+            self._say(self._settings.problem)
         hud.draw_loading(self._surface, title, 0.0)
         pygame.display.flip()
         pygame.key.stop_text_input()
@@ -79,7 +113,6 @@ class Window:
 
     def run(self, session: Session) -> None:
         """Show a session until the player quits or it fails; the session is closed then."""
-        self._pads.open()
         try:
             while session.status != "failed" and self.run_once(session):
                 pass
@@ -96,24 +129,38 @@ class Window:
         preparation = session.playable.preparation if session.playable else None
         if preparation is not None and (end := preparation.take_end()):
             self._say(end)
+        if not self._is_film(session):
+            is_busy = self._prompt.is_open or (
+                self._screens.menu is not None and session.status != "over"
+            )
+            self._attract.follow(session, is_busy=is_busy)
+            if not self._attract.is_on:
+                self._screens.follow(session)
         now = time.perf_counter()
         since_drawn = now - self._drawn_at
         is_idle = (
             session.status == "loading"
             or self._shows_measurements
             or self._message
+            or self._is_flashing
             or (preparation is not None and preparation.words)
         )
-        if is_idle and since_drawn >= (0.03 if session.status == "loading" else _IDLE_PERIOD_S):
+        if is_idle and since_drawn >= (
+            0.03 if session.status == "loading" or self._is_flashing else _IDLE_PERIOD_S
+        ):
             self._is_dirty = True
         if self._has_news(session) and since_drawn >= _DRAW_PERIOD_S:
             self._draw(session, now)
-        return all(answers)
+        return all(answers) and not self._screens.quits
 
     def close(self) -> None:
         """Close the window; may be called twice."""
         self._pads.close()
         pygame.display.quit()
+
+    def _is_film(self, session: Session) -> bool:
+        """Return whether a film is shown, and nothing is played."""
+        return False
 
     def save_screenshot(self, frame: np.ndarray, folder: Path = SCREENSHOTS_FOLDER) -> Path:
         """Write a frame as PNG and return its path."""
@@ -144,14 +191,49 @@ class Window:
             self.inputs.release(place_of(event))
             if event.key == pygame.K_BACKSPACE:
                 session.stop_rewind()
+        elif self._attract.notice(event, session):
+            self._is_dirty = True
+        elif self._is_fullscreen_key(event):
+            self._settings.change(is_fullscreen=not self._is_fullscreen)
+            self._apply_settings()
         elif button := self._pads.handle(event):
             if not self._prompt.is_open:
                 self._command("return" if button == "start" else "p", session)
         elif self._prompt.is_open:
             self._type(event, session)
+        elif self._screens.handle(event):
+            self._is_dirty = True
         elif event.type == pygame.KEYDOWN:
             return self._press(event, session)
         return True
+
+    def _is_fullscreen_key(self, event: pygame.Event) -> bool:
+        if event.type != pygame.KEYDOWN:
+            return False
+        is_enter = event.key in (pygame.K_RETURN, pygame.K_KP_ENTER)
+        return event.key == pygame.K_F11 or (is_enter and bool(event.mod & pygame.KMOD_ALT))
+
+    def _apply_settings(self) -> None:
+        """Let the window and what it listens to be as the player wants."""
+        settings = self._settings.settings
+        if settings.is_fullscreen != self._is_fullscreen:
+            self._is_fullscreen = settings.is_fullscreen
+            size, flag = (
+                ((0, 0), pygame.FULLSCREEN)
+                if self._is_fullscreen
+                else (_START_SIZE, pygame.RESIZABLE)
+            )
+            self._surface = pygame.display.set_mode(size, flag)
+        self.inputs.bind(settings.keys)
+        if settings.uses_pads:
+            self._pads.open()
+        else:
+            self._pads.close()
+        self._is_dirty = True
+
+    def _toggle_keys(self) -> None:
+        self._shows_keys = not self._shows_keys
+        self._is_dirty = True
 
     def _type(self, event: pygame.Event, session: Session) -> None:
         text = self._prompt.handle(event)
@@ -161,12 +243,16 @@ class Window:
 
     def _press(self, event: pygame.Event, session: Session) -> bool:
         if event.key == pygame.K_ESCAPE:
-            return False
+            if session.status == "loading":
+                return False
+            self._screens.open_main(session)
+            self._is_dirty = True
+            return True
         place, name = place_of(event), meaning_of(event)
         if name == "r" and event.mod & pygame.KMOD_SHIFT:
             name = "shift r"
         # A key map may use letters that are commands here: the game has them, Ctrl reaches these.
-        is_game_key = place in self.inputs.game_keys and not event.mod & pygame.KMOD_CTRL
+        is_game_key = self.inputs.is_game_key(place) and not event.mod & pygame.KMOD_CTRL
         if is_game_key or not self._command(name, session):
             self.inputs.press(place)
         return True
@@ -179,7 +265,9 @@ class Window:
             elif session.status == "paused":
                 session.toggle_pause()
         elif name == "r":
-            session.reset()
+            self._screens.ask_again(session)
+        elif name == "g":
+            session.fly(session.pilot is not None and not session.pilot.is_flying)
         elif name == "shift r":
             session.reset_to_next_start()
         elif name == "p":
@@ -209,7 +297,7 @@ class Window:
             session.speaker.change_volume(louder=name in _LOUDER)
             self._say(session.speaker.words)
         elif name == "f1":
-            self._shows_keys = not self._shows_keys
+            self._toggle_keys()
         elif name == "f3":
             self._shows_measurements = not self._shows_measurements
         else:
@@ -233,10 +321,13 @@ class Window:
         view, presses = session.newest()
         page = self._surface
         if view is None:
-            hud.draw_loading(page, self._title, now - self._opened_at)
+            elapsed = now - self._opened_at
+            hud.draw_loading(page, self._title, elapsed, stage=self._loading.stage)
         else:
             page = self._draw_view(session, view)
             self._write_over(page, session, view)
+            if not self._is_film(session):
+                self._draw_score(page, session, view, now)
         if self._shows_keys:
             hud.draw_lines(page, self._key_lines(session), above=self._lines_above)
         if self._message:
@@ -244,6 +335,8 @@ class Window:
                 hud.draw_bottom_line(page, self._message)
             else:
                 self._message = ""
+        if self._screens.menu is not None:
+            self._screens.menu.draw(self._surface)
         if self._prompt.is_open:
             self._prompt.draw(page)
         pygame.display.flip()
@@ -251,6 +344,23 @@ class Window:
         for pressed_at in presses:
             self.latencies.add(shown_at - pressed_at)
         self._drawn, self._drawn_at, self._is_dirty = view, now, False
+
+    def _draw_score(self, page: pygame.Surface, session: Session, view: View, now: float) -> None:
+        """Draw what is counted, what just happened, and at first the first keys."""
+        run, playable = session.goals.run, session.playable
+        if run is None or playable is None:
+            return
+        self._max_lives = max(self._max_lives, view.lives or 0)
+        draw_score(page, run, view, max_lives=self._max_lives, counts_coins=playable.counts_coins)
+        self._flashes.see(view, now)
+        self._is_flashing = self._flashes.draw(page, now)
+        if self._first_view_at is None:
+            self._first_view_at = now
+        is_free = not (
+            self._shows_keys or self._message or self._screens.menu or session.comparison
+        )
+        if now - self._first_view_at < _FIRST_KEYS_S and is_free:
+            hud.draw_lines(page, first_keys(playable.keymap.keys), above=self._lines_above)
 
     def _draw_view(self, session: Session, view: View) -> pygame.Surface:
         """Draw the frame, or the world's beside the teacher's of the same step.
@@ -261,7 +371,8 @@ class Window:
         comparison = session.comparison
         if comparison is None:
             self._drawn_pair = None
-            draw_frame(self._surface, view.frame)
+            is_whole = not self._settings.settings.fills_window
+            draw_frame(self._surface, view.frame, is_whole=is_whole)
             return self._surface
         pair = self._drawn_pair = comparison.pair
         note, left = "", view
@@ -284,56 +395,25 @@ class Window:
 
     def _write_over(self, page: pygame.Surface, session: Session, view: View) -> None:
         """Write over what is drawn, on that part of the window."""
-        if session.status == "rewinding" and session.rewind is not None:
-            kept = max(len(session.rewind) - 1, 1)
-            panels.draw_rewind(
-                page,
-                share=session.rewind.num_before / kept,
-                seconds=session.rewind.num_before * session.period_s,
-            )
+        draw_past(page, session)
         if not self._message and not self._prompt.is_open:
             bookmarks = [(number, item.view.frame) for number, item in session.bookmarks.shown]
             panels.draw_bookmarks(page, bookmarks, bottom=page.get_height() - hud.MARGIN)
-        if session.voices is not None and session.voices.listens:
-            hud.draw_recording(page, "the microphone is open", at_left=True)
-        if session.recording_error:
-            text = f"not recording: {session.recording_error} (F9 tries again)"
-            hud.draw_recording(page, text, is_error=True)
-        elif (recording := session.recording) is not None:
-            minutes, seconds = divmod(int(recording.seconds), 60)
-            text = f"{minutes}:{seconds:02d}  {recording.num_bytes / 1e6:.1f} MB"
-            if recording.waited_s >= 1.0:
-                text += f"  the disk is slow: waited {recording.waited_s:.0f} s"
-            hud.draw_recording(page, text)
-        preparation = session.playable.preparation if session.playable else None
-        if preparation is not None and preparation.words:
-            top = page.get_height() - 4 * hud.MARGIN
-            hud.draw_lines(page, [preparation.words], above=top)
-        if session.status == "paused":
+        draw_recording(page, session)
+        draw_preparation(page, session)
+        if session.status == "paused" and self._screens.menu is None:
             hud.draw_banner(page, "paused: P goes on, N makes one step")
-        elif session.status == "over":
-            text = f"the end, return {view.total_reward:.0f}: Enter starts again"
-            hud.draw_banner(page, text)
+        elif session.status == "watching":
+            hud.draw_banner(page, "the replay")
+        if self._attract.is_on:
+            hud.draw_banner(page, "an agent plays: any key, and it is your turn")
         if self._shows_measurements and not self._shows_keys:
             lines = self._measurements(session, view)
             hud.draw_lines(page, lines, above=self._lines_above)
 
     def _key_lines(self, session: Session) -> list[str]:
-        keys = session.playable.keymap.keys if session.playable else {}
+        keys = session.playable.keymap.keys if session.playable else self._loading.keys
         return hud.key_lines(keys, self.inputs.aliases)
 
     def _measurements(self, session: Session, view: View) -> list[str]:
-        interval = session.step_intervals.mean()
-        rate = f"{1 / interval:.1f}" if interval > 0 else "-"
-        return [
-            f"steps per second  {rate}",
-            f"step p50 / p99  {milliseconds(session.step_times, (50, 99))}",
-            f"key to picture p50 / p95 / p99  {milliseconds(self.latencies, (50, 95, 99))}",
-            f"missed deadlines  {session.num_missed}",
-            f"action  {view.action_name.replace('_', ' ')}",
-            f"prompt  {session.prompt or '-'}",
-            f"words  {view.text}",
-            f"step, return  {view.num_steps}, {view.total_reward:.1f}",
-            f"backend  {session.playable.backend if session.playable else '-'}",
-            f"because  {(session.playable.why if session.playable else '') or '-'}",
-        ]
+        return measurement_lines(session, view, self.latencies)

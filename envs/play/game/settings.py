@@ -1,0 +1,73 @@
+"""A player's settings, kept in their settings folder: how loud, how large, which keys."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from midas_world.files import write_whole
+
+MAX_VOLUME = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a player has chosen.
+
+    Attributes:
+        volume: 0 to 10.
+        is_fullscreen: Whether the window takes the whole screen.
+        fills_window: Whether the picture is as large as fits, not a whole number of times.
+        uses_pads: Whether gamepads are listened to.
+        keys: Keys of the game, each with the place that the player has for it.
+
+    Raises:
+        ValueError: A value is of another kind.
+    """
+
+    volume: int = 7
+    is_fullscreen: bool = False
+    fills_window: bool = False
+    uses_pads: bool = True
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.volume <= MAX_VOLUME:
+            raise ValueError(f"volume must be 0 to {MAX_VOLUME}, got {self.volume}")
+        if not all(isinstance(name, str) for pair in self.keys.items() for name in pair):
+            raise ValueError("keys must be names of keys")
+
+
+class SettingsFile:
+    """Settings and the file that they are kept in.
+
+    Args:
+        path: The file; None keeps nothing.
+
+    Attributes:
+        settings: As they are now.
+        problem: Why the file is not read or written, in words; empty if it is.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.settings, self.problem = Settings(), ""
+        self._path = path
+        if path is None or not path.exists():
+            return
+        try:
+            read = dict(json.loads(path.read_text(encoding="utf-8")).items())
+            known = {name: read[name] for name in asdict(self.settings) if name in read}
+            self.settings = Settings(**known)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            self.problem = f"settings are not read from {path}: {error}"
+
+    def change(self, **changes: Any) -> None:
+        """Change some settings and keep them."""
+        self.settings = replace(self.settings, **changes)
+        if self._path is None or self.problem:
+            return
+        try:
+            write_whole(self._path, json.dumps(asdict(self.settings), indent=1))
+        except OSError as error:
+            self.problem = f"settings cannot be kept: {error}"

@@ -1,0 +1,142 @@
+"""What a player wants to see at all times: score, hearts, clock, the best; and what just happened.
+
+Draws only; what is counted is in envs/play/game/goals.py.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pygame
+
+from envs.play.game.goals import Run
+from envs.play.game.moments import View
+from envs.play.window.hud import PADDING, SHADE
+from envs.play.window.letters import font, written
+
+_SIZE = 24
+_COIN_COLOR = (255, 206, 84)
+_HEART_COLOR = (232, 72, 85)
+_LOST_COLOR = (80, 84, 100)
+_FLASH_S = 0.45
+_MAX_STEPS_APART = 20  # further apart, two views are not one after the other
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as minutes and seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def amount(run: Run, value: float) -> str:
+    """Return a result of a run in words."""
+    return f"{value:g} s" if run.mode.counts == "seconds" else f"{value:g}"
+
+
+def draw_score(
+    surface: pygame.Surface, run: Run, view: View, *, max_lives: int, counts_coins: bool
+) -> pygame.Rect:
+    """Draw score, hearts, time and the best in the middle above; return where they lie."""
+    left = run.seconds_left(view)
+    best = max((*run.best, run.value(view) if run.is_counted else 0.0), default=0.0)
+    parts: list[pygame.Surface] = []
+    if counts_coins:
+        parts += [_coin(), written(f"{view.score:g}", _SIZE)]
+    else:
+        parts.append(written(f"score {view.score:.1f}", _SIZE))
+    if view.lives is not None:
+        parts.append(_hearts(view.lives, max_lives))
+    parts.append(written(clock(run.seconds(view) if left is None else left + 0.999), _SIZE))
+    parts.append(written(f"best {amount(run, best)}", _SIZE, color=(190, 194, 210)))
+    parts.append(written(run.mode.name, _SIZE - 6, color=(150, 154, 180)))
+    if not run.is_counted:
+        parts.append(written("not counted", _SIZE - 6, color=(150, 154, 180)))
+    width = sum(part.get_width() for part in parts) + PADDING * (len(parts) + 1)
+    height = font(_SIZE).get_linesize() + PADDING
+    plate = pygame.Surface((width, height), pygame.SRCALPHA)
+    plate.fill((*SHADE[:3], 150))
+    x = PADDING
+    for part in parts:
+        plate.blit(part, part.get_rect(left=x, centery=height // 2))
+        x += part.get_width() + PADDING
+    if width > surface.get_width():
+        plate = pygame.transform.smoothscale_by(plate, surface.get_width() / width)
+    return surface.blit(plate, plate.get_rect(midtop=(surface.get_width() // 2, 2)))
+
+
+class Flashes:
+    """Short lights at the picture's edge: a coin is golden, a hit is red."""
+
+    def __init__(self) -> None:
+        self._last: View | None = None
+        self._color = _COIN_COLOR
+        self._until = 0.0
+
+    def see(self, view: View, now: float) -> str | None:
+        """Compare a view with the one before; return "coin", "hit" or "over" as it happens."""
+        last, self._last = self._last, view
+        if last is None or not 0 < view.num_steps - last.num_steps <= _MAX_STEPS_APART:
+            return None
+        if view.is_over and not last.is_over:
+            happened = "over"
+        elif view.num_hits > last.num_hits:
+            happened = "hit"
+        elif view.score >= last.score + 0.5:
+            happened = "coin"
+        else:
+            return None
+        self._color = _COIN_COLOR if happened == "coin" else _HEART_COLOR
+        self._until = now + _FLASH_S
+        return happened
+
+    def draw(self, surface: pygame.Surface, now: float) -> bool:
+        """Draw the light that is on; return whether there is one."""
+        share = (self._until - now) / _FLASH_S
+        if not 0.0 < share <= 1.0:
+            return False
+        width, height = surface.get_size()
+        light = pygame.Surface((width, height), pygame.SRCALPHA)
+        edge = max(4, height // 28)
+        for ring in range(edge):
+            strength = round(200 * share * (1.0 - ring / edge))
+            pygame.draw.rect(light, (*self._color, strength),
+                             (ring, ring, width - 2 * ring, height - 2 * ring), 1)  # fmt: skip
+        surface.blit(light, (0, 0))
+        return True
+
+
+def first_keys(keys: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the six keys that a stranger needs first, as far as this game has them."""
+    used = {name for held in keys.values() for name in held}
+    lines = []
+    if {"left", "right"} <= used:
+        lines.append("Left, Right or A, D  move")
+    if "left shift" in used:
+        lines.append("with Shift  run")
+    if "space" in used:
+        lines.append("Space  jump" if "jump" in keys else "Space  act")
+    return [
+        *lines,
+        "T  say what the world should look like",
+        "Backspace  hold: run backwards",
+        "Esc  menu: coin run, scenes, settings, all keys",
+    ]
+
+
+def _coin() -> pygame.Surface:
+    side = font(_SIZE).get_linesize() - 4
+    coin = pygame.Surface((side, side), pygame.SRCALPHA)
+    pygame.draw.circle(coin, _COIN_COLOR, (side // 2, side // 2), side // 2 - 1)
+    pygame.draw.circle(coin, (190, 140, 40), (side // 2, side // 2), side // 2 - 1, 2)
+    return coin
+
+
+def _hearts(num_left: int, num_all: int) -> pygame.Surface:
+    side = font(_SIZE).get_linesize() - 6
+    row = pygame.Surface((side * max(num_all, num_left, 1), side), pygame.SRCALPHA)
+    for index in range(max(num_all, num_left)):
+        color = _HEART_COLOR if index < num_left else _LOST_COLOR
+        x, radius = index * side, side // 4
+        for center in (x + radius + 1, x + 3 * radius - 1):
+            pygame.draw.circle(row, color, (center, radius + 1), radius)
+        pygame.draw.polygon(row, color, [(x + 1, radius + 2), (x + 4 * radius - 1, radius + 2),
+                                         (x + 2 * radius, side - 2)])  # fmt: skip
+    return row

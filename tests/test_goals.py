@@ -1,0 +1,282 @@
+"""Modes, results and the best list; the menus, settings, and the show while nobody plays."""
+
+import json
+import time
+from datetime import date
+
+import numpy as np
+import pygame
+import pytest
+
+from envs.play.game.goals import COIN_RUN, FREE_PLAY, SURVIVE, BestList, Run
+from envs.play.game.moments import View
+from envs.play.game.opening import open_teacher
+from envs.play.game.session import Session
+from envs.play.game.settings import Settings, SettingsFile
+from envs.play.window import attract
+from envs.play.window.scoreboard import Flashes, first_keys
+from envs.play.window.window import Window
+from tests.fakes import CountingEnv
+from tests.windows import playable, playing, press, release, run_until
+
+DAY = date(2026, 3, 1)
+
+
+def view(num_steps: int, **changes) -> View:
+    values = {"action_name": "idle", "text": "", "total_reward": 0.0, "is_over": False}
+    return View(frame=np.zeros((2, 2, 3), np.uint8), num_steps=num_steps, **(values | changes))
+
+
+def run_of(mode, best: BestList, **changes) -> Run:
+    return Run(mode, **({"title": "stage", "fps": 20, "best": best, "today": DAY} | changes))
+
+
+# What is counted
+
+
+def test_a_coin_run_ends_after_a_minute_and_counts_if_it_was_played_to_the_end():
+    best = BestList(None)
+    run = run_of(COIN_RUN, best)
+    run.finish(view(300, score=9.0))  # broken off
+    assert run.best == ()
+    assert run.seconds_left(view(300)) == 45.0
+    assert not run.is_done(view(1199))
+    assert run.is_done(view(1200))
+    run.finish(view(1200, score=4.0))
+    run.finish(view(1200, score=5.0))  # told twice
+    assert (run.best, run.place) == ((4.0,), 1)
+    assert run_of(COIN_RUN, best, today=date(2026, 3, 2)).best == ()
+    early = run_of(COIN_RUN, best)
+    early.finish(view(80, score=2.0, is_over=True))
+    assert early.place == 2
+
+
+def test_survival_counts_seconds_and_what_was_not_played_in_one_go_counts_nothing():
+    best = BestList(None)
+    run = run_of(SURVIVE, best)
+    run.finish(view(90, is_over=True))
+    assert run.best == (4.5,)
+    run = run_of(SURVIVE, best)
+    run.is_counted = False
+    run.finish(view(900, is_over=True))
+    assert run.best == (4.5,)
+
+
+def test_the_best_ten_are_kept_in_a_file_and_a_file_of_others_is_left_alone(tmp_path):
+    path = tmp_path / "new" / "best.json"
+    for value in (3, 0, *range(1, 13)):
+        BestList(path).add("stage, coin run", value)
+    assert BestList(path).best("stage, coin run") == tuple(
+        map(float, (12, 11, 10, 9, 8, 7, 6, 5, 4, 3))
+    )
+    assert BestList(path).add("stage, coin run", 2) is None
+    path.write_text("[1")
+    broken = BestList(path)
+    assert broken.add("stage, coin run", 50) == 1
+    assert "cannot be read" in broken.problem
+    assert path.read_text() == "[1"
+
+
+def test_settings_are_kept_and_a_file_that_is_none_is_told_and_left(tmp_path):
+    path = tmp_path / "settings.json"
+    SettingsFile(path).change(volume=3, keys={"left": "q"})
+    assert SettingsFile(path).settings == Settings(volume=3, keys={"left": "q"})
+    for text in ("{", '{"volume": 11}', "[]", '{"keys": {"left": 3}}'):
+        path.write_text(text)
+        file = SettingsFile(path)
+        assert file.settings == Settings()
+        assert "settings are not read" in file.problem
+        file.change(volume=1)
+        assert (file.settings.volume, path.read_text()) == (1, text)
+
+
+# In the window
+
+
+def test_coins_hits_and_the_end_are_seen_once_and_jumps_are_none():
+    flashes, surface = Flashes(), pygame.Surface((320, 192))
+    happened = [
+        flashes.see(moment, 0.0)
+        for moment in (
+            view(1), view(2, score=1.0), view(2, score=1.0), view(3, score=1.0, num_hits=1),
+            view(90, score=9.0), view(4), view(5, is_over=True),
+        )
+    ]  # fmt: skip
+    assert happened == [None, "coin", None, "hit", None, None, "over"]
+    assert flashes.draw(surface, 0.1)
+    assert surface.get_at((0, 90))[0] > 40
+    assert not flashes.draw(surface, 1.0)
+
+
+def test_a_run_from_the_menu_to_its_end_again_and_its_replay(monkeypatch):
+    env = CountingEnv(over_after=6)
+    with playing(env, fps=20, counts_coins=True) as (window, session):
+        run_until(window, session, lambda: session.status == "over")
+        run_until(window, session, lambda: window._screens.menu is not None)
+        assert window._screens.menu.title == "The end"
+        press(pygame.K_ESCAPE)
+        run_until(window, session, lambda: window._screens.menu.title == "Menu")
+        press(pygame.K_DOWN)
+        press(pygame.K_DOWN)
+        press(pygame.K_RETURN)
+        run_until(window, session, lambda: session.goals.mode is COIN_RUN)
+        run_until(window, session, lambda: session.status == "over")
+        assert env.resets[-1][0] == date.today().toordinal()
+        assert session.goals.run.best == (6.0,)
+        run_until(window, session, lambda: window._screens.menu is not None)
+        press(pygame.K_DOWN)
+        press(pygame.K_DOWN)
+        press(pygame.K_RETURN)  # watch it
+        run_until(window, session, lambda: session.status == "watching")
+        shown = []
+        run_until(
+            window, session,
+            lambda: shown.append(session.view.num_steps) or session.status == "over",
+        )  # fmt: skip
+        assert shown[-1] == 6
+        assert min(shown) < 6
+        num_resets = len(env.resets)
+        run_until(window, session, lambda: window._screens.menu is not None)
+        press(pygame.K_RETURN)  # again
+        run_until(window, session, lambda: len(env.resets) == num_resets + 1)
+        assert env.resets[-1][0] == date.today().toordinal()
+
+
+def test_a_time_limit_ends_a_run_though_the_game_goes_on():
+    with playing(CountingEnv(), fps=400) as (window, session):
+        session.playable.env.fps = 20
+        session.begin_mode(COIN_RUN)
+        run_until(window, session, lambda: session.goals.mode is COIN_RUN)
+        session._commands.put(lambda game: game.branch.actions.extend([0] * 1190))
+        run_until(window, session, lambda: session.status == "over")
+        run_until(window, session, lambda: window._screens.menu is not None)
+        assert window._screens.menu.title == "Time!"
+        assert not session.goals.run.is_counted  # it was played at another speed
+
+
+@pytest.mark.parametrize("spoil", ["rewind", "step", "agent", "bookmark"])
+def test_what_is_not_played_in_one_go_is_not_counted(spoil):
+    with playing(CountingEnv(), fps=20) as (window, session):
+        assert session.goals.run.is_counted
+        act = {
+            "rewind": session.start_rewind,
+            "step": session.single_step,
+            "agent": lambda: session.fly(True),
+            "bookmark": lambda: (session.drop_bookmark(), session.jump(1)),
+        }[spoil]
+        act()
+        run_until(window, session, lambda: not session.goals.run.is_counted)
+
+
+def test_an_agent_plays_after_a_while_until_a_key_is_pressed(monkeypatch):
+    monkeypatch.setattr(attract, "IDLE_S", 0.05)
+    with playing(CountingEnv(), fps=100) as (window, session):
+        run_until(window, session, lambda: window._attract.is_on)
+        run_until(window, session, lambda: session.view.action_name != "idle")
+        monkeypatch.setattr(attract, "IDLE_S", 1000.0)
+        press(pygame.K_r)  # means nothing but that somebody is there
+        run_until(window, session, lambda: not session.pilot.is_flying)
+        assert window._screens.menu is None
+        assert not window._attract.is_on
+
+
+def test_the_teacher_s_agent_collects_coins():
+    teacher = open_teacher()
+    agent = teacher.make_agent()
+    agent.reset(np.random.default_rng(0))
+    frame, info = teacher.env.reset(seed=3, options={"scene_changes": False})
+    rewards = 0.0
+    for _ in range(300):
+        frame, reward, over, _, info = teacher.env.step(agent.act(frame, info))
+        rewards += reward
+        if over:
+            break
+    teacher.env.close()
+    assert rewards >= 2
+
+
+def test_scenes_are_shown_and_gone_to_and_start_states_too():
+    scenes = open_teacher().scenes
+    starts = ("first", "second")
+    pictures = [np.full((24, 40, 3), value, np.uint8) for value in (10, 200)]
+    env = CountingEnv()
+    with playing(env, scenes=scenes, starts=starts, show_start=pictures.__getitem__) as (
+        window, session,
+    ):  # fmt: skip
+        window._screens.open_main(session)
+        window._screens._open_scenes(session)
+        press(pygame.K_RIGHT)  # the place after the first
+        for _ in range(4):
+            press(pygame.K_DOWN)
+        press(pygame.K_RETURN)
+        run_until(window, session, lambda: env.prompt is not None)
+        assert env.prompt.split(", ")[0] == scenes.fields["place"][1]
+        window._screens.open_main(session)
+        window._screens._open_scenes(session)
+        for _ in range(5):
+            press(pygame.K_DOWN)
+        press(pygame.K_RIGHT)
+        run_until(window, session, lambda: 1 in session.start_pictures)
+        press(pygame.K_RETURN)
+        run_until(window, session, lambda: env.resets[-1][1] == {"start_state": 1})
+
+
+def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
+    settings = SettingsFile(tmp_path / "settings.json")
+    window = Window("a world", settings=settings)
+    session = Session(lambda: playable(CountingEnv()), window.inputs, fps=100,
+                      notify=window.notify)  # fmt: skip
+    session.start()
+    run_until(window, session, lambda: session.view is not None)
+    window._screens.open_main(session)
+    window._screens._open_keys(session)
+    names = [entry.label().partition(":")[0] for entry in window._screens.menu.entries]
+    for _ in range(names.index("k")):
+        press(pygame.K_DOWN)
+    press(pygame.K_RETURN)
+    press(pygame.K_p)  # now kicks, and pauses no more
+    run_until(window, session, lambda: settings.settings.keys == {"k": "p"})
+    window._screens.close(session)
+    run_until(window, session, lambda: session.status == "playing")
+    press(pygame.K_p)
+    run_until(window, session, lambda: session.view.action_name == "kick")
+    assert session.status == "playing"
+    release(pygame.K_p)
+    run_until(window, session, lambda: session.view.action_name == "idle")
+    session.close()
+    window.close()
+    assert json.loads((tmp_path / "settings.json").read_text())["keys"] == {"k": "p"}
+
+
+@pytest.mark.parametrize("size", [(320, 192), (960, 576)])
+def test_menus_fit_and_are_clicked(size):
+    with playing(CountingEnv(), scenes=open_teacher().scenes) as (window, session):
+        window._surface = pygame.display.set_mode(size, pygame.RESIZABLE)
+        window._screens.open_main(session)
+        run_until(window, session, lambda: session.status == "paused")
+        window.run_once(session)
+        window._is_dirty = True
+        time.sleep(0.02)
+        window.run_once(session)
+        menu = window._screens.menu
+        shown = [rect for rect in menu._rects if rect.width]
+        assert all(window._surface.get_rect().contains(rect) for rect in shown)
+        place = menu._rects[0].center
+        pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, pos=place, button=1))
+        run_until(window, session, lambda: session.status == "playing")
+
+
+def test_full_screen_and_back_by_key():
+    with playing(CountingEnv()) as (window, session):
+        for key, mod, is_full in (
+            (pygame.K_F11, 0, True),
+            (pygame.K_RETURN, pygame.KMOD_ALT, False),
+        ):
+            press(key, mod)
+            run_until(window, session, lambda wanted=is_full: window._is_fullscreen is wanted)
+
+
+def test_a_stranger_s_first_keys_fit_the_game():
+    assert len(first_keys(open_teacher().keymap.keys)) == 6
+    assert len(first_keys({"gas": ["up"]})) == 3
+    assert FREE_PLAY.limit_s is None
