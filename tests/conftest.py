@@ -43,9 +43,10 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep measurements and engine files out of the user's cache, in child processes too."""
+    """Keep what is measured, built, set and won out of the user's folders, also in children."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDAS_WORLD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 
 
