@@ -25,7 +25,7 @@ from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.playable import Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
-from envs.play.game.settings import SettingsFile
+from envs.play.game.settings import MAX_VOLUME, Settings, SettingsFile
 from envs.play.headless import FrameSaver, read_actions, run_headless, wandering_actions
 from envs.play.voice.microphone import Microphone
 from envs.play.voice.speaker import Speaker
@@ -95,7 +95,7 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable], loadi
         rewind_seconds=args.rewind_seconds,
         record=args.record,
         voices=voices,
-        speaker=_speaker(args),
+        speaker=_speaker(args, settings.settings),
         best=BestList(folder / "best.json"),
         notify=window.notify,
     )
@@ -123,8 +123,9 @@ def _voices(args: argparse.Namespace) -> LiveVoices | None:
     return LiveVoices(FileVoice(args.voice)) if args.voice else None
 
 
-def _speaker(args: argparse.Namespace) -> Speaker:
-    return Speaker(volume=args.volume, is_muted=args.mute)
+def _speaker(args: argparse.Namespace, settings: Settings) -> Speaker:
+    volume = settings.volume / MAX_VOLUME if args.volume is None else args.volume
+    return Speaker(volume=volume, is_muted=args.mute)
 
 
 def _listen_everywhere(session: Session, stack: contextlib.ExitStack) -> None:
@@ -148,13 +149,14 @@ def _replay(args: argparse.Namespace) -> int:
 
     tape = Tape(load_session(args.replay))
     open_display(instead="midas-world export SESSION --to mp4 makes a film of it")
-    window = ReplayWindow(args.replay.resolve().name)
+    settings = SettingsFile(settings_folder() / "settings.json")
+    window = ReplayWindow(args.replay.resolve().name, settings=settings)
     session = ReplaySession(
         tape,
         partial(open_recorded, tape.session, world=args.world, trust=args.trust),
         window.inputs,
         rewind_seconds=args.rewind_seconds,
-        speaker=_speaker(args),
+        speaker=_speaker(args, settings.settings),
         notify=window.notify,
     )
     session.start()
@@ -298,9 +300,8 @@ def _parser() -> argparse.ArgumentParser:
     sound.add_argument(
         "--volume",
         type=percentage,
-        default=1.0,
         metavar="PERCENT",
-        help="0 to 100 (default: 100; in the window, - and +)",
+        help="0 to 100 (default: as it was; in the window, - and +)",
     )
     sound.add_argument("--mute", action="store_true", help="begin in silence (in the window, M)")
     sound.add_argument(

@@ -26,7 +26,7 @@ class Settings:
         ValueError: A value is of another kind.
     """
 
-    volume: int = 7
+    volume: int = MAX_VOLUME
     is_fullscreen: bool = False
     fills_window: bool = False
     uses_pads: bool = True

@@ -8,6 +8,7 @@ import pygame
 
 from envs.play.game.moments import View
 from envs.play.game.session import Session
+from envs.play.game.settings import SettingsFile
 from envs.play.replay.session import ReplaySession
 from envs.play.window import hud, panels
 from envs.play.window.keys import meaning_of
@@ -36,8 +37,8 @@ class ReplayWindow(Window):
 
     _lines_above = panels.TIMELINE_HEIGHT + 8
 
-    def __init__(self, title: str) -> None:
-        super().__init__(title)
+    def __init__(self, title: str, *, settings: SettingsFile | None = None) -> None:
+        super().__init__(title, settings=settings)
         self._is_dragging = False
         self._held: tuple[int, Callable[[], object]] | None = None
         self._repeats_at = 0.0

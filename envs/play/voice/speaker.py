@@ -79,6 +79,11 @@ class Speaker:
         return self._channel is not None
 
     @property
+    def volume(self) -> float:
+        """From 0 to 1."""
+        return self._volume
+
+    @property
     def words(self) -> str:
         """How loud it is, in words."""
         return "sound off" if self._is_muted else f"volume {round(100 * self._volume)} %"

@@ -235,9 +235,8 @@ class Screens:
             self._apply()
 
         def louder(step: int) -> None:
-            volume = min(max(settings.settings.volume + step, 0), MAX_VOLUME)
-            settings.change(volume=volume)
-            self._apply()
+            session.speaker.change_volume(louder=step > 0)
+            settings.change(volume=round(MAX_VOLUME * session.speaker.volume))
 
         switches = {
             "is_fullscreen": "full screen (F11)",
@@ -245,7 +244,7 @@ class Screens:
             "uses_pads": "gamepads",
         }
         entries = [
-            Entry(label=lambda: f"volume:  < {settings.settings.volume} >", change=louder),
+            Entry(label=lambda: f"sound (M, -, +):  < {session.speaker.words} >", change=louder),
             *(
                 Entry(
                     label=lambda name=name, words=words: f"{words}:  < {is_on(name)} >",

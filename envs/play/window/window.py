@@ -18,7 +18,7 @@ from envs.play.game.loading import Loading
 from envs.play.game.moments import View
 from envs.play.game.samples import Samples
 from envs.play.game.session import Session
-from envs.play.game.settings import SettingsFile
+from envs.play.game.settings import MAX_VOLUME, SettingsFile
 from envs.play.window import hud, panels
 from envs.play.window.attract import Attract
 from envs.play.window.keys import meaning_of, place_of
@@ -295,6 +295,7 @@ class Window:
             self._say(session.speaker.words)
         elif name in _LOUDER or name in _QUIETER:
             session.speaker.change_volume(louder=name in _LOUDER)
+            self._settings.change(volume=round(MAX_VOLUME * session.speaker.volume))
             self._say(session.speaker.words)
         elif name == "f1":
             self._toggle_keys()
@@ -404,9 +405,9 @@ class Window:
         if session.status == "paused" and self._screens.menu is None:
             hud.draw_banner(page, "paused: P goes on, N makes one step")
         elif session.status == "watching":
-            hud.draw_banner(page, "the replay")
+            hud.draw_bottom_line(page, "the replay")
         if self._attract.is_on:
-            hud.draw_banner(page, "an agent plays: any key, and it is your turn")
+            hud.draw_bottom_line(page, "an agent plays: any key, and it is your turn")
         if self._shows_measurements and not self._shows_keys:
             lines = self._measurements(session, view)
             hud.draw_lines(page, lines, above=self._lines_above)
