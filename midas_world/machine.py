@@ -45,6 +45,14 @@ def peak_memory_mib() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
+def memory_mib() -> float:
+    """Return the memory that this process holds, in MiB; NaN where nothing says so."""
+    if not _STATUS.is_file():
+        return float("nan")
+    words = _STATUS.read_text(encoding="utf-8").partition("VmRSS:")[2]
+    return int(words.split()[0]) / 2**10
+
+
 def forget_peak_memory() -> bool:
     """Let the peak begin again at what is held now; return False where that cannot be done."""
     try:

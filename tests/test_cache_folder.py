@@ -208,6 +208,17 @@ def test_outlines_of_damage_that_no_checksum_tells_are_refused_when_filled(
     assert not list(tmp_path.rglob("*.tmp-*"))
 
 
+def test_a_torch_that_cannot_export_is_told(tiny_world: World, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("Graph break due to unsupported builtin\nand a page more")
+
+    monkeypatch.setattr("torch.export.export", refuse)
+    words = r"cannot export the decoder graph to ONNX \(Graph break due to unsupported builtin\)"
+    with pytest.raises(BackendUnavailableError, match=words):
+        export_graphs(tiny_world, names=["decoder"], folder=tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_what_cannot_be_kept_is_told_and_play_goes_on(tmp_path, caplog):
     (tmp_path / "choices").touch()
     with or_not_kept():

@@ -102,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
         "rollouts of N steps, 50 say; default: no",
     )
     parser.add_argument(
+        "--soak",
+        metavar="STEPS",
+        help="only play so many steps in the window, and tell how memory grew; see "
+        "midas-world bench --soak 1 --help",
+    )
+    parser.add_argument(
         "--num-denoise-steps", type=int, metavar="K", help="default: the world's own"
     )
     parser.add_argument("--device", help="cpu or cuda; default: the GPU where there is one")

@@ -260,7 +260,7 @@ def _export(name: str, world: World, path: Path, num_denoise_steps: int) -> None
     graph = make_graph(name, world, num_denoise_steps=num_denoise_steps, batch_size=2)
     batch, axes = torch.export.Dim("batch", min=1), graph.batch_axes
     shapes = tuple({axes[key]: batch} if key in axes else None for key in graph.inputs)
-    with quiet_export(), torch.no_grad():
+    with quiet_export(), _told_by_old_torch(name), torch.no_grad():
         program = torch.export.export(
             graph.module,
             tuple(graph.inputs.values()),
@@ -279,6 +279,19 @@ def _export(name: str, world: World, path: Path, num_denoise_steps: int) -> None
     num_bytes = sum(p.numel() * p.element_size() for p in graph.module.parameters())
     exported.save(path, external_data=num_bytes > _MAX_INLINE_BYTES)
     onnx.checker.check_model(path, full_check=True)
+
+
+@contextlib.contextmanager
+def _told_by_old_torch(name: str) -> Iterator[None]:
+    """Say what to do where torch cannot export a graph, as 2.6 cannot; 2.13 exports all."""
+    try:
+        yield
+    except RuntimeError as error:
+        words = str(error).strip().partition("\n")[0]
+        raise BackendUnavailableError(
+            f"torch {torch.__version__} cannot export the {name} graph to ONNX ({words}): use "
+            "torch 2.13, or backend 'torch'"
+        ) from error
 
 
 @torch.no_grad()

@@ -55,6 +55,9 @@ def _run(argv: list[str]) -> int:
         return importlib.import_module("midas_world.train.shards_command").main(argv[1:])
     if argv and argv[0] == "dream":
         return importlib.import_module("midas_world.commands.dream_command").main(argv[1:])
+    if argv and argv[0] == "bench" and any(word.startswith("--soak") for word in argv):
+        # The window is no business of the engines' room.
+        return importlib.import_module("envs.play.window.soak").main(argv[1:])
     if argv and argv[0] == "bench":
         return importlib.import_module("engine.bench.command").main(argv[1:])
     if argv and argv[0] == "build":

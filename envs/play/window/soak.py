@@ -1,0 +1,183 @@
+"""A long game in the window, played by nobody: does memory stay where it is?
+
+`midas-world bench --soak STEPS` walks, types prompts, runs backwards and records, as fast as steps
+come, over and over. What is recorded is removed again.
+"""
+
+import argparse
+import gc
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+
+import pygame
+
+from envs.picture import open_display
+from envs.play.game.opening import open_world
+from envs.play.game.playable import Playable
+from envs.play.game.session import Session
+from envs.play.window.window import Window
+from midas_world.arguments import count
+from midas_world.machine import memory_mib
+
+# Of growth, in bytes a step: at 20 steps a second 74 MB an hour.
+MOST_BYTES_PER_STEP = 1024
+_PROMPTS = ("a beach at noon", "it rains", "wave", "", "a night city")
+_KEYS = (pygame.K_RIGHT, pygame.K_LEFT)
+# After so many frames each.
+_TURN, _PROMPT, _REWIND, _REWOUND, _RECORD = 60, 100, 170, 20, 250
+_FASTEST = 1000.0  # steps per second
+_REWIND_SECONDS = 0.2  # at that rate: 200 steps, so that the ring is full before it is measured
+_NUM_SAMPLES = 30
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoakReport:
+    """How memory went.
+
+    Attributes:
+        num_frames: That were shown.
+        num_recordings: That were begun.
+        seconds: Of it all.
+        memory_mib: At the end.
+        bytes_per_step: That memory grew by, from the second third to the last.
+    """
+
+    num_frames: int
+    num_recordings: int
+    seconds: float
+    memory_mib: float
+    bytes_per_step: float
+
+    def __str__(self) -> str:
+        """Words for the terminal."""
+        return (
+            f"{self.num_frames} frames and {self.num_recordings} recordings in "
+            f"{self.seconds:.0f} s: {self.memory_mib:.0f} MiB at the end, growing by "
+            f"{self.bytes_per_step:.0f} bytes a step"
+        )
+
+
+def soak(opener: Callable[[], Playable], *, num_frames: int) -> SoakReport:
+    """Play in a window until so many frames were shown; the game's own errors are raised."""
+    window = Window("soak")
+    session = Session(
+        opener,
+        window.inputs,
+        fps=_FASTEST,
+        rewind_seconds=_REWIND_SECONDS,
+        notify=window.notify,
+    )
+    player = _Player(session)
+    samples: list[float] = []
+    began = time.perf_counter()
+    try:
+        session.start()
+        while player.num_frames < num_frames and session.status != "failed":
+            window.run_once(session)
+            is_due = player.look() and player.num_frames % max(1, num_frames // _NUM_SAMPLES) == 0
+            if is_due:
+                gc.collect()  # a recording that has ended holds some MB until then
+                samples.append(memory_mib())
+    finally:
+        session.close()
+        window.close()
+        player.tidy_up()
+    if session.error is not None:
+        raise session.error
+    # The least of each third: what waits to be written comes and goes.
+    third = len(samples) // 3
+    middle, last = (min(part) for part in (samples[third : 2 * third], samples[2 * third :]))
+    return SoakReport(
+        num_frames=player.num_frames,
+        num_recordings=player.num_recordings,
+        seconds=time.perf_counter() - began,
+        memory_mib=samples[-1],
+        bytes_per_step=(last - middle) * 2**20 / (player.num_frames / 3),
+    )
+
+
+class _Player:
+    """Does one thing after another, by the number of frames that it has seen."""
+
+    def __init__(self, session: Session) -> None:
+        self.num_frames = 0
+        self.num_recordings = 0
+        self._session = session
+        self._prompts, self._keys = cycle(_PROMPTS), cycle(_KEYS)
+        self._key: int | None = None
+        self._view: object = None
+        self._folders: set[Path] = set()
+        self._seen_at = time.perf_counter()
+
+    def look(self) -> bool:
+        """Act on a new frame; return whether there was one.
+
+        Raises:
+            TimeoutError: There was none for long.
+        """
+        session, now = self._session, time.perf_counter()
+        if recording := session.recording:
+            self._folders.add(recording.folder)
+        if session.status == "over" or (session.status == "rewinding" and self._is_back()):
+            (session.reset if session.status == "over" else session.stop_rewind)()
+        if session.view is self._view:
+            if now - self._seen_at > _PATIENCE_S and self._view is not None:
+                raise TimeoutError(f"no frame for {_PATIENCE_S:.0f} s; status {session.status}")
+            return False
+        self._view, self._seen_at = session.view, now
+        self.num_frames += 1
+        self._act(self.num_frames)
+        return True
+
+    def tidy_up(self) -> None:
+        """Remove what was recorded."""
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_back(self) -> bool:
+        """Whether running backwards has nowhere left to go."""
+        rewind = self._session.rewind
+        return rewind is None or rewind.num_before == 0
+
+    def _act(self, number: int) -> None:
+        session = self._session
+        if number % _TURN == 0:
+            if self._key is not None:
+                _post(pygame.KEYUP, self._key)
+            self._key = next(self._keys)
+            _post(pygame.KEYDOWN, self._key)
+        if number % _PROMPT == 0:
+            session.set_prompt(next(self._prompts) or None)
+        if number % _REWIND == 0:
+            session.start_rewind()
+        if number % _REWIND == _REWOUND:
+            session.stop_rewind()
+        if number % _RECORD == 0:
+            if session.recording is None:
+                self.tidy_up()  # those before are closed by now
+                self.num_recordings += 1
+            session.toggle_recording()
+
+
+def _post(kind: int, key: int) -> None:
+    pygame.event.post(pygame.Event(kind, key=key, mod=0, unicode="", scancode=0))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return the exit status: 0 memory stayed, 1 it grew."""
+    parser = argparse.ArgumentParser(prog="midas-world bench", description=__doc__)
+    parser.add_argument("--soak", type=count, metavar="STEPS", required=True)
+    parser.add_argument("--world", default="stage", help="a shipped world's name, or a folder")
+    parser.add_argument("--backend", default="auto", help="what runs the networks")
+    arguments = parser.parse_args(argv)
+    open_display(instead="set SDL_VIDEODRIVER=dummy to run it where nobody sees it")
+    opener = partial(open_world, arguments.world, backend=arguments.backend)
+    report = soak(opener, num_frames=arguments.soak)
+    print(report)
+    return int(report.bytes_per_step > MOST_BYTES_PER_STEP)

@@ -1,0 +1,78 @@
+"""Memory stays where it is, however long the game."""
+
+import numpy as np
+import pytest
+
+from envs.picture import pack_frame, unpack_frame
+from envs.play.window import soak as module
+from envs.play.window.soak import MOST_BYTES_PER_STEP, soak
+from midas_world.commands import cli
+from midas_world.machine import memory_mib
+from tests.fakes import CountingEnv
+from tests.windows import playable
+
+pytestmark = pytest.mark.skipif(
+    not np.isfinite(memory_mib()), reason="nothing here says how much memory is held"
+)
+
+
+def test_the_frames_of_5000_steps_leave_nothing_behind():
+    """pygame-ce's image.save kept the 15 KB of each: 75 MB."""
+    rng = np.random.default_rng(0)
+    frame = np.kron(rng.integers(0, 256, (12, 20, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
+    for _ in range(100):
+        unpack_frame(pack_frame(frame))
+    before = memory_mib()
+    for number in range(5000):
+        packed = pack_frame(frame)
+        if number % 10 == 0:
+            unpack_frame(packed)
+    assert memory_mib() - before < 4
+
+
+class NoisyEnv(CountingEnv):
+    """A CountingEnv whose frames take 15 KB as JPEG, and whose state is a number."""
+
+    pictures = np.random.default_rng(0).integers(0, 256, (7, 96, 160, 3), np.uint8)
+
+    def _frame(self, action: int) -> np.ndarray:
+        return self.pictures[self._step % len(self.pictures)]
+
+    def save_state(self):
+        return {"step": np.array([self._step])}
+
+    def restore_state(self, state):
+        self._step = int(state["step"][0])
+
+    def observe(self):
+        return self._frame(0)
+
+
+def test_a_long_game_in_the_window_grows_by_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = soak(lambda: playable(NoisyEnv(over_after=700)), num_frames=1000)
+    assert report.num_frames == 1000
+    assert report.num_recordings == 2
+    # Allocators keep a few MB of what recordings give back; a frame that is kept would be 15 KB.
+    assert report.bytes_per_step < 8 * MOST_BYTES_PER_STEP
+    assert not list((tmp_path / "recordings").iterdir())
+
+
+@pytest.mark.parametrize(("growth", "status"), [(0.0, 0), (2000.0, 1)])
+def test_bench_soaks_and_says_whether_memory_grew(monkeypatch, capsys, growth, status):
+    asked = []
+
+    def fake(opener, *, num_frames):
+        asked.append((opener.args, opener.keywords["backend"], num_frames))
+        return module.SoakReport(
+            num_frames=num_frames,
+            num_recordings=2,
+            seconds=1.0,
+            memory_mib=300.0,
+            bytes_per_step=growth,
+        )
+
+    monkeypatch.setattr(module, "soak", fake)
+    assert cli.main(["bench", "--soak", "50", "--world", "w", "--backend", "torch"]) == status
+    assert asked == [(("w",), "torch", 50)]
+    assert f"growing by {growth:.0f} bytes a step" in capsys.readouterr().out
