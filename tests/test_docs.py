@@ -90,6 +90,18 @@ def test_every_function_that_architecture_names_exists():
     assert find("envs/world/env.py:WorldEnv.no_such_method") is None
 
 
+def test_every_name_that_architecture_puts_beside_a_file_is_in_it():
+    text = text_of("ARCHITECTURE.md")
+    named = [
+        (path, name)
+        for path, names in re.findall(r"`([\w/]+\.py)` \(([^)]*)\)", text)
+        for name in re.findall(r"`(\w+)`", names)
+    ]
+    named += [(b, a) for a, b in re.findall(r"`(\w+)` (?:of|in) `([\w/]+\.py)`", text)]
+    assert len(named) > 8
+    assert [pair for pair in named if not re.search(rf"\b{pair[1]}\b", text_of(pair[0]))] == []
+
+
 def test_every_hop_is_used_by_one_before_it():
     assert len(ways()) == 6
     lost = [
@@ -168,6 +180,16 @@ def test_readme_shows_the_shipped_world_s_own_numbers():
     assert len(shown) > 10
     expected = [told.get(line.split(" | ")[0], "no such number") for line in shown]
     assert shown == expected, "\n".join(expected)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/environment.md"])
+def test_the_python_of_a_document_runs(name, tiny_folder, tmp_path, monkeypatch):
+    shutil.copytree(tiny_folder, tmp_path / "stage")
+    monkeypatch.chdir(tmp_path)  # where a world's name is looked for first
+    blocks = re.findall(r"^```python\n(.*?)^```", text_of(name), re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, name, "exec"), {})
 
 
 def test_sections_of_readme_that_ci_runs_are_there():
