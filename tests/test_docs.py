@@ -17,7 +17,7 @@ from midas_world.evaluate.report import JSON_NAME, read_report, to_markdown
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-NAMES = [doc.relative_to(ROOT).as_posix() for doc in DOCS if doc.name != "SECURITY.md"]
+NAMES = [doc.relative_to(ROOT).as_posix() for doc in DOCS]
 TOP = "midas_world|engine|envs|examples|tests|trt_plans|docs"
 DEMO, MOST_DEMO_BYTES = "docs/demo.gif", 1_500_000
 MOST_WORLD_BYTES = 40_000_000
