@@ -9,6 +9,7 @@ import zlib
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from engine.select import _load_times
 from envs.play.headless import parse_actions
 from envs.stage.controller import ACTIONS
+from envs.world.conditioners import load_conditioner, make_conditioner
 from envs.world.env import WorldEnv
 from envs.world.state import WorldState
 from midas_world.checkpoint import load_tensors
@@ -540,3 +542,19 @@ def test_options_that_cannot_be_are_one_line(recorded, tmp_path, capsys, monkeyp
         assert words in said[-1]
         assert not [line for line in said if "Traceback" in line]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("voices", np.zeros(1, np.int64)),
+        ("scene", np.full(4, 99)),
+        ("levels", np.zeros(3)),
+        ("counters", np.zeros(2, np.int64)),
+    ],
+)
+def test_a_conditioner_s_state_of_another_kind_is_refused(tiny_world: World, name, value):
+    conditioner = make_conditioner(tiny_world)
+    conditioner.reset(rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="conditioner's state cannot be used"):
+        load_conditioner(conditioner, conditioner.state() | {name: value})

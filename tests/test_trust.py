@@ -289,6 +289,27 @@ def test_a_state_is_a_file_of_its_session(tmp_path, name):
         load_session(tmp_path / "session")
 
 
+def test_an_outline_reads_no_other_file(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from engine.on_onnx.outlines import OutlineError, fill_outline
+
+    (tmp_path / "secret").write_bytes(b"\0" * 16)
+    outside = onnx.TensorProto(name="w", dims=[4], data_type=onnx.TensorProto.FLOAT)
+    outside.data_location = onnx.TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value=str(tmp_path / "secret"))
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=outside)
+    for graph in (
+        onnx.helper.make_graph([], "g", [], [], initializer=[outside]),
+        onnx.helper.make_graph([constant], "g", [], []),
+    ):
+        model = onnx.helper.make_model(graph)
+        props = {"midas-world.made_of": "x", "midas-world.weights": "{}"}
+        onnx.helper.set_model_props(model, props)
+        (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(OutlineError, match="a tensor lies in another file"):
+            fill_outline(tmp_path / "a.onnx", tmp_path / "b.onnx", {})
+
+
 def test_export_shows_no_teacher_but_stage(stranger, capsys):
     session = session_of(stranger, teacher=f"{stranger.inside}:Evil-v0")
     output = str(stranger.folder.parent / "a.gif")

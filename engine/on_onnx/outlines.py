@@ -12,7 +12,7 @@ the exporter's business.
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -158,10 +158,22 @@ def _read(path: Path) -> tuple[str, dict[str, _Source], Any]:
         seal = _seal_of(data[: len(data) - len(_seal_of(b""))])
         if _DIGEST in props and not data.endswith(seal):
             raise ValueError("its checksum is another")
+        if any(item.data_location == onnx.TensorProto.EXTERNAL for item in _tensors(model.graph)):
+            raise ValueError("a tensor lies in another file")
         words = json.loads(props[_WEIGHTS])
         return props[_MADE_OF], {name: _Source(**given) for name, given in words.items()}, model
     except (*_DAMAGES, DecodeError) as error:
         raise OutlineError(f"{path} is damaged, or no outline: {error!r}") from error
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Yield every tensor of a graph, those of its nodes and their graphs too."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            if inner.node or inner.initializer:
+                yield from _tensors(inner)
 
 
 def _seal_of(contents: bytes) -> bytes:

@@ -177,9 +177,11 @@ def load_conditioner(conditioner: Conditioner, state: Mapping[str, np.ndarray]) 
     """Let a conditioner go on from a state.
 
     Raises:
-        ValueError: The state lacks an entry; the message names it.
+        ValueError: The state lacks an entry, or one is of another shape or kind.
     """
     try:
         conditioner.load_state(state)
     except KeyError as error:
         raise ValueError(f"the conditioner's state lacks {error}") from error
+    except (IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"the conditioner's state cannot be used: {error}") from error
