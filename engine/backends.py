@@ -8,7 +8,6 @@ import importlib.util
 import json
 import logging
 import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from engine.on_torch.engine import TorchEngine
 from engine.on_torch.networks import native_dtypes
 from engine.spec import Engine
 from midas_world.files import write_first
+from midas_world.machine import cpu_name
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World
 
@@ -84,12 +84,7 @@ def device_name(request: Request) -> str:
     """Return the name of the processor or GPU that a request is for."""
     if not request.is_cpu:
         return torch.cuda.get_device_name(request.device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return f"{platform.machine()} {platform.processor()}"
+    return cpu_name()
 
 
 def _missing(packages: Sequence[str]) -> list[str]:

@@ -7,9 +7,9 @@ from torch import Tensor
 _BATCH = 32
 
 
-def psnr_of(mse: Tensor) -> Tensor:
-    """Return PSNR in dB from the mean squared error of pictures in [-1, 1]."""
-    return 10.0 * torch.log10(4.0 / mse.clamp_min(1e-10))
+def psnr_of(mse: Tensor, *, peak: float = 2.0) -> Tensor:
+    """Return PSNR in dB from the mean squared error; the peak is that of pictures in [-1, 1]."""
+    return 10.0 * torch.log10(peak**2 / mse.clamp_min(1e-10))
 
 
 def psnr(frames: np.ndarray, others: np.ndarray) -> np.ndarray:

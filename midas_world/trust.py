@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,6 +69,35 @@ def import_named(module: str, *, source: Path, field: str, trust: bool) -> Modul
     return found
 
 
+def import_function(
+    name: str, *, field: str, source: Path | None = None, trust: bool = True
+) -> Callable[..., Any]:
+    """Return the function that "module:function" names.
+
+    Args:
+        name: Its name.
+        field: Where it was named, for the error.
+        source: The folder or file that names it; None: the caller's own word.
+        trust: Whether the caller trusts whoever made the source.
+
+    Raises:
+        UntrustedError: As in `import_named`.
+        ValueError: There is no such function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        if source is None:
+            return getattr(importlib.import_module(module), function)
+        named = import_named(module, source=source, field=field, trust=trust)
+        return getattr(named, function)
+    except UntrustedError:
+        raise
+    except (ImportError, AttributeError, ValueError) as error:
+        advice = f"; {HOW_TO_FIND}" if isinstance(error, ModuleNotFoundError) else ""
+        message = f'{field} must be "module:function", got {name!r}: {error}{advice}'
+        raise ValueError(message) from error
+
+
 def check_env(
     env_id: str, kwargs: Mapping[str, Any], *, source: Path, field: str, trust: bool
 ) -> None:
@@ -110,11 +139,8 @@ def check_data(data: DataConfig, *, source: Path, trust: bool) -> None:
     """
     check_env(data.env_id, data.env_kwargs, source=source, field="data.env_id", trust=trust)
     if data.policy_factory not in ("", _OWN_POLICY):
-        module = data.policy_factory.partition(":")[0]
-        try:
-            import_named(module, source=source, field="data.policy_factory", trust=trust)
-        except ImportError as error:
-            raise ValueError(f"policy_factory {data.policy_factory!r}: {error}") from error
+        name = data.policy_factory
+        import_function(name, field="data.policy_factory", source=source, trust=trust)
 
 
 def _places(name: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ from midas_world.data.episodes import (
 )
 from midas_world.data.video import PLAYS_EVERYWHERE, VideoOptions, write_gif
 from midas_world.files import remove_temporaries
+from midas_world.psnr import psnr
 
 RAW = VideoOptions(codec="raw")
 METADATA = EpisodeMetadata(
@@ -68,11 +69,6 @@ def assert_same_columns(actual: Episode, expected: Episode) -> None:
     assert actual.metadata == expected.metadata
 
 
-def psnr(actual: np.ndarray, expected: np.ndarray) -> float:
-    error = ((actual.astype(float) - expected) ** 2).mean()
-    return 10 * np.log10(255**2 / error)
-
-
 def test_raw_round_trip_is_exact(tmp_path):
     episode = make_episode()
     save_episode(episode, tmp_path / "one", video=RAW)
@@ -85,7 +81,7 @@ def test_h264_round_trip_keeps_the_picture_and_every_column(tmp_path):
     episode = make_episode(20)
     save_episode(episode, tmp_path / "one")
     loaded = load_episode(tmp_path / "one")
-    assert psnr(loaded.frames, episode.frames) > 42
+    assert psnr(loaded.frames, episode.frames).min() > 42
     assert_same_columns(loaded, episode)
 
 

@@ -24,12 +24,11 @@ from midas_world.evaluate.metrics import (
 )
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.probes.keypoints import (
-    ProbeConfig,
-    halve,
     load_probe,
     save_probe,
     train_probe,
 )
+from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.report import (
     GOALS,
     Section,
@@ -340,7 +339,8 @@ def test_curves_are_drawn_without_pyplot(tmp_path):
 
 def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
     output = tmp_path / "eval"
-    assert command.main(["--world", str(dot_world), "--output", str(output), "--quick"]) == 0
+    arguments = ["--world", str(dot_world), "--output", str(output), "--quick", "--trust"]
+    assert command.main(arguments) == 0
     report = json.loads((output / "evaluation.json").read_text())
     sections = report["sections"]
     assert list(sections) == list(command.SECTIONS)
@@ -375,7 +375,7 @@ def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
 
 def test_a_missing_env_fails_its_sections_only(dot_world, tmp_path):
     output = tmp_path / "eval"
-    common = ["--world", str(dot_world), "--output", str(output), "--quick"]
+    common = ["--world", str(dot_world), "--output", str(output), "--quick", "--trust"]
     assert command.main([*common, "--sections", "autoencoder"]) == 0
     missing = [*common, "--sections", "speed,next_frame", "--env-id", "NoSuchWorld-v0"]
     assert command.main(missing) == 1
@@ -393,7 +393,7 @@ def test_a_missing_env_fails_its_sections_only(dot_world, tmp_path):
 
 def test_a_teacher_without_keypoints_skips_the_pose(dot_world, tmp_path):
     mute = write_dot_world(tmp_path / "mute", env_id="MuteDotTeacher-v0")
-    arguments = ["--world", str(mute), "--output", str(tmp_path / "eval"), "--quick"]
+    arguments = ["--world", str(mute), "--output", str(tmp_path / "eval"), "--quick", "--trust"]
     assert command.main([*arguments, "--sections", "pose"]) == 0
     text = (tmp_path / "eval" / "evaluation.md").read_text()
     assert "**skipped**" in text

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 
-from midas_world.evaluate.probes.keypoints import halve
 from midas_world.evaluate.probes.pictures import (
-    PictureProbeConfig,
     Seen,
     thing_targets,
     train_thing_probe,
 )
+from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.sections.thing import Travel, find_tracks, held_score, in_view
 
 HEIGHT, WIDTH = 64, 128
@@ -110,7 +109,7 @@ def test_a_thing_probe_learns_to_see_squares():
     frames, things = (np.stack(part) for part in zip(*pairs, strict=True))
     targets = [thing_targets(t[None], size=(HEIGHT, WIDTH)) for t in things]
     target, weight = (np.stack(part) for part in zip(*targets, strict=True))
-    config = PictureProbeConfig(first_seed=0, width=16, train_steps=150, batch_size=8)
+    config = ProbeConfig(first_seed=0, width=16, train_steps=150, batch_size=8)
     probe = train_thing_probe(halve(frames[:140]), target[:140], weight[:140], config)
     found = 0
     for items, thing in zip(probe.see(frames[140:]), things[140:], strict=True):

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from midas_world.evaluate.probes.pictures import PictureProbeConfig, cut, train_mouth_probe
+from midas_world.evaluate.probes.pictures import cut, train_mouth_probe
+from midas_world.evaluate.probes.training import ProbeConfig
 from midas_world.evaluate.sections.voice import as_action, best_lag, follows
 from midas_world.types import StepConditions
 
@@ -48,7 +49,7 @@ def test_a_mouth_probe_learns_how_far_a_mouth_is_open():
         x, y = rng.uniform(13, 19), rng.uniform(18, 22)
         inside = ((columns - x) / 7) ** 2 + ((rows - y) / (1 + 6 * opening)) ** 2 < 1
         view[inside] = (150, 30, 40)
-    config = PictureProbeConfig(first_seed=0, width=12, train_steps=200, batch_size=16)
+    config = ProbeConfig(first_seed=0, width=12, train_steps=200, batch_size=16)
     probe = train_mouth_probe(views[:220], openings[:220], config)
     correlation, slope = follows(probe.read(views[220:]), openings[220:])
     assert correlation > 0.95

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
 
+from midas_world.psnr import psnr_of
 from midas_world.types import CheckpointError
 
 # That tell how much int8 costs.
@@ -102,7 +104,8 @@ def quantize(
     while True:
         excluded = kept + rest[max(0, len(rest) - num_precise) :]
         _quantize_convs(source, target, samples, excluded=excluded, is_narrow=is_narrow)
-        reached = _psnr(_first_outputs(target, judged), expected)
+        error = np.square(_first_outputs(target, judged) - expected).mean()
+        reached = float(psnr_of(torch.tensor(error), peak=np.ptp(expected)))
         if reached >= LEAST_PSNR or num_precise >= len(rest):
             return
         _log.info("int8 reaches %.1f dB: more of %s stays float32", reached, source.stem)
@@ -154,12 +157,6 @@ def _first_outputs(path: Path, samples: Sequence[Arrays]) -> np.ndarray:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     made = [np.asarray(session.run(None, dict(sample))[0]) for sample in samples]
     return np.concatenate(made).astype(np.float64)
-
-
-def _psnr(made: np.ndarray, expected: np.ndarray) -> float:
-    """Return the PSNR in dB; the peak is the range of what is expected."""
-    error = np.square(made - expected).mean()
-    return float(20.0 * np.log10(np.ptp(expected) + 1e-12) - 10.0 * np.log10(error + 1e-12))
 
 
 @contextlib.contextmanager

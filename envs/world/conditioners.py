@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from midas_world.teachers.words import WordsConditioner, clean_prompt
-from midas_world.trust import HOW_TO_FIND, UntrustedError, import_named
+from midas_world.trust import import_function
 from midas_world.types import StepConditions
 from midas_world.world import World
 
@@ -154,19 +154,8 @@ def make_conditioner(world: World) -> Conditioner:
     """
     data = world.config.data
     if data.conditioner:
-        module, _, function = data.conditioner.partition(":")
-        field = f"data.conditioner: {data.conditioner}"
-        try:
-            named = import_named(module, source=world.folder, field=field, trust=world.trust)
-            make = getattr(named, function)
-        except UntrustedError:
-            raise
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f'conditioner must be "module:function", got {data.conditioner!r}: {error}; '
-                f"{HOW_TO_FIND}"
-            ) from error
-        return make(world.keymap)
+        given = {"source": world.folder, "trust": world.trust}
+        return import_function(data.conditioner, field="data.conditioner", **given)(world.keymap)
     if data.env_id.rpartition(":")[2] in _STAGE_IDS:
         return StageWorldConditioner()
     gives_pose = data.teacher is not None and data.teacher.conditions == "action"

@@ -34,9 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if status := run_command(name, _check, argv):
         return status
     if argv and argv[0] == "play":
-        # The window has its own options, and opens before anything slow is imported.
-        return importlib.import_module("play").main(argv[1:])
+        # The window opens before anything slow is imported.
+        return _play(argv[1:])
     return run_command(name, _run, argv)
+
+
+def _play(argv: Sequence[str]) -> int:
+    return importlib.import_module("play").main(argv)
 
 
 def _check(_: list[str]) -> int:
@@ -47,21 +51,11 @@ def _check(_: list[str]) -> int:
 def _run(argv: list[str]) -> int:
     _suggest_verb(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if argv and argv[0] == "eval":
-        return importlib.import_module("midas_world.evaluate.command").main(argv[1:])
-    if argv and argv[0] == "export":
-        return importlib.import_module("midas_world.sessions.export.command").main(argv[1:])
-    if argv and argv[0] == "shards":
-        return importlib.import_module("midas_world.train.shards_command").main(argv[1:])
-    if argv and argv[0] == "dream":
-        return importlib.import_module("midas_world.commands.dream_command").main(argv[1:])
     if argv and argv[0] == "bench" and any(word.startswith("--soak") for word in argv):
         # The window is no business of the engines' room.
         return importlib.import_module("envs.play.window.soak").main(argv[1:])
-    if argv and argv[0] == "bench":
-        return importlib.import_module("engine.bench.command").main(argv[1:])
-    if argv and argv[0] == "build":
-        return importlib.import_module("engine.build_command").main(argv[1:])
+    if argv and argv[0] in OF_ROOMS:
+        return importlib.import_module(OF_ROOMS[argv[0]][0]).main(argv[1:])
     # Overrides may stand anywhere among the options, which argparse cannot say.
     overrides = find_overrides(argv)
     arguments = _parser().parse_args([word for word in argv if word not in overrides])
@@ -71,6 +65,15 @@ def _run(argv: list[str]) -> int:
 
 DEFAULT_PRESET = "stage"
 VERBS = ("play", "collect", "train", "pack", "eval", "dream", "bench", "build", "export", "shards")
+OF_ROOMS = {
+    "eval": ("midas_world.evaluate.command", "measure a world against its teacher"),
+    "dream": ("midas_world.commands.dream_command", "a world of any Gymnasium env, by one command"),
+    "bench": ("engine.bench.command", "measure a world's speed"),
+    "build": ("engine.build_command", "what faster backends start from"),
+    "export": ("midas_world.sessions.export.command", "a recorded session as film or dataset"),
+    "shards": ("midas_world.train.shards_command", "episodes in large files that training streams"),
+}
+"""Verbs whose parser stands in the room that does the work: its module, and a line of help."""
 
 
 def _suggest_verb(argv: Sequence[str]) -> None:
@@ -119,23 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     add_trust_option(pack)
     pack.set_defaults(run=_pack)
 
-    # These have parsers of their own, and are here for the help alone.
-    verbs.add_parser("play", help="play a world; see midas-world play --help")
-    verbs.add_parser(
-        "export", help="a recorded session as film or dataset; see midas-world export --help"
-    )
-    verbs.add_parser(
-        "shards",
-        help="episodes in large files that training streams; see midas-world shards --help",
-    )
-    verbs.add_parser(
-        "dream", help="a world of any Gymnasium env, by one command; see midas-world dream --help"
-    )
-    verbs.add_parser(
-        "eval", help="measure a world against its teacher; see midas-world eval --help"
-    )
-    verbs.add_parser("bench", help="measure a world's speed; see midas-world bench --help")
-    verbs.add_parser("build", help="what faster backends start from; see midas-world build --help")
+    # For the help alone.
+    helps = {"play": "play a world"} | {verb: words for verb, (_, words) in OF_ROOMS.items()}
+    for verb, words in helps.items():
+        verbs.add_parser(verb, help=f"{words}; see midas-world {verb} --help")
     return parser
 
 
@@ -161,7 +151,7 @@ def _collect(arguments: argparse.Namespace) -> int:
         if is_by_hand:
             episodes = Path(arguments.preset).parent / "train"
             words = ["--teacher", arguments.preset, "--episodes", str(episodes), "--trust"]
-            return importlib.import_module("play").main(words)
+            return _play(words)
         arguments.overrides = []
     elif words := given_options(arguments):
         raise ValueError(f"{', '.join(words)}: only with --env")

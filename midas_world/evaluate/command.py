@@ -21,8 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from midas_world.arguments import add_trust_option
 from midas_world.data.episodes import current_versions
-from midas_world.evaluate.probes.keypoints import ProbeConfig
-from midas_world.evaluate.probes.pictures import PictureProbeConfig
+from midas_world.evaluate.probes.training import ProbeConfig
 from midas_world.evaluate.report import (
     MARKDOWN_NAME,
     Section,
@@ -70,7 +69,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "speed": speed_section,
 }
 
-_QUICK_PROBE = PictureProbeConfig(
+_QUICK_PROBE = ProbeConfig(
     first_seed=22_000, num_frames=32, episode_steps=32, width=8, train_steps=10, batch_size=8
 )
 QUICK = EvaluationConfig(

@@ -8,7 +8,7 @@ and the probes', which they learn from and nothing is measured on.
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
@@ -23,13 +23,11 @@ from midas_world.checkpoint import WEIGHTS_NAME
 from midas_world.evaluate.forced import LatentEpisode, to_latent_episode
 from midas_world.evaluate.probes.keypoints import (
     Probe,
-    ProbeConfig,
-    halve,
     load_probe,
     save_probe,
     train_probe,
 )
-from midas_world.evaluate.probes.pictures import PictureProbeConfig
+from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.rollouts import (
     EndlessEngine,
     Moment,
@@ -57,6 +55,11 @@ THING_SEED = 16_000
 VOICE_SEED = 17_000
 WEATHER_SEED = 18_000
 REVISIT_SEED = 19_000
+
+_THING_PROBE = ProbeConfig(
+    first_seed=22_000, num_frames=1600, width=32, train_steps=800, batch_size=16
+)
+_MOUTH_PROBE = replace(_THING_PROBE, first_seed=26_000)
 
 
 class NotApplicableError(Exception):
@@ -157,12 +160,8 @@ class EvaluationConfig:
     num_speed_steps: int = 300
     teacher_options: Mapping[str, Any] = field(default_factory=lambda: {"scene_changes": False})
     probe: ProbeConfig = field(default_factory=ProbeConfig)
-    thing_probe: PictureProbeConfig = field(
-        default_factory=lambda: PictureProbeConfig(first_seed=22_000)
-    )
-    mouth_probe: PictureProbeConfig = field(
-        default_factory=lambda: PictureProbeConfig(first_seed=26_000)
-    )
+    thing_probe: ProbeConfig = _THING_PROBE
+    mouth_probe: ProbeConfig = _MOUTH_PROBE
 
     def __post_init__(self) -> None:
         """Check the counts."""
@@ -423,7 +422,7 @@ class Study:
     def sample_moments(
         self,
         env: gymnasium.Env,
-        config: ProbeConfig | PictureProbeConfig,
+        config: ProbeConfig,
         *,
         policy: Policy | None = None,
     ) -> Iterator[Moment]:

@@ -14,7 +14,6 @@ collector at a time writes into a folder: at its start it clears away interrupte
 """
 
 import contextlib
-import importlib
 import logging
 import math
 import os
@@ -47,7 +46,7 @@ from midas_world.locks import alone_in
 from midas_world.teachers.env import adapt
 from midas_world.teachers.policies import make_policy
 from midas_world.teachers.workers import Report, run_workers
-from midas_world.trust import HOW_TO_FIND
+from midas_world.trust import import_function
 
 logger = logging.getLogger(__name__)
 
@@ -184,14 +183,11 @@ def load_policy(
         if action_space is None:
             raise ValueError(f"policy {name!r} needs the action space that it plays in")
         return make_policy(name, action_space)
-    module, _, function = factory.partition(":")
+    make_own = import_function(factory, field="policy_factory")
     try:
-        make_own = getattr(importlib.import_module(module), function)
         policy = make_own(name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        advice = f"; {HOW_TO_FIND}" if isinstance(error, ModuleNotFoundError) else ""
-        message = f'policy_factory must be "module:function", got {factory!r}: {error}{advice}'
-        raise ValueError(message) from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"policy_factory {factory!r}: {error}") from error
     if not all(callable(getattr(policy, verb, None)) for verb in ("reset", "act")):
         raise ValueError(
             f"{factory} must return a policy with reset(rng) and act(observation, info), "

@@ -1,63 +1,24 @@
 """The keypoint probe: a small network that says where the character's keypoints are in a frame.
 
-It learns from the teacher's frames, whose keypoints are known, and then reads the world's frames,
-whose are not. It is an instrument: its own error on held-out teacher frames is always reported
-beside what it measures. It sees pixels only, never actions or conditions, and of these only the box
-that held every keypoint it learned from, at half resolution.
+Of a frame it sees only the box that held every keypoint it learned from, at half resolution.
 
 Shapes: B frames, H W pixels of a frame, h w pixels of the box, K keypoints.
 """
 
-import hashlib
-import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from tqdm import tqdm
 
 from midas_world.checkpoint import load_tensors, load_weights, save_tensors
+from midas_world.evaluate.probes.training import ProbeConfig, fit, halve, to_input
 from midas_world.train.loop import seeded_weights
 
-_VERSION = 1  # of the network and its training: another one makes cached probes invalid
 _MARGIN = 7  # px of half resolution around the keypoints: more than a heat map's cell
 _PEAK_CELLS = 2
-_WARMUP_STEPS = 50
 _BOX_KEY = "box"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
-    """The probe's size and training.
-
-    Attributes:
-        num_frames: Teacher frames that it learns from.
-        episode_steps: Steps of each teacher episode that gives them.
-        keep_every: Only every so manieth frame is kept, for variety.
-        first_seed: Of the teacher's episodes; not those that anything is measured on.
-        width: Channels.
-        train_steps: Optimizer updates.
-        batch_size: Frames of each.
-    """
-
-    num_frames: int = 2500
-    episode_steps: int = 120
-    keep_every: int = 3
-    first_seed: int = 20_000
-    width: int = 40
-    train_steps: int = 1200
-    batch_size: int = 24
-    learning_rate: float = 3e-3
-    seed: int = 0
-
-    def key(self, *parts: object) -> str:
-        """Return 16 hex digits of this config and of what else decides the probe."""
-        text = json.dumps([_VERSION, asdict(self), *map(str, parts)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class ResidualBlock(nn.Module):
@@ -145,14 +106,6 @@ def _centres(size: int) -> Tensor:
     return (torch.arange(size) + 0.5) / size * 2 - 1
 
 
-def halve(frames: np.ndarray) -> np.ndarray:
-    """Halve the resolution by averaging, uint8 (B, H, W, 3) -> (B, H // 2, W // 2, 3)."""
-    height, width = frames.shape[1] // 2, frames.shape[2] // 2
-    even = frames[:, : 2 * height, : 2 * width].astype(np.uint16)
-    total = even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2]
-    return ((total + 2) // 4).astype(np.uint8)
-
-
 @dataclass(frozen=True)
 class Box:
     """A part of a frame at half resolution, in its pixels: rows top to bottom - 1, and columns."""
@@ -175,10 +128,9 @@ class Box:
         width, height = (np.ptp(points, axis=0) + 2 * _MARGIN).astype(int) // 8 * 8 + 8
         return cls(top, left, min(size[0], top + int(height)), min(size[1], left + int(width)))
 
-    def cut(self, halves: np.ndarray) -> Tensor:
-        """uint8 (B, H // 2, W // 2, 3) -> float32 (B, 3, h, w) in [0, 1]."""
-        part = halves[:, self.top : self.bottom, self.left : self.right]
-        return torch.from_numpy(np.ascontiguousarray(part)).permute(0, 3, 1, 2).float() / 255.0
+    def cut(self, halves: np.ndarray) -> np.ndarray:
+        """Return the part of frames, (B, H // 2, W // 2, 3) -> (B, h, w, 3)."""
+        return halves[:, self.top : self.bottom, self.left : self.right]
 
     def to_frame(self, places: Tensor) -> Tensor:
         """Places in [-1, 1] of the box (..., 2) -> px of the frame at full resolution."""
@@ -214,7 +166,7 @@ class Probe:
         """Return where the keypoints are, uint8 (B, H, W, 3) -> (B, K, 2) float32 px."""
         parts = []
         for index in range(0, len(frames), 32):
-            heat = self.network(self.box.cut(halve(frames[index : index + 32])))
+            heat = self.network(to_input(self.box.cut(halve(frames[index : index + 32]))))
             parts.append(self.box.to_frame(peaks(heat)).numpy())
         return np.concatenate(parts)
 
@@ -232,21 +184,12 @@ def train_probe(halves: np.ndarray, keypoints: np.ndarray, config: ProbeConfig) 
     box = Box.around(keypoints, size=(halves.shape[1], halves.shape[2]))
     with seeded_weights(config.seed):
         network = KeypointNetwork(keypoints.shape[1], config.width)
-    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.01)
-    generator = torch.Generator().manual_seed(config.seed)
     places = box.from_frame(torch.from_numpy(keypoints.astype(np.float32)))
-    for step in tqdm(range(config.train_steps), desc="probe", mininterval=5.0):
-        rows = torch.randint(len(halves), (config.batch_size,), generator=generator)
-        pictures = disturb(box.cut(halves[rows.numpy()]), generator)
-        loss = heat_loss(network(pictures), places[rows])
-        warm = min(1.0, (step + 1) / _WARMUP_STEPS)
-        cosine = 0.5 + 0.5 * math.cos(math.pi * step / config.train_steps)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (0.02 + 0.98 * cosine)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
+
+    def loss_of(pictures: Tensor, rows: np.ndarray) -> Tensor:
+        return heat_loss(network(pictures), places[rows])
+
+    fit(network, box.cut(halves), loss_of, config, desc="probe")
     return Probe(network, box)
 
 
@@ -265,18 +208,3 @@ def load_probe(path: Path, config: ProbeConfig, *, num_keypoints: int) -> Probe:
     box = Box(*tensors[_BOX_KEY].tolist())
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return Probe(network, box)
-
-
-def disturb(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Return frames with other colours, some noise and, half of them, a blur.
-
-    A world's frames differ from the teacher's in these ways, which say nothing about the pose.
-    """
-    count = len(frames)
-    gain = 1.0 + 0.15 * (torch.rand(count, 3, 1, 1, generator=generator) * 2 - 1)
-    shift = 0.05 * (torch.rand(count, 3, 1, 1, generator=generator) * 2 - 1)
-    blurred = functional.avg_pool2d(frames, 3, stride=1, padding=1, count_include_pad=False)
-    share = torch.rand(count, 1, 1, 1, generator=generator)
-    share = share * (torch.rand(count, 1, 1, 1, generator=generator) < 0.5)
-    noise = 0.02 * torch.randn(frames.shape, generator=generator)
-    return torch.lerp(frames, blurred, share) * gain + shift + noise

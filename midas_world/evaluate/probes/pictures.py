@@ -1,22 +1,16 @@
 """Two more probes: one that sees things in a frame, one that sees how far the mouth is open.
 
-Like the keypoint probe they learn from the teacher's frames, read the world's, see pixels only, and
-are instruments whose own error on teacher frames is reported.
-
 Shapes: B frames, H W pixels, J things, h w cells of 8 px.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
-from midas_world.evaluate.probes.keypoints import disturb, halve
+from midas_world.evaluate.probes.training import ProbeConfig, fit, halve, to_input
 from midas_world.train.loop import seeded_weights
 
 CELL_PX = 8
@@ -24,35 +18,9 @@ CLEAR_PX = 28.0
 """Nearer than this to the character, along x, it may hide a thing or take it."""
 
 _BATCH = 32
-_WARMUP_STEPS = 40
 _POSITIVE_WEIGHT = 10.0
 _THRESHOLD = 0.5
 _EDGE_PX = 6.0  # how far inside the picture a middle must be to be told
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureProbeConfig:
-    """A probe's size and training.
-
-    Attributes:
-        num_frames: Teacher frames that it learns from.
-        episode_steps: Steps of each teacher episode that gives them.
-        keep_every: Only every so manieth frame is kept, for variety.
-        first_seed: Of the teacher's episodes; nothing is measured on them.
-        width: Channels.
-        train_steps: Optimizer updates.
-        batch_size: Frames of each.
-    """
-
-    first_seed: int
-    num_frames: int = 1600
-    episode_steps: int = 120
-    keep_every: int = 3
-    width: int = 32
-    train_steps: int = 800
-    batch_size: int = 16
-    learning_rate: float = 3e-3
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +121,7 @@ def thing_targets(things: np.ndarray, *, size: tuple[int, int]) -> tuple[np.ndar
 
 
 def train_thing_probe(
-    halves: np.ndarray, targets: np.ndarray, weights: np.ndarray, config: PictureProbeConfig
+    halves: np.ndarray, targets: np.ndarray, weights: np.ndarray, config: ProbeConfig
 ) -> ThingProbe:
     """Return a probe that learned from frames and the things in them.
 
@@ -172,7 +140,7 @@ def train_thing_probe(
         loss = functional.binary_cross_entropy_with_logits(heat, truth, weight, reduction="sum")
         return loss / len(rows)
 
-    _train(network, halves, loss_of, config, desc="thing probe")
+    fit(network, halves, loss_of, config, desc="thing probe")
     return ThingProbe(network)
 
 
@@ -225,7 +193,7 @@ class MouthProbe:
 
 
 def train_mouth_probe(
-    closeups: np.ndarray, openings: np.ndarray, config: PictureProbeConfig
+    closeups: np.ndarray, openings: np.ndarray, config: ProbeConfig
 ) -> MouthProbe:
     """Return a probe that learned from close-ups (B, h, w, 3) uint8 and openings (B,)."""
     with seeded_weights(config.seed):
@@ -235,13 +203,8 @@ def train_mouth_probe(
     def loss_of(pictures: Tensor, rows: np.ndarray) -> Tensor:
         return functional.mse_loss(network(pictures), truth[rows])
 
-    _train(network, closeups, loss_of, config, desc="mouth probe")
+    fit(network, closeups, loss_of, config, desc="mouth probe")
     return MouthProbe(network)
-
-
-def to_input(frames: np.ndarray) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255.0
 
 
 def cut(frames: np.ndarray, region: np.ndarray) -> np.ndarray:
@@ -249,27 +212,3 @@ def cut(frames: np.ndarray, region: np.ndarray) -> np.ndarray:
     x, y, half_width, half_height = (float(value) for value in region)
     rows = slice(max(0, round(y - half_height)), round(y + half_height))
     return frames[:, rows, max(0, round(x - half_width)) : round(x + half_width)]
-
-
-def _train(
-    network: nn.Module,
-    frames: np.ndarray,
-    loss_of: Callable[[Tensor, np.ndarray], Tensor],
-    config: PictureProbeConfig,
-    *,
-    desc: str,
-) -> None:
-    """Train a network on disturbed frames (B, H, W, 3) by AdamW with warm-up and cosine decay."""
-    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.01)
-    generator = torch.Generator().manual_seed(config.seed)
-    for step in tqdm(range(config.train_steps), desc=desc, mininterval=5.0):
-        rows = torch.randint(len(frames), (config.batch_size,), generator=generator).numpy()
-        loss = loss_of(disturb(to_input(frames[rows]), generator), rows)
-        warm = min(1.0, (step + 1) / _WARMUP_STEPS)
-        cosine = 0.5 + 0.5 * math.cos(math.pi * step / config.train_steps)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (0.02 + 0.98 * cosine)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()

@@ -14,7 +14,6 @@ import numpy as np
 from tqdm import tqdm
 
 from midas_world.evaluate.metrics import mean_of
-from midas_world.evaluate.probes.keypoints import halve
 from midas_world.evaluate.probes.pictures import (
     CLEAR_PX,
     Seen,
@@ -22,6 +21,7 @@ from midas_world.evaluate.probes.pictures import (
     thing_targets,
     train_thing_probe,
 )
+from midas_world.evaluate.probes.training import halve
 from midas_world.evaluate.report import Cell, Section, Table
 from midas_world.evaluate.rollouts import (
     Script,
