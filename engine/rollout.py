@@ -36,13 +36,11 @@ class RolloutStep:
     """What one step brought.
 
     Attributes:
-        latents: (B, N, C) float32 of the new frames.
         reward: (B,) float32 expected rewards.
         cost: (B,) float32 probability of a hit.
         termination_probability: (B,) float32.
     """
 
-    latents: Tensor
     reward: np.ndarray
     cost: np.ndarray
     termination_probability: np.ndarray
@@ -166,7 +164,6 @@ class Rollout:
         self._shown = stacked
         self.num_steps += 1
         return RolloutStep(
-            latents=self.latents,
             reward=made.reward.numpy(),
             cost=made.cost.numpy(),
             termination_probability=made.termination.numpy(),

@@ -97,7 +97,7 @@ def play(engine: Engine, world: World, count: int, *, games: list[int]) -> tuple
     made, rewards = [], []
     for step in range(count):
         result = rollout.step([steps[step] for steps in given])
-        made.append(result.latents)
+        made.append(rollout.latents)
         rewards.append(torch.from_numpy(result.reward))
     return torch.stack(made), torch.stack(rewards)
 

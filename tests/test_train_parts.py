@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from midas_world.checkpoint import load_tensors
 from midas_world.config import OptimizerConfig
-from midas_world.data.episodes import VideoOptions, save_episode
+from midas_world.data.episodes import Episode, VideoOptions, load_episode, save_episode
 from midas_world.model.world_model import WorldModel
 from midas_world.psnr import psnr_of
+from midas_world.train import data as train_data
+from midas_world.train import latents
 from midas_world.train.autoencoder import (
     load_autoencoder,
     reconstruct,
@@ -89,6 +91,19 @@ def test_latents_line_up_with_conditions_rewards_hits_and_ends(data, trained):
         assert np.array_equal(codes, np.stack((things[:, 0], things[:, 1] - 40), axis=1))
         assert (conditions.entries[0, row, len(things) :] == -1).all()
     assert store.told.any()
+
+
+def test_every_episode_is_read_once_at_each_start(data, trained, monkeypatch):
+    coder, read = load_autoencoder(trained / "autoencoder", tiny()), []
+
+    def load(path: Path, **rest) -> Episode:
+        read.append(path.name)
+        return load_episode(path, **rest)
+
+    for module in (train_data, latents):
+        monkeypatch.setattr(module, "load_episode", load, raising=False)
+    open_latents(data / "train", coder, tiny().world, device=CPU)
+    assert sorted(read) == sorted({path.name for path in (data / "train").glob("episode-*")})
 
 
 def test_latents_are_encoded_anew_for_another_encoder_or_other_statistics(data, trained):

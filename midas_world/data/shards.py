@@ -14,6 +14,9 @@ the files beside it, so damage is found without decoding anything.
 
 Several machines may write into one folder, each its own part of the names, with an index of its
 own: index-3-of-8.json. Knows nothing of training or of what frames become (train/stream.py).
+
+Ours, as the `webdataset` package cannot go on exactly where a run was killed: its makers advise to
+draw with replacement instead (webdataset/webdataset, issues 234 and 271).
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """The boxes of a fragmented MP4: making fragments, and finding them again in a film cut off.
 
 After ISO/IEC 14496-12 (boxes and fragments) and 14496-15 (H.264 in them). Encodes and decodes
-nothing: that is video.py's business.
+nothing: that is video.py's business. Ours, as FFmpeg's own fragments (`frag_every_frame`) hold the
+last frame back until the next one comes: a pause and a kill would lose what was seen last.
 """
 
 import mmap

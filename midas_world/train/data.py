@@ -8,6 +8,7 @@ Shapes: F frames, H W pixels, N tokens per frame, C latent channels, P pose size
 
 import hashlib
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,21 @@ def cache_key(episode: Path) -> str:
 def open_frames(folder: Path) -> FrameStore:
     """Decode the episodes of a folder that were not decoded before, and map them all.
 
-    An episode that cannot be read is skipped with a warning and counted.
+    As for what cannot be read, see `open_episodes`.
+    """
+    return open_episodes(folder, lambda _: {})[0]
+
+
+def open_episodes(
+    folder: Path, columns_of: Callable[[Episode], Mapping[str, np.ndarray]]
+) -> tuple[FrameStore, dict[str, np.ndarray]]:
+    """Return the frames of a folder's episodes, and columns of them all, one behind another.
+
+    An episode that cannot be read is skipped with a warning and counted. The others are read once.
+
+    Args:
+        folder: Of the episodes; frames that were not decoded before are kept in it.
+        columns_of: Makes columns of an episode's T + 1 rows, which has no pixels then.
 
     Raises:
         ValueError: The folder holds no readable episode.
@@ -88,28 +103,33 @@ def open_frames(folder: Path) -> FrameStore:
     cache = folder / ".cache" / "frames"
     cache.mkdir(parents=True, exist_ok=True)
     kept, frames = [], []
-    told: dict[str, list[np.ndarray]] = {name: [] for name in _WIDTHS}
+    columns: dict[str, list[np.ndarray]] = {}
     for path in tqdm(episodes, desc="decode", unit="episode", mininterval=5.0):
         try:
-            columns = load_episode(path, frames=False)
-            pixels = _open_pixels(path, cache / f"{path.name}-{cache_key(path)}.npy")
+            decoded = cache / f"{path.name}-{cache_key(path)}.npy"
+            episode = load_episode(path, frames=not decoded.is_file())
+            if not decoded.is_file():
+                with whole(decoded) as place:
+                    np.save(place, episode.frames)
         except EpisodeError as error:
             logger.warning("skipped: %s", error)
             continue
         kept.append(path)
-        frames.append(pixels)
-        for name, column in frame_columns(columns).items():
-            told[name].append(column)
+        frames.append(np.load(decoded, mmap_mode="r"))
+        for name, column in {**frame_columns(episode), **columns_of(episode)}.items():
+            columns.setdefault(name, []).append(column)
     if not kept:
         raise ValueError(f"none of the {len(episodes)} episodes in {folder} is readable")
     if len(kept) < len(episodes):
         logger.warning("%d of %d episodes skipped", len(episodes) - len(kept), len(episodes))
-    return FrameStore(
+    joined = {name: np.concatenate(columns.pop(name)) for name in list(columns)}
+    store = FrameStore(
         episodes=tuple(kept),
         frames=tuple(frames),
         starts=np.cumsum([0, *map(len, frames)]),
-        **{name: np.concatenate(parts) for name, parts in told.items()},
+        **{name: joined.pop(name) for name in _WIDTHS},
     )
+    return store, joined
 
 
 def frame_columns(episode: Episode) -> dict[str, np.ndarray]:
@@ -119,14 +139,6 @@ def frame_columns(episode: Episode) -> dict[str, np.ndarray]:
         name: np.asarray(episode.extras.get(name, np.zeros((count, 0, width))), dtype=np.float32)
         for name, width in _WIDTHS.items()
     }
-
-
-def _open_pixels(episode: Path, path: Path) -> np.ndarray:
-    """Return an episode's frames memory-mapped, decoding them first if need be."""
-    if not path.is_file():
-        with whole(path) as place:
-            np.save(place, load_episode(episode).frames)
-    return np.load(path, mmap_mode="r")
 
 
 def crop_corners(

@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from midas_world.checkpoint import tensors_hash
 from midas_world.config import ConditionsConfig, WorldConfig
-from midas_world.data.episodes import Episode, load_episode
+from midas_world.data.episodes import Episode
 from midas_world.files import whole
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions, hash_text
-from midas_world.train.data import FrameStore, cache_key, open_frames
+from midas_world.train.data import FrameStore, cache_key, open_episodes
 from midas_world.train.loop import mixed_precision
 
 
@@ -66,7 +66,7 @@ def open_latents(
     folder: Path, autoencoder: Autoencoder, config: WorldConfig, *, device: torch.device
 ) -> LatentStore:
     """Encode the episodes of a folder that this very encoder has not encoded before."""
-    frames = open_frames(folder)
+    frames, joined = open_episodes(folder, lambda episode: episode_columns(episode, config))
     cache = folder / ".cache" / f"latents-{encoder_hash(autoencoder)}"
     cache.mkdir(parents=True, exist_ok=True)
     latents = []
@@ -77,11 +77,6 @@ def open_latents(
             with whole(path) as place:
                 np.save(place, encode_frames(pixels, autoencoder, device=device).numpy())
         latents.append(np.load(path, mmap_mode="r"))
-    columns: dict[str, list[np.ndarray]] = {}
-    for path in frames.episodes:
-        for name, column in episode_columns(load_episode(path, frames=False), config).items():
-            columns.setdefault(name, []).append(column)
-    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     names = ("pose", "text", "audio", "present", "entries")
     return LatentStore(
         frames=frames,
