@@ -6,14 +6,13 @@ at `view`, the newest frame made. Keys are read right before each step.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from envs.play.game.agents import Pilot
-from envs.play.game.bookmarks import Bookmarks
 from envs.play.game.clock import StepClock
 from envs.play.game.compare import Comparison
 from envs.play.game.game import Game
@@ -24,7 +23,7 @@ from envs.play.game.playable import Playable
 from envs.play.game.record_switch import RecordSwitch
 from envs.play.game.rewind import DEFAULT_SECONDS, Rewind
 from envs.play.game.samples import Samples
-from envs.play.game.stepper import Stepper
+from envs.play.game.time_travel import TimeTraveller
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import LiveVoices
 from midas_world.sessions.writer import RecordingStatus
@@ -34,7 +33,7 @@ from midas_world.types import MidasWorldError
 _LONG_WAY_STEPS = 40
 
 
-class Session(Stepper):
+class Session(TimeTraveller):
     """A game in its own thread.
 
     Args:
@@ -52,19 +51,13 @@ class Session(Stepper):
 
     Attributes:
         status: What the thread does.
-        view: The newest frame and what belongs to it; None while loading.
         playable: What is played; None while loading.
         prompt: The player's words at present.
         error: What ended the thread, if its status is "failed".
-        message: What the player should be told, such as why a prompt was refused.
         step_times: Seconds of each step.
         step_intervals: Seconds between the starts of steps.
-        bookmarks: Moments that the player can jump back to.
-        rewind: What was shown lately; None while loading.
-        comparison: The teacher beside the world; None while that is off.
         voices: As given.
         speaker: As given, or one that is never opened.
-        goals: What is played for, and how far it is.
         start_pictures: Frames of start states, as far as they were asked for.
         pilot: Who plays while nobody does; None while loading.
     """
@@ -84,27 +77,19 @@ class Session(Stepper):
         best: BestList | None = None,
         notify: Callable[[], object] = lambda: None,
     ) -> None:
-        super().__init__(notify=notify)
-        self.view: View | None = None
+        goals = Goals(best or BestList(None))
+        super().__init__(goals, rewind_seconds=rewind_seconds, notify=notify)
         self.playable: Playable | None = None
         self.prompt = prompt
-        self.message = ""
         self.step_times = Samples()
         self.step_intervals = Samples()
-        self.bookmarks = Bookmarks()
-        self.rewind: Rewind | None = None
-        self.comparison: Comparison | None = None
         self.voices = voices
         self.speaker = speaker or Speaker()
         self._is_heard = speaker is not None
         self.start_pictures: dict[int, np.ndarray] = {}
-        self.goals = Goals(best or BestList(None))
         self.pilot: Pilot | None = None
-        self._film: Iterator[View] = iter(())
         self._record = record
         self._recording = RecordSwitch(notify=self._tell)
-        self._rewind_seconds = rewind_seconds
-        self._was_paused = False
         self._open_game = open_game
         self._inputs = inputs
         self._seed = seed
@@ -157,10 +142,6 @@ class Session(Stepper):
         """Let `start_pictures` have the picture of a start state soon."""
         self._commands.put(lambda game: self._show_start(game, start))
 
-    def watch(self) -> None:
-        """Show again what was shown of the episode that has ended."""
-        self._commands.put(lambda _: self._watch())
-
     def fly(self, is_flying: bool) -> None:
         """Let the agent play, or take over from it."""
         self._commands.put(lambda _: self._fly(is_flying))
@@ -168,22 +149,6 @@ class Session(Stepper):
     def set_prompt(self, text: str | None) -> None:
         """Let the player's words steer from the next step on."""
         self._commands.put(lambda game: self._set_prompt(game, text))
-
-    def start_rewind(self) -> None:
-        """Run backwards until `stop_rewind`."""
-        self._commands.put(self._start_rewind)
-
-    def stop_rewind(self) -> None:
-        """Go on from where running backwards has come to, if it runs."""
-        self._commands.put(self._stop_rewind)
-
-    def drop_bookmark(self) -> None:
-        """Keep the present moment to jump back to."""
-        self._commands.put(self._drop_bookmark)
-
-    def jump(self, number: int) -> None:
-        """Go on from a bookmark."""
-        self._commands.put(lambda game: self._jump(game, number))
 
     def toggle_recording(self) -> None:
         """Record from now on into a new session, or stop that."""
@@ -306,52 +271,6 @@ class Session(Stepper):
             self.goals.spoil()
             self._step(game)
 
-    def _start_rewind(self, game: Game) -> None:
-        if self.status in ("playing", "paused", "over"):
-            self._was_paused = self.status == "paused"
-            self.goals.spoil()
-            self._clock.restart()
-            self._set_status("rewinding")
-            self._step_back()
-
-    def _step_back(self) -> None:
-        assert self.rewind is not None
-        self._clock.start_step(time.perf_counter())
-        view = self.rewind.back()
-        if view is None:
-            return
-        self.view = view
-        if self.comparison is not None:
-            self.comparison.show_past(view)
-        self._tell()
-
-    def _stop_rewind(self, game: Game) -> None:
-        if self.status != "rewinding":
-            return
-        assert self.rewind is not None
-        view = self.rewind.resume(game, on_step=self._tell_progress)
-        self._arrive(game, view, is_known=True)
-        if self._was_paused:
-            self._set_status("paused")
-
-    def _drop_bookmark(self, game: Game) -> None:
-        if self.view is None or self.status == "rewinding":
-            return
-        number = self.bookmarks.drop(game.snapshot(self.view))
-        self.message = f"bookmark {number}: key {number} comes back here"
-        self._tell()
-
-    def _jump(self, game: Game, number: int) -> None:
-        snapshot = self.bookmarks.get(number)
-        if snapshot is None:
-            self.message = f"there is no bookmark {number}: B drops one"
-            self._tell()
-            return
-        view = game.restore(snapshot, on_step=self._tell_progress)
-        self.goals.spoil()
-        self.message = f"back at bookmark {number}"
-        self._arrive(game, view)
-
     def _begin(self, game: Game, begin: Callable[[], View]) -> None:
         """Begin an episode, on a faster engine if one was made meanwhile."""
         self.goals.finish(self.view)
@@ -369,21 +288,6 @@ class Session(Stepper):
         show = game.playable.show_start
         if show is not None and start not in self.start_pictures:
             self.start_pictures[start] = show(start)
-            self._tell()
-
-    def _watch(self) -> None:
-        if self.status == "over" and self.rewind is not None:
-            self._film = self.rewind.film()
-            self._clock.restart()
-            self._set_status("watching")
-
-    def _show_next(self) -> None:
-        self._clock.start_step(time.perf_counter())
-        view = next(self._film, None)
-        if view is None:
-            self._set_status("over")
-        else:
-            self.view = view
             self._tell()
 
     def _fly(self, is_flying: bool) -> None:
@@ -407,9 +311,6 @@ class Session(Stepper):
         self.rewind = Rewind(self._num_rewind_steps(1.0 / self._clock.period_s))
         self.step_times, self.step_intervals = Samples(), Samples()
         self.message = f"now on {game.playable.backend}"
-
-    def _num_rewind_steps(self, fps: float) -> int:
-        return max(1, round(self._rewind_seconds * fps))
 
     def _arrive(self, game: Game, view: View, *, is_known: bool = False) -> None:
         """Go on from a moment that does not follow from the one before."""

@@ -4,12 +4,8 @@ It never waits for a step: a session's thread makes the frames. It opens before 
 """
 
 import time
-from datetime import datetime
-from pathlib import Path
 
-import numpy as np
 import pygame
-from PIL import Image
 
 from envs.picture import draw_frame
 from envs.play.game.compare import Pair
@@ -32,9 +28,7 @@ from envs.play.window.pads import Pads
 from envs.play.window.prompt_line import PromptLine
 from envs.play.window.scoreboard import Flashes, draw_score, first_keys
 from envs.play.window.screens import Screens
-from midas_world.files import whole
-
-SCREENSHOTS_FOLDER = Path("screenshots")
+from envs.play.window.screenshots import save_screenshot
 
 _START_SIZE = (960, 576)
 _DRAW_PERIOD_S = 1 / 60
@@ -162,21 +156,6 @@ class Window:
         """Return whether a film is shown, and nothing is played."""
         return False
 
-    def save_screenshot(self, frame: np.ndarray, folder: Path = SCREENSHOTS_FOLDER) -> Path:
-        """Write a frame as PNG and return its path."""
-        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
-        path = folder / f"{stamp}.png"
-        with whole(path) as place:
-            Image.fromarray(frame).save(place)
-        return path
-
-    def _try_to_save(self, frame: np.ndarray) -> str:
-        """Write a frame as PNG; return where it is, or why it is not, in words."""
-        try:
-            return f"saved {self.save_screenshot(frame)}"
-        except OSError as error:  # a full disk, a folder that is not ours
-            return f"no screenshot: {error}"
-
     def _handle(self, event: pygame.Event, session: Session) -> bool:
         """Change what an event asks for; return False if it asks to quit."""
         if event.type == pygame.QUIT:
@@ -279,7 +258,7 @@ class Window:
             self._prompt.open(session.prompt or "")
         elif name == "f12":
             if session.view is not None:
-                self._say(self._try_to_save(session.view.frame))
+                self._say(save_screenshot(session.view.frame))
         elif name == "backspace":
             session.start_rewind()
         elif name == "b":

@@ -1,0 +1,139 @@
+"""Going back in a game that is played: running backwards, bookmarks, and the film of an episode.
+
+What makes steps, and what else can be asked for, is up to the session that derives from it.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+from envs.play.game.bookmarks import Bookmarks
+from envs.play.game.compare import Comparison
+from envs.play.game.game import Game
+from envs.play.game.goals import Goals
+from envs.play.game.moments import View
+from envs.play.game.rewind import Rewind
+from envs.play.game.stepper import Stepper
+
+
+class TimeTraveller(Stepper):
+    """A stepper that can go back.
+
+    Args:
+        goals: What is played for: a run that goes back is not counted.
+        rewind_seconds: How far the player can go back.
+        notify: Called in the thread after each new view and each change of status.
+
+    Attributes:
+        view: The newest frame and what belongs to it; None while loading.
+        message: What the player should be told, such as why a prompt was refused.
+        goals: As given.
+        bookmarks: Moments that the player can jump back to.
+        rewind: What was shown lately; None while loading.
+        comparison: The teacher beside the world; None while that is off.
+    """
+
+    def __init__(
+        self, goals: Goals, *, rewind_seconds: float, notify: Callable[[], object]
+    ) -> None:
+        super().__init__(notify=notify)
+        self.view: View | None = None
+        self.message = ""
+        self.goals = goals
+        self.bookmarks = Bookmarks()
+        self.rewind: Rewind | None = None
+        self.comparison: Comparison | None = None
+        self._rewind_seconds = rewind_seconds
+        self._was_paused = False
+        self._film: Iterator[View] = iter(())
+
+    def watch(self) -> None:
+        """Show again what was shown of the episode that has ended."""
+        self._commands.put(lambda _: self._watch())
+
+    def start_rewind(self) -> None:
+        """Run backwards until `stop_rewind`."""
+        self._commands.put(self._start_rewind)
+
+    def stop_rewind(self) -> None:
+        """Go on from where running backwards has come to, if it runs."""
+        self._commands.put(self._stop_rewind)
+
+    def drop_bookmark(self) -> None:
+        """Keep the present moment to jump back to."""
+        self._commands.put(self._drop_bookmark)
+
+    def jump(self, number: int) -> None:
+        """Go on from a bookmark."""
+        self._commands.put(lambda game: self._jump(game, number))
+
+    def _start_rewind(self, game: Game) -> None:
+        if self.status in ("playing", "paused", "over"):
+            self._was_paused = self.status == "paused"
+            self.goals.spoil()
+            self._clock.restart()
+            self._set_status("rewinding")
+            self._step_back()
+
+    def _step_back(self) -> None:
+        assert self.rewind is not None
+        self._clock.start_step(time.perf_counter())
+        view = self.rewind.back()
+        if view is None:
+            return
+        self.view = view
+        if self.comparison is not None:
+            self.comparison.show_past(view)
+        self._tell()
+
+    def _stop_rewind(self, game: Game) -> None:
+        if self.status != "rewinding":
+            return
+        assert self.rewind is not None
+        view = self.rewind.resume(game, on_step=self._tell_progress)
+        self._arrive(game, view, is_known=True)
+        if self._was_paused:
+            self._set_status("paused")
+
+    def _drop_bookmark(self, game: Game) -> None:
+        if self.view is None or self.status == "rewinding":
+            return
+        number = self.bookmarks.drop(game.snapshot(self.view))
+        self.message = f"bookmark {number}: key {number} comes back here"
+        self._tell()
+
+    def _jump(self, game: Game, number: int) -> None:
+        snapshot = self.bookmarks.get(number)
+        if snapshot is None:
+            self.message = f"there is no bookmark {number}: B drops one"
+            self._tell()
+            return
+        view = game.restore(snapshot, on_step=self._tell_progress)
+        self.goals.spoil()
+        self.message = f"back at bookmark {number}"
+        self._arrive(game, view)
+
+    def _watch(self) -> None:
+        if self.status == "over" and self.rewind is not None:
+            self._film = self.rewind.film()
+            self._clock.restart()
+            self._set_status("watching")
+
+    def _show_next(self) -> None:
+        self._clock.start_step(time.perf_counter())
+        view = next(self._film, None)
+        if view is None:
+            self._set_status("over")
+        else:
+            self.view = view
+            self._tell()
+
+    def _num_rewind_steps(self, fps: float) -> int:
+        return max(1, round(self._rewind_seconds * fps))
+
+    def _arrive(self, game: Game, view: View, *, is_known: bool = False) -> None:
+        """Go on from a moment that does not follow from the one before."""
+        raise NotImplementedError
+
+    def _tell_progress(self, done: int, total: int) -> None:
+        """Tell the player how far the way to a moment is."""
+        raise NotImplementedError
