@@ -24,7 +24,7 @@ _ARTICLES = ("a", "an", "the")
 _BREAKS = ",;:.!?()|·"
 # How many words may stand between a negation or a colour and what it is about.
 _REACH = 4
-_NEAR_PERCENT = 50.0
+_NEAR_PERCENT = 65.0
 _MAX_READ = 4096
 
 
@@ -228,7 +228,7 @@ class Vocabulary:
         names = [name for names in self.names.values() for name in names]
         if said in names:
             return ""
-        found = process.extractOne(said, names, scorer=fuzz.WRatio, score_cutoff=_NEAR_PERCENT)
+        found = process.extractOne(said, names, scorer=fuzz.ratio, score_cutoff=_NEAR_PERCENT)
         return found[0] if found else ""
 
 
