@@ -6,6 +6,7 @@ one. What the window does is in envs/play.
 
 import argparse
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -27,7 +28,9 @@ from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
 from envs.play.game.settings import MAX_VOLUME, Settings, SettingsFile
 from envs.play.headless import FrameSaver, read_actions, run_headless, wandering_actions
+from envs.play.voice.conversation import Conversation, Respond
 from envs.play.voice.microphone import Microphone
+from envs.play.voice.sentences import BankVoice, choose_sentence, find_language
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import FileVoice, LiveVoices, num_voice_steps
 from envs.play.window.window import Window
@@ -39,6 +42,8 @@ from midas_world.terminal import leave, orderly_end
 EXIT_DIFFERENT = 1
 EXIT_NOT_RECORDED = 1
 STAGE = "stage"
+
+_ANSWER_STEPS = 80  # for the last answer of a conversation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,8 +105,7 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable], loadi
         notify=window.notify,
     )
     with contextlib.ExitStack() as stack:
-        if voices is not None:
-            stack.callback(voices.close)
+        stack.callback(voices.close)
         stack.callback(window.close)
         if args.global_hotkey:
             _listen_everywhere(session, stack)
@@ -112,15 +116,38 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable], loadi
     return 0
 
 
-def _voices(args: argparse.Namespace) -> LiveVoices | None:
+def _voices(args: argparse.Namespace) -> LiveVoices:
     """Return the live voices that the player asks for."""
     if args.voice and args.microphone:
-        raise ValueError("--voice and --microphone are both the character's voice: choose one")
+        raise ValueError("--voice and --microphone are both one voice: choose one")
+    rng = np.random.default_rng(args.seed)
+    language = args.language or "en-us"
+    said = FileVoice(args.voice) if args.voice else None
     if args.microphone:
-        own = Microphone()
+        said = Microphone()
         print("play: the microphone is open")
-        return LiveVoices(own)
-    return LiveVoices(FileVoice(args.voice)) if args.voice else None
+    if args.converse:
+        if said is None:
+            raise ValueError("--converse needs somebody to listen to: --voice FILE or --microphone")
+        own = Conversation(said, _respond(args.respond, find_language(language), rng))
+        return LiveVoices(own, own.other, language=language)
+    if said is None and args.language and not args.say:
+        said = BankVoice(language, rng)
+    voices = LiveVoices(said, language=language)
+    if args.say:
+        args.steps = args.steps or voices.say(args.say) + 2
+    return voices
+
+
+def _respond(name: str | None, language: str, rng: np.random.Generator) -> Respond:
+    """Return what answers in a conversation: a program's function, or sentences of the bank."""
+    if name is None:
+        return lambda *_: choose_sentence(language, rng)
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f'--respond must be "module:function", got {name!r}: {error}') from error
 
 
 def _speaker(args: argparse.Namespace, settings: Settings) -> Speaker:
@@ -206,13 +233,13 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
 
     with contextlib.ExitStack() as stack:
         stack.callback(game.close)
-        if voices is not None:
-            stack.callback(voices.close)
+        stack.callback(voices.close)
         names = playable.keymap.actions
         if args.actions is not None:
             actions = _sized(read_actions(args.actions, names), args.steps)
-        elif args.voice:
-            actions = [0] * (args.steps or num_voice_steps(args.voice))
+        elif args.voice or args.say:
+            more = _ANSWER_STEPS if args.converse else 0
+            actions = [0] * (args.steps or num_voice_steps(args.voice) + more)
         else:
             rng = np.random.default_rng(args.seed)
             actions = wandering_actions(args.steps or 200, len(names), rng)
@@ -226,7 +253,7 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
         fps = args.fps or (playable.fps if args.microphone else None)
         report = run_headless(game, actions, fps=fps, keep=saver.add if saver else lambda _: None)
         print(f"{playable.title}: {playable.backend}\n{report}")
-        if voices is not None and (words := voices.take_problem()):
+        if words := voices.take_message():
             print(f"play: {words}", file=sys.stderr)
         if args.prompt:
             print(f"prompt: {game.understand(args.prompt)}")
@@ -314,6 +341,28 @@ def _parser() -> argparse.ArgumentParser:
         "--microphone",
         action="store_true",
         help="let the character say what you say; needs pip install 'midas-world[voice]'",
+    )
+    sound.add_argument(
+        "--language",
+        metavar="CODE",
+        help="in which the character talks: en, de, fr, es, it, pt, ru, id, nl, pl, sv, fi; with "
+        "--say any that espeak-ng knows",
+    )
+    sound.add_argument(
+        "--say",
+        metavar="TEXT",
+        help="what the character says first, by espeak-ng, which must be "
+        "installed, or by pip install 'midas-world[speech]'",
+    )
+    sound.add_argument(
+        "--converse",
+        action="store_true",
+        help="the voice is the other speaker's: the character listens, and answers in a pause",
+    )
+    sound.add_argument(
+        "--respond",
+        metavar="MODULE:FUNCTION",
+        help="answers in a conversation: (samples, rate) -> samples (default: bank's sentences)",
     )
     again = parser.add_argument_group("a recorded session")
     again.add_argument(

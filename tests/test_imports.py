@@ -84,6 +84,7 @@ OWNERS = {
     "platformdirs": ("envs/play/",),
     "av": ("midas_world/data/video.py",),
     "pynput": ("envs/play/window/hotkey.py",),
+    "espeakng_loader": ("envs/play/voice/sentences.py",),
     "sounddevice": ("envs/play/voice/microphone.py",),
     "webrtcvad": ("envs/play/voice/conversation.py",),
     "minari": ("midas_world/sessions/export/minari_dataset.py",),

@@ -75,7 +75,7 @@ def test_a_microphone_that_vanishes_is_told_and_the_game_goes_on(sounddevice):
     FakeStream.last.active = False
     for _ in range(12):
         view = game.step(0)
-    assert voices.take_problem() == "the microphone is gone: the character speaks by itself again"
+    assert voices.take_message() == "the microphone is gone: the character speaks by itself again"
     assert not voices.listens
     assert view.action_name == "idle"
     view = game.step(ACTIONS.index("talk"))

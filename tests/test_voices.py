@@ -75,14 +75,14 @@ def test_a_file_is_said_step_by_step_and_once(hello):
     assert steps[41] is None
     said = np.concatenate([step for step in steps if step is not None])
     np.testing.assert_array_equal(said, sound_of(hello))
-    assert voice.problem == ""
+    assert voice.message == ""
 
 
 def test_a_silent_file_is_told_at_its_end(tmp_path):
     voices = LiveVoices(FileVoice(write_sound(tmp_path / "no.wav", np.zeros(1600), 16_000)))
     assert not any(voices.step(talks=True)[2] for _ in range(3))
-    assert "is silent from its beginning to its end" in voices.take_problem()
-    assert voices.take_problem() == ""
+    assert "is silent from its beginning to its end" in voices.take_message()
+    assert voices.take_message() == ""
 
 
 def test_a_file_that_ends_in_rubbish_is_said_up_to_there(tmp_path, monkeypatch):
@@ -94,7 +94,7 @@ def test_a_file_that_ends_in_rubbish_is_said_up_to_there(tmp_path, monkeypatch):
     voice = FileVoice(tmp_path / "half.mp3")
     assert all(voice.step(talks=False) is not None for _ in range(4))
     assert voice.step(talks=False) is None
-    assert "after 0.2 s" in voice.problem
+    assert "after 0.2 s" in voice.message
 
 
 def test_an_hour_of_sound_is_read_as_it_is_needed(tmp_path, monkeypatch):
@@ -227,8 +227,8 @@ def test_a_session_keeps_the_sound_of_each_frame(spoken_session, hello):
     assert not own[26].any()  # went back
     np.testing.assert_array_equal(own[27:42], said[25:40])
     live = [record.live for record in spoken_session.frame_records()]
-    assert live[1] == ["own"]
-    assert live[26] == ()
+    assert tuple(live[1]) == ("own",)
+    assert not live[26]
 
 
 def test_a_session_with_voices_runs_again_equal(spoken_session):

@@ -14,12 +14,10 @@ import numpy as np
 from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.playable import Playable
 from envs.play.game.recorder import GameRecorder
-from envs.play.voice.voices import LiveVoices
+from envs.play.voice.voices import TALK, LiveVoices
 from envs.soundtrack import Live, Soundtrack
 from midas_world.sessions.log import SPEAKERS, Heard
 from midas_world.teachers.words import clean_prompt
-
-TALK = "talk"  # the action under which a live voice is the character's
 
 
 class Game:
@@ -51,7 +49,7 @@ class Game:
         prompt: str | None = None,
         voices: LiveVoices | None = None,
     ) -> None:
-        if voices is not None and TALK not in playable.keymap.actions:
+        if voices is not None and voices.is_live and TALK not in playable.keymap.actions:
             raise ValueError(f"{playable.title} has no action {TALK!r}: nobody speaks in it")
         self.playable = playable
         self.prompt = clean_prompt(prompt or "") or None

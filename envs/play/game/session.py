@@ -56,7 +56,7 @@ class Session(TimeTraveller):
         error: What ended the thread, if its status is "failed".
         step_times: Seconds of each step.
         step_intervals: Seconds between the starts of steps.
-        voices: As given.
+        voices: As given, or none that are live.
         speaker: As given, or one that is never opened.
         start_pictures: Frames of start states, as far as they were asked for.
         pilot: Who plays while nobody does; None while loading.
@@ -83,7 +83,7 @@ class Session(TimeTraveller):
         self.prompt = prompt
         self.step_times = Samples()
         self.step_intervals = Samples()
-        self.voices = voices
+        self.voices = voices or LiveVoices()
         self.speaker = speaker or Speaker()
         self._is_heard = speaker is not None
         self.start_pictures: dict[int, np.ndarray] = {}
@@ -217,8 +217,7 @@ class Session(TimeTraveller):
             if held.pressed_at is not None:
                 self._presses.append(held.pressed_at)
         self.speaker.play(view.sound)
-        if self.voices is not None:
-            self.message = self.voices.take_problem() or self.message
+        self.message = self.voices.take_message() or self.message
         self._remember(game, view)
         self.step_times.add(time.perf_counter() - started)
         if self._last_start is not None:

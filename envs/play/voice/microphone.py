@@ -21,7 +21,7 @@ class Microphone:
     """What the default microphone hears, mono, at whatever rate it has.
 
     Attributes:
-        problem: See `Voice`.
+        message: See `Voice`.
         listens: Whether it is open.
 
     Raises:
@@ -30,7 +30,7 @@ class Microphone:
     """
 
     def __init__(self) -> None:
-        self.problem = ""
+        self.message = ""
         try:
             import sounddevice
         except ModuleNotFoundError as error:
@@ -69,7 +69,7 @@ class Microphone:
         if len(parts) > 1:
             self._heard_at = time.monotonic()
         elif not self._stream.active or time.monotonic() - self._heard_at > _GONE_S:
-            self.problem = "the microphone is gone: the character speaks by itself again"
+            self.message = "the microphone is gone: the character speaks by itself again"
             self.close()
             return None
         if waiting.size > _MAX_WAITING:

@@ -6,15 +6,18 @@ picture stay together. What a microphone is, is microphone.py's business.
 Shape letter: S = 800 samples of one step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from envs.play.voice.sentences import BankVoice, in_steps, languages, synthesise
 from envs.stage.speech import features_from_audio, loudness
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError, read_sound
 from midas_world.sessions.log import Heard
+
+TALK = "talk"  # the action under which a live voice is the character's
 
 # Steps without voice after which the character stops talking: pauses between words are shorter.
 _HOLD_STEPS = 8
@@ -26,12 +29,14 @@ class Voice(Protocol):
     """Somebody who is heard step by step.
 
     Attributes:
-        problem: What the player should be told of it, in words; taken by who tells it.
+        message: What the player should be told of it, in words; taken by who tells it.
         listens: Whether a microphone is open.
     """
 
-    problem: str
-    listens: bool
+    message: str
+
+    @property
+    def listens(self) -> bool: ...  # noqa: D102 - see above
 
     def step(self, *, talks: bool) -> np.ndarray | None:
         """Return the next (S,) int16; None leaves the voice of this step to the world.
@@ -53,7 +58,7 @@ class FileVoice:
         path: Any kind that PyAV reads.
 
     Attributes:
-        problem: See `Voice`.
+        message: See `Voice`.
         listens: See `Voice`.
 
     Raises:
@@ -63,7 +68,7 @@ class FileVoice:
     listens = False
 
     def __init__(self, path: Path) -> None:
-        self.problem = ""
+        self.message = ""
         self._path = path
         self._pieces: Iterator[np.ndarray] | None = read_sound(path)
         self._left = np.zeros(0, np.int16)
@@ -75,13 +80,13 @@ class FileVoice:
         try:
             self._fill()
         except SoundError as error:
-            self.problem = str(error)
+            self.message = str(error)
         if not self._left.size:
             return None
         samples, self._left = np.split(self._left, [SAMPLES_PER_STEP])
         self._is_silent &= not samples.any()
-        if not self._left.size and self._pieces is None and self._is_silent and not self.problem:
-            self.problem = f"{self._path} is silent from its beginning to its end"
+        if not self._left.size and self._pieces is None and self._is_silent and not self.message:
+            self.message = f"{self._path} is silent from its beginning to its end"
         return np.pad(samples, (0, SAMPLES_PER_STEP - samples.size))
 
     def close(self) -> None:
@@ -122,23 +127,66 @@ class LiveVoices:
     Args:
         own: The character's; None leaves it to the world.
         other: The other speaker's; likewise.
+        language: In which texts are said; a code of espeak-ng.
     """
 
-    def __init__(self, own: Voice | None = None, other: Voice | None = None) -> None:
-        self._voices = [voice for voice in (own, other) if voice is not None]
+    def __init__(
+        self, own: Voice | None = None, other: Voice | None = None, *, language: str = "en-us"
+    ) -> None:
+        self.language = language
         self._own, self._other = own, other
+        self._said: Iterator[np.ndarray] = iter(())
         self._num_quiet = _HOLD_STEPS
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a voice comes from outside all the time."""
+        return bool(self._voices)
 
     @property
     def listens(self) -> bool:
         """Whether a microphone is open."""
         return any(voice.listens for voice in self._voices)
 
-    def take_problem(self) -> str:
+    def say(self, text: str) -> int:
+        """Let the character say a text from the next step on; return how many steps it lasts.
+
+        Raises:
+            SoundError: espeak-ng is not here, or cannot say it.
+        """
+        samples = synthesise(text, language=self.language)
+        self._said = in_steps(samples)
+        return -(-samples.size // SAMPLES_PER_STEP)
+
+    def say_or_tell(self, text: str, actions: Sequence[str]) -> str:
+        """Let the character of a game with these actions say a text; return in words what comes."""
+        if TALK not in actions:
+            return "nobody speaks in this game"
+        try:
+            self.say(text)
+        except SoundError as error:
+            return str(error)
+        return f"the character says: {text}"
+
+    def next_language(self, rng: np.random.Generator) -> str:
+        """Go on in another language of the bank, and return it in words."""
+        if self._own is not None and not isinstance(self._own, BankVoice):
+            return "the character says what you say: it has no language of its own"
+        known = languages()
+        place = known.index(self.language) if self.language in known else -1
+        self.language = known[(place + 1) % len(known)]
+        self._own = BankVoice(self.language, rng)
+        return f"the character speaks {self.language}"
+
+    @property
+    def _voices(self) -> list[Voice]:
+        return [voice for voice in (self._own, self._other) if voice is not None]
+
+    def take_message(self) -> str:
         """Return what the player should be told, once; empty if there is nothing."""
         for voice in self._voices:
-            if voice.problem:
-                words, voice.problem = voice.problem, ""
+            if voice.message:
+                words, voice.message = voice.message, ""
                 return words
         return ""
 
@@ -150,8 +198,11 @@ class LiveVoices:
         Args:
             talks: Whether the player lets the character talk.
         """
-        own = self._own.step(talks=talks) if self._own is not None else None
+        # The own voice may answer what the other one says in this step.
         other = self._other.step(talks=talks) if self._other is not None else None
+        own = self._own.step(talks=talks) if self._own is not None else None
+        said = next(self._said, None)
+        own = own if said is None else said
         heard = (_features(own), _features(other))
         is_audible = heard[0] is not None and loudness(heard[0]) > _AUDIBLE
         self._num_quiet = 0 if is_audible else self._num_quiet + 1

@@ -26,6 +26,8 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("R, Shift+R", "start again (asks), next start state"),
     ("G", "an agent plays, or you again"),
     ("F12, F9", "save a screenshot, record"),
+    ('T, then "', "type what the character says"),
+    ("L", "the next language"),
     ("M, - and +", "sound off, quieter and louder"),
     ("F1, F3", "these keys, measurements"),
     ("F11", "full screen (also Alt+Enter)"),

@@ -21,7 +21,7 @@ def draw_past(page: pygame.Surface, session: Session) -> None:
 
 def draw_recording(page: pygame.Surface, session: Session) -> None:
     """Draw whether the microphone is open, and how the recording is doing, or why it is not."""
-    if session.voices is not None and session.voices.listens:
+    if session.voices.listens:
         hud.draw_recording(page, "the microphone is open", at_left=True)
     if session.recording_error:
         text = f"not recording: {session.recording_error} (F9 tries again)"

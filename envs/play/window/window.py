@@ -37,6 +37,7 @@ _IDLE_PERIOD_S = 0.25
 _MESSAGE_S = 5.0
 _FIRST_KEYS_S = 10.0
 _DIGITS = frozenset("123456789")
+_SAY = '"'  # before words that the character is to say
 _LOUDER, _QUIETER = frozenset({"=", "+", "[+]"}), frozenset({"-", "[-]"})
 # Beside the teacher the measurements have this place of their own, where the window is large.
 _MEASUREMENTS_HEIGHT = 220
@@ -216,7 +217,10 @@ class Window:
 
     def _type(self, event: pygame.Event, session: Session) -> None:
         text = self._prompt.handle(event)
-        if text is not None:
+        if text is not None and text.startswith(_SAY):
+            actions = session.playable.keymap.actions if session.playable is not None else ()
+            self._say(session.voices.say_or_tell(text.strip(_SAY), actions))
+        elif text is not None:
             session.set_prompt(text or None)
         self._is_dirty = True
 
@@ -269,6 +273,8 @@ class Window:
             session.toggle_recording()
         elif name == "f2":
             session.toggle_compare()
+        elif name == "l":
+            self._say(session.voices.next_language(np.random.default_rng()))
         elif name == "m":
             session.speaker.toggle_mute()
             self._say(session.speaker.words)
