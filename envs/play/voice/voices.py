@@ -168,14 +168,14 @@ class LiveVoices:
             return str(error)
         return f"the character says: {text}"
 
-    def next_language(self, rng: np.random.Generator) -> str:
+    def next_language(self) -> str:
         """Go on in another language of the bank, and return it in words."""
         if self._own is not None and not isinstance(self._own, BankVoice):
             return "the character says what you say: it has no language of its own"
         known = languages()
         place = known.index(self.language) if self.language in known else -1
         self.language = known[(place + 1) % len(known)]
-        self._own = BankVoice(self.language, rng)
+        self._own = BankVoice(self.language, np.random.default_rng())
         return f"the character speaks {self.language}"
 
     @property

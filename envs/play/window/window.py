@@ -274,7 +274,7 @@ class Window:
         elif name == "f2":
             session.toggle_compare()
         elif name == "l":
-            self._say(session.voices.next_language(np.random.default_rng()))
+            self._say(session.voices.next_language())
         elif name == "m":
             session.speaker.toggle_mute()
             self._say(session.speaker.words)
