@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from midas_world.checkpoint import expand, load_tensors, save_tensors
+from midas_world import world as world_module
+from midas_world.checkpoint import WEIGHTS_NAME, expand, load_tensors, save_tensors
 from midas_world.config import load_preset
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.world_model import WorldModel
@@ -143,6 +144,21 @@ def test_a_start_state_needs_one_condition_per_frame():
         StartState(latents=torch.zeros(3, 15, 32), conditions=(StepConditions(),))
     with pytest.raises(ValueError, match="at least one frame"):
         StartState(latents=torch.zeros(0, 15, 32), conditions=())
+
+
+def test_sizes_of_strangers_worlds_alone_are_checked_before_they_are_built(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The check makes torch load its compiler: two seconds of CPU time at every start."""
+    checked = []
+    monkeypatch.setattr(world_module, "check_header", lambda path, own: checked.append(path))
+    load_world(folder)
+    assert checked == [folder / WEIGHTS_NAME]
+    shutil.copytree(folder, tmp_path / "ours")
+    monkeypatch.setattr(world_module, "WORLDS_FOLDER", tmp_path)
+    load_world("ours")
+    load_world(tmp_path / "ours")
+    assert checked == [folder / WEIGHTS_NAME]
 
 
 def test_an_unknown_world_names_those_there_are():
