@@ -103,6 +103,7 @@ def test_every_name_that_architecture_puts_beside_a_file_is_in_it():
 
 
 def test_every_hop_is_used_by_one_before_it():
+    """A hop that is lost has lost its caller: put what is now between them into its list."""
     assert len(ways()) == 6
     lost = [
         hop
