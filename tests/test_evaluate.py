@@ -367,8 +367,8 @@ def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
     assert prompts["psnr_12"] < prompts["held_psnr_12"]
     assert values["speed"]["median_ms"] > 0
     outcomes = values["outcomes"]
-    assert outcomes["num_steps"] == sum(outcomes["reward_bins"]["counts"])
-    assert 0 <= outcomes["termination_ece"] <= 1
+    assert outcomes["num_steps"] > 0
+    assert 0 <= outcomes["reward_hits"] <= outcomes["reward_positives"]
     assert values["games"]["random_teacher_steps"] > 0
     assert len(list(output.glob("probe-*.safetensors"))) == 1
 

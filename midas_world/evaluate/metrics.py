@@ -131,6 +131,52 @@ class Detection:
         return self.hits / self.positives if self.positives else math.nan
 
 
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the area under the steps of precision over recall; NaN without a positive.
+
+    The sum of (recall_n - recall_{n-1}) * precision_n over the distinct scores from the highest
+    down; equal scores count as said together. A score that knows nothing gets the share of
+    positives.
+
+    Args:
+        scores: (B,) higher where the event is likelier.
+        truth: (B,) bool.
+    """
+    if not truth.any():
+        return math.nan
+    precision, recall = _precision_and_recall(scores, truth)
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def recall_at_precision(scores: np.ndarray, truth: np.ndarray, *, precision: float) -> float:
+    """Return the largest recall that some threshold reaches at no less than this precision.
+
+    0 if none does; NaN without a positive. Arguments as in `average_precision`.
+    """
+    if not truth.any():
+        return math.nan
+    reached, recall = _precision_and_recall(scores, truth)
+    return float(recall[reached >= precision].max(initial=0.0))
+
+
+def _precision_and_recall(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both at each distinct score as threshold, from the highest down."""
+    _check_scores(scores, truth)
+    order = np.argsort(-scores, kind="stable")
+    ordered, hits = scores[order], np.cumsum(truth[order])
+    # The last place of each run of equal scores.
+    ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+    return hits[ends] / (ends + 1), hits[ends] / truth.sum()
+
+
+def _check_scores(scores: np.ndarray, truth: np.ndarray) -> None:
+    if scores.shape != truth.shape or scores.ndim != 1 or truth.dtype != bool:
+        raise ValueError(
+            f"scores and bool truth must pair up as (B,), got {scores.shape} {scores.dtype} "
+            f"and {truth.shape} {truth.dtype}"
+        )
+
+
 def jpeg_of_size(frame: np.ndarray, num_bytes: int) -> tuple[np.ndarray, int]:
     """Return a frame after JPEG at the quality whose file is nearest to a size, and that size.
 

@@ -16,20 +16,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from midas_world.evaluate.calibration import (
-    NUM_BINS,
-    Reliability,
-    average_precision,
-    brier_skill,
-    f1_score,
-    recall_at_precision,
-    reliability,
-    wilson_interval,
-)
 from midas_world.evaluate.forced import LatentEpisode, forced_steps
-from midas_world.evaluate.metrics import Detection, mean_of
-from midas_world.evaluate.plots import save_reliability
-from midas_world.evaluate.report import Cell, Section, Table
+from midas_world.evaluate.metrics import (
+    Detection,
+    average_precision,
+    mean_of,
+    recall_at_precision,
+)
+from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.study import Study
 from midas_world.model.world_model import OutcomeHead, WorldModel
 
@@ -39,7 +33,6 @@ REWARD_THRESHOLD = 0.5
 COST_THRESHOLD = 0.5
 TERMINATION_THRESHOLD = 0.5
 
-_LOW = 0.05
 _FEW_POSITIVES = 30
 _PRECISION = 0.8
 
@@ -49,7 +42,6 @@ class Outcomes:
     """What happened at each of T steps, and what the world said, episode after episode.
 
     Attributes:
-        episode: (T,) index of the step's episode; its steps follow each other.
         reward: (T,) the teacher's.
         expected_reward: (T,) the world's.
         reward_probability: (T,) of a reward event, see `reward_event_probability`.
@@ -59,7 +51,6 @@ class Outcomes:
         termination_probability: (T,) the world's.
     """
 
-    episode: np.ndarray
     reward: np.ndarray
     expected_reward: np.ndarray
     reward_probability: np.ndarray
@@ -67,31 +58,6 @@ class Outcomes:
     cost_probability: np.ndarray
     terminated: np.ndarray
     termination_probability: np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """How one yes-or-no prediction did.
-
-    Attributes:
-        found: At the env's threshold, step by step.
-        near_hits: Positives with something said at their own step or one beside it.
-        near_said: Things said with a positive at their own step or one beside it.
-        average_precision: Of the probability.
-        recall_at_precision: Largest recall at a precision of `_PRECISION` or more.
-        above_low: Reliability of probabilities above `_LOW` only.
-        whole: Reliability of all probabilities.
-        brier_skill: Of the probability.
-    """
-
-    found: Detection
-    near_hits: int
-    near_said: int
-    average_precision: float
-    recall_at_precision: float
-    above_low: Reliability
-    whole: Reliability
-    brier_skill: float
 
 
 def reward_event_probability(outcome: OutcomeHead, logits: torch.Tensor) -> torch.Tensor:
@@ -142,7 +108,6 @@ def predict_outcomes(
             told[index][:, step.number - first] = column
     expected, probability, cost, termination = np.concatenate(told, axis=1)
     return Outcomes(
-        episode=np.repeat(np.arange(len(told)), [item.shape[1] for item in told]),
         reward=np.concatenate([episode.rewards[first - 1 :] for episode in episodes]),
         expected_reward=expected,
         reward_probability=probability,
@@ -153,63 +118,46 @@ def predict_outcomes(
     )
 
 
-def judge_rewards(outcomes: Outcomes) -> Judgement:
+def judge_rewards(outcomes: Outcomes) -> dict[str, float]:
     """Return how reward events are predicted; a reward of the wrong sign is no hit."""
     said = np.abs(outcomes.expected_reward) > REWARD_THRESHOLD
     happened = np.abs(outcomes.reward) > REWARD_THRESHOLD
     agrees = np.sign(outcomes.expected_reward) == np.sign(outcomes.reward)
-    return _judge(
-        said, happened, said & happened & agrees, outcomes.reward_probability, outcomes.episode
-    )
+    return _judge(said, happened, said & happened & agrees, outcomes.reward_probability)
 
 
-def judge_costs(outcomes: Outcomes) -> Judgement:
+def judge_costs(outcomes: Outcomes) -> dict[str, float]:
     """Return how hits are predicted."""
-    said = outcomes.cost_probability > COST_THRESHOLD
-    happened = outcomes.cost
-    return _judge(said, happened, said & happened, outcomes.cost_probability, outcomes.episode)
+    said, happened = outcomes.cost_probability > COST_THRESHOLD, outcomes.cost
+    return _judge(said, happened, said & happened, outcomes.cost_probability)
 
 
-def judge_terminations(outcomes: Outcomes) -> Judgement:
+def judge_terminations(outcomes: Outcomes) -> dict[str, float]:
     """Return how ends of episodes are predicted."""
-    said = outcomes.termination_probability > TERMINATION_THRESHOLD
-    happened = outcomes.terminated
-    return _judge(
-        said, happened, said & happened, outcomes.termination_probability, outcomes.episode
-    )
+    said, happened = outcomes.termination_probability > TERMINATION_THRESHOLD, outcomes.terminated
+    return _judge(said, happened, said & happened, outcomes.termination_probability)
 
 
 def _judge(
-    said: np.ndarray,
-    happened: np.ndarray,
-    hits: np.ndarray,
-    probability: np.ndarray,
-    episode: np.ndarray,
-) -> Judgement:
-    return Judgement(
-        found=Detection(
-            positives=int(happened.sum()),
-            predicted=int(said.sum()),
-            hits=int(hits.sum()),
-            count=len(said),
-        ),
-        near_hits=int((happened & _widened(said, episode)).sum()),
-        near_said=int((said & _widened(happened, episode)).sum()),
-        average_precision=average_precision(probability, happened),
-        recall_at_precision=recall_at_precision(probability, happened, precision=_PRECISION),
-        above_low=reliability(probability, happened, above=_LOW),
-        whole=reliability(probability, happened),
-        brier_skill=brier_skill(probability, happened),
+    said: np.ndarray, happened: np.ndarray, hits: np.ndarray, probability: np.ndarray
+) -> dict[str, float]:
+    """Return how a yes-or-no prediction did at the env's threshold, and its probability at all."""
+    found = Detection(
+        positives=int(happened.sum()),
+        predicted=int(said.sum()),
+        hits=int(hits.sum()),
+        count=len(said),
     )
-
-
-def _widened(flags: np.ndarray, episode: np.ndarray) -> np.ndarray:
-    """Return flags (T,) that are also up one step before and after, within the same episode."""
-    wide = flags.copy()
-    same = episode[1:] == episode[:-1]
-    wide[1:] |= flags[:-1] & same
-    wide[:-1] |= flags[1:] & same
-    return wide
+    return {
+        "positives": found.positives,
+        "predicted": found.predicted,
+        "hits": found.hits,
+        "precision": found.precision,
+        "recall": found.recall,
+        "average_precision": average_precision(probability, happened),
+        "base_rate": found.positives / found.count,
+        "recall_at_precision": recall_at_precision(probability, happened, precision=_PRECISION),
+    }
 
 
 def outcomes_section(study: Study) -> Section:
@@ -227,19 +175,14 @@ def outcomes_section(study: Study) -> Section:
     paid = np.abs(outcomes.expected_reward) > REWARD_THRESHOLD
     values: dict[str, Any] = {
         "num_steps": len(outcomes.reward),
-        "num_episodes": len(np.unique(outcomes.episode)),
+        "num_episodes": sum(episode.num_steps >= first for episode in episodes),
     }
     for name, item in judged.items():
-        values |= {f"{name}_{key}": value for key, value in _numbers(item).items()}
+        values |= {f"{name}_{key}": value for key, value in item.items()}
     values["reward_mean_error"] = mean_of(np.abs(outcomes.expected_reward - outcomes.reward))
     values["reward_sum_teacher"] = float(outcomes.reward.sum())
     values["reward_sum_paid"] = float(outcomes.expected_reward[paid].sum())
     values["reward_sum_expected"] = float(outcomes.expected_reward.sum())
-    save_reliability(
-        study.output / "reliability.png",
-        {name: item.whole for name, item in judged.items()},
-        title=f"Predicted probability against what happened, {len(outcomes.reward)} steps",
-    )
     policies = Counter(episode.policy for episode in episodes)
     played = ", ".join(f"{count} by {name}" for name, count in policies.items())
     return Section(
@@ -251,129 +194,36 @@ def outcomes_section(study: Study) -> Section:
             f"{REWARD_THRESHOLD:g} in size. Said is what the env acts on: an expected reward "
             f"above {REWARD_THRESHOLD:g} in size and of the right sign, a probability of a hit "
             f"(cost) above {COST_THRESHOLD:g}, of the end above {TERMINATION_THRESHOLD:g}; it must "
-            "be said at the very step at which it happens, and 'one step off' tells how much that "
-            "asks. Average precision, the largest recall at a precision of at least "
-            f"{_PRECISION:g} and calibration are those of the probability (for rewards: the mass "
-            "of the head's distribution beyond the threshold). Brackets: 95 % Wilson intervals, "
-            "which take "
-            f"steps as independent. ECE: expected calibration error in {NUM_BINS} bins of equal "
-            "width; Brier skill: 1 is perfect, 0 is knowing only how often it happens. Plot: mean "
-            "probability and share that happened in each bin, and how many steps it holds."
+            "be said at the very step at which it happens. Average precision and the largest "
+            f"recall at a precision of at least {_PRECISION:g} are those of the probability (for "
+            "rewards: the mass of the head's distribution beyond the threshold)."
         ),
         values=values,
-        tables=_tables(judged),
-        notes=_notes(judged, values),
-        pictures=("reliability.png",),
-    )
-
-
-def _numbers(item: Judgement) -> dict[str, Any]:
-    """Return a judgement as named numbers."""
-    found = item.found
-    whole, above_low = item.whole, item.above_low
-    return {
-        "precision": found.precision,
-        "precision_interval": wilson_interval(found.hits, found.predicted),
-        "recall": found.recall,
-        "recall_interval": wilson_interval(found.hits, found.positives),
-        "f1": f1_score(found.precision, found.recall),
-        "precision_one_off": item.near_said / found.predicted if found.predicted else math.nan,
-        "recall_one_off": item.near_hits / found.positives if found.positives else math.nan,
-        "positives": found.positives,
-        "predicted": found.predicted,
-        "hits": found.hits,
-        "average_precision": item.average_precision,
-        "recall_at_precision": item.recall_at_precision,
-        "base_rate": found.positives / found.count,
-        "ece": whole.expected_calibration_error,
-        "ece_above_low": above_low.expected_calibration_error,
-        "num_above_low": int(above_low.counts.sum()),
-        "brier_skill": item.brier_skill,
-        "bins": {
-            "counts": whole.counts,
-            "mean_probability": whole.predicted,
-            "happened": whole.hits,
-        },
-    }
-
-
-def _tables(judged: dict[str, Judgement]) -> tuple[Table, ...]:
-    at_threshold: list[tuple[Cell, ...]] = []
-    as_probability: list[tuple[Cell, ...]] = []
-    for name, item in judged.items():
-        numbers, found = _numbers(item), item.found
-        at_threshold.append(
-            (
-                name,
-                found.positives,
-                found.predicted,
-                found.hits,
-                _with_interval(numbers["precision"], numbers["precision_interval"]),
-                _with_interval(numbers["recall"], numbers["recall_interval"]),
-                numbers["f1"],
-                numbers["precision_one_off"],
-                numbers["recall_one_off"],
-            )
-        )
-        as_probability.append(
-            (
-                name,
-                *(
-                    numbers[key]
-                    for key in (
-                        *("average_precision", "base_rate", "recall_at_precision"),
-                        *("ece", "ece_above_low"),
-                    )
+        tables=(
+            Table(
+                title="At the env's threshold, and as probabilities",
+                columns=(
+                    *("", "happened", "said", "both", "precision", "recall"),
+                    *("average precision", "that of chance"),
+                    f"recall at precision {_PRECISION:g}",
                 ),
-                numbers["num_above_low"],
-                numbers["brier_skill"],
-            )
-        )
-    return (
-        Table(
-            title="At the env's threshold",
-            columns=(
-                *("", "happened", "said", "both", "precision", "recall", "F1"),
-                *("precision, one step off", "recall, one step off"),
+                rows=tuple((name, *item.values()) for name, item in judged.items()),
+                digits=4,
             ),
-            rows=tuple(at_threshold),
         ),
-        Table(
-            title="As probabilities",
-            columns=(
-                *("", "average precision", "that of chance"),
-                *(f"recall at precision {_PRECISION:g}", "ECE"),
-                f"ECE of predictions above {_LOW:g}",
-                *("their number", "Brier skill"),
-            ),
-            rows=tuple(as_probability),
-            digits=4,
-        ),
+        notes=_notes(judged, values),
     )
 
 
-def _notes(judged: dict[str, Judgement], values: dict[str, Any]) -> tuple[str, ...]:
-    notes = [
-        f"Few positives for {name} ({item.found.positives}): its numbers say little."
+def _notes(judged: dict[str, dict[str, float]], values: dict[str, Any]) -> tuple[str, ...]:
+    few = [
+        f"Few positives for {name} ({item['positives']}): its numbers say little."
         for name, item in judged.items()
-        if item.found.positives < _FEW_POSITIVES
+        if item["positives"] < _FEW_POSITIVES
     ]
-    for name, item in judged.items():
-        share = 1 - item.above_low.counts.sum() / item.found.count
-        notes.append(
-            f"{name.capitalize()}: {100 * share:.1f} % of the probabilities are at most "
-            f"{_LOW:g}. They make the ECE over all steps small for any cautious head; that of "
-            "the others says what a probability is worth when the head does speak."
-        )
-    notes.append(
+    return (
+        *few,
         f"Rewards in all: the teacher paid {values['reward_sum_teacher']:.0f}, the env would pay "
         f"{values['reward_sum_paid']:.1f}, the expectations add up to "
-        f"{values['reward_sum_expected']:.1f}."
+        f"{values['reward_sum_expected']:.1f}.",
     )
-    return tuple(notes)
-
-
-def _with_interval(share: float, interval: tuple[float, float]) -> str | None:
-    if math.isnan(share):
-        return None
-    return f"{share:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
