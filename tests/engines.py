@@ -15,6 +15,7 @@ from engine.spec import Engine
 from midas_world.psnr import psnr as frames_psnr
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import StartState, World
+from tests.graphs import StandIn, with_stand_in
 
 # What runs on a device.
 ON_GPU = ("torch-cuda", "tensorrt-fp16", "rtx-fp16")
@@ -25,6 +26,8 @@ _CAMERA = 405.0
 def make_backend(name: str, world: World, folder: Path) -> Engine:
     """Return one of the engines under test, or skip with the reason."""
     backend, _, kind = name.partition("-")
+    if name == "torch-graphs":
+        return with_stand_in(world, StandIn())
     if name == "torch-cuda":
         return TorchEngine(world, device="cuda")
     if name in ON_GPU:

@@ -58,11 +58,11 @@ def play_on(engine: Engine, world: World, count: int) -> tuple[Tensor, Tensor]:
     """Return latents (count, 1, N, C) and rewards (count, 1) of a game by true conditions."""
     rollout, start = Rollout(engine, 1), world.start_states[0]
     rollout.reset([start], seeds=[0])
-    made = [rollout.step([step]) for step in conditions_of(start, count)]
-    return (
-        torch.stack([step.latents.clone() for step in made]),
-        torch.stack([torch.from_numpy(step.reward) for step in made]),
-    )
+    latents, rewards = [], []
+    for step in conditions_of(start, count):
+        rewards.append(torch.from_numpy(rollout.step([step]).reward))
+        latents.append(rollout.latents)
+    return torch.stack(latents), torch.stack(rewards)
 
 
 # torch.compile imports what torch itself has deprecated.

@@ -55,51 +55,6 @@ def test_caches_of_one_size_do_not_mix(pair):
             assert_alike(graphed.step(mine[place], *step), plain.step(theirs[place], *step))
 
 
-def test_a_loaded_state_and_a_reset_hold_after_capture(pair):
-    graphed, plain = pair
-    cache, fresh = graphed.new_cache(BATCH), graphed.new_cache(BATCH)
-    for seed in range(RING + 2):
-        graphed.step(cache, *one_step(plain, seed))
-    state = cache.state()
-    expected = [graphed.step(cache, *one_step(plain, seed)) for seed in (20, 21)]
-    graphed.step(fresh, *one_step(plain, 9))  # its graph is captured
-    for each in (cache, fresh):
-        each.load_state(state)
-        for seed, made in zip((20, 21), expected, strict=True):
-            assert_alike(graphed.step(each, *one_step(plain, seed)), made)
-    cache.reset()
-    unused = plain.new_cache(BATCH)
-    for seed in range(3):
-        step = one_step(plain, seed)
-        assert_alike(graphed.step(cache, *step), plain.step(unused, *step))
-
-
-def test_prefill_holds_after_capture(pair):
-    graphed, plain = pair
-    caches = graphed.new_cache(BATCH), plain.new_cache(BATCH)
-    context = torch.randn(
-        1, 2, *plain.spec.latent_shape, generator=torch.Generator().manual_seed(1)
-    )
-    steps = [one_step(plain, seed, batch=1)[1] for seed in (3, 4)]
-    conditions = Conditions.join(steps)
-    for engine, cache in zip(pair, caches, strict=True):
-        for seed in range(3):
-            engine.step(cache, *one_step(plain, seed))
-        engine.prefill(cache, context, conditions, rows=[1])
-    for seed in range(3, 6):
-        step = one_step(plain, seed)
-        assert_alike(graphed.step(caches[0], *step), plain.step(caches[1], *step))
-
-
-def test_frames_of_other_latents_are_decoded_too(pair):
-    graphed, plain = pair
-    cache = graphed.new_cache(BATCH)
-    made = graphed.step(cache, *one_step(plain, 0))[0]
-    near = int(torch.cuda.is_available())  # level of 255
-    for latents in (made, one_step(plain, 1)[0], made, one_step(plain, 2, batch=1)[0]):
-        assert abs(graphed.decode(latents).astype(int) - plain.decode(latents)).max() <= near
-
-
 def test_the_frame_is_decoded_once_and_only_where_the_last_was_looked_at(tiny_world):
     stand_in = StandIn()
     engine = with_stand_in(tiny_world, stand_in)
@@ -199,18 +154,6 @@ def test_conditions_of_another_number_of_games_are_refused_and_change_nothing(re
     with pytest.raises(ValueError, match=r"pose must have shape"):
         engine.draw(latents, conditions.pick([0]))
     assert (engine.draw(latents, given[1]) == plain.draw(latents, given[1])).all()
-
-
-def test_results_stay_when_the_next_step_is_made(pair):
-    graphed, plain = pair
-    cache = graphed.new_cache(BATCH)
-    step = one_step(plain, 0)
-    copies = step[0].clone(), step[2].clone()
-    made = graphed.step(cache, *step)
-    kept = [tensor.clone() for tensor in made]
-    graphed.step(cache, *one_step(plain, 1))
-    for tensor, copy in zip((*made, step[0], step[2]), (*kept, *copies), strict=True):
-        assert torch.equal(tensor, copy)
 
 
 def test_what_cannot_be_captured_runs_plainly_and_says_why(tiny_world):
@@ -313,19 +256,6 @@ def test_on_a_gpu_a_step_waits_for_its_results_alone_and_allocates_nothing(refin
         torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
     assert "no graphs" not in engine.spec.reason
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_bfloat16_graphs_are_close_to_plain_steps(tiny_world):
-    graphed = TorchEngine(tiny_world, device="cuda")
-    plain = TorchEngine(tiny_world, device="cuda", graphs=False)
-    caches = graphed.new_cache(BATCH), plain.new_cache(BATCH)
-    for seed in range(2 * RING):
-        step = one_step(plain, seed)
-        made, expected = graphed.step(caches[0], *step), plain.step(caches[1], *step)
-        for a, b in zip(made, expected, strict=True):
-            torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
-    assert graphed._graphs is not None, graphed.spec.reason
 
 
 @pytest.mark.gpu
