@@ -16,7 +16,8 @@ from midas_world.commands.cli import VERBS
 from midas_world.evaluate.report import JSON_NAME, read_report, to_markdown
 
 ROOT = Path(__file__).parents[1]
-DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+CARDS = "midas_world/worlds/*/README.md"
+DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob(CARDS)])
 NAMES = [doc.relative_to(ROOT).as_posix() for doc in DOCS]
 TOP = "midas_world|engine|envs|examples|tests|trt_plans|docs"
 DEMO, MOST_DEMO_BYTES = "docs/demo.gif", 1_500_000
