@@ -19,7 +19,7 @@ from envs.play.window.window import Window
 from midas_world import __version__, terminal
 from midas_world.commands import cli
 from tests.fakes import CountingEnv
-from tests.windows import playable, press, run_until
+from tests.windows import playable, press, run_until, start
 
 
 @pytest.fixture(autouse=True)
@@ -123,8 +123,7 @@ def test_both_commands_tell_their_version(main, capsys):
 def test_a_prompt_with_nul_and_half_letters_plays_and_is_drawn():
     window = Window("a world")
     session = Session(lambda: playable(CountingEnv()), window.inputs, notify=window.notify)
-    session.start()
-    run_until(window, session, lambda: session.view is not None)
+    start(window, session)
     session.set_prompt("snow\0 at \ud800night")
     run_until(window, session, lambda: session.prompt == "snow at night")
     press(pygame.K_t)

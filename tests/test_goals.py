@@ -17,7 +17,7 @@ from envs.play.window import attract
 from envs.play.window.scoreboard import Flashes, first_keys
 from envs.play.window.window import Window
 from tests.fakes import CountingEnv
-from tests.windows import playable, playing, press, release, run_until
+from tests.windows import playable, playing, press, release, run_until, start
 
 DAY = date(2026, 3, 1)
 
@@ -226,8 +226,7 @@ def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
     window = Window("a world", settings=settings)
     session = Session(lambda: playable(CountingEnv()), window.inputs, fps=100,
                       notify=window.notify)  # fmt: skip
-    session.start()
-    run_until(window, session, lambda: session.view is not None)
+    start(window, session)
     window._screens.open_main(session)
     window._screens._open_keys(session)
     names = [entry.label().partition(":")[0] for entry in window._screens.menu.entries]

@@ -17,7 +17,7 @@ from envs.stage.controller import ACTIONS
 from envs.stage.env import ACTION_KEYS
 from midas_world.world import KeyMap
 from tests.fakes import CountingEnv, stage_keymap
-from tests.windows import playable, press, release, run_until
+from tests.windows import playable, press, release, run_until, start
 
 KICK, LEAP_RIGHT, RUN_LEFT = (ACTIONS.index(n) for n in ("kick", "leap_right", "run_left"))
 
@@ -35,16 +35,15 @@ def playing(window):
     """Return a function that starts a session of a CountingEnv on the window."""
     sessions = []
 
-    def start(env: CountingEnv, *, fps: float = 200, **changes) -> Session:
+    def begin(env: CountingEnv, *, fps: float = 200, **changes) -> Session:
         session = Session(
             lambda: playable(env, **changes), window.inputs, fps=fps, notify=window.notify
         )
         sessions.append(session)
-        session.start()
-        run_until(window, session, lambda: session.view is not None)
+        start(window, session)
         return session
 
-    yield start
+    yield begin
     for session in sessions:
         session.close()
         session.close()
@@ -336,8 +335,7 @@ def test_a_game_that_cannot_be_opened_ends_the_window_with_its_error(window):
 def test_closing_the_window_closes_the_game(window):
     env = CountingEnv()
     session = Session(lambda: playable(env), window.inputs, notify=window.notify)
-    session.start()
-    run_until(window, session, lambda: session.view is not None)
+    start(window, session)
     pygame.event.post(pygame.Event(pygame.QUIT))
     window.run(session)
     assert env.is_closed

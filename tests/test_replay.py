@@ -23,7 +23,7 @@ from envs.stage.controller import ACTIONS
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import load_session
 from tests.fakes import CountingEnv
-from tests.windows import playable, press, release, run_until
+from tests.windows import playable, press, release, run_until, start
 
 KICK, RUN_RIGHT, WALK_LEFT = (ACTIONS.index(n) for n in ("kick", "run_right", "walk_left"))
 
@@ -279,8 +279,7 @@ def watching(recorded):
         window.inputs,
         notify=window.notify,
     )
-    session.start()
-    run_until(window, session, lambda: session.view is not None)
+    start(window, session)
     yield window, session
     session.close()
     window.close()

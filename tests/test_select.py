@@ -95,7 +95,8 @@ def test_a_choice_that_cannot_be_kept_is_told(
     (tmp_path / "choices").write_text("a file where a folder should be")
     engine = make_engine(tiny_world, "torch", device="cpu", folder=tmp_path)
     assert engine.spec.backend == "torch"
-    assert "not remembered" in caplog.text
+    assert "not kept" in caplog.text
+    assert str(tmp_path / "choices") in caplog.text
 
 
 def test_request_knows_the_cpu(tiny_world: World, tmp_path: Path):

@@ -11,7 +11,7 @@ from envs.play.game.session import Session
 from envs.play.game.settings import SettingsFile
 from envs.play.window import screens
 from envs.play.window.window import Window
-from tests.windows import press, release, run_until
+from tests.windows import press, release, run_until, start
 
 
 def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_replay(tmp_path, monkeypatch):
@@ -21,8 +21,7 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_replay(tmp_pat
     session = Session(
         open_teacher, window.inputs, best=BestList(tmp_path / "best.json"), notify=window.notify
     )
-    session.start()
-    run_until(window, session, lambda: session.view is not None, timeout_s=60.0)
+    start(window, session, timeout_s=60.0)
 
     def look(name: str) -> None:
         drawn = window._drawn_at

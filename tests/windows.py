@@ -33,6 +33,12 @@ def run_until(window: Window, session: Session, condition, *, timeout_s: float =
         window.run_once(session)
 
 
+def start(window: Window, session: Session, *, timeout_s: float = 10.0) -> None:
+    """Start a session and wait until it plays; what is pressed earlier is not meant for it."""
+    session.start()
+    run_until(window, session, lambda: session.status != "loading", timeout_s=timeout_s)
+
+
 @contextmanager
 def playing(env: CountingEnv, *, fps: float = 200, **changes) -> Iterator[tuple[Window, Session]]:
     """Yield a window and the session of a game that is being played on it."""
@@ -41,8 +47,7 @@ def playing(env: CountingEnv, *, fps: float = 200, **changes) -> Iterator[tuple[
         lambda: playable(env, **changes), window.inputs, fps=fps, notify=window.notify
     )
     try:
-        session.start()
-        run_until(window, session, lambda: session.view is not None)
+        start(window, session)
         yield window, session
     finally:
         session.close()
