@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from engine.spec import Engine, EngineSpec, Made
+from envs.play.game.moments import View
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS
 from envs.stage.env import ACTION_KEYS
@@ -33,6 +34,11 @@ START_SCENES = (
 
 def stage_keymap() -> KeyMap:
     return KeyMap(actions=ACTIONS, keys=ACTION_KEYS)
+
+
+def view_of(frame: np.ndarray) -> View:
+    """Return what a window shows of a game whose frame this is."""
+    return View(frame=frame, num_steps=0, action_name="", text="", total_reward=0.0, is_over=False)
 
 
 def randomize(module: nn.Module, seed: int) -> None:

@@ -12,7 +12,7 @@ from midas_world.data.episodes import (
     list_episodes,
     save_episode,
 )
-from midas_world.data.shards import ShardFolder
+from midas_world.data.shard_index import ShardFolder
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.train.stream import FrameStream, StreamOptions
 from tests.fakes import randomize

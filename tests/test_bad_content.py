@@ -26,7 +26,8 @@ from midas_world.checkpoint import load_tensors
 from midas_world.commands import cli
 from midas_world.config import ActionConfig, ProjectConfig, load_config, load_preset
 from midas_world.data.episodes import EpisodeError, load_episode
-from midas_world.data.shards import Losses, ShardError, open_shards, read_samples
+from midas_world.data.shard_index import ShardError, open_shards
+from midas_world.data.shards import Losses, read_samples
 from midas_world.sessions.session import SessionError, load_session
 from midas_world.teachers.actions import configured_actions
 from midas_world.teachers.project import KeyMapFile
@@ -408,8 +409,8 @@ def packed(shards: str, tmp_path: Path) -> str:
         (lambda v: v["shards"][0].update(name="x::http://y/z"), "name must be a plain one"),
         (lambda v: v["shards"][0].update(num_episodes="2"), "num_episodes must be a whole number"),
         (lambda v: v["shards"][0].update(num_episodes=-1), "num_episodes must be at least 0"),
-        (lambda v: v["shards"].append(v["shards"][0]), "two shards have the name"),
-        (lambda v: v["shards"].append(v["shards"][0] | {"name": "b.tar"}), "have the digest"),
+        (lambda v: v["shards"].append(v["shards"][0]), "no episodes after those of the shard bef"),
+        (lambda v: v["shards"][1].update(last=""), "no episodes after those of the shard before"),
         (lambda v: v.update(shards=3), "not iterable"),
         (lambda v: v.update(frame_size=["a", 2]), "invalid literal"),
     ],

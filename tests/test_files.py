@@ -14,6 +14,7 @@ from midas_world.config import load_preset, save_config
 from midas_world.data.shards import Sample, write_shard
 from midas_world.files import remove_temporaries, whole, write_first, write_whole
 from tests.disk import full_disk
+from tests.fakes import view_of
 
 
 def everything(folder: Path) -> list[str]:
@@ -132,7 +133,7 @@ def save_weights(folder: Path) -> None:
 def save_frames(folder: Path) -> None:
     rng = np.random.default_rng(0)
     saver = FrameSaver(folder / "strip.png", fps=20, num_frames=1)
-    saver.add(rng.integers(0, 256, (200, 200, 3), dtype=np.uint8))
+    saver.add(view_of(rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)))
     saver.close()
 
 

@@ -11,7 +11,6 @@ import pytest
 import play
 from envs.picture import NoDisplayError
 from envs.play.game.game import Game
-from envs.play.game.moments import View
 from envs.play.headless import (
     FrameSaver,
     parse_actions,
@@ -21,15 +20,11 @@ from envs.play.headless import (
 )
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
-from tests.fakes import CountingEnv
+from tests.fakes import CountingEnv, view_of
 from tests.sessions import record_steps
 from tests.windows import playable
 
 KICK = ACTIONS.index("kick")
-
-
-def view_of(frame: np.ndarray) -> View:
-    return View(frame=frame, num_steps=0, action_name="", text="", total_reward=0.0, is_over=False)
 
 
 def test_actions_are_read_from_lines_commas_and_repeats():

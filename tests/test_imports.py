@@ -79,7 +79,7 @@ WITHOUT_TORCH = ("midas_world/types.py", "midas_world/data/", "midas_world/confi
 # Which files may import a heavy package: a folder's name stands for all files in it.
 OWNERS = {
     "pygame": ("envs/", "play.py"),
-    "fsspec": ("midas_world/data/shards.py",),
+    "fsspec": ("midas_world/data/shard_index.py",),
     "rapidfuzz": ("envs/vocabulary.py",),
     "platformdirs": ("envs/play/",),
     "av": ("midas_world/data/video.py",),

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from midas_world.data.shards import open_shards
+from midas_world.data.shard_index import (open_shards)
 from midas_world.train.loop import start_processes
 from midas_world.train.stream import FrameStream, StreamOptions, make_loader
 

@@ -14,8 +14,9 @@ from midas_world.checkpoint import save_tensors
 from midas_world.commands.cli import main
 from midas_world.config import load_preset, save_config
 from midas_world.data.episodes import list_episodes
-from midas_world.data.packing import Part, is_held_out, pack, pack_folder, unpack
-from midas_world.data.shards import Losses, ShardError, has_shards, open_shards, read_samples
+from midas_world.data.packing import is_held_out, pack, pack_folder, unpack
+from midas_world.data.shard_index import Part, ShardError, has_shards, open_shards
+from midas_world.data.shards import Losses, read_samples
 from tests.shard_data import (
     FRAMES,
     every_frame,

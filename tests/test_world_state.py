@@ -78,7 +78,7 @@ def test_a_saved_state_is_the_state(tiny_world, tmp_path, dtype):
 
 def test_clock_end_words_and_resets_are_part_of_the_state(tiny_world, fake):
     env = WorldEnv(tiny_world, engine=fake, horizon=4)
-    env.reset(seed=2, options={"prompt": "a beach at night"})
+    env.reset(seed=2, options={"prompt": "a beach"})
     env.step(RUN)
     state = env.save_state()
 
@@ -94,7 +94,7 @@ def test_clock_end_words_and_resets_are_part_of_the_state(tiny_world, fake):
     first = rest()
     env.restore_state(state)
     assert rest() == first
-    assert first[0][0][-1].startswith("at night in the seaside")
+    assert "in the seaside" in first[0][0][-1]
     env.reset(seed=3)
     [env.step(0) for _ in range(4)]
     ended = env.save_state()

@@ -7,31 +7,27 @@ that grows never moves an episode from one side to the other.
 import hashlib
 import json
 import logging
-import re
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from midas_world.data.episodes import HEADER, list_episodes
-from midas_world.data.shards import (
-    Losses,
-    Sample,
+from midas_world.data.shard_index import (
+    ALL_NAMES,
+    Part,
     Shard,
     ShardError,
     ShardFolder,
     has_shards,
     join,
     local_path,
-    make_sample,
     open_shards,
-    read_samples,
     save_index,
-    write_shard,
 )
+from midas_world.data.shards import Losses, Sample, make_sample, read_samples, write_shard
 from midas_world.files import whole
 from midas_world.locks import alone_in
 
@@ -41,46 +37,13 @@ SPLITS = ("train", "validation")
 DEFAULT_SHARD_BYTES = 256_000_000
 
 
-@dataclass(frozen=True)
-class Part:
-    """One of several equal parts of all names, by a hash that other names have no say in."""
-
-    number: int = 1
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.count:
-            raise ValueError(f"a part must be from 1/N to N/N, got {self.number}/{self.count}")
-
-    @classmethod
-    def parse(cls, text: str) -> "Part":
-        """Return the part of a text such as "3/8"."""
-        if not re.fullmatch(r"\d+/\d+", text):
-            raise ValueError(f"a part must look like 3/8, got {text!r}")
-        return cls(*map(int, text.split("/")))
-
-    @property
-    def suffix(self) -> str:
-        """What sets this part's file names apart; "" where there is only one."""
-        return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
-
-    @property
-    def index(self) -> str:
-        """The file name of this part's index."""
-        return f"index{self.suffix}.json"
-
-    def holds(self, name: str) -> bool:
-        """Whether a name belongs to this part."""
-        return zlib.crc32(name.encode()) % self.count == self.number - 1
-
-
 def pack(
     data: Path,
     url: str,
     *,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     validation_share: float = 0.01,
-    part: Part = Part(),
+    part: Part = ALL_NAMES,
 ) -> dict[str, ShardFolder]:
     """Pack episodes into the shard folders ``train`` and ``validation`` of `url`.
 
@@ -109,7 +72,7 @@ def pack_folder(
     url: str,
     *,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
-    part: Part = Part(),
+    part: Part = ALL_NAMES,
 ) -> ShardFolder:
     """Pack episodes, in the order of their names, into one folder of shards; see `pack`.
 
@@ -153,7 +116,7 @@ def _pack_folder(
     bar.close()
     if folder is None:
         raise ShardError(f"there are no episodes for {url}; collect some first")
-    return folder
+    return open_shards(url, index=part.index)
 
 
 def unpack(url: str, folder: Path) -> Losses:

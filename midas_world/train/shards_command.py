@@ -11,15 +11,9 @@ import torch
 
 from midas_world.checkpoint import CONFIG_NAME
 from midas_world.config import ProjectConfig, load_config
-from midas_world.data.packing import DEFAULT_SHARD_BYTES, SPLITS, Part, pack, unpack
-from midas_world.data.shards import (
-    Losses,
-    ShardFolder,
-    has_shards,
-    join,
-    open_shards,
-    read_samples,
-)
+from midas_world.data.packing import DEFAULT_SHARD_BYTES, SPLITS, pack, unpack
+from midas_world.data.shard_index import ALL_NAMES, Part, ShardFolder, has_shards, join, open_shards
+from midas_world.data.shards import Losses, read_samples
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.latents import encode_frames
@@ -199,7 +193,11 @@ def _parser() -> argparse.ArgumentParser:
         "--validation-share", type=float, default=0.01, help="of seeds, where nothing is split yet"
     )
     one.add_argument(
-        "--part", type=Part.parse, default=Part(), metavar="3/8", help="only this part of the work"
+        "--part",
+        type=Part.parse,
+        default=ALL_NAMES,
+        metavar="3/8",
+        help="only this part of the work",
     )
     one.set_defaults(run=_pack)
 

@@ -24,14 +24,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from midas_world.data.episodes import Episode, load_episode
 from midas_world.data.packing import write_sample
-from midas_world.data.shards import (
-    Losses,
-    Sample,
-    ShardError,
-    ShardFolder,
-    open_shards,
-    read_samples,
-)
+from midas_world.data.shard_index import ShardError, ShardFolder, open_shards
+from midas_world.data.shards import Losses, Sample, read_samples
 from midas_world.train.data import frame_columns
 
 _MOST_EMPTY_PASSES = 3

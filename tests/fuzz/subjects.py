@@ -22,7 +22,8 @@ from envs.world.state import WorldState
 from midas_world.config import ProjectConfig, load_config, load_preset, save_config
 from midas_world.data.episodes import load_episode
 from midas_world.data.packing import pack
-from midas_world.data.shards import Losses, open_shards, read_samples
+from midas_world.data.shard_index import open_shards
+from midas_world.data.shards import Losses, read_samples
 from midas_world.sessions.session import load_session
 from midas_world.teachers.actions import configured_actions
 from midas_world.teachers.project import KeyMapFile
