@@ -61,7 +61,7 @@ class GameConfig:
             )
 
 
-class Games(VecEnv):
+class LearnerGames(VecEnv):
     """A vector environment of Gymnasium, for learners of Stable-Baselines3.
 
     Observations are (B, 3 K, h, w) uint8 for frames and (B, K N C) float32 for latent tokens.
@@ -156,11 +156,11 @@ class Games(VecEnv):
         return [getattr(self.games, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Games share their attributes: there is none to set for one."""
+        """The games share their attributes: there is none to set for one."""
         raise AttributeError(f"games of one vector environment share {attr_name!r}")
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> Any:
-        """Games are no environments of their own: there is no method to call on one."""
+        """The games are no environments of their own: there is no method to call on one."""
         raise AttributeError(f"games of one vector environment have no own method {method_name!r}")
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
@@ -189,7 +189,7 @@ def small_pictures(frames: np.ndarray) -> np.ndarray:
     return means.mean(axis=(2, 4)).round().astype(np.uint8).transpose(0, 3, 1, 2).copy()
 
 
-def make_teacher(config: GameConfig, engine: Engine | None) -> Games:
+def make_teacher(config: GameConfig, engine: Engine | None) -> LearnerGames:
     """Return games of the teacher; the engine's encoder is used if the policy sees latents."""
     games = gym.make_vec(
         TEACHER_ID,
@@ -199,15 +199,15 @@ def make_teacher(config: GameConfig, engine: Engine | None) -> Games:
         horizon=config.horizon,
     )
     if config.observation == "pixels":
-        return Games(games, config)
+        return LearnerGames(games, config)
     if engine is None:
         raise ValueError("observation latent needs an engine, whose encoder sees the teacher")
-    return Games(games, config, convert=lambda frames: engine.encode(frames).numpy())
+    return LearnerGames(games, config, convert=lambda frames: engine.encode(frames).numpy())
 
 
 def make_dream(
     config: GameConfig, world: World, engine: Engine, *, reward_threshold: float = REWARD_THRESHOLD
-) -> Games:
+) -> LearnerGames:
     """Return games of the world; of the frames that an action is held, only the last is decoded.
 
     Args:
@@ -228,8 +228,8 @@ def make_dream(
         autoreset_mode=AutoresetMode.SAME_STEP,
     )
     if config.observation == "latent":
-        return Games(games, config)
-    return Games(games, config, convert=lambda seen: engine.decode(torch.from_numpy(seen)))
+        return LearnerGames(games, config)
+    return LearnerGames(games, config, convert=lambda seen: engine.decode(torch.from_numpy(seen)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +252,7 @@ class Played:
         return float(np.mean(self.returns))
 
 
-def play(games: Games, choose: Choose, *, seeds: Sequence[int]) -> Played:
+def play(games: LearnerGames, choose: Choose, *, seeds: Sequence[int]) -> Played:
     """Play one episode from each seed.
 
     Args:

@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor
 from tqdm import tqdm
 
-from examples.games import Choose, GameConfig, Games, Played
+from examples.games import Choose, GameConfig, LearnerGames, Played
 
 # Few steps must do: many passes over each rollout, and a view of some 20 choices ahead.
 ROLLOUT_CHOICES = 512
@@ -72,7 +72,7 @@ def choice_of(model: Any) -> Choose:
 
 
 def make_ppo(
-    games: VecMonitor | Games, config: GameConfig, *, num_steps: int, seed: int, device: str
+    games: VecMonitor | LearnerGames, config: GameConfig, *, num_steps: int, seed: int, device: str
 ) -> PPO:
     """Return an untrained PPO for games."""
     choices = min(ROLLOUT_CHOICES, num_steps // config.frame_skip) // config.num_games

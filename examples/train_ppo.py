@@ -29,7 +29,7 @@ from engine import Engine, make_engine
 from examples.games import (
     Choose,
     GameConfig,
-    Games,
+    LearnerGames,
     Observation,
     choose_always,
     choose_at_random,
@@ -109,8 +109,8 @@ class Experiment:
         self._device = device
         self._engine: Engine | None = None
         self._starts: tuple[StartState, ...] | None = None
-        self._teacher: Games | None = None
-        self._dream: Games | None = None
+        self._teacher: LearnerGames | None = None
+        self._dream: LearnerGames | None = None
         self._seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.num_final_episodes)
         weights = (world.folder / WEIGHTS_NAME).read_bytes()
         self._world_settings = {"world": hashlib.sha256(weights).hexdigest()}
@@ -192,7 +192,7 @@ class Experiment:
         save_tensors(weights, self._policy_file(where, seed))
         return {"points": evaluate.points, "wall_s": round(time.monotonic() - begin, 1)}
 
-    def _make_ppo(self, games: VecMonitor | Games, seed: int) -> PPO:
+    def _make_ppo(self, games: VecMonitor | LearnerGames, seed: int) -> PPO:
         return make_ppo(
             games,
             self.games,
@@ -231,11 +231,11 @@ class Experiment:
             self._engine = make_engine(self.world, device=device)
         return self._engine
 
-    def _make_teacher(self) -> Games:
+    def _make_teacher(self) -> LearnerGames:
         latent = self.games.observation == "latent"
         return make_teacher(self.games, self._running_engine() if latent else None)
 
-    def _make_training_dream(self) -> Games:
+    def _make_training_dream(self) -> LearnerGames:
         config, engine = self.config, self._running_engine()
         if config.dream_starts and self._starts is None:
             with tqdm(total=config.dream_starts, desc="start states", unit="state") as bar:
@@ -251,12 +251,12 @@ class Experiment:
         games = replace(self.games, horizon=config.dream_horizon)
         return make_dream(games, world, engine, reward_threshold=config.reward_threshold)
 
-    def _teacher_games(self) -> Games:
+    def _teacher_games(self) -> LearnerGames:
         if self._teacher is None:
             self._teacher = self._make_teacher()
         return self._teacher
 
-    def _dream_games(self) -> Games:
+    def _dream_games(self) -> LearnerGames:
         if self._dream is None:
             self._dream = make_dream(self.games, self.world, self._running_engine())
         return self._dream

@@ -52,16 +52,16 @@ def test_drift_compares_an_old_game_with_a_new_one_in_turns(
     tiny_world: World, monkeypatch: pytest.MonkeyPatch
 ):
     engine = FakeEngine(tiny_world.config.world)
-    ages: dict[timing.Game, int] = {}
+    ages: dict[timing.TimedGame, int] = {}
     played: list[int] = []
 
-    def time_steps(game: timing.Game, count: int) -> list[float]:
+    def time_steps(game: timing.TimedGame, count: int) -> list[float]:
         first = ages.setdefault(game, 0)
         ages[game] += count
         played.append(ages[game])
         return [float(step) for step in range(first, ages[game])]
 
-    monkeypatch.setattr(timing.Game, "time_steps", time_steps)
+    monkeypatch.setattr(timing.TimedGame, "time_steps", time_steps)
     start = tiny_world.start_states[0]
     drift = timing.measure_drift(engine, start, num_steps=90, early_step=10, window=25)
     assert played == [35, 65, 10, 20, 75, 30, 85, 35, 90]

@@ -48,7 +48,7 @@ def make_coin_games(config, **kwargs):
     inner = SyncVectorEnv(
         [lambda: CoinEnv(**kwargs)] * config.num_games, autoreset_mode=AutoresetMode.SAME_STEP
     )
-    return games.Games(inner, config)
+    return games.LearnerGames(inner, config)
 
 
 @pytest.fixture

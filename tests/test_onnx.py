@@ -25,7 +25,7 @@ from engine.on_onnx.engine import OnnxEngine  # noqa: E402
 from engine.on_onnx.export import export_graphs  # noqa: E402
 from engine.on_onnx.files import OPSET, graph_paths, graphs_folder  # noqa: E402
 from engine.on_onnx.graphs import GRAPHS, graph_names, make_graph  # noqa: E402
-from engine.on_onnx.runtime import Session, _first_outputs, quantize  # noqa: E402
+from engine.on_onnx.runtime import GraphRunner, _first_outputs, quantize  # noqa: E402
 from engine.prepare import prepare  # noqa: E402
 
 
@@ -92,7 +92,9 @@ def test_graphs_give_what_their_modules_give(
     }
     expected = {key: value.numpy() for key, value in graph.run(inputs).items()}
     actual = {key: np.zeros_like(value, order="C") for key, value in expected.items()}
-    Session(path, num_threads=1).run({key: value.numpy() for key, value in inputs.items()}, actual)
+    GraphRunner(path, num_threads=1).run(
+        {key: value.numpy() for key, value in inputs.items()}, actual
+    )
     for key, value in expected.items():
         if value.dtype == np.uint8:  # a rounding on the edge falls to either side
             assert np.abs(value.astype(int) - actual[key]).max() <= 1

@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 import envs  # noqa: F401 - registers the ids
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
-from envs.stage.game import MAX_HEARTS, Game, GameObject, Kind
+from envs.stage.game import MAX_HEARTS, GameObject, Kind, StageGame
 from envs.stage.scene import Scene
 from envs.stage.skeleton import GROUND_Y
 from envs.stage.words import scene_from_text
@@ -323,7 +323,7 @@ def test_vector_envs_take_its_infos():
 def test_it_is_fast():
     env = StageEnv()
     env.reset(seed=0, options={"scene": Scene(weather="rain"), "scene_changes": False})
-    env._game = Game(seed=0, start_x=0.0)
+    env._game = StageGame(seed=0, start_x=0.0)
     env._game.hearts = 1000
     env.step(RUN_RIGHT)
     start = time.process_time()

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from envs.stage.controller import ACTIONS, PoseController
-from envs.stage.game import INVULNERABLE_STEPS, MAX_HEARTS, Game, GameObject, Kind
+from envs.stage.game import INVULNERABLE_STEPS, MAX_HEARTS, GameObject, Kind, StageGame
 from envs.stage.skeleton import GROUND_Y
 
 LEAP_RIGHT = ACTIONS.index("leap_right")
 
 
-def empty_game(*objects: GameObject) -> Game:
-    game = Game(seed=0, start_x=0.0)
+def empty_game(*objects: GameObject) -> StageGame:
+    game = StageGame(seed=0, start_x=0.0)
     game._segments = dict.fromkeys(range(-100, 100), ())
     game._segments[0] = objects
     return game
@@ -23,7 +23,7 @@ def standing_at(x: float) -> PoseController:
     return controller
 
 
-def walk(game: Game, controller: PoseController, action: str, steps: int) -> float:
+def walk(game: StageGame, controller: PoseController, action: str, steps: int) -> float:
     reward = 0.0
     for _ in range(steps):
         controller.step(ACTIONS.index(action))
@@ -32,22 +32,22 @@ def walk(game: Game, controller: PoseController, action: str, steps: int) -> flo
 
 
 def test_objects_do_not_depend_on_the_order_of_visits():
-    there = Game(seed=3, start_x=0.0)
-    back = Game(seed=3, start_x=0.0)
+    there = StageGame(seed=3, start_x=0.0)
+    back = StageGame(seed=3, start_x=0.0)
     positions = [-900.0, 0.0, 500.0, 1700.0]
     seen = {x: there.visible(x) for x in positions}
     assert {x: back.visible(x) for x in reversed(positions)} == seen
-    assert Game(seed=4, start_x=0.0).visible(500.0) != seen[500.0]
+    assert StageGame(seed=4, start_x=0.0).visible(500.0) != seen[500.0]
 
 
 def test_nothing_lies_near_the_start():
     for seed in range(20):
-        assert all(abs(i.x - 80.0) >= 120 for i in Game(seed=seed, start_x=80.0).visible(80.0))
+        assert all(abs(i.x - 80.0) >= 120 for i in StageGame(seed=seed, start_x=80.0).visible(80.0))
 
 
 @pytest.mark.parametrize("side", [-1, 1])
 def test_density_is_about_one_obstacle_per_200_px_and_one_coin_per_110_px(side):
-    game = Game(seed=1, start_x=0.0)
+    game = StageGame(seed=1, start_x=0.0)
     items = {item for x in range(200, 60_000, 160) for item in game.visible(side * x)}
     kinds = Counter("coin" if item.kind is Kind.COIN else "obstacle" for item in items)
     assert 60_000 / kinds["obstacle"] == pytest.approx(200, rel=0.1)
@@ -55,7 +55,7 @@ def test_density_is_about_one_obstacle_per_200_px_and_one_coin_per_110_px(side):
 
 
 def test_obstacles_leave_room_to_land():
-    game = Game(seed=1, start_x=0.0)
+    game = StageGame(seed=1, start_x=0.0)
     items = {i for x in range(200, 20_000, 160) for i in game.visible(x) if i.kind is not Kind.COIN}
     assert np.diff(sorted(item.x for item in items)).min() >= 85
 

@@ -18,8 +18,8 @@ from engine.bench.timing import (
     EARLY_STEP,
     WARM_UP_STEPS,
     WINDOW_STEPS,
-    Game,
     Spread,
+    TimedGame,
     Times,
     measure_drift,
     spread_of,
@@ -201,7 +201,7 @@ def _time_batch(
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(engine.spec.device)
     try:
-        game = Game(engine, start, batch_size=batch_size)
+        game = TimedGame(engine, start, batch_size=batch_size)
         game.time_steps(WARM_UP_STEPS)
         times = game.time_steps(num_steps)
     except torch.OutOfMemoryError:

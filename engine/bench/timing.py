@@ -22,7 +22,7 @@ from midas_world.world import StartState
 
 if TYPE_CHECKING:  # ONNX Runtime may not be there
     from engine.on_onnx.engine import OnnxEngine
-    from engine.on_onnx.runtime import Session
+    from engine.on_onnx.runtime import GraphRunner
 
 WARM_UP_STEPS = 5
 # Of the check whether late steps are slower than early ones.
@@ -49,7 +49,7 @@ def spread_of(times: Sequence[float]) -> Spread:
     return Spread(median_ms=float(median), p99_ms=float(p99))
 
 
-class Game:
+class TimedGame:
     """B games from one start state, each step with the same conditions."""
 
     def __init__(self, engine: Engine, start: StartState, *, batch_size: int) -> None:
@@ -98,12 +98,12 @@ def measure_drift(
     least = early_step + 2 * window
     if num_steps < least:
         raise ValueError(f"the drift check needs at least {least} steps, got {num_steps}")
-    old = Game(engine, start, batch_size=1)
+    old = TimedGame(engine, start, batch_size=1)
     old.time_steps(early_step + window)
     early_peak = peak_memory_mib()
     old.time_steps(num_steps - early_step - 2 * window)
     late_peak = peak_memory_mib()
-    new = Game(engine, start, batch_size=1)
+    new = TimedGame(engine, start, batch_size=1)
     new.time_steps(early_step)
     early: Times = []
     late: Times = []
@@ -219,11 +219,11 @@ def _marked(engine: TorchEngine, mark: Callable[[str], None]) -> Iterator[None]:
 class _Clocked:
     """A session that tells how long it ran."""
 
-    def __init__(self, session: "Session", times: Times) -> None:
+    def __init__(self, session: "GraphRunner", times: Times) -> None:
         self._session, self._times = session, times
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
-        """Run the session; see `Session.run`."""
+        """Run the session; see `GraphRunner.run`."""
         began = time.perf_counter()
         self._session.run(inputs, outputs)
         self._times.append(1e3 * (time.perf_counter() - began))
@@ -237,9 +237,9 @@ def time_graphs(
     times: dict[str, Times] = {name: [] for name in sessions}
     pairs = zip(sessions.items(), times.values(), strict=True)
     clocked = {name: _Clocked(session, own) for (name, session), own in pairs}
-    engine._sessions = cast("dict[str, Session]", clocked)
+    engine._sessions = cast("dict[str, GraphRunner]", clocked)
     try:
-        Game(engine, start, batch_size=batch_size).time_steps(WARM_UP_STEPS + num_steps)
+        TimedGame(engine, start, batch_size=batch_size).time_steps(WARM_UP_STEPS + num_steps)
     finally:
         engine._sessions = sessions
     return {part: own[-num_steps:] for part, own in times.items()}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.on_onnx.export import discard_graph, export_graphs
 from engine.on_onnx.graphs import GUIDANCE, KNOWN_TO_REFINER, UNSEEN, make_graph
-from engine.on_onnx.runtime import Session
+from engine.on_onnx.runtime import GraphRunner
 from engine.on_torch.engine import TorchCache
 from engine.spec import Cache, Engine, EngineSpec, Made
 from midas_world.model.autoencoder import normalize_frames
@@ -176,7 +176,7 @@ class OnnxEngine(Engine):
         pixels = normalize_frames(torch.from_numpy(np.ascontiguousarray(frames)))
         return self._world.model.to_tokens(self._world.autoencoder.encode(pixels)).contiguous()
 
-    def _load(self) -> dict[str, Session]:
+    def _load(self) -> dict[str, GraphRunner]:
         """Return graphs ready to run, exporting those that are missing or corrupt."""
 
         def export() -> dict[str, Path]:
@@ -190,11 +190,11 @@ class OnnxEngine(Engine):
         sessions = {}
         for name, path in export().items():
             try:
-                sessions[name] = Session(path, num_threads=self._num_threads)
+                sessions[name] = GraphRunner(path, num_threads=self._num_threads)
             except CheckpointError as error:
                 _log.warning("%s; exporting it again", error)
                 discard_graph(self._world, path, str(error))
-                sessions[name] = Session(export()[name], num_threads=self._num_threads)
+                sessions[name] = GraphRunner(export()[name], num_threads=self._num_threads)
         return sessions
 
     def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> None:

@@ -28,7 +28,7 @@ Arrays = Mapping[str, np.ndarray]
 _log = logging.getLogger(__name__)
 
 
-class Session:
+class GraphRunner:
     """A graph ready to run on arrays that the caller owns.
 
     Args:

@@ -1,8 +1,8 @@
 """The TensorRT engine: head and decoder as engine files, all else of a step with torch.
 
-It holds a torch engine on the same stream, whose sampler is the head's engine file: conditions,
-backbone, motion, scenery, outcomes and refiner are torch's. Each file's work is one CUDA graph for
-each number of games, between buffers that pycuda owns.
+It holds a torch engine on the same stream, whose sampler and decoder are the engine files:
+conditions, backbone, motion, scenery, outcomes and refiner are torch's. Each file's work is one
+CUDA graph for each number of games, between buffers that pycuda owns.
 
 Shapes: B games, N tokens per frame, C their channels, c latent channels, h w fine grid, H W pixels.
 """
@@ -32,7 +32,6 @@ from engine.on_tensorrt.runtime import EXTRAS, EngineLoadError, LoadedEngine
 from engine.on_torch.engine import TorchCache, TorchEngine
 from engine.spec import Cache, EngineSpec, Made
 from midas_world.files import write_whole
-from midas_world.model.autoencoder import quantize_frames
 from midas_world.model.conditions import Conditions
 from midas_world.model.head import Guidance
 from midas_world.world import World
@@ -88,20 +87,21 @@ class TensorRTEngine:
             capability=capability or capability_here(),
             folder=folder or default_folder(),
         )
+        steps = world.config.world.head.num_denoise_steps
+        steps = steps if num_denoise_steps is None else num_denoise_steps
         with self._memory.active():
-            self._torch = TorchEngine(
-                world,
-                device=self._memory.torch_device,
-                num_denoise_steps=num_denoise_steps,
-                graphs=False,
-            )
-            steps = self._torch.spec.num_denoise_steps
             networks = {
                 plan.graph: _open(world, name, plan, target, steps, load, self._memory)
                 for name, plan in chosen.items()
             }
-        self._torch._sampler = _HeadNetwork(networks["head"])  # pyright: ignore[reportAttributeAccessIssue]
-        self._decoder = networks["decoder"]
+            self._torch = TorchEngine(
+                world,
+                device=self._memory.torch_device,
+                num_denoise_steps=steps,
+                graphs=False,
+                sampler=_HeadNetwork(networks["head"]),
+                decode=lambda grid: networks["decoder"]({"latents": grid}),
+            )
         precisions = {plan.graph: plan.precision for plan in chosen.values()}
         self._spec = replace(
             self._torch.spec,
@@ -137,21 +137,15 @@ class TensorRTEngine:
         with self._memory.active():
             return self._torch.read(latents)
 
-    @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
         with self._memory.active():
-            return self._frames(latents).cpu().numpy()
+            return self._torch.decode(latents)
 
-    @torch.inference_mode()
     def draw(self, latents: Tensor, conditions: Conditions) -> np.ndarray:
         """Return frames as they are shown, in one go on the device; see `Engine.draw`."""
-        refiner = self._torch._refiner
         with self._memory.active():
-            frames = self._frames(latents)
-            if refiner is not None:
-                frames = refiner(frames, conditions.to(frames.device))
-            return frames.cpu().numpy()
+            return self._torch.draw(latents, conditions)
 
     def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
         """Return decoded frames with the character drawn anew, by torch; see `Engine.refine`."""
@@ -162,11 +156,6 @@ class TensorRTEngine:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""
         with self._memory.active():
             return self._torch.encode(frames)
-
-    def _frames(self, latents: Tensor) -> Tensor:
-        """Return the frames of latents (B, N, C), uint8 (B, H, W, 3) on the device."""
-        grid = self._torch._model.to_grid(latents.to(self._memory.torch_device))
-        return quantize_frames(self._decoder({"latents": grid})).contiguous()
 
 
 class _Network:

@@ -11,12 +11,12 @@ things, w columns of the fine grid.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.on_torch.capture import CaptureError, CudaCapturer
 from engine.on_torch.graphs import StepGraphs
@@ -85,6 +85,8 @@ class TorchEngine:
         num_denoise_steps: Head passes per frame; None takes the world's own number.
         compile: Compile head and decoder with torch.compile: a minute of waiting for faster steps.
         graphs: Whether steps run as CUDA graphs; None: on a CUDA device they do.
+        sampler: In the place of the head's own: runs it elsewhere, from guidance and noise.
+        decode: In the place of the decoder, likewise: latents (B, c, h, w) float32 to pixels.
         reason: In words, why the backend was chosen, for the spec.
 
     Raises:
@@ -100,6 +102,8 @@ class TorchEngine:
         num_denoise_steps: int | None = None,
         compile: bool = False,
         graphs: bool | None = None,
+        sampler: nn.Module | None = None,
+        decode: Callable[[Tensor], Tensor] | None = None,
         reason: str = "as asked",
     ) -> None:
         config = world.config.world
@@ -117,15 +121,15 @@ class TorchEngine:
         )
         cast = {"dtype": self._dtype, "device": self._device}
         self._model = model_for_play(world.model, **cast)
-        self._sampler = Sampler(self._model, steps)
+        self._sampler = sampler or Sampler(self._model, steps)
         self._autoencoder = autoencoder_for_play(world.autoencoder, **cast)
+        self._decode = decode
         self._refiner = refiner_for_play(world.refiner, **cast)
         if compile:
             self._compile()
         self._graphs: StepGraphs | None = None
         if graphs is None:
-            # An engine made of this one runs some networks elsewhere, with graphs of its own.
-            graphs = self._device.type == "cuda" and type(self) is TorchEngine
+            graphs = self._device.type == "cuda"
         if graphs:
             if self._device.type != "cuda":
                 raise ValueError(f"graphs need a CUDA device, got {str(self._device)!r}")
@@ -259,7 +263,10 @@ class TorchEngine:
 
     def _pixels(self, latents: Tensor) -> Tensor:
         """Return the frames of latents (B, N, C), uint8 (B, H, W, 3), both on the device."""
-        grid = self._model.to_grid(latents).to(dtype=self._dtype, memory_format=torch.channels_last)
+        grid = self._model.to_grid(latents)
+        if self._decode is not None:
+            return quantize_frames(self._decode(grid)).contiguous()
+        grid = grid.to(dtype=self._dtype, memory_format=torch.channels_last)
         return quantize_frames(self._autoencoder.decode(grid)).contiguous()
 
     def _shown(self, latents: Tensor, conditions: Conditions) -> Tensor:

@@ -20,7 +20,7 @@ from midas_world.sessions.values import space_to_json, to_json
 _PACKAGES = ("torch", "pygame-ce", "onnxruntime")
 
 
-def describe(
+def header_of(
     env: gym.Env[Any, Any],
     *,
     fps: float,

@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from envs.recording.header import describe, plain
+from envs.recording.header import header_of, plain
 from midas_world.sessions.log import Kind, Record, SessionError
 from midas_world.sessions.values import to_json
 from midas_world.sessions.writer import RecordingStatus, SessionWriter
@@ -98,7 +98,7 @@ class EnvRecorder:
         self._episode_step = episode_step
         if self._writer is None:
             make_header = partial(
-                describe,
+                header_of,
                 self._env,
                 fps=self._fps,
                 frame_size=frame.shape[:2],

@@ -21,7 +21,7 @@ from envs.picture import FrameWindow
 from envs.stage.character import draw_character, draw_portrait
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS, WORLD_LENGTH
-from envs.stage.game import COIN_HEIGHTS, MAX_HEARTS, Game, GameObject, Kind
+from envs.stage.game import COIN_HEIGHTS, MAX_HEARTS, GameObject, Kind, StageGame
 from envs.stage.scene import Scene
 from envs.stage.scenery import Scenery
 from envs.stage.skeleton import CENTER_X, GROUND_Y
@@ -175,7 +175,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._conditioner = StageConditioner()
         self._canvas = pygame.Surface((width, height), 0, 32)
         self._window: FrameWindow | None = None
-        self._game = Game(seed=0, start_x=0.0)
+        self._game = StageGame(seed=0, start_x=0.0)
         self._keypoints = np.zeros((15, 2), np.float32)
         self._num_steps = 0
         self._cost = 0.0
@@ -213,7 +213,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         if (state := options.get("conditioner_state")) is not None:
             self._conditioner.load_state(state)
             conditions, x = self._conditioner.conditions(), self._conditioner.controller.x
-        self._game = Game(seed=int(rng.integers(2**31)), start_x=x)
+        self._game = StageGame(seed=int(rng.integers(2**31)), start_x=x)
         self._num_steps = 0
         self._cost = 0.0
         self._needs_reset = False

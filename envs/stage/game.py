@@ -57,7 +57,7 @@ class GameObject:
     variant: int
 
 
-class Game:
+class StageGame:
     """Score, hearts and the objects that are left, for one episode."""
 
     def __init__(self, *, seed: int, start_x: float) -> None:

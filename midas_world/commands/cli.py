@@ -169,10 +169,10 @@ def _fit_preset(arguments: argparse.Namespace) -> Path:
     """Write a preset fitted to the env that --env names into its data folder; return its path."""
     from midas_world.teachers.project import (
         CPU_TOKENS,
-        describe,
         keep_preset,
         name_of,
         project_for,
+        summary_of,
     )
 
     name = name_of(arguments.env)
@@ -187,7 +187,7 @@ def _fit_preset(arguments: argparse.Namespace) -> Path:
     )
     path = folder / f"{folder.name}.yaml"
     keep_preset(config, path)
-    print(f"{describe(config)}\n  preset   {path}")
+    print(f"{summary_of(config)}\n  preset   {path}")
     return path
 
 

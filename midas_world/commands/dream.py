@@ -34,8 +34,8 @@ from midas_world.teachers.project import (
     CPU_TOKENS,
     GPU_TOKENS,
     collect_configs,
-    describe,
     project_for,
+    summary_of,
 )
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
@@ -197,7 +197,7 @@ def dream(request: DreamRequest) -> Path:
 def _dream(request: DreamRequest) -> Path:
     work = WorkFolder(request)
     config = _decide(request, work)
-    logger.info("%s", describe(config))
+    logger.info("%s", summary_of(config))
     data = request.work / "data"
     with work.doing("collect"):
         _collect(config, request)

@@ -205,7 +205,7 @@ def collect_configs(
     return held, train
 
 
-def describe(config: ProjectConfig) -> str:
+def summary_of(config: ProjectConfig) -> str:
     """Return what was decided about an env, for people."""
     data, world, teacher = config.data, config.world, config.data.teacher
     assert teacher is not None

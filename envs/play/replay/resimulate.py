@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.play.replay.recorded import Tape, load_state, voices_before
-from envs.recording.header import describe
+from envs.recording.header import header_of
 from midas_world.sessions.log import Record, hash_frame
 from midas_world.sessions.session import Segment, SessionHeader
 
@@ -172,7 +172,7 @@ def _place(record: Record) -> str:
 
 def _notes(env: gym.Env[Any, Any], header: SessionHeader) -> list[str]:
     """Return what is other here than where a session was recorded, in words."""
-    here = describe(env, fps=header.fps, frame_size=header.frame_size, begin={})
+    here = header_of(env, fps=header.fps, frame_size=header.frame_size, begin={})
     notes: list[str] = []
     if header.world.get("weights_sha256") != here.world.get("weights_sha256"):
         folder = here.world.get("folder")
