@@ -6,7 +6,7 @@ import numpy as np
 import pygame
 import pytest
 
-from envs.play.game.compare import Comparison, Twin, peak_signal_to_noise
+from envs.play.game.compare import Comparison, Twin
 from envs.play.game.game import Game
 from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.playable import TeacherLink
@@ -207,13 +207,6 @@ def test_running_backwards_shows_what_the_teacher_drew(followed):
     assert abs(int(comparison.pair.teacher_frame[12, 20, 1]) - 60) <= 4  # JPEG
     assert [step for step, _ in comparison.pair.trace] == [0, 1, 2]
     assert comparison.pair.psnr == comparison.pair.trace[-1][1]
-
-
-def test_psnr():
-    black = np.zeros((4, 4, 3), np.uint8)
-    assert peak_signal_to_noise(black, black) == 60.0
-    assert peak_signal_to_noise(black, black + 255) == pytest.approx(0.0)
-    assert peak_signal_to_noise(black + 200, black + 190) == pytest.approx(28.13, abs=0.01)
 
 
 # The window

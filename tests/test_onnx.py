@@ -189,19 +189,6 @@ def int8_of(world: World) -> dict:
     return {"config": config, "precision": "int8", "num_denoise_steps": steps}
 
 
-def test_corrupt_graphs_are_made_again(
-    tiny_world: World, folder: Path, caplog: pytest.LogCaptureFixture
-):
-    graphs = graphs_folder(tiny_world, folder=folder / "onnx")
-    path = graph_paths(graphs, **int8_of(tiny_world))["decoder"]
-    path.unlink()  # a link to a file that other tests use
-    path.write_bytes(b"not a graph")
-    engine = OnnxEngine(tiny_world, num_threads=1, folder=folder / "onnx")
-    assert "is damaged; it is made again" in caplog.text
-    frames = engine.decode(torch.zeros(1, *engine.spec.latent_shape))
-    assert frames.shape == (1, 48, 80, 3)
-
-
 def test_auto_takes_torch_while_no_graphs_are_there(
     tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,12 +1,10 @@
 import time
-import warnings
 from itertools import pairwise
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
-from gymnasium.utils.env_checker import check_env
 
 import envs  # noqa: F401 - registers the ids
 from envs.stage.controller import ACTIONS
@@ -23,14 +21,6 @@ def put(env: StageEnv, *objects: GameObject) -> None:
     """Let nothing but `objects` lie around the character."""
     env._game._segments = dict.fromkeys(range(-100, 100), ())
     env._game._segments[0] = objects
-
-
-def test_gymnasium_s_own_checker_has_nothing_to_say():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        env = gym.make("midas/StageTeacher-v0", render_mode="rgb_array")
-        check_env(env.unwrapped, skip_render_check=False)
-        env.close()
 
 
 @pytest.mark.parametrize("scale", [1, 2])

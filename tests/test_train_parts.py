@@ -12,7 +12,6 @@ from midas_world.checkpoint import load_tensors
 from midas_world.config import OptimizerConfig
 from midas_world.data.episodes import Episode, VideoOptions, load_episode, save_episode
 from midas_world.model.world_model import WorldModel
-from midas_world.psnr import psnr_of
 from midas_world.train import data as train_data
 from midas_world.train import latents
 from midas_world.train.autoencoder import (
@@ -150,11 +149,6 @@ def test_reconstruction_gives_frames_of_the_same_kind(trained):
     decoded = reconstruct(coder, frames, device=CPU, bf16=False)
     assert decoded.shape == frames.shape
     assert decoded.dtype == torch.uint8
-
-
-def test_psnr_is_that_of_pictures_from_minus_1_to_1():
-    assert psnr_of(torch.tensor(4.0)).item() == pytest.approx(0.0)
-    assert psnr_of(torch.tensor(0.04)).item() == pytest.approx(20.0)
 
 
 def test_the_character_weight_is_1_on_keypoints_and_0_far_away():

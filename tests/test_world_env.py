@@ -1,11 +1,9 @@
-import warnings
 from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
-from gymnasium.utils.env_checker import check_env
 
 import envs  # noqa: F401 - registers the ids
 from envs.stage.controller import ACTIONS
@@ -38,15 +36,6 @@ def play(env: WorldEnv, seed: int | None, actions: list[int], **options):
     frame, _ = env.reset(seed=seed, options=options)
     frames = [frame] + [env.step(action)[0] for action in actions]
     return np.stack(frames)
-
-
-def test_gymnasium_s_own_checker_has_nothing_to_say(tiny_folder):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        env = gym.make("midas/Stage-v0", world=str(tiny_folder), render_mode="rgb_array")
-        check_env(env.unwrapped)
-        env.close()
-        env.close()
 
 
 def test_spaces_and_names_are_the_world_s(env):

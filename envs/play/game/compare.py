@@ -16,6 +16,7 @@ import pygame
 
 from envs.picture import pack_frame, unpack_frame
 from envs.play.game.moments import Branch, View
+from midas_world.psnr import psnr as psnr_of_frames
 
 TRACE_STEPS = 200
 
@@ -39,15 +40,6 @@ class Pair:
     teacher_frame: np.ndarray
     psnr: float
     trace: tuple[tuple[int, float], ...]
-
-
-def peak_signal_to_noise(frame: np.ndarray, reference: np.ndarray) -> float:
-    """Return the PSNR of two uint8 frames in dB, at most 60 (equal frames would be infinite)."""
-    difference = np.subtract(frame, reference, dtype=np.int16).ravel()
-    error = float(np.square(difference, dtype=np.int32).mean())
-    if error == 0.0:
-        return _MAX_PSNR
-    return min(_MAX_PSNR, float(10.0 * np.log10(255.0**2 / error)))
 
 
 class Twin:
@@ -227,7 +219,7 @@ class Comparison:
                 self._notify()
         self.num_behind = 0
         teacher_frame = _resized(twin.frame, view.frame.shape)
-        psnr = peak_signal_to_noise(view.frame, teacher_frame)
+        psnr = min(_MAX_PSNR, float(psnr_of_frames(view.frame[None], teacher_frame[None])[0]))
         with self._changed:
             if not self._trace or self._trace[-1][0] < view.num_steps:
                 self._trace.append((view.num_steps, psnr))
