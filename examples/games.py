@@ -3,12 +3,12 @@
 The dream and the teacher go through the same code: the same few actions, each held for some steps,
 the same small picture. So a policy cannot tell them apart by anything but what they show.
 
-Shapes: B games, H W pixels, h w of the small picture, K pictures in a row, N C latent tokens.
+Shapes: B games, H W pixels, h w of the small picture, K pictures in a row.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -26,7 +26,6 @@ from midas_world.world import World
 
 PICTURE_HEIGHT = 48
 
-Observation = Literal["pixels", "latent"]
 Choose = Callable[[np.ndarray], np.ndarray]
 
 
@@ -35,14 +34,12 @@ class GameConfig:
     """What a policy sees and does, in the dream and in the teacher alike.
 
     Attributes:
-        observation: "pixels", the frame made small; or "latent", its latent tokens.
         num_games: B.
         horizon: Steps of the environment after which an episode is truncated.
         frame_skip: Steps for which each action is held; divides the horizon.
         num_stacked: K, the last pictures that are seen at once.
     """
 
-    observation: Observation = "pixels"
     num_games: int = 8
     horizon: int = 200
     frame_skip: int = 4
@@ -50,8 +47,6 @@ class GameConfig:
 
     def __post_init__(self) -> None:
         """Check that episodes are whole numbers of choices."""
-        if self.observation not in ("pixels", "latent"):
-            raise ValueError(f"observation must be pixels or latent, got {self.observation!r}")
         for name in ("num_games", "horizon", "frame_skip", "num_stacked"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -64,13 +59,12 @@ class GameConfig:
 class LearnerGames(VecEnv):
     """A vector environment of Gymnasium, for learners of Stable-Baselines3.
 
-    Observations are (B, 3 K, h, w) uint8 for frames and (B, K N C) float32 for latent tokens.
+    Observations are (B, 3 K, h, w) uint8.
 
     Args:
-        games: In same-step autoreset mode, with frames or latent tokens as observations.
+        games: In same-step autoreset mode.
         config: What the policy sees and does.
-        convert: Makes what the policy is to see of what the games show: latent tokens (B, N, C) of
-            frames (B, H, W, 3) or the other way; None if they show it themselves.
+        convert: Makes frames (B, H, W, 3) of what the games show; None if those are frames.
     """
 
     def __init__(
@@ -91,12 +85,7 @@ class LearnerGames(VecEnv):
         one = self._see(np.zeros((1, *shape), games.single_observation_space.dtype))
         self._num_channels = one.shape[1]
         self._seen = np.repeat(np.repeat(one, games.num_envs, 0), config.num_stacked, 1)
-        shape = self._seen.shape[1:]
-        space = (
-            spaces.Box(0, 255, shape, np.uint8)
-            if one.dtype == np.uint8
-            else spaces.Box(-np.inf, np.inf, shape, np.float32)
-        )
+        space = spaces.Box(0, 255, self._seen.shape[1:], np.uint8)
         super().__init__(games.num_envs, space, spaces.Discrete(len(ACTION_NAMES)))
 
     def reset(self) -> np.ndarray:
@@ -168,12 +157,8 @@ class LearnerGames(VecEnv):
         return [False] * len(list(self._get_indices(indices)))
 
     def _see(self, observation: np.ndarray) -> np.ndarray:
-        """Return one observation per game as the policy sees it, (B, 3, h, w) or (B, N C)."""
-        if self._convert is not None:
-            observation = self._convert(observation)
-        if self.config.observation == "latent":
-            return observation.reshape(len(observation), -1).astype(np.float32)
-        return small_pictures(observation)
+        """Return one picture per game as the policy sees it, (B, 3, h, w)."""
+        return small_pictures(self._convert(observation) if self._convert else observation)
 
     def _stacked(self, rows: Sequence[int], newest: np.ndarray) -> np.ndarray:
         """Return what games see once the newest observation has pushed out the oldest."""
@@ -189,8 +174,8 @@ def small_pictures(frames: np.ndarray) -> np.ndarray:
     return means.mean(axis=(2, 4)).round().astype(np.uint8).transpose(0, 3, 1, 2).copy()
 
 
-def make_teacher(config: GameConfig, engine: Engine | None) -> LearnerGames:
-    """Return games of the teacher; the engine's encoder is used if the policy sees latents."""
+def make_teacher(config: GameConfig) -> LearnerGames:
+    """Return games of the teacher."""
     games = gym.make_vec(
         TEACHER_ID,
         num_envs=config.num_games,
@@ -198,11 +183,7 @@ def make_teacher(config: GameConfig, engine: Engine | None) -> LearnerGames:
         vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
         horizon=config.horizon,
     )
-    if config.observation == "pixels":
-        return LearnerGames(games, config)
-    if engine is None:
-        raise ValueError("observation latent needs an engine, whose encoder sees the teacher")
-    return LearnerGames(games, config, convert=lambda frames: engine.encode(frames).numpy())
+    return LearnerGames(games, config)
 
 
 def make_dream(
@@ -227,8 +208,6 @@ def make_dream(
         reward_threshold=reward_threshold,
         autoreset_mode=AutoresetMode.SAME_STEP,
     )
-    if config.observation == "latent":
-        return LearnerGames(games, config)
     return LearnerGames(games, config, convert=lambda seen: engine.decode(torch.from_numpy(seen)))
 
 

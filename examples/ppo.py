@@ -78,7 +78,7 @@ def make_ppo(
     choices = min(ROLLOUT_CHOICES, num_steps // config.frame_skip) // config.num_games
     choices = max(2, choices)
     return PPO(
-        "CnnPolicy" if config.observation == "pixels" else "MlpPolicy",
+        "CnnPolicy",
         games,
         n_steps=choices,
         batch_size=min(128, choices * config.num_games),

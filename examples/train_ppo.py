@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
@@ -30,7 +30,6 @@ from examples.games import (
     Choose,
     GameConfig,
     LearnerGames,
-    Observation,
     choose_always,
     choose_at_random,
     make_dream,
@@ -113,8 +112,7 @@ class Experiment:
         self._dream: LearnerGames | None = None
         self._seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.num_final_episodes)
         weights = (world.folder / WEIGHTS_NAME).read_bytes()
-        self._world_settings = {"world": hashlib.sha256(weights).hexdigest()}
-        self._dream_settings = self._world_settings | config.of_dreams
+        self._dream_settings = {"world": hashlib.sha256(weights).hexdigest(), **config.of_dreams}
         self._play_settings = {
             "games": asdict(games),
             "num_final_episodes": config.num_final_episodes,
@@ -124,8 +122,6 @@ class Experiment:
             "config": {k: v for k, v in asdict(config).items() if k not in config.of_dreams},
             "ppo": PPO_SETTINGS | {"rollout_choices": ROLLOUT_CHOICES},
         }
-        if games.observation == "latent":
-            self._train_settings |= self._world_settings
         folder.mkdir(parents=True, exist_ok=True)
 
     def train(self, where: str, seed: int) -> dict[str, Any]:
@@ -170,7 +166,7 @@ class Experiment:
 
     def _train(self, where: str, seed: int) -> dict[str, Any]:
         config, frame_skip = self.config, self.games.frame_skip
-        inner = self._make_teacher()
+        inner = make_teacher(self.games)
         if where == "dream":
             inner = self._make_training_dream()
         games = VecMonitor(inner)
@@ -231,10 +227,6 @@ class Experiment:
             self._engine = make_engine(self.world, device=device)
         return self._engine
 
-    def _make_teacher(self) -> LearnerGames:
-        latent = self.games.observation == "latent"
-        return make_teacher(self.games, self._running_engine() if latent else None)
-
     def _make_training_dream(self) -> LearnerGames:
         config, engine = self.config, self._running_engine()
         if config.dream_starts and self._starts is None:
@@ -253,7 +245,7 @@ class Experiment:
 
     def _teacher_games(self) -> LearnerGames:
         if self._teacher is None:
-            self._teacher = self._make_teacher()
+            self._teacher = make_teacher(self.games)
         return self._teacher
 
     def _dream_games(self) -> LearnerGames:
@@ -275,7 +267,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=Path("runs/ppo"), help="folder of the runs")
     parser.add_argument("--world", default="stage", help="a shipped world's name or a folder")
-    parser.add_argument("--observation", choices=get_args(Observation), default="pixels")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
     parser.add_argument("--steps", type=int, default=config.num_steps, help="per training")
     parser.add_argument("--envs", type=int, default=games.num_games, help="games at once")
@@ -309,7 +300,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment, or what is left of it, and report."""
     options = parse(arguments)
     games = GameConfig(
-        observation=options.observation,
         num_games=options.envs,
         horizon=options.horizon,
         frame_skip=options.frame_skip,

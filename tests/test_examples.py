@@ -134,25 +134,11 @@ def test_the_dream_shows_what_the_world_draws(games_module, tiny_world):
     dream.close()
 
 
-def test_latent_policies_see_the_teacher_through_the_world_s_encoder(games_module, tiny_world):
-    config = games_module.GameConfig(
-        observation="latent", num_games=2, frame_skip=2, horizon=4, num_stacked=2
-    )
-    engine = make_engine(tiny_world)
-    with pytest.raises(ValueError, match="needs an engine"):
-        games_module.make_teacher(config, None)
-    dream = games_module.make_dream(config, tiny_world, engine)
-    count, channels = engine.spec.latent_shape
-    assert dream.reset().shape == (2, 2 * count * channels)
-    dream.close()
-
-
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
         ({"horizon": 10, "frame_skip": 4}, "multiple of frame_skip"),
         ({"num_games": 0}, "num_games must be at least 1"),
-        ({"observation": "sound"}, "pixels or latent"),
     ],
 )
 def test_a_wrong_game_config_is_told(games_module, wrong, says):
