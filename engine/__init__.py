@@ -12,6 +12,7 @@ from engine.cache_folder import cache_folder
 from engine.on_torch.engine import TorchEngine
 from engine.select import make_fastest, make_named
 from engine.spec import Cache, Engine, EngineSpec, Made
+from midas_world.plain_torch import kept_random_stream, plain_torch
 from midas_world.world import World
 
 __all__ = [
@@ -33,6 +34,7 @@ TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _log = logging.getLogger(__name__)
 
 
+@plain_torch()
 def make_engine(
     world: World,
     backend: str = "auto",
@@ -89,6 +91,7 @@ def make_engine(
         dtype=TORCH_DTYPES[precision] if precision else None,
         remembers=remembers,
     )
-    engine = make_fastest(request) if backend == "auto" else make_named(backend, request)
+    with kept_random_stream():
+        engine = make_fastest(request) if backend == "auto" else make_named(backend, request)
     _log.info("%s runs on %s: %s", world.folder.name, engine.spec, engine.spec.reason)
     return engine

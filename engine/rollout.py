@@ -3,7 +3,8 @@
 Holds all that changes while a world is played (cache, last latents, what is known of things, a
 random generator per game, step counters) and nothing else; conditions come from above. A game's
 chance depends on its seed and its course only, so a game of a batch is the game alone, up to the
-rounding of another batch size.
+rounding of another batch size. What the caller has set in torch changes nothing; games of several
+threads may share an engine.
 
 Shapes: B games, R rows of them, F frames, N tokens per frame, C their channels, H W pixels.
 """
@@ -19,6 +20,7 @@ from engine.spec import Engine
 from midas_world.model.conditions import Conditions
 from midas_world.model.diffusion import sample_noise
 from midas_world.model.entry_book import EntryBook
+from midas_world.plain_torch import plain_torch
 from midas_world.types import StepConditions
 from midas_world.world import StartState
 
@@ -60,6 +62,7 @@ class Rollout:
         started: (B,) bool: games that were ever reset.
     """
 
+    @plain_torch()
     def __init__(self, engine: Engine, batch_size: int = 1) -> None:
         self.engine = engine
         self.batch_size = batch_size
@@ -75,10 +78,12 @@ class Rollout:
         self._layout: dict[str, tuple[int | None, Tensor]] = {}
 
     @property
+    @plain_torch()
     def latents(self) -> Tensor:
         """A copy of the last frames' latents, (B, N, C) float32."""
         return self._latents.clone()
 
+    @plain_torch()
     def reset(
         self,
         start_states: Sequence[StartState],
@@ -108,6 +113,7 @@ class Rollout:
             self.num_steps[row] = 0
             self.started[row] = True
 
+    @plain_torch()
     def replace_context(self, start_states: Sequence[StartState], *, rows: Sequence[int]) -> None:
         """Let games go on from start states: a cut; their clocks and their chance go on.
 
@@ -136,6 +142,7 @@ class Rollout:
         things = self.engine.read(latents).numpy() if self._has_things else None
         self._book.reset(rows, self._cameras(last, np.zeros(len(rows))), things)
 
+    @plain_torch()
     def step(self, conditions: Sequence[StepConditions]) -> RolloutStep:
         """Make the next frame of every game from the conditions of that frame, one per game.
 
@@ -169,6 +176,7 @@ class Rollout:
             termination_probability=made.termination.numpy(),
         )
 
+    @plain_torch()
     def frames(self, rows: Sequence[int] | None = None) -> np.ndarray:
         """Return the present frames as a new array, uint8 (B, H, W, 3).
 
@@ -180,6 +188,7 @@ class Rollout:
             latents, shown = latents[list(rows)], shown.pick(rows)
         return self.engine.draw(latents, shown)
 
+    @plain_torch()
     def state(self) -> dict[str, Tensor]:
         """Return a copy of all that changes: equal states and conditions give equal frames.
 
@@ -202,6 +211,7 @@ class Rollout:
                 state[_CACHE_PREFIX + name] = cache[name].movedim(dim, 0)
         return state
 
+    @plain_torch()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on exactly from what `state` gave, on the same world and backend.
 

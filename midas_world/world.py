@@ -40,6 +40,7 @@ from midas_world.config import ProjectConfig, WorldConfig, load_config, save_con
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.refiner import Refiner
 from midas_world.model.world_model import WorldModel
+from midas_world.plain_torch import kept_random_stream, plain_torch
 from midas_world.types import CheckpointError, StepConditions
 
 WORLDS_FOLDER = Path(__file__).resolve().parent / "worlds"
@@ -167,6 +168,7 @@ def find_named_world(name: str) -> Path:
     raise CheckpointError(f"no world {name!r}")
 
 
+@plain_torch()
 def load_world(name: str | Path = "stage", *, trust: bool = False) -> World:
     """Load a world by its shipped name or its folder; this runs no code that it names.
 
@@ -189,7 +191,8 @@ def load_world(name: str | Path = "stage", *, trust: bool = False) -> World:
     start_states = load_start_states(folder / START_STATES_NAME)
     _check_start_states(start_states, config.world, source=folder / START_STATES_NAME)
     tensors = load_expanded(path)
-    autoencoder, model, refiner = _networks(config.world)
+    with kept_random_stream():
+        autoencoder, model, refiner = _networks(config.world)
     source = str(path)
     load_weights(autoencoder, select(tensors, "autoencoder."), source=source)
     load_weights(model, select(tensors, "model."), source=source)

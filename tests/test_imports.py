@@ -25,6 +25,7 @@ ROOMS = (
         "midas_world.machine",
         "midas_world.arguments",
         "midas_world.psnr",
+        "midas_world.plain_torch",
     ),
     ("midas_world.edge", "midas_world.locks"),
     ("midas_world.config", "midas_world.checkpoint", "midas_world.data"),
@@ -56,7 +57,7 @@ ROOMS = (
     ("engine.rollout", "engine.backends", "engine.prepare"),
     ("engine.select",),
     ("engine",),
-    ("engine.bench", "engine.build_command"),
+    ("engine.bench", "engine.build_command", "engine.shared"),
     ("envs.contract", "envs.picture", "envs.recording", "envs.vocabulary"),
     ("envs.stage", "envs.vizdoom_chase"),
     ("envs.world", "envs.soundtrack"),
@@ -71,6 +72,7 @@ ROOMS = (
     ("envs.play.replay",),
     ("play",),
     ("midas_world.commands",),
+    ("midas_world.environments",),
 )
 PLACES = {room: line for line, rooms in enumerate(ROOMS) for room in rooms}
 
@@ -103,8 +105,10 @@ OWNERS = {
     "pycuda": ("engine/",),
 }
 
-# What a run learns from where its preset does not say: values, which the config never imports.
+# What a run learns from where its preset does not say, and what ids stand for: values, which are
+# never imported there.
 NAMED_AS_VALUES = (
+    ("midas_world/__init__.py", "midas_world.environments"),
     ("midas_world/config/train.py", "envs"),
     ("midas_world/config/train.py", "envs.stage.policies"),
 )

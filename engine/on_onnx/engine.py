@@ -24,6 +24,7 @@ from midas_world.model.autoencoder import normalize_frames
 from midas_world.model.conditions import Conditions
 from midas_world.model.diffusion import sigma_schedule
 from midas_world.model.kv_cache import KVCache
+from midas_world.plain_torch import plain_torch
 from midas_world.types import CheckpointError
 from midas_world.world import World
 
@@ -166,7 +167,7 @@ class OnnxEngine(Engine):
         self._sessions["refiner"].run(given, {"refined": refined})
         return refined
 
-    @torch.no_grad()
+    @plain_torch()
     def encode(self, frames: np.ndarray) -> Tensor:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C).
 

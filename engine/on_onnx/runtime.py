@@ -7,6 +7,7 @@ Everything else, and what eight bits would spoil, stays float32.
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class GraphRunner:
     def __init__(self, path: Path, *, num_threads: int) -> None:
         if num_threads < 1:
             raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+        self._process = os.getpid()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
@@ -55,16 +57,25 @@ class GraphRunner:
             )
         except (Fail, InvalidGraph, InvalidProtobuf) as error:
             raise CheckpointError(f"{path} is corrupt: {error}") from error
-        self._binding = self._session.io_binding()
 
     def run(self, inputs: Arrays, outputs: Arrays) -> None:
         """Fill the outputs; nothing is copied, so all arrays must be contiguous.
 
+        Several threads may run one session at once: what is bound is each call's own.
+
         Args:
             inputs: Every input of the graph.
             outputs: Every output of the graph, of its shape; they are overwritten.
+
+        Raises:
+            RuntimeError: The session was made before this process was forked.
         """
-        binding = self._binding
+        if os.getpid() != self._process:  # it would wait for threads, which a fork leaves behind
+            raise RuntimeError(
+                "an environment on ONNX Runtime plays in the process that made it, and this one "
+                "was forked from that: make the environment here"
+            )
+        binding = self._session.io_binding()
         for name, array in inputs.items():
             assert array.flags.c_contiguous, name
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

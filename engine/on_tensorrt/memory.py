@@ -6,6 +6,7 @@ stream, torch's too.
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -64,6 +65,7 @@ class CudaDevice:
         if not torch.cuda.is_available():
             raise BackendUnavailableError("torch sees no NVIDIA GPU here; use backend='torch'")
         self._driver = driver
+        self._lock = threading.RLock()
         self.torch_device = torch.device("cuda", index)
         torch.cuda.init()
         driver.init()
@@ -76,8 +78,11 @@ class CudaDevice:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make the context current, and the stream torch's, inside a `with`."""
-        with self._current(), torch.cuda.stream(self._torch_stream):
+        """Make the context current, and the stream torch's, inside a `with`; one thread at a time.
+
+        What is bound to an engine file lies at fixed addresses.
+        """
+        with self._lock, self._current(), torch.cuda.stream(self._torch_stream):
             yield
 
     def tensor(self, shape: Sequence[int]) -> Tensor:

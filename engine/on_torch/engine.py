@@ -32,6 +32,7 @@ from midas_world.model.autoencoder import normalize_frames, quantize_frames
 from midas_world.model.conditions import Conditions
 from midas_world.model.head import Guidance
 from midas_world.model.kv_cache import KVCache
+from midas_world.plain_torch import plain_torch
 from midas_world.world import World
 
 # What of a KV cache changes, beside the count of frames.
@@ -201,6 +202,7 @@ class TorchEngine:
         decoded = torch.tensor(frames, device=self._device)
         return self._refiner(decoded, conditions.to(self._device)).cpu().numpy()
 
+    @plain_torch()
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> Tensor:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""

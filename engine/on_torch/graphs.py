@@ -12,11 +12,12 @@ work are tested with a stand-in for capture, and that nothing captured stops the
 it on a pretended device (tests/test_capturable.py). Capture itself was not run on a device yet: the
 tests of tests/test_torch_graphs.py that are marked `gpu` do that.
 
-Not for several threads: graphs of one engine share their memory for intermediate results.
+Graphs of one engine share their memory for intermediate results: threads wait for one another.
 
 Shapes: B games, N tokens per frame, C their channels, T positions per frame, H W pixels.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Literal, Protocol
@@ -148,6 +149,7 @@ class StepGraphs:
     def __init__(self, capturer: Capturer, spec: EngineSpec) -> None:
         self._capturer, self._spec = capturer, spec
         self._lanes: dict[int, _Lane] = {}
+        self._lock = threading.Lock()
         # By the engine's cache: its graph goes with it.
         self._steps: WeakKeyDictionary[object, tuple[GraphCache, Callable[[], None]]] = (
             WeakKeyDictionary()
@@ -178,23 +180,24 @@ class StepGraphs:
                 before.
             ValueError: An input has another shape than the cache's games.
         """
-        lane = self._lane(cache.keys.shape[1])
-        lane.given.fill({"latents": latents, "noise": noise, **vars(conditions)})
-        lane.given.upload()
-        lane.picture = None
-        if owner not in self._steps:
-            self._steps[owner] = self._capture_step(networks, cache, lane)
-        graph_cache, replay = self._steps[owner]
-        graph_cache.follow()
-        replay()
-        cache.num_committed += 1
-        lane.made.download()
-        wait = self._capturer.mark()
-        if lane.watched is not None:
-            self._draw(lane, lane.watched)
-            lane.watched = None
-        wait()
-        return Made(*(tensor.clone() for tensor in lane.made.host.values()))
+        with self._lock:
+            lane = self._lane(cache.keys.shape[1])
+            lane.given.fill({"latents": latents, "noise": noise, **vars(conditions)})
+            lane.given.upload()
+            lane.picture = None
+            if owner not in self._steps:
+                self._steps[owner] = self._capture_step(networks, cache, lane)
+            graph_cache, replay = self._steps[owner]
+            graph_cache.follow()
+            replay()
+            cache.num_committed += 1
+            lane.made.download()
+            wait = self._capturer.mark()
+            if lane.watched is not None:
+                self._draw(lane, lane.watched)
+                lane.watched = None
+            wait()
+            return Made(*(tensor.clone() for tensor in lane.made.host.values()))
 
     def frames(
         self, networks: Networks, latents: Tensor, conditions: Conditions | None
@@ -210,25 +213,27 @@ class StepGraphs:
             CaptureError: What draws cannot be captured.
             ValueError: The conditions have another shape than the games'.
         """
-        lane = self._lanes.get(len(latents))
-        if lane is None or latents.shape != lane.drawn.host["made.latents"].shape:
-            return None
-        picture, asked = "decoded", {"made.latents": latents}
-        if conditions is not None and self._spec.config.is_refined:
-            picture, asked = "shown", asked | {name: getattr(conditions, name) for name in _SHOWN}
-        if picture not in lane.graphs:
-            lane.graphs[picture] = self._capture_drawing(networks, lane, picture)
-        is_last = lane.drawn.holds(asked)
-        # Whoever asks for other frames than the last step's says nothing of the next one's.
-        lane.watched = picture if is_last else None
-        if not is_last:
-            lane.drawn.fill(asked)
-            lane.drawn.upload()
-        if not is_last or lane.picture != picture:
-            self._draw(lane, picture)
-        assert lane.wait_for_frames is not None
-        lane.wait_for_frames()
-        return lane.frames.host["frames"].numpy().copy()
+        with self._lock:
+            lane = self._lanes.get(len(latents))
+            if lane is None or latents.shape != lane.drawn.host["made.latents"].shape:
+                return None
+            picture, asked = "decoded", {"made.latents": latents}
+            if conditions is not None and self._spec.config.is_refined:
+                picture = "shown"
+                asked |= {name: getattr(conditions, name) for name in _SHOWN}
+            if picture not in lane.graphs:
+                lane.graphs[picture] = self._capture_drawing(networks, lane, picture)
+            is_last = lane.drawn.holds(asked)
+            # Whoever asks for other frames than the last step's says nothing of the next one's.
+            lane.watched = picture if is_last else None
+            if not is_last:
+                lane.drawn.fill(asked)
+                lane.drawn.upload()
+            if not is_last or lane.picture != picture:
+                self._draw(lane, picture)
+            assert lane.wait_for_frames is not None
+            lane.wait_for_frames()
+            return lane.frames.host["frames"].numpy().copy()
 
     def _draw(self, lane: _Lane, picture: Picture) -> None:
         """Begin to draw what lies in a lane."""

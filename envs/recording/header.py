@@ -96,7 +96,8 @@ def _env_id(env: gym.Env[Any, Any]) -> str:
     if env.spec is not None:
         name = env.spec.id
     else:
-        names = [name for name, spec in gym.registry.items() if spec.entry_point == entry]
+        entries = entry, f"midas_world.environments:{kind.__qualname__}"
+        names = [name for name, spec in gym.registry.items() if spec.entry_point in entries]
         name = names[0] if names else entry
     return f"envs:{name}" if entry.startswith("envs.") and not name.startswith("envs") else name
 

@@ -56,6 +56,7 @@ ACTION_KEYS: dict[str, list[str]] = {
 
 _PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
 _HEARTS_REGION = (36, 15, 30, 9)  # centre, half width and half height
+_DRAWN = ("_scenery", "_canvas", "_window")
 _OPTIONS = ("scene", "x", "facing", "scene_changes", "things", "conditioner_state")
 _SCENE_CHANGE_STEPS = 100
 _SCENE_CHANGE_CHANCE = 0.25
@@ -168,13 +169,11 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self.render_mode = render_mode
         self.horizon = horizon
         self.scale = scale
-        height, width = FRAME_HEIGHT * scale, FRAME_WIDTH * scale
         self.action_space = spaces.Discrete(len(ACTIONS))
-        self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
-        self._scenery = Scenery(scale=scale)
+        shape = FRAME_HEIGHT * scale, FRAME_WIDTH * scale, 3
+        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+        self._make_canvas()
         self._conditioner = StageConditioner()
-        self._canvas = pygame.Surface((width, height), 0, 32)
-        self._window: FrameWindow | None = None
         self._game = StageGame(seed=0, start_x=0.0)
         self._keypoints = np.zeros((15, 2), np.float32)
         self._num_steps = 0
@@ -184,6 +183,17 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._scene_changes = True
         self._shows_things = True
         self._scene_change_step: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but surfaces and windows, which are drawn anew."""
+        return {name: value for name, value in vars(self).items() if name not in _DRAWN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on from what `__getstate__` gave."""
+        vars(self).update(state)
+        self._make_canvas()
+        if self._num_steps or not self._needs_reset:
+            self._draw()
 
     @property
     def scene(self) -> Scene:
@@ -290,6 +300,13 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         if self._window is not None:
             self._window.close()
             self._window = None
+
+    def _make_canvas(self) -> None:
+        """Make what a state is drawn with."""
+        size = FRAME_WIDTH * self.scale, FRAME_HEIGHT * self.scale
+        self._scenery = Scenery(scale=self.scale)
+        self._canvas = pygame.Surface(size, 0, 32)
+        self._window: FrameWindow | None = None
 
     def _plan_scene_change(self) -> None:
         """Choose the step, if any, of the next hundred at which the scene changes."""

@@ -1,5 +1,9 @@
 """What an environment of a learned world has, whether it plays one game of it or many."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
 from engine import Engine
 from envs.contract import check_begun
 from envs.world.games import Games
@@ -10,6 +14,7 @@ class WorldBase:
     """The world behind an environment that keeps its games in `_games`."""
 
     _games: Games
+    _arguments: Mapping[str, Any]  # that it was made with
 
     @property
     def world(self) -> World:
@@ -46,5 +51,47 @@ class WorldBase:
         """What episodes begin from."""
         return self.world.start_states
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made with and its state; the world is loaded again.
+
+        Raises:
+            TypeError: It plays on an engine of its own.
+        """
+        if self._arguments["engine"] is not None:
+            raise TypeError(
+                "an environment that was given an engine cannot be pickled: make it without "
+                "engine=, or send its save_state() to another one"
+            )
+        own = dict(self._arguments)
+        if isinstance(own["world"], World):
+            own["world"] = str(own["world"].folder)
+        elif (folder := Path(own["world"])).is_dir():
+            own["world"] = str(folder.resolve())
+        return _make_again, (type(self), own, self._moment())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return an environment that goes on from here, on the same engine."""
+        made = type(self)(**self._arguments | {"world": self.world, "engine": self.engine})
+        made._arguments = self._arguments
+        made._go_on_from(self._moment())
+        return made
+
+    def _moment(self) -> dict[str, Any]:
+        """Return all that changes, beside what it was made with."""
+        raise NotImplementedError
+
+    def _go_on_from(self, moment: dict[str, Any]) -> None:
+        """Go on from what `_moment` gave."""
+        raise NotImplementedError
+
     def _check_begun(self, what: str) -> None:
         check_begun(self._games.has_begun, what)
+
+
+def _make_again(
+    kind: type[WorldBase], arguments: dict[str, Any], moment: dict[str, Any]
+) -> WorldBase:
+    """Return the environment that was pickled."""
+    made = kind(**arguments)
+    made._go_on_from(moment)
+    return made

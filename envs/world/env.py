@@ -4,6 +4,7 @@ Keeps Gymnasium's contract for one game; what a game is lies in games.py, what i
 starts.py, and many games at once in vector_env.py.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
@@ -32,7 +33,8 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     There is no game engine behind the picture: each step the network draws the next frame from what
     it drew before and from what the action means (a pose, words, sounds), and tells the reward,
     hits, and whether the episode is over. Its whole state is a value: `save_state`,
-    `restore_state`, `fork`.
+    `restore_state`, `fork`; an environment can be pickled and copied. Threads may play on one
+    engine, each an environment of its own, and a caller's settings of torch change nothing.
 
     ## Action Space
 
@@ -94,8 +96,9 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     world has some. `termination_probability`. `text`, `pose`, `audio`: the conditions of this
     frame, those that it has. `action_name`, but for `action="conditions"`, and where somebody
     speaks `spoken`, (2, 2): sentence of the speech bank and its step, of the character and of the
-    other speaker; -1 is silence. `reset` adds
-    `start_state`, the index of the start state, or -1 if it was given as frames.
+    other speaker; -1 is silence. `start_state`: the index of what the episode began from, or -1 if
+    that was given as frames. With `infos="numeric"` only what is a number or an array of numbers,
+    as wrappers to torch need it.
 
     ## Arguments
 
@@ -116,7 +119,9 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     | `backend`               | **str**    | `"auto"`     | What runs the networks                 |
     | `num_denoise_steps`     | **int**    | `None`       | Quality for speed; None: the world's   |
     | `reward_threshold`      | **float**  | `0.5`        | Smaller expected rewards are paid as 0 |
-    | `engine`                | **Engine** | `None`       | A running engine of this world         |
+    | `infos`                 | **str**    | `"all"`      | `"numeric"`: no words in the infos     |
+    | `engine`                | **Engine** | `None`       | In place of the one that all           |
+    |                         |            |              | environments of a world share          |
     | `trust`                 | **bool**   | `False`      | Import modules that the world names    |
 
     | Option of `reset` | Type | Description                                                     |
@@ -148,9 +153,13 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         backend: str = "auto",
         num_denoise_steps: int | None = None,
         reward_threshold: float = REWARD_THRESHOLD,
+        infos: str = "all",
         engine: Engine | None = None,
         trust: bool = False,
     ) -> None:
+        self._arguments = {
+            name: value for name, value in locals().items() if name not in ("self", "__class__")
+        }
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = self.metadata["render_modes"]
             raise ValueError(f"render_mode must be None or one of {known}, got {render_mode!r}")
@@ -163,10 +172,10 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             backend=backend,
             num_denoise_steps=num_denoise_steps,
             reward_threshold=reward_threshold,
+            infos=infos,
             engine=engine,
             trust=trust,
         )
-        self._modes = observation, action
         self.render_mode = render_mode
         self.metadata = {
             **self.metadata,
@@ -186,9 +195,9 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             ValueError: An option is unknown or has a value that cannot be used.
         """
         super().reset(seed=seed)
-        (index,) = self._games.reset([0], rngs=[self.np_random], options=[options or {}])
+        self._games.reset([0], rngs=[self.np_random], options=[options or {}])
         self._show_if_human()
-        return self.observe(), self._games.info(0) | {"start_state": index}
+        return self.observe(), self._games.info(0)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Hold an action for one step; return observation, reward, terminated, truncated, info.
@@ -294,19 +303,27 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         self._check_begun("fork")
         games = WorldVectorEnv(
             num_games,
-            self.world,
-            observation=self._modes[0],
-            action=self._modes[1],
-            render_mode="rgb_array",
-            horizon=self.horizon,
-            reward_threshold=self._games.reward_threshold,
-            engine=self.engine,
+            **self._arguments
+            | {"world": self.world, "engine": self.engine, "render_mode": "rgb_array"},
             autoreset_mode=autoreset_mode,
         )
         games.restore_state(self.save_state())
         if seeds is not None:
             games.reseed(seeds)
         return games
+
+    def _moment(self) -> dict[str, Any]:
+        return {
+            "spec": self.spec,
+            "rng": copy.deepcopy((self._np_random, self._np_random_seed)),
+            "state": self.save_state() if self._games.has_begun else None,
+        }
+
+    def _go_on_from(self, moment: dict[str, Any]) -> None:
+        self.spec = moment["spec"]
+        if moment["state"] is not None:
+            self.restore_state(moment["state"])
+        self._np_random, self._np_random_seed = moment["rng"]
 
     def render(self) -> np.ndarray | None:
         """Return the last frame ("rgb_array") or show it in the window ("human").

@@ -18,6 +18,7 @@ from gymnasium import spaces
 
 from engine import Engine, make_engine
 from engine.rollout import Rollout
+from engine.shared import shared_engine, shared_world
 from envs.world.conditioners import (
     SpeakingConditioner,
     load_conditioner,
@@ -36,7 +37,7 @@ from envs.world.state import (
     unpack_rng,
 )
 from midas_world.types import StepConditions
-from midas_world.world import StartState, World, load_world
+from midas_world.world import StartState, World
 
 DEFAULT_HORIZON = 1000
 REWARD_THRESHOLD = 0.5
@@ -75,7 +76,9 @@ class Games:
         backend: What runs the networks.
         num_denoise_steps: Quality against speed; None takes the world's.
         reward_threshold: Expected rewards of at most this size are paid as 0.
-        engine: A running engine of this world instead of a new one.
+        infos: "all" or "numeric", which leaves out words.
+        engine: A running engine of this world, instead of the one that all games of a world that
+            is given by its name share.
         trust: Whether modules that the world's config names may be imported.
 
     Attributes:
@@ -103,6 +106,7 @@ class Games:
         backend: str,
         num_denoise_steps: int | None,
         reward_threshold: float,
+        infos: str,
         engine: Engine | None,
         trust: bool = False,
     ) -> None:
@@ -110,14 +114,19 @@ class Games:
             raise ValueError(f"horizon must be at least 1, got {horizon}")
         if not reward_threshold >= 0:
             raise ValueError(f"reward_threshold must be at least 0, got {reward_threshold}")
-        self.world = world if isinstance(world, World) else load_world(world, trust=trust)
+        is_named = not isinstance(world, World)
+        self.world = shared_world(world, trust=trust) if is_named else world
         # First of all, for what they name may be refused.
         self._conditioners = [make_conditioner(self.world) for _ in range(num_games)]
-        if engine is None:
+        if engine is None and is_named:
+            engine = shared_engine(world, self.world, backend, num_denoise_steps=num_denoise_steps)
+        elif engine is None:
             engine = make_engine(self.world, backend, num_denoise_steps=num_denoise_steps)
         self.engine = engine
         self.horizon = horizon
         self.reward_threshold = reward_threshold
+        check_names("infos", [infos], ("all", "numeric"))
+        self._has_words = infos == "all"
         keymap = self.world.keymap
         self.observation_space = observation_space(observation, engine.spec)
         self.action_space = action_space(action, engine.spec, keymap)
@@ -132,6 +141,7 @@ class Games:
         self._lives = np.full(num_games, self.world.config.world.lives)
         self._frames: np.ndarray | None = None
         self._undecoded = np.ones(num_games, bool)
+        self._starts = np.full(num_games, -1)  # where each game's episode began
         self._scenes = np.full(num_games, -1)  # the start state that each game goes on from
         self._fingerprint = ""
 
@@ -146,8 +156,8 @@ class Games:
         *,
         rngs: Sequence[np.random.Generator],
         options: Sequence[Mapping[str, Any]],
-    ) -> list[int]:
-        """Begin some games anew and return the index of each one's start state (-1 for frames).
+    ) -> None:
+        """Begin some games anew.
 
         Args:
             rows: Which games; the others go on untouched.
@@ -158,7 +168,6 @@ class Games:
             ValueError: An option is unknown or has a value that cannot be used.
         """
         self.over[list(rows)] = True  # should an option be wrong
-        indices: list[int] = []
         starts: list[StartState] = []
         encoded: dict[int, tuple[int, StartState]] = {}
         for row, rng, option in zip(rows, rngs, options, strict=True):
@@ -169,13 +178,12 @@ class Games:
                 start = self.world.start_states[index]
             self._begin(row, start, rng, prompt)
             self._scenes[row] = index
-            indices.append(index)
+            self._starts[row] = index
             starts.append(start)
         seeds = [int(rng.integers(2**63)) for rng in rngs]
         self._rollout.reset(starts, seeds=seeds, rows=rows)
         self.over[list(rows)] = False
         self._undecoded[list(rows)] = True
-        return indices
 
     def step(self, actions: Sequence[Any]) -> Outcome:
         """Hold one action per game for one step; a game that is over ignores its own.
@@ -245,18 +253,20 @@ class Games:
         """Return what there is to know about a game's present frame."""
         info: dict[str, Any] = {
             "step": int(self._rollout.num_steps[row]),
+            "start_state": int(self._starts[row]),
             "cost": float(self._cost[row]),
             "termination_probability": float(self._termination[row]),
         }
         if self.world.config.world.lives:
             info["lives"] = int(self._lives[row])
         if (action := self._actions[row]) is not None:
-            info["action_name"] = self.world.keymap.actions[action]
+            if self._has_words:
+                info["action_name"] = self.world.keymap.actions[action]
             conditioner = self._conditioners[row]
             if isinstance(conditioner, SpeakingConditioner):
                 info["spoken"] = conditioner.spoken
         conditions = self._conditions[row]
-        if conditions.text is not None:
+        if conditions.text is not None and self._has_words:
             info["text"] = conditions.text
         if conditions.pose is not None:
             info["pose"] = conditions.pose.copy()
@@ -317,6 +327,7 @@ class Games:
             tensors[_CONDITIONER + name] = torch.from_numpy(rows)
         tensors["over"] = torch.from_numpy(self.over.copy())
         tensors["lives"] = torch.from_numpy(self._lives.copy())
+        tensors["starts"] = torch.from_numpy(self._starts.copy())
         tensors["scenes"] = torch.from_numpy(self._scenes.copy())
         tensors["rng"] = torch.from_numpy(np.stack([pack_rng(rng) for rng in rngs]))
         tensors |= pack_conditions(self._conditions, self.engine.spec.config.conditions)
@@ -345,7 +356,8 @@ class Games:
                 "with its select()"
             )
         tensors = state.tensors
-        if missing := {"over", "lives", "scenes", "rng", "pose", "audio"} - set(tensors):
+        needed = {"over", "lives", "starts", "scenes", "rng", "pose", "audio"}
+        if missing := needed - set(tensors):
             raise ValueError(f"the state lacks {', '.join(sorted(missing))}")
         self._rollout.load_state(dict(below(tensors, _ROLLOUT)))
         own = [(name, tensor.cpu().numpy()) for name, tensor in below(tensors, _CONDITIONER)]
@@ -353,6 +365,7 @@ class Games:
             load_conditioner(conditioner, {name: rows[row] for name, rows in own})
         self.over[:] = tensors["over"].cpu().numpy()
         self._lives[:] = tensors["lives"].cpu().numpy()
+        self._starts[:] = tensors["starts"].cpu().numpy()
         self._scenes[:] = tensors["scenes"].cpu().numpy()
         for row, rng in enumerate(rngs):
             unpack_rng(tensors["rng"][row].cpu().numpy(), rng)

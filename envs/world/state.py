@@ -50,7 +50,7 @@ class WorldState:
         """
         if not len(games) or not all(0 <= game < self.num_games for game in games):
             raise ValueError(f"games must be indices 0 to {self.num_games - 1}, got {list(games)}")
-        index = torch.tensor(games)
+        index = torch.from_numpy(np.array(games))  # whatever the default device is
         return WorldState(
             tensors={
                 name: tensor if _is_shared(name) else tensor[index.to(tensor.device)]

@@ -6,6 +6,7 @@ lie together. What a game is lies in games.py.
 Shapes: B games.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
     | `num_envs`       | **int** | `1`          | B                                                |
     | `render_mode`    | **str** | `None`       | `"rgb_array"`: `render` gives one frame per game |
     | `autoreset_mode` | **str** | `"NextStep"` | What happens to a game that has ended, see below |
+    | `max_episode_steps` | **int** | `None`    | As Gymnasium's own: a smaller `horizon`          |
 
     | `autoreset_mode` | A game that has ended                                                     |
     |------------------|---------------------------------------------------------------------------|
@@ -72,10 +74,15 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         backend: str = "auto",
         num_denoise_steps: int | None = None,
         reward_threshold: float = REWARD_THRESHOLD,
+        infos: str = "all",
         engine: Engine | None = None,
         trust: bool = False,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
     ) -> None:
+        self._arguments = {
+            name: value for name, value in locals().items() if name not in ("self", "__class__")
+        }
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if render_mode not in (None, "rgb_array"):
@@ -86,10 +93,11 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             num_games=num_envs,
             observation=observation,
             action=action,
-            horizon=horizon,
+            horizon=horizon if max_episode_steps is None else min(horizon, max_episode_steps),
             backend=backend,
             num_denoise_steps=num_denoise_steps,
             reward_threshold=reward_threshold,
+            infos=infos,
             engine=engine,
             trust=trust,
         )
@@ -225,6 +233,19 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         for game, seed in enumerate(seeds):
             self._rngs[game], self._seeds[game] = make_rng(seed)
 
+    def _moment(self) -> dict[str, Any]:
+        return {
+            "spec": self.spec,
+            "rng": copy.deepcopy((self._rngs, self._seeds)),
+            "state": self.save_state() if self._games.has_begun else None,
+        }
+
+    def _go_on_from(self, moment: dict[str, Any]) -> None:
+        self.spec = moment["spec"]
+        if moment["state"] is not None:
+            self.restore_state(moment["state"])
+        self._rngs, self._seeds = moment["rng"]
+
     def render(self) -> tuple[np.ndarray, ...] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the last frame of each game, if render_mode is "rgb_array".
 
@@ -241,15 +262,12 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         """Begin some games anew and return their infos; `options` has one entry per game of B."""
         if not games:
             return {}
-        indices = self._games.reset(
+        self._games.reset(
             games,
             rngs=[self._rngs[game] for game in games],
             options=[options[game] if options else {} for game in games],
         )
-        return {
-            game: self._games.info(game) | {"start_state": index}
-            for game, index in zip(games, indices, strict=True)
-        }
+        return {game: self._games.info(game) for game in games}
 
     def _masked_games(self, mask: Any) -> list[int]:
         if mask is None:

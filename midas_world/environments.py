@@ -1,0 +1,34 @@
+"""The environments by one path that no other project has: what `gymnasium.make` makes.
+
+The package `envs` has them; other projects have one of that name, too. Each is imported when it is
+asked for, and another `envs` or `engine` in the place of ours is named.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from midas_world.packages import check_packages
+
+if TYPE_CHECKING:
+    from envs.stage.env import StageEnv
+    from envs.vizdoom_chase import DoomChaseEnv
+    from envs.world.env import WorldEnv
+    from envs.world.state import WorldState
+    from envs.world.vector_env import WorldVectorEnv
+
+__all__ = ["DoomChaseEnv", "StageEnv", "WorldEnv", "WorldState", "WorldVectorEnv"]
+
+_MODULES = {
+    "DoomChaseEnv": "envs.vizdoom_chase",
+    "StageEnv": "envs.stage.env",
+    "WorldEnv": "envs.world.env",
+    "WorldState": "envs.world.state",
+    "WorldVectorEnv": "envs.world.vector_env",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    check_packages("engine", "envs")
+    return getattr(importlib.import_module(_MODULES[name]), name)
