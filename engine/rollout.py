@@ -221,16 +221,16 @@ class Rollout:
         """
         cache: dict[str, Tensor] = {}
         try:
-            _check_alike("latents", state["latents"], self._latents)
+            check_alike("latents", state["latents"], self._latents)
             for name, (dim, own) in self._cache_layout().items():
                 if dim is None:
                     cache[name] = state[SHARED_PREFIX + name]
                 else:
                     cache[name] = state[_CACHE_PREFIX + name].movedim(0, dim)
-                _check_alike(name, cache[name], own)
+                check_alike(name, cache[name], own)
             book = {name: state[_BOOK_PREFIX + name] for name in self._book.state()}
             for name, own in self._book.state().items():
-                _check_alike(name, book[name], torch.from_numpy(own))
+                check_alike(name, book[name], torch.from_numpy(own))
             shown = self._shown_of(state)
             num_steps, started = state["num_steps"].numpy(), state["started"].numpy()
             generators = [row.clone() for row in state["generators"]]
@@ -266,7 +266,7 @@ class Rollout:
             return self._shown
         given = {name: state[_SHOWN_PREFIX + name].clone() for name in _SHOWN}
         for name, tensor in given.items():
-            _check_alike(name, tensor, getattr(self._shown, name))
+            check_alike(name, tensor, getattr(self._shown, name))
         return replace(self._shown, **given)
 
     @property
@@ -346,7 +346,8 @@ def _differing_dim(tensor: Tensor, other: Tensor) -> int | None:
     return differing[0] if differing else None
 
 
-def _check_alike(name: str, given: Tensor, own: Tensor) -> None:
+def check_alike(name: str, given: Tensor, own: Tensor) -> None:
+    """Raise ValueError for an entry of a state that is of another shape or type than it must be."""
     if given.shape != own.shape or given.dtype != own.dtype:
         raise ValueError(
             f"{name} must have shape {tuple(own.shape)} and be {own.dtype}, "

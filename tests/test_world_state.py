@@ -236,6 +236,48 @@ def test_a_state_that_does_not_fit_is_refused(env, tiny_world, tmp_path):
             env.restore_state(WorldState(tensors=rest, world=state.world))
 
 
+def _even_increment(words):
+    return words.index_fill(1, torch.tensor([3]), 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("rollout.generators", lambda rows: torch.full_like(rows, 255), "generators of the state"),
+        ("rollout.generators", lambda rows: rows[:, :-8], "generators of the state"),
+        ("rollout.generators", lambda rows: rows.float(), "generators of the state"),
+        ("rng", lambda rows: torch.full_like(rows, -1), "rng of the state is no generator's"),
+        ("rng", _even_increment, "rng of the state is no generator's"),
+        ("rng", lambda rows: rows[:, :-1], "rng must have shape"),
+        ("rng", lambda rows: rows.float(), "rng must have shape .* and be torch.int64"),
+        ("over", lambda rows: rows.float(), "over must have shape"),
+        ("lives", lambda rows: rows[:, None], "lives must have shape"),
+        ("starts", lambda rows: rows - 9, "starts of the state are none of this world's"),
+        ("scenes", lambda rows: rows + 99, "scenes of the state are none of this world's"),
+        ("pose", lambda rows: rows[:, 1:], "pose must have shape"),
+        ("conditioner.scene", lambda rows: rows + 99, "conditioner's state cannot be used"),
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(tiny_world, fake, name, damage, words):
+    env = WorldEnv(tiny_world, engine=fake)
+    env.reset(seed=1)
+    state = env.save_state()
+    damaged = WorldState(
+        tensors={**state.tensors, name: damage(state.tensors[name])}, world=state.world
+    )
+    env.reset(seed=2, options={"prompt": "a beach"})
+    env.step(RUN)
+    before = env.save_state().tensors
+    with pytest.raises(ValueError, match=words):
+        env.restore_state(damaged)
+    after = env.save_state().tensors
+    assert before.keys() == after.keys()
+    for key, rows in before.items():
+        torch.testing.assert_close(after[key], rows, rtol=0, atol=0, equal_nan=True)
+    with pytest.raises(ValueError, match=words):
+        WorldEnv(tiny_world, engine=fake).restore_state(damaged)
+
+
 def test_a_file_that_is_no_state_is_refused(env, tmp_path):
     path = tmp_path / "state.safetensors"
     with pytest.raises(CheckpointError, match="no state at"):

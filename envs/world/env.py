@@ -273,7 +273,8 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         Costs less than a step: nothing is decoded until someone looks.
 
         Raises:
-            ValueError: The state is of another world, engine or version, or of several games.
+            ValueError: The state is of another world, engine or version, or of several games, or
+                damaged; nothing was changed.
         """
         self._games.load_state(state, [self.np_random])
         self._np_random_seed = -1  # Gymnasium's word for a stream without a seed

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from engine import Engine, make_engine
 from engine.rollout import Rollout
@@ -32,6 +33,7 @@ from envs.world.state import (
     fingerprint,
     pack_conditions,
     pack_rng,
+    rows_like,
     stack_rows,
     unpack_conditions,
     unpack_rng,
@@ -325,12 +327,7 @@ class Games:
         tensors = {_ROLLOUT + name: value for name, value in self._rollout.state().items()}
         for name, rows in stack_rows([conditioner.state() for conditioner in self._conditioners]):
             tensors[_CONDITIONER + name] = torch.from_numpy(rows)
-        tensors["over"] = torch.from_numpy(self.over.copy())
-        tensors["lives"] = torch.from_numpy(self._lives.copy())
-        tensors["starts"] = torch.from_numpy(self._starts.copy())
-        tensors["scenes"] = torch.from_numpy(self._scenes.copy())
-        tensors["rng"] = torch.from_numpy(np.stack([pack_rng(rng) for rng in rngs]))
-        tensors |= pack_conditions(self._conditions, self.engine.spec.config.conditions)
+        tensors |= self._rows(rngs)
         self._fingerprint = self._fingerprint or fingerprint(self.world)
         return WorldState(tensors=tensors, world=self._fingerprint)
 
@@ -342,7 +339,8 @@ class Games:
             rngs: Changed to those of the state.
 
         Raises:
-            ValueError: The state is of another world, engine or number of games.
+            ValueError: The state is of another world, engine or number of games, or damaged;
+                nothing was changed.
         """
         num_games = len(self.over)
         self._fingerprint = self._fingerprint or fingerprint(self.world)
@@ -356,23 +354,50 @@ class Games:
                 "with its select()"
             )
         tensors = state.tensors
-        needed = {"over", "lives", "starts", "scenes", "rng", "pose", "audio"}
-        if missing := needed - set(tensors):
-            raise ValueError(f"the state lacks {', '.join(sorted(missing))}")
-        self._rollout.load_state(dict(below(tensors, _ROLLOUT)))
-        own = [(name, tensor.cpu().numpy()) for name, tensor in below(tensors, _CONDITIONER)]
-        for row, conditioner in enumerate(self._conditioners):
-            load_conditioner(conditioner, {name: rows[row] for name, rows in own})
-        self.over[:] = tensors["over"].cpu().numpy()
-        self._lives[:] = tensors["lives"].cpu().numpy()
-        self._starts[:] = tensors["starts"].cpu().numpy()
-        self._scenes[:] = tensors["scenes"].cpu().numpy()
-        for row, rng in enumerate(rngs):
-            unpack_rng(tensors["rng"][row].cpu().numpy(), rng)
-        self._conditions = unpack_conditions(tensors)
+        rows = rows_like(tensors, self._rows(rngs))
+        streams = [unpack_rng(words) for words in rows["rng"].numpy()]
+        for name in ("starts", "scenes"):
+            if not all(-1 <= index < len(self.world.start_states) for index in rows[name]):
+                raise ValueError(f"{name} of the state are none of this world's")
+        self._load_conditioners_and_rollout(tensors)
+        for name, own in self._counts().items():
+            own[:] = rows[name].numpy()
+        for rng, stream in zip(rngs, streams, strict=True):
+            rng.bit_generator.state = stream
+        self._conditions = unpack_conditions(rows)
         self._actions = [None] * num_games
         self._termination[:] = self._cost[:] = 0.0
         self._undecoded[:] = True
+
+    def _counts(self) -> dict[str, np.ndarray]:
+        """Return this object's own arrays of what is kept of each game."""
+        return {
+            "over": self.over,
+            "lives": self._lives,
+            "starts": self._starts,
+            "scenes": self._scenes,
+        }
+
+    def _rows(self, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
+        """Return copies of what a state has beside the rollout and the conditioners."""
+        return {
+            **{name: torch.from_numpy(own.copy()) for name, own in self._counts().items()},
+            "rng": torch.from_numpy(np.stack([pack_rng(rng) for rng in rngs])),
+            **pack_conditions(self._conditions, self.engine.spec.config.conditions),
+        }
+
+    def _load_conditioners_and_rollout(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let both go on from a state, or neither; ValueError as `load_state`."""
+        given = [(name, tensor.cpu().numpy()) for name, tensor in below(tensors, _CONDITIONER)]
+        old = [conditioner.state() for conditioner in self._conditioners if self.has_begun]
+        try:
+            for row, conditioner in enumerate(self._conditioners):
+                load_conditioner(conditioner, {name: rows[row] for name, rows in given})
+            self._rollout.load_state(dict(below(tensors, _ROLLOUT)))
+        except ValueError:
+            for conditioner, state in zip(self._conditioners, old, strict=False):
+                conditioner.load_state(state)
+            raise
 
     def reseed(self, seeds: Sequence[int]) -> None:
         """Let each game's noise follow from a seed of its own from now on."""

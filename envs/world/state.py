@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.rollout import SHARED_PREFIX
+from engine.rollout import SHARED_PREFIX, check_alike
 from midas_world.checkpoint import load_metadata, load_tensors, save_tensors
 from midas_world.config import ConditionsConfig
 from midas_world.types import CheckpointError, StepConditions
@@ -114,15 +114,38 @@ def pack_rng(rng: np.random.Generator) -> np.ndarray:
     return words.view(np.int64)
 
 
-def unpack_rng(words: np.ndarray, rng: np.random.Generator) -> None:
-    """Change a generator to what `pack_rng` gave."""
+def unpack_rng(words: np.ndarray) -> dict[str, Any]:
+    """Return the state of a PCG64 generator that `pack_rng` gave.
+
+    Raises:
+        ValueError: No generator has such a state.
+    """
     high, low, inc_high, inc_low, has_uint32, uinteger = (int(w) for w in words.view(np.uint64))
-    rng.bit_generator.state = {
+    if not inc_low % 2 or has_uint32 > 1 or uinteger >= 2**32:
+        raise ValueError("rng of the state is no generator's")
+    return {
         "bit_generator": "PCG64",
         "state": {"state": high << 64 | low, "inc": inc_high << 64 | inc_low},
         "has_uint32": has_uint32,
         "uinteger": uinteger,
     }
+
+
+def rows_like(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return entries of a state, on the CPU.
+
+    Args:
+        tensors: Of the state.
+        own: Which entries it must have, and of which shape and type.
+
+    Raises:
+        ValueError: An entry is missing or another.
+    """
+    if missing := sorted(set(own) - set(tensors)):
+        raise ValueError(f"the state lacks {', '.join(missing)}")
+    for name, rows in own.items():
+        check_alike(name, tensors[name], rows)
+    return {name: tensors[name].cpu() for name in own}
 
 
 def pack_conditions(
