@@ -174,8 +174,8 @@ def test_other_scales_are_refused(scale):
 def test_the_window_shows_either_size(scale, size, without_scenery):
     env = StageEnv(render_mode="human", scale=scale)
     frame, _ = env.reset(seed=0)
-    window = pygame.display.get_surface()
-    assert window is not None
+    assert env._window is not None
+    window = env._window._window.get_surface()
     assert window.get_size() == size
     times = size[0] // frame.shape[1]
     shown = pygame.surfarray.array3d(window).swapaxes(0, 1)[::times, ::times]

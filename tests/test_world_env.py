@@ -271,12 +271,15 @@ def test_human_mode_opens_a_window_and_closes_twice(fake, tiny_world):
 
     env = WorldEnv(tiny_world, engine=fake.engine, render_mode="human")
     frame, _ = env.reset(seed=0)
-    surface = pygame.display.get_surface()
+    assert env._window is not None
+    window = env._window._window
+    surface = window.get_surface()
     assert surface.get_size() == (240, 144)
     assert surface.get_at((120, 72))[:3] == tuple(frame[24, 40])
     env.step(0)
     env.close()
-    assert pygame.display.get_surface() is None
+    with pytest.raises(pygame.error, match="Invalid window"):
+        window.get_surface()
     env.close()
 
 

@@ -90,7 +90,8 @@ def _lines(reading: int, child: int) -> Iterator[str]:
 def _work(folder: Path, seed: int, stop: int, end: float, writing: int) -> None:
     """Open inputs until told otherwise, one line for each; never returns."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + _MORE_MEMORY,) * 2)
+    limit = used + _MORE_MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
