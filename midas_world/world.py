@@ -140,12 +140,12 @@ def make_refiner(config: WorldConfig) -> Refiner | None:
 
 
 def find_world(name: str | Path) -> Path:
-    """Return the folder of a shipped world's name, or of a path.
+    """Return the folder of a path, or of a world's name in `WORLD_PLACES`.
 
     Raises:
         CheckpointError: There is no such folder; the message lists the shipped worlds.
     """
-    for folder in (Path(name), WORLDS_FOLDER / str(name)):
+    for folder in (Path(name), *(place / str(name) for place in WORLD_PLACES)):
         if (folder / CONFIG_NAME).is_file():
             return folder
     shipped = sorted(path.parent.name for path in WORLDS_FOLDER.glob(f"*/{CONFIG_NAME}"))

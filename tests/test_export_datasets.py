@@ -4,6 +4,9 @@ Where the lerobot package is installed, it reads its own too.
 """
 
 import json
+import re
+import shutil
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -12,8 +15,9 @@ from gymnasium import spaces
 
 from midas_world.sessions.export import lerobot_dataset
 from midas_world.sessions.export.lerobot_dataset import export_lerobot
-from midas_world.sessions.export.minari_dataset import export_minari
+from midas_world.sessions.export.minari_dataset import dataset_id_of, export_minari
 from midas_world.sessions.session import RecordedSession
+from midas_world.types import CheckpointError
 from tests.sessions import HEIGHT, WIDTH, SlidesEnv, export, read_film, record_slides
 
 
@@ -96,16 +100,54 @@ def test_minari_datasets_go_to_a_folder_of_their_own_by_default(
     assert minari.load_dataset("slides-run-v0").total_steps == 30
 
 
-def test_minari_recovers_the_environment(tiny_folder, tmp_path, monkeypatch):
+def test_minari_names_keep_sessions_of_any_letters_apart(session, tmp_path, capsys):
+    names = {
+        dataset_id_of(SimpleNamespace(folder=tmp_path / name))
+        for name in ("сцена", "舞台", "scène", "scene", "--")
+    }
+    assert len(names) == 5
+    assert "scene-v0" in names
+    assert all(re.fullmatch(r"[-_a-z0-9]+-v0", name) for name in names)
     minari = pytest.importorskip("minari")
-    env = gym.make("envs:midas/Stage-v0", world=str(tiny_folder), horizon=7)
-    recorded = record_slides(tmp_path / "tiny", num_steps=4, env=env)
+    options = ("--name", "mine/slides-v2", "--algorithm-name", "expert", "--output", str(tmp_path))
+    assert export(session, "--to", "minari", *options) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+        assert minari.load_dataset("mine/slides-v2").storage.metadata["algorithm_name"] == "expert"
+    with pytest.raises(ValueError, match="must be Latin letters"):
+        export_minari(session, tmp_path, dataset_id="../slides-v0")
+
+
+def test_minari_recovers_the_environment_elsewhere(tiny_folder, tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari")
+    here, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        shutil.copytree(tiny_folder, folder / "worlds" / "mine")
+    monkeypatch.chdir(here)
+    env = gym.make("midas/Stage-v0", world="mine", horizon=7)
+    recorded = record_slides(tmp_path / "played", num_steps=4, env=env)
     name = export_minari(recorded, tmp_path / "datasets")
+    shutil.rmtree(here / "worlds")
+    monkeypatch.chdir(elsewhere)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
-    again = minari.load_dataset(name).recover_environment()
-    frame, _ = again.reset(seed=3)
-    assert frame.shape == (*recorded.header.frame_size, 3)
-    again.close()
+    dataset = minari.load_dataset(name)
+    again = dataset.recover_environment()
+    # What Minari's own check_env_recovery compares.
+    assert again.observation_space == env.observation_space == dataset.observation_space
+    assert again.action_space == env.action_space == dataset.action_space
+    own = {key: value for key, value in again.spec.kwargs.items() if key != "weights_sha256"}
+    assert own == env.spec.kwargs
+    assert again.spec.id == env.spec.id
+    published = b"".join(path.read_bytes() for path in (tmp_path / "datasets").rglob("*.json"))
+    assert str(tmp_path).encode() not in published
+    (elsewhere / "worlds/mine/weights.safetensors").write_bytes(b"others")
+    with pytest.raises((ValueError, CheckpointError)):
+        dataset.recover_environment()
+
+
+def test_a_world_with_other_weights_is_refused(tiny_folder):
+    with pytest.raises(ValueError, match="is not the one that is asked for"):
+        gym.make("midas/Stage-v0", world=str(tiny_folder), weights_sha256="0" * 64)
 
 
 # LeRobot

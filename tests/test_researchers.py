@@ -19,7 +19,9 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from engine.on_onnx.engine import OnnxEngine
 from envs.world.env import WorldEnv
+from midas_world.config import ProjectConfig, load_config
 from midas_world.environments import WorldVectorEnv
+from midas_world.world import CONFIG_NAME, find_world
 from tests.fakes import FakeEngine
 
 WORLD = "midas/Stage-v0"
@@ -161,6 +163,23 @@ def test_numeric_infos_become_tensors(tiny_folder):
     assert isinstance(infos["cost"], torch.Tensor)
     with pytest.raises(ValueError, match="did you mean 'numeric'"):
         make(tiny_folder, infos="numbers")
+
+
+def test_a_row_on_int8_is_the_game_alone(tiny_world, kept_graphs):
+    engine = OnnxEngine(tiny_world, precision="int8", num_threads=1, folder=kept_graphs)
+    games = WorldVectorEnv(3, tiny_world, engine=engine, observation="latent")
+    alone = WorldEnv(tiny_world, engine=engine, observation="latent")
+    rows, (own, _) = games.reset(seed=5)[0], alone.reset(seed=7)
+    for _ in range(8):
+        np.testing.assert_allclose(rows[2], own, rtol=1e-4, atol=1e-4)
+        rows, own = games.step(np.array([0, 14, RUN]))[0], alone.step(RUN)[0]
+
+
+def test_the_documented_shapes_are_the_shipped_world_s():
+    world = load_config(ProjectConfig, find_world("stage") / CONFIG_NAME).world
+    shape = world.tokens_per_frame, world.token_channels
+    assert f"{shape} for `stage`" in WorldEnv.__doc__
+    assert f"{world.height} x {world.width} for `stage`" in WorldEnv.__doc__
 
 
 @pytest.mark.parametrize("action", ["discrete", "keys"])

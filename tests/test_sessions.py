@@ -1,4 +1,5 @@
 import json
+from fractions import Fraction
 
 import av
 import gymnasium as gym
@@ -139,6 +140,33 @@ def test_an_info_of_another_kind_is_passed_over(tmp_path):
     session = load_session(tmp_path / "session")
     assert session.is_closed
     assert session.records[1].conditions == StepConditions()
+
+
+@pytest.mark.parametrize("change", ["size", "kind", "none", "action"])
+def test_an_env_goes_on_without_recording_what_cannot_be(tmp_path, change):
+    class Changing(CountingEnv):
+        def __init__(self):
+            super().__init__()
+            self.render_mode = "rgb_array"
+
+        def render(self):
+            frame = self._frame(0)
+            if self._step < 2 or change == "action":
+                return frame
+            return {"size": frame[:-2], "kind": frame / 255, "none": None}[change]
+
+    told = []
+    env = RecordSession(Changing(), tmp_path / "session", frames="render", on_error=told.append)
+    env.reset(seed=0)
+    env.step(1)
+    assert env.step(Fraction(1) if change == "action" else 1)[1] == 1.0
+    env.step(1)
+    env.reset()
+    env.close()
+    assert len(told) == 1
+    session = load_session(tmp_path / "session")
+    assert session.num_frames == 2
+    assert not session.is_closed
 
 
 def test_an_env_without_a_picture_is_refused():

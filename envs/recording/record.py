@@ -7,9 +7,10 @@ midas_world/sessions/writer.py.
 Shapes: H W frame size.
 """
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -172,6 +173,11 @@ class EnvRecorder:
         if self._writer is not None:
             self._writer.add(Record(kind="prompt", wall_time=time.time(), text=text))
 
+    def give_up(self, words: str) -> None:
+        """End recording, for a reason that the player is told; the game goes on without."""
+        if self._writer is not None:
+            self._writer.give_up(words)
+
     def check_open(self) -> None:
         """Wait until the files are made.
 
@@ -194,8 +200,8 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
     >>> env = RecordSession(gym.make("CartPole-v1", render_mode="rgb_array"), "recordings/poles")
     ```
 
-    If recording has to end, because the disk is full for instance, a warning says so and the
-    environment goes on without.
+    If recording has to end, because the disk is full or frames change their size for instance, a
+    warning says so and the environment goes on without.
 
     Args:
         env: Any with observations that are pictures, or render_mode "rgb_array".
@@ -261,7 +267,9 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
         save = getattr(self.env.unwrapped, "save_state", None)
         # What cannot be written down, such as given frames, is kept as the state it led to.
         state = save() if save is not None and "options" not in plain(begin) else None
-        self._recorder.begin(self._frame(observation), info, kind="reset", begin=begin, state=state)
+        with self._without_harm():
+            frame = self._frame(observation)
+            self._recorder.begin(frame, info, kind="reset", begin=begin, state=state)
         if not self._began:
             self._recorder.check_open()
             self._began = True
@@ -272,15 +280,16 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
         started = time.perf_counter()
         observation, reward, terminated, truncated, info = self.env.step(action)
         step_time = time.perf_counter() - started
-        self._recorder.step(
-            action,
-            self._frame(observation),
-            reward,
-            terminated,
-            truncated,
-            info,
-            step_time=step_time,
-        )
+        with self._without_harm():
+            self._recorder.step(
+                action,
+                self._frame(observation),
+                reward,
+                terminated,
+                truncated,
+                info,
+                step_time=step_time,
+            )
         return observation, reward, terminated, truncated, info
 
     def set_prompt(self, text: str | None) -> None:
@@ -292,6 +301,16 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
         """End the session and close the environment; may be called twice."""
         self._recorder.close()
         super().close()
+
+    @contextlib.contextmanager
+    def _without_harm(self) -> Iterator[None]:
+        """End recording over what cannot be recorded; at the first reset it is an error."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            if not self._began:
+                raise
+            self._recorder.give_up(str(error))
 
     def _frame(self, observation: Any) -> np.ndarray:
         if not self._renders:

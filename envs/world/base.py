@@ -1,6 +1,5 @@
 """What an environment of a learned world has, whether it plays one game of it or many."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +13,7 @@ class WorldBase:
     """The world behind an environment that keeps its games in `_games`."""
 
     _games: Games
-    _arguments: Mapping[str, Any]  # that it was made with
+    _arguments: dict[str, Any]  # that it was made with
 
     @property
     def world(self) -> World:

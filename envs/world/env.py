@@ -120,6 +120,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     | `num_denoise_steps`     | **int**    | `None`       | Quality for speed; None: the world's   |
     | `reward_threshold`      | **float**  | `0.5`        | Smaller expected rewards are paid as 0 |
     | `infos`                 | **str**    | `"all"`      | `"numeric"`: no words in the infos     |
+    | `weights_sha256`        | **str**    | `None`       | What the world's weights must have     |
     | `engine`                | **Engine** | `None`       | In place of the one that all           |
     |                         |            |              | environments of a world share          |
     | `trust`                 | **bool**   | `False`      | Import modules that the world names    |
@@ -154,6 +155,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         num_denoise_steps: int | None = None,
         reward_threshold: float = REWARD_THRESHOLD,
         infos: str = "all",
+        weights_sha256: str | None = None,
         engine: Engine | None = None,
         trust: bool = False,
     ) -> None:
@@ -173,6 +175,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             num_denoise_steps=num_denoise_steps,
             reward_threshold=reward_threshold,
             infos=infos,
+            weights_sha256=weights_sha256,
             engine=engine,
             trust=trust,
         )

@@ -20,6 +20,7 @@ from torch import Tensor
 from engine import Engine, make_engine
 from engine.rollout import Rollout
 from engine.shared import shared_engine, shared_world
+from envs.recording.header import weights_hash
 from envs.world.conditioners import (
     SpeakingConditioner,
     load_conditioner,
@@ -79,6 +80,7 @@ class Games:
         num_denoise_steps: Quality against speed; None takes the world's.
         reward_threshold: Expected rewards of at most this size are paid as 0.
         infos: "all" or "numeric", which leaves out words.
+        weights_sha256: What the world's weights must have, if it matters.
         engine: A running engine of this world, instead of the one that all games of a world that
             is given by its name share.
         trust: Whether modules that the world's config names may be imported.
@@ -109,6 +111,7 @@ class Games:
         num_denoise_steps: int | None,
         reward_threshold: float,
         infos: str,
+        weights_sha256: str | None,
         engine: Engine | None,
         trust: bool = False,
     ) -> None:
@@ -118,6 +121,12 @@ class Games:
             raise ValueError(f"reward_threshold must be at least 0, got {reward_threshold}")
         is_named = not isinstance(world, World)
         self.world = shared_world(world, trust=trust) if is_named else world
+        found = weights_sha256 and weights_hash(self.world.folder)
+        if found != weights_sha256:
+            raise ValueError(
+                f"the world {self.world.folder.name} here is not the one that is asked for: its "
+                f"weights have the SHA-256 {found}, not {weights_sha256}"
+            )
         # First of all, for what they name may be refused.
         self._conditioners = [make_conditioner(self.world) for _ in range(num_games)]
         if engine is None and is_named:

@@ -29,7 +29,8 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
     """B games of a learned world, played in step: one forward pass makes all their next frames.
 
     Game i is the game that `WorldEnv` plays alone with the same seed, up to the rounding of another
-    batch size: latents to 1e-4 in float32, pixels to 1 of 255 in the mean in bfloat16.
+    batch size: latents to 1e-4 in float32, as on ONNX Runtime, whose eight bits are the decoder's
+    alone and of scales that no batch changes; pixels to 1 of 255 in the mean in bfloat16.
     `gymnasium.make_vec("midas/Stage-v0", num_envs=B)` makes one. Actions, observations, rewards,
     ends, infos and the arguments not told here are those of `WorldEnv`, batched as Gymnasium
     batches them.
@@ -75,6 +76,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         num_denoise_steps: int | None = None,
         reward_threshold: float = REWARD_THRESHOLD,
         infos: str = "all",
+        weights_sha256: str | None = None,
         engine: Engine | None = None,
         trust: bool = False,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
@@ -98,6 +100,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             num_denoise_steps=num_denoise_steps,
             reward_threshold=reward_threshold,
             infos=infos,
+            weights_sha256=weights_sha256,
             engine=engine,
             trust=trust,
         )

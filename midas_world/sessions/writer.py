@@ -125,6 +125,7 @@ class SessionWriter:
         self._num_steps = 0
         self._waited_s = 0.0
         self._error: str | None = None
+        self._given_up: str | None = None
         self._is_closing = False
         self._is_open = threading.Event()
         self._film: FragmentWriter | None = None
@@ -140,7 +141,7 @@ class SessionWriter:
     @property
     def error(self) -> str | None:
         """Why recording ended, in words; None if all is well."""
-        return self._error
+        return self._error or self._given_up
 
     @property
     def num_frames(self) -> int:
@@ -157,8 +158,18 @@ class SessionWriter:
                 num_bytes=sum(file.size for file in self._files.values()),
                 num_pending=self._num_frames - self._num_written,
                 waited_s=self._waited_s,
-                error=self._error,
+                error=self.error,
             )
+
+    def give_up(self, words: str) -> None:
+        """End recording; what was handed over is written, and `on_error` is told why."""
+        with self._changed:
+            if self.error is not None or self._is_closing:
+                return
+            self._given_up, self._is_closing = words, True
+            self._changed.notify_all()
+        logger.warning("recording ended: %s", words)
+        self._on_error(words)
 
     def wait_until_open(self, timeout_s: float = 30.0) -> bool:
         """Wait until the session's files are made; return False if that failed."""
@@ -330,7 +341,7 @@ class SessionWriter:
                     "num_frames": self._num_written,
                     "num_steps": self._num_steps,
                     "closed_at": time.time(),
-                    "error": error,
+                    "error": error or self._given_up,
                 }
                 write_whole(self.folder / END, json.dumps(end, indent=1))
         except Exception as failure:

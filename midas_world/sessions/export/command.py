@@ -40,8 +40,16 @@ def _export(args: argparse.Namespace) -> int:
         from midas_world.sessions.export.minari_dataset import export_minari
 
         root = args.output or Path("datasets")
-        options = {"start": start, "stop": stop, "is_lossless": args.lossless}
-        name = export_minari(session, root, trust=args.trust, **options)
+        name = export_minari(
+            session,
+            root,
+            start=start,
+            stop=stop,
+            is_lossless=args.lossless,
+            trust=args.trust,
+            dataset_id=args.name,
+            algorithm_name=args.algorithm_name,
+        )
         print(
             f'wrote {root / name}; load it with minari.load_dataset("{name}") where '
             f"MINARI_DATASETS_PATH={root.resolve()}"
@@ -126,6 +134,14 @@ def _parser() -> argparse.ArgumentParser:
     minari = parser.add_argument_group("for minari")
     minari.add_argument(
         "--lossless", action="store_true", help="the film's own pixels instead of JPEG"
+    )
+    minari.add_argument(
+        "--name",
+        metavar="ID",
+        help='of the data set, such as "stage/mine-v0" (default: session\'s)',
+    )
+    minari.add_argument(
+        "--algorithm-name", default="player", metavar="NAME", help="who played (default: player)"
     )
     add_trust_option(parser)
     return parser

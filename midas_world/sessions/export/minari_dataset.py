@@ -5,6 +5,7 @@ Observations are the film's frames. Minari (farama.org) holds pictures as JPEG u
 Shapes: H W frame size, T steps of an episode.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator
@@ -27,8 +28,29 @@ MAX_EPISODE_BYTES = 4 * 2**30
 
 
 def dataset_id_of(session: RecordedSession) -> str:
-    """Return the id that a session's dataset gets, such as "stage-20260102-030405-v0"."""
-    return re.sub(r"[^-_A-Za-z0-9]+", "-", session.folder.resolve().name) + "-v0"
+    """Return the id that a session's dataset gets, such as "stage-20260102-030405-v0".
+
+    Ids are of Latin letters: where others are left out, a hash of the whole name tells it apart.
+    """
+    name = session.folder.resolve().name
+    words = re.sub(r"[^-_A-Za-z0-9]+", "-", name).strip("-")
+    if not words or not name.isascii():
+        words = f"{words or 'session'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{words}-v0"
+
+
+def check_dataset_id(name: str) -> str:
+    """Return a dataset's id of a caller's own words.
+
+    Raises:
+        ValueError: Minari cannot have such an id; the message says what it may be.
+    """
+    if not re.fullmatch(r"([-_A-Za-z0-9]+/)*[-_A-Za-z0-9]+-v\d+", name):
+        raise ValueError(
+            f"the name must be Latin letters, digits, - and _, and end in a version, such as "
+            f'"runs/stage-v0"; got {name!r}'
+        )
+    return name
 
 
 def export_minari(
@@ -39,6 +61,8 @@ def export_minari(
     stop: int | None = None,
     is_lossless: bool = False,
     trust: bool = False,
+    dataset_id: str | None = None,
+    algorithm_name: str = "player",
 ) -> str:
     """Write a Minari dataset and return its id; it loads with MINARI_DATASETS_PATH=root.
 
@@ -52,10 +76,13 @@ def export_minari(
         is_lossless: Keep the film's pixels instead of JPEG; twenty times larger.
         trust: Whether the module may be imported that the session names, so that the dataset can
             name the environment.
+        dataset_id: None makes one of the session's name.
+        algorithm_name: Who played.
 
     Raises:
         ImportError: Minari is not installed.
-        ValueError: The dataset exists, or there is no step, or an episode is too long.
+        ValueError: The dataset exists, or there is no step, an episode is too long, or Minari
+            cannot have such an id.
     """
     try:
         from minari import __version__
@@ -64,7 +91,8 @@ def export_minari(
         raise ImportError(
             "Minari datasets need Minari: pip install 'midas-world[export]'"
         ) from error
-    header, dataset_id = session.header, dataset_id_of(session)
+    header = session.header
+    dataset_id = check_dataset_id(dataset_id) if dataset_id else dataset_id_of(session)
     segments = [item for item in session.segments(start, stop) if item.num_steps]
     if not segments:
         raise ValueError("there is no step between --start and --stop")
@@ -93,7 +121,7 @@ def export_minari(
             {
                 "dataset_id": dataset_id,
                 "minari_version": __version__,
-                "algorithm_name": "player",
+                "algorithm_name": algorithm_name,
                 "author": {"midas-world"},
                 "description": _description(session),
             }
@@ -145,8 +173,9 @@ def _env_spec(session: RecordedSession, *, trust: bool) -> Any:
         return None
     except (gymnasium.error.Error, ValueError):
         return None
-    if "world" in header.env_kwargs:  # it has no say in whether its own modules run
-        own["world"] = header.env_kwargs["world"]
+    if header.world:  # by name: the recorder's folders are nobody's business
+        own["world"] = header.world["name"]
+        own["weights_sha256"] = header.world["weights_sha256"]
     kwargs = {**spec.kwargs, **own}
     return EnvSpec(
         id=spec.id,
