@@ -48,29 +48,6 @@ def test_a_stopwatch_adds_up_parts_of_one_name(monkeypatch: pytest.MonkeyPatch):
     assert mark.take() == {"head": 1000.0}
 
 
-def test_drift_compares_an_old_game_with_a_new_one_in_turns(
-    tiny_world: World, monkeypatch: pytest.MonkeyPatch
-):
-    engine = FakeEngine(tiny_world.config.world)
-    ages: dict[timing.TimedGame, int] = {}
-    played: list[int] = []
-
-    def time_steps(game: timing.TimedGame, count: int) -> list[float]:
-        first = ages.setdefault(game, 0)
-        ages[game] += count
-        played.append(ages[game])
-        return [float(step) for step in range(first, ages[game])]
-
-    monkeypatch.setattr(timing.TimedGame, "time_steps", time_steps)
-    start = tiny_world.start_states[0]
-    drift = timing.measure_drift(engine, start, num_steps=90, early_step=10, window=25)
-    assert played == [35, 65, 10, 20, 75, 30, 85, 35, 90]
-    assert (drift.early.median_ms, drift.late.median_ms) == (22.0, 77.0)
-    assert (drift.early_step, drift.late_step) == (10, 90)
-    with pytest.raises(ValueError, match="at least 20 steps, got 19"):
-        timing.measure_drift(engine, start, num_steps=19, early_step=10, window=5)
-
-
 def test_the_command_measures_a_world_and_writes_both_files(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -213,7 +190,6 @@ def test_unknown_names_are_told_with_the_known_ones(capsys: pytest.CaptureFixtur
     [
         ({"batch_sizes": (0, 1)}, "batches must be at least 1"),
         ({"num_steps": 0}, "steps must be at least 1, got 0"),
-        ({"drift_steps": 200}, "drift must be at least 300 steps, got 200"),
     ],
 )
 def test_limits_of_the_settings_are_told(values, message):

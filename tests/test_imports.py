@@ -25,6 +25,7 @@ ROOMS = (
         "midas_world.machine",
         "midas_world.arguments",
         "midas_world.psnr",
+        "midas_world.tables",
         "midas_world.plain_torch",
     ),
     ("midas_world.edge", "midas_world.locks"),

@@ -34,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         num_steps=arguments.steps,
         device=arguments.device,
         num_denoise_steps=arguments.num_denoise_steps,
-        drift_steps=arguments.drift,
         quality_steps=arguments.quality,
     )
     if arguments.preset is None:
@@ -84,14 +83,6 @@ def _parser() -> argparse.ArgumentParser:
         default=defaults.num_steps,
         metavar="N",
         help=f"timed steps for each number of games; default: {defaults.num_steps}",
-    )
-    parser.add_argument(
-        "--drift",
-        type=int,
-        default=0,
-        metavar="N",
-        help="also play one game of N steps, the last in turns with step 100 of a new one; "
-        "default: no",
     )
     parser.add_argument(
         "--quality",

@@ -1,26 +1,24 @@
 """The benchmark's report: bench.json, and bench.md as a function of it. Measures nothing."""
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from midas_world.files import write_whole
+from midas_world.tables import Cell, plain, table_lines
 
 JSON_NAME = "bench.json"
 MARKDOWN_NAME = "bench.md"
-FORMAT_VERSION = 2
-
-Cell = str | float | None
+FORMAT_VERSION = 3
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Write bench.json and bench.md, each whole or not at all."""
-    plain = _plain(report)
-    text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
+    report = plain(report)
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     write_whole(folder / JSON_NAME, text.encode())
-    write_whole(folder / MARKDOWN_NAME, to_markdown(plain).encode())
+    write_whole(folder / MARKDOWN_NAME, to_markdown(report).encode())
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
@@ -47,7 +45,7 @@ def _result_lines(result: Mapping[str, Any]) -> list[str]:
         return [*lines, f"**Not measured**: {result['reason']}"]
     lines += [f"{result['conditions']}.", ""]
     lines += [f"**Parts of a step, {_games(result['part_batch_size'])}**", ""]
-    lines += _table(
+    lines += table_lines(
         ("part", "median ms", "p99 ms"),
         [
             (row["part"], row["time"].get("median_ms"), row["time"].get("p99_ms"))
@@ -56,7 +54,7 @@ def _result_lines(result: Mapping[str, Any]) -> list[str]:
         digits=3,
     )
     lines += ["", "**Whole steps (a step and its frames) against games at once**", ""]
-    lines += _table(
+    lines += table_lines(
         (
             "games",
             "median ms",
@@ -68,21 +66,6 @@ def _result_lines(result: Mapping[str, Any]) -> list[str]:
         [_batch_row(row) for row in result["batches"]],
         digits=2,
     )
-    if drift := result["drift"]:
-        lines += ["", "**Early in a game and late in one, in turns**", ""]
-        lines += _table(
-            ("step", "median ms", "p99 ms", "peak memory MiB"),
-            [
-                (
-                    str(drift[f"{name}_step"]),
-                    drift[name]["median_ms"],
-                    drift[name]["p99_ms"],
-                    drift[f"{name}_peak_mib"],
-                )
-                for name in ("early", "late")
-            ],
-            digits=2,
-        )
     if quality := result["quality"]:
         lines += ["", *_quality_lines(quality)]
     return lines
@@ -99,7 +82,7 @@ def _quality_lines(quality: Mapping[str, Any]) -> list[str]:
         f"rollout: mean of steps 1 to {last}": quality["rollout"],
         f"rollout: step {last}": quality["last_step"],
     }
-    lines += _table(
+    lines += table_lines(
         ("compared", "PSNR dB", "frames", "equal"),
         [
             (
@@ -141,24 +124,3 @@ def _games(number: int) -> str:
 
 def _plural(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, digits: int) -> list[str]:
-    def shown(cell: Cell) -> str:
-        if cell is None:
-            return "-"
-        return cell if isinstance(cell, str) else f"{cell:.{digits}f}"
-
-    lines = [list(columns), ["---"] * len(columns), *([shown(c) for c in row] for row in rows)]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; what is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -15,13 +15,10 @@ from engine.bench.quality import quality_result
 from engine.bench.report import FORMAT_VERSION, write_report
 from engine.bench.subject import Subject
 from engine.bench.timing import (
-    EARLY_STEP,
     WARM_UP_STEPS,
-    WINDOW_STEPS,
     Spread,
     TimedGame,
     Times,
-    measure_drift,
     spread_of,
     time_graphs,
     time_parts,
@@ -59,7 +56,6 @@ class BenchConfig:
         num_steps: Timed, of each batch size and of the parts.
         device: "cpu" or "cuda"; None takes the GPU if there is one and the backend can use it.
         num_denoise_steps: K; None takes the world's own number.
-        drift_steps: Length of the game whose late steps are held against its early ones; 0: none.
         quality_steps: Length of the rollouts whose frames are held against those of float32
             torch; 0: none.
     """
@@ -69,7 +65,6 @@ class BenchConfig:
     num_steps: int = 100
     device: str | None = None
     num_denoise_steps: int | None = None
-    drift_steps: int = 0
     quality_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -78,9 +73,6 @@ class BenchConfig:
             raise ValueError(f"batches must be at least 1, got {self.batch_sizes}")
         if self.num_steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.num_steps}")
-        least = EARLY_STEP + 2 * WINDOW_STEPS
-        if self.drift_steps and self.drift_steps < least:
-            raise ValueError(f"drift must be at least {least} steps, got {self.drift_steps}")
         if self.quality_steps < 0:
             raise ValueError(
                 f"quality must be at least 1 step, or 0 for none, got {self.quality_steps}"
@@ -160,10 +152,6 @@ def _measured(
     if whole and (time_each := _timer_of(engine)):
         times = time_each(start, batch_size=first, num_steps=config.num_steps)
         parts = {name: spread_of(values) for name, values in times.items()}
-    drift = None
-    if config.drift_steps:
-        _log.info("%s: %d steps of one game", backend, config.drift_steps)
-        drift = asdict(measure_drift(engine, start, num_steps=config.drift_steps))
     quality = None
     if config.quality_steps:
         _log.info("%s: frames against those of float32 torch", backend)
@@ -179,7 +167,6 @@ def _measured(
         "part_batch_size": first,
         "parts": _part_rows(parts, whole),
         "batches": batches,
-        "drift": drift,
         "quality": quality,
     }
 

@@ -16,7 +16,6 @@ import torch
 from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
-from midas_world.machine import peak_memory_mib
 from midas_world.types import StepConditions
 from midas_world.world import StartState
 
@@ -25,11 +24,6 @@ if TYPE_CHECKING:  # ONNX Runtime may not be there
     from engine.on_onnx.runtime import GraphRunner
 
 WARM_UP_STEPS = 5
-# Of the check whether late steps are slower than early ones.
-EARLY_STEP = 100
-WINDOW_STEPS = 100
-# That an early game and a late one play in turns, on machines whose speed changes by the minute.
-_TURN_STEPS = 10
 
 Times = list[float]
 """Milliseconds, one number per step."""
@@ -66,59 +60,6 @@ class TimedGame:
             self._rollout.frames()  # an array on the CPU: nothing is left under way
             times.append(1e3 * (time.perf_counter() - began))
         return times
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drift:
-    """Steps of a young game and of an old one, and the process's peak memory at either step."""
-
-    early_step: int
-    late_step: int
-    early: Spread
-    late: Spread
-    early_peak_mib: float
-    late_peak_mib: float
-
-
-def measure_drift(
-    engine: Engine,
-    start: StartState,
-    *,
-    num_steps: int,
-    early_step: int = EARLY_STEP,
-    window: int = WINDOW_STEPS,
-) -> Drift:
-    """Play one game, and then its last steps in turns with those of a new one.
-
-    A window of the new game begins at early_step, and one of the old game ends at num_steps.
-
-    Raises:
-        ValueError: The game is too short for two windows.
-    """
-    least = early_step + 2 * window
-    if num_steps < least:
-        raise ValueError(f"the drift check needs at least {least} steps, got {num_steps}")
-    old = TimedGame(engine, start, batch_size=1)
-    old.time_steps(early_step + window)
-    early_peak = peak_memory_mib()
-    old.time_steps(num_steps - early_step - 2 * window)
-    late_peak = peak_memory_mib()
-    new = TimedGame(engine, start, batch_size=1)
-    new.time_steps(early_step)
-    early: Times = []
-    late: Times = []
-    while len(late) < window:
-        count = min(_TURN_STEPS, window - len(late))
-        early += new.time_steps(count)
-        late += old.time_steps(count)
-    return Drift(
-        early_step=early_step,
-        late_step=num_steps,
-        early=spread_of(early),
-        late=spread_of(late),
-        early_peak_mib=early_peak,
-        late_peak_mib=late_peak,
-    )
 
 
 class Stopwatch:

@@ -10,15 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from midas_world.files import write_whole
+from midas_world.tables import Cell, plain, table_lines
 
 JSON_NAME = "evaluation.json"
 MARKDOWN_NAME = "evaluation.md"
 FORMAT_VERSION = 1
-
-Cell = str | int | float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ class Section:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the section as JSON holds it: no NaN, no NumPy."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -179,10 +176,10 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
         report: "subject" (words by name) and "sections" (by name, from `Section.to_dict`).
         folder: Receives the files.
     """
-    plain = {"format_version": FORMAT_VERSION, **_plain(report)}
+    whole = {"format_version": FORMAT_VERSION, **plain(report)}
     files = {
-        JSON_NAME: json.dumps(plain, indent=1, allow_nan=False) + "\n",
-        MARKDOWN_NAME: to_markdown(plain),
+        JSON_NAME: json.dumps(whole, indent=1, allow_nan=False) + "\n",
+        MARKDOWN_NAME: to_markdown(whole),
     }
     for name, text in files.items():
         write_whole(folder / name, text)
@@ -205,7 +202,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in words.items()]
     rows = [row for goal in GOALS if (row := _goal_row(goal, sections)) is not None]
     columns = ("what", "measured", "reach", "beyond", "")
-    lines += ["", *_table_lines(Table(columns=columns, rows=tuple(rows)))]
+    lines += ["", *table_lines(columns, rows, digits=2)]
     for section in sections.values():
         lines += ["", f"## {section['title']}", ""]
         if section["status"] != "ok":
@@ -213,13 +210,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             continue
         lines += [section["method"]]
         for item in section["tables"]:
-            table = Table(
-                columns=tuple(item["columns"]),
-                rows=tuple(tuple(row) for row in item["rows"]),
-                digits=item["digits"],
-            )
             lines += ["", *([f"**{item['title']}**", ""] if item["title"] else [])]
-            lines += _table_lines(table)
+            lines += table_lines(item["columns"], item["rows"], digits=item["digits"])
         lines += ["", *(f"- {note}" for note in section["notes"])] if section["notes"] else []
         lines += [f"\n![{name}]({name})" for name in section["pictures"]]
         lines += ["", f"*{section['seconds']:.0f} s*"]
@@ -242,29 +234,3 @@ def _goal_row(goal: Goal, sections: Mapping[str, Any]) -> tuple[Cell, ...] | Non
 
 def _number(value: float, digits: int, unit: str) -> str:
     return f"{value:.{digits}f} {unit}".rstrip()
-
-
-def _table_lines(table: Table) -> list[str]:
-    def shown(cell: Cell) -> str:
-        if cell is None:
-            return "-"
-        return f"{cell:.{table.digits}f}" if isinstance(cell, float) else str(cell)
-
-    lines = [table.columns, tuple("---" for _ in table.columns)]
-    lines += [tuple(shown(cell) for cell in row) for row in table.rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; NaN and infinity become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -19,11 +19,12 @@ from midas_world.evaluate.metrics import (
     mean_of,
     ssim,
 )
-from midas_world.evaluate.report import Cell, Section, Table
+from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.evaluate.study import Study
 from midas_world.model.conditions import stack_conditions
 from midas_world.psnr import psnr
+from midas_world.tables import Cell
 from midas_world.train.autoencoder import decode_latents, reconstruct
 from midas_world.train.strips import save_strip
 from midas_world.types import StepConditions

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from midas_world.evaluate.report import Cell, Section, Table
+from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Moment,
     Script,
@@ -21,6 +21,7 @@ from midas_world.evaluate.rollouts import (
     to_episode,
 )
 from midas_world.evaluate.study import GAME_SEED, Study
+from midas_world.tables import Cell
 
 _TRIES = 4
 _PER = 1000.0

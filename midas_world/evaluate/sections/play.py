@@ -19,10 +19,11 @@ from midas_world.evaluate.metrics import (
     ssim,
 )
 from midas_world.evaluate.plots import save_curves
-from midas_world.evaluate.report import Cell, Section, Table
+from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.study import NotApplicableError, Rollout, Study
 from midas_world.machine import cpu_name, load_average, num_cores
 from midas_world.psnr import psnr
+from midas_world.tables import Cell
 from midas_world.train.strips import save_strip
 
 _MARKS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)

@@ -22,7 +22,7 @@ from midas_world.evaluate.probes.pictures import (
     train_thing_probe,
 )
 from midas_world.evaluate.probes.training import halve
-from midas_world.evaluate.report import Cell, Section, Table
+from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Script,
     TeacherEpisode,
@@ -31,6 +31,7 @@ from midas_world.evaluate.rollouts import (
     play_world,
 )
 from midas_world.evaluate.study import THING_SEED, NotApplicableError, Study
+from midas_world.tables import Cell
 from midas_world.train.strips import save_strip
 
 _MARKS = (1, 5, 10, 20, 40)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.probes.pictures import MouthProbe, cut, train_mouth_probe
-from midas_world.evaluate.report import Cell, Section, Table
+from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Moment,
     Script,
@@ -23,6 +23,7 @@ from midas_world.evaluate.rollouts import (
     to_episode,
 )
 from midas_world.evaluate.study import VOICE_SEED, NotApplicableError, Study
+from midas_world.tables import Cell
 from midas_world.train.strips import save_strip
 from midas_world.types import StepConditions
 

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from midas_world.evaluate.metrics import luma
-from midas_world.evaluate.report import Cell, Section, Table
+from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Script,
     check_held_out,
@@ -20,6 +20,7 @@ from midas_world.evaluate.rollouts import (
     to_episode,
 )
 from midas_world.evaluate.study import WEATHER_SEED, NotApplicableError, Study
+from midas_world.tables import Cell
 from midas_world.train.strips import save_strip
 
 _CONTROL = "clear"
