@@ -20,7 +20,13 @@ from midas_world.data.episodes import (
     load_episode,
     save_episode,
 )
-from midas_world.data.video import PLAYS_EVERYWHERE, VideoOptions, write_gif
+from midas_world.data.video import (
+    PLAYS_EVERYWHERE,
+    VideoError,
+    VideoOptions,
+    read_frames,
+    write_gif,
+)
 from midas_world.files import remove_temporaries
 from midas_world.psnr import psnr
 
@@ -251,6 +257,14 @@ def test_a_header_that_does_not_fit_is_an_error(tmp_path, old, new, message):
     header.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(EpisodeError, match=message):
         load_episode(tmp_path / "one")
+
+
+def test_a_film_without_pictures_is_an_error(tmp_path):
+    save_episode(make_episode(), tmp_path / "one")
+    path = tmp_path / "one" / "video.mp4"
+    path.write_bytes(path.read_bytes().replace(b"trak", b"skip", 1))
+    with pytest.raises(VideoError, match="frame 0 cannot be decoded"):
+        read_frames(path, make_episode().frames.shape)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from fractions import Fraction
 
@@ -8,9 +9,11 @@ import pytest
 from gymnasium import spaces
 
 from envs.recording.record import RecordSession
+from midas_world.sessions.film_index import scan_film
 from midas_world.sessions.log import Record, SessionError, hash_frame, read_log
 from midas_world.sessions.session import load_session
 from midas_world.sessions.values import from_json, space_from_json, space_to_json, to_json
+from midas_world.sessions.video import VideoError, copy_film, read_film
 from midas_world.types import StepConditions
 from tests.fakes import CountingEnv
 from tests.sessions import record_steps, smooth_frame, step_record
@@ -31,6 +34,23 @@ def test_a_session_holds_every_frame_and_step(tmp_path):
     for frame, original in zip(shown, frames, strict=True):
         assert np.abs(frame.astype(int) - original).mean() < 4
     assert "45 steps, 2.3 s, closed in good order" in str(session)
+
+
+def test_a_film_without_pictures_or_key_frames_is_refused(tmp_path):
+    record_steps(tmp_path / "session", 45)
+    path = tmp_path / "session" / "video.mp4"
+    index = scan_film(path)
+    _, second = index.keyframes[:2]
+    for keyframes in ((), (second,)):
+        damaged = dataclasses.replace(index, keyframes=keyframes)
+        with pytest.raises(VideoError, match="no key frame up to frame 2"):
+            list(read_film(path, damaged, (24, 40), 2, 4))
+    path.write_bytes(path.read_bytes().replace(b"trak", b"skip", 1))
+    with pytest.raises(VideoError, match="frame 0 cannot be decoded"):
+        list(read_film(path, index, (24, 40), 0, 2))
+    with pytest.raises(VideoError, match="cannot be copied"):
+        copy_film(path, index, tmp_path / "copy.mp4", stop=2, fps=20)
+    assert not (tmp_path / "copy.mp4").exists()
 
 
 def test_frames_can_be_read_from_anywhere(tmp_path):

@@ -235,7 +235,7 @@ def _read_h264(file: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
                 if count < len(frames):
                     frames[count] = to_rgb(av, frame)
                 count += 1
-    except (av.error.FFmpegError, ValueError) as error:
+    except (av.error.FFmpegError, ValueError, IndexError) as error:  # no picture: IndexError
         raise VideoError(f"frame {count} cannot be decoded: {error}") from error
     if count != len(frames):
         raise VideoError(f"holds {count} frames, the header says {len(frames)}")

@@ -194,7 +194,10 @@ def read_film(
     if start == stop:
         return
     av = import_av()
-    number = index.keyframes[bisect_right(index.keyframes, start) - 1]
+    earlier = index.keyframes[: bisect_right(index.keyframes, start)]
+    if not earlier:
+        raise VideoError(f"{path}: there is no key frame up to frame {start}")
+    number = earlier[-1]
     fragment = index.first_frames.index(number)
     height, width = frame_size
     try:
@@ -208,7 +211,7 @@ def read_film(
                 number += 1
                 if number == stop:
                     return
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, IndexError) as error:  # no picture in it is an IndexError
         raise VideoError(f"{path}: frame {number} cannot be decoded: {error}") from error
     raise VideoError(f"{path}: ends at frame {number}, {stop} were to be read")
 
@@ -375,5 +378,5 @@ def copy_film(
                     sound.add(next(heard))
             if sound is not None:
                 sound.add(None, is_last=True)
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, IndexError) as error:
         raise VideoError(f"{source} cannot be copied: {error}") from error

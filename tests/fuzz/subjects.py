@@ -1,5 +1,6 @@
 """What is opened: for each kind of file, a good one, and what a user does with it."""
 
+import contextlib
 import functools
 import json
 import tempfile
@@ -12,6 +13,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 
 import envs  # noqa: F401 - registers the ids
 from engine.on_tensorrt.plan import TrtPlan, load_plan
@@ -95,10 +97,13 @@ def _use_state(folder: Path) -> None:
     env.reset(seed=0)
     try:
         env.restore_state(WorldState.load(folder / "state.safetensors"))
-    finally:
-        env.step(0)  # also after a state that was refused
-        if not env.save_state().tensors["rollout.latents"].isfinite().all():
-            raise SilentlyWrongError("latents are not finite")
+    except ValueError:
+        env.step(0)  # a state that was refused ends no game
+        raise
+    with contextlib.suppress(ResetNeeded):  # one that says that the game is over does
+        env.step(0)
+    if not env.save_state().tensors["rollout.latents"].isfinite().all():
+        raise SilentlyWrongError("latents are not finite")
 
 
 def _make_session(folder: Path) -> None:
