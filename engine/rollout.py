@@ -163,7 +163,7 @@ class Rollout:
         stacked = self.engine.spec.stack(conditions)
         if self._has_things:
             cameras = self._cameras(conditions, self._book.loop_camera)
-            told = self._book.advance(cameras, self._chance)
+            told = self._book.advance(cameras, self.chance)
             stacked = replace(stacked, entries=torch.from_numpy(told)[:, None])
         made = self.engine.step(self._cache, self._latents, stacked, self._noise)
         self._book.observe(made.entries.numpy(), made.things.numpy())
@@ -257,6 +257,10 @@ class Rollout:
         for generator, seed in zip(self._generators, seeds, strict=True):
             generator.manual_seed(seed)
 
+    def chance(self, row: int) -> float:
+        """Return a number in [0, 1) of a game's own chance, which goes on by it."""
+        return float(torch.rand(1, generator=self._generators[row], dtype=torch.float32))
+
     def _shown_of(self, state: Mapping[str, Tensor]) -> Conditions:
         """Return a state's conditions of the present frames; KeyError, ValueError as `load_state`.
 
@@ -272,10 +276,6 @@ class Rollout:
     @property
     def _has_things(self) -> bool:
         return self.engine.spec.config.entries.num_classes > 0
-
-    def _chance(self, row: int) -> float:
-        """Return a number in [0, 1) of a game's own chance."""
-        return float(torch.rand(1, generator=self._generators[row]))
 
     def _cameras(self, conditions: Sequence[StepConditions], otherwise: np.ndarray) -> np.ndarray:
         """Return the cameras' places within their loop, (R,) px.

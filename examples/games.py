@@ -20,7 +20,6 @@ from stable_baselines3.common.vec_env import VecEnv
 import envs  # noqa: F401 - registers the ids
 from engine import Engine
 from envs.stage.policies import ExpertPolicy
-from envs.world.games import REWARD_THRESHOLD
 from examples.actions import ACTION_INDICES, ACTION_NAMES, TEACHER_ID, WORLD_ID
 from midas_world.world import World
 
@@ -187,7 +186,7 @@ def make_teacher(config: GameConfig) -> LearnerGames:
 
 
 def make_dream(
-    config: GameConfig, world: World, engine: Engine, *, reward_threshold: float = REWARD_THRESHOLD
+    config: GameConfig, world: World, engine: Engine, *, reward_threshold: float | None = None
 ) -> LearnerGames:
     """Return games of the world; of the frames that an action is held, only the last is decoded.
 
@@ -195,7 +194,7 @@ def make_dream(
         config: What policies see and do.
         world: Whose start states the games begin from.
         engine: Of the world.
-        reward_threshold: Smaller expected rewards are paid as 0.
+        reward_threshold: Smaller expected rewards are paid as 0; None takes the world's.
     """
     games = gym.make_vec(
         WORLD_ID,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs.world import games
+from envs.world.outcomes import OutcomeRule
+from midas_world.config import load_preset
 from midas_world.evaluate.forced import LatentEpisode, forced_steps, sequence_conditions
 from midas_world.evaluate.metrics import average_precision, recall_at_precision
 from midas_world.evaluate.sections import outcome as outcome_section
@@ -148,9 +149,11 @@ def test_outcomes_are_the_heads_own_on_real_frames(tiny_world):
 
 
 def test_thresholds_are_those_of_the_learned_env():
-    assert outcome_section.REWARD_THRESHOLD == games.REWARD_THRESHOLD
-    assert outcome_section.COST_THRESHOLD == games.COST_THRESHOLD
-    assert outcome_section.TERMINATION_THRESHOLD == games.TERMINATION_THRESHOLD
+    rule = OutcomeRule()
+    assert rule.reward_threshold is None  # half of the unit
+    assert load_preset("stage").world.reward_unit / 2 == outcome_section.REWARD_THRESHOLD
+    assert rule.cost_threshold == outcome_section.COST_THRESHOLD
+    assert rule.termination_threshold == outcome_section.TERMINATION_THRESHOLD
 
 
 def test_counts_of_a_study_are_checked():

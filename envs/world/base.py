@@ -28,7 +28,7 @@ class WorldBase:
     @property
     def horizon(self) -> int:
         """Steps until an episode is truncated."""
-        return self._games.horizon
+        return self._games.options.horizon
 
     @property
     def keymap(self) -> KeyMap:
@@ -38,7 +38,7 @@ class WorldBase:
     @property
     def action_names(self) -> tuple[str, ...]:
         """Names of the actions, in the order of the discrete action space."""
-        return self.keymap.actions
+        return self._games.actions
 
     @property
     def key_names(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ controller and voices; any other teacher gets the action alone, unless its maker
 """
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -89,7 +89,17 @@ class SpeakingConditioner(Conditioner, Protocol):
 
 
 class StageWorldConditioner:
-    """The teacher's own conditioner behind the calls that every world's conditioner answers."""
+    """The teacher's own conditioner behind the calls that every world's conditioner answers.
+
+    Attributes:
+        pose_entries: Entries of the pose that have names, and their units; see `StageConditioner`.
+    """
+
+    pose_entries: ClassVar[Mapping[str, tuple[int, float]]] = {
+        "facing": (30, 1.0),
+        "velocity": (31, 6.0),  # px per step of a run
+        "height": (32, 64.0),
+    }
 
     def __init__(self) -> None:
         # Stage's drawing loads pygame: worlds of other teachers do without.

@@ -13,10 +13,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from engine import Engine
 from envs.contract import check_running, may_render
 from envs.world.base import WorldBase
-from envs.world.games import DEFAULT_HORIZON, REWARD_THRESHOLD, Games
+from envs.world.games import Games
+from envs.world.options import GameOptions
 from envs.world.state import WorldState
 from midas_world.world import World
 
@@ -74,10 +74,26 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     ## Rewards
 
-    The reward that the network expects, or 0 if that is at most `reward_threshold` in size:
-    teachers give whole rewards at single steps, and the small expectations in between would add up
-    to one that nobody earned. For `stage`, a coin is +1. With a threshold of 0 the expectation
-    itself is paid, which tells a planner or a learner more: right in the mean, and never sure.
+    The network tells the reward that it expects. `outcomes` says what is paid of it:
+
+    | `outcomes`    | Reward                          | `info["cost"]`, lives, and the end      |
+    |---------------|---------------------------------|-----------------------------------------|
+    | `"threshold"` | the expectation, or 0 if that   | where the probability is above          |
+    |               | is at most `reward_threshold`   | `cost_threshold`,                       |
+    |               | in size                         | `termination_threshold`                 |
+    | `"expected"`  | the expectation: right in the   | as above, but the cost is the           |
+    |               | mean, never sure                | probability of a hit                    |
+    | `"sample"`    | whole units, drawn from the     | drawn likewise                          |
+    |               | game's own chance: right in     |                                         |
+    |               | the mean, too                   |                                         |
+
+    The unit is the world's `reward_unit` (`stage`: 1, a coin), and half of it the threshold unless
+    another one is given: teachers give whole rewards at single steps, and small expectations in
+    between would add up to one that nobody earned.
+
+    `reward`, `cost` and `end` are functions of your own in their place. Each takes an
+    `envs.world.outcomes.Outlook` of all B games (`x`, `height`, `velocity`, `keypoints`, `pose`,
+    `latents`, `step`, and what the network tells) and returns (B,) values; B is 1 here.
 
     ## Starting State
 
@@ -85,15 +101,19 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     ## Episode End
 
-    1. Termination: no life is left. The world says how many there are (`stage`: 3 hearts), and a
-       step to which the network gives a hit with a probability above 0.5 costs one.
-    2. Termination: the network puts the probability of the end above 0.5.
+    1. Termination: no life is left. The world says how many there are (`stage`: 3 hearts), and
+       each hit costs one.
+    2. Termination: the network tells the end, as `outcomes` reads it; or your own `end` does, in
+       the place of both.
     3. Truncation: the episode is `horizon` steps long.
 
     ## Info
 
-    `step`: steps since the reset. `cost`: 1 at a hit, else 0. `lives` that are left, where the
-    world has some. `termination_probability`. `text`, `pose`, `audio`: the conditions of this
+    `step`: steps since the reset. `cost`: hits, 0 or 1 in each step. `lives` that are left, where
+    the world has some. `expected_reward`; `reward_probability`, of a unit; `hit_probability`;
+    `termination_probability`. While an action is held for several steps (`frame_skip`), rewards,
+    costs and expectations add up, and probabilities are of one event at least. `text`, `pose`,
+    `audio`: the conditions of this
     frame, those that it has. `action_name`, but for `action="conditions"`, and where somebody
     speaks `spoken`, (2, 2): sentence of the speech bank and its step, of the character and of the
     other speaker; -1 is silence. `start_state`: the index of what the episode began from, or -1 if
@@ -118,7 +138,16 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     | `horizon`               | **int**    | `1000`       | Steps until an episode is truncated    |
     | `backend`               | **str**    | `"auto"`     | What runs the networks                 |
     | `num_denoise_steps`     | **int**    | `None`       | Quality for speed; None: the world's   |
-    | `reward_threshold`      | **float**  | `0.5`        | Smaller expected rewards are paid as 0 |
+    | `outcomes`              | **str**    |`"threshold"` | See Rewards                            |
+    | `reward_threshold`      | **float**  | `None`       | None: half the world's `reward_unit`   |
+    | `cost_threshold`        | **float**  | `0.5`        | Probability above which there is a hit |
+    | `termination_threshold` | **float**  | `0.5`        | Probability above which it is the end  |
+    | `reward`, `cost`, `end` | callable   | `None`       | Your own, see Rewards                  |
+    | `frame_skip`            | **int**    | `1`          | Steps for which an action is held      |
+    | `actions`               | **list**   | `None`       | Names of those that may be chosen      |
+    | `start_states`          | any        | `None`       | A `start_state` as below, or a list of |
+    |                         |            |              | them, of which each reset draws one    |
+    | `prompt`                | **str**    | `None`       | Words of every episode                 |
     | `infos`                 | **str**    | `"all"`      | `"numeric"`: no words in the infos     |
     | `weights_sha256`        | **str**    | `None`       | What the world's weights must have     |
     | `engine`                | **Engine** | `None`       | In place of the one that all           |
@@ -147,38 +176,16 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         self,
         world: str | Path | World = "stage",
         *,
-        observation: str = "pixels",
-        action: str = "discrete",
         render_mode: str | None = None,
-        horizon: int = DEFAULT_HORIZON,
-        backend: str = "auto",
-        num_denoise_steps: int | None = None,
-        reward_threshold: float = REWARD_THRESHOLD,
-        infos: str = "all",
-        weights_sha256: str | None = None,
-        engine: Engine | None = None,
-        trust: bool = False,
+        **options: Any,
     ) -> None:
-        self._arguments = {
-            name: value for name, value in locals().items() if name not in ("self", "__class__")
-        }
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = self.metadata["render_modes"]
             raise ValueError(f"render_mode must be None or one of {known}, got {render_mode!r}")
-        self._games = Games(
-            world,
-            num_games=1,
-            observation=observation,
-            action=action,
-            horizon=horizon,
-            backend=backend,
-            num_denoise_steps=num_denoise_steps,
-            reward_threshold=reward_threshold,
-            infos=infos,
-            weights_sha256=weights_sha256,
-            engine=engine,
-            trust=trust,
-        )
+        game_options = GameOptions(**options)
+        self._games = Games(world, num_games=1, options=game_options)
+        own = {"engine": game_options.engine}
+        self._arguments = {"world": world, "render_mode": render_mode, **options, **own}
         self.render_mode = render_mode
         self.metadata = {
             **self.metadata,

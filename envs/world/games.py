@@ -17,8 +17,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from engine import Engine, make_engine
-from engine.rollout import Rollout
+from engine import make_engine
+from engine.rollout import Rollout, RolloutStep
 from engine.shared import shared_engine, shared_world
 from envs.recording.header import weights_hash
 from envs.world.conditioners import (
@@ -26,6 +26,8 @@ from envs.world.conditioners import (
     load_conditioner,
     make_conditioner,
 )
+from envs.world.options import GameOptions
+from envs.world.outcomes import Outlook
 from envs.world.spaces import LATENT_LIMIT, action_space, key_names, observation_space, read_action
 from envs.world.starts import check_names, choose_start, find_scene
 from envs.world.state import (
@@ -42,12 +44,15 @@ from envs.world.state import (
 from midas_world.types import StepConditions
 from midas_world.world import StartState, World
 
-DEFAULT_HORIZON = 1000
-REWARD_THRESHOLD = 0.5
-COST_THRESHOLD = 0.5
-TERMINATION_THRESHOLD = 0.5
 OPTIONS = ("prompt", "start_state")
 
+_TOLD = (
+    "cost",
+    "expected_reward",
+    "reward_probability",
+    "hit_probability",
+    "termination_probability",
+)
 _ROLLOUT = "rollout."
 _CONDITIONER = "conditioner."
 
@@ -66,6 +71,31 @@ class Outcome:
     terminated: np.ndarray
     truncated: np.ndarray
 
+    @classmethod
+    def none(cls, num_games: int) -> "Outcome":
+        """Return that of no step."""
+        ends = np.zeros(num_games, bool)
+        return cls(rewards=np.zeros(num_games), terminated=ends, truncated=ends)
+
+    def joined(self, later: "Outcome") -> "Outcome":
+        """Return what this and a later step brought together."""
+        return Outcome(
+            rewards=self.rewards + later.rewards,
+            terminated=self.terminated | later.terminated,
+            truncated=self.truncated | later.truncated,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Last:
+    """The last moment of a game that ended before its action was held for long enough."""
+
+    conditions: StepConditions
+    action: int | None
+    latents: np.ndarray
+    frame: np.ndarray | None
+    step: int
+
 
 class Games:
     """B games of one world; each has its own start state, conditioner, noise and clock.
@@ -73,25 +103,15 @@ class Games:
     Args:
         world: A shipped world's name, a folder, or a loaded world.
         num_games: B.
-        observation: "pixels", "latent" or "dict".
-        action: "discrete", "keys" or "conditions".
-        horizon: Steps after which a game is truncated.
-        backend: What runs the networks.
-        num_denoise_steps: Quality against speed; None takes the world's.
-        reward_threshold: Expected rewards of at most this size are paid as 0.
-        infos: "all" or "numeric", which leaves out words.
-        weights_sha256: What the world's weights must have, if it matters.
-        engine: A running engine of this world, instead of the one that all games of a world that
-            is given by its name share.
-        trust: Whether modules that the world's config names may be imported.
+        options: All else.
 
     Attributes:
         world: As loaded.
+        options: As given.
         engine: What runs it.
-        horizon: As given.
-        reward_threshold: As given.
         observation_space: Of one game.
         action_space: Of one game.
+        actions: Names of the actions, in the order of a discrete action space.
         keys: Names of the keys, in the order in which action="keys" holds them.
         over: (B,) bool: games that have ended, or have not begun.
 
@@ -99,56 +119,40 @@ class Games:
         ValueError: An argument cannot be used; the message says why.
     """
 
-    def __init__(
-        self,
-        world: str | Path | World,
-        *,
-        num_games: int,
-        observation: str,
-        action: str,
-        horizon: int,
-        backend: str,
-        num_denoise_steps: int | None,
-        reward_threshold: float,
-        infos: str,
-        weights_sha256: str | None,
-        engine: Engine | None,
-        trust: bool = False,
-    ) -> None:
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}")
-        if not reward_threshold >= 0:
-            raise ValueError(f"reward_threshold must be at least 0, got {reward_threshold}")
+    def __init__(self, world: str | Path | World, *, num_games: int, options: GameOptions) -> None:
         is_named = not isinstance(world, World)
-        self.world = shared_world(world, trust=trust) if is_named else world
-        found = weights_sha256 and weights_hash(self.world.folder)
-        if found != weights_sha256:
+        self.world = shared_world(world, trust=options.trust) if is_named else world
+        self.options = options
+        found = options.weights_sha256 and weights_hash(self.world.folder)
+        if found != options.weights_sha256:
             raise ValueError(
                 f"the world {self.world.folder.name} here is not the one that is asked for: its "
-                f"weights have the SHA-256 {found}, not {weights_sha256}"
+                f"weights have the SHA-256 {found}, not {options.weights_sha256}"
             )
         # First of all, for what they name may be refused.
         self._conditioners = [make_conditioner(self.world) for _ in range(num_games)]
-        if engine is None and is_named:
-            engine = shared_engine(world, self.world, backend, num_denoise_steps=num_denoise_steps)
-        elif engine is None:
-            engine = make_engine(self.world, backend, num_denoise_steps=num_denoise_steps)
-        self.engine = engine
-        self.horizon = horizon
-        self.reward_threshold = reward_threshold
-        check_names("infos", [infos], ("all", "numeric"))
-        self._has_words = infos == "all"
         keymap = self.world.keymap
-        self.observation_space = observation_space(observation, engine.spec)
-        self.action_space = action_space(action, engine.spec, keymap)
+        self.actions = tuple(options.actions or keymap.actions)
+        check_names("action", self.actions, keymap.actions)
+        engine, steps = options.engine, options.num_denoise_steps
+        if engine is None and is_named:
+            engine = shared_engine(world, self.world, options.backend, num_denoise_steps=steps)
+        elif engine is None:
+            engine = make_engine(self.world, options.backend, num_denoise_steps=steps)
+        self.engine = engine
+        self.observation_space = observation_space(options.observation, engine.spec)
+        self.action_space = action_space(options.action, engine.spec, keymap)
+        if options.actions is not None:
+            self.action_space = spaces.Discrete(len(self.actions))
         self.keys = key_names(keymap)
         self.over = np.ones(num_games, bool)
         self._rollout = Rollout(engine, num_games)
         self._conditions = [StepConditions()] * num_games
         self._actions: list[int | None] = [None] * num_games
         self._voices: list[tuple[np.ndarray | None, np.ndarray | None]] = []
-        self._termination = np.zeros(num_games)
-        self._cost = np.zeros(num_games)
+        # Of the last step: what infos tell.
+        self._told = {name: np.zeros(num_games) for name in _TOLD}
+        self._last: dict[int, _Last] = {}
         self._lives = np.full(num_games, self.world.config.world.lives)
         self._frames: np.ndarray | None = None
         self._undecoded = np.ones(num_games, bool)
@@ -181,7 +185,8 @@ class Games:
         self.over[list(rows)] = True  # should an option be wrong
         starts: list[StartState] = []
         encoded: dict[int, tuple[int, StartState]] = {}
-        for row, rng, option in zip(rows, rngs, options, strict=True):
+        for row, rng, given in zip(rows, rngs, options, strict=True):
+            option = self._with_own(given, rng)
             index, start = self._choose_start(option, rng, encoded)
             prompt = option.get("prompt")
             if option.get("start_state") is None:
@@ -209,29 +214,88 @@ class Games:
             else read_action(action, space=self.action_space, keymap=keymap, keys=self.keys)
             for action, is_over in zip(actions, self.over, strict=True)
         ]
+        if self.options.actions is not None:
+            read = [
+                keymap.actions.index(self.actions[meant]) if isinstance(meant, int) else None
+                for meant in read
+            ]
+        self._last = {}
+        for told in self._told.values():
+            told[:] = 0.0
+        sums = Outcome.none(len(self.over))
+        for number in range(self.options.frame_skip):
+            was_over = self.over.copy()
+            sums = sums.joined(self._step_once(read))
+            if self.over.all():
+                break
+            if number < self.options.frame_skip - 1:
+                for row in np.flatnonzero(self.over & ~was_over):
+                    self._last[int(row)] = self._moment_of(int(row))
+        for row, last in self._last.items():
+            self._conditions[row], self._actions[row] = last.conditions, last.action
+        return sums
+
+    def _step_once(self, read: Sequence[int | StepConditions | None]) -> Outcome:
+        """Make the next frame of all games, under what is held."""
         for row, meant in enumerate(read):
-            is_index = isinstance(meant, int)
-            self._actions[row] = meant if is_index else None
-            if is_index:
+            if self.over[row] or meant is None:
+                self._actions[row], self._conditions[row] = None, StepConditions()
+            elif isinstance(meant, int):
+                self._actions[row] = meant
                 self._conditions[row] = self._condition(row, meant)
             else:
-                self._conditions[row] = meant or StepConditions()
+                self._actions[row], self._conditions[row] = None, meant
         self._voices = []
         made = self._rollout.step(self._conditions)
         self._undecoded[:] = True
-        self._termination[:] = made.termination_probability
-        is_hit = (made.cost > COST_THRESHOLD) & ~self.over
-        self._cost[:] = is_hit
-        rewards = made.reward.astype(np.float64)
-        rewards[np.abs(rewards) <= self.reward_threshold] = 0.0
-        terminated = self._termination > TERMINATION_THRESHOLD
+        outlook = self._outlook(made)
+        told, plays = self.options.apply(outlook, self._rollout.chance), ~self.over
+        self._told["cost"] += told.costs * plays
+        self._told["expected_reward"] += outlook.expected_reward * plays
+        for name, chance in (
+            ("reward_probability", told.reward_probabilities),
+            ("hit_probability", outlook.hit_probability),
+            ("termination_probability", outlook.termination_probability),
+        ):  # of one at least, while the action is held
+            before = self._told[name]
+            before += np.where(plays, chance - before * chance, 0.0)
+        ends = told.ends.copy()
         if self.world.config.world.lives:
-            self._lives -= is_hit
-            terminated |= self._lives == 0
-        truncated = self._rollout.num_steps >= self.horizon
-        rewards[self.over], terminated[self.over], truncated[self.over] = 0.0, False, False
-        self.over |= terminated | truncated
-        return Outcome(rewards=rewards, terminated=terminated, truncated=truncated)
+            self._lives -= told.hits & plays
+            if self.options.end is None:
+                ends |= self._lives == 0
+        truncated = self._rollout.num_steps >= self.options.horizon
+        outcome = Outcome(
+            rewards=told.rewards * plays, terminated=ends & plays, truncated=truncated & plays
+        )
+        self.over |= ends | truncated
+        return outcome
+
+    def _outlook(self, made: RolloutStep) -> Outlook:
+        """Return what the network told, and of which frames."""
+        size = self.world.config.world.conditions.pose_size
+        absent = np.full(size, np.nan, np.float32)
+        poses = [absent if item.pose is None else item.pose for item in self._conditions]
+        return Outlook(
+            config=self.world.config.world,
+            step=self._rollout.num_steps.copy(),
+            pose=np.stack(poses),
+            latents=self._rollout.latents.numpy(),
+            expected_reward=made.reward.astype(np.float64),
+            hit_probability=made.cost.astype(np.float64),
+            termination_probability=made.termination_probability.astype(np.float64),
+            entries=getattr(self._conditioners[0], "pose_entries", {}),
+        )
+
+    def _moment_of(self, row: int) -> _Last:
+        is_seen = self.options.observation != "latent"
+        return _Last(
+            conditions=self._conditions[row],
+            action=self._actions[row],
+            latents=self._rollout.latents[row].numpy(),
+            frame=self._rollout.frames([row])[0] if is_seen else None,
+            step=int(self._rollout.num_steps[row]),
+        )
 
     def observe(self) -> Any:
         """Return the present observations of all games: new arrays, (B, ...)."""
@@ -258,26 +322,29 @@ class Games:
         elif len(rows):
             self._frames[rows] = self._rollout.frames(rows.tolist())
         self._undecoded[:] = False
+        for row, last in self._last.items():
+            if last.frame is not None:
+                self._frames[row] = last.frame
         return self._frames
 
     def info(self, row: int) -> dict[str, Any]:
         """Return what there is to know about a game's present frame."""
+        last = self._last.get(row)
         info: dict[str, Any] = {
-            "step": int(self._rollout.num_steps[row]),
+            "step": last.step if last else int(self._rollout.num_steps[row]),
             "start_state": int(self._starts[row]),
-            "cost": float(self._cost[row]),
-            "termination_probability": float(self._termination[row]),
+            **{name: float(values[row]) for name, values in self._told.items()},
         }
         if self.world.config.world.lives:
             info["lives"] = int(self._lives[row])
         if (action := self._actions[row]) is not None:
-            if self._has_words:
+            if self.options.infos == "all":
                 info["action_name"] = self.world.keymap.actions[action]
             conditioner = self._conditioners[row]
             if isinstance(conditioner, SpeakingConditioner):
                 info["spoken"] = conditioner.spoken
         conditions = self._conditions[row]
-        if conditions.text is not None and self._has_words:
+        if conditions.text is not None and self.options.infos == "all":
             info["text"] = conditions.text
         if conditions.pose is not None:
             info["pose"] = conditions.pose.copy()
@@ -375,7 +442,9 @@ class Games:
             rng.bit_generator.state = stream
         self._conditions = unpack_conditions(rows)
         self._actions = [None] * num_games
-        self._termination[:] = self._cost[:] = 0.0
+        for told in self._told.values():
+            told[:] = 0.0
+        self._last = {}
         self._undecoded[:] = True
 
     def _counts(self) -> dict[str, np.ndarray]:
@@ -428,7 +497,10 @@ class Games:
             return {"pixels": self.frames(), **vectors}
         if space.dtype == np.uint8:
             return self.frames()
-        return self._rollout.latents.clamp_(-LATENT_LIMIT, LATENT_LIMIT).numpy()
+        latents = self._rollout.latents.numpy()
+        for row, last in self._last.items():
+            latents[row] = last.latents
+        return latents.clip(-LATENT_LIMIT, LATENT_LIMIT)
 
     def _vectors(self, name: str) -> np.ndarray:
         """Return the present pose or audio of all games, cut to its space; zeros if absent."""
@@ -439,6 +511,18 @@ class Games:
         given = [getattr(conditions, name) for conditions in self._conditions]
         rows = np.stack([absent if row is None else row for row in given])
         return np.clip(rows, space.low, space.high)
+
+    def _with_own(self, given: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Return the options of a reset, with what all episodes have that say nothing else."""
+        own: dict[str, Any] = {}
+        if self.options.prompt is not None:
+            own["prompt"] = self.options.prompt
+        starts = self.options.start_states
+        if isinstance(starts, list | tuple):
+            starts = starts[int(rng.integers(len(starts)))]
+        if starts is not None:
+            own["start_state"] = starts
+        return own | dict(given)
 
     def _choose_start(
         self,
@@ -469,7 +553,9 @@ class Games:
             self.set_prompt(prompt, [row])
         self._conditions[row] = replace(conditions)
         self._actions[row] = None if isinstance(self.action_space, spaces.Dict) else 0
-        self._termination[row] = self._cost[row] = 0.0
+        for told in self._told.values():
+            told[row] = 0.0
+        self._last.pop(row, None)
         self._lives[row] = self.world.config.world.lives
 
     def _scene_for(self, row: int, prompt: str | None, *, present: int) -> int:

@@ -8,6 +8,7 @@ Shapes: B games.
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from gymnasium.utils.seeding import np_random as make_rng
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 
-from engine import Engine
 from envs.contract import may_render
 from envs.world.base import WorldBase
-from envs.world.games import DEFAULT_HORIZON, REWARD_THRESHOLD, Games
+from envs.world.games import Games
+from envs.world.options import GameOptions
 from envs.world.state import WorldState
 from midas_world.world import World
 
@@ -68,42 +69,30 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         num_envs: int = 1,
         world: str | Path | World = "stage",
         *,
-        observation: str = "pixels",
-        action: str = "discrete",
         render_mode: str | None = None,
-        horizon: int = DEFAULT_HORIZON,
-        backend: str = "auto",
-        num_denoise_steps: int | None = None,
-        reward_threshold: float = REWARD_THRESHOLD,
-        infos: str = "all",
-        weights_sha256: str | None = None,
-        engine: Engine | None = None,
-        trust: bool = False,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
+        **options: Any,
     ) -> None:
-        self._arguments = {
-            name: value for name, value in locals().items() if name not in ("self", "__class__")
-        }
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        self._games = Games(
-            world,
-            num_games=num_envs,
-            observation=observation,
-            action=action,
-            horizon=horizon if max_episode_steps is None else min(horizon, max_episode_steps),
-            backend=backend,
-            num_denoise_steps=num_denoise_steps,
-            reward_threshold=reward_threshold,
-            infos=infos,
-            weights_sha256=weights_sha256,
-            engine=engine,
-            trust=trust,
-        )
+        game_options = GameOptions(**options)
+        if max_episode_steps is not None:
+            horizon = min(game_options.horizon, max_episode_steps)
+            game_options = replace(game_options, horizon=horizon)
+        self._games = Games(world, num_games=num_envs, options=game_options)
+        self._arguments = {
+            "num_envs": num_envs,
+            "world": world,
+            "render_mode": render_mode,
+            "autoreset_mode": autoreset_mode,
+            "max_episode_steps": max_episode_steps,
+            **options,
+            "engine": game_options.engine,
+        }
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.metadata = {

@@ -204,6 +204,8 @@ class WorldConfig:
             it, for a world whose words do not change the scene by themselves.
         reward_limit: Rewards are predicted on a symlog scale up to this size.
         reward_bins: Bins of that scale.
+        reward_unit: Size of a single reward, of the smallest where they differ: play pays what is
+            likelier than not of it.
         token_block: Fine latents along each side of a backbone token.
         lives: Hits after which an episode ends; 0: hits end nothing.
     """
@@ -217,6 +219,7 @@ class WorldConfig:
     prompt_scenes: bool = False
     reward_limit: float = 20.0
     reward_bins: int = 41
+    reward_unit: float = 1.0
     token_block: int = 1
     lives: int = 0
     autoencoder: AutoencoderConfig
@@ -234,6 +237,8 @@ class WorldConfig:
         check_range(self, "fps", most=1000)
         check_range(self, "reward_bins", least=2)
         check_range(self, "lives", least=0)
+        if not 0 < self.reward_unit < math.inf:
+            raise ValueError(f"reward_unit must be positive and finite, got {self.reward_unit}")
         if self.height * self.width > MOST_PIXELS:
             raise ValueError(
                 f"height times width must be at most {MOST_PIXELS}, got {self.height} and "

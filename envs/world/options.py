@@ -1,0 +1,60 @@
+"""What environments of a learned world take beside the world, and what is wrong with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine import Engine
+from envs.world.outcomes import OutcomeRule
+from envs.world.starts import check_names
+
+DEFAULT_HORIZON = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameOptions(OutcomeRule):
+    """What environments of a learned world take beside the world; see `WorldEnv`.
+
+    Attributes:
+        observation: "pixels", "latent" or "dict".
+        action: "discrete", "keys" or "conditions".
+        actions: The only ones that may be chosen with action="discrete", by name; None: all.
+        frame_skip: Steps for which an action is held.
+        horizon: Steps after which a game is truncated.
+        start_states: What episodes begin from, unless a reset says otherwise.
+        prompt: Likewise, the words that steer.
+        backend: What runs the networks.
+        num_denoise_steps: Quality against speed; None takes the world's.
+        infos: "all" or "numeric", which leaves out words.
+        weights_sha256: What the world's weights must have, if it matters.
+        engine: A running engine of this world, instead of the one that all games of a world that
+            is given by its name share.
+        trust: Whether modules that the world's config names may be imported.
+
+    Raises:
+        ValueError: An argument cannot be used; the message says why.
+    """
+
+    observation: str = "pixels"
+    action: str = "discrete"
+    actions: Sequence[str] | None = None
+    frame_skip: int = 1
+    horizon: int = DEFAULT_HORIZON
+    start_states: Any = None
+    prompt: str | None = None
+    backend: str = "auto"
+    num_denoise_steps: int | None = None
+    infos: str = "all"
+    weights_sha256: str | None = None
+    engine: Engine | None = None
+    trust: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what needs no world."""
+        super().__post_init__()
+        for name in ("horizon", "frame_skip"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.actions is not None and (self.action != "discrete" or not self.actions):
+            raise ValueError("actions must be names of actions, and goes with action='discrete'")
+        check_names("infos", [self.infos], ("all", "numeric"))
