@@ -86,3 +86,12 @@ def test_the_cursor_stays_in_sight_and_any_letters_are_drawn(line):
         columns = pygame.surfarray.array3d(surface)[:, 170:180].min(axis=(1, 2))
         assert columns.max() == 255  # the cursor
     assert written("\0\ud800", 20).get_width() <= 1
+
+
+def test_letters_outlive_others_who_quit_pygame():
+    size = written("words", 20).get_size()
+    pygame.font.quit()
+    pygame.font.init()  # as a new window does
+    assert written("words", 20).get_size() == size
+    pygame.font.quit()
+    assert written("words", 20).get_size() == size

@@ -52,10 +52,10 @@ def open_world(
 
     if not isinstance(world, World):
         loading.tell(f"reading the world {Path(world).name}")
-        world = load_world(world)
+        world = load_world(world, trust=trust)
     loading.tell("preparing what runs it", keys=world.keymap.keys)
     options: Any = {"backend": backend, "num_denoise_steps": num_denoise_steps}
-    env: Any = WorldEnv(world, horizon=ENDLESS, trust=trust, **options)
+    env: Any = WorldEnv(world, horizon=ENDLESS, **options)
     preparation = None
     if prepares and backend == "auto":
         from envs.play.game.preparation import prepare_engines

@@ -14,9 +14,19 @@ _OTHER_FONTS = (
 )
 
 
-@lru_cache(maxsize=64)
 def font(size: int, family: str | None = None) -> pygame.font.Font:
     """Return the letters of a size in px."""
+    known = _opened(size, family)
+    try:
+        known.get_height()
+    except pygame.error:  # somebody quit pygame meanwhile, as environments of Gymnasium's own do
+        _opened.cache_clear()
+        return _opened(size, family)
+    return known
+
+
+@lru_cache(maxsize=64)
+def _opened(size: int, family: str | None) -> pygame.font.Font:
     pygame.font.init()  # may be called often
     return pygame.font.Font(family, size)
 
