@@ -15,4 +15,17 @@ for _id in ("midas/Stage-v0", "midas/World-v0"):
         entry_point="midas_world.environments:WorldEnv",
         vector_entry_point="midas_world.environments:WorldVectorEnv",
     )
+for _task in ("coins", "care", "goal"):
+    _name = f"midas/Stage{_task.capitalize()}"
+    register(
+        id=f"{_name}-v0",
+        entry_point="midas_world.environments:WorldEnv",
+        vector_entry_point="midas_world.environments:WorldVectorEnv",
+        kwargs={"task": _task},
+    )
+    register(
+        id=f"{_name}Teacher-v0",
+        entry_point="midas_world.environments:StageEnv",
+        kwargs={"task": _task},
+    )
 register(id="midas/DoomChase-v0", entry_point="midas_world.environments:DoomChaseEnv")

@@ -26,6 +26,7 @@ from envs.world.spaces import ACTIONS, OBSERVATIONS
 from envs.world.vector_env import WorldVectorEnv
 
 ROOT = Path(__file__).parents[1]
+TASKS = ("Coins", "Care", "Goal")
 TEACHERS = ("midas/StageTeacher-v0", "midas/DoomChase-v0")
 WORLD = "midas/Stage-v0"
 
@@ -74,7 +75,18 @@ def test_stable_baselines3_s_checker_has_nothing_to_say_about_teachers(teacher):
 
 def test_every_id_is_checked():
     ours = {name for name in gym.registry if name.startswith("midas/")}
-    assert ours == {WORLD, "midas/World-v0", *TEACHERS}
+    tasks = {f"midas/Stage{task}{kind}-v0" for task in TASKS for kind in ("", "Teacher")}
+    assert ours == {WORLD, "midas/World-v0", *TEACHERS, *tasks}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kind", ["", "Teacher"])
+def test_tasks_keep_the_contract(tiny_folder, kind, task):
+    world = {} if kind else {"world": str(tiny_folder), "backend": "torch:float32"}
+    env = gym.make(f"midas/Stage{task}{kind}-v0", **world)
+    assert env.unwrapped.horizon == 1000
+    assert env.spec.kwargs["task"] == task.lower()
+    check_env(env.unwrapped, skip_render_check=True)
 
 
 @pytest.mark.parametrize("name", [WORLD, f"envs:{WORLD}", f"midas_world:{WORLD}", "midas/World-v0"])

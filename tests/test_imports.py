@@ -59,7 +59,7 @@ ROOMS = (
     ("engine.select",),
     ("engine",),
     ("engine.bench", "engine.build_command", "engine.shared"),
-    ("envs.contract", "envs.picture", "envs.recording", "envs.vocabulary"),
+    ("envs.contract", "envs.tasks", "envs.picture", "envs.recording", "envs.vocabulary"),
     ("envs.stage", "envs.vizdoom_chase"),
     ("envs.world", "envs.soundtrack"),
     ("envs",),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from envs.stage.controller import ACTIONS
+from envs.stage.env import StageEnv
 from envs.stage.scene import Scene
 from envs.stage.words import scene_from_text
 from envs.world.env import WorldEnv
@@ -189,3 +190,43 @@ def test_start_states_and_prompt_of_the_constructor_outlive_resets(tiny_world):
     env = make(tiny_world, start_states=1)
     assert env.reset()[1]["start_state"] == 1
     assert env.reset(options={"start_state": 2})[1]["start_state"] == 2
+
+
+def test_hits_end_no_episode_of_care(tiny_world):
+    env = make(tiny_world, task="care")
+    tell(env, costs=[1.0] * 5, rewards=[1.0] * 5)
+    steps = [env.step(RUN) for _ in range(5)]
+    assert not any(step[2] for step in steps)
+    assert [step[4]["lives"] for step in steps] == [2, 1, 0, 0, 0]
+    assert [step[4]["cost"] for step in steps] == [1.0] * 5
+    assert sum(step[1] for step in steps) == 5.0
+    teacher = StageEnv(task="care")
+    teacher.reset(seed=1)
+    steps = [teacher.step(RUN) for _ in range(400)]
+    assert sum(step[4]["cost"] for step in steps) > 3
+    assert not any(step[2] for step in steps)
+    assert steps[-1][4]["lives"] == 0
+
+
+def test_the_goal_pays_and_ends_where_it_is_in_the_world_as_in_the_game(tiny_world):
+    for kind in ("world", "teacher"):
+        for goal, steps_to_go in ((60.0, 9), (-60.0 % 1600, 9)):
+            action = RUN if goal < 800 else ACTIONS.index("run_left")
+            env = StageEnv(task="goal", goal=goal)
+            _, info = env.reset(seed=0, options={"x": 0.0})
+            if kind == "world":
+                env = make(tiny_world, task="goal", goal=goal, action="conditions")
+            rewards, ended = [], False
+            teacher = StageEnv()
+            teacher.reset(seed=0, options={"x": 0.0})
+            while not ended and len(rewards) < 20:
+                taken = {"pose": teacher.step(action)[4]["pose"]} if kind == "world" else action
+                _, reward, ended, _, info = env.step(taken)
+                rewards.append(reward)
+            assert ended
+            assert rewards == [0.0] * (len(rewards) - 1) + [1.0]
+            x = info["pose"][36] * 1600
+            assert 14.0 < min(abs(x - goal), 1600 - abs(x - goal)) <= 20.0
+            assert abs(len(rewards) - steps_to_go) <= 3
+    with pytest.raises(ValueError, match="task must be None or one of coins, care, goal"):
+        make(tiny_world, task="coin")

@@ -27,6 +27,7 @@ from envs.stage.scenery import Scenery
 from envs.stage.skeleton import CENTER_X, GROUND_Y
 from envs.stage.sprites import draw_coin, draw_fire, draw_hearts, draw_rock
 from envs.stage.words import understand
+from envs.tasks import DEFAULT_GOAL, check_task, has_arrived
 from midas_world.teachers.words import clean_prompt
 from midas_world.types import StepConditions
 
@@ -135,6 +136,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     | `render_mode` | **str** | `None`  | `"rgb_array"`, or `"human"`: a window              |
     | `horizon`     | **int** | `1000`  | Steps until an episode is truncated                |
     | `scale`       | **int** | `1`     | 1: frames of 192 x 320; 2: of 384 x 640            |
+    | `task`        | **str** | `None`  | `"coins"`, `"care"`, `"goal"`; see `envs.tasks`    |
+    | `goal`        | **int** | `800`   | Of the task goal: x in px along the loop           |
 
     | Option of `reset`   | Type          | Description                                       |
     |---------------------|---------------|---------------------------------------------------|
@@ -157,8 +160,15 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     action_keys = ACTION_KEYS
 
     def __init__(
-        self, render_mode: str | None = None, horizon: int = DEFAULT_HORIZON, scale: int = 1
+        self,
+        render_mode: str | None = None,
+        horizon: int = DEFAULT_HORIZON,
+        scale: int = 1,
+        *,
+        task: str | None = None,
+        goal: float = DEFAULT_GOAL,
     ) -> None:
+        check_task(task, goal)
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = self.metadata["render_modes"]
             raise ValueError(f"render_mode must be None or one of {known}, got {render_mode!r}")
@@ -168,6 +178,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             raise ValueError(f"scale must be 1 (192x320) or 2 (384x640), got {scale!r}")
         self.render_mode = render_mode
         self.horizon = horizon
+        self.task, self.goal = task, goal
         self.scale = scale
         self.action_space = spaces.Discrete(len(ACTIONS))
         shape = FRAME_HEIGHT * scale, FRAME_WIDTH * scale, 3
@@ -257,7 +268,13 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         hearts = self._game.hearts
         reward = self._game.step(self._conditioner.controller)
         self._cost = float(hearts - self._game.hearts)
-        terminated = self._game.is_over
+        self._game.hearts = max(0, self._game.hearts)
+        terminated = self._game.is_over and self.task != "care"
+        if self.task == "goal":
+            arrived = bool(
+                has_arrived(self._conditioner.controller.x, self.goal, loop=WORLD_LENGTH)
+            )
+            reward, terminated = float(arrived), terminated or arrived
         truncated = self._num_steps >= self.horizon
         self._needs_reset = terminated or truncated
         frame = self._draw()

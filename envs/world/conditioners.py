@@ -14,7 +14,7 @@ from midas_world.trust import import_function
 from midas_world.types import StepConditions
 from midas_world.world import World
 
-_STAGE_IDS = ("midas/StageTeacher-v0", "midas/Stage-v0")
+_STAGE_IDS = "midas/Stage"
 
 
 class Conditioner(Protocol):
@@ -166,7 +166,7 @@ def make_conditioner(world: World) -> Conditioner:
     if data.conditioner:
         given = {"source": world.folder, "trust": world.trust}
         return import_function(data.conditioner, field="data.conditioner", **given)(world.keymap)
-    if data.env_id.rpartition(":")[2] in _STAGE_IDS:
+    if data.env_id.rpartition(":")[2].startswith(_STAGE_IDS):
         return StageWorldConditioner()
     gives_pose = data.teacher is not None and data.teacher.conditions == "action"
     return WordsConditioner(world.keymap.actions, gives_pose=gives_pose)

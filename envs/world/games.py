@@ -21,13 +21,14 @@ from engine import make_engine
 from engine.rollout import Rollout, RolloutStep
 from engine.shared import shared_engine, shared_world
 from envs.recording.header import weights_hash
+from envs.tasks import has_arrived
 from envs.world.conditioners import (
     SpeakingConditioner,
     load_conditioner,
     make_conditioner,
 )
 from envs.world.options import GameOptions
-from envs.world.outcomes import Outlook
+from envs.world.outcomes import Outlook, Told
 from envs.world.spaces import LATENT_LIMIT, action_space, key_names, observation_space, read_action
 from envs.world.starts import check_names, choose_start, find_scene
 from envs.world.state import (
@@ -249,7 +250,7 @@ class Games:
         made = self._rollout.step(self._conditions)
         self._undecoded[:] = True
         outlook = self._outlook(made)
-        told, plays = self.options.apply(outlook, self._rollout.chance), ~self.over
+        told, plays = self._told_of(outlook), ~self.over
         self._told["cost"] += told.costs * plays
         self._told["expected_reward"] += outlook.expected_reward * plays
         for name, chance in (
@@ -262,7 +263,8 @@ class Games:
         ends = told.ends.copy()
         if self.world.config.world.lives:
             self._lives -= told.hits & plays
-            if self.options.end is None:
+            np.maximum(self._lives, 0, out=self._lives)
+            if self.options.end is None and self.options.task != "care":
                 ends |= self._lives == 0
         truncated = self._rollout.num_steps >= self.options.horizon
         outcome = Outcome(
@@ -270,6 +272,15 @@ class Games:
         )
         self.over |= ends | truncated
         return outcome
+
+    def _told_of(self, outlook: Outlook) -> Told:
+        """Return what comes of a step by the rules, and by the task."""
+        told = self.options.apply(outlook, self._rollout.chance)
+        if self.options.task != "goal":
+            return told
+        loop = self.world.config.world.conditions.camera.loop
+        arrived = has_arrived(outlook.x, self.options.goal, loop=loop)
+        return replace(told, rewards=arrived.astype(np.float64), ends=told.ends | arrived)
 
     def _outlook(self, made: RolloutStep) -> Outlook:
         """Return what the network told, and of which frames."""

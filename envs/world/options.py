@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import Engine
+from envs.tasks import DEFAULT_GOAL, check_task
 from envs.world.outcomes import OutcomeRule
 from envs.world.starts import check_names
 
@@ -21,6 +22,8 @@ class GameOptions(OutcomeRule):
         actions: The only ones that may be chosen with action="discrete", by name; None: all.
         frame_skip: Steps for which an action is held.
         horizon: Steps after which a game is truncated.
+        task: One of `envs.tasks.TASKS`; None: what the world pays and ends.
+        goal: Of the task "goal", x in px along the loop.
         start_states: What episodes begin from, unless a reset says otherwise.
         prompt: Likewise, the words that steer.
         backend: What runs the networks.
@@ -40,6 +43,8 @@ class GameOptions(OutcomeRule):
     actions: Sequence[str] | None = None
     frame_skip: int = 1
     horizon: int = DEFAULT_HORIZON
+    task: str | None = None
+    goal: float = DEFAULT_GOAL
     start_states: Any = None
     prompt: str | None = None
     backend: str = "auto"
@@ -52,6 +57,7 @@ class GameOptions(OutcomeRule):
     def __post_init__(self) -> None:
         """Check what needs no world."""
         super().__post_init__()
+        check_task(self.task, self.goal)
         for name in ("horizon", "frame_skip"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
