@@ -77,13 +77,16 @@ def test_a_russian_and_a_french_keyboard_play_and_command():
 
 
 def test_the_keypad_s_enter_goes_on_and_starts_again():
-    with playing(CountingEnv(over_after=3)) as (window, session):
-        for status in ("over", "paused"):
-            if status == "paused":
-                pygame.event.post(key(pygame.K_p, P))
-            run_until(window, session, lambda wanted=status: session.status in (wanted, "over"))
-            pygame.event.post(key(pygame.K_KP_ENTER, 88))
-            run_until(window, session, lambda: session.status == "playing")
+    env = CountingEnv(over_after=3)
+    with playing(env) as (window, session):
+        run_until(window, session, lambda: session.status == "over")
+        pygame.event.post(key(pygame.K_KP_ENTER, 88))
+        run_until(window, session, lambda: len(env.resets) == 2)
+    with playing(CountingEnv()) as (window, session):
+        pygame.event.post(key(pygame.K_p, P))
+        run_until(window, session, lambda: session.status == "paused")
+        pygame.event.post(key(pygame.K_KP_ENTER, 88))
+        run_until(window, session, lambda: session.status == "playing")
 
 
 def test_pads_come_and_go_while_the_player_types():
