@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 
 from midas_world.commands.dream_card import write_card
+from midas_world.commands.rewards import with_reward_scale
 from midas_world.config import OptimizerConfig, ProjectConfig, load_config, save_config
 from midas_world.evaluate.command import QUICK, SECTIONS, evaluate
 from midas_world.evaluate.report import JSON_NAME, read_report
@@ -201,6 +202,8 @@ def _dream(request: DreamRequest) -> Path:
     data = request.work / "data"
     with work.doing("collect"):
         _collect(config, request)
+    if not any(word.startswith("world.reward_") for word in request.overrides):
+        config = with_reward_scale(config, data / "train")
     runs = {"autoencoder": request.work / "autoencoder", "dynamics": request.work / "dynamics"}
 
     def train_first(config: ProjectConfig, folder: Path, stop_at: int | None) -> None:
