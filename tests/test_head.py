@@ -19,7 +19,7 @@ def make_head(config: HeadConfig = CONFIG, *, seed: int | None = 0) -> Diffusion
     head = DiffusionHead(
         config,
         latent_channels=3,
-        num_moved=2,
+        num_copies=2,
         map_channels=5,
         vector_size=7,
         hidden_width=6,
@@ -72,7 +72,7 @@ def test_without_copies_the_last_frame_is_all_there_is_to_gate():
     head = DiffusionHead(
         CONFIG,
         latent_channels=3,
-        num_moved=0,
+        num_copies=0,
         map_channels=5,
         vector_size=7,
         hidden_width=6,

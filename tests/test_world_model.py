@@ -250,7 +250,7 @@ def test_only_what_changes_around_the_character_counts_but_for_hidden_states():
     head = make_outcome()
     guidance = Guidance(
         last=torch.zeros(1, 3, 4, 6),
-        moved=torch.zeros(1, 0, 3, 4, 6),
+        copies=torch.zeros(1, 0, 3, 4, 6),
         maps=torch.zeros(1, 0, 4, 6),
         vector=torch.zeros(1, 5),
         hidden=torch.zeros(1, 2, 4),

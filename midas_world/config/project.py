@@ -152,13 +152,31 @@ class LayerConfig:
     parallax: float
     loop: int
     phases: int = 1
-    slots: int = 8
+    slots: int = 12
     channels: int = 12
 
     def __post_init__(self) -> None:
         """Check the sizes."""
         check_range(self, "loop", most=MOST_TRAVEL)
         check_range(self, "phases", "slots", "channels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneryConfig:
+    """The scenery memory: what words, camera and clock alone say of the picture (scenery.py).
+
+    Attributes:
+        width: Of the network that paints it; 0: there is none.
+        layers: What is looked up.
+    """
+
+    width: int = 0
+    layers: dict[str, LayerConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that layers have a network that paints them."""
+        if self.layers and not self.width:
+            raise ValueError("scenery.width must be positive where there are scenery.layers, got 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +243,7 @@ class WorldConfig:
     autoencoder: AutoencoderConfig
     conditions: ConditionsConfig = field(default_factory=ConditionsConfig)
     motion: MotionConfig = field(default_factory=MotionConfig)
-    scenery: dict[str, LayerConfig] = field(default_factory=dict)
+    scenery: SceneryConfig = field(default_factory=SceneryConfig)
     entries: EntriesConfig = field(default_factory=EntriesConfig)
     backbone: BackboneConfig
     head: HeadConfig
@@ -265,18 +283,18 @@ class WorldConfig:
                 f"{rows}x{columns} and {token_rows} rows of tokens"
             )
         if not self.conditions.camera.is_declared:
-            for name in ("motion.parallax", "scenery", "entries.num_classes"):
-                first, _, last = name.partition(".")
-                value = getattr(self, first)
-                if getattr(value, last) if last else value:
+            for name in ("motion.parallax", "scenery.layers", "entries.num_classes"):
+                first, last = name.split(".")
+                if getattr(getattr(self, first), last):
                     raise ValueError(f"{name} needs a camera (conditions.camera.index)")
-        for name, layer in self.scenery.items():
+        for name, layer in self.scenery.layers.items():
             travel = layer.parallax * self.conditions.camera.loop
             if layer.loop % self.autoencoder.downsampling or travel % layer.loop:
                 raise ValueError(
-                    f"scenery.{name}.loop must be a multiple of {self.autoencoder.downsampling}, "
-                    f"the autoencoder's downsampling, and divide the {travel:g} px that the layer "
-                    f"travels in the camera's loop, got {layer.loop}"
+                    f"scenery.layers.{name}.loop must be a multiple of "
+                    f"{self.autoencoder.downsampling}, the autoencoder's downsampling, and divide "
+                    f"the {travel:g} px that the layer travels in the camera's loop, "
+                    f"got {layer.loop}"
                 )
         if self.is_refined:
             self.refiner.check_fits(self.conditions.limbs, frame_size=(self.height, self.width))
@@ -291,6 +309,11 @@ class WorldConfig:
         """(h, w) of the fine latent grid."""
         step = self.autoencoder.downsampling
         return self.height // step, self.width // step
+
+    @property
+    def num_copies(self) -> int:
+        """P: what the head may take a place of the next frame from, beside the last frame."""
+        return self.motion.num_copies + bool(self.scenery.width)
 
     @property
     def token_grid(self) -> tuple[int, int]:

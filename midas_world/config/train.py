@@ -74,6 +74,8 @@ class DynamicsTrainConfig:
     Attributes:
         fresh_rate: Share of sequences that begin anew. From 1 on down: single steps first, then
             longer and longer rollouts.
+        switch_rate: Share of new sequences whose context shows another scene, as if the words had
+            just changed.
         lost_rate: Share of new sequences with a band of columns lost.
         forget_rate: Share of sequences, at each step, that lose a band on their way.
         event_rate: Share of new sequences that begin shortly before something happens: a thing
@@ -93,7 +95,8 @@ class DynamicsTrainConfig:
         entry_weight: Of the codes' cross-entropy.
         happening_weight: Of steps with a reward, a hit or an end, in those losses.
         crop_size: Of the decoded crops, px.
-        word_steps: Updates that teach words what they look like, before all else; 0: none.
+        scenery: How words and the scenery memory are taught before all else (train/scenery.py),
+            after which they stay; None: they learn with the rest.
         sharding: "none": every process of several holds the whole model; "full": its share of the
             weights, gradients, averages and optimizer state, for models too large for one device.
     """
@@ -104,6 +107,7 @@ class DynamicsTrainConfig:
     )  # fmt: skip
     lost_rate: tuple[tuple[float, float], ...] = ((0.0, 0.35), (0.3, 0.65), (0.7, 0.5), (1.0, 0.3))
     forget_rate: float = 0.1
+    switch_rate: float = 0.0
     event_rate: float = 0.45
     untold_rate: float = 0.4
     noisy_rate: float = 0.4
@@ -118,7 +122,7 @@ class DynamicsTrainConfig:
     entry_weight: float = 0.1
     happening_weight: float = 4.0
     crop_size: int = 96
-    word_steps: int = 0
+    scenery: OptimizerConfig | None = None
     sharding: Literal["none", "full"] = "none"
     num_validation: int = 16
     evaluate_every: int = 500

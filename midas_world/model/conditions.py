@@ -5,7 +5,8 @@ head gets what has no place as one vector, and limbs as skeleton maps on the fin
 of a pose - keypoints, limbs, camera, clock - is what the teacher declares of it.
 
 Shapes: B batch, F frames, M condition tokens, D width, P pose size, A audio size, J entry codes,
-L limbs, h w fine grid, E width of words, V size of the vector.
+L limbs, h w fine grid, E width of words, V size of the vector, V' of its part about camera and
+clock.
 """
 
 import math
@@ -162,11 +163,14 @@ class Cues(NamedTuple):
         words: (B, E) mean embedding of the words, 0 where there are none.
         camera: (B,) px within its loop; 0 without one.
         clock: (B,) share of its period.
+        phases: (B, V') sines and cosines of where each layer of the scenery stands within its fine
+            latents, and of the clock.
     """
 
     words: Tensor
     camera: Tensor
     clock: Tensor
+    phases: Tensor
 
 
 class ConditionEncoder(nn.Module):
@@ -224,15 +228,13 @@ class ConditionEncoder(nn.Module):
     def vector_size(self) -> int:
         """V."""
         config = self.config
-        clock = 2 * len(_HARMONICS) if config.clock.is_declared else 0
-        return (
-            config.word_width
-            + len(config.scalars)
-            + 2 * config.audio_size
-            + 3
-            + 4 * len(self.parallax)
-            + clock
-        )
+        return config.word_width + len(config.scalars) + 2 * config.audio_size + 3 + self.phase_size
+
+    @property
+    def phase_size(self) -> int:
+        """V'."""
+        clock = 2 * len(_HARMONICS) if self.config.clock.is_declared else 0
+        return 4 * len(self.parallax) + clock
 
     @property
     def map_channels(self) -> int:
@@ -256,11 +258,23 @@ class ConditionEncoder(nn.Module):
         pose, _ = self._given(conditions)
         config = self.config
         zero = pose.new_zeros(len(pose))
-        camera, clock = config.camera, config.clock
+        camera, clock = zero, zero
+        parts = [pose.new_zeros(len(pose), 0)]
+        if config.camera.is_declared:
+            camera = pose[:, 0, config.camera.index] * config.camera.loop
+        if len(self.parallax):
+            step = self.frame_size[1] / self.grid[1]
+            phase = snap(camera[:, None] * self.parallax) * (2 * math.pi / step)
+            parts += [f(phase / n) for n in (1, 2) for f in (torch.sin, torch.cos)]
+        if config.clock.is_declared:
+            clock = pose[:, 0, config.clock.index]
+            turn = 2 * math.pi * clock[:, None]
+            parts += [f(turn * n) for n in _HARMONICS for f in (torch.sin, torch.cos)]
         return Cues(
             words=self._words(conditions.text, conditions.present)[:, 0],
-            camera=pose[:, 0, camera.index] * camera.loop if camera.is_declared else zero,
-            clock=pose[:, 0, clock.index] if clock.is_declared else zero,
+            camera=camera,
+            clock=clock,
+            phases=torch.cat(parts, dim=1),
         )
 
     def vector(self, conditions: Conditions, cues: Cues, last_audio: Tensor) -> Tensor:
@@ -273,15 +287,7 @@ class ConditionEncoder(nn.Module):
         """
         pose, audio = self._given(conditions)
         parts = [cues.words, pose[:, 0, self.scalars], audio[:, 0], last_audio]
-        parts.append(conditions.present[:, 0].to(pose.dtype))
-        if len(self.parallax):
-            # Where within its fine latents each layer stands.
-            step = self.frame_size[1] / self.grid[1]
-            phase = snap(cues.camera[:, None] * self.parallax) * (2 * math.pi / step)
-            parts += [f(phase / n) for n in (1, 2) for f in (torch.sin, torch.cos)]
-        if self.config.clock.is_declared:
-            turn = 2 * math.pi * cues.clock[:, None]
-            parts += [f(turn * n) for n in _HARMONICS for f in (torch.sin, torch.cos)]
+        parts += [conditions.present[:, 0].to(pose.dtype), cues.phases]
         return torch.cat([part.to(cues.words.dtype) for part in parts], dim=1)
 
     def maps(self, conditions: Conditions) -> Tensor:

@@ -2,15 +2,15 @@
 
 Flow matching with the prediction of data ("x-prediction"), which Dreamer 4 measured as decisive
 for few denoise steps (arXiv 2509.24527). What it makes is the next frame's latents: at every place
-a softmax gates between the last frame's latents as they are and copies of them that moved with the
-camera (dynamic neural advection, Finn et al. 2016, arXiv 1605.07157), and a free change is added.
-The backbone's hidden states enter at the coarsest level; what is global enters as scale and shift
-of every block (FiLM, Perez et al. 2018, arXiv 1709.07871).
+a softmax gates between the last frame's latents as they are, copies of them that moved with the
+camera (dynamic neural advection, Finn et al. 2016, arXiv 1605.07157) and the scenery as remembered,
+and a free change is added. The backbone's hidden states enter at the coarsest level; what is global
+enters as scale and shift of every block (FiLM, Perez et al. 2018, arXiv 1709.07871).
 
 Knows nothing of what its maps and its vector mean.
 
 Shapes: B batch, c latent channels, h w fine grid, N tokens per frame in a grid of their own,
-D backbone width, I channels of maps, V size of the vector, P moved copies.
+D backbone width, I channels of maps, V size of the vector, P copies.
 """
 
 from itertools import pairwise
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from midas_world.config import HeadConfig
-from midas_world.model.layers import mlp, sinusoidal_embedding
+from midas_world.model.layers import FilmBlock, mlp, sinusoidal_embedding
 
 _SIGMA_SIZE = 32
 
@@ -31,38 +31,17 @@ class Guidance(NamedTuple):
 
     Attributes:
         last: (B, c, h, w) latents of the last frame.
-        moved: (B, P, c, h, w) copies of them, moved.
+        copies: (B, P, c, h, w) what else the next frame may be taken from, place by place.
         maps: (B, I, h, w) everything else that has a place.
         vector: (B, V) everything that has none.
         hidden: (B, N, D) of the backbone.
     """
 
     last: Tensor
-    moved: Tensor
+    copies: Tensor
     maps: Tensor
     vector: Tensor
     hidden: Tensor
-
-
-class FilmBlock(nn.Module):
-    """x + conv(relu(conv(relu(x)) * (1 + scale) + shift)), scale and shift of the vector."""
-
-    def __init__(self, width: int, vector_width: int) -> None:
-        super().__init__()
-        self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
-        self.modulation = nn.Linear(vector_width, 2 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-        with torch.no_grad():
-            self.conv_2.weight.mul_(0.2)
-            self.conv_2.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
-
-    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        """Return (B, width, h, w) of the same and (B, vector_width)."""
-        scale, shift = self.modulation(vector)[..., None, None].chunk(2, dim=1)
-        inner = self.conv_1(functional.relu(x)) * (1.0 + scale) + shift
-        return x + self.conv_2(functional.relu(inner))
 
 
 class Down(nn.Module):
@@ -95,7 +74,7 @@ class DiffusionHead(nn.Module):
     Args:
         config: Sizes.
         latent_channels: c.
-        num_moved: P.
+        num_copies: P.
         map_channels: I.
         vector_size: V.
         hidden_width: D.
@@ -108,7 +87,7 @@ class DiffusionHead(nn.Module):
         config: HeadConfig,
         *,
         latent_channels: int,
-        num_moved: int,
+        num_copies: int,
         map_channels: int,
         vector_size: int,
         hidden_width: int,
@@ -122,7 +101,7 @@ class DiffusionHead(nn.Module):
         coarsest = grid[0] >> (len(widths) - 1)
         self.hidden_scale = coarsest // token_grid[0]
         self.vector = mlp(vector_size + _SIGMA_SIZE, width, width)
-        self.input = nn.Conv2d((2 + num_moved) * latent_channels + map_channels, widths[0], 1)
+        self.input = nn.Conv2d((2 + num_copies) * latent_channels + map_channels, widths[0], 1)
         self.places = nn.Parameter(torch.zeros(1, widths[0], *grid))
         self.hidden = nn.Conv2d(hidden_width, widths[-1], 1)
         nn.init.zeros_(self.hidden.weight)
@@ -138,7 +117,7 @@ class DiffusionHead(nn.Module):
         self.down = nn.ModuleList([Down(a, b) for a, b in pairwise(widths)])
         self.up = nn.ModuleList([Up(b, a) for a, b in pairwise(widths)])
         self.decoder = nn.ModuleList([blocks(level) for level in levels[:-1]])
-        self.output = nn.Conv2d(widths[0], latent_channels + 1 + num_moved, 1)
+        self.output = nn.Conv2d(widths[0], latent_channels + 1 + num_copies, 1)
         with torch.no_grad():
             self.output.weight.mul_(0.1)
             assert self.output.bias is not None
@@ -159,9 +138,10 @@ class DiffusionHead(nn.Module):
             guidance: As above.
         """
         vector = self.vector_of(guidance.vector, sigma)
-        copies = guidance.moved.flatten(1, 2)
+        copies = guidance.copies.flatten(1, 2)
         x = torch.cat((guidance.last, noisy, copies, guidance.maps), dim=1)
-        x = self.input(x.contiguous(memory_format=torch.channels_last)) + self.places
+        x = self.input(x.contiguous(memory_format=torch.channels_last))
+        x = x + self.places.to(x.dtype)
         skips = []
         for level, blocks in enumerate(self.encoder):
             if level:
@@ -178,7 +158,7 @@ class DiffusionHead(nn.Module):
         out = self.output(functional.relu(x)).float()
         channels = guidance.last.shape[1]
         gates = out[:, channels:].softmax(dim=1)[:, :, None]
-        candidates = torch.cat((guidance.last[:, None], guidance.moved), dim=1).float()
+        candidates = torch.cat((guidance.last[:, None], guidance.copies), dim=1).float()
         return (gates * candidates).sum(dim=1) + out[:, :channels]
 
     def _hidden(self, hidden: Tensor) -> Tensor:

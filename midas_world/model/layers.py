@@ -48,6 +48,27 @@ class SwiGLU(nn.Module):
         return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+class FilmBlock(nn.Module):
+    """x + conv(relu(conv(relu(x)) * (1 + scale) + shift)), scale and shift of the vector."""
+
+    def __init__(self, width: int, vector_width: int) -> None:
+        super().__init__()
+        self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Linear(vector_width, 2 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        with torch.no_grad():
+            self.conv_2.weight.mul_(0.2)
+            self.conv_2.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        """Return (B, width, h, w) of the same and (B, vector_width)."""
+        scale, shift = self.modulation(vector)[..., None, None].chunk(2, dim=1)
+        inner = self.conv_1(functional.relu(x)) * (1.0 + scale) + shift
+        return x + self.conv_2(functional.relu(inner))
+
+
 def mlp(input_size: int, hidden_size: int, output_size: int) -> nn.Sequential:
     """Return Linear, SiLU, Linear."""
     return nn.Sequential(

@@ -85,9 +85,11 @@ class Motion(nn.Module):
         # In full precision: what is moved again at every step keeps each rounding.
         with without_autocast(latents.device):
             patches = _patches(latents.float())
-            operators, biases = self.operators[index], self.biases[index]
-            moved = patches[:, None] @ operators + biases[:, :, None]  # (B, P, h * w, c)
-        return moved.transpose(2, 3).unflatten(3, (height, width))
+            # All copies in one product: (B, h * w, 9 c) by (B, 9 c, P c).
+            operators = self.operators[index].transpose(1, 2).flatten(2)
+            moved = patches @ operators + self.biases[index].flatten(1)[:, None]
+        moved = moved.transpose(1, 2).unflatten(1, (index.shape[1], latents.shape[1]))
+        return moved.unflatten(3, (height, width))
 
     @torch.no_grad()
     def fit(self, encode: Callable[[Tensor], Tensor], frames: Tensor) -> None:

@@ -108,7 +108,7 @@ class OutcomeHead(nn.Module):
             guidance: That it was made with.
             near: (B, 1, h, w) in [0, 1], where the character is.
         """
-        moved = guidance.moved[:, 0] if guidance.moved.shape[1] else guidance.last
+        moved = guidance.copies[:, 0] if guidance.copies.shape[1] else guidance.last
         x = torch.cat((made, guidance.last, moved), dim=1)
         x = self.input(x.contiguous(memory_format=torch.channels_last))
         x = functional.relu(x + self.conv_1(functional.relu(x)))
@@ -142,7 +142,7 @@ class WorldModel(nn.Module):
         self.config = config
         width, channels = config.backbone.width, config.autoencoder.latent_channels
         step = config.autoencoder.downsampling
-        layers = tuple(config.scenery.values())
+        layers = tuple(config.scenery.layers.values())
         scrolling = (*config.motion.parallax, *(layer.parallax for layer in layers))
         self.conditions = ConditionEncoder(
             config.conditions,
@@ -164,12 +164,16 @@ class WorldModel(nn.Module):
             downsampling=step,
             loop=config.conditions.camera.loop,
         )
-        self.scenery = Scenery(
-            layers,
-            word_width=config.conditions.word_width,
-            grid=config.grid,
-            downsampling=step,
-        )
+        self.scenery = None
+        if config.scenery.width:
+            self.scenery = Scenery(
+                config.scenery,
+                word_width=config.conditions.word_width,
+                phase_size=self.conditions.phase_size,
+                latent_channels=channels,
+                grid=config.grid,
+                downsampling=step,
+            )
         self.entries = EntryMaps(config.entries, grid=config.grid, downsampling=step)
         self.reader = ThingReader(config.entries, latent_channels=channels)
         self.prior = EntryPrior(config.entries, width=width, token_grid=config.token_grid)
@@ -178,10 +182,9 @@ class WorldModel(nn.Module):
         self.head = DiffusionHead(
             config.head,
             latent_channels=channels,
-            num_moved=config.motion.num_copies,
+            num_copies=config.num_copies,
             map_channels=channels  # of the frame before the last
             + self.conditions.map_channels
-            + self.scenery.num_channels
             + self.entries.num_channels
             + 1,  # what is lost
             vector_size=vector_size,
@@ -262,25 +265,31 @@ class WorldModel(nn.Module):
         """
         cues = self.conditions.cues(conditions)
         travel = self.motion.travel(cues.camera, before.camera)
-        moved = self.motion(last, travel)
+        copies = self.motion(last, travel)
+        if self.scenery is not None:
+            copies = torch.cat((copies, self.painted(cues)[:, None]), dim=1)
         if level is None:
             level = last.new_full((len(last),), self.config.play_noise)
         if lost is None:
             lost = last.new_zeros(len(last), 1, *self.config.grid)
-        scenery = self.scenery(cues.words, cues.camera, cues.clock)
         entries = self.entries(conditions.entries[:, 0])
-        maps = (before.latents, self.conditions.maps(conditions), scenery, entries, lost)
+        maps = (before.latents, self.conditions.maps(conditions), entries, lost)
         vector = self.conditions.vector(conditions, cues, before.audio)
         scale = self.config.motion.reach / 2
         parts = (vector, travel / scale, level[:, None])
         guidance = Guidance(
             last=last,
-            moved=moved,
+            copies=copies,
             maps=torch.cat([part.to(last.dtype) for part in maps], dim=1),
             vector=torch.cat([part.to(vector.dtype) for part in parts], dim=1),
             hidden=hidden,
         )
         return guidance, cues
+
+    def painted(self, cues: Cues) -> Tensor:
+        """Return the scenery's latents as remembered, (B, c, h, w) float32."""
+        assert self.scenery is not None
+        return self.scenery(cues.words, cues.camera, cues.clock, cues.phases)
 
     def near(self, conditions: Conditions) -> Tensor:
         """Return where the character is, (B, 1, h, w) in [0, 1]; everywhere if nobody says."""

@@ -1,10 +1,10 @@
 """Stage two: train the world model on the latents of episodes.
 
 Frames are encoded once by the finished (or frozen) encoder and cached under its hash. The motion
-operators are fitted to the autoencoder in closed form, and words learn what they look like
-(words.py). Then a pool of sequences (pool.py) is walked
-through: single steps first, then with parts of the context lost, so that memory learns to fill
-them, then longer and longer rollouts of the model's own frames.
+operators are fitted to the autoencoder in closed form, and words and scenery memory learn what
+they look like (scenery.py). Then a pool of sequences (pool.py) is walked through: single steps
+first, then with parts of the context lost, so that the model learns to fill them, then longer and
+longer rollouts of its own frames.
 
 Shapes: B batch, F frames that the backbone sees, N tokens of C channels, c latent channels, h w
 fine grid, K classes of things, S crop size in px.
@@ -40,9 +40,9 @@ from midas_world.train.loop import (
     step_generator,
 )
 from midas_world.train.pool import Pool
+from midas_world.train.scenery import fit_scenery
 from midas_world.train.sources import episodes_folder
 from midas_world.train.strips import save_strip
-from midas_world.train.words import fit_words
 
 logger = logging.getLogger(__name__)
 
@@ -259,9 +259,11 @@ def train_dynamics(
     if init_from is not None:
         load_weights(model, load_part(init_from, "model"), source=str(init_from))
     fit_to_autoencoder(module, store, coder)
-    is_new = init_from is None and not (folder / STATE_NAME).is_file()
-    if is_new and settings.word_steps:
-        fit_words(model.conditions.words, store, train_steps=settings.word_steps, seed=config.seed)
+    if settings.scenery is not None and model.scenery is not None:
+        if init_from is None and not (folder / STATE_NAME).is_file():
+            fit_scenery(model, coder, store, held, config, folder / "scenery", device=device)
+        model.scenery.requires_grad_(requires_grad=False)
+        model.conditions.words.requires_grad_(requires_grad=False)
     pool = Pool(store, config.world, settings)
     trainer = Trainer(
         module,

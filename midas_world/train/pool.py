@@ -19,12 +19,15 @@ from torch import Tensor
 from midas_world.config import DynamicsTrainConfig, WorldConfig
 from midas_world.model.autoencoder import to_tokens
 from midas_world.model.conditions import Conditions
+from midas_world.train.boxes import character_box, paint_box
 from midas_world.train.data import crop_corners
 from midas_world.train.latents import LatentStore
 
 # A rollout of an untrained model may run away: beyond this it is not gone on with.
 MOST_LATENT = 30.0
 _EVENT_LEAD = 9
+# Steps for which the place of a thing that is gone still has a thing's weight.
+_GONE_FOR = 8
 _THINGS = 16
 
 
@@ -131,7 +134,7 @@ class Pool:
             "coming": store.coming[torch.from_numpy(window)],
             "heat": self._heat(targets),
             "is_fresh": self.depth == 0,
-            "is_whole": (self.lost.amax(dim=(1, 2, 3)) == 0) & ~unknown,
+            "is_whole": ~unknown & self.given.isnan().all(dim=1) & ~self.lost.flatten(1).any(dim=1),
         }
 
     def advance(self, made: Tensor) -> None:
@@ -176,7 +179,9 @@ class Pool:
         self.present[slot] = torch.from_numpy(rng.random(3) >= layout.drop_rate)
         share = layout.word_drop_rate * rng.random()
         self.words[slot] = torch.from_numpy(rng.random(layout.text_length) >= share)
-        if rng.random() < rate_at(config.lost_rate, progress):
+        if rng.random() < config.switch_rate:
+            last, before = self._switch(slot, row, rng)
+        elif rng.random() < rate_at(config.lost_rate, progress):
             are_told = bool(rng.random() < 0.5)
             last, before = self._lose(slot, row, last, before, rng, are_told=are_told)
         elif rng.random() < config.noisy_rate:
@@ -189,6 +194,16 @@ class Pool:
             in_view = np.abs(things[:, 1] - self.world.width / 2) < self.world.width / 2 - 4
             self._name(self.untold, slot, things[in_view])
         self.last[slot], self.before[slot] = last, before
+
+    def _switch(self, slot: int, row: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return the last frames of another scene, as if the words had just changed."""
+        other = int(rng.choice(self._can_begin))
+        latents = self.store.gather(np.array([other - 1, other]))
+        tokens = to_tokens(latents, self.world.token_block).half()
+        self.context[slot, :-1], self.context[slot, -1] = tokens[0], tokens[1]
+        are_told = rng.random() < 0.5
+        self._name(self.given if are_told else self.unknown, slot, self._things(row))
+        return latents[1], latents[0]
 
     def _lose(
         self,
@@ -271,32 +286,45 @@ class Pool:
         rows, columns = self.world.grid
         step = self.world.height // rows
         weight = np.ones((len(targets), rows, columns), np.float32)
-
-        def paint(slot: int, box: np.ndarray, value: float) -> None:
-            x, y, half_width, half_height = box
-            top, bottom = int(max(0, (y - half_height) // step)), int((y + half_height) // step) + 1
-            left, right = int(max(0, (x - half_width) // step)), int((x + half_width) // step) + 1
-            if right > 0 and bottom > 0:
-                weight[slot, top:bottom, left:right] = value
-
         is_unknown = torch.zeros(len(targets), dtype=torch.bool)
         for slot, row in enumerate(targets):
+            own = weight[slot]
             points = frames.keypoints[row]
             if len(points):
-                low, high = points.min(axis=0) - 10, points.max(axis=0) + 10
-                box = np.concatenate(((low + high) / 2, (high - low) / 2))
-                paint(slot, box, config.character_weight)
+                paint_box(own, character_box(points), config.character_weight, step=step)
             for region in frames.regions[row]:
                 if region[2] > 0:
-                    paint(slot, region, config.region_weight)
+                    paint_box(own, region, config.region_weight, step=step)
+            for box in self._gone(row):
+                paint_box(own, box, config.thing_weight, step=step)
             unknown = self.unknown[slot].numpy()
             for thing in frames.things[row]:
                 if thing[0] < 0:
                     continue
                 cannot = bool(np.isin(thing[5], unknown))
                 is_unknown[slot] |= cannot
-                paint(slot, thing[1:5], 0.0 if cannot else config.thing_weight)
+                value = 0.0 if cannot else config.thing_weight
+                paint_box(own, thing[1:5], value, step=step)
         return torch.from_numpy(weight)[:, None], is_unknown
+
+    def _gone(self, row: int) -> list[np.ndarray]:
+        """Return the boxes, (4,) each, where things were that are no more: coins just collected."""
+        first = self.store.starts[np.searchsorted(self.store.starts, row, side="right") - 1]
+        boxes = {}
+        for earlier in range(max(int(first), row - _GONE_FOR), row):
+            for thing in self._things(earlier):
+                boxes[thing[5]] = thing[1:5] - (self._travel(earlier, row), 0.0, 0.0, 0.0)
+        for thing in self._things(row):
+            boxes.pop(thing[5], None)
+        return list(boxes.values())
+
+    def _travel(self, row: int, later: int) -> float:
+        """Return how far the camera went between two rows, px."""
+        camera = self.world.conditions.camera
+        if not camera.is_declared:
+            return 0.0
+        share = self.store.conditions.pose[0, [row, later], camera.index]
+        return float((share[1] - share[0] + 0.5) % 1.0 - 0.5) * camera.loop
 
     def _crops(self, targets: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Tensor]:
         """Return the corners of crops, (B, 2) in fine latents, and their pixels (B, S, S, 3)."""
