@@ -67,7 +67,6 @@ def fit_scenery(
     """
     settings = config.train_dynamics.scenery
     assert settings is not None
-    layout = config.world.conditions
     trainer = Trainer(
         SceneryLoss(model), settings, folder, seed=config.seed, device=device, find_unused=True
     )
@@ -76,7 +75,6 @@ def fit_scenery(
     def make_batch(generator: torch.Generator, _train_step: int) -> Mapping[str, Any]:
         rows = torch.randint(store.frames.num_frames, (settings.batch_size,), generator=generator)
         conditions, target, weight = scenery_rows(store, np.sort(rows.numpy()))
-        conditions = conditions.drop(layout.drop_rate, layout.word_drop_rate, generator)
         return {
             "conditions": conditions.to(device),
             "target": target.to(device),
