@@ -81,9 +81,9 @@ def test_stage_hd_is_stage_at_twice_the_size():
     assert large.motion.reach == 2 * small.motion.reach
     for name in ("strip", "outside", "inside"):
         assert getattr(large.entries, name) == 2 * getattr(small.entries, name)
-    assert large.scenery.keys() == small.scenery.keys()
-    for name, layer in large.scenery.items():
-        assert layer.loop == 2 * small.scenery[name].loop
+    assert large.scenery.layers.keys() == small.scenery.layers.keys()
+    for name, layer in large.scenery.layers.items():
+        assert layer.loop == 2 * small.scenery.layers[name].loop
 
 
 def test_overrides_change_one_value_each():
@@ -233,8 +233,11 @@ def tiny_world_config() -> WorldConfig:
         ("world.head={widths: [8, 8, 8], depths: [1, 1, 1]}", "3 levels do not fit a grid of 6x10"),
         ("world.token_block=1", "2 levels do not fit a grid of 6x10 and 6 rows"),
         ("world.conditions.camera.index=-1", r"motion.parallax needs a camera"),
-        ("world.scenery.ground.loop=1500", r"scenery.ground.loop must be a multiple of 8"),
-        ("world.scenery.rain.loop=600", r"divide the 1600 px that the layer travels"),
+        (
+            "world.scenery.layers.ground.loop=1500",
+            r"scenery.layers.ground.loop must be a multiple of 8",
+        ),
+        ("world.scenery.layers.rain.loop=600", r"divide the 1600 px that the layer travels"),
     ],
 )
 def test_what_does_not_fit_together_is_told(override, message):

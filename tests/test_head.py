@@ -42,7 +42,7 @@ def make_guidance(batch: int = 2, *, seed: int = 1) -> Guidance:
 
     return Guidance(
         last=randn(3, *GRID),
-        moved=randn(2, 3, *GRID),
+        copies=randn(2, 3, *GRID),
         maps=randn(5, *GRID),
         vector=randn(7),
         hidden=randn(8, 6),
@@ -61,9 +61,9 @@ def test_at_first_the_gates_keep_most_of_the_last_frame():
     assert made.shape == guidance.last.shape
     # The gate of what was is e to 1, about.
     share = torch.e / (torch.e + 2)
-    kept = share * guidance.last + (1 - share) * guidance.moved.mean(dim=1)
-    assert (made - kept).square().mean() < 0.1 * (made - guidance.moved[:, 0]).square().mean()
-    still = guidance._replace(moved=guidance.last[:, None].expand(-1, 2, -1, -1, -1))
+    kept = share * guidance.last + (1 - share) * guidance.copies.mean(dim=1)
+    assert (made - kept).square().mean() < 0.1 * (made - guidance.copies[:, 0]).square().mean()
+    still = guidance._replace(copies=guidance.last[:, None].expand(-1, 2, -1, -1, -1))
     # Its free change is small.
     assert (head(*noisy(), still) - guidance.last).square().mean() < 0.05
 
@@ -79,7 +79,7 @@ def test_without_copies_the_last_frame_is_all_there_is_to_gate():
         grid=GRID,
         token_grid=TOKEN_GRID,
     ).requires_grad_(requires_grad=False)
-    guidance = make_guidance()._replace(moved=torch.zeros(2, 0, 3, *GRID))
+    guidance = make_guidance()._replace(copies=torch.zeros(2, 0, 3, *GRID))
     assert (head(*noisy(), guidance) - guidance.last).square().mean() < 0.05
 
 
@@ -131,11 +131,11 @@ def test_every_presets_head_fits_its_grid_and_tokens(name):
         model = WorldModel(config)
         channels = config.autoencoder.latent_channels
         head = model.head
-        maps = head.input.in_channels - (2 + config.motion.num_copies) * channels
+        maps = head.input.in_channels - (2 + config.num_copies) * channels
         last = torch.zeros(1, channels, *config.grid)
         guidance = Guidance(
             last=last,
-            moved=last[:, None].expand(-1, config.motion.num_copies, -1, -1, -1),
+            copies=last[:, None].expand(-1, config.num_copies, -1, -1, -1),
             maps=torch.zeros(1, maps, *config.grid),
             vector=torch.zeros(1, head.vector[0].in_features - 32),
             hidden=torch.zeros(1, config.tokens_per_frame, config.backbone.width),

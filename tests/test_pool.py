@@ -292,3 +292,39 @@ def test_events_are_sought_out(store):
     happens[np.concatenate(pool._events)] = True
     for row in pool.rows.tolist():
         assert happens[row : row + 10].any()
+
+
+def test_words_change_with_another_scene_in_the_context(store):
+    pool = make_pool(store, tiny(*PLAIN, "train_dynamics.switch_rate=1.0"))
+    is_told, is_other = [], []
+    for step in range(6):
+        pool.rows.fill_(-1)  # all begin anew
+        batch = pool.batch(step_generator(0, step), 0.5)
+        rows = pool.rows.numpy()
+        torch.testing.assert_close(batch["target"], store.gather(rows + 1))
+        difference = (batch["last"] - store.gather(rows)).abs().amax(dim=(1, 2, 3))
+        is_other.append(difference > 1e-3)
+        is_told.append((batch["conditions"].entries[:, -1, :, 0] >= 0).any(dim=1))
+        # Things that nobody can know of are not asked for.
+        assert batch["is_whole"].logical_not().logical_or(~is_other[-1]).all()
+    assert torch.cat(is_other).float().mean() > 0.9
+    assert torch.cat(is_told).any()
+
+
+def test_where_a_thing_is_gone_its_place_keeps_its_weight(store):
+    row = 12
+    listed = store.frames.things[row]
+    shown = listed[(listed[:, 0] >= 0) & (np.abs(listed[:, 1] - 40) < 30)]
+    number = shown[0, 5]
+    collected = store.frames.things.copy()
+    collected[row:][collected[row:, :, 5] == number] = -1
+    frames = dataclasses.replace(store.frames, things=collected)
+    pool = make_pool(dataclasses.replace(store, frames=frames), tiny(*PLAIN))
+    # What left the picture is gone, too, and outside.
+    (gone,) = [box for box in pool._gone(row) if abs(box[0] - 40) < 40]
+    np.testing.assert_allclose(gone, shown[0, 1:5], atol=1.0)  # where it would be by now
+    step = tiny().world.autoencoder.downsampling
+    y, x = int(gone[1] // step), int(gone[0] // step)
+    weight, _ = pool._weight(np.array([row]))
+    assert weight[0, 0, y, x] == tiny().train_dynamics.thing_weight
+    assert all(abs(box[0] - 40) > 40 for box in pool._gone(row + 10))

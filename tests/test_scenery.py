@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from midas_world.config import LayerConfig
+from midas_world.config import LayerConfig, SceneryConfig
 from midas_world.model.scenery import Scenery, SceneryLayer
 
 GRID, STEP = (3, 5), 8
@@ -41,7 +41,7 @@ def test_at_whole_columns_a_lookup_is_the_mixed_table():
     layer = make_layer()
     # The picture's middle stands at 28 px of the layer; its left edge, 20 px before, at column 1.
     shown = look(layer, 56.0, clock=0.5)
-    mixture = layer.slots(words())[0]
+    mixture = layer.slots(words()).softmax(dim=1)[0]
     for column in range(GRID[1]):
         rows = layer.table[:, 2, 1 + column]
         expected = (mixture[:, None] * rows).sum(dim=0).unflatten(0, (GRID[0], LAYER.channels))
@@ -71,12 +71,33 @@ def test_rows_of_a_batch_are_their_own_games():
         torch.testing.assert_close(layer(both[part], camera[part], clock[part])[0], together[row])
 
 
-def test_layers_lie_side_by_side_and_none_is_no_channel():
-    rest = {"word_width": 6, "grid": GRID, "downsampling": STEP}
-    other = LayerConfig(parallax=1.0, loop=128, channels=2)
-    scenery = Scenery((LAYER, other), **rest)
-    place = torch.tensor([3.0]), torch.tensor([0.0])
-    shown = scenery(words(), *place)
-    assert shown.shape == (1, 5, *GRID) == (1, scenery.num_channels, *GRID)
-    torch.testing.assert_close(shown[:, 3:], scenery.layers[1](words(), *place))
-    assert Scenery((), **rest)(words(), *place).shape == (1, 0, *GRID)
+def make_scenery(layers: dict[str, LayerConfig]) -> Scenery:
+    sizes = {"word_width": 6, "phase_size": 4, "latent_channels": 5}
+    config = SceneryConfig(width=8, layers=layers)
+    made = Scenery(config, **sizes, grid=GRID, downsampling=STEP)
+    return made.requires_grad_(requires_grad=False)
+
+
+def paint(scenery: Scenery, camera: float = 3.0, *, seed: int = 0) -> Tensor:
+    """Return the latents painted for one game, (c, h, w)."""
+    place = torch.tensor([camera]), torch.tensor([0.0])
+    return scenery(words(seed), *place, torch.zeros(1, 4))[0]
+
+
+def test_what_is_painted_hangs_on_every_layer_and_on_words():
+    scenery = make_scenery({"near": LAYER, "far": LayerConfig(parallax=0.25, loop=64, channels=2)})
+    shown = paint(scenery)
+    assert shown.shape == (5, *GRID)
+    assert shown.dtype == torch.float32
+    assert (paint(scenery, seed=1) - shown).abs().max() > 1e-3
+    for layer in scenery.layers:
+        kept = layer.table.clone()
+        layer.table.zero_()
+        assert (paint(scenery) - shown).abs().max() > 1e-3
+        layer.table.copy_(kept)
+
+
+def test_without_layers_words_alone_say_what_is_painted():
+    scenery = make_scenery({})
+    torch.testing.assert_close(paint(scenery, 3.0), paint(scenery, 40.0))
+    assert (paint(scenery, seed=1) - paint(scenery)).abs().max() > 1e-3

@@ -92,7 +92,7 @@ def test_what_a_presets_own_teacher_declares_is_left_out():
         is_to_play=True,
     )
     world = config.world
-    assert not world.scenery
+    assert not world.scenery.width
     assert not world.entries.num_classes
     assert not world.conditions.camera.is_declared
     assert not world.conditions.limbs

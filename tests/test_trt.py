@@ -19,7 +19,13 @@ from engine.on_tensorrt.plan import (
     shipped_plans,
 )
 from midas_world.commands import cli
-from midas_world.config import CameraConfig, EntriesConfig, MotionConfig, load_preset
+from midas_world.config import (
+    CameraConfig,
+    EntriesConfig,
+    MotionConfig,
+    SceneryConfig,
+    load_preset,
+)
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.head import Guidance
 from midas_world.model.world_model import WorldModel
@@ -150,7 +156,7 @@ def test_every_plan_builds_without_a_gpu(
         assert told.pop("next_latents") == ("output", latents)
         assert list(told) == [*Guidance._fields, "noise"]
         assert told["last"] == told["noise"] == ("input", latents)
-        assert told["moved"] == ("input", [-1, config.motion.num_copies, *latents[1:]])
+        assert told["copies"] == ("input", [-1, config.num_copies, *latents[1:]])
     assert {item["dtype"] for item in built.tensors.values()} == {"float"}
     assert built.num_layers > 50
     assert heard[-1][1] == heard[-1][2] > 0
@@ -176,7 +182,7 @@ def test_graphs_make_what_torch_makes(steps: int, has_camera: bool):
             config,
             conditions=replace(config.conditions, camera=CameraConfig()),
             motion=MotionConfig(),
-            scenery={},
+            scenery=SceneryConfig(),
             entries=EntriesConfig(),
         )
     model, autoencoder = WorldModel(config), Autoencoder(config.autoencoder)

@@ -28,7 +28,7 @@ from midas_world.model.world_model import WorldModel
 from midas_world.world import World
 
 # Raise it when a graph of the same world becomes another one: tests/test_onnx.py tells.
-GRAPHS_VERSION = 2
+GRAPHS_VERSION = 3
 OPSET = 20
 _log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ are the world's own; nothing here knows a runtime or a file.
 
 | graph | inputs | outputs |
 |---|---|---|
-| backbone | latents (B, N, C), pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, entries (B, J, 2), frames_held (B,) int64, before (B, N, C), last_camera (B,), last_audio (B, A), cosine (T, head_dim), sine (T, head_dim), mask (B, S + T), keys (layers, B, kv_heads, S, head_dim), values (same) | moved (B, P, c, h, w), maps (B, I, h, w), vector (B, V), hidden (B, N, D), near (B, 1, h, w), camera (B,), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
-| head | latents (B, N, C), noise (B, N, C), moved, maps, vector, hidden, near | next_latents (B, N, C), reward (B,), cost (B,), termination (B,), entries (B, 2, K + 1), things (B, K, w) |
+| backbone | latents (B, N, C), pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, entries (B, J, 2), frames_held (B,) int64, before (B, N, C), last_camera (B,), last_audio (B, A), cosine (T, head_dim), sine (T, head_dim), mask (B, S + T), keys (layers, B, kv_heads, S, head_dim), values (same) | copies (B, P, c, h, w), maps (B, I, h, w), vector (B, V), hidden (B, N, D), near (B, 1, h, w), camera (B,), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
+| head | latents (B, N, C), noise (B, N, C), copies, maps, vector, hidden, near | next_latents (B, N, C), reward (B,), cost (B,), termination (B,), entries (B, 2, K + 1), things (B, K, w) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
 | refiner | frames (B, H, W, 3) uint8, pose, text, audio, present | refined (B, H, W, 3) uint8 |
 
@@ -16,7 +16,7 @@ them at step 1,000,000; the mask is 0 where a row is seen and `UNSEEN` elsewhere
 before the present frame's own, whose slot in the ring is not seen.
 
 Shapes: B batch, T = M + N positions of a frame, S = context_frames * T ring rows, N latent tokens,
-C their channels, c h w fine grid, D width, J entry codes, K classes of things, P pose size or moved
+C their channels, c h w fine grid, D width, J entry codes, K classes of things, P pose size or
 copies, L words, A audio size, I map channels, V vector size, H W pixels.
 """  # noqa: E501
 
@@ -43,7 +43,7 @@ GRAPHS = ("backbone", "head", "decoder", "refiner")
 CONDITIONS = ("pose", "text", "audio", "present", "entries")
 KNOWN_TO_REFINER = CONDITIONS[:-1]
 # Outputs of the backbone that the head takes; all but the last as `Guidance` has them.
-GUIDANCE = ("moved", "maps", "vector", "hidden", "near")
+GUIDANCE = ("copies", "maps", "vector", "hidden", "near")
 BACKBONE_INPUTS = (
     *("latents", *CONDITIONS, "frames_held", "before", "last_camera", "last_audio"),
     *("cosine", "sine", "mask", "keys", "values"),
@@ -196,7 +196,7 @@ class BackboneGraph(nn.Module):
         cache = GraphCache(self.model.positions_per_frame, named)
         guidance = self.model.step_guidance(named["latents"], conditions, cast("KVCache", cache))
         return (
-            guidance.moved,
+            guidance.copies,
             guidance.maps,
             guidance.vector,
             guidance.hidden,

@@ -1,7 +1,7 @@
 """A world's head and decoder as ONNX of the plan's precision, ready for TensorRT's parser.
 
 TensorRT takes every dtype from the graph ("strongly typed"), so a precision is a way to export, not
-a switch of the builder. Networks are cast where they begin; inputs, outputs, the moved copies that
+a switch of the builder. Networks are cast where they begin; inputs, outputs, the copies that
 the head chooses between and the sum over denoise steps stay float32.
 
 Shapes: B batch, c latent channels, h w fine grid, H W pixels.
@@ -72,7 +72,7 @@ class HeadGraph(nn.Module):
 
     def forward(self, given: Mapping[str, Tensor]) -> Tensor:
         """Return the next frame's latents, (B, c, h, w), of `head_inputs`."""
-        nothing = {"moved": given["last"][:, None][:, :0]}
+        nothing = {"copies": given["last"][:, None][:, :0]}
         guidance = Guidance(**{name: {**nothing, **given}[name] for name in Guidance._fields})
         return self.sampler(guidance, given["noise"])
 

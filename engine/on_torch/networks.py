@@ -1,7 +1,7 @@
 """A world's networks as the torch engine plays them: copies, in its dtype and on its device.
 
 The large networks are cast once - the backbone, the head's convolutions, the decoder. Conditions,
-moved copies, gates, outcome heads and the latents between steps stay float32: a pose in bfloat16
+copies, gates, outcome heads and the latents between steps stay float32: a pose in bfloat16
 would be off by half a pixel, and what moves every step would blur.
 """
 

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from midas_world.config import ProjectConfig
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions
-from midas_world.config import ProjectConfig
+from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import decode_latents, psnr_of
 from midas_world.train.boxes import character_box, paint_box
 from midas_world.train.latents import LatentStore
 from midas_world.train.loop import Trainer, mixed_precision
-from midas_world.model.world_model import WorldModel
 
 _HELD_FRAMES = 96
 
