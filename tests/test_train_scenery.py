@@ -29,8 +29,8 @@ def store(data: Path, coder: Autoencoder) -> LatentStore:
 
 @torch.no_grad()
 def error_of(model: WorldModel, store: LatentStore) -> float:
-    conditions, target, weight = scenery_rows(store, torch.arange(0, 60, 7).numpy())
-    return float(SceneryLoss(model)(conditions=conditions, target=target, weight=weight)["loss"])
+    batch = scenery_rows(store, torch.arange(0, 60, 7).numpy(), tiny().train_dynamics)
+    return float(SceneryLoss(model)(**batch)["loss"])
 
 
 def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, tmp_path):
@@ -41,20 +41,23 @@ def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, t
     again, before = copy.deepcopy(model), error_of(model, store)
     fit_scenery(model, coder, store, store, tiny(STEPS), tmp_path / "whole", device=CPU)
     assert error_of(model, store) < 0.8 * before
-    assert 5.0 < scenery_psnr(model, coder, store, device=CPU) < 40.0
+    found = scenery_psnr(model, coder, store, tiny().train_dynamics, device=CPU)
+    assert found.keys() == {"psnr", "windows_psnr"}
+    assert all(5.0 < value < 40.0 for value in found.values())
     assert not torch.equal(model.conditions.words.weight, words)
     assert all(torch.equal(value, head[name]) for name, value in model.head.state_dict().items())
     # The folder's state is the end: a second call takes it as it is.
     fit_scenery(again, coder, store, store, tiny(STEPS), tmp_path / "whole", device=CPU)
     for name, value in model.state_dict().items():
-        if name.startswith(("scenery.", "conditions.")):
+        if name.startswith(("scenery.", "windows.", "conditions.")):
             assert torch.equal(again.state_dict()[name], value), name
 
 
 def test_character_things_and_regions_are_no_scenery(store):
     row = 12
-    _, target, weight = scenery_rows(store, torch.tensor([row]).numpy())
-    assert weight.shape == (1, 1, *target.shape[2:])
+    batch = scenery_rows(store, torch.tensor([row]).numpy(), tiny().train_dynamics)
+    weight = batch["is_scenery"]
+    assert weight.shape == (1, 1, *batch["target"].shape[2:])
     step = tiny().world.autoencoder.downsampling
     frames = store.frames
     seen = [thing[1:3] for thing in frames.things[row] if thing[0] >= 0 and 0 <= thing[1] < 80]

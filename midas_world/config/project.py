@@ -162,21 +162,46 @@ class LayerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneryConfig:
-    """The scenery memory: what words, camera and clock alone say of the picture (scenery.py).
+class WindowConfig:
+    """A window of the picture that a network of its own paints (windows.py).
 
     Attributes:
-        width: Of the network that paints it; 0: there is none.
-        layers: What is looked up.
+        size: Rows and columns of the fine grid, even.
+        at: First row and column; None: the window follows the middle of the keypoints.
+        widths: Of the network at full and at half resolution.
+    """
+
+    size: tuple[int, int]
+    at: tuple[int, int] | None = None
+    widths: tuple[int, int] = (96, 192)
+
+    def __post_init__(self) -> None:
+        """Check that the size can be halved."""
+        if any(size < 2 or size % 2 for size in self.size):
+            raise ValueError(f"size must be even and positive, got {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneryConfig:
+    """What the conditions of a frame alone say of its picture.
+
+    Attributes:
+        width: Of the network that paints the scenery (scenery.py); 0: nothing is painted.
+        layers: What is looked up for it.
+        windows: What is painted into it, one after another (windows.py).
     """
 
     width: int = 0
     layers: dict[str, LayerConfig] = field(default_factory=dict)
+    windows: dict[str, WindowConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that layers have a network that paints them."""
-        if self.layers and not self.width:
-            raise ValueError("scenery.width must be positive where there are scenery.layers, got 0")
+        """Check that there is a network that paints layers and what windows lie in."""
+        for name in ("layers", "windows"):
+            if getattr(self, name) and not self.width:
+                raise ValueError(
+                    f"scenery.width must be positive where there are scenery.{name}, got 0"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,6 +312,16 @@ class WorldConfig:
                 first, last = name.split(".")
                 if getattr(getattr(self, first), last):
                     raise ValueError(f"{name} needs a camera (conditions.camera.index)")
+        for name, window in self.scenery.windows.items():
+            if window.at is None and not self.conditions.num_keypoints:
+                raise ValueError(f"scenery.windows.{name} follows keypoints, and there are none")
+            first = window.at or (0, 0)
+            ends = (first[0] + window.size[0], first[1] + window.size[1])
+            if min(first) < 0 or ends[0] > rows or ends[1] > columns:
+                raise ValueError(
+                    f"scenery.windows.{name} must lie in the grid of {rows}x{columns}, "
+                    f"got {window.size} at {window.at}"
+                )
         for name, layer in self.scenery.layers.items():
             travel = layer.parallax * self.conditions.camera.loop
             if layer.loop % self.autoencoder.downsampling or travel % layer.loop:

@@ -304,6 +304,14 @@ class ConditionEncoder(nn.Module):
         present = conditions.present[:, 0, POSE, None, None]
         return (made * present).transpose(1, 2).unflatten(2, self.grid)
 
+    def middle_of(self, conditions: Conditions) -> Tensor:
+        """Return the middle of the first frame's keypoints, (B, 2) x and y in [0, 1]."""
+        count = self.config.num_keypoints
+        points = conditions.pose[:, 0, : 2 * count].unflatten(-1, (-1, 2))
+        if not count:
+            return points.new_full((len(points), 2), 0.5)
+        return (points.amin(dim=1) + points.amax(dim=1)) / 4 + 0.5
+
     def _given(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
         """Return pose and audio, each 0 where it is absent."""
         present = conditions.present

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from midas_world.config import HeadConfig
-from midas_world.model.layers import FilmBlock, mlp, sinusoidal_embedding
+from midas_world.model.layers import Down, FilmBlock, Up, mlp, sinusoidal_embedding
 
 _SIGMA_SIZE = 32
 
@@ -42,30 +42,6 @@ class Guidance(NamedTuple):
     maps: Tensor
     vector: Tensor
     hidden: Tensor
-
-
-class Down(nn.Module):
-    """Halve the resolution: space to channels, then a 1x1 convolution."""
-
-    def __init__(self, width: int, next_width: int) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(4 * width, next_width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, h, w) -> (B, next_width, h / 2, w / 2)."""
-        return self.mix(functional.pixel_unshuffle(x, 2))
-
-
-class Up(nn.Module):
-    """Double the resolution: a 1x1 convolution, then channels to space."""
-
-    def __init__(self, width: int, next_width: int) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(width, 4 * next_width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, h, w) -> (B, next_width, 2h, 2w)."""
-        return functional.pixel_shuffle(self.mix(functional.relu(x)), 2)
 
 
 class DiffusionHead(nn.Module):

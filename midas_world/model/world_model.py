@@ -31,6 +31,7 @@ from midas_world.model.kv_cache import KVCache
 from midas_world.model.layers import mlp
 from midas_world.model.motion import Motion
 from midas_world.model.scenery import Scenery
+from midas_world.model.windows import Window
 
 _OUTCOME_WIDTH = 48
 
@@ -174,6 +175,18 @@ class WorldModel(nn.Module):
                 grid=config.grid,
                 downsampling=step,
             )
+        self.windows = nn.ModuleList(
+            [
+                Window(
+                    window,
+                    latent_channels=channels,
+                    map_channels=self.conditions.map_channels,
+                    vector_size=self.conditions.vector_size,
+                    grid=config.grid,
+                )
+                for window in config.scenery.windows.values()
+            ]
+        )
         self.entries = EntryMaps(config.entries, grid=config.grid, downsampling=step)
         self.reader = ThingReader(config.entries, latent_channels=channels)
         self.prior = EntryPrior(config.entries, width=width, token_grid=config.token_grid)
@@ -266,8 +279,6 @@ class WorldModel(nn.Module):
         cues = self.conditions.cues(conditions)
         travel = self.motion.travel(cues.camera, before.camera)
         copies = self.motion(last, travel)
-        if self.scenery is not None:
-            copies = torch.cat((copies, self.painted(cues)[:, None]), dim=1)
         if level is None:
             level = last.new_full((len(last),), self.config.play_noise)
         if lost is None:
@@ -275,6 +286,10 @@ class WorldModel(nn.Module):
         entries = self.entries(conditions.entries[:, 0])
         maps = (before.latents, self.conditions.maps(conditions), entries, lost)
         vector = self.conditions.vector(conditions, cues, before.audio)
+        if self.scenery is not None:
+            scenery = self.painted_scenery(cues)
+            painted = self.painted(scenery, conditions, cues, before.audio)
+            copies = torch.cat((copies, painted[:, None]), dim=1)
         scale = self.config.motion.reach / 2
         parts = (vector, travel / scale, level[:, None])
         guidance = Guidance(
@@ -286,10 +301,30 @@ class WorldModel(nn.Module):
         )
         return guidance, cues
 
-    def painted(self, cues: Cues) -> Tensor:
+    def painted_scenery(self, cues: Cues) -> Tensor:
         """Return the scenery's latents as remembered, (B, c, h, w) float32."""
         assert self.scenery is not None
         return self.scenery(cues.words, cues.camera, cues.clock, cues.phases)
+
+    def painted(
+        self, scenery: Tensor, conditions: Conditions, cues: Cues, last_audio: Tensor
+    ) -> Tensor:
+        """Return the scenery's latents (B, c, h, w) with the windows painted into it.
+
+        Args:
+            scenery: Latents of the same shape, float32.
+            conditions: Whose first frame is meant.
+            cues: Of them.
+            last_audio: (B, A) of the frame before.
+        """
+        if not len(self.windows):
+            return scenery
+        maps = self.conditions.maps(conditions)
+        vector = self.conditions.vector(conditions, cues, last_audio)
+        middle = self.conditions.middle_of(conditions)
+        for window in self.windows:
+            scenery = window(scenery, maps, vector, middle)
+        return scenery
 
     def near(self, conditions: Conditions) -> Tensor:
         """Return where the character is, (B, 1, h, w) in [0, 1]; everywhere if nobody says."""

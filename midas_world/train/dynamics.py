@@ -263,6 +263,7 @@ def train_dynamics(
         if init_from is None and not (folder / STATE_NAME).is_file():
             fit_scenery(model, coder, store, held, config, folder / "scenery", device=device)
         model.scenery.requires_grad_(requires_grad=False)
+        model.windows.requires_grad_(requires_grad=False)
         model.conditions.words.requires_grad_(requires_grad=False)
     pool = Pool(store, config.world, settings)
     trainer = Trainer(

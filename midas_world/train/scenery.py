@@ -1,10 +1,10 @@
-"""The scenery memory, learned before the dynamics: what words, camera and clock say of a picture.
+"""What conditions alone say of a picture, learned before the dynamics: scenery and windows.
 
 On sequences a frame's look follows from the frame before, so words and tables would hardly learn,
 and a world whose memory is weak drifts to the average of all scenes. Alone they learn in minutes,
 some ten times as many frames a second as the whole model sees. Afterwards they stay as they are.
 
-Shapes: B batch, c latent channels, h w fine grid.
+Shapes: B batch, c latent channels, h w fine grid, A audio size.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from midas_world.config import ProjectConfig
+from midas_world.config import DynamicsTrainConfig, ProjectConfig
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions
 from midas_world.model.world_model import WorldModel
@@ -28,20 +28,34 @@ _HELD_FRAMES = 96
 
 
 class SceneryLoss(nn.Module):
-    """The parts of the world model that the scenery hangs on, with their loss."""
+    """The parts of the world model that paint from conditions, with their loss."""
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
-        self.conditions, self.scenery = model.conditions, model.scenery
+        self.conditions, self.scenery, self.windows = model.conditions, model.scenery, model.windows
         self._model = (model,)  # its other parts do not learn here
 
     def forward(
-        self, *, conditions: Conditions, target: Tensor, weight: Tensor
+        self,
+        *,
+        conditions: Conditions,
+        last_audio: Tensor,
+        target: Tensor,
+        is_scenery: Tensor,
+        weight: Tensor,
     ) -> dict[str, Tensor]:
-        """Return the squared error of latents (B, c, h, w) where weight (B, 1, h, w) is 1."""
-        painted = self._model[0].painted(self.conditions.cues(conditions))
+        """Return the losses of a batch of `scenery_rows`."""
+        model = self._model[0]
+        cues = self.conditions.cues(conditions)
+        painted = model.painted_scenery(cues)
         error = (painted - target).square().mean(dim=1, keepdim=True)
-        return {"loss": (error * weight).sum() / weight.sum()}
+        losses = {"scenery": (error * is_scenery).sum() / is_scenery.sum()}
+        if len(self.windows):
+            whole = model.painted(painted.detach(), conditions, cues, last_audio)
+            error = (whole - target).square().mean(dim=1, keepdim=True)
+            # Where no window is, this is a number that nothing learns from.
+            losses["windows"] = (error * weight).sum() / weight.sum()
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
 
 def fit_scenery(
@@ -74,15 +88,11 @@ def fit_scenery(
 
     def make_batch(generator: torch.Generator, _train_step: int) -> Mapping[str, Any]:
         rows = torch.randint(store.frames.num_frames, (settings.batch_size,), generator=generator)
-        conditions, target, weight = scenery_rows(store, np.sort(rows.numpy()))
-        return {
-            "conditions": conditions.to(device),
-            "target": target.to(device),
-            "weight": weight.to(device),
-        }
+        batch = scenery_rows(store, np.sort(rows.numpy()), config.train_dynamics)
+        return {name: value.to(device) for name, value in batch.items()}
 
     def evaluate() -> Mapping[str, float]:
-        return {"psnr": scenery_psnr(model, coder, held, device=device)}
+        return scenery_psnr(model, coder, held, config.train_dynamics, device=device)
 
     every = max(1, settings.train_steps // 10)
     trainer.run(make_batch, save_every=every, evaluate_every=every, evaluate=evaluate)
@@ -90,47 +100,75 @@ def fit_scenery(
         {
             name: value
             for name, value in trainer.average.items()
-            if name.startswith(("conditions.", "scenery."))
+            if name.startswith(("conditions.", "scenery.", "windows."))
         },
         strict=False,
     )
 
 
-def scenery_rows(store: LatentStore, rows: np.ndarray) -> tuple[Conditions, Tensor, Tensor]:
-    """Return conditions (B, 1, ...), latents (B, c, h, w) and weights (B, 1, h, w) of rows.
+def scenery_rows(
+    store: LatentStore, rows: np.ndarray, config: DynamicsTrainConfig
+) -> dict[str, Any]:
+    """Return the arguments of `SceneryLoss` of rows (B,).
 
-    The weight is 0 where the character, a thing or a region of small things is, else 1.
+    ``is_scenery`` (B, 1, h, w) is 0 where the character, a thing or a region of small things is,
+    else 1; ``weight`` likewise is the weight of the finished picture, 0 at things alone.
     """
     frames = store.frames
     target = store.gather(rows)
     step = frames.frames[0].shape[1] // target.shape[2]
-    weight = np.ones((len(rows), *target.shape[2:]), np.float32)
-    for own, row in zip(weight, rows, strict=True):
-        boxes = [region for region in frames.regions[row] if region[2] > 0]
-        boxes += [thing[1:5] for thing in frames.things[row] if thing[0] >= 0]
+    shape = (len(rows), *target.shape[2:])
+    is_scenery, weight = np.ones(shape, np.float32), np.ones(shape, np.float32)
+    for place, row in enumerate(rows):
+        boxes = [(region, config.region_weight) for region in frames.regions[row] if region[2] > 0]
         if len(frames.keypoints[row]):
-            boxes.append(character_box(frames.keypoints[row]))
-        for box in boxes:
-            paint_box(own, box, 0.0, step=step)
+            boxes.append((character_box(frames.keypoints[row]), config.character_weight))
+        boxes += [(thing[1:5], 0.0) for thing in frames.things[row] if thing[0] >= 0]
+        for box, value in boxes:
+            paint_box(is_scenery[place], box, 0.0, step=step)
+            paint_box(weight[place], box, value, step=step)
     index = torch.from_numpy(rows)
     conditions = store.conditions.map(lambda tensor: tensor[0, index][:, None])
-    return conditions, target, torch.from_numpy(weight)[:, None]
+    starts = store.starts[np.searchsorted(store.starts, rows, side="right") - 1]
+    return {
+        "conditions": conditions,
+        "last_audio": store.conditions.audio[0, torch.from_numpy(np.maximum(rows - 1, starts))],
+        "target": target,
+        "is_scenery": torch.from_numpy(is_scenery)[:, None],
+        "weight": torch.from_numpy(weight)[:, None],
+    }
 
 
 @torch.no_grad()
 def scenery_psnr(
-    model: WorldModel, coder: Autoencoder, held: LatentStore, *, device: torch.device
-) -> float:
-    """Return the mean PSNR of held-out scenery as remembered, decoded, in dB."""
+    model: WorldModel,
+    coder: Autoencoder,
+    held: LatentStore,
+    config: DynamicsTrainConfig,
+    *,
+    device: torch.device,
+) -> dict[str, float]:
+    """Return the mean PSNR of held-out frames as painted, decoded, in dB.
+
+    Of scenery ("psnr"), and of what is neither scenery nor a thing ("windows_psnr").
+    """
     total = held.frames.num_frames
-    found = []
+    found: dict[str, list[Tensor]] = {"psnr": [], "windows_psnr": []}
     for rows in np.linspace(0, total - 1, min(_HELD_FRAMES, total)).astype(int).reshape(-1, 1):
-        conditions, _, weight = scenery_rows(held, rows)
+        batch = scenery_rows(held, rows, config)
+        conditions = batch["conditions"].to(device)
         with mixed_precision(device, enabled=True):
-            painted = model.painted(model.conditions.cues(conditions.to(device)))
+            cues = model.conditions.cues(conditions)
+            painted = model.painted(
+                model.painted_scenery(cues), conditions, cues, batch["last_audio"].to(device)
+            )
         shown = normalize_frames(decode_latents(coder, painted.float(), device=device))
         truth = normalize_frames(torch.from_numpy(held.frames.gather(rows)))
-        share = nn.functional.interpolate(weight, size=truth.shape[2:])
-        error = ((shown - truth).square().mean(dim=1, keepdim=True) * share).sum() / share.sum()
-        found.append(psnr_of(error))
-    return float(torch.stack(found).mean())
+        error = (shown - truth).square().mean(dim=1, keepdim=True)
+        is_scenery = batch["is_scenery"]
+        places = {"psnr": is_scenery, "windows_psnr": (batch["weight"] > 1) * (1 - is_scenery)}
+        for name, chosen in places.items():
+            share = nn.functional.interpolate(chosen.float(), size=truth.shape[2:])
+            if share.any():
+                found[name].append(psnr_of((error * share).sum() / share.sum()))
+    return {name: float(torch.stack(values).mean()) for name, values in found.items() if values}
