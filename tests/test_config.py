@@ -238,11 +238,19 @@ def tiny_world_config() -> WorldConfig:
             r"scenery.layers.ground.loop must be a multiple of 8",
         ),
         ("world.scenery.layers.rain.loop=600", r"divide the 1600 px that the layer travels"),
+        ("world.scenery.width=0", r"scenery.width must be positive where there are scenery.layers"),
+        ("world.scenery.windows.portrait.at=[5,0]", r"portrait must lie in the grid of 6x10"),
     ],
 )
 def test_what_does_not_fit_together_is_told(override, message):
     with pytest.raises(ValueError, match=message):
         load_preset("tiny", [override])
+
+
+def test_windows_that_follow_keypoints_need_some():
+    overrides = ["world.conditions.num_keypoints=0", "world.conditions.limbs=[]"]
+    with pytest.raises(ValueError, match="windows.character follows keypoints"):
+        load_preset("tiny", overrides)
 
 
 def test_play_noise_lies_within_the_noise_trained_on():
