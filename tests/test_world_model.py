@@ -198,7 +198,12 @@ def test_noise_levels_fall_into_buckets():
 
 def make_outcome(limit: float = 20.0, bins: int = 41) -> OutcomeHead:
     return OutcomeHead(
-        latent_channels=3, hidden_width=4, vector_size=5, reward_limit=limit, reward_bins=bins
+        latent_channels=3,
+        num_classes=2,
+        hidden_width=4,
+        vector_size=5,
+        reward_limit=limit,
+        reward_bins=bins,
     ).requires_grad_(requires_grad=False)
 
 
@@ -260,10 +265,16 @@ def test_only_what_changes_around_the_character_counts_but_for_hidden_states():
     made = torch.zeros(1, 3, 4, 6)
 
     def logits(made: Tensor, told: Guidance = guidance) -> Tensor:
-        return torch.cat([part.flatten() for part in head(made, told, near)])
+        return torch.cat([part.flatten() for part in head(made, told, near, *things)])
 
+    things = torch.full((2, 1, 2, 4, 6), -9.0)
     before, far, close = logits(made), made.clone(), made.clone()
     far[..., 5], close[..., 0] = 3.0, 3.0
     assert torch.equal(logits(far), before)
     assert not torch.equal(logits(close), before)
+    things[..., 5] = 9.0
+    assert torch.equal(logits(made), before)
+    things[0, ..., 0] = 9.0  # a thing was there
+    assert not torch.equal(logits(made), before)
+    things.fill_(-9.0)
     assert not torch.equal(logits(made, guidance._replace(hidden=guidance.hidden + 1)), before)

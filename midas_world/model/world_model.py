@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from midas_world.config import WorldConfig
 from midas_world.model.autoencoder import to_grid, to_tokens
@@ -28,12 +27,10 @@ from midas_world.model.diffusion import euler_sample, sigma_schedule
 from midas_world.model.entries import EntryMaps, EntryPrior, ThingReader
 from midas_world.model.head import DiffusionHead, Guidance
 from midas_world.model.kv_cache import KVCache
-from midas_world.model.layers import mlp
 from midas_world.model.motion import Motion
+from midas_world.model.outcome import OutcomeHead, first_copy
 from midas_world.model.scenery import Scenery
 from midas_world.model.windows import Window
-
-_OUTCOME_WIDTH = 48
 
 
 class Before(NamedTuple):
@@ -66,71 +63,6 @@ class Outcome(NamedTuple):
     termination: Tensor
     entries: Tensor
     things: Tensor
-
-
-class OutcomeHead(nn.Module):
-    """Reward, cost and termination from hidden states and from what changed around the character.
-
-    Args:
-        latent_channels: c.
-        hidden_width: D.
-        vector_size: V.
-        reward_limit: Rewards are told on a symlog scale up to this size.
-        reward_bins: Bins of that scale.
-    """
-
-    bins: Tensor
-
-    def __init__(
-        self,
-        *,
-        latent_channels: int,
-        hidden_width: int,
-        vector_size: int,
-        reward_limit: float,
-        reward_bins: int,
-    ) -> None:
-        super().__init__()
-        width = _OUTCOME_WIDTH
-        self.input = nn.Conv2d(3 * latent_channels, width, 1)
-        self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
-        self.trunk = mlp(2 * width + hidden_width + vector_size, 128, reward_bins + 2)
-        limit = math.log1p(reward_limit)
-        self.register_buffer("bins", torch.linspace(-limit, limit, reward_bins), persistent=False)
-
-    def forward(
-        self, made: Tensor, guidance: Guidance, near: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return reward logits (B, bins), cost logits (B,) and termination logits (B,).
-
-        Args:
-            made: (B, c, h, w) latents of the new frame.
-            guidance: That it was made with.
-            near: (B, 1, h, w) in [0, 1], where the character is.
-        """
-        moved = guidance.copies[:, 0] if guidance.copies.shape[1] else guidance.last
-        x = torch.cat((made, guidance.last, moved), dim=1)
-        x = self.input(x.contiguous(memory_format=torch.channels_last))
-        x = functional.relu(x + self.conv_1(functional.relu(x)))
-        x = functional.relu(self.conv_2(x)) * near.to(x.dtype)
-        pooled = (x.amax(dim=(2, 3)), x.mean(dim=(2, 3)), guidance.hidden.mean(dim=1))
-        out = self.trunk(torch.cat((*pooled, guidance.vector.to(x.dtype)), dim=1)).float()
-        return out[:, :-2], out[:, -2], out[:, -1]
-
-    def reward(self, logits: Tensor) -> Tensor:
-        """Return the expected reward of logits (..., bins)."""
-        mean = (logits.float().softmax(dim=-1) * self.bins).sum(dim=-1)
-        return mean.sign() * (mean.abs().exp() - 1.0)
-
-    def reward_loss(self, logits: Tensor, reward: Tensor) -> Tensor:
-        """Return cross entropy with the two-hot target (Hafner et al. 2023, eq. 9), (B,)."""
-        symlog = reward.sign() * reward.abs().log1p()
-        step = self.bins[1] - self.bins[0]
-        place = ((symlog.clamp(self.bins[0], self.bins[-1]) - self.bins[0]) / step)[..., None]
-        index = torch.arange(len(self.bins), device=reward.device)
-        target = (1.0 - (place - index).abs()).clamp_min(0.0)
-        return -(target * logits.float().log_softmax(dim=-1)).sum(dim=-1)
 
 
 class WorldModel(nn.Module):
@@ -207,6 +139,7 @@ class WorldModel(nn.Module):
         )
         self.outcome = OutcomeHead(
             latent_channels=channels,
+            num_classes=config.entries.num_classes,
             hidden_width=width,
             vector_size=vector_size,
             reward_limit=config.reward_limit,
@@ -335,11 +268,17 @@ class WorldModel(nn.Module):
 
     def outcomes(self, made: Tensor, guidance: Guidance, near: Tensor) -> Outcome:
         """Return the logits of what the step to `made` (B, c, h, w) brings."""
-        reward, cost, termination = self.outcome(made, guidance, near)
+        were, are = self.reader(first_copy(guidance)), self.reader(made)
+        # What brings rewards must not change what is a thing.
+        told = self.outcome(made, guidance, near, were.detach(), are.detach())
+        reward, cost, termination = told
         entries = self.prior(guidance.hidden).float()
-        things = self.reader(made).amax(dim=2)
         return Outcome(
-            reward=reward, cost=cost, termination=termination, entries=entries, things=things
+            reward=reward,
+            cost=cost,
+            termination=termination,
+            entries=entries,
+            things=are.amax(dim=2),
         )
 
     def step_guidance(self, context: Tensor, conditions: Conditions, cache: KVCache) -> Guidance:

@@ -25,7 +25,8 @@ from midas_world.evaluate.metrics import (
 )
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.study import Study
-from midas_world.model.world_model import OutcomeHead, WorldModel
+from midas_world.model.outcome import OutcomeHead
+from midas_world.model.world_model import WorldModel
 
 # The learned env's own: it pays a reward above this size, and counts a hit and ends above these
 # probabilities.
