@@ -249,7 +249,7 @@ def test_what_does_not_fit_together_is_told(override, message):
 
 def test_windows_that_follow_keypoints_need_some():
     overrides = ["world.conditions.num_keypoints=0", "world.conditions.limbs=[]"]
-    with pytest.raises(ValueError, match="windows.character follows keypoints"):
+    with pytest.raises(ValueError, match=r"windows.character follows keypoints"):
         load_preset("tiny", overrides)
 
 
