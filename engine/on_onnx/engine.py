@@ -1,8 +1,8 @@
 """The ONNX Runtime engine: the fastest on a CPU.
 
-In "int8" the convolutions of decoder and refiner are eight-bit; what makes the next step's latents
-stays float32, so that errors do not add up. The KV cache is never copied: the graph reads the ring
-where it lies and gives the new frame's rows alone.
+In "int8" convolutions are eight-bit but for the head's, whose errors would feed back and add up.
+The KV cache is never copied: the graph reads the ring where it lies and gives the new frame's rows
+alone.
 
 Shapes: B games, R rows of them, F frames, T positions per frame, N tokens per frame, C channels.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.on_onnx.export import discard_graph, export_graphs
-from engine.on_onnx.graphs import GUIDANCE, KNOWN_TO_REFINER, UNSEEN, make_graph
+from engine.on_onnx.graphs import GUIDANCE, KNOWN_TO_REFINER, backbone_inputs, make_graph
 from engine.on_onnx.runtime import GraphRunner
 from engine.on_torch.engine import TorchCache
 from engine.spec import Cache, Engine, EngineSpec, Made
@@ -43,9 +43,8 @@ class OnnxCache(TorchCache):
 
     def __init__(self, kv_cache: KVCache, guidance: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__(kv_cache)
-        layers, batch, heads, rows, size = kv_cache.keys.shape
+        layers, batch, heads, _, size = kv_cache.keys.shape
         own = kv_cache.positions_per_frame
-        self.mask = np.zeros((batch, rows + own), np.float32)
         self.guidance = {
             name: np.empty((batch, *shape), np.float32) for name, shape in guidance.items()
         }
@@ -201,28 +200,12 @@ class OnnxEngine(Engine):
     def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> None:
         """Run one frame through the backbone; the cache gets its rows and the head's guidance."""
         ring = cache.kv_cache
-        start, rows = ring.slot * ring.positions_per_frame, ring.keys.shape[3]
+        start = ring.slot * ring.positions_per_frame
         own = slice(start, start + ring.positions_per_frame)
-        cache.mask[:, :rows] = np.where(ring.mask()[:, 0, 0].numpy(), 0.0, UNSEEN)
-        # The present frame's rows come behind; what its slot holds is a frame too old.
-        cache.mask[:, own] = UNSEEN
-        cosine, sine = ring.rope()
         camera = np.empty(len(latents), np.float32)
-        given = {name: _array(tensor[:, 0]) for name, tensor in vars(conditions).items()}
+        given = backbone_inputs(latents, conditions, ring)
         self._sessions["backbone"].run(
-            {
-                **given,
-                "latents": _array(latents),
-                "frames_held": ring.frames_held.numpy(),
-                "before": ring.before.numpy(),
-                "last_camera": ring.camera.numpy(),
-                "last_audio": ring.audio.numpy(),
-                "cosine": cosine.numpy(),
-                "sine": sine.numpy(),
-                "mask": cache.mask,
-                "keys": ring.keys.numpy(),
-                "values": ring.values.numpy(),
-            },
+            {name: _array(tensor) for name, tensor in given.items()},
             {**cache.guidance, **cache.rows, "camera": camera},
         )
         ring.keys.numpy()[:, :, :, own] = cache.rows["new_keys"]

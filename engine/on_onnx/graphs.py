@@ -110,22 +110,8 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
     match name:
         case "backbone":
             cache = model.new_cache(batch_size, dtype=torch.float32, device=torch.device("cpu"))
-            cosine, sine = cache.rope()
-            num_rows = cache.keys.shape[3] + cache.positions_per_frame
             module, outputs = BackboneGraph(model), BACKBONE_OUTPUTS
-            inputs = {
-                "latents": latents,
-                **conditions,
-                "frames_held": cache.frames_held,
-                "before": cache.before,
-                "last_camera": cache.camera,
-                "last_audio": cache.audio,
-                "cosine": cosine,
-                "sine": sine,
-                "mask": torch.zeros(batch_size, num_rows),
-                "keys": cache.keys,
-                "values": cache.values,
-            }
+            inputs = backbone_inputs(latents, blank, cache)
         case "head":
             module, outputs = HeadGraph(model, num_denoise_steps), HEAD_OUTPUTS
             before = make_graph("backbone", world, num_denoise_steps=1, batch_size=batch_size)
@@ -144,6 +130,35 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
             names = ", ".join(graph_names(config))
             raise ValueError(f"graph must be one of {names}, got {name!r}")
     return Graph(name=name, module=module.eval(), inputs=inputs, outputs=outputs)
+
+
+def backbone_inputs(latents: Tensor, conditions: Conditions, cache: KVCache) -> dict[str, Tensor]:
+    """Return the tensors of BACKBONE_INPUTS for the next frame of a cache, some of them its own.
+
+    Args:
+        latents: (B, N, C) of the last frame.
+        conditions: Of one frame.
+        cache: Of the frames before.
+    """
+    cosine, sine = cache.rope()
+    rows, own = cache.keys.shape[3], cache.slot * cache.positions_per_frame
+    mask = torch.zeros(len(latents), rows + cache.positions_per_frame)
+    mask[:, :rows].masked_fill_(~cache.mask()[:, 0, 0], UNSEEN)
+    # The present frame's rows come behind; what its slot holds is a frame too old.
+    mask[:, own : own + cache.positions_per_frame] = UNSEEN
+    return {
+        "latents": latents,
+        **{key: getattr(conditions, key)[:, 0] for key in CONDITIONS},
+        "frames_held": cache.frames_held,
+        "before": cache.before,
+        "last_camera": cache.camera,
+        "last_audio": cache.audio,
+        "cosine": cosine,
+        "sine": sine,
+        "mask": mask,
+        "keys": cache.keys,
+        "values": cache.values,
+    }
 
 
 class GraphCache:
