@@ -93,7 +93,7 @@ def test_outlines_of_another_world_or_code_are_not_used(
     changed.model.places[0, 0] += 1.0
     assert not BACKENDS["onnx"].is_ready(replace(request, world=changed))
     for contents in (b"", b"no outline"):
-        (outlines_folder(changed) / "backbone.onnx").write_bytes(contents)
+        (outlines_folder(changed) / "head-k1.onnx").write_bytes(contents)
         assert not BACKENDS["onnx"].is_ready(replace(request, world=load_world(folder)))
 
 
