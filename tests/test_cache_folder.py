@@ -168,7 +168,7 @@ def test_a_damaged_outline_is_as_if_absent_and_told_once(
     shutil.copytree(outlined.folder, folder)
     world = load_world(folder)
     assert starts(world, tmp_path)
-    (outline,) = (path for path in outlines_folder(world).iterdir() if "backbone" in path.name)
+    (outline,) = (path for path in outlines_folder(world).iterdir() if "head" in path.name)
     outline.write_bytes(damage(outline.read_bytes()))
     exported: list[str] = []
 
@@ -179,8 +179,8 @@ def test_a_damaged_outline_is_as_if_absent_and_told_once(
     with caplog.at_level(logging.WARNING):
         assert not starts(world, tmp_path)
         assert not starts(world, tmp_path)
-        export_graphs(world, precision="int8", names=["backbone"], folder=tmp_path)
-    assert exported == ["backbone"]
+        export_graphs(world, precision="int8", names=["head"], folder=tmp_path)
+    assert exported == ["head"]
     (warning,) = caplog.messages
     assert f"{outline} is damaged, or no outline" in warning
 
@@ -192,7 +192,7 @@ def test_outlines_of_damage_that_no_checksum_tells_are_refused_when_filled(
     folder = tmp_path / "world"
     shutil.copytree(outlined.folder, folder)
     world = load_world(folder)
-    (outline,) = (path for path in outlines_folder(world).iterdir() if "backbone" in path.name)
+    (outline,) = (path for path in outlines_folder(world).iterdir() if "head" in path.name)
     model = onnx.load(outline)
     kept = [item for item in model.metadata_props if not item.key.endswith("sha256")]
     del model.metadata_props[:]
@@ -203,8 +203,8 @@ def test_outlines_of_damage_that_no_checksum_tells_are_refused_when_filled(
     outline.write_bytes(model.SerializeToString())
     exported: list[str] = []
     monkeypatch.setattr(export, "_make", lambda name, *_, **__: exported.append(name))
-    export_graphs(world, precision="int8", names=["backbone"], folder=tmp_path)
-    assert exported == ["backbone"]
+    export_graphs(world, precision="int8", names=["head"], folder=tmp_path)
+    assert exported == ["head"]
     assert not list(tmp_path.rglob("*.tmp-*"))
 
 

@@ -176,7 +176,8 @@ class WindowConfig:
     widths: tuple[int, int] = (96, 192)
 
     def __post_init__(self) -> None:
-        """Check that the size can be halved."""
+        """Check the sizes, and that the window can be halved."""
+        check_range(self, "widths")
         if any(size < 2 or size % 2 for size in self.size):
             raise ValueError(f"size must be even and positive, got {self.size}")
 
@@ -197,6 +198,7 @@ class SceneryConfig:
 
     def __post_init__(self) -> None:
         """Check that there is a network that paints layers and what windows lie in."""
+        check_range(self, "width", least=0)
         for name in ("layers", "windows"):
             if getattr(self, name) and not self.width:
                 raise ValueError(
