@@ -1,8 +1,8 @@
 """The ONNX Runtime engine: the fastest on a CPU.
 
-In "int8" convolutions are eight-bit but for the head's, whose errors would feed back and add up.
-The KV cache is never copied: the graph reads the ring where it lies and gives the new frame's rows
-alone.
+In "int8" the convolutions of decoder and refiner are eight-bit; what makes the next step's latents
+stays float32, so that errors do not add up. The KV cache is never copied: the graph reads the ring
+where it lies and gives the new frame's rows alone.
 
 Shapes: B games, R rows of them, F frames, T positions per frame, N tokens per frame, C channels.
 """

@@ -29,7 +29,7 @@ from engine.on_onnx.files import (
     outlines_folder,
     seal,
 )
-from engine.on_onnx.graphs import KNOWN_TO_REFINER, backbone_inputs, graph_names, make_graph
+from engine.on_onnx.graphs import KNOWN_TO_REFINER, graph_names, make_graph
 from engine.on_torch.networks import Sampler
 from midas_world.config import WorldConfig
 from midas_world.files import whole, write_whole
@@ -62,7 +62,7 @@ def export_graphs(
     Args:
         world: What to export.
         num_denoise_steps: Of the head; None takes the world's own number.
-        precision: "float32", or "int8": eight-bit convolutions in all but the head.
+        precision: "float32", or "int8": eight-bit convolutions in decoder and refiner.
         names: Which graphs; others are neither written nor returned. None: all that the world has.
         folder: Above the folder of graphs; None is the user's cache.
         is_narrow: Whether int8 is for CPUs that add products in 16 bits; None: if this one does.
@@ -160,8 +160,6 @@ def _precise_parts(name: str, world: World) -> list[str]:
     features as it is, which costs a third of its time and is worth 12 dB.
     """
     parts = [f"{name}.{end}." for end in ("input", "output", "conv_in", "conv_out")]
-    if name == "backbone":
-        parts = [f".{end}.weight" for end in ("input", "output")]
     if name == "decoder":
         layers = list(world.autoencoder.decoder.layers)
         ups = [place for place, layer in enumerate(layers) if isinstance(layer, Upsample)]
@@ -314,7 +312,7 @@ def calibration(world: World, num_denoise_steps: int) -> dict[str, list[dict[str
     samples: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in QUANTIZED}
 
     def keep(name: str, inputs: Mapping[str, Tensor]) -> None:
-        samples[name].append({key: inputs[key].numpy().copy() for key in inputs})
+        samples[name].append({key: inputs[key].contiguous().numpy() for key in inputs})
 
     for start in starts[:: -(-len(starts) // most)]:
         cache = model.new_cache(1, dtype=torch.float32, device=torch.device("cpu"))
@@ -326,7 +324,6 @@ def calibration(world: World, num_denoise_steps: int) -> dict[str, list[dict[str
             if place < len(frames):
                 keep("decoder", {"latents": context})  # games show where they begin, too
             conditions = _with_entries(step, config, generator)
-            keep("backbone", backbone_inputs(context, conditions, cache))
             guidance = model.step_guidance(context, conditions, cache)
             cache.commit()
             noise = sample_noise(context.shape, config.head, generator)
