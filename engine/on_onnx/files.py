@@ -33,9 +33,9 @@ OPSET = 20
 _log = logging.getLogger(__name__)
 
 PRECISIONS = ("float32", "int8")
-# Graphs whose convolutions int8 changes. The backbone's would gain a fifteenth of a step, the head's
-# a third. But what the head makes feeds the next step: Stage's frames came to 33 dB of float32's
-# within 50 steps, however few of its layers were eight-bit.
+# Graphs whose convolutions int8 changes. The backbone's would gain a fifteenth of a step, and the
+# head's a third, but what the head makes feeds the next step: Stage's frames came to 33 dB of
+# float32's within 50 steps, however few of its layers were eight-bit.
 QUANTIZED = ("decoder", "refiner")
 _OUTLINES_NAME = "outlines"
 
