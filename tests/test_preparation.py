@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import backends, select
+from engine.cache_folder import cache_folder
 from envs.play.game import preparation
 from envs.play.game.game import Game
 from envs.play.game.opening import open_world
@@ -179,7 +180,7 @@ def test_only_what_could_run_here_and_is_not_built_is_prepared(tiny_world: World
     monkeypatch.setattr(preparation, "Preparation", lambda *given: started.append(given) or "it")
     engine = FakeEngine(tiny_world.config.world)
     assert prepare_engines(tiny_world, engine, num_denoise_steps=None) == "it"
-    assert started == [(build, (tiny_world.folder, ["rtx"], 1))]
+    assert started == [(build, (tiny_world.folder, ["rtx"], 1, cache_folder()))]
     del known["rtx"]
     assert prepare_engines(tiny_world, engine, num_denoise_steps=None) is None
 

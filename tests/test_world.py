@@ -156,6 +156,7 @@ def test_sizes_of_strangers_worlds_alone_are_checked_before_they_are_built(
     assert checked == [folder / WEIGHTS_NAME]
     shutil.copytree(folder, tmp_path / "ours")
     monkeypatch.setattr(world_module, "WORLDS_FOLDER", tmp_path)
+    monkeypatch.setattr(world_module, "WORLD_PLACES", (tmp_path,))
     load_world("ours")
     load_world(tmp_path / "ours")
     assert checked == [folder / WEIGHTS_NAME]
