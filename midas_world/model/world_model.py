@@ -216,12 +216,11 @@ class WorldModel(nn.Module):
             level = last.new_full((len(last),), self.config.play_noise)
         if lost is None:
             lost = last.new_zeros(len(last), 1, *self.config.grid)
-        entries = self.entries(conditions.entries[:, 0])
-        maps = (before.latents, self.conditions.maps(conditions), entries, lost)
+        skeleton = self.conditions.maps(conditions)
+        maps = (before.latents, skeleton, self.entries(conditions.entries[:, 0]), lost)
         vector = self.conditions.vector(conditions, cues, before.audio)
         if self.scenery is not None:
-            scenery = self.painted_scenery(cues)
-            painted = self.painted(scenery, conditions, cues, before.audio)
+            painted = self.painted(self.painted_scenery(cues), conditions, skeleton, vector)
             copies = torch.cat((copies, painted[:, None]), dim=1)
         scale = self.config.motion.reach / 2
         parts = (vector, travel / scale, level[:, None])
@@ -240,20 +239,16 @@ class WorldModel(nn.Module):
         return self.scenery(cues.words, cues.camera, cues.clock, cues.phases)
 
     def painted(
-        self, scenery: Tensor, conditions: Conditions, cues: Cues, last_audio: Tensor
+        self, scenery: Tensor, conditions: Conditions, maps: Tensor, vector: Tensor
     ) -> Tensor:
         """Return the scenery's latents (B, c, h, w) with the windows painted into it.
 
         Args:
             scenery: Latents of the same shape, float32.
             conditions: Whose first frame is meant.
-            cues: Of them.
-            last_audio: (B, A) of the frame before.
+            maps: Their skeleton maps, (B, 4 L, h, w).
+            vector: (B, V') of them, as the condition encoder gives it.
         """
-        if not len(self.windows):
-            return scenery
-        maps = self.conditions.maps(conditions)
-        vector = self.conditions.vector(conditions, cues, last_audio)
         middle = self.conditions.middle_of(conditions)
         for window in self.windows:
             scenery = window(scenery, maps, vector, middle)

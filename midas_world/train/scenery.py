@@ -45,17 +45,26 @@ class SceneryLoss(nn.Module):
         weight: Tensor,
     ) -> dict[str, Tensor]:
         """Return the losses of a batch of `scenery_rows`."""
-        model = self._model[0]
-        cues = self.conditions.cues(conditions)
-        painted = model.painted_scenery(cues)
+        painted, whole = painted_pictures(self._model[0], conditions, last_audio)
         error = (painted - target).square().mean(dim=1, keepdim=True)
         losses = {"scenery": (error * is_scenery).sum() / is_scenery.sum()}
         if len(self.windows):
-            whole = model.painted(painted.detach(), conditions, cues, last_audio)
             error = (whole - target).square().mean(dim=1, keepdim=True)
             # Where no window is, this is a number that nothing learns from.
             losses["windows"] = (error * weight).sum() / weight.sum()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+
+def painted_pictures(
+    model: WorldModel, conditions: Conditions, last_audio: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return latents (B, c, h, w) of the scenery, and with the windows, which do not change it."""
+    parts = model.conditions
+    cues = parts.cues(conditions)
+    scenery = model.painted_scenery(cues)
+    vector = parts.vector(conditions, cues, last_audio)
+    whole = model.painted(scenery.detach(), conditions, parts.maps(conditions), vector)
+    return scenery, whole
 
 
 def fit_scenery(
@@ -158,10 +167,8 @@ def scenery_psnr(
         batch = scenery_rows(held, rows, config)
         conditions = batch["conditions"].to(device)
         with mixed_precision(device, enabled=True):
-            cues = model.conditions.cues(conditions)
-            painted = model.painted(
-                model.painted_scenery(cues), conditions, cues, batch["last_audio"].to(device)
-            )
+            last_audio = batch["last_audio"].to(device)
+            _, painted = painted_pictures(model, conditions, last_audio)
         shown = normalize_frames(decode_latents(coder, painted.float(), device=device))
         truth = normalize_frames(torch.from_numpy(held.frames.gather(rows)))
         error = (shown - truth).square().mean(dim=1, keepdim=True)
