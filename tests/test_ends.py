@@ -27,6 +27,15 @@ def _keep_environment(monkeypatch):
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good
 
 
+@pytest.fixture
+def _heeds_ctrl_c():
+    """Whoever starts tests in the background of a script has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeds_ctrl_c")
 @pytest.mark.parametrize(
     ("end", "code"),
     [
