@@ -10,8 +10,8 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from engine import make_engine
 from engine.cache_folder import cache_folder
+from engine.make import make_engine
 from engine.spec import Engine
 from midas_world.world import World, find_world, load_world
 

@@ -1,13 +1,13 @@
 """The environments by one path that no other project has: what `gymnasium.make` makes.
 
 The package `envs` has them; other projects have one of that name, too. Each is imported when it is
-asked for, and another `envs` or `engine` in the place of ours is named.
+asked for, beside the modules of another `envs` or `engine` where one comes first.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from midas_world.packages import check_packages
+from midas_world.packages import join_packages
 
 if TYPE_CHECKING:
     from envs.stage.env import StageEnv
@@ -30,5 +30,5 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    check_packages("engine", "envs")
+    join_packages("engine", "envs")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,5 +1,6 @@
 """Whether Python finds our `envs` and `engine` under these names, which other projects use too."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -15,23 +16,51 @@ def check_packages(*names: str) -> None:
             found and what to do.
     """
     for name in names:
-        found = _find(name)
-        if found is None:
+        places = _places(name)
+        if not places:
             raise ImportError(f"midas-world is not installed whole: there is no {ROOT / name}")
-        if found != ROOT / name:
-            raise ImportError(
-                f"the package {name!r} that Python finds, {found}, is not midas-world's, which is "
-                f"{ROOT / name}. Rename the other one, leave the folder that it lies in, or put "
-                f"midas-world's first: PYTHONPATH={ROOT}"
-            )
+        if ROOT / name not in places:
+            raise _hidden(name, places[0])
 
 
-def _find(name: str) -> Path | None:
-    """Return the file or folder of a package, imported or to be imported; None if there is none."""
+def join_packages(*names: str) -> None:
+    """Let the modules of our packages be found beside those of another project's of the same name.
+
+    Imports the other package, which comes first in its own project.
+
+    Raises:
+        ImportError: The two have modules of the same name, or the other one is no package.
+    """
+    for name in names:
+        places = _places(name)
+        if not places or ROOT / name in places:
+            check_packages(name)
+            continue
+        path = getattr(importlib.import_module(name), "__path__", None)
+        if path is None:
+            raise _hidden(name, places[0])
+        if both := sorted(_modules(ROOT / name) & set().union(*map(_modules, places))):
+            raise _hidden(name, places[0], f": both have {', '.join(both)}")
+        path.append(str(ROOT / name))
+
+
+def _hidden(name: str, found: Path, why: str = "") -> ImportError:
+    return ImportError(
+        f"the package {name!r} that Python finds, {found}, is not midas-world's, which is "
+        f"{ROOT / name}{why}. Rename the other one, leave the folder that it lies in, or put "
+        f"midas-world's first: PYTHONPATH={ROOT}"
+    )
+
+
+def _modules(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("[!_.]*") if path.is_dir() or path.suffix == ".py"}
+
+
+def _places(name: str) -> list[Path]:
+    """Return the file or the folders of a package, imported or to be imported; none if none is."""
     module = sys.modules.get(name)
     spec = module.__spec__ if module is not None else importlib.util.find_spec(name)
-    if spec is None:
-        return Path(getattr(module, "__file__", None) or "<no file>") if module else None
-    if spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations))).resolve()
-    return Path(spec.origin or "<no file>").resolve()
+    places = getattr(module, "__path__", None) or (spec and spec.submodule_search_locations)
+    if not places:
+        places = [file] if (file := getattr(spec or module, "origin", None)) else []
+    return [Path(place).resolve() for place in places]

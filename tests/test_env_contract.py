@@ -180,21 +180,54 @@ def run(code: str, *folders: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
 
 
-@pytest.mark.parametrize("kind", ["package", "module"])
-def test_another_engine_is_named_and_refused(tmp_path, kind):
-    other = tmp_path / ("engine/__init__.py" if kind == "package" else "engine.py")
-    other.parent.mkdir(exist_ok=True)
-    other.write_text("")
-    done = run("import envs", tmp_path, ROOT)
+MAKE = (
+    "import envs, engine, {name}.theirs; from midas_world.environments import WorldEnv; "
+    "print({name}.theirs.WHOSE, WorldEnv.__module__, engine.__file__, envs.__file__)"
+)
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+
+
+@pytest.mark.parametrize("is_package", [True, False])
+@pytest.mark.parametrize("name", ["envs", "engine"])
+def test_a_project_with_a_package_of_our_name_has_both(tmp_path, name, is_package):
+    own = {"__init__": ""} if is_package else {}
+    write(tmp_path / name, theirs="WHOSE = 'mine'", **own)
+    done = run(MAKE.format(name=name), tmp_path, ROOT)
+    assert done.stdout.startswith("mine envs.world.env "), done.stderr
+    assert (str(tmp_path) in done.stdout) == is_package
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"engine/make.py": ""}, ": both have make. Rename the other one"),
+        ({"engine.py": ""}, ". Rename the other one"),
+        ({"envs/world/__init__.py": "", "envs/__init__.py": ""}, ": both have world. Rename"),
+    ],
+)
+def test_packages_that_cannot_be_joined_are_named_and_refused(tmp_path, files, says):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    if "engine/make.py" in files:
+        (tmp_path / "engine/__init__.py").write_text("")
+    done = run("from midas_world.environments import WorldEnv", tmp_path, ROOT)
+    other = tmp_path / min(files).split("/")[0]
+    name = other.stem
     assert done.returncode == 1
-    found = other.parent if kind == "package" else other
-    assert f"the package 'engine' that Python finds, {found}, is not midas-world's" in done.stderr
+    assert f"the package {name!r} that Python finds, {other}, is not midas-world's" in done.stderr
+    assert says in done.stderr
     assert f"PYTHONPATH={ROOT}" in done.stderr
 
 
-def test_another_envs_is_named_and_refused(tmp_path):
-    (tmp_path / "envs").mkdir()
-    (tmp_path / "envs" / "__init__.py").write_text("")
-    code = "import envs; from midas_world.packages import check_packages; check_packages('envs')"
+def test_another_envs_is_named_and_refused_where_a_file_asks_for_it(tmp_path):
+    write(tmp_path / "envs", __init__="print('run')")
+    code = "from midas_world.packages import check_packages; check_packages('envs')"
     done = run(code, tmp_path, ROOT)
+    assert not done.stdout
     assert f"the package 'envs' that Python finds, {tmp_path / 'envs'}, is not" in done.stderr

@@ -58,6 +58,7 @@ ROOMS = (
     ("engine.on_tensorrt",),
     ("engine.rollout", "engine.backends", "engine.prepare"),
     ("engine.select",),
+    ("engine.make",),
     ("engine",),
     ("engine.bench", "engine.build_command", "engine.shared"),
     ("envs.contract", "envs.tasks", "envs.picture", "envs.recording", "envs.vocabulary"),

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from engine import BACKENDS
 from engine.bench.report import MARKDOWN_NAME, to_markdown
 from engine.bench.run import BenchConfig, bench
 from engine.bench.subject import preset_subject, world_subject
+from engine.make import BACKENDS
 
 _log = logging.getLogger(__name__)
 

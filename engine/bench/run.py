@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from engine import TorchEngine, make_engine
 from engine.bench.quality import quality_result
 from engine.bench.report import FORMAT_VERSION, write_report
 from engine.bench.subject import Subject
@@ -23,6 +22,8 @@ from engine.bench.timing import (
     time_graphs,
     time_parts,
 )
+from engine.make import make_engine
+from engine.on_torch.engine import TorchEngine
 from engine.spec import Engine
 from midas_world.config import WorldConfig
 from midas_world.machine import (

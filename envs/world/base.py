@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Self
 
-from engine import Engine
+from engine.spec import Engine
 from envs.contract import check_begun
 from envs.world.games import Games
 from midas_world.world import KeyMap, StartState, World

@@ -17,7 +17,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from engine import make_engine
+from engine.make import make_engine
 from engine.rollout import Rollout, RolloutStep
 from engine.shared import shared_engine, shared_world
 from envs.recording.header import weights_hash

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine import Engine
+from engine.spec import Engine
 from envs.tasks import DEFAULT_GOAL, check_task
 from envs.world.outcomes import OutcomeRule
 from envs.world.starts import check_names

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import InvalidAction
 
-from engine import EngineSpec
+from engine.spec import EngineSpec
 from envs.contract import check_action
 from envs.world.starts import check_names
 from midas_world.types import StepConditions

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import Engine
+from engine.spec import Engine
 from midas_world.types import StepConditions
 from midas_world.world import StartState
 

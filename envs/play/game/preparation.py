@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine import Engine
+    from engine.spec import Engine
     from midas_world.world import World
 
 _JOIN_S = 5.0

@@ -227,7 +227,7 @@ def open_recorded(
 
 def _backend_of(header: SessionHeader) -> str:
     """Return what ran the networks, with torch's precision: another one gives other frames."""
-    from engine import TORCH_BACKENDS
+    from engine.make import TORCH_BACKENDS
 
     backend = header.backend.get("backend", "auto")
     dtype = header.backend.get("dtype")
