@@ -211,11 +211,19 @@ class FakeEngine:
 class CountingEnv(gym.Env[np.ndarray, np.int64]):
     """Frames whose red is the step, green ten times the action and blue 1 after a prompt."""
 
-    def __init__(self, *, num_actions: int = 15, over_after: int = 10**9, delay_s: float = 0.0):
+    def __init__(
+        self,
+        *,
+        num_actions: int = 15,
+        over_after: int = 10**9,
+        delay_s: float = 0.0,
+        reward: float = 1.0,
+    ):
         self.action_space = spaces.Discrete(num_actions)
         self.observation_space = spaces.Box(0, 255, (24, 40, 3), np.uint8)
         self.over_after = over_after
         self.delay_s = delay_s
+        self.reward = reward
         self.prompt: str | None = None
         self.resets: list[tuple[int | None, Any]] = []
         self.is_closed = False
@@ -231,7 +239,7 @@ class CountingEnv(gym.Env[np.ndarray, np.int64]):
         time.sleep(self.delay_s)
         self._step += 1
         over = self._step >= self.over_after
-        return self._frame(int(action)), 1.0, over, False, {"text": f"action {action}"}
+        return self._frame(int(action)), self.reward, over, False, {"text": f"action {action}"}
 
     def set_prompt(self, text: str | None) -> None:
         self.prompt = text

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import sys
+from dataclasses import replace
 
 import av
 import gymnasium as gym
@@ -10,13 +11,15 @@ from PIL import Image
 
 from envs.play.game.game import Game
 from envs.play.game.opening import open_world
+from envs.play.replay.recorded import Tape
 from examples.record_overhead import measure
 from midas_world.commands import cli
-from midas_world.sessions.export.pictures import PictureOptions, pictures
+from midas_world.sessions.export.pictures import PictureOptions, _hud_lines, pictures
 from midas_world.sessions.export.teacher import teacher_frames
 from midas_world.sessions.session import RecordedSession, load_session
 from tests.fakes import CountingEnv
 from tests.sessions import HEIGHT, export, read_film, record_slides
+from tests.windows import playable
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,22 @@ def test_the_hud_is_burnt_in_and_frames_grow_by_whole_pixels(session):
     assert all(rows[-10:].any() for rows in changed)
     assert not any(rows[: HEIGHT // 2].any() for rows in changed)
     assert (hud[3] != hud[4])[-14:].any()  # the words change
+
+
+def test_coins_of_a_learned_world_are_whole_in_the_hud_and_in_a_replay(tmp_path):
+    env = CountingEnv(reward=0.86)
+    game = Game(playable(env, counts_coins=True), seed=0)
+    game.recorder.start(tmp_path / "coins", on_error=pytest.fail)
+    game.reset()
+    views = [game.step(1) for _ in range(3)]
+    game.close()
+    assert views[-1].score == 3.0
+    session = load_session(tmp_path / "coins")
+    assert not session.header.pays_coins
+    assert "return 2.58" in _hud_lines(session)[3][0]
+    session.header = replace(session.header, teacher="envs:midas/StageTeacher-v0")
+    assert "coins 3 " in _hud_lines(session)[3][0]
+    assert [mark.score for mark in Tape(session).marks] == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_a_gif_has_its_frames_and_nearly_its_colours(session, tmp_path):

@@ -131,6 +131,9 @@ def test_frames_are_saved_as_folder_strip_and_gif(tmp_path):
     assert not list((tmp_path / "new").glob(".tmp*"))
     with pytest.raises(ValueError, match="--save takes"):
         FrameSaver(tmp_path / "film.avi", fps=20, num_frames=1)
+    for name in ("film.gif", "strip.png", "folder"):
+        with pytest.raises(ValueError, match="exists already"):
+            FrameSaver(tmp_path / "new" / name, fps=20, num_frames=1)
 
 
 # The command

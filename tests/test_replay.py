@@ -9,6 +9,7 @@ import pygame
 import pytest
 
 import play
+from envs.play.game import recorder
 from envs.play.game.game import Game
 from envs.play.game.inputs import Inputs
 from envs.play.game.opening import open_teacher, open_world
@@ -131,6 +132,33 @@ def test_any_frame_can_be_gone_on_from(recorded, tape, opened, number, keeps_sta
     if follows and number != 4:  # after frame 4 words were typed
         view = game.step(int(tape.marks[number + 1].record.action))
         np.testing.assert_array_equal(view.frame, frames[number + 1])
+
+
+def test_a_state_is_kept_every_ten_seconds_so_that_taking_over_is_short(
+    tiny_folder, tmp_path, monkeypatch
+):
+    assert recorder.STATE_EVERY_S == 10.0
+    monkeypatch.setattr(recorder, "STATE_EVERY_S", 1.0)
+    game = Game(open_world(str(tiny_folder)), seed=2)
+    game.recorder.start(tmp_path / "long", fps=20, on_error=pytest.fail)
+    game.reset()
+    for step in range(45):
+        if step == 30:
+            game.set_prompt("a beach")
+        view = game.step((RUN_RIGHT, KICK, WALK_LEFT)[step // 3 % 3])
+    game.close()
+    tape = Tape(load_session(tmp_path / "long"))
+    assert [(tape.snapshots(n)[1] or view).num_steps for n in (20, 39, 40, 45)] == [
+        20, 20, 40, 40,
+    ]  # fmt: skip
+    assert tape.snapshots(19)[1] is None  # resets are as good as a state
+    goal, base = tape.snapshots(45)
+    again, played = Game(open_world(str(tiny_folder)), seed=9), []
+    found = again.restore(goal, base=base, on_step=lambda *step: played.append(step))
+    np.testing.assert_array_equal(found.frame, view.frame)
+    assert len(played) == 5
+    assert again.prompt == "a beach"
+    again.close()
 
 
 # Running again
@@ -358,7 +386,7 @@ def test_measurements_are_those_of_the_time(watching):
     session.seek(7)
     run_until(window, session, lambda: session.number == 7)
     lines = "\n".join(window._measurements(session, session.view))
-    for words in ("frame  7 of 17", "action  kick", "prompt  rain at night", "step, return  7,"):
+    for words in ("frame  7 of 17", "action  kick", "prompt  rain at night", "step, score  7,"):
         assert words in lines
 
 

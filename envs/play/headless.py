@@ -175,7 +175,7 @@ class FrameSaver:
         num_frames: How many frames will come.
 
     Raises:
-        ValueError: The path has another ending.
+        ValueError: The path has another ending, or something lies there.
     """
 
     def __init__(self, path: Path, *, fps: float, num_frames: int) -> None:
@@ -184,6 +184,8 @@ class FrameSaver:
                 "--save takes an .mp4, a .gif, a .png (a strip of frames) or a folder, "
                 f"got {path.name!r}"
             )
+        if path.exists() and (path.suffix or any(path.iterdir())):
+            raise ValueError(f"--save: {path} exists already")
         self.path = path
         self._fps = fps
         self._count = 0

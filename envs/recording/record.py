@@ -134,6 +134,7 @@ class EnvRecorder:
         step_time: float,
         sound: np.ndarray | None = None,
         live: Sequence[str] = (),
+        state: Any = None,
     ) -> None:
         """Record what one step took and gave, and how many seconds that took.
 
@@ -147,6 +148,7 @@ class EnvRecorder:
             step_time: Seconds.
             sound: int16 (3, 800) of the frame; None is silence.
             live: Which voices were live audio; see `Record`.
+            state: The environment's, to be kept in a file.
 
         Raises:
             ValueError: `begin` was not called.
@@ -166,7 +168,7 @@ class EnvRecorder:
             truncated=bool(truncated),
             step_time=step_time,
         )
-        self._writer.add(record, frame, sound=sound)
+        self._writer.add(record, frame, sound=sound, state=state)
 
     def prompt(self, text: str | None) -> None:
         """Record that the player's words changed."""

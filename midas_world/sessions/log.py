@@ -59,7 +59,8 @@ class Record:
         begin: Of a reset, start or restore, how its moment is reached: "seed", "options", "prompt",
             "rng" (of a reset without a seed: its random stream before), "start_state",
             "actions", "prompts" and "voices" since the reset, "teacher_start" (the conditioner's
-            state at the reset) and "state" (a file of this session).
+            state at the reset) and "state" (as below).
+        state: File of this session with the environment's state at the frame; of some steps.
     """
 
     kind: Kind
@@ -76,6 +77,7 @@ class Record:
     step_time: float = 0.0
     text: str | None = None
     begin: Mapping[str, Any] = field(default_factory=dict)
+    state: str | None = None
 
     @property
     def is_beginning(self) -> bool:
@@ -111,6 +113,7 @@ class Record:
         if self.kind == "step":
             of_step = ("action", "reward", "terminated", "truncated", "step_time")
             kept |= {key: getattr(self, key) for key in of_step}
+            kept |= {"state": self.state} if self.state else {}
         elif self.is_beginning:
             kept["begin"] = self.begin
         words = json.dumps(to_json(kept), separators=(",", ":")).encode()
@@ -162,9 +165,9 @@ def _read_line(line: bytes) -> Record | None:
         raise ValueError(f"episode_step must be at least 0, got {record.episode_step}")
     known = {item.name for item in fields(_Begin)}
     begin = {name: value for name, value in record.begin.items() if name in known}
-    state = from_values(_Begin, begin).state
-    if state is not None and not _STATE_NAME.fullmatch(state):
-        raise ValueError(f"state must be a file of the session, got {state!r:.60}")
+    for state in (record.state, from_values(_Begin, begin).state):
+        if state is not None and not _STATE_NAME.fullmatch(state):
+            raise ValueError(f"state must be a file of the session, got {state!r:.60}")
     return record
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from midas_world.config import DataConfig
 from midas_world.data.episodes import current_versions
 from midas_world.data.video import VideoError
 from midas_world.sessions.film_index import FilmIndex, scan_film
@@ -96,6 +97,16 @@ class SessionHeader:
             or not 1 <= min(self.frame_size) <= max(self.frame_size) < 2**15
         ):
             raise ValueError(f"frame_size must be (H, W), got {self.frame_size}")
+
+    @property
+    def pays_coins(self) -> bool:
+        """Whether a reward is a coin: of Stage, or of its worlds, which pay nearly 1 for one."""
+        ids = {name.rpartition(":")[2] for name in (self.env_id, self.teacher or "")}
+        return DataConfig.env_id.rpartition(":")[2] in ids
+
+    def counted(self, reward: float) -> float:
+        """Return a reward as a player counts it: coins are whole."""
+        return float(round(reward)) if self.pays_coins else reward
 
 
 def current_machine() -> dict[str, Any]:
@@ -256,7 +267,7 @@ class RecordedSession:
 
     def state_path(self, record: Record) -> Path | None:
         """Return the file with the environment's state at a record's frame, if it was kept."""
-        name = record.begin.get("state")
+        name = record.state or record.begin.get("state")
         path = self.folder / name if name else None
         return path if path is not None and path.is_file() else None
 

@@ -300,7 +300,8 @@ class SessionWriter:
         if item.state is not None:
             name = f"state-{record.frame:06d}.safetensors"
             _save_state(item.state, self.folder / name)
-            record = replace(record, begin={**record.begin, "state": name})
+            begin = {**record.begin, "state": name} if record.is_beginning else record.begin
+            record = replace(record, begin=begin, state=name)
         self._files[STEPS].append(record.to_line())
 
     def _write_sound(self, sound: np.ndarray, number: int) -> None:

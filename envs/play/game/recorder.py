@@ -17,6 +17,9 @@ from envs.recording.record import EnvRecorder
 from midas_world.sessions.log import Kind
 from midas_world.sessions.writer import RecordingStatus
 
+# To take over anywhere, so much is played again at most.
+STATE_EVERY_S = 10.0
+
 
 class GameRecorder:
     """Records what a game does while it is asked to.
@@ -32,6 +35,7 @@ class GameRecorder:
         self._last: tuple[np.ndarray, Mapping[str, Any], Branch] | None = None
         self._is_over = False
         self._is_jumping = False
+        self._since_state = 0
 
     @property
     def status(self) -> RecordingStatus | None:
@@ -100,6 +104,8 @@ class GameRecorder:
         frame, reward, terminated, truncated, info = outcome
         self._last, self._is_over = (frame, info, branch), terminated or truncated
         if self._recorder is not None and not self._is_jumping:
+            self._since_state += 1
+            is_due = self._since_state >= STATE_EVERY_S * self._playable.fps
             self._recorder.step(
                 action,
                 frame,
@@ -110,6 +116,7 @@ class GameRecorder:
                 step_time=step_time,
                 sound=sound,
                 live=live,
+                state=self._state() if is_due else None,
             )
 
     def prompt(self, text: str | None) -> None:
@@ -148,14 +155,19 @@ class GameRecorder:
             "voices": [[step, *heard] for step, heard in branch.voices.items()],
             "teacher_start": branch.teacher_start,
         }
-        env: Any = self._playable.env.unwrapped
-        # A reset follows from its seed; anywhere else it would take all the steps since.
-        keeps_state = kind != "reset" and hasattr(env, "save_state") and not self._is_over
+        self._since_state = 0
         self._recorder.begin(
             frame,
             info,
             kind=kind,
             begin=begin,
             episode_step=len(branch.actions),
-            state=env.save_state() if keeps_state else None,
+            # A reset follows from its seed; anywhere else it would take all the steps since.
+            state=self._state() if kind != "reset" else None,
         )
+
+    def _state(self) -> Any:
+        """Return the environment's state; None where it has none to be kept."""
+        env: Any = self._playable.env.unwrapped
+        self._since_state = 0
+        return env.save_state() if hasattr(env, "save_state") and not self._is_over else None

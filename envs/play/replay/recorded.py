@@ -34,6 +34,7 @@ class Mark:
     Attributes:
         record: Its line of the log.
         total_reward: Of its episode so far, as far as the session tells.
+        score: Likewise, of coins whole ones.
         prompt: The player's words then.
         place: Steps since the last beginning: a reset, or a jump.
         first: Number of the frame of that beginning.
@@ -41,6 +42,7 @@ class Mark:
 
     record: Record
     total_reward: float
+    score: float
     prompt: str | None
     place: int
     first: int
@@ -109,6 +111,7 @@ class Tape:
             action_name=action_name(self.session.header, record),
             text=record.conditions.text or "",
             total_reward=mark.total_reward,
+            score=mark.score,
             is_over=record.terminated or record.truncated,
             sound=self._sound.step(number) if self._sound is not None else None,
         )
@@ -160,13 +163,17 @@ class Tape:
             teacher_start=begin.get("teacher_start"),
         )
         goal = Snapshot(branch=branch, num_prompts=len(prompts), view=self.view(number))
-        path = self.session.state_path(first.record)
-        if path is None:
+        kept = range(number, mark.first - 1, -1)
+        paths = ((n, self.session.state_path(self.marks[n].record)) for n in kept)
+        nearest, path = next(((n, path) for n, path in paths if path is not None), (None, None))
+        if nearest is None or path is None:
             return goal, None
+        step = self.marks[nearest].record.episode_step
+        is_first = nearest == mark.first
         base = Snapshot(
             branch=branch,
-            num_prompts=num_before,
-            view=self.view(mark.first),
+            num_prompts=num_before if is_first else sum(after < step for after, _ in prompts),
+            view=self.view(nearest),
             state=load_state(path, is_world=bool(self.session.header.world)),
         )
         return goal, base
@@ -305,8 +312,8 @@ def _recorded_world(header: SessionHeader) -> Path:
 def _marks(session: RecordedSession) -> list[Mark]:
     marks: list[Mark] = []
     prompt: str | None = None
-    total, first = 0.0, 0
-    seen: dict[str, float] = {}  # frame hashes, to find the return at which a jump arrives
+    total, score, first = 0.0, 0.0, 0
+    seen: dict[str, tuple[float, float]] = {}  # by frame hash: with what a jump arrives there
     for record in session.records:
         if record.frame is None:
             prompt = record.text
@@ -316,14 +323,17 @@ def _marks(session: RecordedSession) -> list[Mark]:
         if record.is_beginning or not marks:
             first = record.frame
             prompt = _prompt_at(record.begin)
-            total = 0.0 if record.kind == "reset" else seen.get(record.frame_hash, 0.0)
+            none = 0.0, 0.0
+            total, score = none if record.kind == "reset" else seen.get(record.frame_hash, none)
         else:
             total += record.reward
-        seen[record.frame_hash] = total
+            score += session.header.counted(record.reward)
+        seen[record.frame_hash] = total, score
         marks.append(
             Mark(
                 record=record,
                 total_reward=total,
+                score=score,
                 prompt=prompt,
                 place=record.frame - first,
                 first=first,

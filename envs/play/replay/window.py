@@ -144,7 +144,7 @@ class ReplayWindow(Window):
             f"action  {view.action_name.replace('_', ' ')}",
             f"prompt  {session.prompt or '-'}",
             f"words  {view.text}",
-            f"step, return  {view.num_steps}, {view.total_reward:.1f}",
+            f"step, score  {view.num_steps}, {round(view.score, 1):g}",
             f"this step took  {step_time}",
             f"backend  {header.backend.get('words', '-')}",
             *(f"note  {problem}" for problem in session.tape.session.problems),

@@ -60,7 +60,7 @@ def measurement_lines(session: Session, view: View, latencies: Samples) -> list[
         f"action  {view.action_name.replace('_', ' ')}",
         f"prompt  {session.prompt or '-'}",
         f"words  {view.text}",
-        f"step, return  {view.num_steps}, {view.total_reward:.1f}",
+        f"step, score  {view.num_steps}, {round(view.score, 1):g}",
         f"backend  {session.playable.backend if session.playable else '-'}",
         f"because  {(session.playable.why if session.playable else '') or '-'}",
     ]

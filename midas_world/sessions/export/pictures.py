@@ -97,21 +97,22 @@ def _beside(frame: np.ndarray, twin: np.ndarray) -> np.ndarray:
 def _hud_lines(session: RecordedSession) -> list[list[str]]:
     """Return the lines of the HUD of each frame of a session."""
     header, lines = session.header, []
-    total_reward, prompt = 0.0, ""
+    score, prompt = 0.0, ""
+    counts = "coins" if header.pays_coins else "return"
     times: list[float] = []
     for record in session.records:
         if record.frame is None:
             prompt = record.text or ""
             continue
         if record.is_beginning:
-            total_reward = 0.0
+            score = 0.0
             typed = record.begin.get("prompts") or [(0, record.begin.get("prompt"))]
             prompt = typed[-1][1] or ""
-        total_reward += record.reward
+        score += header.counted(record.reward)
         times.append(record.wall_time)
         rate = _rate(times[-_RATE_STEPS - 1 :])
         facts = f"{action_words(header, record)}   step {record.episode_step}"
-        facts += f"   return {total_reward:g}"
+        facts += f"   {counts} {round(score, 2):g}"
         if rate:
             facts += f"   {rate:.0f} steps/s"
         lines.append([facts, *([f'"{prompt}"'] if prompt else [])])
