@@ -70,6 +70,15 @@ def test_open_mouth_changes_the_lower_face_only():
     assert changed(portrait(), portrait(mouth_open=1.0)).sum() > 60
 
 
+@pytest.mark.parametrize("outfit", OUTFITS)
+def test_raised_brows_change_the_upper_face_only(outfit):
+    rest, raised = (portrait(outfit=outfit, brows=brows) for brows in (0.0, 1.0))
+    rows, columns = changed(rest, raised).nonzero()
+    assert len(rows) > 10
+    assert 20 < rows.min() < rows.max() < 34
+    assert columns.min() > 24
+
+
 def test_blink_gaze_light_and_flash_show():
     assert changed(picture(), picture(eye_open=0.0)).sum() > 10
     assert changed(picture(gaze=-1.0), picture(gaze=1.0)).any()

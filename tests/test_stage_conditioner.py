@@ -8,6 +8,7 @@ from envs.stage.controller import ACTIONS
 from envs.stage.looks import OUTFITS
 from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe
 from envs.stage.scenery import PLACES, TIMES, WEATHERS
+from envs.stage.skeleton import KEYPOINTS
 from envs.stage.speech import (
     NUM_MELS,
     SpeechTrack,
@@ -17,8 +18,10 @@ from envs.stage.speech import (
 )
 from envs.stage.words import scene_from_text
 from midas_world.teachers.words import PROMPT_BYTES
+from midas_world.world import START_STATES_NAME, find_world, load_start_states
 
 TALK, IDLE, RUN = (ACTIONS.index(name) for name in ("talk", "idle", "run_right"))
+WRISTS = [KEYPOINTS.index("wrist_l"), KEYPOINTS.index("wrist_r")]
 
 
 def make_conditioner(seed: int = 0) -> StageConditioner:
@@ -105,7 +108,110 @@ def test_another_sentence_each_time_talk_begins():
     assert len(set(heard)) > 3
 
 
-def test_the_character_listens_while_the_other_speaks():
+def speak(
+    conditioner: StageConditioner, own: np.ndarray, *, action: int = TALK
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how high both hands are, left and right, and how loud (S, 20) live audio is."""
+    hands = [(conditioner.step(action, own_voice=v), conditioner.keypoints())[1] for v in own]
+    return -np.array(hands)[:, WRISTS, 1], np.array([loudness(vector) for vector in own])
+
+
+@pytest.mark.parametrize("facing", [-1, 1])
+def test_hands_follow_how_loud_the_voice_is(facing):
+    """The near hand follows syllables, the far one the phrase; another sentence explains less."""
+    near, far = (0, 1) if facing < 0 else (1, 0)
+    bank = load_speech_bank()
+    heights, voices = [], []
+    for sentence in bank.sentences[::5]:
+        conditioner = StageConditioner()
+        conditioner.reset(scene=Scene(), rng=np.random.default_rng(0), facing=facing)
+        hands, loud = speak(conditioner, np.concatenate((sentence, np.zeros((12, NUM_MELS)))))
+        heights.append(hands)
+        voices.append(loud)
+        assert np.corrcoef(hands[:, near], loud)[0, 1] > 0.75
+        assert np.ptp(hands, axis=0).min() > 10.0  # px
+        phrase = np.convolve(loud, np.ones(8) / 8)[: len(loud)]
+        assert np.corrcoef(hands[:, far], phrase)[0, 1] > 0.75
+    inner = slice(6, 24)  # between the first rise and the end, which all sentences share
+    wrong = [
+        np.corrcoef(height[inner, near], voice[inner])[0, 1]
+        for height, voice in zip(heights, voices[1:] + voices[:1], strict=True)
+    ]
+    assert abs(np.mean(wrong)) < 0.3
+
+
+def test_arms_rest_when_nothing_is_said():
+    silence = np.zeros((60, NUM_MELS), np.float32)
+    talker, stander = make_conditioner(), make_conditioner()
+    hands, _ = speak(talker, silence)
+    standing, _ = speak(stander, silence, action=IDLE)
+    np.testing.assert_allclose(hands[6:], standing[6:], atol=0.1)
+    speak(talker, load_speech_bank().sentences[0])
+    assert (talker.keypoints() - stander.keypoints())[WRISTS, 1].max() < -5.0
+    falling, _ = speak(talker, silence)
+    standing, _ = speak(stander, silence, action=IDLE)
+    assert np.abs(falling[-1] - standing[-1]).max() < 1.0
+
+
+def test_live_audio_raises_the_same_hands_as_the_bank_and_of_one_who_idles():
+    told, live, idle = make_conditioner(), make_conditioner(), make_conditioner()
+    for _ in range(40):
+        heard = told.step(TALK)
+        assert_equal_conditions(live.step(TALK, own_voice=heard.audio[:NUM_MELS]), heard)
+        idle.step(IDLE, own_voice=heard.audio[:NUM_MELS])
+    np.testing.assert_array_equal(idle.keypoints(), live.keypoints())
+    assert max(live.hands) > 0.3
+
+
+def test_gestures_stay_between_standing_and_stretched_out():
+    """Within what worlds have always seen of talk, and no joint jumps."""
+    conditioner = make_conditioner()
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(size=(300, NUM_MELS)).astype(np.float32) * rng.integers(2, size=(300, 1))
+    poses = [(conditioner.step(TALK, own_voice=v), conditioner.keypoints())[1] for v in noise]
+    hands = np.array(poses)[:, WRISTS]
+    assert 90.0 < hands[..., 1].min() < hands[..., 1].max() < 133.0
+    assert np.abs(np.diff(poses, axis=0)).max() < 20.0
+
+
+def test_loud_syllables_raise_the_brows():
+    conditioner = make_conditioner()
+    said = [(conditioner.step(TALK).audio, conditioner.brows) for _ in range(200)]
+    brows = np.array([brow for _, brow in said])
+    loud = np.array([loudness(audio[:NUM_MELS]) for audio, _ in said])
+    assert brows.min() == 0.0
+    assert brows.max() > 0.9
+    assert np.median(loud[brows > 0.5]) > 1.5 * np.median(loud[brows == 0.0])
+
+
+def test_the_character_looks_at_who_speaks_and_nods_at_pauses():
+    conditioner = make_conditioner()
+    sentence = load_speech_bank().sentences[0]
+    silence = np.zeros((30, NUM_MELS), np.float32)
+    gaze, nods, heads = [], [], []
+    for vector in np.concatenate((silence, sentence, silence[:12], sentence, silence)):
+        conditioner.step(IDLE, other_voice=vector)
+        gaze.append(conditioner.gaze)
+        nods.append(conditioner.nod)
+        heads.append(conditioner.keypoints()[0, 1] - conditioner.controller.keypoints()[0, 1])
+    ends = 30 + len(sentence), 42 + 2 * len(sentence)
+    assert max(gaze[:30]) == max(nods[:30]) == 0.0
+    assert min(gaze[40 : ends[1]]) > 0.8
+    assert gaze[-1] < 0.1
+    for end in ends:
+        assert max(nods[end : end + 12]) > 0.9
+    np.testing.assert_allclose(heads, 3.5 * np.array(nods), atol=1e-4)
+
+
+def test_one_who_talks_neither_looks_nor_nods():
+    conditioner = make_conditioner()
+    sentence = load_speech_bank().sentences[0]
+    for vector in np.concatenate((sentence, np.zeros((20, NUM_MELS), np.float32))):
+        conditioner.step(TALK, other_voice=vector)
+        assert conditioner.gaze == conditioner.nod == 0.0
+
+
+def test_the_other_speaker_of_the_bank_is_listened_to():
     conditioner = make_conditioner()
     gaze, speaks = [], []
     for _ in range(600):
@@ -116,6 +222,35 @@ def test_the_character_listens_while_the_other_speaks():
     assert not any(speaks[:60])
     assert max(gaze) > 0.9
     assert min(gaze) < 0.05
+
+
+def test_a_state_saved_in_mid_sentence_goes_on_with_the_same_gestures():
+    first, second = make_conditioner(), make_conditioner(seed=9)
+    heard = load_speech_bank().sentences[3]
+    for vector in heard[:15]:
+        first.step(TALK, other_voice=vector)
+    assert min(*first.hands, first.state()["levels"][-1]) > 0.1
+    second.load_state(first.state())
+    for vector in heard[15:]:
+        kept = second.step(TALK, other_voice=vector)
+        assert_equal_conditions(first.step(TALK, other_voice=vector), kept)
+    for _ in range(30):
+        assert_equal_conditions(first.step(IDLE), second.step(IDLE))
+
+
+def test_shipped_start_states_load_early_ones_too_but_none_that_is_longer():
+    conditioner = make_conditioner()
+    for start in load_start_states(find_world("stage") / START_STATES_NAME):
+        conditioner.load_state(start.conditioner_state)
+        np.testing.assert_allclose(conditioner.conditions().pose, start.conditions[-1].pose)
+        conditioner.step(TALK)
+    state = conditioner.state()
+    early = state | {"levels": state["levels"][:2]}  # as before hands followed the voice
+    conditioner.load_state(early)
+    assert conditioner.hands == (0.0, 0.0)
+    assert conditioner.mouth_open == state["levels"][0]
+    with pytest.raises(ValueError, match="broadcast"):
+        conditioner.load_state(state | {"levels": np.zeros(6)})
 
 
 def test_live_audio_replaces_the_voices():

@@ -147,6 +147,7 @@ def draw_character(
     mouth_open: float,
     eye_open: float,
     gaze: float = 0.0,
+    brows: float = 0.0,
     light: Color = (255, 255, 255),
     flash: float = 0.0,
     turn: float | None = None,
@@ -162,6 +163,7 @@ def draw_character(
         mouth_open: 0 closed to 1 wide open.
         eye_open: 0 closed to 1 open.
         gaze: -1 looks to the left of the screen, +1 to the right.
+        brows: 0 at rest to 1 raised.
         light: Colour of the scene's light, multiplied in.
         flash: 0 to 1, mixes the figure to red when it is hurt.
         turn: The way the body points while turning around, -1 to 1; `facing` where None.
@@ -188,7 +190,7 @@ def draw_character(
     tilt = math.atan2(center[0] - neck[0], neck[1] - center[1])
     head = Head(pen, center, HEAD_RADIUS, tilt, turn)
     _paint_body(pen, joints, look, head)
-    draw_head(head, look, mouth_open=mouth_open, eye_open=eye_open, gaze=gaze)
+    draw_head(head, look, mouth_open=mouth_open, eye_open=eye_open, gaze=gaze, brows=brows)
     near = "r" if turn >= 0.0 else "l"
     _draw_arm(pen, [joints[f"{j}_{near}"] for j in ("shoulder", "elbow", "wrist")], look, 0.0)
 
@@ -221,6 +223,7 @@ def draw_portrait(
     mouth_open: float,
     eye_open: float,
     gaze: float = 0.0,
+    brows: float = 0.0,
     head_tilt: float = 0.0,
     light: Color = (255, 255, 255),
     scale: int = 1,
@@ -235,6 +238,7 @@ def draw_portrait(
         mouth_open: 0 closed to 1 wide open.
         eye_open: 0 closed to 1 open.
         gaze: -1 looks to the left of the screen, +1 to the right.
+        brows: 0 at rest to 1 raised.
         head_tilt: Clockwise tilt of the head in radians.
         light: Colour of the scene's light, multiplied in.
         scale: Pixels of the surface per px.
@@ -261,7 +265,7 @@ def draw_portrait(
     pen.limb(((0.2 * width, 1.06 * height), (0.8 * width, 1.06 * height)),
              (0.2 * width, 0.2 * width), look.top)  # fmt: skip
     pen.capsule((middle, 0.88 * height), (middle, 1.1 * height), 4.0, 3.0, look.trim)
-    draw_head(head, look, mouth_open=mouth_open, eye_open=eye_open, gaze=gaze)
+    draw_head(head, look, mouth_open=mouth_open, eye_open=eye_open, gaze=gaze, brows=brows)
     mask = _frame_mask(width * zoom, height * zoom, corner)
     buffer.blit(mask, (0, 0), special_flags=pygame.BLEND_RGBA_MULT)
     pygame.draw.rect(buffer, (*OUTLINE, 255), border, 5 * zoom // 2, border_radius=corner)

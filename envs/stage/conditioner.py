@@ -12,6 +12,7 @@ from envs.stage.controller import ACTIONS, RUN_SPEED, WORLD_LENGTH, PoseControll
 from envs.stage.looks import OUTFITS
 from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe
 from envs.stage.scenery import PLACES, TIMES, WEATHERS
+from envs.stage.skeleton import smooth
 from envs.stage.speech import NOTHING, NUM_MELS, SpeechTrack, load_speech_bank, loudness
 from envs.stage.words import understand
 from midas_world.teachers.words import PROMPT_BYTES, clean_prompt
@@ -24,8 +25,16 @@ CLOCK_PERIOD = 16  # steps: coins turn, fires flicker and weather falls in it, o
 _PAUSE_STEPS = 6
 _GAP_STEPS = (60, 200)
 _NOD_STEPS = 14
-_NOD_PX = 2.5
+_NOD_PX = 3.5
 _HEAD = 0
+_TALK = ACTIONS.index("talk")
+_LOUD = 0.7  # about the loudest that speech gets
+_HEARD, _PAUSE = 0.1, 0.25  # how loud another's speech is that is listened to, and at a pause
+
+
+def _follow(level: float, target: float, *, rise: float, fall: float) -> float:
+    """Return a level moved a share of the way to its target, another one up than down."""
+    return level + (rise if target > level else fall) * (target - level)
 
 
 class StageConditioner:
@@ -35,7 +44,6 @@ class StageConditioner:
         controller: The pose controller; its x is the camera.
         scene: What the words speak of.
         mouth_open: 0 closed to 1 wide, from the loudness of the character's own voice.
-        gaze: 0 looks ahead, 1 looks at the other speaker.
         spoken: (2, 2) int64: sentence of the bank and its step that the character and the other
             speaker say at this frame; sentence -1 is silence, or live audio.
         clock: Steps since the start, across states; what turns, flickers or falls goes by it.
@@ -65,7 +73,7 @@ class StageConditioner:
         self.prompt: str | None = None
         self.clock = 0
         self.mouth_open = 0.0
-        self._listening = 0.0
+        self._listening = self._syllable = self._phrase = self._heard = 0.0
         self._action = 0
         self._was_talking = False
         self._nod_step = 0
@@ -91,26 +99,18 @@ class StageConditioner:
             own_voice: (20,) features of live audio that replace the character's own voice.
             other_voice: (20,) features of live audio that replace the other speaker's voice.
         """
-        self.controller.step(action)
+        own = self._step_own_voice(talks=action == _TALK) if own_voice is None else own_voice
+        if other_voice is None and self._other.is_over:
+            self._play_next(self._other)
+        other = self._other.step() if other_voice is None else other_voice
+        self._follow_voices(loudness(own), loudness(other), talks=action == _TALK)
+        self.controller.step(action, hands=self.hands)
         self.clock += 1
         self._action = action
-        own = self._step_own_voice() if own_voice is None else own_voice
-        other_speaks = self._other.is_speaking
-        if other_voice is None:
-            if self._other.is_over:
-                self._play_next(self._other)
-            other = self._other.step()
-        else:
-            other = other_voice
-            other_speaks = loudness(other) > 0.05
         said = self._own.said if own_voice is None else NOTHING
         replied = self._other.said if other_voice is None else NOTHING
         self.spoken = np.array((said, replied))
         self._audio = np.concatenate((own, other), dtype=np.float32)
-        self.mouth_open += 0.6 * (min(1.0, 1.7 * loudness(own)) - self.mouth_open)
-        listens = other_speaks and not self.controller.talking
-        self._listening += 0.25 * (float(listens) - self._listening)
-        self._nod_step = self._nod_step + 1 if listens else 0
         return self.conditions()
 
     @property
@@ -118,6 +118,17 @@ class StageConditioner:
         """Code of the language of what the character says; empty while it says nothing."""
         track = self._own
         return track.bank.languages[track.sentence] if track.is_speaking else ""
+
+    @property
+    def hands(self) -> tuple[float, float]:
+        """How far near and far hand are raised, 0 to 1: by syllables, and by the whole phrase."""
+        beat = self._syllable + 0.6 * (self._syllable - self._phrase)
+        return min(1.0, max(0.0, beat)), self._phrase
+
+    @property
+    def brows(self) -> float:
+        """How far the brows are raised, 0 to 1: by loud syllables, for which the mouth is wide."""
+        return smooth((self.mouth_open - 0.6) / 0.4)
 
     @property
     def gaze(self) -> float:
@@ -182,7 +193,9 @@ class StageConditioner:
             "controller": self.controller.state(),
             "voices": np.concatenate((self._own.state(), self._other.state())),
             "counters": np.array((*counters, self._was_talking, self.clock), np.int64),
-            "levels": np.array((self.mouth_open, self._listening), np.float64),
+            "levels": np.array(
+                (self.mouth_open, self._listening, self._syllable, self._phrase, self._heard)
+            ),
             "audio": self._audio.copy(),
             "scene": np.array(names, np.int64),
             "prompt": prompt,
@@ -199,16 +212,32 @@ class StageConditioner:
         self._action, self._nod_step = counters[4:6]
         self._was_talking = bool(counters[6])
         self.clock = counters[7]
-        self.mouth_open, self._listening = (float(level) for level in state["levels"])
+        # Start states made when hands moved by themselves have the first two only.
+        levels = np.zeros(5)
+        levels[: len(state["levels"])] = state["levels"]
+        self.mouth_open, self._listening, *rest = levels.tolist()
+        self._syllable, self._phrase, self._heard = rest
         self._audio = np.array(state["audio"], np.float32)
         self.spoken = np.array((NOTHING, NOTHING))
         place, time_of_day, weather, outfit = (int(index) for index in state["scene"])
         self.scene = Scene(PLACES[place], TIMES[time_of_day], WEATHERS[weather], OUTFITS[outfit])
         self.prompt = bytes(state["prompt"].astype(np.uint8)).rstrip(b"\0").decode() or None
 
-    def _step_own_voice(self) -> np.ndarray:
+    def _follow_voices(self, own: float, other: float, *, talks: bool) -> None:
+        """Move mouth, hands, gaze and head by how loud both voices are at this step."""
+        self.mouth_open += 0.6 * (min(1.0, 1.7 * own) - self.mouth_open)
+        loud = min(1.0, own / _LOUD)
+        self._syllable = _follow(self._syllable, loud, rise=0.45, fall=0.35)
+        self._phrase = _follow(self._phrase, loud, rise=0.15, fall=0.1)
+        before = self._heard
+        self._heard = _follow(before, min(1.0, other / _LOUD), rise=0.5, fall=0.35)
+        if self._nod_step or before >= _PAUSE > self._heard:
+            self._nod_step = (self._nod_step + 1) % _NOD_STEPS
+        listens = not talks and (self._heard > _HEARD or self._nod_step > 0)
+        self._listening += 0.25 * (listens - self._listening)
+
+    def _step_own_voice(self, *, talks: bool) -> np.ndarray:
         """Advance the own voice, which speaks while the character talks; return its vector."""
-        talks = self.controller.talking
         if not talks:
             self._own.stop()
         elif not self._was_talking or self._own.is_over:

@@ -1,4 +1,4 @@
-"""Pose controller of Stage: a pure function from the history of actions to the body's motion.
+"""Pose controller of Stage: a pure function from actions and gestures to the body's motion.
 
 The teacher and every learned world share this code, so it knows nothing of rocks, hearts or pixels.
 Each step picks a target pose from the running motion; when the motion changes, the difference to
@@ -148,8 +148,13 @@ class PoseController:
         name = _OVERLAYS[self._overlay]
         return name if self._overlay_step in HIT_STEPS.get(name, ()) else None
 
-    def step(self, action: int) -> None:
-        """Advance by 1/20 s under an action, an index of `ACTIONS`."""
+    def step(self, action: int, *, hands: tuple[float, float] = (0.0, 0.0)) -> None:
+        """Advance by 1/20 s under an action, an index of `ACTIONS`.
+
+        Args:
+            action: What is held.
+            hands: How far a speaker who stands raises the near and the far hand, 0 to 1.
+        """
         if not 0 <= action < len(ACTIONS):
             raise ValueError(f"action must be in [0, {len(ACTIONS)}), got {action}")
         name = ACTIONS[action]
@@ -159,7 +164,7 @@ class PoseController:
         self._step_overlay(name)
         self._move(name)
         self.turn = _approach(self.turn, self.facing, TURN_PER_STEP)
-        self._step_pose(name)
+        self._step_pose(name, hands)
 
     def _step_overlay(self, name: str) -> None:
         """Keep the arms' (or the kicking leg's) own motion: attacks play out, others are held."""
@@ -210,14 +215,14 @@ class PoseController:
         punch_arm = _OVERLAYS[self._overlay] == "punch" and self._punch_arm < 0
         return base + 4 * self._overlay + 32 * (self.facing > 0) + 64 * punch_arm
 
-    def _step_pose(self, name: str) -> None:
+    def _step_pose(self, name: str, hands: tuple[float, float]) -> None:
         if self.airborne:
             base = _AIR
         elif self.crouching:
             base = _CROUCH
         else:
             base = _GAIT if abs(self.velocity) > 0.5 else _STAND
-        target = self._target_pose(base)
+        target = self._target_pose(base, hands)
         motion = self._motion_key(base)
         if motion != self._motion:
             self._motion = motion
@@ -235,7 +240,7 @@ class PoseController:
             foot_r_up=max(0.0, pose.foot_r_up + hop * abs(self._offset.foot_r_x)),
         )
 
-    def _target_pose(self, base: int) -> Pose:
+    def _target_pose(self, base: int, hands: tuple[float, float]) -> Pose:
         speed = abs(self.velocity)
         if base == _AIR:
             pose = air_pose(
@@ -253,13 +258,14 @@ class PoseController:
                 pose = mix(pose, run_pose(self._phase), run)
         else:
             pose = stand_pose(self._clock)
-        pose = self._with_overlay(pose, base)
+        pose = self._with_overlay(pose, base, hands)
         return pose._replace(drop=pose.drop + 9.0 * (self._landing / LANDING_STEPS) ** 1.5)
 
-    def _with_overlay(self, pose: Pose, base: int) -> Pose:
-        """Return the pose with the arms or the leg of a wave, talk, punch or kick laid over it."""
+    def _with_overlay(self, pose: Pose, base: int, hands: tuple[float, float]) -> Pose:
+        """Return the pose with a speaker's arms, a wave, punch or kick laid over it."""
         kind = _OVERLAYS[self._overlay]
-        if kind == "none":
+        speaks = kind in ("none", "talk")
+        if speaks and base != _STAND:
             return pose
         step = float(self._overlay_step)
         # The near side acts: the character's right while it faces right.
@@ -271,17 +277,18 @@ class PoseController:
             # The arm behind the head does not hide the face.
             changes = {f"arm_{far}": 1.95 + 0.06 * swing, f"elbow_{far}": 0.85 + 0.6 * swing}
             changes |= {"nod": pose.nod - 0.05, "lean": pose.lean - 0.04}
-        elif kind == "talk":
-            slow = math.sin(2.0 * math.pi * step / 26.0)
-            beat = math.sin(2.0 * math.pi * step / 15.0)
-            changes = {
-                f"arm_{near}": 0.42 + 0.2 * slow,
-                f"elbow_{near}": 1.35 + 0.4 * beat,
-                f"arm_{far}": 0.5 + 0.22 * beat,
-                f"elbow_{far}": 1.05 - 0.4 * slow,
-                "nod": pose.nod + 0.05 * beat,
-                "lean": pose.lean + 0.03 * slow,
+        elif speaks:
+            raised = {
+                f"arm_{near}": (hands[0], 0.62),
+                f"elbow_{near}": (hands[0], 1.75),
+                f"arm_{far}": (hands[1], 0.72),
+                f"elbow_{far}": (hands[1], 1.45),
             }
+            for joint, (share, highest) in raised.items():
+                lowest = getattr(pose, joint)
+                changes[joint] = lowest + (highest - lowest) * share
+            beat = hands[0] - hands[1]
+            changes |= {"nod": pose.nod + 0.05 * beat, "lean": pose.lean + 0.03 * hands[1]}
         elif kind == "punch":
             front, back = far, near
             if self._punch_arm < 0:

@@ -348,6 +348,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             "mouth_open": conditioner.mouth_open,
             "eye_open": controller.eye_open(),
             "gaze": conditioner.gaze,
+            "brows": conditioner.brows,
             "light": light,
             "scale": self.scale,
         }

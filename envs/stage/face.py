@@ -147,9 +147,6 @@ def _draw_face(head: Head, look: Look, *, mouth_open: float, eye_open: float, ga
         else:
             lid = [(u - 0.24 * squeeze, -0.02), (u, 0.07), (u + 0.24 * squeeze, -0.02)]
             head.stroke(lid, 0.1, OUTLINE)
-        brow = [(u - 0.2 * squeeze, -0.45 - 0.03 * side), (u + 0.2 * squeeze, -0.45 + 0.03 * side)]
-        if look.style not in ("hood", "bob", "long"):
-            head.stroke(brow, 0.11, tone(look.hair, -0.3))
     head.oval(center + 0.16 * turn, 0.26, 0.1, 0.08, cheek)
     mouth = center + 0.06 * turn
     if mouth_open < 0.06:
@@ -165,7 +162,20 @@ def _draw_face(head: Head, look: Look, *, mouth_open: float, eye_open: float, ga
             head.oval(mouth, middle - 0.7 * tall, wide * 0.62, tall * 0.24, (255, 255, 255))
 
 
-def draw_head(head: Head, look: Look, *, mouth_open: float, eye_open: float, gaze: float) -> None:
+def _draw_brows(head: Head, look: Look, raised: float) -> None:
+    """Draw the brows, over the hair into which they may be raised."""
+    turn, v = head.turn, -0.5 - 0.16 * raised
+    color = tone(look.hair, -0.6 if sum(look.hair) > 150 else 0.4)
+    for side in (-1.0, 1.0):
+        squeeze = 1.0 - 0.22 * max(0.0, side * turn)
+        u = 0.3 * turn + side * 0.4 * squeeze
+        brow = [(u - 0.2 * squeeze, v - 0.03 * side), (u + 0.2 * squeeze, v + 0.03 * side)]
+        head.stroke(brow, 0.13, color)
+
+
+def draw_head(
+    head: Head, look: Look, *, mouth_open: float, eye_open: float, gaze: float, brows: float
+) -> None:
     """Draw the head with its face and the hair in front of it."""
     turn = head.turn
     if look.style == "hood":
@@ -186,3 +196,4 @@ def draw_head(head: Head, look: Look, *, mouth_open: float, eye_open: float, gaz
                 head.disc(u, 0.16, 0.2, look.skin, outline=True)
                 head.disc(u, 0.17, 0.09, tone(look.skin, -0.25))
     _draw_front_hair(head, look)
+    _draw_brows(head, look, brows)
