@@ -1,6 +1,7 @@
 """The teacher beside the world: the same actions from the same start, and how like they are."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pygame
@@ -9,6 +10,7 @@ import pytest
 from envs.play.game.compare import Comparison, Twin
 from envs.play.game.game import Game
 from envs.play.game.opening import open_teacher, open_world
+from envs.play.game.moments import Snapshot
 from envs.play.game.playable import TeacherLink
 from envs.play.window import hud, panels
 from envs.stage.controller import ACTIONS
@@ -42,9 +44,16 @@ class MarkedEnv(CountingEnv):
 
 
 def linked(env: CountingEnv, **teacher) -> TeacherLink:
-    return TeacherLink(
-        make=lambda: MarkedEnv(**teacher), start=lambda: {"mark": np.array(100 + len(env.resets))}
-    )
+    """Return a teacher that tells by its mark how often it began, and after how many steps."""
+
+    def start() -> dict[str, np.ndarray]:
+        return {"mark": np.array(100 + 10 * len(env.resets) + env._step)}
+
+    return TeacherLink(make=lambda: MarkedEnv(**teacher), start=start)
+
+
+def moment(game: Game, view, state) -> Snapshot:
+    return replace(game.snapshot(view, with_state=False), state=state)
 
 
 @pytest.fixture
@@ -52,11 +61,15 @@ def followed():
     """Return a function that brings a comparison to a view and waits for it."""
     comparisons = []
 
-    def follow(comparison: Comparison, game: Game, view) -> None:
+    def follow(comparison: Comparison, game: Game, view, *, begins: bool = False) -> None:
         if comparison not in comparisons:
             comparison.start()
             comparisons.append(comparison)
-        comparison.follow(game.branch, view)
+            begins = True
+        if begins:
+            comparison.begin(game, view)
+        else:
+            comparison.follow(game.branch, view)
         end = time.perf_counter() + 10
         while comparison.pair is None or comparison.pair.view is not view:
             assert comparison.error is None, comparison.error
@@ -96,13 +109,13 @@ def test_a_world_of_stage_and_its_teacher_stay_in_the_same_pose(tiny_folder):
     world = open_world(str(tiny_folder))
     game = Game(world, seed=1, prompt="a night city in the rain")
     game.reset()
-    game.step(RUN_RIGHT)
-    game.set_prompt("a beach")
+    view = game.step(RUN_RIGHT)
     assert world.teacher is not None
     twin = Twin(world.teacher.make())
+    twin.begin(moment(game, view, world.teacher.start()))
+    game.set_prompt("a beach")
     for action in (RUN_RIGHT, LEAP, LEAP, LEAP):
         game.step(action)
-    twin.begin(game.branch)
     while twin.num_steps < 5:
         twin.step(game.branch)
     mine, teachers = world.teacher.start(), twin.env._conditioner.state()
@@ -115,28 +128,29 @@ def test_a_world_of_stage_and_its_teacher_stay_in_the_same_pose(tiny_folder):
 # Following
 
 
-def test_it_plays_the_actions_so_far_and_then_follows(followed):
+def test_it_begins_at_once_where_the_world_is_and_then_follows(followed):
     env = CountingEnv()
     game = Game(playable(env, teacher=linked(env)), seed=0)
     game.reset()
     for action in (1, 2, 3):
         view = game.step(action)
-    comparison = Comparison(game.playable.teacher.make)
+    comparison = Comparison(game.playable.teacher)
     followed(comparison, game, view)
-    assert tuple(comparison.pair.teacher_frame[5, 5]) == (3, 30, 0)
-    assert comparison.pair.teacher_frame[0, 0, 0] == 101
-    assert comparison.pair.psnr > 40
+    assert tuple(comparison.pair.teacher_frame[5, 5]) == (0, 0, 0)  # nothing was played again
+    assert comparison.pair.teacher_frame[0, 0, 0] == 113
+    assert comparison.pair.view is view
     view = game.step(4)
     followed(comparison, game, view)
-    assert tuple(comparison.pair.teacher_frame[5, 5]) == (4, 40, 0)
+    assert tuple(comparison.pair.teacher_frame[5, 5]) == (1, 40, 0)
     assert [step for step, _ in comparison.pair.trace] == [3, 4]
 
 
 def test_it_takes_the_words_with_it(followed):
     env = CountingEnv()
     game = Game(playable(env, teacher=linked(env)), seed=0, prompt="rain")
-    comparison = Comparison(game.playable.teacher.make)
+    comparison = Comparison(game.playable.teacher)
     followed(comparison, game, game.reset())
+    assert comparison.pair.psnr > 40
     assert comparison.pair.teacher_frame[5, 5, 2] == 0  # the first frame is drawn before the words
     followed(comparison, game, game.step(1))
     assert comparison.pair.teacher_frame[5, 5, 2] == 255
@@ -148,30 +162,32 @@ def test_it_takes_the_words_with_it(followed):
 def test_it_follows_to_another_branch_and_to_another_episode(followed):
     env = CountingEnv()
     game = Game(playable(env, teacher=linked(env)), seed=0)
-    comparison = Comparison(game.playable.teacher.make)
+    comparison = Comparison(game.playable.teacher)
     view = game.reset()
     for action in (1, 2, 3):
         view = game.step(action)
         followed(comparison, game, view)
     branch = game.branch
     game.branch = branch.beginning(2, 0)  # as after going back
-    other = game.step(9)
-    followed(comparison, game, other)
+    followed(comparison, game, replace(view, num_steps=2), begins=True)
+    assert comparison.pair.teacher_frame[0, 0, 0] == 113
+    assert [step for step, _ in comparison.pair.trace] == [1, 2]
+    followed(comparison, game, game.step(9))
     assert comparison.pair.teacher_frame[5, 5, 1] == 90
-    assert comparison.pair.teacher_frame[0, 0, 0] == 101
-    followed(comparison, game, game.reset())
-    assert comparison.pair.teacher_frame[0, 0, 0] == 102
+    assert [step for step, _ in comparison.pair.trace] == [1, 2, 3]
+    followed(comparison, game, game.reset(), begins=True)
+    assert comparison.pair.teacher_frame[0, 0, 0] == 120
     assert [step for step, _ in comparison.pair.trace] == [0]
 
 
 def test_words_typed_after_going_back_count_even_if_the_steps_are_the_same():
     env = CountingEnv()
     game = Game(playable(env, teacher=linked(env)), seed=0)
-    game.reset()
+    view = game.reset()
+    twin = Twin(MarkedEnv())
+    twin.begin(moment(game, view, game.playable.teacher.start()))
     for _ in range(3):
         game.step(1)
-    twin = Twin(MarkedEnv())
-    twin.begin(game.branch)
     for _ in range(3):
         twin.step(game.branch)
     assert twin.is_on(game.branch, 3)
@@ -185,19 +201,18 @@ def test_words_typed_after_going_back_count_even_if_the_steps_are_the_same():
 def test_a_teacher_that_loses_goes_on_where_it_is(followed):
     env = CountingEnv()
     game = Game(playable(env, teacher=linked(env, over_after=2)), seed=0)
-    game.reset()
+    comparison = Comparison(game.playable.teacher)
+    followed(comparison, game, game.reset())
     for _ in range(3):
-        view = game.step(1)
-    comparison = Comparison(game.playable.teacher.make)
-    followed(comparison, game, view)
-    assert comparison.pair.teacher_frame[0, 0, 0] == 102  # of its own second episode
+        followed(comparison, game, game.step(1))
+    assert comparison.pair.teacher_frame[0, 0, 0] == 111  # of its own second episode
     assert comparison.pair.teacher_frame[5, 5, 0] == 1
 
 
 def test_running_backwards_shows_what_the_teacher_drew(followed):
     env = CountingEnv()
     game = Game(playable(env, teacher=linked(env)), seed=0)
-    comparison = Comparison(game.playable.teacher.make)
+    comparison = Comparison(game.playable.teacher)
     views = [game.reset()]
     followed(comparison, game, views[0])
     for action in (3, 6, 9):
@@ -220,8 +235,8 @@ def test_f2_splits_the_window_and_joins_it_again():
         surface = pygame.display.get_surface()
         run_until(window, session, lambda: window._drawn_pair.view.num_steps > 5)
         pair = window._drawn_pair
-        for x in (240, 720):
-            assert surface.get_at((x, 250))[0] == pair.view.num_steps
+        world, teacher = (surface.get_at((x, 250))[0] for x in (240, 720))
+        assert world == pair.view.num_steps > teacher > 0  # it began later
         assert session.view.num_steps > 2
         press(pygame.K_F2)
         run_until(window, session, lambda: session.comparison is None)

@@ -1,4 +1,4 @@
-"""The teacher beside the world: it plays the same actions from the same start, in its own thread.
+"""The teacher beside the world: it plays the same actions from the same moment, in its own thread.
 
 The thread follows what the game reports; the window looks at `pair`, a frame of the world and the
 teacher's of the same step. Neither waits for the other. Draws nothing on a window, knows no keys.
@@ -7,7 +7,7 @@ teacher's of the same step. Neither waits for the other. Draws nothing on a wind
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -15,7 +15,9 @@ import numpy as np
 import pygame
 
 from envs.picture import pack_frame, unpack_frame
-from envs.play.game.moments import Branch, View
+from envs.play.game.game import Game
+from envs.play.game.moments import Branch, Snapshot, View
+from envs.play.game.playable import TeacherLink
 from midas_world.psnr import psnr as psnr_of_frames
 
 TRACE_STEPS = 200
@@ -81,13 +83,13 @@ class Twin:
             and _voices(mine, num_steps) == _voices(branch, num_steps)
         )
 
-    def begin(self, branch: Branch) -> None:
-        """Go to the start of a branch."""
-        assert branch.teacher_start is not None
-        self._branch, self.num_steps, self._num_prompts = branch, 0, 0
-        self._put(branch.teacher_start, seed=branch.seed)
-        if branch.prompt:
-            self.env.set_prompt(branch.prompt)
+    def begin(self, moment: Snapshot) -> None:
+        """Go to a moment whose state is the conditioner's."""
+        self._branch, self.num_steps = moment.branch, moment.num_steps
+        self._num_prompts = moment.num_prompts
+        self._put(moment.state, seed=moment.branch.seed)
+        if prompt := moment.branch.prompt_after(moment.num_prompts):
+            self.env.set_prompt(prompt)
 
     def step(self, branch: Branch) -> None:
         """Play the next step of a branch."""
@@ -114,7 +116,7 @@ class Comparison:
     """A teacher that follows a game, in a thread of its own.
 
     Args:
-        make_teacher: Makes the teacher; called in the thread.
+        teacher: Makes the teacher, in the thread, and tells where the world is.
         notify: Called in the thread after each new pair, and now and then on the way to it.
 
     Attributes:
@@ -125,16 +127,17 @@ class Comparison:
 
     def __init__(
         self,
-        make_teacher: Callable[[], gym.Env[np.ndarray, np.int64]],
+        teacher: TeacherLink,
         *,
         notify: Callable[[], object] = lambda: None,
     ) -> None:
         self.pair: Pair | None = None
         self.num_behind = 0
         self.error: Exception | None = None
-        self._make_teacher = make_teacher
+        self._teacher = teacher
         self._notify = notify
         self._goal: tuple[Branch, View] | None = None
+        self._origin: Snapshot | None = None
         self._changed = threading.Condition()
         self._is_closing = False
         self._trace: deque[tuple[int, float]] = deque(maxlen=_PAST_STEPS)
@@ -145,8 +148,15 @@ class Comparison:
         """Start the thread."""
         self._thread.start()
 
+    def begin(self, game: Game, view: View) -> None:
+        """Put the teacher where a game is now, unless it can go on to there from where it is."""
+        moment = replace(game.snapshot(view, with_state=False), state=self._teacher.start())
+        with self._changed:
+            self._origin = moment
+        self.follow(game.branch, view)
+
     def follow(self, branch: Branch, view: View) -> None:
-        """Bring the teacher to a moment of the game; of several calls the last one counts."""
+        """Bring the teacher to a moment after the last `begin`; of several calls the last counts."""
         with self._changed:
             self._goal = (branch, view)
             self._changed.notify()
@@ -176,7 +186,7 @@ class Comparison:
 
     def _run(self) -> None:
         try:
-            env = self._make_teacher()
+            env = self._teacher.make()
             try:
                 self._follow(Twin(env))
             finally:
@@ -193,15 +203,16 @@ class Comparison:
                 if self._is_closing:
                     return
                 assert self._goal is not None
-                branch, view = self._goal
+                (branch, view), origin = self._goal, self._origin
                 self._goal = None
-            self._go(twin, branch, view)
+            assert origin is not None, "begin() comes first"
+            self._go(twin, branch, view, origin)
 
-    def _go(self, twin: Twin, branch: Branch, view: View) -> None:
+    def _go(self, twin: Twin, branch: Branch, view: View, origin: Snapshot) -> None:
         """Bring the teacher to a moment, unless something newer is asked for far from it."""
         if not twin.is_on(branch, view.num_steps):
             is_same = twin.shares(branch, view.num_steps)
-            twin.begin(branch)
+            twin.begin(origin)
             with self._changed:
                 # What a new branch shares with the old one was measured already.
                 kept = [item for item in self._trace if is_same and item[0] <= view.num_steps]

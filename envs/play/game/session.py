@@ -246,7 +246,7 @@ class Session(TimeTraveller):
         """Keep what is shown now, to go back to, and let the teacher follow."""
         assert self.rewind is not None
         self.rewind.add(game, view, is_jump=is_jump)
-        if self.comparison is not None:
+        if self.comparison is not None and not is_jump:
             self.comparison.follow(game.branch, view)
 
     def _go_on(self) -> None:
@@ -316,8 +316,8 @@ class Session(TimeTraveller):
         self.view, self.prompt = view, game.prompt
         if not is_known:
             self._remember(game, view, is_jump=True)
-        elif self.comparison is not None:
-            self.comparison.follow(game.branch, view)
+        if self.comparison is not None:
+            self.comparison.begin(game, view)
         if self.goals.is_done(view):
             self._set_status("over")
         else:
@@ -335,10 +335,11 @@ class Session(TimeTraveller):
         elif game.playable.teacher is None:
             self.message = game.playable.no_teacher
         else:
-            self.comparison = Comparison(game.playable.teacher.make, notify=self._tell)
+            self.comparison = Comparison(game.playable.teacher, notify=self._tell)
             self.comparison.start()
-            if self.view is not None:
-                self.comparison.follow(game.branch, self.view)
+            # While the game runs backwards it is not where the view is: the teacher waits.
+            if self.view is not None and self.status not in ("rewinding", "watching"):
+                self.comparison.begin(game, self.view)
         self._tell()
 
     def _stop_comparison(self) -> None:
