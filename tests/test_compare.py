@@ -9,8 +9,8 @@ import pytest
 
 from envs.play.game.compare import Comparison, Twin
 from envs.play.game.game import Game
-from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.moments import Snapshot
+from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.playable import TeacherLink
 from envs.play.window import hud, panels
 from envs.stage.controller import ACTIONS

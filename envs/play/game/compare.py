@@ -156,7 +156,7 @@ class Comparison:
         self.follow(game.branch, view)
 
     def follow(self, branch: Branch, view: View) -> None:
-        """Bring the teacher to a moment after the last `begin`; of several calls the last counts."""
+        """Bring the teacher to a moment after the last `begin`; the last call counts."""
         with self._changed:
             self._goal = (branch, view)
             self._changed.notify()
