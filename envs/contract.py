@@ -3,6 +3,8 @@
 What Gymnasium's contract asks of the caller. Knows no game.
 """
 
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -39,6 +41,20 @@ def check_action(action: Any, space: spaces.Space[Any]) -> None:
     assert isinstance(space, spaces.Discrete)
     if not space.contains(action):
         raise InvalidAction(f"action must be an integer 0 to {space.n - 1}, got {action!r}")
+
+
+def check_names(what: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Check that names are known.
+
+    Raises:
+        ValueError: One is not; the message names the nearest known one.
+    """
+    for name in names:
+        if name not in known:
+            nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"unknown {what} {name!r}, did you mean {nearest!r}? Known: {', '.join(known)}"
+            )
 
 
 def may_render(render_mode: str | None, *, has_begun: bool) -> bool:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
-from examples.games import Choose, GameConfig, LearnerGames, Played
+from examples.games import Choose, GameConfig, Played
 
 # Few steps must do: many passes over each rollout, and a view of some 20 choices ahead.
 ROLLOUT_CHOICES = 512
@@ -71,9 +71,7 @@ def choice_of(model: Any) -> Choose:
     return lambda seen: model.predict(seen, deterministic=True)[0]
 
 
-def make_ppo(
-    games: VecMonitor | LearnerGames, config: GameConfig, *, num_steps: int, seed: int, device: str
-) -> PPO:
+def make_ppo(games: VecEnv, config: GameConfig, *, num_steps: int, seed: int, device: str) -> PPO:
     """Return an untrained PPO for games."""
     choices = min(ROLLOUT_CHOICES, num_steps // config.frame_skip) // config.num_games
     choices = max(2, choices)

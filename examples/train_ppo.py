@@ -22,18 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from tqdm import tqdm
 
 from engine import Engine, make_engine
+from envs.tasks import TASKS
 from examples.games import (
     Choose,
     GameConfig,
-    LearnerGames,
     choose_always,
     choose_at_random,
-    make_dream,
-    make_teacher,
+    make_games,
     play,
     play_expert,
 )
@@ -108,8 +107,8 @@ class Experiment:
         self._device = device
         self._engine: Engine | None = None
         self._starts: tuple[StartState, ...] | None = None
-        self._teacher: LearnerGames | None = None
-        self._dream: LearnerGames | None = None
+        self._teacher: VecEnv | None = None
+        self._dream: VecEnv | None = None
         self._seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.num_final_episodes)
         weights = (world.folder / WEIGHTS_NAME).read_bytes()
         self._dream_settings = {"world": hashlib.sha256(weights).hexdigest(), **config.of_dreams}
@@ -166,11 +165,12 @@ class Experiment:
 
     def _train(self, where: str, seed: int) -> dict[str, Any]:
         config, frame_skip = self.config, self.games.frame_skip
-        inner = make_teacher(self.games)
-        if where == "dream":
-            inner = self._make_training_dream()
-        games = VecMonitor(inner)
         teacher = self._teacher_games()
+        games = VecMonitor(
+            self._make_training_dream()
+            if where == "dream"
+            else make_games(self.games.teacher_id, self.games)
+        )
         begin = time.monotonic()
         model = self._make_ppo(games, seed)
         with tqdm(total=config.num_steps, desc=f"{where} {seed}", unit="step") as bar:
@@ -188,7 +188,7 @@ class Experiment:
         save_tensors(weights, self._policy_file(where, seed))
         return {"points": evaluate.points, "wall_s": round(time.monotonic() - begin, 1)}
 
-    def _make_ppo(self, games: VecMonitor | LearnerGames, seed: int) -> PPO:
+    def _make_ppo(self, games: VecEnv, seed: int) -> PPO:
         return make_ppo(
             games,
             self.games,
@@ -227,30 +227,33 @@ class Experiment:
             self._engine = make_engine(self.world, device=device)
         return self._engine
 
-    def _make_training_dream(self) -> LearnerGames:
-        config, engine = self.config, self._running_engine()
+    def _make_training_dream(self) -> VecEnv:
+        config = self.config
         if config.dream_starts and self._starts is None:
             with tqdm(total=config.dream_starts, desc="start states", unit="state") as bar:
                 self._starts = make_real_starts(
-                    engine,
+                    self._running_engine(),
                     config.dream_starts,
                     num_steps=self.games.horizon,
                     on_progress=bar.update,
                 )
-        world = self.world
-        if self._starts is not None:
-            world = replace(world, start_states=self._starts)
         games = replace(self.games, horizon=config.dream_horizon)
-        return make_dream(games, world, engine, reward_threshold=config.reward_threshold)
+        return self._make_dream(
+            games, start_states=self._starts, reward_threshold=config.reward_threshold
+        )
 
-    def _teacher_games(self) -> LearnerGames:
+    def _make_dream(self, games: GameConfig, **options: Any) -> VecEnv:
+        engine = self._running_engine()
+        return make_games(games.world_id, games, world=self.world, engine=engine, **options)
+
+    def _teacher_games(self) -> VecEnv:
         if self._teacher is None:
-            self._teacher = make_teacher(self.games)
+            self._teacher = make_games(self.games.teacher_id, self.games)
         return self._teacher
 
-    def _dream_games(self) -> LearnerGames:
+    def _dream_games(self) -> VecEnv:
         if self._dream is None:
-            self._dream = make_dream(self.games, self.world, self._running_engine())
+            self._dream = self._make_dream(self.games)
         return self._dream
 
 
@@ -265,6 +268,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--task", default=games.task, choices=TASKS)
     parser.add_argument("--output", type=Path, default=Path("runs/ppo"), help="folder of the runs")
     parser.add_argument("--world", default="stage", help="a shipped world's name or a folder")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
@@ -300,6 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment, or what is left of it, and report."""
     options = parse(arguments)
     games = GameConfig(
+        task=options.task,
         num_games=options.envs,
         horizon=options.horizon,
         frame_skip=options.frame_skip,

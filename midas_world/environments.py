@@ -10,21 +10,37 @@ from typing import TYPE_CHECKING, Any
 from midas_world.packages import join_packages
 
 if TYPE_CHECKING:
+    from envs.choices import Choices
+    from envs.sb3 import make_sb3_vec_env
     from envs.stage.env import StageEnv
     from envs.vizdoom_chase import DoomChaseEnv
     from envs.world.env import WorldEnv
+    from envs.world.latents import LatentObservation, LatentVectorObservation
     from envs.world.state import WorldState
     from envs.world.vector_env import WorldVectorEnv
 
-__all__ = ["DoomChaseEnv", "StageEnv", "WorldEnv", "WorldState", "WorldVectorEnv"]
-
 _MODULES = {
+    "Choices": "envs.choices",
     "DoomChaseEnv": "envs.vizdoom_chase",
+    "LatentObservation": "envs.world.latents",
+    "LatentVectorObservation": "envs.world.latents",
     "StageEnv": "envs.stage.env",
     "WorldEnv": "envs.world.env",
     "WorldState": "envs.world.state",
     "WorldVectorEnv": "envs.world.vector_env",
+    "make_sb3_vec_env": "envs.sb3",
 }
+__all__ = [
+    "Choices",
+    "DoomChaseEnv",
+    "LatentObservation",
+    "LatentVectorObservation",
+    "StageEnv",
+    "WorldEnv",
+    "WorldState",
+    "WorldVectorEnv",
+    "make_sb3_vec_env",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,48 +7,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import envs  # noqa: F401 - registers the ids
 from engine import make_engine
 from envs.stage.controller import ACTIONS
 from envs.world.env import WorldEnv
-from examples.actions import ACTION_INDICES, ACTION_NAMES
+from examples.actions import ACTION_INDICES
 from midas_world.world import load_world
 
-IDLE, LEAP = ACTIONS.index("idle"), ACTIONS.index("leap_right")
-
-
-class CoinEnv(gym.Env):
-    """Every leap is worth 1; the fifth step ends the episode. Frames show the step."""
-
-    def __init__(self, ends_after: int = 5, horizon: int = 100) -> None:
-        self.observation_space = gym.spaces.Box(0, 255, (48, 80, 3), np.uint8)
-        self.action_space = gym.spaces.Discrete(len(ACTIONS))
-        self.ends_after = ends_after
-        self.horizon = horizon
-        self.num_steps = 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.num_steps = 0
-        return self.frame(), {}
-
-    def step(self, action):
-        self.num_steps += 1
-        is_over, is_cut = self.num_steps >= self.ends_after, self.num_steps >= self.horizon
-        return self.frame(), float(action == LEAP), is_over, is_cut, {}
-
-    def frame(self):
-        return np.full((48, 80, 3), self.num_steps, np.uint8)
-
-
-def make_coin_games(config, **kwargs):
-    games = pytest.importorskip("examples.games")
-    inner = SyncVectorEnv(
-        [lambda: CoinEnv(**kwargs)] * config.num_games, autoreset_mode=AutoresetMode.SAME_STEP
-    )
-    return games.LearnerGames(inner, config)
+LEAP = ACTIONS.index("leap_right")
 
 
 @pytest.fixture
@@ -66,49 +33,30 @@ def run(returns: list[float], ended: list[bool] | None = None) -> dict:
 # Games for learners
 
 
-def test_an_action_is_held_and_its_rewards_add_up(games_module):
-    config = games_module.GameConfig(num_games=2, frame_skip=2, horizon=4, num_stacked=2)
-    games = make_coin_games(config)
-    games.reset()
-    leap, idle = ACTION_NAMES.index("leap_right"), ACTION_NAMES.index("idle")
-    seen, rewards, done, _ = games.step(np.array([leap, idle]))
-    assert rewards.tolist() == [2.0, 0.0]
-    assert not done.any()
-    assert seen.shape == (2, 6, 48, 80)
-    assert seen[0, :, 0, 0].tolist() == [0, 0, 0, 2, 2, 2]  # the first frame twice, then this one
-
-
-def test_what_comes_after_an_end_is_neither_rewarded_nor_seen_as_the_last(games_module):
-    config = games_module.GameConfig(num_games=1, frame_skip=4, horizon=8, num_stacked=2)
-    games = make_coin_games(config)
-    games.reset()
-    leap = np.array([ACTION_NAMES.index("leap_right")])
-    games.step(leap)
-    seen, rewards, done, infos = games.step(leap)  # ends at step 5, the first of these four
-    assert rewards.tolist() == [1.0]
-    assert done.tolist() == [True]
-    assert infos[0]["terminal_observation"][:, 0, 0].tolist() == [4, 4, 4, 5, 5, 5]
-    assert infos[0]["TimeLimit.truncated"] is False
-    assert seen[0, :, 0, 0].tolist() == [3] * 6  # the new episode, idle for three steps
-
-
-def test_a_truncated_episode_says_so(games_module):
-    config = games_module.GameConfig(num_games=1, frame_skip=2, horizon=2)
-    games = make_coin_games(config, horizon=2)
-    games.reset()
-    _, _, done, infos = games.step(np.array([0]))
-    assert done.tolist() == [True]
-    assert infos[0]["TimeLimit.truncated"] is True
-
-
 def test_play_counts_one_episode_per_seed_whatever_the_number_of_games(games_module):
-    config = games_module.GameConfig(num_games=2, frame_skip=2, horizon=4)
-    played = games_module.play(
-        make_coin_games(config), games_module.choose_always("leap_right"), seeds=[1, 2, 3]
-    )
-    assert played.returns == (5.0, 5.0, 5.0)
+    config = games_module.GameConfig(num_games=2, frame_skip=2, horizon=5)
+    games = games_module.make_games(config.teacher_id, config)
+    leap = games_module.choose_always("leap_right")
+    played = games_module.play(games, leap, seeds=range(1, 4))
     assert played.lengths == (3, 3, 3)
-    assert played.ended == (True, True, True)
+    assert played.ended == (False, False, False)
+    assert played.costs == (0.0, 0.0, 0.0)
+    games.close()
+
+
+def test_returns_and_hits_are_the_environment_s(games_module):
+    config = games_module.GameConfig(num_games=1, horizon=90)
+    games = games_module.make_games(config.teacher_id, config)
+    played = games_module.play(games, games_module.choose_always("leap_right"), seeds=[2])
+    env = gym.make(config.teacher_id, horizon=90)
+    env.reset(seed=2)
+    total, cost, is_over = 0.0, 0.0, False
+    while not is_over:
+        _, reward, is_over, _, info = env.step(LEAP)
+        total, cost = total + reward, cost + info["cost"]
+    assert (total, cost) == (4.0, 3.0)
+    assert (played.returns, played.costs, played.ended) == ((total,), (cost,), (True,))
+    games.close()
 
 
 def test_pictures_are_means_of_blocks(games_module):
@@ -116,34 +64,23 @@ def test_pictures_are_means_of_blocks(games_module):
     frames[0, :2, :2, 1] = 100
     frames[0, 0, 0, 2] = 100
     small = games_module.small_pictures(frames)
-    assert small.shape == (1, 3, 48, 80)
-    assert small[0, :, 0, 0].tolist() == [0, 100, 25]
+    assert small.shape == (1, 48, 80, 3)
+    assert small[0, 0, 0].tolist() == [0, 100, 25]
 
 
 def test_the_dream_shows_what_the_world_draws(games_module, tiny_world):
-    config = games_module.GameConfig(num_games=1, frame_skip=2, horizon=4, num_stacked=1)
+    config = games_module.GameConfig(num_games=1, frame_skip=2, horizon=4, num_stacked=2)
     engine = make_engine(tiny_world)
-    dream = games_module.make_dream(config, tiny_world, engine)
+    dream = games_module.make_games(config.world_id, config, world=tiny_world, engine=engine)
     env = WorldEnv(tiny_world, engine=engine)
     first = games_module.small_pictures(env.reset(seed=5)[0][None])
-    np.testing.assert_array_equal(dream.start([5]), first)
+    dream.seed(5)
+    np.testing.assert_array_equal(dream.reset()[..., 3:], first)
     env.step(ACTION_INDICES[2])
-    frame = env.step(ACTION_INDICES[2])[0]
+    second = games_module.small_pictures(env.step(ACTION_INDICES[2])[0][None])
     seen = dream.step(np.array([2]))[0]
-    np.testing.assert_array_equal(seen, games_module.small_pictures(frame[None]))
+    np.testing.assert_array_equal(seen, np.concatenate((first, second), -1))
     dream.close()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "says"),
-    [
-        ({"horizon": 10, "frame_skip": 4}, "multiple of frame_skip"),
-        ({"num_games": 0}, "num_games must be at least 1"),
-    ],
-)
-def test_a_wrong_game_config_is_told(games_module, wrong, says):
-    with pytest.raises(ValueError, match=says):
-        games_module.GameConfig(**wrong)
 
 
 # The table
@@ -236,16 +173,18 @@ def test_the_experiment_runs_and_goes_on_where_it_was(
 
     dreams = []
 
-    def make_dream(config, world, engine, **kwargs):
-        dreams.append((config.horizon, len(world.start_states), kwargs))
-        return games_module.make_dream(config, world, engine, **kwargs)
+    def make_games(env_id, config, **options):
+        if "Teacher" not in env_id:
+            starts = options.get("start_states")
+            dreams.append((config.horizon, starts and len(starts), options.get("reward_threshold")))
+        return games_module.make_games(env_id, config, **options)
 
     def make_real_starts(engine, count, *, num_steps, on_progress):
         assert num_steps == 8
         on_progress(count)
         return load_world(tiny_folder).start_states[:1] * count
 
-    monkeypatch.setattr(train_ppo, "make_dream", make_dream)
+    monkeypatch.setattr(train_ppo, "make_games", make_games)
     monkeypatch.setattr(train_ppo, "make_real_starts", make_real_starts)
     arguments = ["--world", str(tiny_folder), "--output", str(tmp_path), "--device", "cpu"]
     arguments += ["--seeds", "1", "--steps", "16", "--envs", "1", "--horizon", "8"]
@@ -253,8 +192,7 @@ def test_the_experiment_runs_and_goes_on_where_it_was(
     arguments += ["--dream-horizon", "4", "--dream-starts", "7", "--reward-threshold", "0"]
     train_ppo.main(arguments)
     # Short ones from real play to train in, whole games to be judged in.
-    whole = 8, len(load_world(tiny_folder).start_states), {}
-    assert dreams == [(4, 7, {"reward_threshold": 0.0}), whole]
+    assert dreams == [(4, 7, 0.0), (8, None, None)]
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {"table.md", "curves.png", "results.json", "dream-0.safetensors"}
     results = json.loads((tmp_path / "results.json").read_text())

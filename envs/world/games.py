@@ -20,6 +20,7 @@ from torch import Tensor
 from engine.make import make_engine
 from engine.rollout import Rollout, RolloutStep
 from engine.shared import shared_engine, shared_world
+from envs.contract import check_names
 from envs.recording.header import weights_hash
 from envs.tasks import has_arrived
 from envs.world.conditioners import (
@@ -30,7 +31,7 @@ from envs.world.conditioners import (
 from envs.world.options import GameOptions
 from envs.world.outcomes import Outlook, Told
 from envs.world.spaces import LATENT_LIMIT, action_space, key_names, observation_space, read_action
-from envs.world.starts import check_names, choose_start, find_scene
+from envs.world.starts import choose_start, find_scene
 from envs.world.state import (
     WorldState,
     below,

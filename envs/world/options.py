@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.spec import Engine
+from envs.contract import check_names
 from envs.tasks import DEFAULT_GOAL, check_task
 from envs.world.outcomes import OutcomeRule
-from envs.world.starts import check_names
 
 DEFAULT_HORIZON = 1000
 

@@ -13,8 +13,7 @@ from gymnasium import spaces
 from gymnasium.error import InvalidAction
 
 from engine.spec import EngineSpec
-from envs.contract import check_action
-from envs.world.starts import check_names
+from envs.contract import check_action, check_names
 from midas_world.types import StepConditions
 from midas_world.world import KeyMap
 

@@ -1,33 +1,19 @@
 """Choosing what an episode of a world begins from: by seed, index, words, or given frames."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from engine.spec import Engine
+from envs.contract import check_names
 from midas_world.types import StepConditions
 from midas_world.world import StartState
 
 _KEYS = ("frames", "conditions", "conditioner_state")
 _NUM_SHOWN = 8
-
-
-def check_names(what: str, names: Iterable[str], known: Sequence[str]) -> None:
-    """Check that names are known.
-
-    Raises:
-        ValueError: One is not; the message names the nearest known one.
-    """
-    for name in names:
-        if name not in known:
-            nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"unknown {what} {name!r}, did you mean {nearest!r}? Known: {', '.join(known)}"
-            )
 
 
 def choose_start(
@@ -36,7 +22,7 @@ def choose_start(
     """Return a start state and its index, which is -1 for one made of given frames.
 
     Args:
-        option: None, an index, words, or a dict of frames; see `WorldEnv`.
+        option: None, an index, words, a start state, or a dict of frames; see `WorldEnv`.
         start_states: The world's.
         rng: Draws the start state if the option leaves it open.
         engine: Encodes given frames.
@@ -44,6 +30,8 @@ def choose_start(
     Raises:
         ValueError: The option cannot be used; the message says why.
     """
+    if isinstance(option, StartState):
+        return -1, option
     if isinstance(option, Mapping):
         return -1, _from_frames(option, engine)
     if option is None:
@@ -56,7 +44,8 @@ def choose_start(
         candidates = [int(option)]
     else:
         raise ValueError(
-            f"start_state must be an int, a str or a dict, got {type(option).__name__}"
+            "start_state must be an int, a str, a dict or a StartState, got "
+            f"{type(option).__name__}"
         )
     if not candidates:
         raise ValueError("this world has no start states: give frames")
