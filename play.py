@@ -19,7 +19,7 @@ import pygame
 
 from envs.picture import open_display
 from envs.play.game.game import Game
-from envs.play.game.goals import BestList, settings_folder
+from envs.play.game.goals import BestList
 from envs.play.game.human import open_human_teacher
 from envs.play.game.loading import Loading
 from envs.play.game.opening import open_teacher, open_world
@@ -38,6 +38,7 @@ from midas_world import __version__
 from midas_world.arguments import add_trust_option, count, natural, percentage, positive
 from midas_world.edge import DEBUG, DEBUG_HELP, run_command
 from midas_world.terminal import leave, orderly_end
+from midas_world.user_folders import settings_folder
 
 EXIT_DIFFERENT = 1
 EXIT_NOT_RECORDED = 1

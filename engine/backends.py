@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from engine.cache_folder import or_not_kept
 from engine.on_torch.engine import TorchEngine
 from engine.on_torch.networks import native_dtypes
 from engine.spec import Engine
 from midas_world.files import write_first
 from midas_world.machine import cpu_name
 from midas_world.types import BackendUnavailableError, StepConditions
+from midas_world.user_folders import or_not_kept
 from midas_world.world import World
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 from engine.backends import BACKENDS, Request
-from engine.cache_folder import cache_folder
 from engine.on_onnx.export import export_graphs, write_outlines
 from engine.on_onnx.files import graph_paths, graphs_folder, is_intact, outlines_folder
 from engine.on_tensorrt.build import (
@@ -27,6 +26,7 @@ from engine.on_tensorrt.build import (
 from engine.on_tensorrt.plan import FLAVOURS, load_plans, parse_capability, shipped_plans
 from engine.on_tensorrt.runtime import flavour_version
 from midas_world.arguments import count
+from midas_world.user_folders import cache_folder
 from midas_world.world import World, load_world
 
 _ONNX = "onnx"

@@ -8,10 +8,10 @@ import torch
 
 from engine.backends import BACKENDS as _BACKENDS
 from engine.backends import Request
-from engine.cache_folder import cache_folder
 from engine.select import make_fastest, make_named
 from engine.spec import Engine
 from midas_world.plain_torch import kept_random_stream, plain_torch
+from midas_world.user_folders import cache_folder
 from midas_world.world import World
 
 BACKENDS = ("auto", *_BACKENDS)

@@ -22,10 +22,10 @@ import torch
 
 import midas_world
 from engine.backends import BACKENDS, Backend, Request, device_name
-from engine.cache_folder import or_not_kept
 from engine.spec import Engine
 from midas_world.files import write_first
 from midas_world.types import BackendUnavailableError, StepConditions
+from midas_world.user_folders import or_not_kept
 from midas_world.world import World
 
 # Turns of each engine after one to warm up, and the steps of a turn. The fastest step tells: on a

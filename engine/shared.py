@@ -10,9 +10,9 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from engine.cache_folder import cache_folder
 from engine.make import make_engine
 from engine.spec import Engine
+from midas_world.user_folders import cache_folder
 from midas_world.world import World, find_world, load_world
 
 _worlds: WeakValueDictionary[tuple[object, ...], World] = WeakValueDictionary()

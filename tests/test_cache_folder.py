@@ -1,17 +1,22 @@
 """Where nothing can be kept, or what was kept is damaged, play goes on all the same."""
 
-import importlib
 import logging
+import pwd
 import shutil
 from pathlib import Path
 
+import pygame
 import pytest
 
+import play
 from engine import make_engine
-from engine.cache_folder import cache_folder, or_not_kept
 from envs.play.game.preparation import prepare_engines
+from envs.play.game.session import Session
+from envs.play.window.window import Window
+from midas_world import user_folders as module
 from midas_world.files import write_first
 from midas_world.types import BackendUnavailableError
+from midas_world.user_folders import cache_folder, or_not_kept, settings_folder
 from midas_world.world import World, load_world
 from tests.disk import full_disk
 
@@ -23,31 +28,11 @@ from engine.on_onnx import export  # noqa: E402
 from engine.on_onnx.export import can_start, export_graphs  # noqa: E402
 from engine.on_onnx.files import outlines_folder  # noqa: E402
 
-# The package has a function of this name.
-module = importlib.import_module("engine.cache_folder")
-
 
 @pytest.fixture(autouse=True)
 def no_folder_yet():
     module._temporary_folder.cache_clear()
     export._damaged_outlines.clear()
-
-
-@pytest.mark.parametrize(
-    ("platform", "variable", "rest"),
-    [
-        ("linux", "XDG_CACHE_HOME", "midas-world"),
-        ("win32", "LOCALAPPDATA", "midas-world/Cache"),
-        ("darwin", "HOME", "Library/Caches/midas-world"),
-    ],
-)
-def test_cache_folder_follows_the_platform(platform, variable, rest, tmp_path, monkeypatch):
-    monkeypatch.delenv("MIDAS_WORLD_CACHE")
-    monkeypatch.setattr("sys.platform", platform)
-    monkeypatch.setenv(variable, str(tmp_path))
-    assert cache_folder() == tmp_path / rest
-    monkeypatch.setenv("MIDAS_WORLD_CACHE", str(tmp_path / "worlds"))
-    assert cache_folder() == tmp_path / "worlds"
 
 
 def test_a_folder_that_cannot_be_written_gives_way_to_a_temporary_one(
@@ -75,15 +60,48 @@ def test_a_read_only_folder_is_used_only_for_what_is_in_it(tmp_path, monkeypatch
     assert cache_folder() == tmp_path
 
 
-def test_without_a_home_there_is_a_temporary_folder(monkeypatch, caplog):
-    def nowhere():
-        raise RuntimeError("Could not determine home directory.")
-
-    for name in ("MIDAS_WORLD_CACHE", "XDG_CACHE_HOME"):
+@pytest.fixture(params=["newest", "oldest"])
+def no_home(request, monkeypatch, tmp_path):
+    """A user that no passwd file knows, without HOME."""
+    for name in ("HOME", "MIDAS_WORLD_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", nowhere)
-    assert cache_folder().is_dir()
-    assert "Could not determine home directory.; what is made now is not kept" in caplog.text
+
+    def unknown(_):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.chdir(tmp_path)
+    if request.param == "oldest":
+        for kind in ("cache", "config"):
+            place = Path(f"~/.{kind}")
+            name = f"user_{kind}_path"
+            monkeypatch.setattr(module.platformdirs, name, lambda *_, at=place, **__: at)
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_all_is_kept_in_a_temporary_folder(tmp_path, caplog):
+    folder = cache_folder()
+    assert folder.is_dir()
+    assert settings_folder() == folder
+    (warning,) = caplog.messages
+    assert "could not determine the home directory" in warning
+    assert "what is made now is not kept" in warning
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_the_window_plays(tmp_path, monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good
+
+    once = Window.run_once
+
+    def run_once(window: Window, session: Session) -> bool:
+        if session.view is not None:
+            pygame.event.post(pygame.Event(pygame.QUIT))
+        return once(window, session)
+
+    monkeypatch.setattr(Window, "run_once", run_once)
+    assert play.main(["--teacher"]) == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_faster_engines_are_prepared_in_the_folder_of_this_process(

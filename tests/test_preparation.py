@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from engine import backends, select
-from engine.cache_folder import cache_folder
 from envs.play.game import preparation
 from envs.play.game.game import Game
 from envs.play.game.opening import open_world
@@ -21,6 +20,7 @@ from envs.play.window import hud
 from envs.play.window.window import Window
 from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import BackendUnavailableError
+from midas_world.user_folders import cache_folder
 from midas_world.world import World
 from tests import builds
 from tests.fakes import CountingEnv, FakeEngine

@@ -20,11 +20,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from engine.cache_folder import cache_folder
 from engine.on_onnx.graphs import graph_names
 from midas_world.checkpoint import tensors_hash
 from midas_world.config import WorldConfig
 from midas_world.model.world_model import WorldModel
+from midas_world.user_folders import cache_folder
 from midas_world.world import World
 
 # Raise it when a graph of the same world becomes another one: tests/test_onnx.py tells.

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from engine.cache_folder import cache_folder, or_not_kept
 from engine.on_onnx.files import graphs_folder
 from engine.on_tensorrt.graphs import plan_graph
 from engine.on_tensorrt.plan import TrtPlan
 from engine.on_tensorrt.runtime import build_engine, flavour_version
 from midas_world.files import write_whole
 from midas_world.types import BackendUnavailableError, MidasWorldError
+from midas_world.user_folders import cache_folder, or_not_kept
 from midas_world.world import World
 
 MAGIC = b"midas-world engine file 1\n"

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.cache_folder import or_not_kept
 from engine.on_tensorrt.build import (
     EngineFile,
     Target,
@@ -34,6 +33,7 @@ from engine.spec import Cache, EngineSpec, Made
 from midas_world.files import write_whole
 from midas_world.model.conditions import Conditions
 from midas_world.model.head import Guidance
+from midas_world.user_folders import or_not_kept
 from midas_world.world import World
 
 BACKENDS = {"tensorrt": "tensorrt", "rtx": "tensorrt-rtx"}

@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
-
 from envs.play.game.moments import View
 from envs.play.game.playable import Playable
 from midas_world.files import write_whole
@@ -47,11 +45,6 @@ COIN_RUN = Mode(
 )
 SURVIVE = Mode(name="survive", words="how long do the hearts last?", counts="seconds")
 MODES = (FREE_PLAY, COIN_RUN, SURVIVE)
-
-
-def settings_folder() -> Path:
-    """Return where a player's own things are kept: settings, and the best that was done."""
-    return platformdirs.user_config_path("midas-world", appauthor=False)
 
 
 class BestList:

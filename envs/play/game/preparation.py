@@ -95,8 +95,8 @@ def prepare_engines(
         num_denoise_steps: As the player asked.
     """
     from engine.backends import Request
-    from engine.cache_folder import cache_folder
     from engine.select import unbuilt_backends
+    from midas_world.user_folders import cache_folder
 
     request = Request(
         world=world,

@@ -1,4 +1,7 @@
-"""Where things that can be made again are kept: exported graphs, engine files, measurements."""
+"""A user's own folders: of settings, and of what can be made again.
+
+The latter is exported graphs, engine files and measurements.
+"""
 
 import atexit
 import contextlib
@@ -6,10 +9,11 @@ import functools
 import logging
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import platformdirs
 
 APP_NAME = "midas-world"
 
@@ -23,12 +27,21 @@ def cache_folder() -> Path:
     which goes with this process.
     """
     try:
-        chosen = _chosen_folder()
-    except RuntimeError as error:  # no HOME, and a user that no passwd file knows
+        named = os.environ.get("MIDAS_WORLD_CACHE")
+        chosen = Path(named) if named else _home_folder(platformdirs.user_cache_path)
+    except RuntimeError as error:
         return _temporary_folder(str(error))
     if words := _objection(chosen):
         return _temporary_folder(words)
     return chosen
+
+
+def settings_folder() -> Path:
+    """Return where a player's own things are kept: settings, and the best that was done."""
+    try:
+        return _home_folder(platformdirs.user_config_path)
+    except RuntimeError:
+        return cache_folder()
 
 
 @contextlib.contextmanager
@@ -64,12 +77,13 @@ def _temporary_folder(words: str) -> Path:
     return Path(folder)
 
 
-def _chosen_folder() -> Path:
-    if chosen := os.environ.get("MIDAS_WORLD_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-        return base / APP_NAME / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / APP_NAME
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / APP_NAME
+def _home_folder(find: Callable[..., Path]) -> Path:
+    """Return a folder of platformdirs.
+
+    Raises:
+        RuntimeError: There is no HOME, and no passwd file knows the user.
+    """
+    folder = find(APP_NAME, appauthor=False)
+    if not folder.is_absolute():  # older ones leave a "~" in it
+        raise RuntimeError("could not determine the home directory")
+    return folder
