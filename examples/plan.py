@@ -9,6 +9,7 @@ it plans anew. Beside it plays the prior alone: the same random actions without 
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import envs  # noqa: F401 - registers the ids
 from envs.world.env import WorldEnv
 from examples.actions import ACTION_INDICES, TEACHER_ID, WORLD_ID
 from examples.real_starts import LastFrames
+from midas_world.edge import run_command
 
 # Neither the world's training nor its validation saw these.
 FIRST_SEED = 500_000
@@ -248,4 +250,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("plan", main, sys.argv[1:]))

@@ -18,8 +18,8 @@ import gymnasium as gym
 import numpy as np
 
 from envs.recording.record import EnvRecorder
+from midas_world.edge import run_command
 from midas_world.sessions.session import load_session
-from midas_world.types import MidasWorldError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +129,8 @@ def measure(
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; return the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m examples.record_overhead", description=__doc__)
     parser.add_argument("--world", default="stage", help="a shipped world's name, or a folder")
     parser.add_argument("--steps", type=int, default=400, help="in all (default: %(default)s)")
@@ -139,17 +139,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch takes seconds to load: --help does without.
     from envs.world.env import WorldEnv
 
-    try:
-        env = WorldEnv(args.world, horizon=10**9)
-        with tempfile.TemporaryDirectory() as folder:
-            overhead = measure(env, Path(folder) / "session", num_steps=args.steps, fps=args.fps)
-        env.close()
-    except (MidasWorldError, ValueError) as error:
-        print(f"record_overhead: {error}", file=sys.stderr)
-        return 2
-    print(overhead)
-    return 0
+    env = WorldEnv(args.world, horizon=10**9)
+    with tempfile.TemporaryDirectory() as folder:
+        print(measure(env, Path(folder) / "session", num_steps=args.steps, fps=args.fps))
+    env.close()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("record_overhead", main, sys.argv[1:]))

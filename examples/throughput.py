@@ -11,12 +11,14 @@ Each row is measured in a process of its own, so that its memory is its own. Lin
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from multiprocessing import get_context
 
+from midas_world.edge import run_command
 from midas_world.machine import peak_memory_mib
 
 WARM_UP_STEPS = 10
@@ -154,4 +156,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("throughput", main, sys.argv[1:]))

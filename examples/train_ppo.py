@@ -15,6 +15,7 @@ report.py makes the table and the picture of them.
 import argparse
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +41,7 @@ from examples.ppo import PPO_SETTINGS, ROLLOUT_CHOICES, Evaluate, choice_of, mak
 from examples.real_starts import make_real_starts
 from examples.report import report
 from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, save_tensors
+from midas_world.edge import run_command
 from midas_world.files import write_whole
 from midas_world.world import StartState, World, load_world
 
@@ -338,4 +340,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("train_ppo", main, sys.argv[1:]))

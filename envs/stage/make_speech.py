@@ -4,11 +4,14 @@ Needed only to change the bank; playing and training read the files that ship: f
 sound that they are of.
 """
 
+import argparse
 import logging
 import shutil
 import subprocess
+import sys
 import tempfile
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from safetensors.numpy import save
 
 from envs.stage.speech import BANK_PATH, SOUND_PATH, features_from_audio, resample
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, to_int16, write_opus
+from midas_world.edge import run_command
 from midas_world.files import whole, write_whole
 
 _logger = logging.getLogger(__name__)
@@ -171,8 +175,14 @@ def _steps(samples: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, np.nda
     return features[first:end], samples[first * SAMPLES_PER_STEP : end * SAMPLES_PER_STEP]
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str]) -> None:
+    """Make the bank."""
+    argparse.ArgumentParser(description=__doc__).parse_args(argv)
     logging.basicConfig(level=logging.INFO)
     make_bank(BANK_PATH, SOUND_PATH)
     for path in (BANK_PATH, SOUND_PATH):
         _logger.info("wrote %s, %d bytes", path, path.stat().st_size)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("make_speech", main, sys.argv[1:]))

@@ -17,10 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from midas_world.commands.cli import main as run_verb
+from midas_world.edge import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts one after another and return the exit status of the first that fails, or 0."""
+    return run_command("train_shipped", _run, sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="stage")
     parser.add_argument("--data", type=Path, help="default: data/PRESET")

@@ -1,7 +1,6 @@
 """`midas-world export SESSION --to mp4|gif|minari|lerobot|frames`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,14 +16,6 @@ _HUD_SCALE = 3  # letters need more room than a frame has
 def main(argv: Sequence[str] | None = None) -> int:
     """Export a session as the command line says; return the exit status."""
     args = _parser().parse_args(argv)
-    try:
-        return _export(args)
-    except (ImportError, OSError) as error:  # an extra that is not installed, a full disk
-        print(f"midas-world export: {error}", file=sys.stderr)
-        return 2
-
-
-def _export(args: argparse.Namespace) -> int:
     session = load_session(args.session)
     if session.problems:
         print(f"{args.session}: {session}")
