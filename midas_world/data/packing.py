@@ -103,17 +103,16 @@ def _pack_folder(
             f"{url} holds shards of {num_done} episodes up to {last}, but there are "
             f"{len(episodes) - len(left)} now; pack into a new folder"
         )
-    bar = tqdm(total=len(left), desc="pack", unit="episode", mininterval=5.0)
-    for group in _groups(left, shard_bytes):
-        samples = _Readable(group)
-        name = f"shard{part.suffix}-{len(folder.shards) if folder else 0:06d}.tar"
-        shard = write_shard(url, name, samples)
-        if not shard.num_episodes and folder is None:
-            raise ShardError(f"none of the first {len(group)} episodes for {url} is readable")
-        folder = _with(folder, url, samples, shard, last=group[-1].name)
-        save_index(folder, index=part.index)
-        bar.update(len(group))
-    bar.close()
+    with tqdm(total=len(left), desc="pack", unit="episode", mininterval=5.0) as bar:
+        for group in _groups(left, shard_bytes):
+            samples = _Readable(group)
+            name = f"shard{part.suffix}-{len(folder.shards) if folder else 0:06d}.tar"
+            shard = write_shard(url, name, samples)
+            if not shard.num_episodes and folder is None:
+                raise ShardError(f"none of the first {len(group)} episodes for {url} is readable")
+            folder = _with(folder, url, samples, shard, last=group[-1].name)
+            save_index(folder, index=part.index)
+            bar.update(len(group))
     if folder is None:
         raise ShardError(f"there are no episodes for {url}; collect some first")
     return open_shards(url, index=part.index)
@@ -138,15 +137,14 @@ def _unpack(url: str, folder: Path) -> Losses:
         source, target = (join(url, name), folder / name) if name else (url, folder)
         shards = open_shards(source)
         target.mkdir(parents=True, exist_ok=True)
-        bar = tqdm(total=shards.num_episodes, desc="unpack", unit="episode", mininterval=5.0)
-        for shard in shards.shards:
-            for sample in read_samples(source, shard, losses):
-                bar.update()
-                if (target / sample.name).is_dir():
-                    continue
-                with whole(target / sample.name) as place:
-                    write_sample(sample, place.parent)
-        bar.close()
+        with tqdm(total=shards.num_episodes, desc="unpack", unit="episode", mininterval=5.0) as bar:
+            for shard in shards.shards:
+                for sample in read_samples(source, shard, losses):
+                    bar.update()
+                    if (target / sample.name).is_dir():
+                        continue
+                    with whole(target / sample.name) as place:
+                        write_sample(sample, place.parent)
     return losses
 
 
