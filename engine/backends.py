@@ -142,7 +142,7 @@ def _draw_one(engine: Engine) -> None:
     latents = torch.zeros(1, *engine.spec.latent_shape)
     conditions = engine.spec.stack([StepConditions()])
     made = engine.step(engine.new_cache(1), latents, conditions, latents)
-    engine.draw(made.latents, conditions)
+    engine.decode(made.latents)
 
 
 def _compiled_mark(request: Request) -> Path:

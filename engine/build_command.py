@@ -71,7 +71,6 @@ def _build_graphs(
 
     paths = graph_paths(
         graphs_folder(world, folder=folder),
-        config=world.config.world,
         precision=DEFAULT_PRECISION,
         num_denoise_steps=num_denoise_steps,
     )

@@ -63,7 +63,7 @@ def _makers(
 def _graph_makers(world: World, num_denoise_steps: int, folder: Path | None) -> dict[str, _Make]:
     from engine.on_onnx.engine import DEFAULT_PRECISION
     from engine.on_onnx.export import export_graphs
-    from engine.on_onnx.graphs import graph_names
+    from engine.on_onnx.graphs import GRAPHS
 
     def maker(name: str) -> _Make:
         return lambda _: export_graphs(
@@ -74,7 +74,7 @@ def _graph_makers(world: World, num_denoise_steps: int, folder: Path | None) -> 
             folder=folder and folder / "onnx",
         )
 
-    return {name: maker(name) for name in graph_names(world.config.world)}
+    return {name: maker(name) for name in GRAPHS}
 
 
 def _engine_makers(

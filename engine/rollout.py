@@ -26,9 +26,6 @@ from midas_world.world import StartState
 
 _CACHE_PREFIX = "cache."
 _BOOK_PREFIX = "book."
-_SHOWN_PREFIX = "shown."
-# Of the present frames' conditions: what a refiner draws by.
-_SHOWN = "pose", "text", "audio", "present"
 # Entries of a state that belong to all games together.
 SHARED_PREFIX = "shared."
 
@@ -71,8 +68,6 @@ class Rollout:
         self._latents = torch.zeros(batch_size, *engine.spec.latent_shape)
         self._noise = torch.zeros(batch_size, *engine.spec.latent_shape)
         self._book = EntryBook(engine.spec.config, batch_size)
-        # The conditions of the present frames, which a refiner draws the character by.
-        self._shown = engine.spec.stack([StepConditions()] * batch_size)
         self._generators = [torch.Generator() for _ in range(batch_size)]
         self.started = np.zeros(batch_size, bool)
         self._layout: dict[str, tuple[int | None, Tensor]] = {}
@@ -134,9 +129,6 @@ class Rollout:
         for places in by_length.values():
             self._prefill([start_states[place] for place in places], [rows[p] for p in places])
         last = [start.conditions[-1] for start in start_states]
-        shown = self.engine.spec.stack(last)
-        for name, own in vars(self._shown).items():
-            own[list(rows)] = getattr(shown, name)
         latents = torch.stack([start.latents[-1] for start in start_states]).float()
         self._latents[list(rows)] = latents
         things = self.engine.read(latents).numpy() if self._has_things else None
@@ -168,7 +160,6 @@ class Rollout:
         made = self.engine.step(self._cache, self._latents, stacked, self._noise)
         self._book.observe(made.entries.numpy(), made.things.numpy())
         self._latents.copy_(made.latents)
-        self._shown = stacked
         self.num_steps += 1
         return RolloutStep(
             reward=made.reward.numpy(),
@@ -183,10 +174,7 @@ class Rollout:
         Args:
             rows: Of these games alone, (R, H, W, 3); None is all of them.
         """
-        latents, shown = self._latents, self._shown
-        if rows is not None:
-            latents, shown = latents[list(rows)], shown.pick(rows)
-        return self.engine.draw(latents, shown)
+        return self.engine.decode(self._latents if rows is None else self._latents[list(rows)])
 
     @plain_torch()
     def state(self) -> dict[str, Tensor]:
@@ -201,8 +189,6 @@ class Rollout:
             "generators": torch.stack([item.get_state() for item in self._generators]),
         }
         state |= {_BOOK_PREFIX + k: torch.from_numpy(v) for k, v in self._book.state().items()}
-        if self.engine.spec.config.is_refined:
-            state |= {_SHOWN_PREFIX + name: getattr(self._shown, name).clone() for name in _SHOWN}
         cache = self._cache.state()
         for name, (dim, _) in self._cache_layout().items():
             if dim is None:
@@ -231,7 +217,6 @@ class Rollout:
             book = {name: state[_BOOK_PREFIX + name] for name in self._book.state()}
             for name, own in self._book.state().items():
                 check_alike(name, book[name], torch.from_numpy(own))
-            shown = self._shown_of(state)
             num_steps, started = state["num_steps"].numpy(), state["started"].numpy()
             generators = [row.clone() for row in state["generators"]]
         except KeyError as error:
@@ -246,7 +231,6 @@ class Rollout:
         self._cache.load_state(cache)
         self._book.load_state({name: tensor.numpy() for name, tensor in book.items()})
         self._latents.copy_(state["latents"])
-        self._shown = shown
         self.num_steps[:] = num_steps
         self.started[:] = started
         for generator, own in zip(self._generators, generators, strict=True):
@@ -260,18 +244,6 @@ class Rollout:
     def chance(self, row: int) -> float:
         """Return a number in [0, 1) of a game's own chance, which goes on by it."""
         return float(torch.rand(1, generator=self._generators[row], dtype=torch.float32))
-
-    def _shown_of(self, state: Mapping[str, Tensor]) -> Conditions:
-        """Return a state's conditions of the present frames; KeyError, ValueError as `load_state`.
-
-        Without a refiner they are of no use, and states have none.
-        """
-        if not self.engine.spec.config.is_refined:
-            return self._shown
-        given = {name: state[_SHOWN_PREFIX + name].clone() for name in _SHOWN}
-        for name, tensor in given.items():
-            check_alike(name, tensor, getattr(self._shown, name))
-        return replace(self._shown, **given)
 
     @property
     def _has_things(self) -> bool:

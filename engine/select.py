@@ -144,7 +144,7 @@ def _stepping(engine: Engine, world: World) -> Callable[[], None]:
 
     def play() -> None:
         engine.step(cache, latents, conditions, noise)
-        engine.draw(latents, conditions)
+        engine.decode(latents)
 
     return play
 

@@ -78,16 +78,6 @@ class EngineSpec:
                 f"got {frames.dtype} of shape {frames.shape}"
             )
 
-    def check_refines(self, frames: np.ndarray) -> None:
-        """Check that the world has a refiner, and frames for it.
-
-        Raises:
-            ValueError: It has none, or the frames have another shape or dtype.
-        """
-        if not self.config.is_refined:
-            raise ValueError("this world has no refiner (refiner.widths): frames are as decoded")
-        self.check_frames(frames)
-
     def __str__(self) -> str:
         """Words for a window or a log."""
         steps = self.num_denoise_steps
@@ -179,31 +169,6 @@ class Engine(Protocol):
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
         ...
-
-    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
-        """Return decoded frames with the character drawn anew, as a new array; see refiner.py.
-
-        Args:
-            frames: uint8 (B, H, W, 3) of `decode`.
-            conditions: (B, 1, ...) of these frames.
-
-        Raises:
-            ValueError: The world has no refiner (``spec.config.is_refined``), or the frames have
-                another shape or dtype.
-        """
-        ...
-
-    def draw(self, latents: Tensor, conditions: Conditions) -> np.ndarray:
-        """Return frames as they are shown, as a new array: decoded and, with a refiner, refined.
-
-        Engines that can do both without a trip to the host have their own way.
-
-        Args:
-            latents: (B, N, C) float32.
-            conditions: (B, 1, ...) of these frames.
-        """
-        frames = self.decode(latents)
-        return self.refine(frames, conditions) if self.spec.config.is_refined else frames
 
     def encode(self, frames: np.ndarray) -> Tensor:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C).

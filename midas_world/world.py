@@ -2,7 +2,7 @@
 
     stage/
         config.yaml                 the merged project config
-        weights.safetensors         autoencoder, world model, refiner; int8 rows with scales
+        weights.safetensors         autoencoder, world model; int8 rows with scales
         start_states.safetensors    short real contexts that episodes begin from; int8
         keymap.yaml                 action names, and which held keys mean which action
         README.md                   the model card
@@ -38,7 +38,6 @@ from midas_world.checkpoint import (
 )
 from midas_world.config import ProjectConfig, WorldConfig, load_config, save_config
 from midas_world.model.autoencoder import Autoencoder
-from midas_world.model.refiner import Refiner
 from midas_world.model.world_model import WorldModel
 from midas_world.plain_torch import kept_random_stream, plain_torch
 from midas_world.types import CheckpointError, StepConditions
@@ -121,22 +120,13 @@ class World:
     config: ProjectConfig
     autoencoder: Autoencoder
     model: WorldModel
-    refiner: Refiner | None = None
     start_states: tuple[StartState, ...]
     keymap: KeyMap
     trust: bool = False
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every weight and buffer by its name in the weights' file."""
-        return _tensors(self.autoencoder, self.model, self.refiner)
-
-
-def make_refiner(config: WorldConfig) -> Refiner | None:
-    """Return a world's refiner with its first weights; None if it has none."""
-    if not config.is_refined:
-        return None
-    size = config.height, config.width
-    return Refiner(config.refiner, config.conditions, frame_size=size)
+        return _tensors(self.autoencoder, self.model)
 
 
 def find_world(name: str | Path) -> Path:
@@ -192,28 +182,24 @@ def load_world(name: str | Path = "stage", *, trust: bool = False) -> World:
     _check_start_states(start_states, config.world, source=folder / START_STATES_NAME)
     tensors = load_expanded(path)
     with kept_random_stream():
-        autoencoder, model, refiner = _networks(config.world)
+        autoencoder, model = _networks(config.world)
     source = str(path)
     load_weights(autoencoder, select(tensors, "autoencoder."), source=source)
     load_weights(model, select(tensors, "model."), source=source)
-    if refiner is not None:
-        load_weights(refiner, select(tensors, "refiner."), source=source)
-        refiner.eval().requires_grad_(requires_grad=False)
     return World(
         folder=folder,
         config=config,
         autoencoder=autoencoder.eval().requires_grad_(requires_grad=False),
         model=model.eval().requires_grad_(requires_grad=False),
-        refiner=refiner,
         start_states=start_states,
         keymap=keymap,
         trust=trust,
     )
 
 
-def _networks(config: WorldConfig) -> tuple[Autoencoder, WorldModel, Refiner | None]:
+def _networks(config: WorldConfig) -> tuple[Autoencoder, WorldModel]:
     """Return a world's networks with their first weights."""
-    return Autoencoder(config.autoencoder), WorldModel(config), make_refiner(config)
+    return Autoencoder(config.autoencoder), WorldModel(config)
 
 
 def _check_sizes(config: WorldConfig, folder: Path) -> None:
@@ -267,26 +253,21 @@ def save_world(
     config: ProjectConfig,
     autoencoder: Autoencoder,
     model: WorldModel,
-    refiner: Refiner | None = None,
     start_states: Sequence[StartState],
     keymap: KeyMap,
 ) -> None:
     """Write a world's files, each whole or not at all; the config comes last."""
-    tensors = compress(_tensors(autoencoder, model, refiner), exact=_EXACT)
+    tensors = compress(_tensors(autoencoder, model), exact=_EXACT)
     save_tensors(tensors, folder / WEIGHTS_NAME)
     save_start_states(start_states, folder / START_STATES_NAME)
     save_config(keymap, folder / KEYMAP_NAME)
     save_config(config, folder / CONFIG_NAME)
 
 
-def _tensors(
-    autoencoder: Autoencoder, model: WorldModel, refiner: Refiner | None
-) -> dict[str, Tensor]:
-    parts = {"autoencoder": autoencoder, "model": model, "refiner": refiner}
+def _tensors(autoencoder: Autoencoder, model: WorldModel) -> dict[str, Tensor]:
     return {
         f"{prefix}.{name}": tensor
-        for prefix, module in parts.items()
-        if module is not None
+        for prefix, module in (("autoencoder", autoencoder), ("model", model))
         for name, tensor in module.state_dict().items()
     }
 

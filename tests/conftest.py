@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from midas_world.config import load_preset
 from midas_world.data.episodes import VideoOptions, save_episode
 from midas_world.data.packing import pack
 from midas_world.train.autoencoder import train_autoencoder
@@ -23,7 +22,7 @@ from midas_world.train.dynamics import train_dynamics
 from midas_world.world import CONFIG_NAME, World, find_world, load_world
 from tests.fakes import make_tiny_world
 from tests.shard_data import save_all, two_episodes
-from tests.training import CPU, REFINED, make_episode, tiny
+from tests.training import CPU, make_episode, tiny
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,13 +71,6 @@ def shipped_world() -> World:
 
 
 @pytest.fixture(scope="session")
-def refined_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Return a tiny world of Stage with a refiner, all of random weights."""
-    folder = tmp_path_factory.mktemp("refined") / "world"
-    return load_world(make_tiny_world(folder, config=load_preset("tiny", REFINED)))
-
-
-@pytest.fixture(scope="session")
 def kept_graphs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where exported graphs are kept from one test run to the next, if anything is.
 
@@ -90,13 +82,13 @@ def kept_graphs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def outlined(
-    refined_world: World, kept_graphs: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_folder: Path, kept_graphs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> World:
     """Return a world whose folder holds outlines."""
     from engine.on_onnx.export import write_outlines
 
     folder = tmp_path_factory.mktemp("outlined") / "world"
-    shutil.copytree(refined_world.folder, folder)
+    shutil.copytree(tiny_folder, folder)
     world = load_world(folder)
     write_outlines(world, folder=kept_graphs)
     return world

@@ -22,7 +22,7 @@ from engine.on_torch.graphs import StepGraphs
 from midas_world.config import ProjectConfig
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.world_model import WorldModel
-from midas_world.world import KeyMap, World, make_refiner
+from midas_world.world import KeyMap, World
 
 CUDA = torch.device("cuda:0")
 
@@ -137,9 +137,8 @@ def engine_on(cuda: FakeCuda, config: ProjectConfig, dtype: torch.dtype) -> Torc
     """Return an engine whose networks are on the pretended device, with graphs; no weights."""
     with _disable_current_modes():
         engine = TorchEngine(_world_without_weights(config), device="meta", dtype=dtype)
-    for module in (engine._model, engine._sampler, engine._autoencoder, engine._refiner):
-        if module is not None:
-            cuda.place(module)
+    for module in (engine._model, engine._sampler, engine._autoencoder):
+        cuda.place(module)
     engine._device = CUDA
     engine._spec = replace(engine.spec, device=str(CUDA))
     engine._graphs = StepGraphs(FakeCapturer(cuda), engine.spec)
@@ -149,16 +148,11 @@ def engine_on(cuda: FakeCuda, config: ProjectConfig, dtype: torch.dtype) -> Torc
 def _world_without_weights(config: ProjectConfig) -> World:
     with torch.device("meta"):
         model, autoencoder = WorldModel(config.world), Autoencoder(config.world.autoencoder)
-        refiner = make_refiner(config.world)
-    for module in (model, autoencoder, refiner):
-        if module is not None:
-            module.eval()
     return World(
         folder=Path("none"),
         config=config,
-        autoencoder=autoencoder,
-        model=model,
-        refiner=refiner,
+        autoencoder=autoencoder.eval(),
+        model=model.eval(),
         start_states=(),
         keymap=KeyMap(actions=("none",), keys={}),
     )

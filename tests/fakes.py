@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from engine.spec import Engine, EngineSpec, Made
+from engine.spec import EngineSpec, Made
 from envs.play.game.moments import View
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS
@@ -23,7 +23,7 @@ from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.conditions import Conditions
 from midas_world.model.world_model import WorldModel
 from midas_world.train.loop import seeded_weights
-from midas_world.world import KeyMap, StartState, make_refiner, save_world
+from midas_world.world import KeyMap, StartState, save_world
 
 START_SCENES = (
     Scene("beach", "noon", "clear", "red jacket"),
@@ -86,11 +86,8 @@ def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Pat
     config = config or load_preset("tiny")
     with seeded_weights(0):  # `randomize` leaves biases as they are made
         autoencoder, model = Autoencoder(config.world.autoencoder), WorldModel(config.world)
-        refiner = make_refiner(config.world)
     randomize(autoencoder, 1)
     randomize(model, 2)
-    if refiner is not None:
-        randomize(refiner, 3)
     with torch.no_grad():
         last = model.outcome.trunk[-1]  # episodes of random weights should last
         assert isinstance(last, nn.Linear)
@@ -102,7 +99,6 @@ def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Pat
         config=config,
         autoencoder=autoencoder,
         model=model,
-        refiner=refiner,
         start_states=[make_start_state(config.world, seed) for seed in range(3)],
         keymap=stage_keymap(),
     )
@@ -194,13 +190,6 @@ class FakeEngine:
         height, width, _ = self.spec.frame_shape
         pixels = (latents[..., :3].mean(dim=1) * 60 + 128).clamp(0, 255).byte().numpy()
         return np.tile(pixels[:, None, None], (1, height, width, 1))
-
-    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
-        self.spec.check_refines(frames)
-        levels = conditions.pose[:, 0].sum(dim=1).abs().clamp(0, 50).byte().numpy()
-        return frames + levels[:, None, None, None]
-
-    draw = Engine.draw
 
     def encode(self, frames: np.ndarray) -> Tensor:
         count, channels = self.spec.latent_shape

@@ -80,14 +80,6 @@ def with_codes(conditions: Conditions, generator: torch.Generator) -> Conditions
     return replace(conditions, entries=entries)
 
 
-def posed_step(engine: TorchEngine, seed: int, *, batch: int = BATCH) -> tuple:
-    """Return a step in which every game has a pose, for refiners to draw by."""
-    latents, _, noise = one_step(engine, seed, batch=batch)
-    starts = [make_start_state(engine.spec.config, seed + row) for row in range(batch)]
-    given = [start.conditions[1] for start in starts]
-    return latents, engine.spec.stack(given), noise
-
-
 def assert_alike(made: tuple, expected: tuple) -> None:
     for a, b in zip(made, expected, strict=True):
         # The same kernels in the same order: nothing else may differ on the CPU.

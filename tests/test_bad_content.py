@@ -132,7 +132,6 @@ def test_weights_without_a_checksum_are_checked(world, change, name, words):
         ("scenery.layers.ground.slots=1000000000", "slots must be 1 to"),
         ("scenery.width=1000000000", "width must be 0 to"),
         ("scenery.windows.character.widths=[8,1000000000]", "widths must be 1 to"),
-        ("refiner.context_width=1000000000", "context_width must be 1 to"),
         ("height=65520", "height times width must be at most"),
         ("reward_bins=1000000000", "reward_bins must be 2 to"),
         ("noise_buckets=1000000000", "noise_buckets must be 1 to"),

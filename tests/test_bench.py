@@ -108,22 +108,22 @@ def test_a_backend_that_cannot_run_is_told_and_the_others_are_measured(
 
 
 def test_graphs_are_clocked_in_whole_steps(
-    refined_world: World, kept_graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_world: World, kept_graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     from engine.on_onnx.engine import OnnxEngine
 
-    engine = OnnxEngine(refined_world, num_threads=1, folder=kept_graphs)
+    engine = OnnxEngine(tiny_world, num_threads=1, folder=kept_graphs)
     sessions = engine._sessions
     monkeypatch.setattr(run, "make_engine", lambda *_, **__: engine)
     config = BenchConfig(backends=("onnx",), batch_sizes=(1,), num_steps=3, device="cpu")
-    [result] = bench(subject_of(refined_world), config, tmp_path)["results"]
+    [result] = bench(subject_of(tiny_world), config, tmp_path)["results"]
     assert engine._sessions is sessions
     times = {row["part"]: row["time"]["median_ms"] for row in result["parts"]}
     assert list(times) == [*sessions, "Python and the rest", "whole step"]
     assert all(times[part] > 0 for part in sessions)
-    start = refined_world.start_states[0]
+    start = tiny_world.start_states[0]
     timed = timing.time_graphs(engine, start, batch_size=2, num_steps=4)
     assert {len(own) for own in timed.values()} == {4}
 

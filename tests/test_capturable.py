@@ -14,12 +14,10 @@ from midas_world.config import ProjectConfig, load_preset
 from midas_world.model.conditions import Conditions
 from midas_world.types import StepConditions
 from tests.fake_cuda import CUDA, FakeCuda, UncapturableError, engine_on
-from tests.training import REFINED
 
 BATCH = 2
 CONFIGS: dict[str, Callable[[], ProjectConfig]] = {
     "tiny": lambda: load_preset("tiny"),
-    "tiny-refined": lambda: load_preset("tiny", REFINED),
     "stage": lambda: load_preset("stage"),
     "stage-hd": lambda: load_preset("stage-hd"),
     "paper": lambda: load_preset("paper"),
@@ -64,15 +62,14 @@ def one_step(engine: TorchEngine, value: float) -> tuple[Tensor, Conditions, Ten
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_steps_and_drawing_can_be_captured_and_move_what_they_must(name: str, cuda: FakeCuda):
+def test_steps_and_decoding_can_be_captured_and_move_what_they_must(name: str, cuda: FakeCuda):
     config = CONFIGS[name]()
     engine = engine_on(cuda, config, torch.bfloat16)
     cache, step = engine.new_cache(BATCH), one_step(engine, 1.0)
     made = engine.step(cache, *step).latents
-    engine.draw(made, step[1])
     engine.decode(made)
     assert engine._graphs is not None, engine.spec.reason
-    assert cuda.num_captured == (3 if config.world.is_refined else 2)
+    assert cuda.num_captured == 2
 
     def moved(work: Callable[[], object]) -> tuple[int, int, list[str]]:
         for record in (cuda.uploads, cuda.downloads, cuda.launches):
@@ -82,12 +79,10 @@ def test_steps_and_drawing_can_be_captured_and_move_what_they_must(name: str, cu
 
     # Up goes what is given; the place in the ring is a launch; down comes what was made. The frame
     # of the step was asked for last time, so it comes down with it, and then lies there.
-    engine.draw(made, step[1])
     assert moved(lambda: engine.step(cache, *step)) == (1, 2, ["copy_", "fill_", "copy_", "copy_"])
-    assert moved(lambda: engine.draw(made, step[1])) == (0, 0, [])
-    # Of other latents and other conditions: both at once.
-    others = one_step(engine, 2.0)[0], step[1].pick([1, 0])
-    assert moved(lambda: engine.draw(*others)) == (1, 1, ["copy_", "copy_"])
+    assert moved(lambda: engine.decode(made)) == (0, 0, [])
+    others = one_step(engine, 2.0)[0]
+    assert moved(lambda: engine.decode(others)) == (1, 1, ["copy_", "copy_"])
     assert moved(lambda: engine.step(cache, *step)) == (1, 1, ["copy_", "fill_", "copy_"])
 
 

@@ -130,6 +130,17 @@ def test_an_unknown_key_names_the_nearest_at_any_depth(override, nearest):
         load_preset("tiny", [override])
 
 
+def test_files_of_before_say_nothing_of_a_refiner_or_are_refused(tmp_path: Path):
+    text = (PRESETS_FOLDER / "tiny.yaml").read_text().replace("world:", "world:\n  refiner: {}")
+    for widths in ([], [8, 16]):
+        of_world = text.replace("refiner: {}", f"refiner: {{widths: {widths}, lift: 4}}")
+        path = write(tmp_path / "old.yaml", f"{of_world}\ntrain_refiner: {{num_rollouts: 60}}\n")
+        if not widths:
+            assert load_preset(str(path)) == load_preset("tiny")
+    with pytest.raises(ValueError, match=r"old\.yaml: world\.refiner: .* can no longer be played"):
+        load_preset(str(path))
+
+
 def test_an_unknown_key_in_a_file_names_the_file(tmp_path: Path):
     text = (PRESETS_FOLDER / "tiny.yaml").read_text().replace("context_noise:", "contxt_noise:")
     path = write(tmp_path / "typo.yaml", text)

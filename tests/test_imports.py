@@ -49,7 +49,7 @@ ROOMS = (
         "midas_world.model.head",
         "midas_world.model.diffusion",
     ),
-    ("midas_world.model.windows", "midas_world.model.outcome", "midas_world.model.refiner"),
+    ("midas_world.model.windows", "midas_world.model.outcome"),
     ("midas_world.model.world_model",),
     ("midas_world.model.foreign_weights", "midas_world.world"),
     ("midas_world.train",),

@@ -14,7 +14,6 @@ from midas_world.teachers.collect import CollectConfig, collect
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
 from midas_world.train.pack import pack_world
-from midas_world.train.refiner import train_refiner
 from tests.test_dream import request_for
 
 CONFIG = load_preset("tiny")
@@ -22,7 +21,6 @@ NO = Path("nowhere")
 WORK = {
     "train autoencoder": lambda folder: train_autoencoder(CONFIG, NO, folder),
     "train dynamics": lambda folder: train_dynamics(CONFIG, NO, folder=folder, autoencoder=NO),
-    "train refiner": lambda folder: train_refiner(CONFIG, NO, folder, autoencoder=NO, dynamics=NO),
     "pack": lambda folder: pack_world(CONFIG, folder, autoencoder=NO, dynamics=NO),
     "collect": lambda folder: collect(
         CollectConfig(env_id="a:B-v0", output=folder, num_episodes=1)

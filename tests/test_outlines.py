@@ -19,7 +19,7 @@ from engine.on_onnx import export as onnx_export  # noqa: E402
 from engine.on_onnx.engine import DEFAULT_PRECISION, OnnxEngine  # noqa: E402
 from engine.on_onnx.export import can_start, export_graphs  # noqa: E402
 from engine.on_onnx.files import _weights_hash, outlines_folder  # noqa: E402
-from engine.on_onnx.graphs import graph_names  # noqa: E402
+from engine.on_onnx.graphs import GRAPHS  # noqa: E402
 from engine.on_onnx.outlines import fill_outline, outline_of, read_made_of  # noqa: E402
 
 SHIPPED = sorted(path.parent for path in WORLDS_FOLDER.glob("*/config.yaml"))
@@ -54,7 +54,7 @@ def test_filled_outlines_are_the_graphs_that_were_exported(
 
 def _outlined_names(world: World) -> list[str]:
     stems = [path.stem.partition("-")[0] for path in outlines_folder(world).iterdir()]
-    return [name for name in graph_names(world.config.world) if name in stems]
+    return [name for name in GRAPHS if name in stems]
 
 
 def test_a_world_with_outlines_starts_at_once(

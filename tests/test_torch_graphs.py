@@ -7,7 +7,6 @@ from torch import Tensor
 from engine.on_torch.capture import CaptureError
 from engine.on_torch.engine import TorchEngine
 from engine.on_torch.graphs import GraphCache
-from midas_world.model.conditions import Conditions
 from midas_world.model.kv_cache import KVCache
 from tests.graphs import (
     BATCH,
@@ -16,7 +15,6 @@ from tests.graphs import (
     assert_alike,
     make_pair,
     one_step,
-    posed_step,
     with_stand_in,
 )
 
@@ -25,12 +23,6 @@ from tests.graphs import (
 def pair(request, tiny_world) -> tuple[TorchEngine, TorchEngine]:
     """Return an engine with graphs and a plain one, on the same device, both in float32."""
     return make_pair(request.param, tiny_world)
-
-
-@pytest.fixture(params=["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
-def refined_pair(request, refined_world) -> tuple[TorchEngine, TorchEngine]:
-    """Return the same of a world with a refiner."""
-    return make_pair(request.param, refined_world)
 
 
 def test_steps_are_those_of_the_plain_engine(pair):
@@ -76,84 +68,6 @@ def test_the_frame_is_decoded_once_and_only_where_the_last_was_looked_at(tiny_wo
         engine.step(cache, *one_step(engine, seed))
         engine.decode(one_step(engine, 9)[0])  # not what was just made
     assert stand_in.replays == [0, 1, 0, 1]
-
-
-def test_frames_as_shown_are_those_of_the_plain_engine(refined_pair):
-    graphed, plain = refined_pair
-    near = int(torch.cuda.is_available())  # level of 255
-
-    def check(latents: Tensor, conditions: Conditions) -> None:
-        drawn, expected = graphed.draw(latents, conditions), plain.draw(latents, conditions)
-        assert abs(drawn.astype(int) - expected).max() <= near
-        decoded = plain.decode(latents)
-        assert abs(expected - plain.refine(decoded, conditions).astype(int)).max() == 0
-        assert (expected != decoded).any()
-
-    caches = graphed.new_cache(BATCH), plain.new_cache(BATCH)
-    for seed in range(2 * RING):
-        step = posed_step(plain, seed)
-        made = graphed.step(caches[0], *step)
-        assert_alike(made, plain.step(caches[1], *step))
-        check(made[0], step[1])
-    other_latents, other_conditions, _ = posed_step(plain, 3 * RING)
-    check(made[0], other_conditions)
-    check(other_latents, step[1])
-    check(made[0], step[1])
-    check(*posed_step(plain, 0, batch=1)[:2])
-    decoded = graphed.decode(made[0])
-    assert abs(decoded.astype(int) - plain.decode(made[0])).max() <= near
-    step = posed_step(plain, 4 * RING)
-    assert_alike(graphed.step(caches[0], *step), plain.step(caches[1], *step))
-    assert graphed._graphs is not None, graphed.spec.reason
-
-
-def test_the_next_frame_is_drawn_the_way_the_last_one_was_asked_for(refined_world):
-    stand_in = StandIn()
-    engine = with_stand_in(refined_world, stand_in)
-    cache = engine.new_cache(BATCH)
-    step, shown, decoded = 0, 1, 2  # in the order of their capture
-
-    def play(seed: int, *, expected: list[int]) -> tuple[Tensor, Conditions]:
-        given = posed_step(engine, seed)
-        stand_in.replays.clear()
-        latents = engine.step(cache, *given)[0]
-        assert stand_in.replays == expected
-        return latents, given[1]
-
-    latents, conditions = play(0, expected=[step])
-    engine.draw(latents, conditions)
-    latents, conditions = play(1, expected=[step, shown])
-    engine.draw(latents, conditions)
-    assert stand_in.replays == [step, shown]
-    engine.decode(latents)
-    assert stand_in.replays == [step, shown, decoded]
-    latents, conditions = play(2, expected=[step, decoded])
-    engine.draw(latents, conditions)
-    assert stand_in.replays == [step, decoded, shown]
-    latents, conditions = play(3, expected=[step, shown])
-    engine.draw(latents, posed_step(engine, 9)[1])  # not how it was just made
-    assert stand_in.replays == [step, shown, shown]
-    play(4, expected=[step])
-
-
-def test_without_a_refiner_frames_as_shown_are_as_decoded(tiny_world):
-    stand_in = StandIn()
-    engine = with_stand_in(tiny_world, stand_in)
-    given = one_step(engine, 0)
-    latents = engine.step(engine.new_cache(BATCH), *given)[0]
-    assert (engine.draw(latents, given[1]) == engine.decode(latents)).all()
-    assert stand_in.replays == [0, 1]
-
-
-def test_conditions_of_another_number_of_games_are_refused_and_change_nothing(refined_world):
-    engine = with_stand_in(refined_world, StandIn())
-    plain = TorchEngine(refined_world, device="cpu", dtype=torch.float32)
-    given = posed_step(engine, 0)
-    engine.step(engine.new_cache(BATCH), *given)
-    latents, conditions, _ = posed_step(engine, 1)
-    with pytest.raises(ValueError, match=r"pose must have shape"):
-        engine.draw(latents, conditions.pick([0]))
-    assert (engine.draw(latents, given[1]) == plain.draw(latents, given[1])).all()
 
 
 def test_what_cannot_be_captured_runs_plainly_and_says_why(tiny_world):
@@ -234,8 +148,8 @@ def test_a_place_as_a_tensor_is_the_place(tiny_world, committed):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_a_step_waits_for_its_results_alone_and_allocates_nothing(refined_world):
-    engine = TorchEngine(refined_world, device="cuda")
+def test_on_a_gpu_a_step_waits_for_its_results_alone_and_allocates_nothing(tiny_world):
+    engine = TorchEngine(tiny_world, device="cuda")
     cache = engine.new_cache(BATCH)
     steps = [one_step(engine, seed) for seed in range(2 * RING)]
 
@@ -243,8 +157,7 @@ def test_on_a_gpu_a_step_waits_for_its_results_alone_and_allocates_nothing(refin
         made = []
         for step in steps:
             made.append(engine.step(cache, *step)[0])
-            engine.draw(made[-1], step[1])
-        engine.decode(made[-1])
+            engine.decode(made[-1])
         return made
 
     play()

@@ -11,12 +11,6 @@ from midas_world.data.episodes import Episode, EpisodeMetadata
 
 CPU = torch.device("cpu")
 STATE = "train_state.safetensors"
-# A refiner for the tiny preset.
-REFINED = (
-    "world.refiner={widths: [8, 8], depths: [1, 1], window: [24, 24], lift: 0, reach: 6.0, fade: 2,"
-    " context_width: 8}",
-    "world.conditions.limbs=[[0, 0], [0, 1]]",
-)
 CAMERA, CLOCK, LOOP = 36, 37, 1600
 # Px from the picture's middle to where things are listed.
 LISTED = 90

@@ -20,7 +20,6 @@ from midas_world.world import (
     World,
     find_world,
     load_world,
-    make_refiner,
 )
 
 
@@ -87,11 +86,8 @@ def random_world(config: ProjectConfig, name: str, device: torch.device) -> Worl
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), device:
         model, autoencoder = WorldModel(config.world), Autoencoder(config.world.autoencoder)
-        refiner = make_refiner(config.world)
     generator = torch.Generator(device).manual_seed(0)
-    for module in (model, autoencoder, refiner):
-        if module is None:
-            continue
+    for module in (model, autoencoder):
         _draw(module, generator)
         module.eval().requires_grad_(requires_grad=False)
     if device.type == "cuda":
@@ -102,7 +98,6 @@ def random_world(config: ProjectConfig, name: str, device: torch.device) -> Worl
         config=config,
         autoencoder=autoencoder,
         model=model,
-        refiner=refiner,
         start_states=(random_start(config.world),),
         keymap=KeyMap(actions=("none",), keys={}),
     )

@@ -1,7 +1,7 @@
 """How long a frame takes: whole, part by part, and after many steps.
 
 Whole steps are those of a rollout and its frames, on any backend. Parts are the torch engine's,
-whose methods are clocked as `step` and `draw` call them, or ONNX Runtime's, whose graphs are.
+whose methods are clocked as `step` and `decode` call them, or ONNX Runtime's, whose graphs are.
 """
 
 import time
@@ -111,7 +111,7 @@ def time_parts(
             mark("")
             latents = engine.step(cache, latents, conditions, noise).latents
             mark("copies")
-            engine.draw(latents, conditions)
+            engine.decode(latents)
             mark("copies")
             for part, milliseconds in mark.take().items():
                 if number >= WARM_UP_STEPS:
@@ -130,8 +130,6 @@ def _marked(engine: TorchEngine, mark: Callable[[str], None]) -> Iterator[None]:
         (engine, "_sampler", "copies", "head"),
         (engine, "_pixels", "copies", "decoder"),
     ]
-    if engine._refiner is not None:
-        places.append((engine, "_shown", "copies", "refiner"))
 
     def marking(work: Callable[..., Any], before: str, after: str) -> Callable[..., Any]:
         def marked(*given: Any) -> Any:

@@ -1,7 +1,7 @@
 """The ONNX Runtime engine: the fastest on a CPU.
 
-In "int8" the convolutions of decoder and refiner are eight-bit; what makes the next step's latents
-stays float32, so that errors do not add up. The KV cache is never copied: the graph reads the ring
+In "int8" the decoder's convolutions are eight-bit; what makes the next step's latents stays
+float32, so that errors do not add up. The KV cache is never copied: the graph reads the ring
 where it lies and gives the new frame's rows alone.
 
 Shapes: B games, R rows of them, F frames, T positions per frame, N tokens per frame, C channels.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.on_onnx.export import discard_graph, export_graphs
-from engine.on_onnx.graphs import GUIDANCE, KNOWN_TO_REFINER, backbone_inputs, make_graph
+from engine.on_onnx.graphs import GUIDANCE, backbone_inputs, make_graph
 from engine.on_onnx.runtime import GraphRunner
 from engine.on_torch.engine import TorchCache
 from engine.spec import Cache, Engine, EngineSpec, Made
@@ -156,15 +156,6 @@ class OnnxEngine(Engine):
         frames = np.empty((len(latents), *self._spec.frame_shape), np.uint8)
         self._sessions["decoder"].run({"latents": _array(latents)}, {"frames": frames})
         return frames
-
-    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
-        """Return decoded frames with the character drawn anew; see `Engine.refine`."""
-        self._spec.check_refines(frames)
-        known = {name: _array(getattr(conditions, name)[:, 0]) for name in KNOWN_TO_REFINER}
-        refined = np.empty_like(frames, order="C")
-        given = {"frames": np.ascontiguousarray(frames), **known}
-        self._sessions["refiner"].run(given, {"refined": refined})
-        return refined
 
     @plain_torch()
     def encode(self, frames: np.ndarray) -> Tensor:

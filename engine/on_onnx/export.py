@@ -8,7 +8,7 @@ runtime.py. Where a world came with outlines of them, these are filled in.
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from engine.on_onnx.files import (
     OPSET,
-    QUANTIZED,
     discard,
     graph_paths,
     graphs_folder,
@@ -29,11 +28,11 @@ from engine.on_onnx.files import (
     outlines_folder,
     seal,
 )
-from engine.on_onnx.graphs import KNOWN_TO_REFINER, graph_names, make_graph
+from engine.on_onnx.graphs import GRAPHS, make_graph
 from engine.on_torch.networks import Sampler
 from midas_world.config import WorldConfig
 from midas_world.files import whole, write_whole
-from midas_world.model.autoencoder import Upsample, quantize_frames
+from midas_world.model.autoencoder import Upsample
 from midas_world.model.conditions import Conditions, stack_conditions
 from midas_world.model.diffusion import sample_noise
 from midas_world.types import BackendUnavailableError, StepConditions
@@ -62,8 +61,8 @@ def export_graphs(
     Args:
         world: What to export.
         num_denoise_steps: Of the head; None takes the world's own number.
-        precision: "float32", or "int8": eight-bit convolutions in decoder and refiner.
-        names: Which graphs; others are neither written nor returned. None: all that the world has.
+        precision: "float32", or "int8": eight-bit convolutions in the decoder.
+        names: Which graphs; others are neither written nor returned. None: all.
         folder: Above the folder of graphs; None is the user's cache.
         is_narrow: Whether int8 is for CPUs that add products in 16 bits; None: if this one does.
 
@@ -72,14 +71,14 @@ def export_graphs(
         BackendUnavailableError: A package that writes ONNX is not installed, or the folder cannot
             be written.
     """
-    config = world.config.world
-    steps = config.head.num_denoise_steps if num_denoise_steps is None else num_denoise_steps
+    steps = world.config.world.head.num_denoise_steps
+    steps = steps if num_denoise_steps is None else num_denoise_steps
     is_narrow = has_narrow_sums() if is_narrow is None else is_narrow
     graphs = graphs_folder(world, folder=folder)
-    sizes = {"config": config, "num_denoise_steps": steps, "is_narrow": is_narrow}
+    sizes = {"num_denoise_steps": steps, "is_narrow": is_narrow}
     plain = graph_paths(graphs, precision="float32", **sizes)
     wanted = graph_paths(graphs, precision=precision, **sizes)
-    names = graph_names(config) if names is None else tuple(names)
+    names = GRAPHS if names is None else tuple(names)
     if unknown := set(names) - set(wanted):
         raise ValueError(f"graphs are {', '.join(wanted)}; got {sorted(unknown)}")
     try:
@@ -127,7 +126,7 @@ def _make(name: str, world: World, plain: Path, path: Path, steps: int, *, is_na
             quantize(
                 plain,
                 place,
-                calibration(world, steps)[name],
+                calibration(world, steps),
                 precise=_precise_parts(name, world),
                 is_narrow=is_narrow,
             )
@@ -145,7 +144,6 @@ def can_start(world: World, *, precision: str, num_denoise_steps: int, folder: P
     """
     paths = graph_paths(
         graphs_folder(world, folder=folder),
-        config=world.config.world,
         precision=precision,
         num_denoise_steps=num_denoise_steps,
     )
@@ -295,8 +293,8 @@ def _told_by_old_torch(name: str) -> Iterator[None]:
 
 
 @torch.no_grad()
-def calibration(world: World, num_denoise_steps: int) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Return inputs of one game for each graph of QUANTIZED: start states played on by torch.
+def calibration(world: World, num_denoise_steps: int) -> list[dict[str, np.ndarray]]:
+    """Return inputs of the decoder, each of one game: start states played on by torch.
 
     Where a world has none, they begin with noise.
     """
@@ -309,11 +307,7 @@ def calibration(world: World, num_denoise_steps: int) -> dict[str, list[dict[str
         latents=torch.randn(shape, generator=generator), conditions=(StepConditions(),) * 2
     )
     starts = world.start_states or (blank,)
-    samples: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in QUANTIZED}
-
-    def keep(name: str, inputs: Mapping[str, Tensor]) -> None:
-        samples[name].append({key: inputs[key].contiguous().numpy() for key in inputs})
-
+    samples: list[Tensor] = []
     for start in starts[:: -(-len(starts) // most)]:
         cache = model.new_cache(1, dtype=torch.float32, device=torch.device("cpu"))
         frames = start.latents[-num_frames:, None].float()
@@ -322,19 +316,14 @@ def calibration(world: World, num_denoise_steps: int) -> dict[str, list[dict[str
         for place, step in enumerate(steps):
             context = frames[place] if place < len(frames) else made
             if place < len(frames):
-                keep("decoder", {"latents": context})  # games show where they begin, too
+                samples.append(context)  # games show where they begin, too
             conditions = _with_entries(step, config, generator)
             guidance = model.step_guidance(context, conditions, cache)
             cache.commit()
             noise = sample_noise(context.shape, config.head, generator)
-            grid = sampler(guidance, model.to_grid(noise))
-            made = model.to_tokens(grid)
-            keep("decoder", {"latents": made})
-            if config.is_refined:
-                known = {name: getattr(conditions, name)[:, 0] for name in KNOWN_TO_REFINER}
-                drawn = quantize_frames(world.autoencoder.decode(grid))
-                keep("refiner", {"frames": drawn, **known})
-    return samples
+            made = model.to_tokens(sampler(guidance, model.to_grid(noise)))
+            samples.append(made)
+    return [{"latents": latents.contiguous().numpy()} for latents in samples]
 
 
 def _with_entries(

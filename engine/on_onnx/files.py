@@ -20,9 +20,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from engine.on_onnx.graphs import graph_names
+from engine.on_onnx.graphs import GRAPHS
 from midas_world.checkpoint import tensors_hash
-from midas_world.config import WorldConfig
 from midas_world.model.world_model import WorldModel
 from midas_world.user_folders import cache_folder
 from midas_world.world import World
@@ -36,7 +35,7 @@ PRECISIONS = ("float32", "int8")
 # Graphs whose convolutions int8 changes. The backbone's would gain a fifteenth of a step, and the
 # head's a third, but what the head makes feeds the next step: Stage's frames came to 33 dB of
 # float32's within 50 steps, however few of its layers were eight-bit.
-QUANTIZED = ("decoder", "refiner")
+QUANTIZED = ("decoder",)
 _OUTLINES_NAME = "outlines"
 
 # Hashes of worlds whose tensors lie where they lay and were not changed since.
@@ -89,7 +88,6 @@ def _digest(key: Mapping[str, object]) -> str:
 def graph_paths(
     graphs: Path,
     *,
-    config: WorldConfig,
     precision: str,
     num_denoise_steps: int,
     is_narrow: bool | None = None,
@@ -98,7 +96,6 @@ def graph_paths(
 
     Args:
         graphs: The folder.
-        config: Of the world.
         precision: Of PRECISIONS.
         num_denoise_steps: Of the head.
         is_narrow: Whether int8 is for CPUs with narrow sums; None: if this one is such.
@@ -110,7 +107,7 @@ def graph_paths(
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     is_narrow = has_narrow_sums() if is_narrow is None else is_narrow
     paths = {}
-    for name in graph_names(config):
+    for name in GRAPHS:
         words = [name]
         if name == "head":
             words.append(f"k{num_denoise_steps}")

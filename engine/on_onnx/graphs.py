@@ -1,6 +1,6 @@
 """The graphs that a world's networks are exported as, for ONNX Runtime.
 
-One step runs backbone -> head; decoder and refiner draw its frame. All that changes (KV cache, ring
+One step runs backbone -> head; the decoder draws its frame. All that changes (KV cache, ring
 position, noise) comes in and goes out as tensors, so that one graph serves every step. The modules
 are the world's own; nothing here knows a runtime or a file.
 
@@ -9,7 +9,6 @@ are the world's own; nothing here knows a runtime or a file.
 | backbone | latents (B, N, C), pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, entries (B, J, 2), frames_held (B,) int64, before (B, N, C), last_camera (B,), last_audio (B, A), cosine (T, head_dim), sine (T, head_dim), mask (B, S + T), keys (layers, B, kv_heads, S, head_dim), values (same) | copies (B, P, c, h, w), maps (B, I, h, w), vector (B, V), hidden (B, N, D), near (B, 1, h, w), camera (B,), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
 | head | latents (B, N, C), noise (B, N, C), copies, maps, vector, hidden, near | next_latents (B, N, C), reward (B,), cost (B,), termination (B,), entries (B, 2, K + 1), things (B, K, w) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
-| refiner | frames (B, H, W, 3) uint8, pose, text, audio, present | refined (B, H, W, 3) uint8 |
 
 All others are float32. The angles come in as tables, because runtimes without float64 would lose
 them at step 1,000,000; the mask is 0 where a row is seen and `UNSEEN` elsewhere, the ring's rows
@@ -29,19 +28,16 @@ import torch
 from torch import Tensor, nn
 
 from engine.on_torch.networks import Sampler
-from midas_world.config import WorldConfig
 from midas_world.model.autoencoder import quantize_frames, to_grid
 from midas_world.model.conditions import Conditions, stack_conditions
 from midas_world.model.head import Guidance
 from midas_world.model.kv_cache import KVCache
-from midas_world.model.refiner import Refiner
 from midas_world.model.world_model import WorldModel
 from midas_world.types import StepConditions
 from midas_world.world import World
 
-GRAPHS = ("backbone", "head", "decoder", "refiner")
+GRAPHS = ("backbone", "head", "decoder")
 CONDITIONS = ("pose", "text", "audio", "present", "entries")
-KNOWN_TO_REFINER = CONDITIONS[:-1]
 # Outputs of the backbone that the head takes; all but the last as `Guidance` has them.
 GUIDANCE = ("copies", "maps", "vector", "hidden", "near")
 BACKBONE_INPUTS = (
@@ -87,11 +83,6 @@ class Graph:
         return dict(zip(self.outputs, made, strict=True))
 
 
-def graph_names(config: WorldConfig) -> tuple[str, ...]:
-    """Return those of GRAPHS that a world has."""
-    return tuple(name for name in GRAPHS if name != "refiner" or config.is_refined)
-
-
 def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: int) -> Graph:
     """Return a graph of a world, with zeros of a batch size as example inputs.
 
@@ -105,7 +96,6 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
     blank = stack_conditions(
         [StepConditions()] * batch_size, config.conditions, capacity=config.entries.capacity
     )
-    conditions = {key: getattr(blank, key)[:, 0].clone() for key in CONDITIONS}
     latents = torch.zeros(batch_size, config.tokens_per_frame, config.token_channels)
     match name:
         case "backbone":
@@ -121,14 +111,8 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
         case "decoder":
             module, outputs = DecoderGraph(world), ("frames",)
             inputs = {"latents": latents}
-        case "refiner" if world.refiner is not None:
-            module, outputs = RefinerGraph(world.refiner), ("refined",)
-            shape = batch_size, config.height, config.width, 3
-            del conditions["entries"]
-            inputs = {"frames": torch.zeros(shape, dtype=torch.uint8), **conditions}
         case _:
-            names = ", ".join(graph_names(config))
-            raise ValueError(f"graph must be one of {names}, got {name!r}")
+            raise ValueError(f"graph must be one of {', '.join(GRAPHS)}, got {name!r}")
     return Graph(name=name, module=module.eval(), inputs=inputs, outputs=outputs)
 
 
@@ -266,22 +250,6 @@ class DecoderGraph(nn.Module):
         """Return frames (B, H, W, 3) uint8 of latents."""
         (latents,) = given
         return quantize_frames(self.autoencoder.decode(to_grid(latents, *self._grid)))
-
-
-class RefinerGraph(nn.Module):
-    """Decoded frames with the character drawn anew."""
-
-    def __init__(self, refiner: Refiner) -> None:
-        super().__init__()
-        self.refiner = _shallow(refiner)
-        self.refiner.words = MeanOfWords(refiner.words)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def forward(self, *given: Tensor) -> Tensor:
-        """Return frames (B, H, W, 3) uint8, of frames and those of KNOWN_TO_REFINER."""
-        frames, *parts = given
-        named = dict(zip(KNOWN_TO_REFINER, parts, strict=True))
-        # Codes of what enters are nothing to it.
-        return self.refiner(frames, _conditions({**named, "entries": named["pose"]}))
 
 
 def _conditions(named: Mapping[str, Tensor]) -> Conditions:

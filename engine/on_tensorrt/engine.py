@@ -1,7 +1,7 @@
 """The TensorRT engine: head and decoder as engine files, all else of a step with torch.
 
 It holds a torch engine on the same stream, whose sampler and decoder are the engine files:
-conditions, backbone, motion, scenery, outcomes and refiner are torch's. Each file's work is one
+conditions, backbone, motion, scenery and outcomes are torch's. Each file's work is one
 CUDA graph for each number of games, between buffers that pycuda owns.
 
 Shapes: B games, N tokens per frame, C their channels, c latent channels, h w fine grid, H W pixels.
@@ -141,16 +141,6 @@ class TensorRTEngine:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
         with self._memory.active():
             return self._torch.decode(latents)
-
-    def draw(self, latents: Tensor, conditions: Conditions) -> np.ndarray:
-        """Return frames as they are shown, in one go on the device; see `Engine.draw`."""
-        with self._memory.active():
-            return self._torch.draw(latents, conditions)
-
-    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
-        """Return decoded frames with the character drawn anew, by torch; see `Engine.refine`."""
-        with self._memory.active():
-            return self._torch.refine(frames, conditions)
 
     def encode(self, frames: np.ndarray) -> Tensor:
         """Return the latents of frames, uint8 (B, H, W, 3), as float32 (B, N, C)."""

@@ -3,7 +3,7 @@
 The backbone, the head's convolutions and the decoder run in one dtype, cast once; what is around
 them and the latents between steps stay float32 (networks.py).
 
-On a CUDA device a step is one CUDA graph, and the drawing of its frame another (graphs.py); a
+On a CUDA device a step is one CUDA graph, and the decoding of its frame another (graphs.py); a
 device that refuses to capture them gets the plain path, and the spec says why.
 
 Shapes: B games, R rows of them, F frames, N tokens per frame, C their channels, K classes of
@@ -25,7 +25,6 @@ from engine.on_torch.networks import (
     autoencoder_for_play,
     model_for_play,
     native_dtypes,
-    refiner_for_play,
 )
 from engine.spec import Cache, EngineSpec, Made
 from midas_world.model.autoencoder import normalize_frames, quantize_frames
@@ -125,7 +124,6 @@ class TorchEngine:
         self._sampler = sampler or Sampler(self._model, steps)
         self._autoencoder = autoencoder_for_play(world.autoencoder, **cast)
         self._decode = decode
-        self._refiner = refiner_for_play(world.refiner, **cast)
         if compile:
             self._compile()
         self._graphs: StepGraphs | None = None
@@ -181,26 +179,10 @@ class TorchEngine:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
-        frames = self._frames_by_graph(latents, None)
+        frames = self._frames_by_graph(latents)
         if frames is not None:
             return frames
         return self._pixels(latents.to(self._device)).cpu().numpy()
-
-    @torch.inference_mode()
-    def draw(self, latents: Tensor, conditions: Conditions) -> np.ndarray:
-        """Return frames as they are shown, in one go on the device; see `Engine.draw`."""
-        frames = self._frames_by_graph(latents, conditions)
-        if frames is not None:
-            return frames
-        return self._shown(latents.to(self._device), conditions.to(self._device)).cpu().numpy()
-
-    @torch.inference_mode()
-    def refine(self, frames: np.ndarray, conditions: Conditions) -> np.ndarray:
-        """Return decoded frames with the character drawn anew; see `Engine.refine`."""
-        self._spec.check_refines(frames)
-        assert self._refiner is not None
-        decoded = torch.tensor(frames, device=self._device)
-        return self._refiner(decoded, conditions.to(self._device)).cpu().numpy()
 
     @plain_torch()
     @torch.inference_mode()
@@ -213,8 +195,6 @@ class TorchEngine:
     def _compile(self) -> None:
         self._model.head.compile(dynamic=False)
         self._autoencoder.decoder.compile(dynamic=False)
-        if self._refiner is not None:
-            self._refiner.redraw = torch.compile(self._refiner.redraw, dynamic=False)
 
     def _step_by_graph(
         self, cache: TorchCache, latents: Tensor, conditions: Conditions, noise: Tensor
@@ -230,12 +210,12 @@ class TorchEngine:
             self._give_up_graphs(error)
             return None
 
-    def _frames_by_graph(self, latents: Tensor, conditions: Conditions | None) -> np.ndarray | None:
-        """Return what `draw` does, without conditions what `decode` does; None: no graph does."""
+    def _frames_by_graph(self, latents: Tensor) -> np.ndarray | None:
+        """Return what `decode` does, or None where there are no graphs."""
         if self._graphs is None:
             return None
         try:
-            return self._graphs.frames(self, latents, conditions)
+            return self._graphs.frames(self, latents)
         except CaptureError as error:
             self._give_up_graphs(error)
             return None
@@ -270,8 +250,3 @@ class TorchEngine:
             return quantize_frames(self._decode(grid)).contiguous()
         grid = grid.to(dtype=self._dtype, memory_format=torch.channels_last)
         return quantize_frames(self._autoencoder.decode(grid)).contiguous()
-
-    def _shown(self, latents: Tensor, conditions: Conditions) -> Tensor:
-        """Return the frames of latents (B, N, C) as they are shown, all on the device."""
-        frames = self._pixels(latents)
-        return frames if self._refiner is None else self._refiner(frames, conditions)

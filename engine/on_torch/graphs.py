@@ -1,10 +1,10 @@
-"""A torch engine's step, and the drawing of its frame, as CUDA graphs: one launch each.
+"""A torch engine's step, and the decoding of its frame, as CUDA graphs: one launch each.
 
 A step of small networks on a GPU is mostly the time to launch its hundreds of kernels. A graph
 launches them all at once; what it reads and writes lies at fixed addresses, so nothing is
 allocated from one step to the next. Inputs go up in one copy and results come down in one, and the
-host waits for those results alone. The next frame is drawn while the host works on, if the last one
-was asked for: as decoded, or as shown, by the conditions that lie on the device from the step.
+host waits for those results alone. The next frame is decoded while the host works on, if the last
+one was asked for.
 
 The same modules run as in the plain engine, on the same numbers; only the place in the ring of the
 KV cache is read from a tensor (`GraphCache`). On the CPU that, the buffers and the order of the
@@ -20,7 +20,7 @@ Shapes: B games, N tokens per frame, C their channels, T positions per frame, H 
 import threading
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Literal, Protocol
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -33,10 +33,6 @@ from midas_world.model.conditions import Conditions
 from midas_world.model.head import Guidance
 from midas_world.model.kv_cache import KVCache
 
-Picture = Literal["decoded", "shown"]
-
-# By what frames are drawn; entry codes, which only steps read, lie apart.
-_SHOWN = "pose", "text", "audio", "present"
 # What of a KV cache a step changes, beside the slot that it writes.
 _CHANGED = "frames_held", "before", "camera", "audio"
 
@@ -49,8 +45,6 @@ class Networks(Protocol):
     def _make(self, guidance: Guidance, conditions: Conditions, noise: Tensor) -> Made: ...
 
     def _pixels(self, latents: Tensor) -> Tensor: ...
-
-    def _shown(self, latents: Tensor, conditions: Conditions) -> Tensor: ...
 
 
 class GraphCache(KVCache):
@@ -123,23 +117,22 @@ class _Lane:
                 "made.things": ((batch, entries.num_classes, config.grid[1]), real),
             },
         )
-        # What a step reads, what it makes, and what is drawn: of both, so it lies between.
+        # What a step reads, what it makes, and of that what is decoded.
         self.given = numbers.between("latents", "present")
         self.made = numbers.between("made.latents", "made.things")
-        self.drawn = numbers.between("pose", "made.latents")
+        self.decoded = numbers.between("made.latents", "made.latents")
         names = [field.name for field in fields(Conditions)]
         self.conditions = Conditions(**{name: numbers.device[name] for name in names})
         self.frames = Pack(capturer, {"frames": ((batch, *spec.frame_shape), torch.uint8)})
-        self.graphs: dict[Picture, Callable[[], None]] = {}
-        # How the last step's frames were asked for, if they were.
-        self.watched: Picture | None = None
-        # How `drawn` was drawn, if it was, and what waits until those frames are there.
-        self.picture: Picture | None = None
+        self.decode: Callable[[], None] | None = None
+        # Whether the last step's frames were asked for.
+        self.is_watched = False
+        # What waits until the frames of `decoded` are there, if they are on their way.
         self.wait_for_frames: Callable[[], None] | None = None
 
 
 class StepGraphs:
-    """The graphs of an engine: one per cache for its step; per number of games, those that draw.
+    """The graphs of an engine: one per cache for its step; per number of games, one that decodes.
 
     Args:
         capturer: The device; a test's own where there is none.
@@ -184,7 +177,7 @@ class StepGraphs:
             lane = self._lane(cache.keys.shape[1])
             lane.given.fill({"latents": latents, "noise": noise, **vars(conditions)})
             lane.given.upload()
-            lane.picture = None
+            lane.wait_for_frames = None
             if owner not in self._steps:
                 self._steps[owner] = self._capture_step(networks, cache, lane)
             graph_cache, replay = self._steps[owner]
@@ -193,61 +186,46 @@ class StepGraphs:
             cache.num_committed += 1
             lane.made.download()
             wait = self._capturer.mark()
-            if lane.watched is not None:
-                self._draw(lane, lane.watched)
-                lane.watched = None
+            if lane.is_watched:
+                self._decode(lane)
+                lane.is_watched = False
             wait()
             return Made(*(tensor.clone() for tensor in lane.made.host.values()))
 
-    def frames(
-        self, networks: Networks, latents: Tensor, conditions: Conditions | None
-    ) -> np.ndarray | None:
-        """Return frames, uint8 (B, H, W, 3); None: no B games play here.
-
-        Args:
-            networks: Of the engine.
-            latents: (B, N, C).
-            conditions: (B, 1, ...) of frames as they are shown; None: as they are decoded.
+    def frames(self, networks: Networks, latents: Tensor) -> np.ndarray | None:
+        """Return the frames of latents (B, N, C), uint8 (B, H, W, 3); None: no B games play here.
 
         Raises:
-            CaptureError: What draws cannot be captured.
-            ValueError: The conditions have another shape than the games'.
+            CaptureError: Decoding cannot be captured.
         """
         with self._lock:
             lane = self._lanes.get(len(latents))
-            if lane is None or latents.shape != lane.drawn.host["made.latents"].shape:
+            asked = {"made.latents": latents}
+            if lane is None or latents.shape != lane.decoded.host["made.latents"].shape:
                 return None
-            picture, asked = "decoded", {"made.latents": latents}
-            if conditions is not None and self._spec.config.is_refined:
-                picture = "shown"
-                asked |= {name: getattr(conditions, name) for name in _SHOWN}
-            if picture not in lane.graphs:
-                lane.graphs[picture] = self._capture_drawing(networks, lane, picture)
-            is_last = lane.drawn.holds(asked)
+            if lane.decode is None:
+                lane.decode = self._capture_decoding(networks, lane)
             # Whoever asks for other frames than the last step's says nothing of the next one's.
-            lane.watched = picture if is_last else None
-            if not is_last:
-                lane.drawn.fill(asked)
-                lane.drawn.upload()
-            if not is_last or lane.picture != picture:
-                self._draw(lane, picture)
+            lane.is_watched = lane.decoded.holds(asked)
+            if not lane.is_watched:
+                lane.decoded.fill(asked)
+                lane.decoded.upload()
+            if not lane.is_watched or lane.wait_for_frames is None:
+                self._decode(lane)
             assert lane.wait_for_frames is not None
             lane.wait_for_frames()
             return lane.frames.host["frames"].numpy().copy()
 
-    def _draw(self, lane: _Lane, picture: Picture) -> None:
-        """Begin to draw what lies in a lane."""
-        lane.graphs[picture]()
+    def _decode(self, lane: _Lane) -> None:
+        """Begin to decode what lies in a lane."""
+        assert lane.decode is not None
+        lane.decode()
         lane.frames.download()
-        lane.picture, lane.wait_for_frames = picture, self._capturer.mark()
+        lane.wait_for_frames = self._capturer.mark()
 
-    def _capture_drawing(
-        self, networks: Networks, lane: _Lane, picture: Picture
-    ) -> Callable[[], None]:
-        latents, frames = lane.drawn.device["made.latents"], lane.frames.device["frames"]
-        if picture == "decoded":
-            return self._captured(lambda: frames.copy_(networks._pixels(latents)))
-        return self._captured(lambda: frames.copy_(networks._shown(latents, lane.conditions)))
+    def _capture_decoding(self, networks: Networks, lane: _Lane) -> Callable[[], None]:
+        latents, frames = lane.decoded.device["made.latents"], lane.frames.device["frames"]
+        return self._captured(lambda: frames.copy_(networks._pixels(latents)))
 
     def _capture_step(
         self, networks: Networks, cache: KVCache, lane: _Lane

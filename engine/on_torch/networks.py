@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.diffusion import euler_sample, sigma_schedule
 from midas_world.model.head import DiffusionHead, FilmBlock, Guidance
-from midas_world.model.refiner import Refiner
 from midas_world.model.world_model import WorldModel
 
 
@@ -75,19 +74,6 @@ def autoencoder_for_play(
     made = copy.deepcopy(autoencoder).to(device)
     _channels_last(made.decoder.to(dtype))
     return made
-
-
-def refiner_for_play(
-    refiner: Refiner | None, dtype: torch.dtype, device: torch.device
-) -> Refiner | None:
-    """Return a copy whose convolutions are in a dtype; places and what is known stay float32."""
-    if refiner is None:
-        return None
-    refiner = copy.deepcopy(refiner)
-    for layer in refiner.modules():
-        if isinstance(layer, nn.Conv2d):
-            _channels_last(layer.to(dtype))
-    return refiner.to(device)
 
 
 def _cast_head(head: DiffusionHead, dtype: torch.dtype) -> None:

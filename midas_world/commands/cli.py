@@ -99,15 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     add_trust_option(collect)
     collect.set_defaults(run=_collect)
 
-    train = verbs.add_parser(
-        "train", help="train the autoencoder, then the dynamics, then the refiner"
-    )
-    train.add_argument("stage", choices=("autoencoder", "dynamics", "refiner", "all"))
+    train = verbs.add_parser("train", help="train the autoencoder, then the dynamics")
+    train.add_argument("stage", choices=("autoencoder", "dynamics", "all"))
     _add_preset(train)
     train.add_argument("--data", type=Path, help="default: data/PRESET")
     train.add_argument("--output", type=Path, help="default: runs/PRESET")
     train.add_argument("--autoencoder", type=Path, help="default: OUTPUT/autoencoder")
-    train.add_argument("--dynamics", type=Path, help="of a refiner; default: OUTPUT/dynamics")
     train.add_argument("--init-from", type=Path, help="checkpoint folder to start a new run from")
     train.add_argument(
         "--stop-at", type=int, help="stop at this train step; resume by running again"
@@ -195,7 +192,6 @@ def _train(arguments: argparse.Namespace) -> int:
     from midas_world.config import load_preset
     from midas_world.train.autoencoder import train_autoencoder
     from midas_world.train.dynamics import train_dynamics
-    from midas_world.train.refiner import train_refiner
 
     config = load_preset(arguments.preset, arguments.overrides)
     data = _folder(arguments.data, "data", arguments.preset)
@@ -206,10 +202,6 @@ def _train(arguments: argparse.Namespace) -> int:
         train_autoencoder(config, data, autoencoder, **options)
     if arguments.stage in ("dynamics", "all"):
         train_dynamics(config, data, output / "dynamics", autoencoder=autoencoder, **options)
-    if arguments.stage == "refiner" or (arguments.stage == "all" and config.world.is_refined):
-        dynamics = arguments.dynamics or output / "dynamics"
-        parts = {"autoencoder": autoencoder, "dynamics": dynamics}
-        train_refiner(config, data, output / "refiner", **parts, **options)
     return 0
 
 
@@ -222,13 +214,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     check_data(config.data, source=Path(arguments.preset), trust=arguments.trust)
     output = _folder(arguments.output, "runs", arguments.preset)
     autoencoder = arguments.autoencoder or output / "autoencoder"
-    pack_world(
-        config,
-        arguments.world,
-        autoencoder=autoencoder,
-        dynamics=output / "dynamics",
-        refiner=output / "refiner",
-    )
+    pack_world(config, arguments.world, autoencoder=autoencoder, dynamics=output / "dynamics")
     return 0
 
 

@@ -17,14 +17,12 @@ from midas_world.config.project import (
     preset_path,
 )
 from midas_world.config.reading import load_config, override_config, save_config
-from midas_world.config.refiner import RefinerConfig
 from midas_world.config.train import (
     ActionConfig,
     AutoencoderTrainConfig,
     DataConfig,
     DynamicsTrainConfig,
     OptimizerConfig,
-    RefinerTrainConfig,
     TeacherConfig,
 )
 
@@ -45,8 +43,6 @@ __all__ = [
     "MotionConfig",
     "OptimizerConfig",
     "ProjectConfig",
-    "RefinerConfig",
-    "RefinerTrainConfig",
     "SceneryConfig",
     "TeacherConfig",
     "WindowConfig",

@@ -22,12 +22,10 @@ from midas_world.config.limits import (
     check_range,
 )
 from midas_world.config.reading import load_config
-from midas_world.config.refiner import RefinerConfig
 from midas_world.config.train import (
     AutoencoderTrainConfig,
     DataConfig,
     DynamicsTrainConfig,
-    RefinerTrainConfig,
 )
 
 PRESETS_FOLDER = Path(__file__).parents[1] / "presets"
@@ -274,7 +272,6 @@ class WorldConfig:
     entries: EntriesConfig = field(default_factory=EntriesConfig)
     backbone: BackboneConfig
     head: HeadConfig
-    refiner: RefinerConfig = field(default_factory=RefinerConfig)
 
     def __post_init__(self) -> None:
         """Check that the picture divides into tokens and levels, and what needs a camera."""
@@ -333,8 +330,6 @@ class WorldConfig:
                     f"the {travel:g} px that the layer travels in the camera's loop, "
                     f"got {layer.loop}"
                 )
-        if self.is_refined:
-            self.refiner.check_fits(self.conditions.limbs, frame_size=(self.height, self.width))
         if not 0 <= self.play_noise <= max(self.context_noise, 0):
             raise ValueError(
                 f"play_noise must lie in [0, context_noise = {self.context_noise}], "
@@ -367,11 +362,6 @@ class WorldConfig:
         """C, numbers of a token: its block of fine latents."""
         return self.autoencoder.latent_channels * self.token_block**2
 
-    @property
-    def is_refined(self) -> bool:
-        """Whether a refiner draws the character over the decoded frame."""
-        return bool(self.refiner.widths)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectConfig:
@@ -381,7 +371,6 @@ class ProjectConfig:
     data: DataConfig = field(default_factory=DataConfig)
     train_autoencoder: AutoencoderTrainConfig
     train_dynamics: DynamicsTrainConfig
-    train_refiner: RefinerTrainConfig = field(default_factory=RefinerTrainConfig)
     seed: int = 0
 
 

@@ -37,11 +37,12 @@ def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
             valid one), a value of the wrong type, or a value outside its limits.
     """
     try:
-        loaded = OmegaConf.load(path)
-        if not OmegaConf.is_dict(loaded):
+        values = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(values, dict):
             raise ValueError("must hold keys and values")
-        _check_keys(cls, OmegaConf.to_container(loaded))
-        return _merged(cls, loaded, _changes(cls, overrides))
+        _drop_refiner(values)
+        _check_keys(cls, values)
+        return _merged(cls, values, _changes(cls, overrides))
     except (*_UNREADABLE, YAMLError) as error:
         raise ValueError(f"{path}: {_in_words(error)}") from error
 
@@ -57,6 +58,19 @@ def override_config(config: T, overrides: Sequence[str]) -> T:
 def save_config(config: Any, path: Path) -> None:
     """Write a config as YAML, whole or not at all."""
     write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def _drop_refiner(values: dict[Any, Any]) -> None:
+    """Take out what older files say of a refiner, a part that worlds no longer have.
+
+    Raises:
+        ValueError: They have one.
+    """
+    values.pop("train_refiner", None)
+    world = values.get("world")
+    gone = world.pop("refiner", None) if isinstance(world, dict) else None
+    if gone and not (isinstance(gone, dict) and not gone.get("widths")):
+        raise ValueError("world.refiner: worlds with a refiner can no longer be played or trained")
 
 
 def _in_words(error: Exception) -> str:

@@ -130,33 +130,6 @@ class DynamicsTrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefinerTrainConfig:
-    """The third stage of training, for worlds that have a refiner.
-
-    Attributes:
-        optimizer: Its batch is of windows.
-        num_rollouts: Times that rollouts are made side by side, to learn from.
-        num_validation_rollouts: Likewise, of held-out episodes.
-        rollout_games: Rollouts side by side.
-        rollout_frames: Frames of each, all of which are windows.
-        background_weight: Of pixels away from limbs; on limbs it is 1.
-    """
-
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(
-            learning_rate=4e-3, muon_learning_rate=1.2e-2, train_steps=8000, batch_size=32
-        )
-    )
-    num_rollouts: int = 60
-    num_validation_rollouts: int = 2
-    rollout_games: int = 10
-    rollout_frames: int = 40
-    background_weight: float = 0.15
-    evaluate_every: int = 500
-    save_every: int = 100
-
-
-@dataclass(frozen=True, kw_only=True)
 class ActionConfig:
     """What an action of a foreign teacher is, and which keys call it.
 

@@ -211,7 +211,6 @@ class Study:
         self.results: dict[str, Any] = {}
         self.autoencoder = world.autoencoder.to(self.device)
         self.model = world.model.to(self.device)
-        self.refiner = None if world.refiner is None else world.refiner.to(self.device)
 
     @property
     def context_frames(self) -> int:

@@ -23,7 +23,6 @@ from midas_world.config import (
     DataConfig,
     EntriesConfig,
     ProjectConfig,
-    RefinerConfig,
     SceneryConfig,
     TeacherConfig,
     load_config,
@@ -157,7 +156,6 @@ def _for_any_env(config: ProjectConfig) -> ProjectConfig:
         motion=motion,
         scenery=SceneryConfig(),
         entries=EntriesConfig(),
-        refiner=RefinerConfig(),
         lives=0,
     )
     return dataclasses.replace(config, world=world)

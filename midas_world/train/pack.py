@@ -19,7 +19,7 @@ from midas_world.teachers.collect import load_policy
 from midas_world.teachers.env import make_teacher
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.types import StepConditions
-from midas_world.world import KeyMap, StartState, make_refiner, save_world
+from midas_world.world import KeyMap, StartState, save_world
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ def pack_world(
     *,
     autoencoder: Path,
     dynamics: Path,
-    refiner: Path | None = None,
 ) -> Path:
     """Write a world folder of the stages' checkpoints and return it.
 
@@ -48,9 +47,7 @@ def pack_world(
         BusyError: Another process is packing the same world.
     """
     with alone_in(world):
-        return _pack_world(
-            config, world, autoencoder=autoencoder, dynamics=dynamics, refiner=refiner
-        )
+        return _pack_world(config, world, autoencoder=autoencoder, dynamics=dynamics)
 
 
 def _pack_world(
@@ -59,16 +56,10 @@ def _pack_world(
     *,
     autoencoder: Path,
     dynamics: Path,
-    refiner: Path | None,
 ) -> Path:
     coder = load_autoencoder(autoencoder, config)
     model = WorldModel(config.world)
     load_weights(model, load_part(dynamics, "model"), source=str(dynamics))
-    drawer = make_refiner(config.world)
-    if drawer is not None:
-        if refiner is None:
-            raise ValueError("a world with a refiner (refiner.widths) needs its checkpoint, too")
-        load_weights(drawer, load_part(refiner, "refiner"), source=str(refiner))
     env = make_teacher(config.data)
     try:
         states = make_start_states(env, coder, config)
@@ -80,7 +71,6 @@ def _pack_world(
         config=config,
         autoencoder=coder,
         model=model,
-        refiner=drawer,
         start_states=states,
         keymap=keymap,
     )

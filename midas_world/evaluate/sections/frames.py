@@ -22,15 +22,12 @@ from midas_world.evaluate.metrics import (
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.evaluate.study import Study
-from midas_world.model.conditions import stack_conditions
 from midas_world.psnr import psnr
 from midas_world.tables import Cell
 from midas_world.train.autoencoder import decode_latents, reconstruct
 from midas_world.train.strips import save_strip
-from midas_world.types import StepConditions
 
 _STRIP_FRAMES = 6
-_REFINE_BATCH = 16
 
 
 def autoencoder_section(study: Study) -> Section:
@@ -127,22 +124,6 @@ def next_frame_section(study: Study) -> Section:
     )
 
 
-@torch.no_grad()
-def _refined(study: Study, decoded: Tensor, conditions: Sequence[StepConditions]) -> Tensor:
-    """Return decoded frames as the world shows them, (F, H, W, 3) uint8."""
-    if study.refiner is None:
-        return decoded
-    made, config = [], study.model.config
-    for start in range(0, len(decoded), _REFINE_BATCH):
-        part = slice(start, start + _REFINE_BATCH)
-        given = stack_conditions(
-            conditions[part], config.conditions, capacity=config.entries.capacity
-        )
-        frames = decoded[part].to(study.device)
-        made.append(study.refiner(frames, given.to(study.device)).cpu())
-    return torch.cat(made)
-
-
 def _made_frames(
     study: Study, episodes: Sequence[TeacherEpisode], wanted: int
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
@@ -161,9 +142,7 @@ def _made_frames(
                 made[index, step.number] = tokens
     places = sorted(made)
     grid = study.model.to_grid(torch.stack([made[place] for place in places]))
-    decoded = decode_latents(study.autoencoder, grid, device=study.device)
-    conditions = [episodes[i].conditions[t] for i, t in places]
-    return _refined(study, decoded, conditions).numpy(), places
+    return decode_latents(study.autoencoder, grid, device=study.device).numpy(), places
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:
