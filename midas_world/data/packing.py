@@ -16,8 +16,6 @@ from tqdm import tqdm
 
 from midas_world.data.episodes import HEADER, list_episodes
 from midas_world.data.shard_index import (
-    ALL_NAMES,
-    Part,
     Shard,
     ShardError,
     ShardFolder,
@@ -43,7 +41,6 @@ def pack(
     *,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     validation_share: float = 0.01,
-    part: Part = ALL_NAMES,
 ) -> dict[str, ShardFolder]:
     """Pack episodes into the shard folders ``train`` and ``validation`` of `url`.
 
@@ -53,47 +50,35 @@ def pack(
         url: Where the shards go: a path or any fsspec URL that can be written.
         shard_bytes: Most bytes of a shard; a larger episode has a shard of its own.
         validation_share: Share of seeds held out, where `data` is not split yet.
-        part: Pack only this part, so that several machines can share the work.
 
     Raises:
         ShardError: There are no episodes, the split is not clean, frames have different sizes, or
             `url` holds shards of other episodes.
     """
     splits = _split(data, validation_share)
-    folders = {}
-    for name in SPLITS:
-        episodes = [path for path in splits[name] if part.holds(path.name)]
-        folders[name] = pack_folder(episodes, join(url, name), shard_bytes=shard_bytes, part=part)
-    return folders
+    return {
+        name: pack_folder(splits[name], join(url, name), shard_bytes=shard_bytes) for name in SPLITS
+    }
 
 
 def pack_folder(
-    episodes: Sequence[Path],
-    url: str,
-    *,
-    shard_bytes: int = DEFAULT_SHARD_BYTES,
-    part: Part = ALL_NAMES,
+    episodes: Sequence[Path], url: str, *, shard_bytes: int = DEFAULT_SHARD_BYTES
 ) -> ShardFolder:
     """Pack episodes, in the order of their names, into one folder of shards; see `pack`.
 
     Raises:
-        BusyError: Another process of this machine packs the same part.
+        BusyError: Another process of this machine packs into the same folder.
     """
     path = local_path(url)
-    with alone_in(path.with_name(f"{path.name}{part.suffix}")) if path else nullcontext():
-        return _pack_folder(episodes, url, shard_bytes=shard_bytes, part=part)
+    with alone_in(path) if path else nullcontext():
+        return _pack_folder(episodes, url, shard_bytes=shard_bytes)
 
 
-def _pack_folder(
-    episodes: Sequence[Path], url: str, *, shard_bytes: int, part: Part
-) -> ShardFolder:
+def _pack_folder(episodes: Sequence[Path], url: str, *, shard_bytes: int) -> ShardFolder:
     if shard_bytes < 1:
         raise ValueError(f"shard_bytes must be at least 1, got {shard_bytes}")
     episodes = sorted(episodes, key=lambda path: path.name)
-    try:
-        folder = open_shards(url, index=part.index)
-    except FileNotFoundError:
-        folder = None
+    folder = open_shards(url) if has_shards(url) else None
     done = folder.shards if folder else ()
     last = done[-1].last if done else ""
     left = [path for path in episodes if path.name > last]
@@ -106,16 +91,16 @@ def _pack_folder(
     with tqdm(total=len(left), desc="pack", unit="episode", mininterval=5.0) as bar:
         for group in _groups(left, shard_bytes):
             samples = _Readable(group)
-            name = f"shard{part.suffix}-{len(folder.shards) if folder else 0:06d}.tar"
+            name = f"shard-{len(folder.shards) if folder else 0:06d}.tar"
             shard = write_shard(url, name, samples)
             if not shard.num_episodes and folder is None:
                 raise ShardError(f"none of the first {len(group)} episodes for {url} is readable")
             folder = _with(folder, url, samples, shard, last=group[-1].name)
-            save_index(folder, index=part.index)
+            save_index(folder)
             bar.update(len(group))
     if folder is None:
         raise ShardError(f"there are no episodes for {url}; collect some first")
-    return open_shards(url, index=part.index)
+    return open_shards(url)
 
 
 def unpack(url: str, folder: Path) -> Losses:

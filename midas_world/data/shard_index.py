@@ -8,19 +8,16 @@ A shard is written under a temporary name, then renamed, then entered into the i
 only what the index lists. Shards are in the order of the episodes' names, so the index says which
 names a shard may hold, and no episode counts twice.
 
-Several machines may write into one folder, each its own part of the names, with an index of its
-own: index-3-of-8.json. Knows nothing of what a shard holds.
+Knows nothing of what a shard holds.
 """
 
 import contextlib
-import hashlib
 import json
 import re
 import uuid
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -31,57 +28,13 @@ from midas_world.typed import from_values
 from midas_world.types import MidasWorldError
 
 FORMAT = "midas-world shards"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 INDEX = "index.json"
 PLAIN_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
-# They follow from where a shard stands, and in which index.
-_UNWRITTEN = ("after", "part")
 
 
 class ShardError(MidasWorldError, ValueError):
     """A folder of shards cannot be used; the message names it and says why."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several equal parts of all names, by a hash that other names have no say in."""
-
-    number: int = 1
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.count:
-            raise ValueError(f"a part must be from 1/N to N/N, got {self.number}/{self.count}")
-
-    @classmethod
-    def parse(cls, text: str) -> "Part":
-        """Return the part of a text such as "3/8"."""
-        if not re.fullmatch(r"\d+/\d+", text):
-            raise ValueError(f"a part must look like 3/8, got {text!r}")
-        return cls(*map(int, text.split("/")))
-
-    @classmethod
-    def of_index(cls, name: str) -> "Part":
-        """Return the part that an index of this file name is of."""
-        found = re.search(r"-(\d+)-of-(\d+)\.json$", name)
-        return cls(int(found[1]), int(found[2])) if found else ALL_NAMES
-
-    @property
-    def suffix(self) -> str:
-        """What sets this part's file names apart; "" where there is only one."""
-        return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
-
-    @property
-    def index(self) -> str:
-        """The file name of this part's index."""
-        return f"index{self.suffix}.json"
-
-    def holds(self, name: str) -> bool:
-        """Whether a name belongs to this part."""
-        return zlib.crc32(name.encode()) % self.count == self.number - 1
-
-
-ALL_NAMES = Part()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +48,8 @@ class Shard:
         num_frames: Of all of them.
         num_skipped: Episodes of the source that could not be read, and are not in it.
         last: Name of the last episode looked at for it; all names before it are done with.
-        digest: SHA-256 of the file.
-        after: The last name of the shard before it; "" if it is the first.
-        part: Whose names it holds.
+        after: The last name of the shard before it; "" if it is the first. Follows from where it
+            stands in the index, which does not hold it.
     """
 
     name: str
@@ -106,9 +58,7 @@ class Shard:
     num_frames: int
     num_skipped: int = 0
     last: str = ""
-    digest: str
     after: str = ""
-    part: Part = ALL_NAMES
 
     def __post_init__(self) -> None:
         """Check the name, which is no path, and the counts."""
@@ -120,7 +70,7 @@ class Shard:
 
     def may_hold(self, name: str) -> bool:
         """Whether an episode belongs here: of all shards of a folder, to one at most."""
-        return self.after < name <= self.last and self.part.holds(name)
+        return self.after < name <= self.last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,48 +120,31 @@ def join(url: str, *names: str) -> str:
 
 def has_shards(url: str) -> bool:
     """Whether an index of shards lies in a folder."""
-    return bool(_index_files(url))
+    fs, path = open_fs(url)
+    return fs.exists(join(path, INDEX))
 
 
-def open_shards(url: str, *, index: str | None = None) -> ShardFolder:
-    """Return what a folder's index says, or that of all parts together where there is no whole one.
-
-    Args:
-        url: The folder: a path or any fsspec URL.
-        index: Only the index of this file name.
+def open_shards(url: str) -> ShardFolder:
+    """Return what the index of a folder says, which is a path or any fsspec URL.
 
     Raises:
         ShardError: There is no index, or it is not one that this program reads.
     """
     fs, path = open_fs(url)
-    files = [join(path, index)] if index else _index_files(url)
-    if not files:
+    file = join(path, INDEX)
+    if not fs.exists(file):
         raise ShardError(f"{url} holds no shards (no {INDEX}); make some: midas-world shards pack")
-    folders = []
-    for file in files:
-        try:
-            part = Part.of_index(PurePosixPath(file).name)
-            folders.append(_parse_index(url, json.loads(fs.cat_file(file)), part))
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise ShardError(f"{file} is no index of shards: {error}") from error
-    if index is None and PurePosixPath(files[0]).name != INDEX:
-        count = Part.of_index(PurePosixPath(files[0]).name).count
-        if len(files) != count:
-            raise ShardError(f"{url} holds {len(files)} of {count} parts; make the others first")
-    first = folders[0]
-    for folder in folders[1:]:
-        if folder.frame_size != first.frame_size:
-            raise ShardError(f"the parts of {url} differ in frame size")
-    shards = sorted((s for folder in folders for s in folder.shards), key=lambda s: s.name)
-    return replace(first, shards=tuple(shards))
+    try:
+        return _parse_index(url, json.loads(fs.cat_file(file)))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ShardError(f"{file} is no index of shards: {error}") from error
 
 
-def save_index(folder: ShardFolder, *, index: str = INDEX) -> None:
+def save_index(folder: ShardFolder) -> None:
     """Write or replace the index of a folder."""
     shards = [asdict(shard) for shard in folder.shards]
     for entry in shards:
-        for name in _UNWRITTEN:
-            del entry[name]
+        del entry["after"]
     values = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -221,7 +154,7 @@ def save_index(folder: ShardFolder, *, index: str = INDEX) -> None:
     }
     # A shard a line: as short as JSON gets, and still to be read.
     text = json.dumps(values).replace('{"name"', '\n{"name"')
-    with replacing(join(folder.url, index)) as file:
+    with replacing(join(folder.url, INDEX)) as file:
         file.write(text.encode())
 
 
@@ -243,26 +176,12 @@ def open_fs(url: str) -> tuple[Any, str]:
         raise ShardError(f"{url} cannot be opened: {error}") from error
 
 
-class _Counted:
-    """A stream that counts and hashes what is written to it."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.num_bytes, self.digest = 0, hashlib.sha256()
-
-    def write(self, content: bytes) -> int:
-        """Append bytes."""
-        self.num_bytes += len(content)
-        self.digest.update(content)
-        return self._stream.write(content)
-
-
 @contextlib.contextmanager
-def replacing(url: str) -> Iterator[_Counted]:
+def replacing(url: str) -> Iterator[Any]:
     """Give a new file that gets its name when it is whole."""
     if local := local_path(url):
         with whole(local) as place, place.open("wb") as stream:
-            yield _Counted(stream)
+            yield stream
         return
     fs, path = open_fs(url)
     folder, _, name = path.rpartition("/")
@@ -270,7 +189,7 @@ def replacing(url: str) -> Iterator[_Counted]:
     temporary = f"{folder}/{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{name}"
     try:
         with fs.open(temporary, "wb") as stream:
-            yield _Counted(stream)
+            yield stream
         fs.mv(temporary, path)
     except BaseException:
         if fs.exists(temporary):
@@ -278,14 +197,7 @@ def replacing(url: str) -> Iterator[_Counted]:
         raise
 
 
-def _index_files(url: str) -> list[str]:
-    fs, path = open_fs(url)
-    if fs.exists(join(path, INDEX)):
-        return [join(path, INDEX)]
-    return sorted(fs.glob(join(path, "index-*-of-*.json")))
-
-
-def _parse_index(url: str, values: Mapping[str, Any], part: Part) -> ShardFolder:
+def _parse_index(url: str, values: Mapping[str, Any]) -> ShardFolder:
     if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
         raise ValueError(
             f"this program reads {FORMAT} {FORMAT_VERSION}, "
@@ -295,7 +207,7 @@ def _parse_index(url: str, values: Mapping[str, Any], part: Part) -> ShardFolder
     shards: list[Shard] = []
     for entry in values["shards"]:
         after = shards[-1].last if shards else ""
-        shards.append(replace(from_values(Shard, entry), after=after, part=part))
+        shards.append(replace(from_values(Shard, entry), after=after))
         if shards[-1].last <= after:
             raise ValueError(f"{entry['name']} has no episodes after those of the shard before it")
     return ShardFolder(

@@ -75,24 +75,24 @@ class Losses:
 
 def write_shard(url: str, name: str, samples: Iterable[Sample]) -> Shard:
     """Write a shard whole, or not at all; equal samples give equal bytes."""
-    num_episodes = num_frames = 0
+    num_episodes = num_frames = num_bytes = 0
     layout: Any = {"mode": "w|", "bufsize": _BLOCK, "format": tarfile.USTAR_FORMAT}
-    sink: Any
-    with replacing(join(url, name)) as sink, tarfile.open(fileobj=sink, **layout) as tar:
-        for sample in samples:
-            # The header first: a stream's reader knows what to expect.
-            for part in sorted(sample.files, key=lambda part: (part != HEADER, part)):
-                member = tarfile.TarInfo(f"{sample.name}.{part}")
-                member.size = len(sample.files[part])
-                tar.addfile(member, BytesIO(sample.files[part]))
-            num_episodes += 1
-            num_frames += sample.num_frames
+    with replacing(join(url, name)) as sink:
+        with tarfile.open(fileobj=sink, **layout) as tar:
+            for sample in samples:
+                # The header first: a stream's reader knows what to expect.
+                for part in sorted(sample.files, key=lambda part: (part != HEADER, part)):
+                    member = tarfile.TarInfo(f"{sample.name}.{part}")
+                    member.size = len(sample.files[part])
+                    tar.addfile(member, BytesIO(sample.files[part]))
+                num_episodes += 1
+                num_frames += sample.num_frames
+        num_bytes = sink.tell()
     return Shard(
         name=name,
-        num_bytes=sink.num_bytes,
+        num_bytes=num_bytes,
         num_episodes=num_episodes,
         num_frames=num_frames,
-        digest=sink.digest.hexdigest(),
     )
 
 
