@@ -6,25 +6,19 @@ ONNX graphs where there is no GPU, TensorRT engine files where there is one or o
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from engine.backends import BACKENDS, Request
-from engine.on_onnx.export import export_graphs, write_outlines
-from engine.on_onnx.files import graph_paths, graphs_folder, is_intact, outlines_folder
-from engine.on_tensorrt.build import (
-    Progress,
-    Target,
-    capability_here,
-    default_folder,
-    provide_engine,
-)
+from engine.on_onnx.export import write_outlines
+from engine.on_onnx.files import outlines_folder
+from engine.on_tensorrt.build import Target, capability_here, default_folder
 from engine.on_tensorrt.plan import FLAVOURS, load_plans, parse_capability, shipped_plans
 from engine.on_tensorrt.runtime import flavour_version
+from engine.prepare import Job, engine_jobs, graph_jobs, prepare
 from midas_world.arguments import count
 from midas_world.user_folders import cache_folder
 from midas_world.world import World, load_world
@@ -52,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flavour != _ONNX:
         if arguments.outlines:
             raise ValueError("outlines are of ONNX graphs, not of TensorRT's engine files")
-        return _build_engines(arguments, flavour)
+        _build_engines(arguments, flavour)
+        return 0
     world = load_world(arguments.world)
     steps = arguments.steps or world.config.world.head.num_denoise_steps
     _build_graphs(world, steps, arguments.folder, outlines=arguments.outlines)
@@ -66,35 +61,14 @@ def _build_graphs(
         world=world, device="cpu", num_denoise_steps=num_denoise_steps, folder=cache_folder()
     )
     BACKENDS[_ONNX].check(asked)  # says what to install
-    # TensorRT does without ONNX Runtime, which may not be there.
-    from engine.on_onnx.engine import DEFAULT_PRECISION
-
-    paths = graph_paths(
-        graphs_folder(world, folder=folder),
-        precision=DEFAULT_PRECISION,
-        num_denoise_steps=num_denoise_steps,
-    )
-    with tqdm(paths, unit="graph", file=sys.stderr) as bar:
-        for name in bar:
-            bar.set_description(name)
-            was_there = is_intact(paths[name])
-            export_graphs(
-                world,
-                num_denoise_steps=num_denoise_steps,
-                precision=DEFAULT_PRECISION,
-                names=[name],
-                folder=folder,
-            )
-            size = paths[name].stat().st_size / 2**20
-            words = "up to date" if was_there else "built"
-            bar.write(f"{paths[name]}: {words}, {size:.1f} MiB")
+    _make(graph_jobs(world, num_denoise_steps=num_denoise_steps, folder=folder))
     if outlines:
         written = write_outlines(world, folder=folder)
         size = sum(path.stat().st_size for path in written) / 2**10
         print(f"{outlines_folder(world)}: {len(written)} outlines, {size:.0f} KiB")
 
 
-def _build_engines(arguments: argparse.Namespace, flavour: str) -> int:
+def _build_engines(arguments: argparse.Namespace, flavour: str) -> None:
     given = [parse_capability(text) for text in arguments.compute_capability or ()]
     flavour_version(flavour)  # says what to install before anything slow
     capabilities = given or [capability_here()]
@@ -105,38 +79,28 @@ def _build_engines(arguments: argparse.Namespace, flavour: str) -> int:
     jobs = []
     for capability in capabilities:
         target = Target(flavour=flavour, capability=capability, folder=folder)
-        for name, plan in plans.items():
-            if words := plan.objection(target.flavour, capability):
+        objections = {name: plan.objection(flavour, capability) for name, plan in plans.items()}
+        for name, words in objections.items():
+            if words:
                 _log.info("%s is left out: %s", name, words)
-            else:
-                jobs.append((name, plan, target))
+        fit = {name: plan for name, plan in plans.items() if not objections[name]}
+        jobs += engine_jobs(world, fit, target, num_denoise_steps=steps)
     if not jobs:
         raise ValueError("none of the plans can be built for this flavour and GPU")
-    with tqdm(total=len(jobs), unit="plan", file=sys.stderr) as bar:
-        for name, plan, target in jobs:
-            bar.set_description(f"{name} sm{target.capability}")
-            with _part_of(bar) as on_progress:
-                made = provide_engine(
-                    world, name, plan, target, num_denoise_steps=steps, on_progress=on_progress
-                )
-            size = len(made.contents) / 2**20
-            words = "built" if made.is_new else "up to date"
-            bar.write(f"{made.path}: {words}, {size:.1f} MiB, {made.num_layers} layers")
-    return 0
+    _make(jobs)
 
 
-@contextmanager
-def _part_of(bar: tqdm) -> Iterator[Progress]:
-    """Give what moves a bar by one in the end, and by parts of it in between."""
-    start = bar.n
+def _make(jobs: Sequence[Job]) -> None:
+    """Make files and show how far it is."""
+    with tqdm(total=len(jobs), unit="file", file=sys.stderr) as bar:
 
-    def on_progress(_: str, done: int, total: int) -> None:
-        bar.n = round(max(bar.n, start + done / max(total, 1)), 2)
-        bar.refresh()
+        def on_progress(name: str, share: float) -> None:
+            bar.set_description(name, refresh=False)
+            bar.n = round(share * len(jobs), 2)
+            bar.refresh()
 
-    yield on_progress
-    bar.n = start + 1
-    bar.refresh()
+        prepare(jobs, on_progress=on_progress, on_made=bar.write)
+        bar.n = len(jobs)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,7 +26,7 @@ from engine.on_onnx.export import export_graphs  # noqa: E402
 from engine.on_onnx.files import OPSET, graph_paths, graphs_folder  # noqa: E402
 from engine.on_onnx.graphs import GRAPHS, make_graph  # noqa: E402
 from engine.on_onnx.runtime import GraphRunner, _first_outputs, quantize  # noqa: E402
-from engine.prepare import prepare  # noqa: E402
+from engine.prepare import jobs_of, prepare  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -229,13 +229,8 @@ def test_prepared_graphs_join_what_auto_measures(
     missing.unlink()
     assert not backends.BACKENDS["onnx"].is_ready(request)
     told: list[tuple[str, float]] = []
-    prepare(
-        tiny_world,
-        ["onnx"],
-        num_denoise_steps=request.denoise_steps,
-        on_progress=lambda *words: told.append(words),
-        folder=folder,
-    )
+    jobs = jobs_of("onnx", tiny_world, num_denoise_steps=request.denoise_steps, folder=folder)
+    prepare(jobs, on_progress=lambda *words: told.append(words))
     assert missing.is_file()
     assert [name for name, _ in told] == [f"onnx {name}" for name in GRAPHS]
     shares = [number / len(GRAPHS) for number in range(len(GRAPHS))]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import backends, select
+from engine.on_tensorrt.build import EngineFile
 from envs.play.game import preparation
 from envs.play.game.game import Game
 from envs.play.game.opening import open_world
@@ -111,17 +112,16 @@ class Sender:
 
 def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypatch):
     pytest.importorskip("onnx")
-    from engine.on_tensorrt import build as trt_build
-
     asked = []
 
     def provide_engine(world, name, plan, target, *, num_denoise_steps, on_progress):
         asked.append((name, target.flavour, target.capability, num_denoise_steps))
         for done in (1, 2, 1):  # the second phase begins anew
             on_progress("a phase", done, 4)
+        return EngineFile(path=Path(__file__), contents=b"", key={}, tensors={}, num_layers=1)
 
-    monkeypatch.setattr(trt_build, "capability_here", lambda: 89)
-    monkeypatch.setattr(trt_build, "provide_engine", provide_engine)
+    monkeypatch.setattr("engine.prepare.capability_here", lambda: 89)
+    monkeypatch.setattr("engine.prepare.provide_engine", provide_engine)
     sender = Sender()
     build(tiny_world.folder, ["tensorrt", "rtx"], 3, Path("cache"), sender)
     assert asked == [
@@ -139,12 +139,11 @@ def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypa
 
 def test_a_build_that_fails_says_why(tiny_world: World, monkeypatch):
     pytest.importorskip("onnx")
-    from engine.on_tensorrt import build as trt_build
 
     def capability_here():
         raise BackendUnavailableError("there is no GPU")
 
-    monkeypatch.setattr(trt_build, "capability_here", capability_here)
+    monkeypatch.setattr("engine.prepare.capability_here", capability_here)
     sender = Sender()
     build(tiny_world.folder, ["rtx"], 1, Path("cache"), sender)
     assert sender.sent == [("failed", "a faster engine could not be made: there is no GPU")]
@@ -154,6 +153,7 @@ def test_a_build_that_fails_in_the_exporter_says_why(tiny_world: World, monkeypa
     def prepare(*_, **__):
         raise RuntimeError("no such operator\nand a long report")
 
+    pytest.importorskip("onnxruntime")
     monkeypatch.setattr("engine.prepare.prepare", prepare)
     sender = Sender()
     build(tiny_world.folder, ["onnx"], 1, Path("cache"), sender)

@@ -115,7 +115,7 @@ def build(
     folder: Path, backends: Sequence[str], num_denoise_steps: int, cache: Path, sender: Connection
 ) -> None:
     """Make the files of a world's backends for this machine; the work of a `Preparation`."""
-    from engine.prepare import prepare
+    from engine.prepare import jobs_of, prepare
     from midas_world.world import load_world
 
     told = ""
@@ -128,13 +128,10 @@ def build(
             told = words
 
     try:
-        prepare(
-            load_world(folder),
-            backends,
-            num_denoise_steps=num_denoise_steps,
-            on_progress=tell,
-            folder=cache,
-        )
+        given = {"num_denoise_steps": num_denoise_steps, "folder": cache}
+        world = load_world(folder)
+        jobs = [job for backend in backends for job in jobs_of(backend, world, **given)]
+        prepare(jobs, on_progress=tell)
     # The process's edge: whatever it was, the player must hear of it.
     except Exception as error:
         _log.exception("%s could not be made ready", ", ".join(backends))
