@@ -12,13 +12,8 @@ import torch
 import envs  # noqa: F401 - registers the learned world
 from midas_world.commands import dream as dream_module
 from midas_world.commands.cli import main
-from midas_world.commands.dream import (
-    TRAIN_SHARES,
-    DreamRequest,
-    WorkFolder,
-    _fitting_steps,
-    with_train_steps,
-)
+from midas_world.commands.dream import TRAIN_SHARES, _fitting_steps, with_train_steps
+from midas_world.commands.dream_work import STATE_FILE, DreamRequest, WorkFolder
 from midas_world.config import ProjectConfig, load_config, load_preset
 from midas_world.teachers.collect import CollectResult
 from midas_world.teachers.options import add_teacher_options
@@ -205,7 +200,7 @@ def test_what_was_decided_and_cannot_be_read_is_decided_anew(tmp_path, monkeypat
     monkeypatch.setattr(dream_module, "project_for", lambda *_, **__: decided)
     monkeypatch.setattr(dream_module, "_num_episodes", lambda *_: 4)
     assert dream_module._decide(request, WorkFolder(request)).seed == 7
-    for name in (dream_module.CONFIG_FILE, dream_module.STATE_FILE):
+    for name in (dream_module.CONFIG_FILE, STATE_FILE):
         (request.work / name).write_bytes(damage)
     work = WorkFolder(request)
     assert work.train_steps == {}

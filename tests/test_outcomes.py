@@ -6,6 +6,7 @@ import torch
 
 from envs.world.outcomes import OutcomeRule
 from midas_world.config import load_preset
+from midas_world.evaluate.config import EvaluationConfig
 from midas_world.evaluate.forced import LatentEpisode, forced_steps, sequence_conditions
 from midas_world.evaluate.metrics import average_precision, recall_at_precision
 from midas_world.evaluate.sections import outcome as outcome_section
@@ -16,7 +17,6 @@ from midas_world.evaluate.sections.outcome import (
     predict_outcomes,
     reward_event_probability,
 )
-from midas_world.evaluate.study import EvaluationConfig
 from midas_world.model.outcome import OutcomeHead
 from midas_world.train.loop import mixed_precision
 from midas_world.types import StepConditions

@@ -14,7 +14,7 @@ import torch
 from torch import distributed
 
 from midas_world.data.shard_index import (open_shards)
-from midas_world.train.loop import start_processes
+from midas_world.train.processes import start_processes
 from midas_world.train.stream import FrameStream, StreamOptions, make_loader
 
 url, output = sys.argv[1:]

@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # torch takes seconds to load: --help does not wait for it.
     arguments, overrides = _parse(argv)
-    from midas_world.commands.dream import DreamRequest, dream
+    from midas_world.commands.dream import dream
+    from midas_world.commands.dream_work import DreamRequest
     from midas_world.teachers.project import name_of
 
     name = name_of(arguments.env_id)

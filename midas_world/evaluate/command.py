@@ -21,6 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from midas_world.arguments import add_trust_option
 from midas_world.data.episodes import current_versions
+from midas_world.evaluate.config import EvaluationConfig
 from midas_world.evaluate.probes.training import ProbeConfig
 from midas_world.evaluate.report import (
     MARKDOWN_NAME,
@@ -46,7 +47,7 @@ from midas_world.evaluate.sections.stillness import stillness_section
 from midas_world.evaluate.sections.thing import thing_section
 from midas_world.evaluate.sections.voice import voice_section
 from midas_world.evaluate.sections.weather import weather_section
-from midas_world.evaluate.study import EvaluationConfig, NotApplicableError, Study
+from midas_world.evaluate.study import NotApplicableError, Study
 from midas_world.machine import cpu_name
 from midas_world.world import World, load_world
 

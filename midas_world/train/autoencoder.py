@@ -26,8 +26,9 @@ from midas_world.config import AutoencoderTrainConfig, ProjectConfig, save_confi
 from midas_world.model.autoencoder import Autoencoder, normalize_frames, quantize_frames
 from midas_world.psnr import psnr_of
 from midas_world.train.data import character_weight, crop_corners
-from midas_world.train.loop import Trainer, alone, mixed_precision, seeded_weights, start_processes
+from midas_world.train.loop import Trainer, mixed_precision, seeded_weights
 from midas_world.train.picture_loss import PictureLoss
+from midas_world.train.processes import alone, start_processes
 from midas_world.train.sources import FrameSource, open_frame_source
 from midas_world.train.strips import save_strip
 

@@ -33,13 +33,12 @@ from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import (
     STATE_NAME,
     Trainer,
-    alone,
     mixed_precision,
     seeded_weights,
-    start_processes,
     step_generator,
 )
 from midas_world.train.pool import Pool
+from midas_world.train.processes import alone, start_processes
 from midas_world.train.scenery import fit_scenery
 from midas_world.train.sources import episodes_folder
 from midas_world.train.strips import save_strip

@@ -6,17 +6,13 @@ generator; so a run that was killed goes on exactly as if it had not been.
 """
 
 import csv
-import functools
-import inspect
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -25,53 +21,14 @@ from tqdm import tqdm
 
 from midas_world.checkpoint import load_tensors, load_weights, save_tensors, select
 from midas_world.config import OptimizerConfig
-from midas_world.locks import alone_in
 from midas_world.train.optimizer import make_optimizers
+from midas_world.train.processes import start_processes
 from midas_world.train.sharding import Shards, local, take_share, take_shares, whole
-
-_Options = ParamSpec("_Options")
 
 logger = logging.getLogger(__name__)
 
 STATE_NAME = "train_state.safetensors"
 LOG_NAME = "log.csv"
-
-
-@dataclass(frozen=True)
-class Processes:
-    """Which process of how many this is; 0 of 1 without ``torchrun``."""
-
-    rank: int
-    count: int
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes files and shows progress."""
-        return self.rank == 0
-
-    def wait(self) -> None:
-        """Wait for the other processes."""
-        if self.count > 1:
-            distributed.barrier()
-
-    @contextmanager
-    def first_goes_first(self) -> Iterator[None]:
-        """Let the first process write the caches inside, and the others then find them."""
-        if not self.is_first:
-            self.wait()
-        yield
-        if self.is_first:
-            self.wait()
-
-
-def start_processes(device: torch.device) -> Processes:
-    """Join the other processes if ``torchrun`` started this one, else stay alone."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count > 1 and device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if count > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Processes(rank=int(os.environ.get("RANK", "0")), count=count)
 
 
 def step_generator(seed: int, train_step: int, *, rank: int = 0) -> torch.Generator:
@@ -117,22 +74,6 @@ def flushed_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
-
-
-def alone(train: Callable[_Options, Path]) -> Callable[_Options, Path]:
-    """Let a training, which has an argument `folder`, raise BusyError if another is in there.
-
-    Of several processes, the first one speaks for all.
-    """
-
-    @functools.wraps(train)
-    def train_alone(*arguments: _Options.args, **options: _Options.kwargs) -> Path:
-        folder = inspect.signature(train).bind(*arguments, **options).arguments["folder"]
-        is_first = os.environ.get("RANK", "0") == "0"
-        with alone_in(folder) if is_first else nullcontext():
-            return train(*arguments, **options)
-
-    return train_alone
 
 
 class Keeper(Protocol):

@@ -17,7 +17,7 @@ from torch import Tensor
 from midas_world.config import ProjectConfig
 from midas_world.data.shard_index import has_shards, join, open_shards
 from midas_world.train.data import open_frames
-from midas_world.train.loop import Processes
+from midas_world.train.processes import Processes
 from midas_world.train.stream import FrameStream, StreamOptions, first_frames, make_loader
 
 _SAMPLE_PER_EPISODE = 8

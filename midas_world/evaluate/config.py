@@ -1,0 +1,116 @@
+"""How much an evaluation measures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from midas_world.evaluate.probes.training import ProbeConfig
+
+_THING_PROBE = ProbeConfig(
+    first_seed=22_000, num_frames=1600, width=32, train_steps=800, batch_size=16
+)
+_MOUTH_PROBE = replace(_THING_PROBE, first_seed=26_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How much is measured.
+
+    Attributes:
+        world_env_id: Gymnasium id of the learned environment, "module:id".
+        num_denoise_steps: K; None takes the world's own number.
+        num_episodes: Held-out teacher episodes for the sections on single frames.
+        episode_steps: Steps of each at most.
+        num_autoencoder_frames: Frames for the autoencoder, spread over these episodes.
+        num_next_frames: Frames for the next-frame prediction, likewise.
+        moving_threshold: Mean absolute change, in levels of 255, above which a frame counts as
+            moving.
+        num_rollouts: Rollouts for horizon and pose.
+        rollout_steps: Steps of each.
+        num_long_runs: Rollouts for sharpness.
+        long_steps: Steps of each.
+        sharpness_window: Frames that are averaged at both ends of a long run.
+        num_still_runs: Games in which nothing is done.
+        still_steps: Steps of each.
+        num_prompt_runs: Games in which words ask for another scene.
+        prompt_steps: Steps of each after the words.
+        num_outcome_episodes: Held-out teacher episodes for reward and termination: many, for both
+            are rare.
+        outcome_steps: Steps of each at most.
+        outcome_policies: Who plays them, in turn; names that the world's data lack are passed
+            over, and if none is left all of theirs play. Stage's reckless one ends episodes.
+        game_actions: Actions that are held for whole games; those that the world lacks are passed
+            over. Random play comes beside them.
+        num_games: Games of each.
+        game_steps: Steps of each game at most.
+        num_thing_runs: Start frames from which things in view are followed.
+        thing_steps: Steps for which they are.
+        travel_actions: Actions that uncover new scenery, in turn.
+        num_travel_starts: Start frames from which they are held.
+        travel_seeds: Rollouts from each.
+        travel_steps: Steps of each.
+        num_sentences: Sentences that the character says.
+        sentence_steps: Steps of each.
+        talk_action: What makes it talk.
+        weathers: Values of the teacher's scene option "weather" in which something falls.
+        num_weather_runs: Games in each.
+        weather_steps: Steps of each.
+        num_revisits: Walks away and back.
+        walk_actions: Away and back again.
+        walk_px: How far away.
+        num_speed_steps: Steps that are timed.
+        teacher_options: Reset options of the teacher in rollouts, beside the seed: what the
+            actions do not decide must not happen, for a world cannot know of it.
+        probe: The keypoint probe.
+        thing_probe: What sees things.
+        mouth_probe: What sees how far the mouth is open.
+    """
+
+    world_env_id: str = "envs:midas/Stage-v0"
+    num_denoise_steps: int | None = None
+    num_episodes: int = 8
+    episode_steps: int = 200
+    num_autoencoder_frames: int = 200
+    num_next_frames: int = 400
+    moving_threshold: float = 4.0
+    num_rollouts: int = 12
+    rollout_steps: int = 200
+    num_long_runs: int = 2
+    long_steps: int = 2000
+    sharpness_window: int = 20
+    num_still_runs: int = 4
+    still_steps: int = 400
+    num_prompt_runs: int = 12
+    prompt_steps: int = 60
+    num_outcome_episodes: int = 28
+    outcome_steps: int = 200
+    outcome_policies: tuple[str, ...] = ("expert", "reckless", "mixed", "reckless", "random")
+    game_actions: tuple[str, ...] = ("leap_right", "run_right")
+    num_games: int = 6
+    game_steps: int = 300
+    num_thing_runs: int = 20
+    thing_steps: int = 40
+    travel_actions: tuple[str, ...] = ("leap_right", "run_right")
+    num_travel_starts: int = 12
+    travel_seeds: int = 2
+    travel_steps: int = 110
+    num_sentences: int = 24
+    sentence_steps: int = 36
+    talk_action: str = "talk"
+    weathers: tuple[str, ...] = ("rain", "snow")
+    num_weather_runs: int = 4
+    weather_steps: int = 40
+    num_revisits: int = 8
+    walk_actions: tuple[str, str] = ("walk_right", "walk_left")
+    walk_px: float = 100.0
+    num_speed_steps: int = 300
+    teacher_options: Mapping[str, Any] = field(default_factory=lambda: {"scene_changes": False})
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    thing_probe: ProbeConfig = _THING_PROBE
+    mouth_probe: ProbeConfig = _MOUTH_PROBE
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        for name, value in vars(self).items():
+            if name.startswith("num_") and value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
