@@ -19,7 +19,7 @@ from envs.sb3 import make_sb3_vec_env
 from envs.stage.policies import ExpertPolicy
 from examples.actions import ACTION_NAMES
 
-PICTURE_HEIGHT = 48
+PICTURE_SHAPE = 48, 80
 
 Choose = Callable[[np.ndarray], np.ndarray]
 
@@ -80,7 +80,7 @@ class SmallPictures(VecEnvWrapper):
 
 def small_pictures(frames: np.ndarray) -> np.ndarray:
     """Return frames, (B, H, W, 3) uint8, as (B, h, w, 3) uint8 means of square blocks."""
-    block = max(1, frames.shape[1] // PICTURE_HEIGHT)
+    block = max(1, frames.shape[1] // PICTURE_SHAPE[0])
     batch, height, width, channels = frames.shape
     shape = (batch, height // block, block, width // block, block, channels)
     means = frames[:, : height // block * block, : width // block * block].reshape(shape)

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
-from examples.games import Choose, GameConfig, Played
+from examples.actions import ACTION_INDICES, ACTION_NAMES
+from examples.games import PICTURE_SHAPE, Choose, GameConfig, Played, small_pictures
+from midas_world.checkpoint import load_tensors, load_weights
 
 # Few steps must do: many passes over each rollout, and a view of some 20 choices ahead.
 ROLLOUT_CHOICES = 512
@@ -69,6 +74,43 @@ class Evaluate(BaseCallback):
 def choice_of(model: Any) -> Choose:
     """Return the choices of a trained model."""
     return lambda seen: model.predict(seen, deterministic=True)[0]
+
+
+def load_choice(file: Path, config: GameConfig) -> Choose:
+    """Return the choices of a policy that train_ppo.py trained and wrote to a file."""
+    shape = 3 * config.num_stacked, *PICTURE_SHAPE
+    space = spaces.Box(0, 255, shape, np.uint8)
+    policy = ActorCriticCnnPolicy(space, spaces.Discrete(len(ACTION_NAMES)), lambda _: 0.0)
+    load_weights(policy, load_tensors(file), source=str(file))
+    return lambda seen: policy.predict(seen.transpose(0, 3, 1, 2), deterministic=True)[0]
+
+
+class TrainedPolicy:
+    """A policy of train_ppo.py as one that plays single frames, as those of Stage do.
+
+    Args:
+        file: Where it was written.
+        config: What it sees and does.
+    """
+
+    def __init__(self, file: Path, config: GameConfig) -> None:
+        self._choose = load_choice(file, config)
+        self._config = config
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode."""
+        self._seen = np.zeros((1, *PICTURE_SHAPE, 3 * self._config.num_stacked), np.uint8)
+        self._num_left = 0
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return the action held at present."""
+        if self._num_left == 0:
+            newest = small_pictures(observation[None])
+            self._seen = np.concatenate((self._seen[..., 3:], newest), axis=-1)
+            self._action = ACTION_INDICES[int(self._choose(self._seen)[0])]
+            self._num_left = self._config.frame_skip
+        self._num_left -= 1
+        return self._action
 
 
 def make_ppo(games: VecEnv, config: GameConfig, *, num_steps: int, seed: int, device: str) -> PPO:

@@ -33,6 +33,7 @@ class Row:
     Attributes:
         policy: Its name.
         returns: Mean return in the teacher, one per seed.
+        hits: Mean number of hits of an episode in the teacher.
         survived: Share of episodes in the teacher that no lost heart ended.
         dream_returns: Mean return that the world gives it, one per seed; empty if not played there.
         dream_survived: As `survived`, in the world; None if not played there.
@@ -42,6 +43,7 @@ class Row:
 
     policy: str
     returns: tuple[float, ...]
+    hits: float
     survived: float
     dream_returns: tuple[float, ...]
     dream_survived: float | None
@@ -70,6 +72,7 @@ def make_rows(runs: Runs, dreams: Runs) -> list[Row]:
         Row(
             policy=policy,
             returns=returns[policy],
+            hits=float(np.mean([np.mean(run["points"][-1]["costs"]) for run in seeds])),
             survived=_survived(seeds),
             dream_returns=_last_returns(dreams.get(policy, ())),
             dream_survived=_survived(dreams[policy]) if policy in dreams else None,
@@ -83,15 +86,16 @@ def make_rows(runs: Runs, dreams: Runs) -> list[Row]:
 def make_table(rows: Sequence[Row]) -> str:
     """Return rows as a Markdown table; `±` is the standard deviation over seeds."""
     lines = [
-        "| policy | return in the teacher | survived | gain over random | share of the "
+        "| policy | return in the teacher | hits | survived | gain over random | share of the "
         "teacher-trained gain | return in the dream |",
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         share = "-" if row.share is None else f"{row.share:.0%}"
         cells = (
             _LABELS.get(row.policy, row.policy),
             _spread(row.returns),
+            f"{row.hits:.1f}",
             f"{row.survived:.0%}",
             f"{row.gain:+.2f}",
             share,
@@ -145,7 +149,7 @@ def draw_curves(runs: Runs, file: Path) -> None:
             level = float(np.mean(_last_returns(seeds)))
             style = {"random": ":", "blind": "-.", "expert": "--"}.get(policy, "-")
             axes.axhline(level, color="0.4", ls=style, lw=1.2, label=_LABELS.get(policy, policy))
-    axes.set(xlabel="training steps (thousands)", ylabel="return in the teacher (coins)")
+    axes.set(xlabel="training steps (thousands)", ylabel="return in the teacher")
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=130)

@@ -37,10 +37,16 @@ from examples.games import (
     play,
     play_expert,
 )
-from examples.ppo import PPO_SETTINGS, ROLLOUT_CHOICES, Evaluate, choice_of, make_ppo
+from examples.ppo import (
+    PPO_SETTINGS,
+    ROLLOUT_CHOICES,
+    Evaluate,
+    load_choice,
+    make_ppo,
+)
 from examples.real_starts import make_real_starts
 from examples.report import report
-from midas_world.checkpoint import WEIGHTS_NAME, load_tensors, save_tensors
+from midas_world.checkpoint import WEIGHTS_NAME, save_tensors
 from midas_world.edge import run_command
 from midas_world.files import write_whole
 from midas_world.world import StartState, World, load_world
@@ -148,9 +154,7 @@ class Experiment:
         def run() -> dict[str, Any]:
             games = self._dream_games()
             if policy in ("dream", "teacher"):
-                model = self._make_ppo(games, seed)
-                model.policy.load_state_dict(load_tensors(self._policy_file(policy, seed)))
-                choose = choice_of(model)
+                choose = load_choice(self._policy_file(policy, seed), self.games)
             else:
                 choose = untrained(policy, seed)
             seeds = self._seeds[: self.config.num_episodes]

@@ -190,6 +190,8 @@ def test_readme_shows_the_shipped_world_s_own_numbers():
 OPTIONAL = {"torchrl": "torchrl", "DataCollector": "jax", "stable_baselines3": "stable_baselines3"}
 
 
+# Minari's collector leaves its folder to be cleaned up.
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
 @pytest.mark.parametrize("name", ["README.md", "docs/environment.md", "docs/recipes.md"])
 def test_the_python_of_a_document_runs(name, tiny_folder, tmp_path, monkeypatch):
     shutil.copytree(tiny_folder, tmp_path / "stage")

@@ -27,7 +27,8 @@ def games_module():
 
 
 def run(returns: list[float], ended: list[bool] | None = None) -> dict:
-    return {"points": [{"steps": 0, "returns": returns, "ended": ended or [False] * len(returns)}]}
+    ended = ended or [False] * len(returns)
+    return {"points": [{"steps": 0, "returns": returns, "costs": [1.0, 2.0], "ended": ended}]}
 
 
 # Games for learners
@@ -103,8 +104,8 @@ def test_the_table_counts_gains_from_random_and_shares_of_the_teacher_s(games_mo
     assert rows["dream"].share == pytest.approx(0.8)
     assert rows["dream"].survived == 0.75
     table = make_table(list(rows.values()))
-    assert "| 12.00 ± 2.83 | 50% | +10.00 | 100% | - |" in table
-    assert "| 10.00 ± 0.00 | 75% | +8.00 | 80% | 30.00 ± 0.00 |" in table
+    assert "| 12.00 ± 2.83 | 1.5 | 50% | +10.00 | 100% | - |" in table
+    assert "| 10.00 ± 0.00 | 1.5 | 75% | +8.00 | 80% | 30.00 ± 0.00 |" in table
     text = verdict(list(rows.values()))
     assert "keeps 80% of the gain" in text
     assert "gives the dream policy 30.00, the teacher 10.00: +20.00" in text
@@ -214,3 +215,73 @@ def test_the_experiment_runs_and_goes_on_where_it_was(
     assert changed == {"dream-0-in-dream.json"}
     with pytest.raises(ValueError, match="made with other settings"):
         train_ppo.main([*arguments, "--final-episodes", "3"])
+
+
+# The order of policies, and datasets
+
+
+def test_the_rank_correlation_is_spearman_s():
+    pytest.importorskip("stable_baselines3")
+    from examples.rank import interval, rank_correlation
+
+    assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 400]) == pytest.approx(1.0)
+    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
+    # With two that share a rank, as scipy.stats.spearmanr has it.
+    assert rank_correlation([1, 2, 2, 4, 5], [2, 1, 4, 3, 5]) == pytest.approx(0.66688593)
+    assert rank_correlation([1, 2], [3, 3]) == 0.0
+    low, high = interval(range(20), [*range(10), *range(19, 9, -1)], seed=0)
+    assert 0.0 < low < rank_correlation(range(20), [*range(10), *range(19, 9, -1)]) < high < 1.0
+
+
+def test_policies_of_both_sides_are_ranked(tiny_folder, tmp_path, capsys):
+    pytest.importorskip("stable_baselines3")
+    from examples import rank
+
+    arguments = ["--world", str(tiny_folder), "--output", str(tmp_path), "--episodes", "1"]
+    rank.main([*arguments, "--horizon", "8"])
+    table = (tmp_path / "rank.md").read_text()
+    assert table.count("\n| ") == 21  # below the head, 20 policies
+    assert "| leap_right 67% |" in table
+    assert "Rank correlation of 20 policies: " in table
+
+
+# Minari's collector leaves its folder to be cleaned up.
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
+def test_datasets_of_both_sides_have_reference_scores(tiny_folder, tmp_path, monkeypatch, capsys):
+    minari = pytest.importorskip("minari")
+    pytest.importorskip("jax")  # which Minari's collector needs
+    pytest.importorskip("stable_baselines3")
+    from examples import offline
+    from examples.games import GameConfig, make_games
+    from examples.ppo import make_ppo
+    from midas_world.checkpoint import save_tensors
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "")
+    config = GameConfig(num_games=1, horizon=8)
+    games = make_games(config.world_id, config, world=str(tiny_folder), backend="torch:float32")
+    model = make_ppo(games, config, num_steps=8, seed=0, device="cpu")
+    weights = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+    save_tensors(weights, tmp_path / "dream-0.safetensors")
+    games.close()
+    arguments = [
+        "--world",
+        str(tiny_folder),
+        "--ppo",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "sets"),
+    ]
+    offline.main([*arguments, "--episodes", "2", "--horizon", "9"])
+    for side in ("teacher", "dream"):
+        for kind in ("random", "mixed", "expert"):
+            dataset = minari.load_dataset(f"stage/{side}-{kind}-v0")
+            assert (dataset.total_episodes, dataset.total_steps) == (2, 18)
+            assert dataset.storage.metadata["algorithm_name"] == kind
+            assert {"ref_min_score", "ref_max_score"} <= dataset.storage.metadata.keys()
+            assert dataset.recover_environment().observation_space == dataset.observation_space
+            assert len(dataset[0].infos["cost"]) == 10
+    random, mixed, expert = (
+        [list(episode.actions) for episode in minari.load_dataset(f"stage/dream-{kind}-v0")]
+        for kind in ("random", "mixed", "expert")
+    )
+    assert mixed == [random[0], expert[1]]

@@ -1,0 +1,119 @@
+"""Does the dream rank policies as the game does? Returns of 20 policies in both, and their order.
+
+    python -m examples.rank --output runs/rank
+
+Six favourite actions, taken always, in two of three or in one of three choices, and chance between;
+chance alone; and leaping and running by turns: policies that look at nothing, so that nobody
+trained them for one side. `--ppo runs/ppo` adds those of train_ppo.py. The rank correlation is
+Spearman's; its interval is that of 1,000 draws of the policies with repetition.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from engine.shared import shared_engine, shared_world
+from envs.tasks import TASKS
+from examples.actions import ACTION_NAMES
+from examples.games import Choose, GameConfig, choose_always, choose_at_random, make_games, play
+from examples.ppo import load_choice
+from midas_world.files import write_whole
+from midas_world.tables import table_lines
+
+# No policy is trained on these seeds, and no world.
+FIRST_SEED = 950_000
+
+
+def blind_policies(seed: int) -> dict[str, Choose]:
+    """Return 20 policies that look at nothing, by name."""
+    policies = {"random": choose_at_random(seed), "leap_right, run_right": _by_turns()}
+    for name in ACTION_NAMES:
+        for share in (1.0, 2 / 3, 1 / 3):
+            policies[f"{name} {share:.0%}"] = choose_always(name, share=share, seed=seed)
+    return policies
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Spearman's rho of two rows of numbers; 0 where one is all equal."""
+    ranks = np.stack([_ranks(np.asarray(values, float)) for values in (first, second)])
+    return float(np.corrcoef(ranks)[0, 1]) if ranks.std(1).all() else 0.0
+
+
+def interval(first: Sequence[float], second: Sequence[float], *, seed: int) -> tuple[float, float]:
+    """Return what 95 % of draws of the policies with repetition lie between."""
+    rng = np.random.default_rng(seed)
+    both = np.array((first, second))
+    draws = rng.integers(both.shape[1], size=(1000, both.shape[1]))
+    low, high = np.quantile([rank_correlation(*both[:, draw]) for draw in draws], (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks of numbers; equal ones share the middle of theirs."""
+    below = (values[None] < values[:, None]).sum(1)
+    return below + ((values[None] == values[:, None]).sum(1) - 1) / 2
+
+
+def _by_turns() -> Choose:
+    turns = [ACTION_NAMES.index(name) for name in ("leap_right", "run_right")]
+    count = 0
+
+    def choose(seen: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += 1
+        return np.full(len(seen), turns[count % 2])
+
+    return choose
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play all policies on both sides and print the table and the correlation."""
+    games = GameConfig()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/rank"), help="folder of the table"
+    )
+    parser.add_argument("--world", default="stage", help="a shipped world's name or a folder")
+    parser.add_argument("--task", default=games.task, choices=TASKS)
+    parser.add_argument("--ppo", type=Path, help="folder of train_ppo.py")
+    parser.add_argument("--episodes", type=int, default=8, help="per policy and side")
+    parser.add_argument("--horizon", type=int, default=games.horizon)
+    options = parser.parse_args(arguments)
+    games = GameConfig(task=options.task, horizon=options.horizon, num_games=options.episodes)
+    policies = blind_policies(FIRST_SEED)
+    if options.ppo is not None:
+        files = sorted(options.ppo.glob("*.safetensors"))
+        policies |= {f"PPO {file.stem}": load_choice(file, games) for file in files}
+    world = shared_world(options.world, trust=False)
+    engine = shared_engine(options.world, world, "auto", num_denoise_steps=None)
+    sides = (
+        make_games(games.teacher_id, games),
+        make_games(games.world_id, games, world=world, engine=engine),
+    )
+    seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
+    rows = []
+    for name, choose in policies.items():
+        rows.append((name, *(play(side, choose, seeds=seeds).mean_return for side in sides)))
+        print(*table_lines((), rows[-1:], digits=2)[2:])
+    for side in sides:
+        side.close()
+    rows.sort(key=lambda row: -row[1])
+    _, teacher, dream = zip(*rows, strict=True)
+    low, high = interval(teacher, dream, seed=0)
+    lines = table_lines(("policy", "return in the teacher", "return in the dream"), rows, digits=2)
+    rho = rank_correlation(teacher, dream)
+    text = "\n".join(lines) + (
+        f"\n\nRank correlation of {len(rows)} policies: {rho:.2f} (95 %: {low:.2f} to {high:.2f}); "
+        f"{options.episodes} episodes of {options.horizon} steps each, task {options.task}.\n"
+    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_whole(options.output / "rank.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
