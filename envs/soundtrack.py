@@ -39,7 +39,7 @@ class Soundtrack:
             is_over: Whether it ended the episode.
             live: Sound that replaced voices in this step.
         """
-        if "spoken" not in info:
+        if not {"spoken", "pose"} <= info.keys():
             return None
         sound = np.zeros((len(TRACKS), SAMPLES_PER_STEP), np.int16)
         for row, (sentence, position) in enumerate(info["spoken"]):

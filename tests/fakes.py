@@ -38,7 +38,7 @@ def stage_keymap() -> KeyMap:
 
 def view_of(frame: np.ndarray) -> View:
     """Return what a window shows of a game whose frame this is."""
-    return View(frame=frame, num_steps=0, action_name="", text="", total_reward=0.0, is_over=False)
+    return View(frame=frame, num_steps=0, action_name="", total_reward=0.0, is_over=False)
 
 
 def randomize(module: nn.Module, seed: int) -> None:

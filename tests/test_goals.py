@@ -23,7 +23,7 @@ DAY = date(2026, 3, 1)
 
 
 def view(num_steps: int, **changes) -> View:
-    values = {"action_name": "idle", "text": "", "total_reward": 0.0, "is_over": False}
+    values = {"action_name": "idle", "total_reward": 0.0, "is_over": False}
     return View(frame=np.zeros((2, 2, 3), np.uint8), num_steps=num_steps, **(values | changes))
 
 

@@ -65,7 +65,7 @@ ROOMS = (
     ("envs.contract", "envs.tasks", "envs.picture", "envs.recording", "envs.vocabulary"),
     ("envs.stage", "envs.vizdoom_chase"),
     ("envs.world", "envs.soundtrack", "envs.choices"),
-    ("envs.sb3",),
+    ("envs.sb3", "envs.recording.record"),
     ("envs",),
     ("midas_world.evaluate.probes", "midas_world.sessions.export"),
     ("midas_world.evaluate",),

@@ -21,7 +21,7 @@ def stage_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_world_of_stage_is_measured_against_it(stage_world, tmp_path):
-    names = ["things", "games", "voice", "weather", "revisit"]
+    names = ["things", "games", "voice", "gestures", "weather", "revisit"]
     arguments = ["--world", str(stage_world), "--output", str(tmp_path), "--quick"]
     assert command.main([*arguments, "--sections", ",".join(names)]) == 0
     sections = json.loads((tmp_path / "evaluation.json").read_text())["sections"]
@@ -35,7 +35,10 @@ def test_a_world_of_stage_is_measured_against_it(stage_world, tmp_path):
     assert values["things"]["teacher_appeared"] is not None
     assert abs(values["weather"]["rain_correlation"]) < 0.3
     assert values["weather"]["rain_energy"] > 0
-    assert values["voice"]["num_sentences"] == 2
+    assert values["voice"]["num_sentences"] == 4  # two of them new
+    assert {"correlation_new", "correlation_fi", "correlation_nl"} <= set(values["voice"])
+    # The probe saw next to nothing, but its own reading of the teacher is there to compare with.
+    assert {"gestures_correlation", "nods_probe_correlation"} <= set(values["gestures"])
     assert values["revisit"]["psnr"] < 20
     assert values["games"]["leap_right_teacher_steps"] == 24
 

@@ -1,11 +1,14 @@
 import math
 
+import gymnasium
 import numpy as np
 import pytest
 
+from midas_world.evaluate.metrics import best_lag, follows
 from midas_world.evaluate.probes.pictures import cut, train_mouth_probe
 from midas_world.evaluate.probes.training import ProbeConfig
-from midas_world.evaluate.sections.voice import as_action, best_lag, follows
+from midas_world.evaluate.sections.gestures import Moved, summarise
+from midas_world.evaluate.voices import LiveTeacher, as_action
 from midas_world.types import StepConditions
 
 
@@ -54,3 +57,58 @@ def test_a_mouth_probe_learns_how_far_a_mouth_is_open():
     correlation, slope = follows(probe.read(views[220:]), openings[220:])
     assert correlation > 0.95
     assert 0.8 < slope < 1.2
+
+
+class ListeningEnv(gymnasium.Env):
+    """Notes under which voices each step was."""
+
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        self.heard = []
+        self._voices = (None, None)
+
+    def set_voices(self, own, other):
+        self._voices = (own, other)
+
+    def reset(self, *, seed=None, options=None):
+        return 0, {}
+
+    def step(self, action):
+        self.heard.append(self._voices)
+        self._voices = (None, None)
+        return 0, 0.0, False, False, {}
+
+
+def test_a_live_teacher_says_a_sentence_from_a_step_on_and_is_silent_then():
+    inner = ListeningEnv()
+    sentence = np.arange(1.0, 7.0).reshape(3, 2)
+    teacher = LiveTeacher(inner, "other", sentence, first=2)
+    for _ in range(2):
+        inner.heard.clear()
+        teacher.reset()
+        for _ in range(7):
+            teacher.step(0)
+        assert [own for own, _ in inner.heard] == [None] * 7
+        assert [None if other is None else other.tolist() for _, other in inner.heard] == [
+            *(None, None),
+            *sentence.tolist(),
+            *([0.0, 0.0], [0.0, 0.0]),
+        ]
+
+
+def test_only_what_moves_most_is_compared_and_each_about_its_own_height():
+    rng = np.random.default_rng(0)
+    hands = 30.0 * rng.uniform(size=(40, 2)) + (100.0, 20.0)
+    still = np.full((40, 1), 60.0) + rng.normal(0.0, 0.1, (40, 1))
+    real = np.concatenate((still, hands), axis=1)
+    wrong = np.concatenate((hands[:, :1], still, still), axis=1)
+    half = real.mean(axis=0) + 0.5 * (real - real.mean(axis=0))
+    moved = [Moved(teacher=real, probe=half, world=np.roll(half, 2, axis=0), silent=wrong)]
+    correlation, slope, lag, control, own, own_slope = summarise(moved, 2)
+    assert lag == 2
+    assert abs(correlation) < 0.4
+    assert abs(slope) < 0.2
+    assert abs(control) < 0.3
+    assert own == pytest.approx(1.0)
+    assert own_slope == pytest.approx(0.5)

@@ -21,7 +21,8 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.recording.header import header_of, plain
-from midas_world.sessions.log import Kind, Record, SessionError
+from envs.soundtrack import Soundtrack
+from midas_world.sessions.log import SPEAKERS, Kind, Record, SessionError
 from midas_world.sessions.values import to_json
 from midas_world.sessions.writer import RecordingStatus, SessionWriter
 from midas_world.types import StepConditions
@@ -116,7 +117,7 @@ class EnvRecorder:
         record = Record(
             kind=kind,
             wall_time=time.time(),
-            conditions=_conditions(info),
+            conditions=conditions_of(info),
             episode_step=episode_step,
             begin=plain(begin),
         )
@@ -159,7 +160,7 @@ class EnvRecorder:
         record = Record(
             kind="step",
             wall_time=time.time(),
-            conditions=_conditions(info),
+            conditions=conditions_of(info),
             live=live,
             episode_step=self._episode_step,
             action=to_json(action),
@@ -196,7 +197,7 @@ class EnvRecorder:
 
 
 class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """Records everything that an environment does as one session.
+    """Records everything that an environment does as one session, with its sound if it has any.
 
     ```python
     >>> env = RecordSession(gym.make("CartPole-v1", render_mode="rgb_array"), "recordings/poles")
@@ -204,6 +205,9 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
 
     If recording has to end, because the disk is full or frames change their size for instance, a
     warning says so and the environment goes on without.
+
+    Live voices go through this wrapper's `set_voices`. Of them it knows the features only: their
+    own track is silent.
 
     Args:
         env: Any with observations that are pictures, or render_mode "rgb_array".
@@ -246,7 +250,8 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
             raise ValueError(f"{folder} exists already")
         self._recorder = EnvRecorder(env, Path(folder), fps=fps, on_error=on_error)
         self._began = False
-        self._words: str | None = None
+        self._soundtrack = Soundtrack()
+        self._live: tuple[str, ...] = ()
 
     @property
     def recording(self) -> RecordingStatus | None:
@@ -269,6 +274,7 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
         save = getattr(self.env.unwrapped, "save_state", None)
         # What cannot be written down, such as given frames, is kept as the state it led to.
         state = save() if save is not None and "options" not in plain(begin) else None
+        self._soundtrack.begin()
         with self._without_harm():
             frame = self._frame(observation)
             self._recorder.begin(frame, info, kind="reset", begin=begin, state=state)
@@ -291,13 +297,22 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
                 truncated,
                 info,
                 step_time=step_time,
+                sound=self._soundtrack.step(info, float(reward), is_over=terminated or truncated),
+                live=self._live,
             )
+        self._live = ()
         return observation, reward, terminated, truncated, info
 
     def set_prompt(self, text: str | None) -> None:
         """Let words steer the environment, if it takes any, and record them."""
         self.env.get_wrapper_attr("set_prompt")(text)
         self._recorder.prompt(text)
+
+    def set_voices(self, own: np.ndarray | None, other: np.ndarray | None) -> None:
+        """Let live audio be the voices of the environment's next step, and record that it was."""
+        self.env.get_wrapper_attr("set_voices")(own, other)
+        voices = zip(SPEAKERS, (own, other), strict=True)
+        self._live = tuple(name for name, voice in voices if voice is not None)
 
     def close(self) -> None:
         """End the session and close the environment; may be called twice."""
@@ -323,7 +338,7 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
         return frame
 
 
-def _conditions(info: Mapping[str, Any]) -> StepConditions:
+def conditions_of(info: Mapping[str, Any]) -> StepConditions:
     """Return copies of what an info says of the conditions: environments may reuse arrays."""
     vectors = {key: _vector(info.get(key)) for key in ("pose", "audio")}
     text = info.get("text")

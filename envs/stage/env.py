@@ -9,6 +9,7 @@ which there are `scale` to each px. So rules, conditions and random draws know n
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import islice
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -25,6 +26,7 @@ from envs.stage.game import COIN_HEIGHTS, MAX_HEARTS, GameObject, Kind, StageGam
 from envs.stage.scene import Scene
 from envs.stage.scenery import Scenery
 from envs.stage.skeleton import CENTER_X, GROUND_Y
+from envs.stage.speech import load_speech_bank
 from envs.stage.sprites import draw_coin, draw_fire, draw_hearts, draw_rock
 from envs.stage.words import understand
 from envs.tasks import DEFAULT_GOAL, check_task, has_arrived
@@ -281,6 +283,16 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         if self.render_mode == "human":
             self.render()
         return frame, reward, terminated, truncated, self._info(conditions)
+
+    @property
+    def new_sentences(self) -> list[tuple[str, np.ndarray]]:
+        """Language and (S, 20) features of each sentence that voices never choose by themselves.
+
+        So no world has heard them; `set_voices` has them said.
+        """
+        bank = load_speech_bank()
+        pairs = zip(bank.languages, bank.sentences, strict=True)
+        return list(islice(pairs, bank.num_taught, None))
 
     def set_prompt(self, text: str | None) -> None:
         """Let a player's words change the scene, from the next step on; see `StageConditioner`."""

@@ -34,6 +34,7 @@ from midas_world.evaluate.sections.frames import (
     next_frame_section,
 )
 from midas_world.evaluate.sections.game import game_section
+from midas_world.evaluate.sections.gestures import gestures_section
 from midas_world.evaluate.sections.outcome import outcomes_section
 from midas_world.evaluate.sections.play import (
     horizon_section,
@@ -65,6 +66,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "outcomes": outcomes_section,
     "games": game_section,
     "voice": voice_section,
+    "gestures": gestures_section,
     "weather": weather_section,
     "revisit": revisit_section,
     "speed": speed_section,
@@ -97,6 +99,7 @@ QUICK = EvaluationConfig(
     travel_seeds=1,
     travel_steps=16,
     num_sentences=2,
+    num_new_sentences=2,
     sentence_steps=12,
     num_weather_runs=1,
     weather_steps=12,

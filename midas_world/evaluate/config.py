@@ -49,7 +49,8 @@ class EvaluationConfig:
         num_travel_starts: Start frames from which they are held.
         travel_seeds: Rollouts from each.
         travel_steps: Steps of each.
-        num_sentences: Sentences that the character says.
+        num_sentences: Sentences that the character says, of those that worlds learned from.
+        num_new_sentences: Sentences that none has heard, if the teacher has such.
         sentence_steps: Steps of each.
         talk_action: What makes it talk.
         weathers: Values of the teacher's scene option "weather" in which something falls.
@@ -95,6 +96,7 @@ class EvaluationConfig:
     travel_seeds: int = 2
     travel_steps: int = 110
     num_sentences: int = 24
+    num_new_sentences: int = 12
     sentence_steps: int = 36
     talk_action: str = "talk"
     weathers: tuple[str, ...] = ("rain", "snow")

@@ -1,8 +1,8 @@
-"""Measures of frames and of predictions: PSNR, SSIM, sharpness, precision and recall, and JPEG.
+"""Measures of frames and predictions: SSIM, sharpness, precision and recall, lags, and JPEG.
 
 Frames are uint8 (B, H, W, 3), one number per frame comes back. Knows no world and no teacher.
 
-Shapes: B frames, H W pixels, K keypoints.
+Shapes: B frames, H W pixels, K keypoints, T steps.
 """
 
 import io
@@ -22,6 +22,8 @@ _LUMA = (0.299, 0.587, 0.114)
 _SSIM_SIGMA = 1.5
 _SSIM_WINDOW = 11
 _BATCH = 32
+_MAX_LAG = 5
+_CONSTANT = 1e-9
 
 
 def ssim(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -217,3 +219,29 @@ def mean_by_step(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
     for line, row in zip(padded, rows, strict=True):
         line[: len(row)] = row[:length]
     return np.array([mean_of(column) for column in padded.T])
+
+
+def follows(shown: np.ndarray, real: np.ndarray) -> tuple[float, float]:
+    """Return correlation and slope (least squares of shown on real), both (T,); NaN if constant."""
+    x, y = real - real.mean(), shown - shown.mean()
+    if len(x) < 3 or x.std() < _CONSTANT:
+        return math.nan, math.nan
+    slope = float((x * y).sum() / (x * x).sum())
+    if y.std() < _CONSTANT:
+        return 0.0, slope
+    return float((x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum())), slope
+
+
+def best_lag(shown: list[np.ndarray], real: list[np.ndarray]) -> int:
+    """Return by how many steps shown sequences are late: where the correlation is largest."""
+
+    def correlation(lag: int) -> float:
+        pairs = [
+            (s[max(0, lag) : len(s) + min(0, lag)], r[max(0, -lag) : len(r) - max(0, lag)])
+            for s, r in zip(shown, real, strict=True)
+        ]
+        late, early = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        found = follows(late, early)[0]
+        return -math.inf if math.isnan(found) else found
+
+    return max(range(-_MAX_LAG, _MAX_LAG + 1), key=lambda lag: (correlation(lag), -abs(lag)))

@@ -112,6 +112,13 @@ GOALS = (
         limit=1.3,
     ),
     Goal("mouth follows the voice: correlation", "voice", "correlation", 0.9, 0.95),
+    Goal(
+        "mouth follows the voice in new languages: correlation",
+        "voice",
+        "correlation_new",
+        0.9,
+        0.95,
+    ),
     Goal("mouth follows the voice: slope", "voice", "slope", 0.7, 0.9, limit=1.3),
     Goal(
         "mouth without sound: correlation, size",
@@ -121,6 +128,7 @@ GOALS = (
         0.05,
         less_is_better=True,
     ),
+    Goal("hands move as the teacher's: correlation", "gestures", "gestures_correlation", 0.9, 0.95),
     Goal(
         "pose error in rollouts, share of frame height",
         "pose",

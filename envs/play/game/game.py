@@ -15,6 +15,7 @@ from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.playable import Playable
 from envs.play.game.recorder import GameRecorder
 from envs.play.voice.voices import TALK, LiveVoices
+from envs.recording.record import conditions_of
 from envs.soundtrack import Live, Soundtrack
 from midas_world.sessions.log import SPEAKERS, Heard
 from midas_world.teachers.words import clean_prompt
@@ -170,7 +171,8 @@ class Game:
         with self.recorder.jump():
             view = self._restore(goal, base=base, on_step=on_step)
         self._soundtrack.begin()
-        self.recorder.restore(view.frame, {"text": view.text}, self.branch, is_over=self.is_over)
+        told = vars(view.conditions)
+        self.recorder.restore(view.frame, told, self.branch, is_over=self.is_over)
         return view
 
     def _restore(
@@ -260,9 +262,9 @@ class Game:
             frame=frame,
             num_steps=len(self.branch.actions),
             action_name=action_name,
-            text=str(info.get("text", "")),
             total_reward=self._total_reward,
             is_over=self.is_over,
+            conditions=conditions_of(info),
             score=self._score,
             lives=info.get("lives"),
             num_hits=self._num_hits,

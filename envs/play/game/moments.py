@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from midas_world.sessions.log import Heard
+from midas_world.types import StepConditions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class View:
         frame: uint8 (H, W, 3).
         num_steps: Steps of this episode.
         action_name: The action that led here.
-        text: The words that steer the world.
+        conditions: What the world was told of this frame.
         total_reward: Sum of the episode's rewards.
         is_over: The episode has ended; only a reset goes on.
         sound: int16 (3, 800), what is heard at this frame; None is silence.
@@ -29,13 +30,18 @@ class View:
     frame: np.ndarray
     num_steps: int
     action_name: str
-    text: str
     total_reward: float
     is_over: bool
+    conditions: StepConditions = field(default_factory=StepConditions)
     sound: np.ndarray | None = None
     score: float = 0.0
     lives: int | None = None
     num_hits: int = 0
+
+    @property
+    def text(self) -> str:
+        """The words that steer the world."""
+        return self.conditions.text or ""
 
 
 @dataclass(kw_only=True)

@@ -109,7 +109,7 @@ class Tape:
             frame=self.frame(number),
             num_steps=record.episode_step,
             action_name=action_name(self.session.header, record),
-            text=record.conditions.text or "",
+            conditions=record.conditions,
             total_reward=mark.total_reward,
             score=mark.score,
             is_over=record.terminated or record.truncated,
