@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from engine.select import _load_times
 from envs.play.headless import parse_actions
+from envs.play.replay.recorded import load_state
 from envs.stage.controller import ACTIONS
 from envs.world.conditioners import load_conditioner, make_conditioner
 from envs.world.env import WorldEnv
@@ -216,6 +217,14 @@ def test_a_state_that_is_not_finite_is_refused(tiny_world: World, tmp_path, valu
         WorldState(tensors=tensors, world=state.world).save(tmp_path / "bad.safetensors")
         with pytest.raises(CheckpointError, match=f"bad.safetensors: {name} is not finite"):
             WorldState.load(tmp_path / "bad.safetensors")
+
+
+def test_a_damaged_state_of_any_other_env_is_refused(tmp_path):
+    path = tmp_path / "state-000001.safetensors"
+    for content in (b"", b"no state", b"\xff" * 99):
+        path.write_bytes(content)
+        with pytest.raises(SessionError, match=f"{path.name} is truncated or corrupt"):
+            load_state(path, is_world=False)
 
 
 @pytest.fixture(scope="module")

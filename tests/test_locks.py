@@ -4,16 +4,20 @@ from pathlib import Path
 
 import pytest
 
+import play
 from envs.play.game.human import HumanTeacher
+from envs.recording.record import RecordSession
 from midas_world.commands import cli
 from midas_world.commands.dream import dream
 from midas_world.config import load_preset
 from midas_world.data.packing import pack_folder, unpack
 from midas_world.locks import BusyError, alone_in
+from midas_world.sessions.session import load_session
 from midas_world.teachers.collect import CollectConfig, collect
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
 from midas_world.train.pack import pack_world
+from tests.fakes import CountingEnv
 from tests.test_dream import request_for
 
 CONFIG = load_preset("tiny")
@@ -56,6 +60,24 @@ def test_a_second_player_of_a_folder_is_told_until_the_first_has_closed(tmp_path
         play()
     first.close()
     play().close()
+
+
+def test_a_second_recording_of_a_folder_is_told_and_the_first_is_whole(
+    tmp_path, capsys, monkeypatch
+):
+    folder = tmp_path / "session"
+    env = RecordSession(CountingEnv(), folder)
+    env.reset(seed=5)
+    env.step(2)
+    header = (folder / "header.json").read_bytes()
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good
+    words = ["--headless", "--teacher", "--steps", "2", "--record", str(folder)]
+    assert play.main(words) == 1
+    assert capsys.readouterr().err == f"play: recording ended: {folder} exists already\n"
+    env.step(3)
+    env.close()
+    assert load_session(folder).num_steps == 2
+    assert (folder / "header.json").read_bytes() == header
 
 
 def test_folders_that_differ_are_worked_on_at_once_and_again_afterwards(tmp_path):

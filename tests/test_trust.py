@@ -298,11 +298,16 @@ def test_an_outline_reads_no_other_file(tmp_path):
     outside.data_location = onnx.TensorProto.EXTERNAL
     outside.external_data.add(key="location", value=str(tmp_path / "secret"))
     constant = onnx.helper.make_node("Constant", [], ["c"], value=outside)
-    for graph in (
-        onnx.helper.make_graph([], "g", [], [], initializer=[outside]),
-        onnx.helper.make_graph([constant], "g", [], []),
+    sparse = onnx.SparseTensorProto(values=outside, dims=[4])
+    empty = onnx.helper.make_graph([], "g", [], [])
+    function = onnx.helper.make_function("d", "f", [], ["c"], [constant], [])
+    for graph, functions in (
+        (onnx.helper.make_graph([], "g", [], [], initializer=[outside]), []),
+        (onnx.helper.make_graph([], "g", [], [], sparse_initializer=[sparse]), []),
+        (onnx.helper.make_graph([constant], "g", [], []), []),
+        (empty, [function]),
     ):
-        model = onnx.helper.make_model(graph)
+        model = onnx.helper.make_model(graph, functions=functions)
         props = {"midas-world.made_of": "x", "midas-world.weights": "{}"}
         onnx.helper.set_model_props(model, props)
         (tmp_path / "a.onnx").write_bytes(model.SerializeToString())

@@ -158,7 +158,7 @@ def _read(path: Path) -> tuple[str, dict[str, _Source], Any]:
         seal = _seal_of(data[: len(data) - len(_seal_of(b""))])
         if _DIGEST in props and not data.endswith(seal):
             raise ValueError("its checksum is another")
-        if any(item.data_location == onnx.TensorProto.EXTERNAL for item in _tensors(model.graph)):
+        if any(item.data_location == onnx.TensorProto.EXTERNAL for item in _tensors(model)):
             raise ValueError("a tensor lies in another file")
         words = json.loads(props[_WEIGHTS])
         return props[_MADE_OF], {name: _Source(**given) for name, given in words.items()}, model
@@ -166,13 +166,13 @@ def _read(path: Path) -> tuple[str, dict[str, _Source], Any]:
         raise OutlineError(f"{path} is damaged, or no outline: {error!r}") from error
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Yield every tensor of a graph, those of its nodes and their graphs too."""
-    yield from graph.initializer
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            if inner.node or inner.initializer:
+def _tensors(message: Any) -> Iterator[Any]:
+    """Yield every tensor in a message of ONNX, wherever it lies."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in [value] if hasattr(value, "ListFields") else value:
                 yield from _tensors(inner)
 
 

@@ -11,11 +11,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import onnx
 import torch
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
+from onnx import TensorProto, helper, numpy_helper
 
 import envs  # noqa: F401 - registers the ids
+from engine.on_onnx.files import is_intact, seal
+from engine.on_onnx.outlines import fill_outline, outline_of
 from engine.on_tensorrt.plan import TrtPlan, load_plan
 from engine.select import _load_times
 from envs.play.headless import read_actions
@@ -153,15 +157,54 @@ def _use_keymap(folder: Path) -> None:
     configured_actions(actions, spaces.Discrete(3))
 
 
+_WEIGHTS = {"w": torch.arange(4096.0).reshape(64, 64)}
+
+
+def _make_graph(path: Path) -> None:
+    """Write a graph of one layer, whose weight an outline leaves out."""
+    value = functools.partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
+    weight = numpy_helper.from_array(_WEIGHTS["w"].numpy(), "weight")
+    node = helper.make_node("MatMul", ["x", "weight"], ["y"])
+    ends = [value("x", shape=[1, 64])], [value("y", shape=[1, 64])]
+    model = helper.make_model(helper.make_graph([node], "head", *ends, initializer=[weight]))
+    path.write_bytes(model.SerializeToString())
+
+
 def _make_cache(folder: Path) -> None:
     times = {"milliseconds": {"torch float32": 12.5, "onnx": 9.0}}
     (folder / "choice.json").write_text(json.dumps(times))
+    _make_graph(folder / "head.onnx")
+    seal(folder / "head.onnx")
 
 
 def _use_cache(folder: Path) -> None:
     times = _load_times(folder / "choice.json", ["torch float32", "onnx"])
     if not all(np.isfinite(value) and value > 0 for value in times.values()):
         raise SilentlyWrongError(f"times {times}")
+    graph = folder / "head.onnx"
+    if is_intact(graph):
+        _make_graph(folder / "good.onnx")
+        if graph.read_bytes() != (folder / "good.onnx").read_bytes():
+            raise SilentlyWrongError("a graph is another")
+
+
+def _make_outlines(folder: Path) -> None:
+    """Write one with its checksum and one without, as others may."""
+    _make_graph(folder / "graph")
+    (folder / "own.onnx").write_bytes(outline_of(folder / "graph", _WEIGHTS, made_of="x"))
+    model = onnx.load(folder / "own.onnx")
+    del model.metadata_props[-1]
+    (folder / "other.onnx").write_bytes(model.SerializeToString())
+    (folder / "graph").unlink()
+
+
+def _use_outlines(folder: Path) -> None:
+    for name in ("own", "other"):
+        fill_outline(folder / f"{name}.onnx", folder / "filled.onnx", _WEIGHTS)
+    fill_outline(folder / "own.onnx", folder / "filled.onnx", _WEIGHTS)
+    (filled,) = onnx.load(folder / "filled.onnx").graph.initializer
+    if not np.array_equal(numpy_helper.to_array(filled), _WEIGHTS["w"]):
+        raise SilentlyWrongError("a weight is another")
 
 
 def _use_prompt(folder: Path) -> None:
@@ -191,6 +234,7 @@ SUBJECTS = {
     ),
     "key map": Subject(lambda f: (f / "keys.yaml").write_text(KEYS), _use_keymap),
     "cache": Subject(_make_cache, _use_cache),
+    "outline": Subject(_make_outlines, _use_outlines),
     "actions": Subject(
         lambda f: (f / "actions.txt").write_text(LINES),
         lambda f: read_actions(f / "actions.txt", ACTIONS),

@@ -17,7 +17,7 @@ from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.opening import ENDLESS, open_teacher, open_world
 from envs.play.game.playable import Playable
 from envs.recording.header import weights_hash
-from midas_world.sessions.log import Heard, Record
+from midas_world.sessions.log import Heard, Record, SessionError
 from midas_world.sessions.session import RecordedSession, SessionHeader
 from midas_world.trust import check_env
 from midas_world.types import CheckpointError
@@ -193,7 +193,10 @@ def load_state(path: Path, *, is_world: bool) -> Any:
         return WorldState.load(path)
     import safetensors.numpy
 
-    return safetensors.numpy.load_file(path)
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise SessionError(f"{path} is truncated or corrupt: {error}") from error
 
 
 def action_name(header: SessionHeader, record: Record) -> str:
