@@ -11,6 +11,7 @@ mean returns of "random" and "expert".
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from envs.choices import Choices
 from envs.stage.policies import ExpertPolicy, Policy, RandomPolicy
 from examples.games import GameConfig
 from examples.ppo import TrainedPolicy
+from midas_world.edge import run_command
 
 # No policy is trained or judged on these seeds, and no world.
 FIRST_SEED = 900_000
@@ -115,4 +117,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("offline", main, sys.argv[1:]))

@@ -9,6 +9,7 @@ Spearman's; its interval is that of 1,000 draws of the policies with repetition.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from envs.tasks import TASKS
 from examples.actions import ACTION_NAMES
 from examples.games import Choose, GameConfig, choose_always, choose_at_random, make_games, play
 from examples.ppo import load_choice
+from midas_world.edge import run_command
 from midas_world.files import write_whole
 from midas_world.tables import table_lines
 
@@ -116,4 +118,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("rank", main, sys.argv[1:]))
