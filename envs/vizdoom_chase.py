@@ -12,6 +12,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled
 
 from envs.contract import check_action, check_running, may_render
@@ -136,12 +137,17 @@ class DoomChaseEnv(gym.Env[np.ndarray, np.int64]):
         self.action_space = spaces.Discrete(len(ACTIONS))
         self.observation_space = spaces.Box(0, 255, (240, 320, 3), np.uint8)
         self._tics = tics
+        self._arguments = {"scenario": scenario, "tics": tics, "render_mode": render_mode}
         file = _scenario_file(scenario)
         # Doom writes its settings into a file, by default where the program was started.
         self._folder = tempfile.TemporaryDirectory(prefix="midas-doom-")
         self._game: Any = _make_game(file, settings=Path(self._folder.name) / "vizdoom.ini")
         self._has_started = False
         self._needs_reset = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made with: an episode of Doom cannot be carried along."""
+        return _make_again, (self._arguments, self.spec)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -220,6 +226,12 @@ class DoomChaseEnv(gym.Env[np.ndarray, np.int64]):
             "kills": self._kills,
             "action_name": self.action_names[action],
         }
+
+
+def _make_again(arguments: dict[str, Any], spec: EnvSpec | None) -> DoomChaseEnv:
+    env = DoomChaseEnv(**arguments)
+    env.spec = spec
+    return env
 
 
 def _scenario_file(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""What Gymnasium, Stable-Baselines3 and their wrappers ask of every id and mode."""
+"""What Gymnasium, Stable-Baselines3 and their wrappers ask of every mode; of ids: test_every_id."""
 
 import inspect
 import pickle
@@ -26,7 +26,6 @@ from envs.world.spaces import ACTIONS, OBSERVATIONS
 from envs.world.vector_env import WorldVectorEnv
 
 ROOT = Path(__file__).parents[1]
-TASKS = ("Coins", "Care", "Goal")
 TEACHERS = ("midas/StageTeacher-v0", "midas/DoomChase-v0")
 WORLD = "midas/Stage-v0"
 
@@ -57,10 +56,6 @@ def test_gymnasium_s_checker_has_nothing_to_say(tiny_folder, observation, action
     env.close()
 
 
-def test_gymnasium_s_checker_has_nothing_to_say_about_teachers(teacher):
-    check_env(teacher)
-
-
 # Stable-Baselines3 has no Dict actions, and takes an observation of two dimensions only flat.
 @pytest.mark.parametrize("action", ["discrete", "keys"])
 @pytest.mark.parametrize("observation", OBSERVATIONS)
@@ -69,38 +64,11 @@ def test_stable_baselines3_s_checker_has_nothing_to_say(tiny_folder, observation
     check_env_of_sb3(FlattenObservation(env) if observation == "latent" else env)
 
 
-def test_stable_baselines3_s_checker_has_nothing_to_say_about_teachers(teacher):
-    check_env_of_sb3(teacher)
-
-
-def test_every_id_is_checked():
-    ours = {name for name in gym.registry if name.startswith("midas/")}
-    tasks = {f"midas/Stage{task}{kind}-v0" for task in TASKS for kind in ("", "Teacher")}
-    assert ours == {WORLD, "midas/World-v0", *TEACHERS, *tasks}
-
-
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("kind", ["", "Teacher"])
-def test_tasks_keep_the_contract(tiny_folder, kind, task):
-    world = {} if kind else {"world": str(tiny_folder), "backend": "torch:float32"}
-    env = gym.make(f"midas/Stage{task}{kind}-v0", **world)
-    assert env.unwrapped.horizon == 1000
-    assert env.spec.kwargs["task"] == task.lower()
-    check_env(env.unwrapped, skip_render_check=True)
-
-
 @pytest.mark.parametrize("name", [WORLD, f"envs:{WORLD}", f"midas_world:{WORLD}", "midas/World-v0"])
 def test_ids_make_the_learned_world(tiny_folder, name):
     env = gym.make(name, world=str(tiny_folder))
     assert isinstance(env.unwrapped, WorldEnv)
     assert env.unwrapped.world.folder == tiny_folder
-
-
-def test_a_teacher_s_spec_survives_pickling(teacher):
-    again = pickle.loads(pickle.dumps(teacher.spec)).make()
-    assert again.spec.id == teacher.spec.id
-    assert again.observation_space == teacher.observation_space
-    again.close()
 
 
 def test_wrong_calls_of_a_teacher_are_told_in_the_words_of_the_learned_world(teacher):
