@@ -1,6 +1,7 @@
 """Conversation, languages and texts: who speaks when, how soon, and in which language."""
 
 import shutil
+import subprocess
 import sys
 import time
 
@@ -277,6 +278,36 @@ def test_without_espeak_its_name_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(SoundError, match=r"apt install espeak-ng.*midas-world\[speech\]"):
         synthesise("hello")
+
+
+@pytest.fixture
+def espeak_without_languages(monkeypatch):
+    """Put a program in espeak-ng's place that knows no language."""
+
+    def refuse(command, **_):
+        words = b"Error: The specified espeak-ng voice does not exist."
+        return subprocess.CompletedProcess(command, 1, b"", words)
+
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(subprocess, "run", refuse)
+
+
+def test_a_language_that_espeak_does_not_know_is_told(espeak_without_languages, capsys):
+    command = ["--headless", "--teacher", "--say", "hello", "--language", "xx"]
+    assert play.main(command) == 2
+    assert "espeak-ng cannot say it as 'xx'" in capsys.readouterr().err
+
+
+def test_a_language_that_espeak_does_not_know_ends_no_game(espeak_without_languages):
+    with playing(CountingEnv()) as (window, session):
+        session.voices = LiveVoices(language="xx")
+        press(pygame.K_t)
+        run_until(window, session, lambda: window._prompt.is_open)
+        pygame.event.post(pygame.Event(pygame.TEXTINPUT, text='"hello'))
+        press(pygame.K_RETURN)
+        run_until(window, session, lambda: "cannot say it as 'xx'" in window._message)
+        steps = session.view.num_steps
+        run_until(window, session, lambda: session.view.num_steps > steps)
 
 
 @pytest.mark.parametrize("text", ["", "   ", "x" * 501])

@@ -1,7 +1,9 @@
 """Live voices from files, in a game and by the command."""
 
+import tracemalloc
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ from midas_world.data.sound import (
     to_int16,
 )
 from tests.fakes import CountingEnv
-from tests.test_sound import tone, write_sound
+from tests.test_sound import loudest_hz, tone, write_sound
 from tests.voices import lag_of, sound_of, write_hello
 from tests.windows import playable
 
@@ -61,22 +63,6 @@ def test_a_file_that_ends_in_rubbish_is_said_up_to_there(tmp_path, monkeypatch):
     assert all(voice.step(talks=False) is not None for _ in range(4))
     assert voice.step(talks=False) is None
     assert "after 0.2 s" in voice.message
-
-
-def test_an_hour_of_sound_is_read_as_it_is_needed(tmp_path, monkeypatch):
-    made = []
-
-    def an_hour(_):
-        for _ in range(3600 * 20 * 800 // 1024):
-            made.append(1)
-            yield np.full(1024, 1000, np.int16)
-
-    monkeypatch.setattr("envs.play.voice.voices.read_sound", an_hour)
-    voice = FileVoice(tmp_path / "hour.mp3")
-    for _ in range(20):
-        voice.step(talks=False)
-    assert len(made) <= 20
-    voice.close()
 
 
 def test_who_idles_talks_while_a_voice_is_heard(hello):
@@ -153,6 +139,54 @@ def test_command_tells_of_a_silent_voice_and_plays(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "is silent" in captured.err
     assert "4 steps" in captured.out
+
+
+@pytest.mark.parametrize("rate", [8_000, 192_000])
+def test_a_voice_of_any_rate_makes_a_film_that_sounds_like_it(rate, tmp_path, capsys):
+    low, high = tone(300.0, 0.5, rate), tone(2000.0, 0.5, rate)
+    path = write_sound(tmp_path / "voice.wav", np.concatenate((low, high)), rate)
+    film = tmp_path / "film.mp4"
+    command = ["--headless", "--teacher", "--voice", str(path), "--save", str(film)]
+    assert play.main(command) == 0
+    assert "20 steps" in capsys.readouterr().out
+    heard = sound_of(film)[SAMPLES_PER_STEP:]
+    assert loudest_hz(heard[1600:6400]) == pytest.approx(300.0, abs=5.0)
+    assert loudest_hz(heard[9600:14400]) == pytest.approx(2000.0, abs=5.0)
+
+
+@pytest.fixture(scope="module")
+def hour(tmp_path_factory) -> Path:
+    """Return a file of an hour: a tone of a second, and then silence."""
+    path = tmp_path_factory.mktemp("hour") / "hour.flac"
+    minute = np.zeros((1, 60 * 8_000), np.int16)
+    with av.open(str(path), "w") as container:
+        options = {"frame_size": "48000"}  # few frames, so that it is soon written and read
+        stream = container.add_stream("flac", rate=8_000, layout="mono", options=options)
+        for number in range(60):
+            samples = minute.copy()
+            if number == 0:
+                samples[0, :8_000] = to_int16(tone(300.0, 1.0, 8_000))
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 8_000, number * minute.size
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_an_hour_of_sound_is_read_as_it_is_needed(hour, capsys):
+    tracemalloc.start()
+    voice = FileVoice(hour)
+    steps = [voice.step(talks=False) for _ in range(40)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    voice.close()
+    assert peak < 2**20  # an hour would be 115 MB
+    assert loudest_hz(np.concatenate(steps[:20])) == pytest.approx(300.0, abs=3.0)
+    assert not np.concatenate(steps[21:]).any()
+    assert num_voice_steps(hour) == 72_000
+    command = ["--headless", "--teacher", "--voice", str(hour), "--steps", "30"]
+    assert play.main(command) == 0
+    assert "30 steps" in capsys.readouterr().out
 
 
 def test_volume_is_a_percentage(capsys):
