@@ -218,6 +218,15 @@ def test_a_missing_extra_is_named_and_nothing_is_left(session, tmp_path, monkeyp
     assert not list(tmp_path.rglob("*.*"))
 
 
+def test_an_extra_that_cannot_be_loaded_says_why(session, tmp_path, monkeypatch, capsys):
+    words = "pyarrow requires NumPy 2.0 or newer, found 1.26.0"
+    (tmp_path / "pyarrow.py").write_text(f"raise ImportError({words!r})")
+    monkeypatch.delitem(sys.modules, "pyarrow", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert export(session, "--to", "lerobot", "--output", str(tmp_path / "made")) == 2
+    assert capsys.readouterr().err == f"midas-world export: {words}\n"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -59,7 +59,7 @@ class CudaDevice:
             import pycuda.driver as driver  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise BackendUnavailableError(
-                f'pycuda is not installed: pip install "midas-world[{extra}]" (or use '
+                f'pycuda cannot be loaded ({error}): pip install "midas-world[{extra}]" (or use '
                 "backend='torch')"
             ) from error
         if not torch.cuda.is_available():

@@ -60,7 +60,7 @@ def load_flavour(flavour: str) -> ModuleType:
     except ImportError as error:
         extra = EXTRAS[flavour]
         raise BackendUnavailableError(
-            f'{flavour} is not installed: pip install "midas-world[{extra}]" (or use '
+            f'{flavour} cannot be loaded ({error}): pip install "midas-world[{extra}]" (or use '
             "backend='torch')"
         ) from error
     return trt

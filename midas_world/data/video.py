@@ -154,7 +154,7 @@ def import_av() -> ModuleType:
     try:
         import av
         import av.filter
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         message = 'H.264 and GIF need PyAV: pip install av; or record with codec="raw"'
         raise ImportError(message) from error
     return av

@@ -70,7 +70,7 @@ class _Writer:
             import pandas as pd
             import pyarrow as pa
             import pyarrow.parquet as pq
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise ImportError(
                 "LeRobot datasets need pyarrow and pandas: pip install 'midas-world[export]'"
             ) from error

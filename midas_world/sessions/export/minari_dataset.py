@@ -87,7 +87,7 @@ def export_minari(
     try:
         from minari import __version__
         from minari.dataset.minari_storage import MinariStorage
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
             "Minari datasets need Minari: pip install 'midas-world[export]'"
         ) from error
