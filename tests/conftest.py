@@ -10,15 +10,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from midas_world.data.episodes import VideoOptions, save_episode
 from midas_world.data.packing import pack
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
+from midas_world.types import BackendUnavailableError
 from midas_world.world import CONFIG_NAME, World, find_world, load_world
 from tests.fakes import make_tiny_world
 from tests.shard_data import save_all, two_episodes
@@ -71,13 +74,23 @@ def shipped_world() -> World:
 
 
 @pytest.fixture(scope="session")
-def kept_graphs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where exported graphs are kept from one test run to the next, if anything is.
+def kept_graphs(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, tiny_world: World
+) -> Path:
+    """Return where exported graphs are kept, the tiny world's among them.
 
-    Their folders are named by all that they follow from, so none is stale.
+    From one test run to the next, if anything is: their folders are named by all that they follow
+    from, so none is stale. One process exports, for that takes half a minute; the others wait.
     """
+    from engine.on_onnx.export import export_graphs
+
     cache = getattr(pytestconfig, "cache", None)
-    return cache.mkdir("onnx") if cache else tmp_path_factory.mktemp("onnx")
+    folder = cache.mkdir("onnx") if cache else tmp_path_factory.mktemp("onnx")
+    # Tests of torch ask for it, too, where nothing can be exported.
+    with FileLock(folder / "exporting.lock"), suppress(BackendUnavailableError, ImportError):
+        for precision in ("float32", "int8"):
+            export_graphs(tiny_world, precision=precision, folder=folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,12 @@ from midas_world.sessions.session import load_session
 ROOT = Path(__file__).parents[1]
 
 
-def check_killed(tmp_path: Path, count: int, seed: int) -> None:
-    program = [sys.executable, "-m", "tests.kill_recorders", str(tmp_path), str(count), str(seed)]
+@pytest.mark.slow  # a second of play before most are killed, and all have the cores together
+@pytest.mark.timeout(1000)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_sessions_hold_all_but_the_last_second(tmp_path):
+    count = 200 if os.environ.get("MIDAS_TEST_LARGE") else 12
+    program = [sys.executable, "-m", "tests.kill_recorders", str(tmp_path), str(count), "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(program, cwd=ROOT, env=environment, check=True, timeout=900)
     killed = json.loads((tmp_path / "killed.json").read_text())
@@ -33,15 +37,3 @@ def check_killed(tmp_path: Path, count: int, seed: int) -> None:
     # It would be no test if nobody had played for longer than a second.
     assert sum(item["num_older"] > 0 for item in killed) > count // 4
     print(f"{count} killed; steps lost: median {np.median(lost):.0f}, at most {max(lost)} of 60/s")
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_sessions_hold_all_but_the_last_second(tmp_path):
-    check_killed(tmp_path, 10, seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1000)
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_sessions_killed_at_200_moments_hold_all_but_the_last_second(tmp_path):
-    check_killed(tmp_path, 200, seed=1)

@@ -84,7 +84,7 @@ class WorldBase:
         raise NotImplementedError
 
     def _check_begun(self, what: str) -> None:
-        check_begun(self._games.has_begun, what)
+        check_begun(self._games.course.has_begun, what)
 
 
 def _make_again(

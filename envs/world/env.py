@@ -217,7 +217,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             ResetNeeded: There is no running episode.
             InvalidAction: The action is not in the action space.
         """
-        check_running(self._games.over[0])
+        check_running(self._games.course.over[0])
         outcome = self._games.step([action])
         self._show_if_human()
         return (
@@ -235,7 +235,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             ResetNeeded: There is none yet.
         """
         self._check_begun("observe")
-        return self._games.observe_game(0)
+        return self._games.views.observe_game(0)
 
     def set_prompt(self, text: str | None) -> None:
         """Let words steer the world from the next step on; None gives the old words back.
@@ -276,7 +276,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             ResetNeeded: No episode has begun.
         """
         self._check_begun("save_state")
-        return self._games.state([self.np_random])
+        return self._games.course.state([self.np_random])
 
     def restore_state(self, state: WorldState) -> None:
         """Go on exactly from what `save_state` gave, here or in another process.
@@ -328,7 +328,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         return {
             "spec": self.spec,
             "rng": copy.deepcopy((self._np_random, self._np_random_seed)),
-            "state": self.save_state() if self._games.has_begun else None,
+            "state": self.save_state() if self._games.course.has_begun else None,
         }
 
     def _go_on_from(self, moment: dict[str, Any]) -> None:
@@ -343,10 +343,10 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         Raises:
             ResetNeeded: There is no frame yet.
         """
-        if not may_render(self.render_mode, has_begun=self._games.has_begun):
+        if not may_render(self.render_mode, has_begun=self._games.course.has_begun):
             return None
         if self.render_mode == "rgb_array":
-            return self._games.frames()[0].copy()
+            return self._games.views.frames()[0].copy()
         self._show_if_human()
         return None
 
@@ -365,4 +365,4 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             from envs.picture import FrameWindow
 
             self._window = FrameWindow(self.world.folder.name, self.engine.spec.frame_shape)
-        self._window.show(self._games.frames()[0], fps=self.metadata["render_fps"])
+        self._window.show(self._games.views.frames()[0], fps=self.metadata["render_fps"])

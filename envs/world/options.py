@@ -1,8 +1,10 @@
 """What environments of a learned world take beside the world, and what is wrong with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from engine.spec import Engine
 from envs.contract import check_names
@@ -64,3 +66,15 @@ class GameOptions(OutcomeRule):
         if self.actions is not None and (self.action != "discrete" or not self.actions):
             raise ValueError("actions must be names of actions, and goes with action='discrete'")
         check_names("infos", [self.infos], ("all", "numeric"))
+
+    def of_reset(self, given: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Return the options of a reset, with what all episodes have that say nothing else."""
+        own: dict[str, Any] = {}
+        if self.prompt is not None:
+            own["prompt"] = self.prompt
+        starts = self.start_states
+        if isinstance(starts, list | tuple):
+            starts = starts[int(rng.integers(len(starts)))]
+        if starts is not None:
+            own["start_state"] = starts
+        return own | dict(given)

@@ -184,3 +184,32 @@ def _checked(name: str, given: Any, own: np.ndarray) -> np.ndarray:
             f"{name} must return a finite value per game, of shape {own.shape}, got {given!r}"
         )
     return values.astype(own.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a step brought to each game.
+
+    Attributes:
+        rewards: (B,) float64.
+        terminated: (B,) bool.
+        truncated: (B,) bool.
+    """
+
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    @classmethod
+    def none(cls, num_games: int) -> "Outcome":
+        """Return that of no step."""
+        ends = np.zeros(num_games, bool)
+        return cls(rewards=np.zeros(num_games), terminated=ends, truncated=ends)
+
+    def joined(self, later: "Outcome") -> "Outcome":
+        """Return what this and a later step brought together."""
+        return Outcome(
+            rewards=self.rewards + later.rewards,
+            terminated=self.terminated | later.terminated,
+            truncated=self.truncated | later.truncated,
+        )

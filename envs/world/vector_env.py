@@ -137,12 +137,12 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             if (own := seeds[game]) is not None:
                 self._rngs[game], self._seeds[game] = make_rng(own)
         started = self._begin(games, self._options_per_game(options))
-        if not self._games.has_begun:
+        if not self._games.course.has_begun:
             raise ResetNeeded("the first reset must be of all games, without reset_mask")
         infos: dict[str, Any] = {}
         for game, info in started.items():
             infos = self._add_info(infos, info, game)
-        return self._games.observe(), infos
+        return self._games.views.observe(), infos
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Hold one action per game for one step.
@@ -155,7 +155,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             InvalidAction: An action is not in the action space; nothing was changed.
         """
         games = self._games
-        ended = games.over.copy()
+        ended = games.course.over.copy()
         self._check_begun("step")
         if self.autoreset_mode != AutoresetMode.NEXT_STEP and ended.any():
             which = np.flatnonzero(ended).tolist()
@@ -165,16 +165,19 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         started: dict[int, dict[str, Any]] = {}
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             started = self._begin(np.flatnonzero(ended).tolist())
-        elif self.autoreset_mode == AutoresetMode.SAME_STEP and games.over.any():
-            over = np.flatnonzero(games.over).tolist()
+        elif self.autoreset_mode == AutoresetMode.SAME_STEP and games.course.over.any():
+            over = np.flatnonzero(games.course.over).tolist()
             for game in over:
-                final = {"final_obs": games.observe_game(game), "final_info": games.info(game)}
+                final = {
+                    "final_obs": games.views.observe_game(game),
+                    "final_info": games.info(game),
+                }
                 infos = self._add_info(infos, final, game)
             started = self._begin(over)
         for game in range(self.num_envs):
             info = started[game] if game in started else games.info(game)
             infos = self._add_info(infos, info, game)
-        return games.observe(), outcome.rewards, outcome.terminated, outcome.truncated, infos
+        return games.views.observe(), outcome.rewards, outcome.terminated, outcome.truncated, infos
 
     def observe(self) -> Any:
         """Return the present observations, as after `restore_state`, which returns none.
@@ -183,7 +186,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             ResetNeeded: There are none yet.
         """
         self._check_begun("observe")
-        return self._games.observe()
+        return self._games.views.observe()
 
     def set_prompt(self, text: str | None, *, games: Sequence[int] | None = None) -> None:
         """Let words steer some games, or all, from the next step on; None gives back the old ones.
@@ -200,7 +203,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             ResetNeeded: The games have not begun.
         """
         self._check_begun("save_state")
-        return self._games.state(self._rngs)
+        return self._games.course.state(self._rngs)
 
     def restore_state(self, state: WorldState) -> None:
         """Go on exactly from a state of B games; from a state of one game, let all go on from it.
@@ -229,7 +232,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         return {
             "spec": self.spec,
             "rng": copy.deepcopy((self._rngs, self._seeds)),
-            "state": self.save_state() if self._games.has_begun else None,
+            "state": self.save_state() if self._games.course.has_begun else None,
         }
 
     def _go_on_from(self, moment: dict[str, Any]) -> None:
@@ -244,9 +247,9 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         Raises:
             ResetNeeded: There are no frames yet.
         """
-        if not may_render(self.render_mode, has_begun=self._games.has_begun):
+        if not may_render(self.render_mode, has_begun=self._games.course.has_begun):
             return None
-        return tuple(self._games.frames().copy())
+        return tuple(self._games.views.frames().copy())
 
     def _begin(
         self, games: Sequence[int], options: Sequence[Mapping[str, Any]] | None = None

@@ -349,11 +349,7 @@ class Window:
             hud.draw_lines(page, first_keys(playable.keymap.keys), above=self._lines_above)
 
     def _draw_view(self, session: Session, view: View) -> pygame.Surface:
-        """Draw the frame, or the world's beside the teacher's of the same step.
-
-        Returns:
-            The part of the window that may be written over: all but the trace.
-        """
+        """Draw the frame, or both worlds' of the same step; return where may be written over it."""
         comparison = session.comparison
         if comparison is None:
             self._drawn_pair = None
