@@ -5,59 +5,21 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-import pygame
 import pytest
 
 import play
 from envs.play.game import recorder
 from envs.play.game.game import Game
-from envs.play.game.inputs import Inputs
 from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.playable import Playable
-from envs.play.game.rewind import Rewind
 from envs.play.replay.recorded import Tape, make_recorded, open_recorded
 from envs.play.replay.resimulate import resimulate
-from envs.play.replay.session import ReplaySession
-from envs.play.replay.window import ReplayWindow
 from envs.recording.record import RecordSession
-from envs.stage.controller import ACTIONS
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import load_session
 from tests.fakes import CountingEnv
-from tests.windows import playable, press, release, run_until, start
-
-KICK, RUN_RIGHT, WALK_LEFT = (ACTIONS.index(n) for n in ("kick", "run_right", "walk_left"))
-
-# Frame: 0 reset; 1-4 run; words; 5-8 kick; back to 6 (frame 9); 10-13 walk; reset (14); 15-17 kick.
-NUM_FRAMES = 18
-
-
-def record(folder: Path, played: Playable) -> list[np.ndarray]:
-    """Record a session with words, a way back and a second episode; return its frames."""
-    game, rewind = Game(played, seed=4, prompt="a beach"), Rewind(100)
-    frames: list[np.ndarray] = []
-
-    def see(view, **values) -> None:
-        frames.append(view.frame)
-        rewind.add(game, view, **values)
-
-    game.recorder.start(folder, fps=20, on_error=pytest.fail)
-    see(game.reset(), is_jump=True)
-    for _ in range(4):
-        see(game.step(RUN_RIGHT))
-    game.set_prompt("rain at night")
-    for _ in range(4):
-        see(game.step(KICK))
-    rewind.back()
-    rewind.back()
-    frames.append(rewind.resume(game).frame)
-    for _ in range(4):
-        see(game.step(WALK_LEFT))
-    see(game.reset_to_next_start(), is_jump=True)
-    for _ in range(3):
-        see(game.step(KICK))
-    game.recorder.stop(wait=True)
-    return frames
+from tests.replays import KICK, NUM_FRAMES, RUN_RIGHT, WALK_LEFT, record
+from tests.windows import playable
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -291,146 +253,6 @@ def test_command_says_what_is_wrong(tmp_path, capsys):
     assert "--replay SESSION" in capsys.readouterr().err
     assert play.main(["--replay", str(tmp_path / "none")]) == 2
     assert "there is no session at" in capsys.readouterr().err
-
-
-# Watching
-
-
-@pytest.fixture
-def watching(recorded):
-    """Yield a window and the session that is watched in it."""
-    tape = Tape(load_session(recorded[0]))
-    window = ReplayWindow("a session")
-    session = ReplaySession(
-        tape,
-        lambda: open_recorded(tape.session),
-        window.inputs,
-        notify=window.notify,
-    )
-    start(window, session)
-    yield window, session
-    session.close()
-    window.close()
-
-
-def pause(window: ReplayWindow, session: ReplaySession) -> None:
-    press(pygame.K_p)
-    run_until(window, session, lambda: session.status == "paused")
-
-
-def test_a_film_plays_to_its_end_and_begins_again(watching):
-    window, session = watching
-    press(pygame.K_UP)
-    press(pygame.K_UP)
-    run_until(window, session, lambda: session.speed == 4.0)
-    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
-    run_until(window, session, lambda: session.status == "paused")
-    press(pygame.K_SPACE)
-    run_until(window, session, lambda: session.number < 9 and session.status == "playing")
-
-
-def test_keys_step_and_jump(watching):
-    window, session = watching
-    press(pygame.K_END)
-    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
-    press(pygame.K_COMMA)
-    release(pygame.K_COMMA)
-    run_until(window, session, lambda: session.number == NUM_FRAMES - 2)
-    assert session.status == "paused"
-    press(pygame.K_n)
-    release(pygame.K_n)
-    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
-    press(pygame.K_LEFT)
-    release(pygame.K_LEFT)
-    run_until(window, session, lambda: session.number == 0)  # the film is shorter than a second
-    press(pygame.K_DOWN)
-    run_until(window, session, lambda: session.speed == 0.5)
-    press(pygame.K_F1)
-    press(pygame.K_F3)
-    run_until(window, session, lambda: window._shows_measurements)
-    assert "take over" in "\n".join(window._key_lines(session))
-
-
-def test_a_held_key_goes_on_stepping(watching):
-    window, session = watching
-    pause(window, session)
-    press(pygame.K_HOME)
-    press(pygame.K_PERIOD)
-    run_until(window, session, lambda: session.number >= 4)
-    release(pygame.K_PERIOD)
-    run_until(window, session, lambda: window._held is None)
-
-
-def test_the_bar_can_be_clicked_and_dragged(watching):
-    window, session = watching
-    width, height = pygame.display.get_surface().get_size()
-    pause(window, session)
-
-    def mouse(kind: int, x: float, **values) -> None:
-        pygame.event.post(pygame.Event(kind, pos=(int(x), height - 20), **values))
-
-    mouse(pygame.MOUSEBUTTONDOWN, width / 2, button=1)
-    run_until(window, session, lambda: session.number in (8, 9))
-    mouse(pygame.MOUSEMOTION, width, rel=(0, 0), buttons=(1, 0, 0))
-    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
-    mouse(pygame.MOUSEBUTTONUP, width, button=1)
-    mouse(pygame.MOUSEMOTION, 0, rel=(0, 0), buttons=(0, 0, 0))
-    press(pygame.K_F3)
-    run_until(window, session, lambda: window._shows_measurements)
-    assert session.number == NUM_FRAMES - 1
-
-
-def test_measurements_are_those_of_the_time(watching):
-    window, session = watching
-    pause(window, session)
-    session.seek(7)
-    run_until(window, session, lambda: session.number == 7)
-    lines = "\n".join(window._measurements(session, session.view))
-    for words in ("frame  7 of 17", "action  kick", "prompt  rain at night", "step, score  7,"):
-        assert words in lines
-
-
-@pytest.mark.parametrize("key", [pygame.K_t, pygame.K_RETURN], ids=["t", "enter"])
-def test_taking_over_plays_on_bit_equal_from_the_frame_shown(watching, recorded, key):
-    window, session = watching
-    pause(window, session)
-    said = []
-    window._say = said.append
-    session.seek(11)
-    run_until(window, session, lambda: session.number == 11)
-    press(key)
-    run_until(window, session, lambda: session.status == "loading" or not session.is_replaying)
-    run_until(window, session, lambda: not session.is_replaying)
-    run_until(window, session, lambda: session.view.num_steps >= 10)
-    assert "your turn" in said
-    assert session.prompt == "rain at night"
-    press(pygame.K_BACKSPACE)  # and all that a game can do is there
-    run_until(window, session, lambda: session.status == "rewinding")
-    release(pygame.K_BACKSPACE)
-    run_until(window, session, lambda: session.status == "playing")
-
-
-def test_what_cannot_be_taken_over_is_told_and_the_film_goes_on(recorded):
-    tape = Tape(load_session(recorded[0]))
-
-    def fails():
-        raise ValueError("no such world")
-
-    window = ReplayWindow("a session")
-    session = ReplaySession(tape, fails, Inputs(), notify=window.notify)
-    session.start()
-    try:
-        said = []
-        window._say = said.append
-        run_until(window, session, lambda: session.status == "playing")
-        press(pygame.K_t)
-        run_until(window, session, lambda: "cannot take over: no such world" in said)
-        assert session.is_replaying
-        press(pygame.K_SPACE)
-        run_until(window, session, lambda: session.status == "playing")
-    finally:
-        session.close()
-        window.close()
 
 
 def changed(folder: Path, tmp_path: Path, number: int, **values) -> Path:

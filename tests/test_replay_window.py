@@ -1,0 +1,165 @@
+"""Watching a recorded session, and taking over."""
+
+from pathlib import Path
+
+import pygame
+import pytest
+
+from envs.play.game.inputs import Inputs
+from envs.play.game.opening import open_world
+from envs.play.replay.recorded import Tape, open_recorded
+from envs.play.replay.session import ReplaySession
+from envs.play.replay.window import ReplayWindow
+from midas_world.sessions.session import load_session
+from tests.replays import NUM_FRAMES, record
+from tests.windows import press, release, run_until, start
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny_folder, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sessions") / "tiny"
+    record(folder, open_world(str(tiny_folder)))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _known_worlds(tiny_folder, monkeypatch):
+    """Let the tiny world be found by its name."""
+    monkeypatch.setattr("midas_world.world.WORLD_PLACES", (tiny_folder.parent,))
+
+
+@pytest.fixture
+def watching(recorded):
+    """Yield a window and the session that is watched in it."""
+    tape = Tape(load_session(recorded))
+    window = ReplayWindow("a session")
+    session = ReplaySession(
+        tape,
+        lambda: open_recorded(tape.session),
+        window.inputs,
+        notify=window.notify,
+    )
+    start(window, session)
+    yield window, session
+    session.close()
+    window.close()
+
+
+def pause(window: ReplayWindow, session: ReplaySession) -> None:
+    press(pygame.K_p)
+    run_until(window, session, lambda: session.status == "paused")
+
+
+def test_a_film_plays_to_its_end_and_begins_again(watching):
+    window, session = watching
+    press(pygame.K_UP)
+    press(pygame.K_UP)
+    run_until(window, session, lambda: session.speed == 4.0)
+    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
+    run_until(window, session, lambda: session.status == "paused")
+    press(pygame.K_SPACE)
+    run_until(window, session, lambda: session.number < 9 and session.status == "playing")
+
+
+def test_keys_step_and_jump(watching):
+    window, session = watching
+    press(pygame.K_END)
+    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
+    press(pygame.K_COMMA)
+    release(pygame.K_COMMA)
+    run_until(window, session, lambda: session.number == NUM_FRAMES - 2)
+    assert session.status == "paused"
+    press(pygame.K_n)
+    release(pygame.K_n)
+    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
+    press(pygame.K_LEFT)
+    release(pygame.K_LEFT)
+    run_until(window, session, lambda: session.number == 0)  # the film is shorter than a second
+    press(pygame.K_DOWN)
+    run_until(window, session, lambda: session.speed == 0.5)
+    press(pygame.K_F1)
+    press(pygame.K_F3)
+    run_until(window, session, lambda: window._shows_measurements)
+    assert "take over" in "\n".join(window._key_lines(session))
+
+
+def test_a_held_key_goes_on_stepping(watching):
+    window, session = watching
+    pause(window, session)
+    press(pygame.K_HOME)
+    press(pygame.K_PERIOD)
+    run_until(window, session, lambda: session.number >= 4)
+    release(pygame.K_PERIOD)
+    run_until(window, session, lambda: window._held is None)
+
+
+def test_the_bar_can_be_clicked_and_dragged(watching):
+    window, session = watching
+    width, height = pygame.display.get_surface().get_size()
+    pause(window, session)
+
+    def mouse(kind: int, x: float, **values) -> None:
+        pygame.event.post(pygame.Event(kind, pos=(int(x), height - 20), **values))
+
+    mouse(pygame.MOUSEBUTTONDOWN, width / 2, button=1)
+    run_until(window, session, lambda: session.number in (8, 9))
+    mouse(pygame.MOUSEMOTION, width, rel=(0, 0), buttons=(1, 0, 0))
+    run_until(window, session, lambda: session.number == NUM_FRAMES - 1)
+    mouse(pygame.MOUSEBUTTONUP, width, button=1)
+    mouse(pygame.MOUSEMOTION, 0, rel=(0, 0), buttons=(0, 0, 0))
+    press(pygame.K_F3)
+    run_until(window, session, lambda: window._shows_measurements)
+    assert session.number == NUM_FRAMES - 1
+
+
+def test_measurements_are_those_of_the_time(watching):
+    window, session = watching
+    pause(window, session)
+    session.seek(7)
+    run_until(window, session, lambda: session.number == 7)
+    lines = "\n".join(window._measurements(session, session.view))
+    for words in ("frame  7 of 17", "action  kick", "prompt  rain at night", "step, score  7,"):
+        assert words in lines
+
+
+@pytest.mark.parametrize("key", [pygame.K_t, pygame.K_RETURN], ids=["t", "enter"])
+def test_taking_over_plays_on_bit_equal_from_the_frame_shown(watching, key):
+    window, session = watching
+    pause(window, session)
+    said = []
+    window._say = said.append
+    session.seek(11)
+    run_until(window, session, lambda: session.number == 11)
+    press(key)
+    run_until(window, session, lambda: session.status == "loading" or not session.is_replaying)
+    run_until(window, session, lambda: not session.is_replaying)
+    run_until(window, session, lambda: session.view.num_steps >= 10)
+    assert "your turn" in said
+    assert session.prompt == "rain at night"
+    press(pygame.K_BACKSPACE)  # and all that a game can do is there
+    run_until(window, session, lambda: session.status == "rewinding")
+    release(pygame.K_BACKSPACE)
+    run_until(window, session, lambda: session.status == "playing")
+
+
+def test_what_cannot_be_taken_over_is_told_and_the_film_goes_on(recorded):
+    tape = Tape(load_session(recorded))
+
+    def fails():
+        raise ValueError("no such world")
+
+    window = ReplayWindow("a session")
+    session = ReplaySession(tape, fails, Inputs(), notify=window.notify)
+    session.start()
+    try:
+        said = []
+        window._say = said.append
+        run_until(window, session, lambda: session.status == "playing")
+        press(pygame.K_t)
+        run_until(window, session, lambda: "cannot take over: no such world" in said)
+        assert session.is_replaying
+        press(pygame.K_SPACE)
+        run_until(window, session, lambda: session.status == "playing")
+    finally:
+        session.close()
+        window.close()
