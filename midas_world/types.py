@@ -3,6 +3,7 @@
 Knows NumPy only, so that environments and drawing code need no torch to import it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,3 +34,11 @@ class StepConditions:
     pose: np.ndarray | None = None
     text: str | None = None
     audio: np.ndarray | None = None
+
+
+def stack_vectors(
+    vectors: Sequence[np.ndarray | None], size: int, *, absent: float = 0.0
+) -> np.ndarray:
+    """Return poses or sounds side by side, (F, size) float32; those that are None are `absent`."""
+    missing = np.full(size, absent, np.float32)
+    return np.stack([missing if vector is None else vector for vector in vectors])

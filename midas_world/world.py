@@ -40,7 +40,7 @@ from midas_world.config import ProjectConfig, WorldConfig, load_config, save_con
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.world_model import WorldModel
 from midas_world.plain_torch import kept_random_stream, plain_torch
-from midas_world.types import CheckpointError, StepConditions
+from midas_world.types import CheckpointError, StepConditions, stack_vectors
 
 WORLDS_FOLDER = Path(__file__).resolve().parent / "worlds"
 # Where a world is looked for by its name alone: those that come with the package, and the folder
@@ -284,10 +284,9 @@ def save_start_states(start_states: Sequence[StartState], path: Path) -> None:
         for name in ("pose", "audio"):
             rows = [getattr(step, name) for step in state.conditions]
             present[name] = [row is not None for row in rows]
-            sizes = [row.shape for row in rows if row is not None]
+            sizes = [len(row) for row in rows if row is not None]
             if sizes:
-                filled = [np.zeros(sizes[0], np.float32) if row is None else row for row in rows]
-                tensors[prefix + name] = torch.from_numpy(np.stack(filled))
+                tensors[prefix + name] = torch.from_numpy(stack_vectors(rows, sizes[0]))
         for key, value in state.conditioner_state.items():
             tensors[f"{prefix}conditioner.{key}"] = torch.from_numpy(np.array(value, order="C"))
         texts = [step.text for step in state.conditions]

@@ -29,7 +29,7 @@ from envs.world.spaces import action_space, key_names, observation_space, read_a
 from envs.world.starts import choose_start, find_scene
 from envs.world.state import WorldState
 from envs.world.views import Views
-from midas_world.types import StepConditions
+from midas_world.types import StepConditions, stack_vectors
 from midas_world.world import StartState, World
 
 OPTIONS = ("prompt", "start_state")
@@ -212,12 +212,11 @@ class Games:
     def _outlook(self, made: RolloutStep) -> Outlook:
         """Return what the network told, and of which frames."""
         size = self.world.config.world.conditions.pose_size
-        absent = np.full(size, np.nan, np.float32)
-        poses = [absent if item.pose is None else item.pose for item in self.course.conditions]
+        poses = [conditions.pose for conditions in self.course.conditions]
         return Outlook(
             config=self.world.config.world,
             step=self.course.rollout.num_steps.copy(),
-            pose=np.stack(poses),
+            pose=stack_vectors(poses, size, absent=np.nan),
             latents=self.course.rollout.latents.numpy(),
             expected_reward=made.reward.astype(np.float64),
             hit_probability=made.cost.astype(np.float64),

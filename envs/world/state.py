@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.rollout import SHARED_PREFIX, check_alike
 from midas_world.checkpoint import load_metadata, load_tensors, save_tensors
 from midas_world.config import ConditionsConfig
-from midas_world.types import CheckpointError, StepConditions
+from midas_world.types import CheckpointError, StepConditions, stack_vectors
 from midas_world.world import World
 
 _FORMAT = "1"
@@ -155,8 +155,7 @@ def pack_conditions(
     tensors = {}
     for name, size in (("pose", config.pose_size), ("audio", config.audio_size)):
         given = [getattr(item, name) for item in conditions]
-        rows = [np.full(size, np.nan, np.float32) if row is None else row for row in given]
-        tensors[name] = torch.from_numpy(np.stack(rows))
+        tensors[name] = torch.from_numpy(stack_vectors(given, size, absent=np.nan))
     return tensors
 
 

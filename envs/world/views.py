@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from envs.world.course import Course
 from envs.world.spaces import LATENT_LIMIT
-from midas_world.types import StepConditions
+from midas_world.types import StepConditions, stack_vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,5 @@ class Views:
     def _vectors(self, name: str, space: spaces.Space[Any]) -> np.ndarray:
         """Return the present pose or audio of all games, cut to its space; zeros if absent."""
         assert isinstance(space, spaces.Box)
-        absent = np.zeros(space.shape, np.float32)
         given = [getattr(conditions, name) for conditions in self._course.conditions]
-        rows = np.stack([absent if row is None else row for row in given])
-        return np.clip(rows, space.low, space.high)
+        return np.clip(stack_vectors(given, space.shape[0]), space.low, space.high)

@@ -75,8 +75,7 @@ class Window:
         self._opened_at = time.perf_counter()
         self.inputs = Inputs()
         self.latencies = Samples()
-        self._pads = Pads(self.inputs)
-        self._prompt = PromptLine()
+        self._pads, self._prompt = Pads(self.inputs), PromptLine()
         self._screens = Screens(
             self._settings, apply=self._apply_settings, show_keys=self._toggle_keys
         )
