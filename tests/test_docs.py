@@ -2,9 +2,11 @@
 
 import ast
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -187,6 +189,26 @@ def test_readme_shows_the_shipped_world_s_own_numbers():
     assert len(shown) > 10
     expected = [told.get(line.split(" | ")[0], "no such number") for line in shown]
     assert shown == expected, "\n".join(expected)
+
+
+def test_the_site_builds_and_every_link_in_it_leads_somewhere(tmp_path):
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build"]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [*command, "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = {file.parent.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("index.html")}
+    assert pages >= {Path(name).stem for name in NAMES if name.startswith("docs/")} | {"model-card"}
+    reference = (tmp_path / "reference/index.html").read_text(encoding="utf-8")
+    for words in ("termination_probability", "keypoints in the frame", "make_sb3_vec_env"):
+        assert words in reference
+    assert "googleapis" not in reference
 
 
 # What a block says that needs a package which not everybody has.

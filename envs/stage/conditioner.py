@@ -40,6 +40,18 @@ def _follow(level: float, target: float, *, rise: float, fall: float) -> float:
 class StageConditioner:
     """Turns the history of actions into conditions, one step at a time.
 
+    The pose, (38,) float32:
+
+    | entries | meaning                                                            |
+    |---------|--------------------------------------------------------------------|
+    | 0 to 29 | 15 keypoints in the frame, each x / 160 - 1 and y / 96 - 1         |
+    | 30      | facing, 1 or -1                                                    |
+    | 31      | velocity along x, as a share of running                            |
+    | 32      | height above the ground, as a share of 64 px                       |
+    | 33, 34  | how far the eyes are open; gaze                                    |
+    | 35      | crouching                                                          |
+    | 36, 37  | the camera's place in the loop, the clock in its period; shares    |
+
     Attributes:
         controller: The pose controller; its x is the camera.
         scene: What the words speak of.
@@ -259,12 +271,7 @@ class StageConditioner:
         track.play(sentence, -wait)
 
     def _pose(self) -> np.ndarray:
-        """Return the (38,) float32 pose vector.
-
-        0:30 keypoints (x / 160 - 1, y / 96 - 1); 30 facing; 31 velocity; 32 height; 33 eyes; 34
-        gaze; 35 crouching; 36 the camera's position in the loop, 37 the clock in its period, both
-        as shares in [0, 1).
-        """
+        """Return the (38,) float32 pose vector, as the class describes it."""
         controller = self.controller
         pose = np.zeros(POSE_SIZE, np.float32)
         pose[:30] = (self.keypoints() / (160.0, 96.0) - 1.0).ravel()
