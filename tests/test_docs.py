@@ -20,6 +20,7 @@ from midas_world.commands.cli import VERBS
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, read_sound
 from midas_world.data.video import import_av
 from midas_world.evaluate.report import JSON_NAME, read_report, to_markdown
+from midas_world.tables import table_lines
 
 ROOT = Path(__file__).parents[1]
 CARDS = "midas_world/worlds/*/README.md"
@@ -189,6 +190,15 @@ def test_readme_shows_the_shipped_world_s_own_numbers():
     assert len(shown) > 10
     expected = [told.get(line.split(" | ")[0], "no such number") for line in shown]
     assert shown == expected, "\n".join(expected)
+
+
+def test_the_card_shows_the_voice_language_by_language():
+    """Paste the lines of this message where a new world has other numbers."""
+    report = read_report(ROOT / "midas_world/worlds/stage")
+    assert report is not None, JSON_NAME
+    (table,) = report["sections"]["voice"]["tables"]
+    lines = "\n".join(table_lines(table["columns"], table["rows"], digits=table["digits"]))
+    assert lines in text_of("midas_world/worlds/stage/README.md"), lines
 
 
 def test_the_site_builds_and_every_link_in_it_leads_somewhere(tmp_path):

@@ -96,11 +96,14 @@ def test_a_world_hears_the_features_of_the_file(hello, tiny_world):
     game = Game(open_world(tiny_world), seed=0, voices=LiveVoices(FileVoice(hello)))
     game.reset()
     expected = features_from_audio(sound_of(hello) / 32768, SAMPLE_RATE_HZ)
+    hands = []
     for row in expected[:20]:
         game.step(IDLE)
-        told = game.playable.env.unwrapped._games.info(0)["audio"]  # type: ignore[attr-defined]
+        told = game.info["audio"]
+        hands.append(game.info["pose"][14:18].reshape(2, 2)[:, 1])
         np.testing.assert_array_equal(told[:20], row)
     game.close()
+    assert np.ptp(hands, axis=0).min() > 8 / 96  # px of half a frame: both follow the voice
 
 
 # The command
