@@ -27,7 +27,8 @@ from envs.play.game.playable import Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
 from envs.play.game.settings import MAX_VOLUME, Settings, SettingsFile
-from envs.play.headless import FrameSaver, read_actions, run_headless, wandering_actions
+from envs.play.headless import read_actions, run_headless, wandering_actions
+from envs.play.studio.saver import FrameSaver
 from envs.play.voice.conversation import Conversation, Respond
 from envs.play.voice.microphone import Microphone
 from envs.play.voice.sentences import BankVoice, choose_sentence, find_language

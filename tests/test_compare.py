@@ -12,7 +12,7 @@ from envs.play.game.game import Game
 from envs.play.game.moments import Snapshot
 from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.playable import TeacherLink
-from envs.play.window import hud, panels
+from envs.play.window import panels
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from tests.fakes import CountingEnv
@@ -272,49 +272,11 @@ def test_both_frames_and_the_trace_fit_any_window(size):
     surface = pygame.Surface(size)
     left, right = (np.full((192, 320, 3), value, np.uint8) for value in ((200, 0, 0), (0, 0, 200)))
     trace = [(step, 15.0 + 5 * np.sin(step / 9)) for step in range(150)]
-    panels.draw_split(surface, left, right, names=("a", "b"), trace=trace, note="catching up")
+    rects = panels.draw_split(
+        surface, surface.get_rect(), left, right, names=("a", "b"), trace=trace, note="it comes"
+    )
+    assert all(surface.get_rect().contains(rect) for rect in rects.values())
     shown = pygame.surfarray.array3d(surface)
     reds, blues = ((shown[..., c] > 190) & (shown[..., 1] < 10) for c in (0, 2))
     assert reds.sum() == blues.sum() > size[0] * size[1] / 8
     assert np.flatnonzero(reds.any(1)).max() < np.flatnonzero(blues.any(1)).min()
-
-
-@pytest.mark.parametrize("size", [(960, 576), (320, 192)])
-def test_nothing_is_written_over_the_trace(size, monkeypatch):
-    draw_split, draw_lines = panels.draw_split, hud.draw_lines
-    drawn, texts = [], []
-
-    def split(surface, *frames, **rest):
-        drawn.append((frames, rest))
-        return draw_split(surface, *frames, **rest)
-
-    def lines(*args, **rest):
-        texts.append(draw_lines(*args, **rest))
-
-    monkeypatch.setattr(panels, "draw_split", split)
-    monkeypatch.setattr(hud, "draw_lines", lines)
-    env = CountingEnv()
-    with playing(env, fps=50, teacher=linked(env)) as (window, session):
-        window._surface = pygame.display.set_mode(size, pygame.RESIZABLE)
-        press(pygame.K_F2)
-        run_until(window, session, lambda: window._drawn_pair and len(window._drawn_pair.trace) > 5)
-        texts.clear()  # the first keys were told before there was a trace
-        press(pygame.K_p)
-        for key, is_shown in (
-            (pygame.K_F3, lambda: texts),
-            (pygame.K_b, lambda: window._message),
-            (pygame.K_F1, lambda: len(texts) > 1 and window._shows_keys),
-            (pygame.K_t, lambda: window._prompt.is_open),
-        ):
-            press(key)
-            run_until(window, session, lambda: is_shown() and not window._is_dirty)  # noqa: B023
-            frames, rest = drawn[-1]
-            bare = pygame.Surface(size)
-            trace = draw_split(bare, *frames, **rest)
-            assert trace.height >= 60 - 2
-            assert not trace.colliderect(texts[-1])
-            shown, expected = (
-                pygame.surfarray.array3d(surface.subsurface(trace))
-                for surface in (window._surface, bare)
-            )
-            np.testing.assert_array_equal(shown, expected)

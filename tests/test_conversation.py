@@ -229,7 +229,7 @@ def test_the_character_talks_in_the_language_that_was_asked_for():
 def test_a_key_goes_to_the_next_language():
     with playing(CountingEnv()) as (window, session):
         press(pygame.K_l)
-        run_until(window, session, lambda: window._message == "the character speaks de")
+        run_until(window, session, lambda: window.overlays.message == "the character speaks de")
         press(pygame.K_l)
         run_until(window, session, lambda: session.voices.language == "fr-fr")
 
@@ -268,7 +268,7 @@ def test_words_after_a_quote_are_said_and_others_are_a_prompt(monkeypatch):
         pygame.event.post(pygame.Event(pygame.TEXTINPUT, text='"Guten Tag"'))
         press(pygame.K_RETURN)
         run_until(window, session, lambda: said)
-        assert window._message == "the character says: Guten Tag"
+        assert window.overlays.message == "the character says: Guten Tag"
         assert session.prompt is None
     assert said == ["Guten Tag"]
 
@@ -305,7 +305,7 @@ def test_a_language_that_espeak_does_not_know_ends_no_game(espeak_without_langua
         run_until(window, session, lambda: window._prompt.is_open)
         pygame.event.post(pygame.Event(pygame.TEXTINPUT, text='"hello'))
         press(pygame.K_RETURN)
-        run_until(window, session, lambda: "cannot say it as 'xx'" in window._message)
+        run_until(window, session, lambda: "cannot say it as 'xx'" in window.overlays.message)
         steps = session.view.num_steps
         run_until(window, session, lambda: session.view.num_steps > steps)
 

@@ -309,7 +309,7 @@ def test_the_version_is_one():
 
 
 def test_the_page_on_play_tells_every_command_of_the_window():
-    rows = [f"| {keys} | {meaning} |" for keys, meaning in COMMANDS]
+    rows = [f"| {' | '.join(row)} |" for row in COMMANDS]
     assert "\n".join(rows) in text_of("docs/play.md"), "\n".join(rows)
 
 

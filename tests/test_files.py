@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from envs.play.headless import FrameSaver
+from envs.play.studio.saver import FrameSaver
 from midas_world.checkpoint import save_tensors
 from midas_world.config import load_preset, save_config
 from midas_world.data.shards import Sample, write_shard
@@ -132,7 +132,8 @@ def save_weights(folder: Path) -> None:
 
 def save_frames(folder: Path) -> None:
     rng = np.random.default_rng(0)
-    saver = FrameSaver(folder / "strip.png", fps=20, num_frames=1)
+    strip = folder / f"strip-{len(list(folder.iterdir()))}.png"  # it overwrites none
+    saver = FrameSaver(strip, fps=20, num_frames=1)
     saver.add(view_of(rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)))
     saver.close()
 

@@ -15,11 +15,25 @@ from envs.play.game.session import Session
 from envs.play.game.settings import Settings, SettingsFile
 from envs.play.window import attract
 from envs.play.window.scoreboard import Flashes, first_keys
+from envs.play.window.tiles import Pictures
 from envs.play.window.window import Window
 from tests.fakes import CountingEnv
 from tests.windows import playable, playing, press, release, run_until, start
 
 DAY = date(2026, 3, 1)
+
+
+def click(rect: pygame.Rect) -> None:
+    pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, pos=rect.center, button=1))
+
+
+def act(button: int) -> None:
+    pygame.event.post(pygame.Event(pygame.JOYBUTTONDOWN, button=button, instance_id=1))
+
+
+def hat(value: tuple[int, int]) -> None:
+    for place in (value, (0, 0)):
+        pygame.event.post(pygame.Event(pygame.JOYHATMOTION, hat=0, value=place, instance_id=1))
 
 
 def view(num_steps: int, **changes) -> View:
@@ -203,22 +217,51 @@ def test_scenes_are_shown_and_gone_to_and_start_states_too():
     with playing(env, scenes=scenes, starts=starts, show_start=pictures.__getitem__) as (
         window, session,
     ):  # fmt: skip
-        window._screens.open_main(session)
-        window._screens._open_scenes(session)
+        window._screens.open_scenes(session)
         press(pygame.K_RIGHT)  # the place after the first
-        for _ in range(4):
-            press(pygame.K_DOWN)
         press(pygame.K_RETURN)
         run_until(window, session, lambda: env.prompt is not None)
         assert env.prompt.split(", ")[0] == scenes.fields["place"][1]
-        window._screens.open_main(session)
-        window._screens._open_scenes(session)
-        for _ in range(5):
+        run_until(window, session, lambda: window._screens.menu is None)
+        window._screens.open_scenes(session)
+        tiles = window._screens.menu
+        for _ in range(4):
             press(pygame.K_DOWN)
         press(pygame.K_RIGHT)
         run_until(window, session, lambda: 1 in session.start_pictures)
-        press(pygame.K_RETURN)
+        run_until(window, session, lambda: tiles.rows[4].rects and not window._is_dirty)
+        click(tiles.rows[0].rects[2])  # marks a place alone
+        run_until(window, session, lambda: tiles.rows[0].chosen == 2)
+        click(tiles.rows[4].rects[1])
+        run_until(window, session, lambda: tiles.current == 4)
+        click(tiles.rows[4].rects[1])
         run_until(window, session, lambda: env.resets[-1][1] == {"start_state": 1})
+
+
+def test_a_gamepad_picks_a_scene():
+    env = CountingEnv()
+    with playing(env, scenes=open_teacher().scenes) as (window, session):
+        act(7)
+        run_until(window, session, lambda: window._screens.menu is not None)
+        window._screens.open_scenes(session)
+        row = window._screens.menu.rows[1]
+        before = row.chosen
+        hat((0, -1))
+        hat((1, 0))
+        act(0)
+        run_until(window, session, lambda: env.prompt is not None)
+        assert env.prompt.split(", ")[1] == row.labels[(before + 1) % len(row.labels)]
+
+
+def test_a_picture_is_made_at_a_time_and_once():
+    made = []
+    pictures = Pictures()
+    for _ in range(4):
+        pictures.begin()
+        for key in "abc":
+            pictures.get(key, lambda key=key: made.append(key) or np.zeros((2, 3, 3), np.uint8))
+    assert made == ["a", "b", "c"]
+    assert not pictures.is_behind
 
 
 def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
@@ -227,8 +270,7 @@ def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
     session = Session(lambda: playable(CountingEnv()), window.inputs, fps=100,
                       notify=window.notify)  # fmt: skip
     start(window, session)
-    window._screens.open_main(session)
-    window._screens._open_keys(session)
+    window._screens._settings._open_keys(session, "keys", back=lambda: None)
     names = [entry.label().partition(":")[0] for entry in window._screens.menu.entries]
     for _ in range(names.index("k")):
         press(pygame.K_DOWN)
@@ -236,7 +278,6 @@ def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
     press(pygame.K_p)  # now kicks, and pauses no more
     run_until(window, session, lambda: settings.settings.keys == {"k": "p"})
     window._screens.close(session)
-    run_until(window, session, lambda: session.status == "playing")
     press(pygame.K_p)
     run_until(window, session, lambda: session.view.action_name == "kick")
     assert session.status == "playing"
@@ -245,6 +286,51 @@ def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
     session.close()
     window.close()
     assert json.loads((tmp_path / "settings.json").read_text())["keys"] == {"k": "p"}
+
+
+def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
+    settings = SettingsFile(tmp_path / "settings.json")
+    window = Window("a world", settings=settings)
+    session = Session(lambda: playable(CountingEnv()), window.inputs, fps=100,
+                      notify=window.notify)  # fmt: skip
+    start(window, session)
+    for kind, name, event in (
+        ("keys", "p", pygame.Event(pygame.KEYDOWN, key=pygame.K_o, mod=0, unicode="", scancode=0)),
+        ("pad", "b", pygame.Event(pygame.JOYBUTTONDOWN, button=5, instance_id=1)),
+    ):
+        window._screens._settings._open_keys(session, kind, back=lambda: None)
+        menu = window._screens.menu
+        names = [entry.label().partition(":")[0] for entry in menu.entries]
+        menu.chosen = names.index(name)
+        press(pygame.K_RETURN)
+        pygame.event.post(event)
+        run_until(window, session, lambda kind=kind: getattr(settings.settings, kind))
+        window._screens.close(session)
+    press(pygame.K_o)
+    run_until(window, session, lambda: session.status == "paused")
+    act(5)
+    run_until(window, session, lambda: session.bookmarks.shown)
+    session.close()
+    window.close()
+    kept = json.loads((tmp_path / "settings.json").read_text())
+    assert (kept["keys"], kept["pad"]) == ({"p": "o"}, {"b": "RB"})
+
+
+@pytest.mark.parametrize("language", ["", "fr-fr"])
+def test_a_language_that_was_chosen_is_spoken_the_next_time(tmp_path, language):
+    settings = SettingsFile(tmp_path / "settings.json")
+    settings.change(language=language)
+    window = Window("a world", settings=settings)
+    session = Session(lambda: playable(CountingEnv()), window.inputs, notify=window.notify)
+    start(window, session)
+    run_until(window, session, lambda: window._has_begun)
+    assert session.voices.is_live == bool(language)
+    assert session.voices.language == (language or "en-us")
+    press(pygame.K_l)
+    run_until(window, session, lambda: settings.settings.language != language)
+    session.close()
+    window.close()
+    assert SettingsFile(tmp_path / "settings.json").settings.language == session.voices.language
 
 
 @pytest.mark.parametrize("size", [(320, 192), (960, 576)])

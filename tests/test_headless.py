@@ -12,12 +12,12 @@ import play
 from envs.picture import NoDisplayError
 from envs.play.game.game import Game
 from envs.play.headless import (
-    FrameSaver,
     parse_actions,
     read_actions,
     run_headless,
     wandering_actions,
 )
+from envs.play.studio.saver import FrameSaver
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from tests.fakes import CountingEnv, view_of

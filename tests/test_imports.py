@@ -73,6 +73,7 @@ ROOMS = (
     ("midas_world.evaluate.command",),
     ("envs.play.voice",),
     ("envs.play.game",),
+    ("envs.play.studio",),
     ("envs.play.window", "envs.play.headless"),
     ("envs.play.replay",),
     ("play",),

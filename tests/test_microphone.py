@@ -11,12 +11,11 @@ from envs.play.game.game import Game
 from envs.play.game.opening import open_teacher
 from envs.play.voice.microphone import Microphone
 from envs.play.voice.voices import LiveVoices
-from envs.play.window import hud
 from envs.stage.controller import ACTIONS
 from midas_world.data.sound import SAMPLES_PER_STEP, SoundError, to_int16
 from tests.fakes import CountingEnv
 from tests.test_sound import loudest_hz, tone
-from tests.windows import playing, run_until
+from tests.windows import playing, run_until, words_shown
 
 
 class FakeStream:
@@ -118,14 +117,11 @@ def test_a_file_and_a_microphone_are_one_too_many(capsys):
 
 
 def test_the_window_shows_that_a_microphone_is_open(sounddevice, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(
-        hud, "draw_recording", lambda page, text, **options: drawn.append((text, options))
-    )
+    said = words_shown(monkeypatch)
     with playing(CountingEnv()) as (window, session):
         run_until(window, session, lambda: session.view.num_steps > 3)
-        assert not drawn
+        assert "the microphone is open" not in said
         session.voices = LiveVoices(Microphone())
-        run_until(window, session, lambda: drawn)
+        run_until(window, session, lambda: "the microphone is open" in said)
+        assert window.layout.rects["microphone"].left < 20
         session.voices.close()
-    assert drawn[0] == ("the microphone is open", {"at_left": True})

@@ -68,8 +68,8 @@ def pads(inputs: Inputs) -> Iterator[Pads]:
     pygame.display.quit()
 
 
-def handled(pads: Pads) -> list[str]:
-    """Hand the pads all that happened; return what start and back said."""
+def handled(pads: Pads) -> list[tuple[str, bool]]:
+    """Hand the pads all that happened; return what they said to commands."""
     return [word for event in pygame.event.get() if (word := pads.handle(event))]
 
 
@@ -80,12 +80,15 @@ def held(inputs: Inputs) -> set[str]:
 def test_a_controller_plays_by_names_and_not_twice(sdl, pads, inputs):
     pad = VirtualPad(sdl, GAME_CONTROLLER)
     handled(pads)
-    # In the order of SDL's controllers: here 6 is start and 4 is back, 7 a click on the stick.
-    for number, words in ((6, ["start"]), (4, ["back"]), (7, [])):
-        pad.button(number, is_down=True)
-        assert handled(pads) == words
-        pad.button(number, is_down=False)
-        assert handled(pads) == []
+    # In the order of SDL's controllers: 6 is start and 4 is back, 7 and 8 click the sticks.
+    for number, words in ((6, ["escape"]), (4, ["p"]), (7, ["b"]), (8, ["0"])):
+        for is_down in (True, False):
+            pad.button(number, is_down=is_down)
+            assert handled(pads) == [(word, is_down) for word in words]
+    for axis, word in ((4, "backspace"), (5, "t")):  # the triggers
+        for value, told in ((0.9, [(word, True)]), (1.0, []), (-1.0, [(word, False)])):
+            pad.axis(axis, value)
+            assert handled(pads) == told
     assert held(inputs) == set()
     pad.button(14, is_down=True)  # right on the directional pad
     handled(pads)
@@ -121,7 +124,7 @@ def test_what_is_no_controller_plays_by_a_joysticks_numbers(sdl, pads, inputs):
     pad = VirtualPad(sdl, WHEEL)
     handled(pads)
     pad.button(7, is_down=True)
-    assert handled(pads) == ["start"]
+    assert handled(pads) == [("escape", True)]
     pad.button(0, is_down=True)
     handled(pads)
     assert held(inputs) == {"space"}

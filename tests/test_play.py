@@ -144,18 +144,28 @@ def test_pictures_grow_by_whole_numbers_and_stay_sharp():
     assert not shown[:4].any()
 
 
-def test_key_lines_name_every_action_and_command():
-    lines = "\n".join(hud.key_lines(ACTION_KEYS, aliases_of(ACTION_KEYS)))
-    for words in ("j  punch", "space/up", "leap right", "type what", "Shift+R", "Backspace", "Esc"):
+def test_the_key_map_names_every_action_and_command_and_the_pad():
+    rows = hud.key_rows(ACTION_KEYS, aliases_of(ACTION_KEYS), PAD_BUTTONS)
+    lines = "\n".join("  ".join(row) for row in rows)
+    for words in ("j  punch  X", "space/up", "leap right  A + LB + stick", "type what", "Shift+R",
+                  "play on from there  LT", "Esc", "to the newest  R3"):  # fmt: skip
         assert words in lines
     assert "[2]" not in lines
 
 
-def test_lines_that_do_not_fit_get_smaller_letters():
-    lines = ["steps per second  20"] * 10
-    heights = [hud.draw_lines(pygame.Surface((320, room)), lines).height for room in (300, 120)]
-    assert heights[0] > 120
-    assert heights[1] < 120
+@pytest.mark.parametrize("area", [(300, 170), (620, 360), (1260, 740)])
+def test_the_key_map_fits_in_letters_that_can_be_read(area):
+    rows = hud.key_rows(ACTION_KEYS, aliases_of(ACTION_KEYS), PAD_BUTTONS)
+    plate = hud.keys_plate(rows, 40, area=area)
+    shown = min(area[0] / plate.get_width(), area[1] / plate.get_height())
+    assert shown >= 1.0 or area[0] < 400
+
+
+def test_long_words_in_a_table_break_their_lines():
+    rows = [("words", "a person in a red jacket " * 5), ("step", "3")]
+    plate = hud.table(rows, 20, width=400)
+    assert plate.get_width() <= 400
+    assert plate.get_height() > 2 * hud.table(rows[1:], 20, width=400).get_height()
 
 
 # The window
@@ -262,7 +272,8 @@ def test_overlays_and_screenshot(window, playing, tmp_path, monkeypatch):
     press(pygame.K_F12)
     run_until(window, session, lambda: list(tmp_path.glob("screenshots/*.png")))
     saved = pygame.image.load(next(iter(tmp_path.glob("screenshots/*.png"))))
-    assert saved.get_size() == (40, 24)
+    assert saved.get_size() == (960, 576)  # as it is shown
+    assert len(np.unique(pygame.surfarray.array3d(saved).reshape(-1, 3), axis=0)) == 1  # no words
 
 
 def test_a_screenshot_that_cannot_be_saved_is_told_and_play_goes_on(
@@ -317,8 +328,18 @@ def test_a_gamepad_plays_until_it_is_pulled_out(window, playing):
     leads_to("crouch")
     act(pygame.JOYBUTTONDOWN, button=6)
     run_until(window, session, lambda: session.status == "paused")
+    act(pygame.JOYBUTTONDOWN, button=6)
+    run_until(window, session, lambda: session.status == "playing")
+    act(pygame.JOYBUTTONDOWN, button=7)
+    run_until(window, session, lambda: window._screens.menu is not None)
     act(pygame.JOYBUTTONDOWN, button=7)
     run_until(window, session, lambda: session.status == "playing")
+    act(pygame.JOYBUTTONDOWN, button=9)
+    run_until(window, session, lambda: session.bookmarks.shown)
+    steps = session.view.num_steps
+    run_until(window, session, lambda: session.view.num_steps > steps + 20)
+    act(pygame.JOYBUTTONDOWN, button=10)
+    run_until(window, session, lambda: session.view.num_steps < steps + 10)
 
 
 def test_a_game_that_cannot_be_opened_ends_the_window_with_its_error(window):

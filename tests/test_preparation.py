@@ -17,7 +17,6 @@ from envs.play.game.playable import Playable
 from envs.play.game.preparation import Preparation, build, prepare_engines
 from envs.play.game.recorder import GameRecorder
 from envs.play.game.session import Session
-from envs.play.window import hud
 from envs.play.window.window import Window
 from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import BackendUnavailableError
@@ -25,7 +24,7 @@ from midas_world.user_folders import cache_folder
 from midas_world.world import World
 from tests import builds
 from tests.fakes import CountingEnv, FakeEngine
-from tests.windows import playable, playing, run_until
+from tests.windows import playable, playing, run_until, words_shown
 
 
 def wait_for_end(made: Preparation) -> str:
@@ -203,14 +202,7 @@ class Told:
 
 
 def test_the_window_shows_what_is_built_and_why_the_backend_was_chosen(monkeypatch):
-    lines = []
-    draw_lines = hud.draw_lines
-
-    def note(surface, given, **options):
-        lines.extend(given)
-        return draw_lines(surface, given, **options)
-
-    monkeypatch.setattr(hud, "draw_lines", note)
+    lines = words_shown(monkeypatch)
     said = []
     told = Told()
     with playing(CountingEnv(), preparation=told, why="the fastest here") as (window, session):

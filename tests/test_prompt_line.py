@@ -83,7 +83,7 @@ def test_the_cursor_stays_in_sight_and_any_letters_are_drawn(line):
         put(line, text)
         surface.fill((0, 0, 0))
         line.draw(surface)
-        columns = pygame.surfarray.array3d(surface)[:, 170:180].min(axis=(1, 2))
+        columns = pygame.surfarray.array3d(surface)[:, 174:182].min(axis=(1, 2))
         assert columns.max() == 255  # the cursor
     assert written("\0\ud800", 20).get_width() <= 1
 

@@ -79,8 +79,8 @@ def test_keys_step_and_jump(watching):
     run_until(window, session, lambda: session.speed == 0.5)
     press(pygame.K_F1)
     press(pygame.K_F3)
-    run_until(window, session, lambda: window._shows_measurements)
-    assert "take over" in "\n".join(window._key_lines(session))
+    run_until(window, session, lambda: window.overlays.shows_measurements)
+    assert "take over" in str(window._key_rows(session))
 
 
 def test_a_held_key_goes_on_stepping(watching):
@@ -108,7 +108,7 @@ def test_the_bar_can_be_clicked_and_dragged(watching):
     mouse(pygame.MOUSEBUTTONUP, width, button=1)
     mouse(pygame.MOUSEMOTION, 0, rel=(0, 0), buttons=(0, 0, 0))
     press(pygame.K_F3)
-    run_until(window, session, lambda: window._shows_measurements)
+    run_until(window, session, lambda: window.overlays.shows_measurements)
     assert session.number == NUM_FRAMES - 1
 
 
@@ -117,7 +117,7 @@ def test_measurements_are_those_of_the_time(watching):
     pause(window, session)
     session.seek(7)
     run_until(window, session, lambda: session.number == 7)
-    lines = "\n".join(window._measurements(session, session.view))
+    lines = "\n".join("  ".join(row) for row in window._measurements(session, session.view))
     for words in ("frame  7 of 17", "action  kick", "prompt  rain at night", "step, score  7,"):
         assert words in lines
 

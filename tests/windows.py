@@ -8,6 +8,7 @@ import pygame
 
 from envs.play.game.playable import Playable
 from envs.play.game.session import Session
+from envs.play.window import hud
 from envs.play.window.window import Window
 from tests.fakes import CountingEnv, stage_keymap
 
@@ -37,6 +38,24 @@ def start(window: Window, session: Session, *, timeout_s: float = 10.0) -> None:
     """Start a session and wait until it plays; what is pressed earlier is not meant for it."""
     session.start()
     run_until(window, session, lambda: session.status != "loading", timeout_s=timeout_s)
+
+
+def words_shown(monkeypatch) -> list[str]:
+    """Return a list of all words that windows put on plates from now on."""
+    said: list[str] = []
+    words_plate, table = hud.words_plate, hud.table
+
+    def note_words(text, *args, **options):
+        said.append(text)
+        return words_plate(text, *args, **options)
+
+    def note_rows(rows, *args, **options):
+        said.extend("  ".join(row) for row in rows)
+        return table(rows, *args, **options)
+
+    monkeypatch.setattr(hud, "words_plate", note_words)
+    monkeypatch.setattr(hud, "table", note_rows)
+    return said
 
 
 @contextmanager

@@ -1,29 +1,21 @@
-"""Playing without a display: actions from a file, the same game loop, and pictures to a file."""
+"""Playing without a display: actions from a file, the same game loop."""
 
 import codecs
-import contextlib
 import difflib
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from envs.play.game.clock import StepClock
 from envs.play.game.game import Game
 from envs.play.game.moments import View
 from envs.play.game.samples import Samples
-from envs.play.game.session import StepClock
-from midas_world.data.video import write_gif
-from midas_world.files import whole
-from midas_world.sessions.video import FilmWriter
 
 _MAX_REPEATS = 1_000_000
-_STRIP_FRAMES = 12
-_STRIP_COLUMNS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,89 +156,3 @@ def run_headless(
         median_ms=1000 * times.percentile(50),
         p99_ms=1000 * times.percentile(99),
     )
-
-
-class FrameSaver:
-    """Writes the frames of a run: an MP4 with its sound, a GIF, PNG files, or a strip of some.
-
-    Args:
-        path: Ends in ".mp4", ".gif", in ".png" for a strip, or has no ending for a folder.
-        fps: Of MP4 and GIF.
-        num_frames: How many frames will come.
-
-    Raises:
-        ValueError: The path has another ending, or something lies there.
-    """
-
-    def __init__(self, path: Path, *, fps: float, num_frames: int) -> None:
-        if path.suffix not in ("", ".mp4", ".gif", ".png"):
-            raise ValueError(
-                "--save takes an .mp4, a .gif, a .png (a strip of frames) or a folder, "
-                f"got {path.name!r}"
-            )
-        if path.exists() and (path.suffix or any(path.iterdir())):
-            raise ValueError(f"--save: {path} exists already")
-        self.path = path
-        self._fps = fps
-        self._count = 0
-        self._frames: list[np.ndarray] = []
-        self._film: FilmWriter | None = None
-        self._place = contextlib.ExitStack()
-        shown = min(num_frames, _STRIP_FRAMES)
-        self._wanted = set(np.linspace(0, num_frames - 1, shown).round().astype(int).tolist())
-
-    def add(self, view: View) -> None:
-        """Keep the next frame, and in an MP4 its sound."""
-        frame = view.frame
-        if self.path.suffix == ".mp4":
-            self._film = self._film or self._begin_film(frame)
-            self._film.add(frame, view.sound)
-        elif not self.path.suffix:
-            _write_png(frame, self.path / f"frame_{self._count:06d}.png")
-        elif self.path.suffix == ".gif" or self._count in self._wanted:
-            self._frames.append(frame)
-        self._count += 1
-
-    def close(self) -> None:
-        """Write what is not written yet."""
-        if self._film is not None:
-            self._film.close()
-            self._place.close()
-        elif self.path.suffix == ".gif":
-            _write_gif(self._frames, self.path, fps=self._fps)
-        elif self.path.suffix == ".png":
-            _write_png(_strip(self._frames), self.path)
-
-    def __enter__(self) -> "FrameSaver":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        """Leave no film that was not closed."""
-        self._place.__exit__(*error)
-
-    def _begin_film(self, frame: np.ndarray) -> FilmWriter:
-        height, width, _ = frame.shape
-        place = self._place.enter_context(whole(self.path))
-        return FilmWriter(place, (height, width), fps=self._fps, has_sound=True)
-
-
-def _strip(frames: Sequence[np.ndarray]) -> np.ndarray:
-    """Return frames side by side in rows, as one picture."""
-    columns = min(_STRIP_COLUMNS, len(frames))
-    rows = -(-len(frames) // columns)
-    height, width, _ = frames[0].shape
-    picture = np.zeros((rows * height, columns * width, 3), np.uint8)
-    for index, frame in enumerate(frames):
-        row, column = divmod(index, columns)
-        picture[row * height :, column * width :][:height, :width] = frame
-    return picture
-
-
-def _write_png(frame: np.ndarray, path: Path) -> None:
-    with whole(path) as place:
-        Image.fromarray(frame).save(place)
-
-
-def _write_gif(frames: Sequence[np.ndarray], path: Path, *, fps: float) -> None:
-    with whole(path) as place:
-        write_gif(place, frames, fps=fps)

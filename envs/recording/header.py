@@ -49,6 +49,8 @@ def header_of(
     if (spec := getattr(getattr(inner, "engine", None), "spec", None)) is not None:
         keys = ("backend", "device", "dtype", "num_denoise_steps")
         backend = {**{key: getattr(spec, key) for key in keys}, "words": str(spec)}
+    keymap = getattr(inner, "keymap", None)
+    keys = getattr(inner, "action_keys", {}) if keymap is None else keymap.keys
     machine = current_machine()
     if "torch" in sys.modules:
         machine["torch_threads"] = sys.modules["torch"].get_num_threads()
@@ -63,6 +65,7 @@ def header_of(
         start_state=begin.get("start_state"),
         horizon=getattr(inner, "horizon", None) or (env.spec and env.spec.max_episode_steps),
         action_names=tuple(getattr(inner, "action_names", ())),
+        action_keys={name: list(held) for name, held in keys.items()},
         action_space=space_to_json(env.action_space),
         world=world,
         teacher=teacher,

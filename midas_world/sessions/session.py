@@ -62,6 +62,7 @@ class SessionHeader:
         start_state: Index of the first start state; -1 for given frames, None if there is none.
         horizon: Steps after which an episode was truncated; None if unknown.
         action_names: In the order of a Discrete action space; empty if they have none.
+        action_keys: Of actions by name, the keys that a player holds; empty if nobody played.
         action_space: See `midas_world.sessions.values.space_from_json`.
         world: Of a learned world: its "name", "folder" and "weights_sha256".
         teacher: Gymnasium id of the teacher that can begin where this session's episodes began.
@@ -80,6 +81,7 @@ class SessionHeader:
     start_state: int | None = None
     horizon: int | None = None
     action_names: tuple[str, ...] = ()
+    action_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     action_space: Mapping[str, Any] = field(default_factory=dict)
     world: Mapping[str, Any] = field(default_factory=dict)
     teacher: str | None = None

@@ -19,6 +19,11 @@ class Bookmarks:
         self.shown: tuple[tuple[int, Snapshot], ...] = ()
         self._dropped: dict[int, Snapshot] = {}  # the oldest first
 
+    @property
+    def newest(self) -> int:
+        """Number of the moment that was kept last; 0 if there is none."""
+        return next(reversed(self._dropped), 0)
+
     def drop(self, snapshot: Snapshot) -> int:
         """Keep a moment and return its number: the lowest free one, or else the oldest one's."""
         free = [n for n in range(1, NUM_BOOKMARKS + 1) if n not in self._dropped]

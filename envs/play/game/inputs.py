@@ -23,8 +23,21 @@ ALTERNATIVES: tuple[tuple[str, ...], ...] = (
     ("k", "[3]"),
 )
 
-# SDL's order of buttons on a common gamepad: A, B, X, Y, then the left and right shoulder.
-PAD_BUTTONS: dict[int, str] = {0: "space", 1: "k", 2: "j", 3: "h", 4: "left shift", 5: "e"}
+# Buttons of a gamepad and the keys that they stand for: those of the game, and of commands.
+PAD_BUTTONS: dict[str, str] = {
+    "A": "space",
+    "B": "k",
+    "X": "j",
+    "Y": "h",
+    "LB": "left shift",
+    "RB": "e",
+    "LT": "backspace",
+    "RT": "t",
+    "L3": "b",
+    "R3": "0",
+    "Back": "p",
+    "Start": "escape",
+}
 PAD_DEAD_ZONE = 0.35
 PAD_RUN_ZONE = 0.9
 
@@ -76,12 +89,14 @@ class Inputs:
     Attributes:
         aliases: Other keys that count as keys of the key map.
         game_keys: Keys of the key map.
-        bindings: Keys that stand for keys of the key map because the player wants it so.
+        bindings: Keys that stand for others because the player wants it so.
+        pad: Buttons of gamepads, and the keys that they stand for.
     """
 
     def __init__(self, keys: Mapping[str, Sequence[str]] | None = None) -> None:
         self.aliases: dict[str, str] = {}
         self.bindings: dict[str, str] = {}
+        self.pad: dict[str, str] = dict(PAD_BUTTONS)
         self.game_keys: frozenset[str] = frozenset()
         self.use_keys(keys or {})
         self._lock = threading.Lock()
@@ -94,14 +109,23 @@ class Inputs:
         self.aliases = aliases_of(keys)
         self.game_keys = frozenset(name for held in keys.values() for name in held)
 
-    def bind(self, places: Mapping[str, str]) -> None:
-        """Give keys of the key map places of the player's own: key to place."""
+    def bind(self, places: Mapping[str, str], buttons: Mapping[str, str]) -> None:
+        """Give keys places and buttons of the player's own: key to place, key to button."""
         self.release_all()
         self.bindings = {place: name for name, place in places.items()}
+        moved = {button: name for name, button in buttons.items()}
+        kept = {button: name for button, name in PAD_BUTTONS.items() if name not in buttons}
+        self.pad = kept | moved
 
-    def is_game_key(self, name: str) -> bool:
-        """Return whether a key is one of the key map's, or stands for one by the player's wish."""
-        return name in self.game_keys or name in self.bindings
+    def command_of(self, place: str, meaning: str) -> str:
+        """Return the command that a key stands for, by its place or by what it says.
+
+        Empty for a key of the game.
+        """
+        bound = self.bindings.get(place)
+        if bound is not None:
+            return "" if bound in self.game_keys else bound
+        return "" if place in self.game_keys else meaning
 
     def press(self, name: str, *, source: object = "keyboard") -> None:
         """Change what is held: a key went down on a device."""

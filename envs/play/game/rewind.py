@@ -82,9 +82,9 @@ class Rewind:
         """Keep the present moment of a game, of which `view` is what is to be seen."""
         self._since_state += 1
         wants_state = is_jump or not self._entries or self._since_state >= self.steps_per_state
-        snapshot = game.snapshot(replace(view, frame=_NO_FRAME, sound=None), with_state=wants_state)
+        snapshot = game.snapshot(replace(view, frame=_NO_FRAME), with_state=wants_state)
         packed = pack_frame(view.frame)
-        num_bytes = len(packed)
+        num_bytes = len(packed) + (0 if view.sound is None else view.sound.nbytes)
         if snapshot.state is not None:
             state_bytes = _num_bytes(snapshot.state)
             num_bytes += state_bytes
@@ -105,12 +105,16 @@ class Rewind:
         self._place -= 1
         return self._entries[self._place].view
 
-    def film(self) -> Iterator[View]:
-        """Yield what was shown of the present episode, the oldest first."""
-        entries = list(self._entries)
+    def film(self, num_steps: int | None = None) -> Iterator[View]:
+        """Return an iterator of what was shown, the oldest first, up to the present moment.
+
+        Args:
+            num_steps: How many of the last; None: of the present episode.
+        """
+        entries = list(self._entries)[: self._place + 1]
         begins = [place for place, entry in enumerate(entries) if entry.is_jump]
-        for entry in entries[begins[-1] if begins else 0 :]:
-            yield entry.view
+        first = -num_steps if num_steps else begins[-1] if begins else 0
+        return (entry.view for entry in entries[first:])
 
     def resume(
         self, game: Game, *, on_step: Callable[[int, int], object] = lambda *_: None

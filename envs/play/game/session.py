@@ -192,11 +192,15 @@ class Session(TimeTraveller):
 
     def _turn(self, game: Game) -> None:
         """Obey a command if there is one before the next step is due; else make that step."""
-        command = self._next_command(is_moving=self.status in ("playing", "rewinding", "watching"))
+        is_moving = self.status in ("playing", "rewinding") or (
+            self.status == "watching" and not self._is_film_paused
+        )
+        command = self._next_command(is_moving=is_moving)
         if command is not None:
             command(game)
         elif self.status == "watching":
             self._show_next()
+            self.speaker.play(self.view.sound if self.view is not None else None)
         elif self.status == "rewinding":
             self._step_back()
         else:
@@ -260,6 +264,9 @@ class Session(TimeTraveller):
             self._set_status("paused")
         elif self.status == "paused":
             self._go_on()
+        elif self.status == "watching":
+            self._is_film_paused = not self._is_film_paused
+            self._clock.restart()
 
     def _single_step(self, game: Game) -> None:
         if self.status == "playing":

@@ -20,7 +20,12 @@ class Settings:
         is_fullscreen: Whether the window takes the whole screen.
         fills_window: Whether the picture is as large as fits, not a whole number of times.
         uses_pads: Whether gamepads are listened to.
-        keys: Keys of the game, each with the place that the player has for it.
+        shows_bookmarks: Whether bookmarks are shown as pictures.
+        shows_held_keys: Whether the keys that are held are drawn.
+        film_shape: Of saved films; "" is the picture's own.
+        language: In which the character talks; "" is as the world has it.
+        keys: Keys of the game and of commands, each with the place that the player has for it.
+        pad: The same keys, each with the button that the player has for it.
 
     Raises:
         ValueError: A value is of another kind.
@@ -30,13 +35,20 @@ class Settings:
     is_fullscreen: bool = False
     fills_window: bool = False
     uses_pads: bool = True
+    shows_bookmarks: bool = True
+    shows_held_keys: bool = False
+    film_shape: str = ""
+    language: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
+    pad: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.volume <= MAX_VOLUME:
             raise ValueError(f"volume must be 0 to {MAX_VOLUME}, got {self.volume}")
-        if not all(isinstance(name, str) for pair in self.keys.items() for name in pair):
-            raise ValueError("keys must be names of keys")
+        pairs = [*self.keys.items(), *self.pad.items()]
+        names = [self.film_shape, self.language, *(name for pair in pairs for name in pair)]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("keys, buttons, shape and language must be names")
 
 
 class SettingsFile:

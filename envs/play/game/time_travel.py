@@ -12,7 +12,7 @@ from envs.play.game.game import Game
 from envs.play.game.goals import Goals
 from envs.play.game.moments import View
 from envs.play.game.rewind import Rewind
-from envs.play.game.stepper import Stepper
+from envs.play.game.stepper import Status, Stepper
 
 
 class TimeTraveller(Stepper):
@@ -45,10 +45,20 @@ class TimeTraveller(Stepper):
         self._rewind_seconds = rewind_seconds
         self._was_paused = False
         self._film: Iterator[View] = iter(())
+        self._is_film_paused = False
+        self._before_film: tuple[Status, View | None] = "paused", None
 
-    def watch(self) -> None:
-        """Show again what was shown of the episode that has ended."""
-        self._commands.put(lambda _: self._watch())
+    def watch(self, film: Iterator[View] | None = None) -> None:
+        """Show a film, or again what was shown of the present episode; the game waits."""
+        self._commands.put(lambda _: self._watch(film))
+
+    def end_film(self) -> None:
+        """Go back from a film to the game."""
+        self._commands.put(lambda _: self._end_film())
+
+    def take_film(self, seconds: float, use: Callable[[Iterator[View]], object]) -> None:
+        """Call something, in the thread, with what was shown in the last seconds."""
+        self._commands.put(lambda _: self._take_film(seconds, use))
 
     def start_rewind(self) -> None:
         """Run backwards until `stop_rewind`."""
@@ -65,6 +75,10 @@ class TimeTraveller(Stepper):
     def jump(self, number: int) -> None:
         """Go on from a bookmark."""
         self._commands.put(lambda game: self._jump(game, number))
+
+    def jump_to_newest(self) -> None:
+        """Go on from the bookmark that was dropped last."""
+        self._commands.put(lambda game: self._jump(game, self.bookmarks.newest))
 
     def _start_rewind(self, game: Game) -> None:
         if self.status in ("playing", "paused", "over"):
@@ -97,14 +111,18 @@ class TimeTraveller(Stepper):
     def _drop_bookmark(self, game: Game) -> None:
         if self.view is None or self.status == "rewinding":
             return
+        were = dict(self.bookmarks.shown)
         number = self.bookmarks.drop(game.snapshot(self.view))
         self.message = f"bookmark {number}: key {number} comes back here"
+        if number in were:
+            self.message += ", in the place of the oldest"
         self._tell()
 
     def _jump(self, game: Game, number: int) -> None:
         snapshot = self.bookmarks.get(number)
         if snapshot is None:
-            self.message = f"there is no bookmark {number}: B drops one"
+            words = f"bookmark {number}" if number else "bookmark yet"
+            self.message = f"there is no {words}: B drops one"
             self._tell()
             return
         view = game.restore(snapshot, on_step=self._tell_progress)
@@ -112,20 +130,35 @@ class TimeTraveller(Stepper):
         self.message = f"back at bookmark {number}"
         self._arrive(game, view)
 
-    def _watch(self) -> None:
-        if self.status == "over" and self.rewind is not None:
-            self._film = self.rewind.film()
-            self._clock.restart()
-            self._set_status("watching")
+    def _watch(self, film: Iterator[View] | None) -> None:
+        if self.status not in ("playing", "paused", "over") or self.rewind is None:
+            return
+        self._before_film = "over" if self.status == "over" else "paused", self.view
+        self._film, self._is_film_paused = film or self.rewind.film(), False
+        self._clock.restart()
+        self._set_status("watching")
 
     def _show_next(self) -> None:
         self._clock.start_step(time.perf_counter())
-        view = next(self._film, None)
+        try:
+            view = next(self._film, None)
+        except ValueError as error:
+            self.message, view = str(error), None
         if view is None:
-            self._set_status("over")
+            self._end_film()
         else:
             self.view = view
             self._tell()
+
+    def _end_film(self) -> None:
+        if self.status == "watching":
+            status, self.view = self._before_film
+            self._film = iter(())
+            self._set_status(status)
+
+    def _take_film(self, seconds: float, use: Callable[[Iterator[View]], object]) -> None:
+        if self.rewind is not None and len(self.rewind):
+            use(self.rewind.film(max(1, round(seconds / self.period_s))))
 
     def _num_rewind_steps(self, fps: float) -> int:
         return max(1, round(self._rewind_seconds * fps))

@@ -12,6 +12,8 @@ from envs.play.game.settings import SettingsFile
 from envs.play.replay.session import ReplaySession
 from envs.play.window import hud, panels
 from envs.play.window.keys import meaning_of
+from envs.play.window.layout import Plate
+from envs.play.window.overlays import Look
 from envs.play.window.window import Window
 
 KEYS: tuple[tuple[str, str], ...] = (
@@ -35,7 +37,7 @@ _REPEAT_S = (0.35, 0.1)
 class ReplayWindow(Window):
     """A window on a `ReplaySession`."""
 
-    _lines_above = panels.TIMELINE_HEIGHT + 8
+    _band_height = panels.TIMELINE_HEIGHT
 
     def __init__(self, title: str, *, settings: SettingsFile | None = None) -> None:
         super().__init__(title, settings=settings)
@@ -112,48 +114,58 @@ class ReplayWindow(Window):
         self._is_dirty = True
         return True
 
-    def _write_over(self, page: pygame.Surface, session: Session, view: View) -> None:
+    def _draw_view(
+        self, session: Session, view: View, area: pygame.Rect, plates: list[Plate]
+    ) -> None:
+        super()._draw_view(session, view, area, plates)
         if not _is_replay(session):
-            super()._write_over(page, session, view)
             return
         tape = session.tape
         last = max(len(tape) - 1, 1)
         panels.draw_timeline(
-            page,
+            self._surface,
             share=session.number / last,
             marks=[number / last for number in tape.beginnings[1:]],
             seconds=(session.number / tape.fps, last / tape.fps),
             speed=session.speed,
             is_paused=session.status != "playing",
         )
-        if session.status == "loading":
-            hud.draw_banner(page, session.progress)
-        if self._shows_measurements and not self._shows_keys:
-            lines = self._measurements(session, view)
-            hud.draw_lines(page, lines, above=self._lines_above)
 
-    def _measurements(self, session: Session, view: View) -> list[str]:
+    def _plates(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
+        if not _is_replay(session):
+            return super()._plates(session, view, look, now)
+        plates = self.overlays.told(look, now)
+        if session.status == "loading":
+            plates.append(look.words("status", session.progress))
+        if self.overlays.shows_keys:
+            plates.append(self.overlays.keys(self._key_rows(session), look))
+        elif self.overlays.shows_measurements:
+            picture = hud.table(self._measurements(session, view), look.size, width=look.width)
+            plates.append(Plate(name="measurements", picture=picture, edge="bottom"))
+        return plates
+
+    def _measurements(self, session: Session, view: View) -> list[tuple[str, str]]:
         if not _is_replay(session):
             return super()._measurements(session, view)
         header, record = session.tape.session.header, session.mark.record
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.wall_time))
         step_time = f"{1000 * record.step_time:.0f} ms" if record.step_time else "-"
         return [
-            f"recorded  {moment}",
-            f"frame  {session.number} of {len(session.tape) - 1}",
-            f"action  {view.action_name.replace('_', ' ')}",
-            f"prompt  {session.prompt or '-'}",
-            f"words  {view.text}",
-            f"step, score  {view.num_steps}, {round(view.score, 1):g}",
-            f"this step took  {step_time}",
-            f"backend  {header.backend.get('words', '-')}",
-            *(f"note  {problem}" for problem in session.tape.session.problems),
+            ("recorded", moment),
+            ("frame", f"{session.number} of {len(session.tape) - 1}"),
+            ("action", view.action_name.replace("_", " ")),
+            ("prompt", session.prompt or "-"),
+            ("words", view.text),
+            ("step, score", f"{view.num_steps}, {round(view.score, 1):g}"),
+            ("this step took", step_time),
+            ("backend", header.backend.get("words", "-")),
+            *(("note", problem) for problem in session.tape.session.problems),
         ]
 
-    def _key_lines(self, session: Session) -> list[str]:
+    def _key_rows(self, session: Session) -> list[tuple[str, str, str]]:
         if not _is_replay(session):
-            return super()._key_lines(session)
-        return [f"{words}  {meaning}" for words, meaning in KEYS]
+            return super()._key_rows(session)
+        return [(words, meaning, "") for words, meaning in KEYS]
 
 
 def _is_replay(session: Session) -> TypeGuard[ReplaySession]:

@@ -170,13 +170,17 @@ class LiveVoices:
 
     def next_language(self) -> str:
         """Go on in another language of the bank, and return it in words."""
-        if self._own is not None and not isinstance(self._own, BankVoice):
-            return "the character says what you say: it has no language of its own"
         known = languages()
         place = known.index(self.language) if self.language in known else -1
-        self.language = known[(place + 1) % len(known)]
-        self._own = BankVoice(self.language, np.random.default_rng())
-        return f"the character speaks {self.language}"
+        return self.speak(known[(place + 1) % len(known)])
+
+    def speak(self, language: str) -> str:
+        """Go on in a language of the bank, or with "" as the world has it; return it in words."""
+        if self._own is not None and not isinstance(self._own, BankVoice):
+            return "the character says what you say: it has no language of its own"
+        self._own = BankVoice(language, np.random.default_rng()) if language else None
+        self.language = language or self.language
+        return f"the character speaks {language or 'as the world has it'}"
 
     @property
     def _voices(self) -> list[Voice]:

@@ -1,6 +1,6 @@
-"""What the window writes over the picture: measurements, the key map, a line to type into.
+"""Plates of text over the picture: lines in columns, words, the key map; and the loading picture.
 
-Draws text only; takes its numbers from the session as they are.
+Makes pictures; where they lie is layout.py's business. `size` is that of the letters, px.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,130 +8,187 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pygame
 
-from envs.play.window.letters import TEXT_COLOR, font, width_of, written
+from envs.play.window.letters import TEXT_COLOR, font, letter_size, width_of, written
 
 RECORDING_COLOR = (255, 96, 80)
 SHADE = (10, 12, 20, 190)
+DIM = (170, 174, 196)
 PADDING = 8
+_MIN_SIZE = 13
 MARGIN = 14
 
-_MIN_SIZE = 12
-
-COMMANDS: tuple[tuple[str, str], ...] = (
-    ("T", "type what the world should look like"),
-    ("P, N", "pause, one step"),
-    ("Backspace", "hold: run backwards; let go: play on from there"),
-    ("B, 1 to 9", "drop a bookmark, jump back to one"),
-    ("F2", "the teacher beside the world"),
-    ("R, Shift+R", "start again (asks), next start state"),
-    ("G", "an agent plays, or you again"),
-    ("F12, F9", "save a screenshot, record"),
-    ('T, then "', "type what the character says"),
-    ("L", "the next language"),
-    ("M, - and +", "sound off, quieter and louder"),
-    ("F1, F3", "these keys, measurements"),
-    ("F11", "full screen (also Alt+Enter)"),
-    ("Esc", "menu: modes, scenes, settings, quit"),
+# Keys, what they do, and the button of a gamepad that does it, too.
+COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("Esc", "menu: modes, scenes, recordings, settings, quit", "Start"),
+    ("T", "type what the world should look like", "RT"),
+    ("Backspace", "hold: run backwards; let go: play on from there", "LT"),
+    ("B", "drop a bookmark", "L3"),
+    ("1 to 9, 0", "jump to a bookmark, to the newest", "R3"),
+    ("P, N", "pause, one step", "Back"),
+    ("R, Shift+R", "start again (asks), next start state", ""),
+    ("G", "an agent plays, or you again", ""),
+    ("F2", "the teacher beside the world", ""),
+    ("F8", "save the last 30 seconds as a film", ""),
+    ("F9", "record a session, or end it", ""),
+    ("F10", "recordings: watch, export, delete", ""),
+    ("F12", "save a picture as it is shown", ""),
+    ('T, then "', "type what the character says", ""),
+    ("L", "the next language", ""),
+    ("M, - and +", "sound off, quieter and louder", ""),
+    ("F1, F3, F4", "these keys, measurements, keys held", ""),
+    ("F11", "full screen (also Alt+Enter)", ""),
 )
 
 
-def key_lines(keys: Mapping[str, Sequence[str]], aliases: Mapping[str, str]) -> list[str]:
-    """Return one line per action and per command: which keys call it."""
+def key_rows(
+    keys: Mapping[str, Sequence[str]], aliases: Mapping[str, str], pad: Mapping[str, str]
+) -> list[tuple[str, str, str]]:
+    """Return of each action and command: its keys, what it does, its button.
+
+    Args:
+        keys: Action names and the keys that call them.
+        aliases: Other keys that count as these.
+        pad: Buttons and the keys that they stand for.
+    """
     others: dict[str, list[str]] = {}
     for alias, name in aliases.items():
         if not alias.startswith("[") and alias != "right shift":
             others.setdefault(name, []).append(alias)
-    lines = []
+    buttons = {name: button for button, name in pad.items()}
+    rows = []
     for action, held in sorted(keys.items(), key=lambda item: len(item[1])):
         words = " + ".join("/".join([name, *others.get(name, [])]) for name in held)
-        lines.append(f"{words}  {action.replace('_', ' ')}")
-    lines.append("")
-    return lines + [f"{words}  {meaning}" for words, meaning in COMMANDS]
+        pressed = [buttons.get(name, "stick") for name in held]
+        rows.append((words, action.replace("_", " "), " + ".join(pressed)))
+    return [*rows, *COMMANDS]
 
 
-def draw_lines(
-    surface: pygame.Surface, lines: Sequence[str], *, size: int = 20, above: int = 3 * MARGIN
-) -> pygame.Rect:
-    """Draw lines of text on a dark plate at the lower left and return where they lie.
+def plate(size: tuple[int, int]) -> pygame.Surface:
+    """Return a dark plate to write on."""
+    made = pygame.Surface(size, pygame.SRCALPHA)
+    pygame.draw.rect(made, SHADE, made.get_rect(), border_radius=6)
+    return made
 
-    The plate ends `above` px over the lower edge. Two spaces in a line are a gap to the second
-    column. Where there is no room for all lines, their letters are smaller, down to 12 px.
-    """
-    while size > _MIN_SIZE and _plate_height(lines, size) > surface.get_height():
-        size -= 1
-    column = max((width_of(line.split("  ")[0], size) for line in lines if "  " in line), default=0)
-    parts = [[part.strip() for part in line.split("  ", 1)] for line in lines]
+
+def row_plate(parts: Sequence[pygame.Surface], *, gap: int = PADDING) -> pygame.Surface:
+    """Return pictures in a row on a plate."""
+    height = max(part.get_height() for part in parts) + PADDING
+    made = plate((sum(part.get_width() for part in parts) + gap * (len(parts) + 1), height))
+    x = gap
+    for part in parts:
+        made.blit(part, part.get_rect(left=x, centery=height // 2))
+        x += part.get_width() + gap
+    return made
+
+
+def column(parts: Sequence[pygame.Surface]) -> pygame.Surface:
+    """Return pictures one below the other."""
+    width = max((part.get_width() for part in parts), default=1)
+    made = pygame.Surface((width, sum(part.get_height() for part in parts)), pygame.SRCALPHA)
+    y = 0
+    for part in parts:
+        made.blit(part, (0, y))
+        y += part.get_height()
+    return made
+
+
+def table(rows: Sequence[Sequence[str]], size: int, *, width: int) -> pygame.Surface:
+    """Return rows of cells in columns on a plate; the last column breaks its lines at a width."""
+    count = max(map(len, rows), default=1)
+    cells = [[written(cell, size) for cell in row] for row in rows]
     widths = [
-        column + size + width_of(part[1], size) if len(part) > 1 else width_of(part[0], size)
-        for part in parts
+        max((row[place].get_width() for row in cells if len(row) > place), default=0)
+        for place in range(count)
     ]
-    step = font(size).get_linesize()
-    plate = pygame.Surface(
-        (max(widths, default=0) + 2 * PADDING, _plate_height(lines, size)), pygame.SRCALPHA
-    )
-    plate.fill(SHADE)
-    for row, part in enumerate(parts):
-        y = PADDING + row * step
-        plate.blit(written(part[0], size), (PADDING, y))
-        if len(part) > 1:
-            plate.blit(written(part[1], size), (PADDING + column + size, y))
-    place = plate.get_rect(left=MARGIN, bottom=surface.get_height() - above)
-    return surface.blit(plate, place.move(0, max(0, -place.top)))
+    room = max(10 * size, width - sum(widths[:-1]) - size * (count - 1) - 2 * PADDING)
+    if widths[-1] > room:
+        widths[-1] = room
+        for row, words in zip(cells, rows, strict=True):
+            if len(row) == count:
+                row[-1] = written(words[-1], size, width=room)
+    line = font(size).get_linesize()
+    heights = [max([line, *(cell.get_height() for cell in row)]) for row in cells]
+    made = plate((sum(widths) + size * (count - 1) + 2 * PADDING, sum(heights) + 2 * PADDING))
+    y = PADDING
+    for row, height in zip(cells, heights, strict=True):
+        x = PADDING
+        for cell, cell_width in zip(row, widths, strict=False):
+            made.blit(cell, (x, y))
+            x += cell_width + size
+        y += height
+    return made
 
 
-def _plate_height(lines: Sequence[str], size: int) -> int:
-    return font(size).get_linesize() * len(lines) + 2 * PADDING
+def keys_plate(
+    rows: Sequence[Sequence[str]], size: int, *, area: tuple[int, int]
+) -> pygame.Surface:
+    """Return the key map in letters as large as fit (width, height) px, in one column or two."""
+    half = -(-len(rows) // 2)
+    while True:
+        one = table(rows, size, width=area[0])
+        both = [table(part, size, width=area[0]) for part in (rows[:half], rows[half:])]
+        width = sum(part.get_width() for part in both)
+        two = pygame.Surface((width, max(part.get_height() for part in both)), pygame.SRCALPHA)
+        two.blit(both[0], (0, 0))
+        two.blit(both[1], both[1].get_rect(right=width))
+        for made in (one, two):
+            if made.get_width() <= area[0] and made.get_height() <= area[1]:
+                return made
+        if size <= _MIN_SIZE:
+            return two
+        size -= 1
 
 
-def draw_banner(surface: pygame.Surface, text: str, *, size: int = 34) -> None:
-    """Draw a line of text on a dark band across the middle."""
-    words = written(text, size)
-    width, height = surface.get_size()
-    band = pygame.Surface((width, words.get_height() + 2 * PADDING), pygame.SRCALPHA)
-    band.fill(SHADE)
-    top = (height - band.get_height()) // 2
-    surface.blit(band, (0, top))
-    surface.blit(words, ((width - words.get_width()) // 2, top + PADDING))
+def words_plate(
+    text: str,
+    size: int,
+    *,
+    width: int,
+    color: tuple[int, int, int] = TEXT_COLOR,
+    has_light: bool = False,
+) -> pygame.Surface:
+    """Return words on a plate, on as many lines as a width takes, after a red light if wanted."""
+    light = size // 3 if has_light else 0
+    words = written(text, size, color=color, width=max(1, width - 2 * PADDING - 3 * light))
+    made = plate((words.get_width() + 3 * light + 2 * PADDING, words.get_height() + PADDING))
+    if has_light:
+        pygame.draw.circle(made, RECORDING_COLOR, (PADDING + light, made.get_height() // 2), light)
+    made.blit(words, (PADDING + 3 * light, PADDING // 2))
+    return made
 
 
-def draw_bottom_line(surface: pygame.Surface, text: str, *, size: int = 24) -> pygame.Rect:
-    """Draw a text on a dark band along the lower edge, on as many lines as it takes."""
-    width, height = surface.get_size()
-    words = written(text, size, width=width - 2 * PADDING)
-    band = pygame.Surface((width, words.get_height() + 2 * PADDING), pygame.SRCALPHA)
-    band.fill(SHADE)
-    band.blit(words, (PADDING, PADDING))
-    return surface.blit(band, (0, height - band.get_height()))
-
-
-def draw_recording(
-    surface: pygame.Surface, text: str, *, is_error: bool = False, at_left: bool = False
-) -> None:
-    """Draw words after a red light in an upper corner, the right one; long ones take lines."""
-    light = font(20).get_linesize() // 3
-    room = surface.get_width() - 2 * MARGIN - 3 * light - 2 * PADDING
-    color = RECORDING_COLOR if is_error else TEXT_COLOR
-    words = written(text, 20, color=color, width=max(1, room))
-    width, height = words.get_size()
-    plate = pygame.Surface((width + 3 * light + 2 * PADDING, height + PADDING), pygame.SRCALPHA)
-    plate.fill(SHADE)
-    pygame.draw.circle(plate, RECORDING_COLOR, (PADDING + light, plate.get_height() // 2), light)
-    plate.blit(words, (PADDING + 3 * light, PADDING // 2))
-    place = plate.get_rect(right=surface.get_width() - MARGIN, top=MARGIN)
-    surface.blit(plate, plate.get_rect(left=MARGIN, top=MARGIN) if at_left else place)
+def keycaps(names: Sequence[str], size: int) -> pygame.Surface | None:
+    """Return keys as they look on a keyboard, in a row; None of none."""
+    caps = []
+    for name in names:
+        words = written(name, size, color=(20, 22, 34))
+        cap = pygame.Surface((words.get_width() + size, words.get_height() + 6), pygame.SRCALPHA)
+        pygame.draw.rect(cap, (150, 154, 170), cap.get_rect(), border_radius=5)
+        top = cap.get_rect().inflate(-2, -4).move(0, -1)
+        pygame.draw.rect(cap, (232, 234, 240), top, border_radius=5)
+        cap.blit(words, words.get_rect(center=top.center))
+        caps.append(cap)
+    return row_plate(caps) if caps else None
 
 
 def draw_loading(
     surface: pygame.Surface, title: str, elapsed_s: float, *, stage: str = "loading"
 ) -> None:
     """Draw a picture for the time until the first frame: title, stage and a light that wanders."""
+    size = letter_size(surface.get_size())
     width, height = surface.get_size()
     surface.fill((18, 20, 34))
     for index in range(5):
         glow = 0.5 + 0.5 * np.cos(4.0 * elapsed_s - 0.9 * index)
         color = pygame.Color(40, 44, 70).lerp(pygame.Color(255, 196, 92), float(glow) ** 3)
-        pygame.draw.circle(surface, color, (width // 2 + (index - 2) * 28, height // 2 + 34), 7)
-    name = written(title, 48)
-    surface.blit(name, ((width - name.get_width()) // 2, height // 2 - 44))
-    hint = written(f"{stage}; F1 shows the keys, Esc leaves", 20, color=(150, 154, 180))
-    surface.blit(hint, ((width - hint.get_width()) // 2, height // 2 + 62))
+        place = width // 2 + round((index - 2) * 1.4 * size), height // 2 + 2 * size
+        pygame.draw.circle(surface, color, place, size // 3)
+    large = 2 * size
+    while large > size and width_of(title, large) > width - 2 * MARGIN:
+        large -= 1
+    name = written(title, large)
+    surface.blit(name, name.get_rect(centerx=width // 2, bottom=height // 2))
+    hint = written(
+        f"{stage}; F1 shows the keys, Esc leaves", size, color=DIM, width=width - 2 * MARGIN
+    )
+    surface.blit(hint, hint.get_rect(centerx=width // 2, top=height // 2 + 3 * size))

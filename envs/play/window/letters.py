@@ -14,6 +14,11 @@ _OTHER_FONTS = (
 )
 
 
+def letter_size(window: tuple[int, int]) -> int:
+    """Return how large letters are in a window of (width, height) px."""
+    return min(max(window[0] // 34, 15), max(window[1] // 20, 15), 60)
+
+
 def font(size: int, family: str | None = None) -> pygame.font.Font:
     """Return the letters of a size in px."""
     known = _opened(size, family)

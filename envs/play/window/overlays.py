@@ -1,49 +1,233 @@
-"""What the window writes over a game's picture about the session: recording, engines, numbers."""
+"""What stands over a game's picture, as plates: score, recording, messages, keys, measurements.
 
-import pygame
+Where they lie is layout.py's business.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from envs.play.game.moments import View
 from envs.play.game.samples import Samples, milliseconds
 from envs.play.game.session import Session
+from envs.play.game.settings import Settings
 from envs.play.window import hud, panels
+from envs.play.window.layout import Plate
+from envs.play.window.scoreboard import Flashes, first_keys, score_plate
+
+_MESSAGE_S = 5.0
+_FIRST_KEYS_S = 10.0
 
 
-def draw_past(page: pygame.Surface, session: Session) -> None:
-    """Draw how far back the game has run, while it does."""
-    if session.status == "rewinding" and session.rewind is not None:
-        kept = max(len(session.rewind) - 1, 1)
-        panels.draw_rewind(
-            page,
-            share=session.rewind.num_before / kept,
-            seconds=session.rewind.num_before * session.period_s,
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How plates are drawn.
+
+    Attributes:
+        size: Of the letters, px.
+        area: (width, height) in px that there is for plates.
+        settings: The player's.
+    """
+
+    size: int
+    area: tuple[int, int]
+    settings: Settings
+
+    @property
+    def width(self) -> int:
+        """How wide a plate may be, px."""
+        return self.area[0] - 2 * hud.MARGIN
+
+    def words(self, name: str, text: str, **place: str) -> Plate:
+        """Return words along the lower edge."""
+        picture = hud.words_plate(text, self.size, width=self.width)
+        return Plate(name=name, picture=picture, edge="bottom", side=place.get("side", "left"))  # pyright: ignore[reportArgumentType]
+
+
+class Overlays:
+    """What stands over the picture of a game, and what the player has asked to see.
+
+    Attributes:
+        shows_keys: Whether the key map is shown.
+        shows_measurements: Whether the session's numbers are.
+        message: What the player was told last; empty after a while.
+        flashes: Lights of coins and hits.
+    """
+
+    def __init__(self) -> None:
+        self.shows_keys = False
+        self.shows_measurements = False
+        self.message = ""
+        self.flashes = Flashes()
+        self._message_until = 0.0
+        self._max_lives = 0
+        self._first_view_at: float | None = None
+        self._wants_screenshot = False
+
+    def say(self, message: str) -> None:
+        """Tell the player something, for a few seconds."""
+        self.message = message
+        self._message_until = time.perf_counter() + _MESSAGE_S
+
+    def toggle_keys(self) -> None:
+        """Show the key map, or hide it."""
+        self.shows_keys = not self.shows_keys
+
+    def toggle_measurements(self) -> None:
+        """Show the session's numbers, or hide them."""
+        self.shows_measurements = not self.shows_measurements
+
+    def wish_screenshot(self) -> None:
+        """Let the next picture that is drawn be saved."""
+        self._wants_screenshot = True
+
+    def take_wish(self) -> bool:
+        """Return whether the picture is to be saved, once."""
+        wish, self._wants_screenshot = self._wants_screenshot, False
+        return wish
+
+    def told(self, look: Look, now: float) -> list[Plate]:
+        """Return the message, while there is one."""
+        if now >= self._message_until:
+            self.message = ""
+        return [look.words("message", self.message)] if self.message else []
+
+    def of_game(
+        self, session: Session, view: View, look: Look, *, now: float, is_show: bool
+    ) -> list[Plate]:
+        """Return what is always shown of a game, the most important first.
+
+        Args:
+            session: What is played.
+            view: What is shown.
+            look: How plates are drawn.
+            now: Seconds.
+            is_show: Whether an agent plays since nobody else does.
+        """
+        is_film = session.status == "watching"
+        score = [] if is_film else self._score(session, view, look, now)
+        plates = [*self.told(look, now), *score, *_recording(session, look)]
+        if session.status == "rewinding" and session.rewind is not None:
+            before = session.rewind.num_before
+            picture = panels.rewind_plate(
+                share=before / max(len(session.rewind) - 1, 1),
+                seconds=before * session.period_s,
+                size=look.size,
+            )
+            plates.append(Plate(name="rewind", picture=picture, edge="top", side="center"))
+        words = {
+            "paused": "paused: P goes on, N makes one step",
+            "watching": "a film: P pauses, Esc ends it",
+        }.get(session.status, "")
+        if is_show:
+            words = "an agent plays: any key, and it is your turn"
+        if words:
+            plates.append(look.words("status", words, side="center"))
+        return plates
+
+    def of_player(
+        self,
+        session: Session,
+        view: View,
+        look: Look,
+        *,
+        now: float,
+        rows: Callable[[], Sequence[Sequence[str]]],
+        measured: Callable[[], Sequence[tuple[str, str]]],
+    ) -> list[Plate]:
+        """Return what the player has asked to see, the most important first.
+
+        Args:
+            session: What is played.
+            view: What is shown.
+            look: How plates are drawn.
+            now: Seconds.
+            rows: Returns the key map.
+            measured: Returns the session's numbers.
+        """
+        if self.shows_keys:
+            return [self.keys(rows(), look)]
+        plates: list[Plate] = []
+        is_film = session.status == "watching"
+        keymap = session.playable.keymap if session.playable is not None else None
+        if self.shows_measurements:
+            picture = hud.table(measured(), look.size, width=look.width)
+            plates.append(Plate(name="measurements", picture=picture, edge="bottom"))
+        if look.settings.shows_held_keys and keymap is not None and not is_film:
+            caps = hud.keycaps(keymap.keys.get(view.action_name, ()), look.size)
+            if caps is not None:
+                plates.append(Plate(name="held", picture=caps, edge="bottom", side="center"))
+        if self._is_beginning(now) and keymap is not None and not self.message and not plates:
+            picture = hud.table(first_keys(keymap.keys), look.size, width=look.width)
+            plates.append(Plate(name="first keys", picture=picture, edge="bottom"))
+        if look.settings.shows_bookmarks and session.bookmarks.shown and not is_film:
+            pictures = [(number, item.view.frame) for number, item in session.bookmarks.shown]
+            picture = panels.bookmarks_plate(pictures, look.size)
+            plates.append(
+                Plate(name="bookmarks", picture=picture, edge="bottom", side="right", least=0.4)
+            )
+        preparation = session.playable.preparation if session.playable else None
+        if preparation is not None and preparation.words:
+            plates.append(look.words("preparation", preparation.words))
+        return plates
+
+    def keys(self, rows: Sequence[Sequence[str]], look: Look) -> Plate:
+        """Return the key map."""
+        picture = hud.keys_plate(rows, look.size, area=(look.width, look.area[1] - 2 * hud.MARGIN))
+        return Plate(name="keys", picture=picture, edge="bottom", side="center", least=0.2)
+
+    def _score(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
+        run, playable = session.goals.run, session.playable
+        if run is None or playable is None:
+            return []
+        self._first_view_at = self._first_view_at or now
+        self._max_lives = max(self._max_lives, view.lives or 0)
+        self.flashes.see(view, now)
+        picture = score_plate(
+            run,
+            view,
+            max_lives=self._max_lives,
+            counts_coins=playable.counts_coins,
+            size=look.size,
+            glow=self.flashes.glow(now),
         )
+        return [Plate(name="score", picture=picture, edge="top", side="center", least=0.3)]
+
+    def _is_beginning(self, now: float) -> bool:
+        return self._first_view_at is not None and now - self._first_view_at < _FIRST_KEYS_S
 
 
-def draw_recording(page: pygame.Surface, session: Session) -> None:
-    """Draw whether the microphone is open, and how the recording is doing, or why it is not."""
-    if session.voices.listens:
-        hud.draw_recording(page, "the microphone is open", at_left=True)
+def _recording(session: Session, look: Look) -> list[Plate]:
+    """Return how the recording is doing, or why it is not, and whether the microphone is open."""
+    text, color = "", hud.TEXT_COLOR
     if session.recording_error:
-        text = f"not recording: {session.recording_error} (F9 tries again)"
-        hud.draw_recording(page, text, is_error=True)
+        text, color = (
+            f"not recording: {session.recording_error} (F9 tries again)",
+            hud.RECORDING_COLOR,
+        )
     elif (recording := session.recording) is not None:
         minutes, seconds = divmod(int(recording.seconds), 60)
         text = f"{minutes}:{seconds:02d}  {recording.num_bytes / 1e6:.1f} MB"
         if recording.waited_s >= 1.0:
             text += f"  the disk is slow: waited {recording.waited_s:.0f} s"
-        hud.draw_recording(page, text)
+    said = [("recording", text, color)] if text else []
+    if session.voices.listens:
+        said.append(("microphone", "the microphone is open", hud.TEXT_COLOR))
+    return [
+        Plate(
+            name=name,
+            picture=hud.words_plate(
+                words, look.size, width=look.width, color=color, has_light=True
+            ),
+            edge="top",
+            side="right" if name == "recording" else "left",
+        )
+        for name, words, color in said
+    ]
 
 
-def draw_preparation(page: pygame.Surface, session: Session) -> None:
-    """Draw what is built in the background."""
-    preparation = session.playable.preparation if session.playable else None
-    if preparation is not None and preparation.words:
-        top = page.get_height() - 4 * hud.MARGIN
-        hud.draw_lines(page, [preparation.words], above=top)
-
-
-def measurement_lines(session: Session, view: View, latencies: Samples) -> list[str]:
-    """Return the session's numbers as lines for `hud.draw_lines`.
+def measurements(session: Session, view: View, latencies: Samples) -> list[tuple[str, str]]:
+    """Return the session's numbers: what, and how much.
 
     Args:
         session: What is played.
@@ -53,14 +237,14 @@ def measurement_lines(session: Session, view: View, latencies: Samples) -> list[
     interval = session.step_intervals.mean()
     rate = f"{1 / interval:.1f}" if interval > 0 else "-"
     return [
-        f"steps per second  {rate}",
-        f"step p50 / p99  {milliseconds(session.step_times, (50, 99))}",
-        f"key to picture p50 / p95 / p99  {milliseconds(latencies, (50, 95, 99))}",
-        f"missed deadlines  {session.num_missed}",
-        f"action  {view.action_name.replace('_', ' ')}",
-        f"prompt  {session.prompt or '-'}",
-        f"words  {view.text}",
-        f"step, score  {view.num_steps}, {round(view.score, 1):g}",
-        f"backend  {session.playable.backend if session.playable else '-'}",
-        f"because  {(session.playable.why if session.playable else '') or '-'}",
+        ("steps per second", rate),
+        ("step p50 / p99", milliseconds(session.step_times, (50, 99))),
+        ("key to picture p50 / p95 / p99", milliseconds(latencies, (50, 95, 99))),
+        ("missed deadlines", str(session.num_missed)),
+        ("action", view.action_name.replace("_", " ")),
+        ("prompt", session.prompt or "-"),
+        ("words", view.text),
+        ("step, score", f"{view.num_steps}, {round(view.score, 1):g}"),
+        ("backend", session.playable.backend if session.playable else "-"),
+        ("because", (session.playable.why if session.playable else "") or "-"),
     ]

@@ -7,21 +7,21 @@ whoever made it. Any other is read as a joystick, by numbers that are right for 
 import pygame
 from pygame._sdl2 import controller
 
-from envs.play.game.inputs import PAD_BUTTONS, PAD_RUN_ZONE, Inputs
+from envs.play.game.inputs import PAD_RUN_ZONE, Inputs
 
-_START_BUTTON = 7
-_BACK_BUTTON = 6
 _FULL_AXIS = 32768.0
-# A controller's buttons as the numbers that most joysticks have for them.
+_TRIGGER_ZONE = 0.5
 _CONTROLLER_BUTTONS = {
-    pygame.CONTROLLER_BUTTON_A: 0,
-    pygame.CONTROLLER_BUTTON_B: 1,
-    pygame.CONTROLLER_BUTTON_X: 2,
-    pygame.CONTROLLER_BUTTON_Y: 3,
-    pygame.CONTROLLER_BUTTON_LEFTSHOULDER: 4,
-    pygame.CONTROLLER_BUTTON_RIGHTSHOULDER: 5,
-    pygame.CONTROLLER_BUTTON_BACK: _BACK_BUTTON,
-    pygame.CONTROLLER_BUTTON_START: _START_BUTTON,
+    pygame.CONTROLLER_BUTTON_A: "A",
+    pygame.CONTROLLER_BUTTON_B: "B",
+    pygame.CONTROLLER_BUTTON_X: "X",
+    pygame.CONTROLLER_BUTTON_Y: "Y",
+    pygame.CONTROLLER_BUTTON_LEFTSHOULDER: "LB",
+    pygame.CONTROLLER_BUTTON_RIGHTSHOULDER: "RB",
+    pygame.CONTROLLER_BUTTON_LEFTSTICK: "L3",
+    pygame.CONTROLLER_BUTTON_RIGHTSTICK: "R3",
+    pygame.CONTROLLER_BUTTON_BACK: "Back",
+    pygame.CONTROLLER_BUTTON_START: "Start",
 }
 _CONTROLLER_ARROWS = {
     pygame.CONTROLLER_BUTTON_DPAD_UP: "up",
@@ -29,7 +29,23 @@ _CONTROLLER_ARROWS = {
     pygame.CONTROLLER_BUTTON_DPAD_LEFT: "left",
     pygame.CONTROLLER_BUTTON_DPAD_RIGHT: "right",
 }
+_TRIGGERS = {
+    pygame.CONTROLLER_AXIS_TRIGGERLEFT: "LT",
+    pygame.CONTROLLER_AXIS_TRIGGERRIGHT: "RT",
+}
+# SDL's order of buttons on a common gamepad.
+_JOYSTICK_BUTTONS = dict(enumerate(("A", "B", "X", "Y", "LB", "RB", "Back", "Start")))
+_JOYSTICK_BUTTONS |= {9: "L3", 10: "R3"}
 _PARTS = ("buttons", "stick x", "stick y", "run", "hat")
+
+
+def button_of(event: pygame.Event) -> str | None:
+    """Return the name of the button that an event is about, pressed or let go."""
+    if event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERBUTTONUP):
+        return _CONTROLLER_BUTTONS.get(event.button)
+    if event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP):
+        return _JOYSTICK_BUTTONS.get(event.button)
+    return None
 
 
 class Pads:
@@ -44,6 +60,7 @@ class Pads:
         self._joysticks: dict[int, pygame.joystick.JoystickType] = {}
         self._controllers: dict[int, controller.Controller] = {}
         self._rests_at_middle: dict[tuple[int, int], bool] = {}
+        self._pulled: set[tuple[int, int]] = set()
 
     def open(self) -> None:
         """Start listening; pads that are there already answer with an event."""
@@ -57,35 +74,33 @@ class Pads:
         controller.quit()
         pygame.joystick.quit()
 
-    def handle(self, event: pygame.Event) -> str | None:
-        """Change what is held if the event is a pad's; return "start" or "back" when pressed."""
+    def handle(self, event: pygame.Event) -> tuple[str, bool] | None:
+        """Change what is held if the event is a pad's.
+
+        Returns:
+            The key that a button stands for, and whether it went down; None of anything else, and
+            of keys of the game, which are held or let go here.
+        """
         if event.type == pygame.JOYDEVICEADDED:
             self._add(event.device_index)
         elif event.type == pygame.JOYDEVICEREMOVED:
-            self._joysticks.pop(event.instance_id, None)
-            self._controllers.pop(event.instance_id, None)
-            self._rests_at_middle = {
-                key: rests
-                for key, rests in self._rests_at_middle.items()
-                if key[0] != event.instance_id
-            }
-            for part in _PARTS:
-                self._inputs.release_all(source=(event.instance_id, part))
+            self._remove(event.instance_id)
         elif event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERBUTTONUP):
             is_down = event.type == pygame.CONTROLLERBUTTONDOWN
             if event.button in _CONTROLLER_ARROWS:
                 name = _CONTROLLER_ARROWS[event.button]
                 self._hold(name, is_down, source=(event.instance_id, "hat"))
-            elif event.button in _CONTROLLER_BUTTONS:
-                number = _CONTROLLER_BUTTONS[event.button]
-                return self._button(event.instance_id, number, is_down=is_down)
+            else:
+                return self._button(event.instance_id, button_of(event), is_down=is_down)
         elif event.type == pygame.CONTROLLERAXISMOTION:
+            if event.axis in _TRIGGERS:
+                return self._trigger(event.instance_id, event.axis, event.value / _FULL_AXIS)
             self._stick(event.instance_id, event.axis, event.value / _FULL_AXIS)
         elif getattr(event, "instance_id", None) in self._controllers:
             return None  # the same once more, as a joystick's
         elif event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP):
             is_down = event.type == pygame.JOYBUTTONDOWN
-            return self._button(event.instance_id, event.button, is_down=is_down)
+            return self._button(event.instance_id, button_of(event), is_down=is_down)
         elif event.type == pygame.JOYAXISMOTION:
             # SDL tells first where an axis rests: one that rests at an end is a trigger, no stick.
             rests_at_middle = abs(event.value) < PAD_RUN_ZONE
@@ -106,17 +121,33 @@ class Pads:
             joystick = pygame.joystick.Joystick(index)
             self._joysticks[joystick.get_instance_id()] = joystick
 
+    def _remove(self, pad: int) -> None:
+        self._joysticks.pop(pad, None)
+        self._controllers.pop(pad, None)
+        self._rests_at_middle = {k: v for k, v in self._rests_at_middle.items() if k[0] != pad}
+        self._pulled = {key for key in self._pulled if key[0] != pad}
+        for part in _PARTS:
+            self._inputs.release_all(source=(pad, part))
+
     def _hold(self, name: str, is_down: bool, *, source: tuple[int, str]) -> None:
         act = self._inputs.press if is_down else self._inputs.release
         act(name, source=source)
 
-    def _button(self, pad: int, button: int, *, is_down: bool) -> str | None:
-        if button in (_START_BUTTON, _BACK_BUTTON):
-            return ("start" if button == _START_BUTTON else "back") if is_down else None
-        name = PAD_BUTTONS.get(button)
-        if name is not None:
-            self._hold(name, is_down, source=(pad, "buttons"))
+    def _button(self, pad: int, button: str | None, *, is_down: bool) -> tuple[str, bool] | None:
+        name = self._inputs.pad.get(button or "")
+        if name is None:
+            return None
+        if name not in self._inputs.game_keys and name not in self._inputs.aliases:
+            return name, is_down
+        self._hold(name, is_down, source=(pad, "buttons"))
         return None
+
+    def _trigger(self, pad: int, axis: int, value: float) -> tuple[str, bool] | None:
+        is_down = value > _TRIGGER_ZONE
+        if is_down == ((pad, axis) in self._pulled):
+            return None
+        (self._pulled.add if is_down else self._pulled.discard)((pad, axis))
+        return self._button(pad, _TRIGGERS[axis], is_down=is_down)
 
     def _stick(self, pad: int, axis: int, value: float) -> None:
         if axis == 0:

@@ -1,6 +1,6 @@
-"""What the window draws beside the text: bookmarks, the way back, and the world beside its teacher.
+"""Pictures beside the text: bookmarks, the way back, a film's bar, the world beside its teacher.
 
-Draws only; knows no keys and no session.
+Knows no keys and no session.
 """
 
 import math
@@ -11,114 +11,102 @@ import pygame
 
 from envs.picture import BORDER_COLOR
 from envs.play.game.compare import TRACE_STEPS
-from envs.play.window.hud import MARGIN, PADDING, SHADE
-from envs.play.window.letters import TEXT_COLOR, font, width_of, written
+from envs.play.window.hud import MARGIN, PADDING, SHADE, row_plate
+from envs.play.window.letters import TEXT_COLOR, font, letter_size, width_of, written
 
 ACCENT = (255, 196, 92)
 TIMELINE_HEIGHT = 62
 _DIM = (150, 154, 180)
 _LINE = (70, 74, 100)
-_THUMBNAIL_WIDTH = 84
 _TRACE_DB = (10.0, 30.0)
 
 
-def draw_bookmarks(
-    surface: pygame.Surface, bookmarks: Sequence[tuple[int, np.ndarray]], *, bottom: int
-) -> None:
-    """Draw small pictures with their numbers in a row at the right, above a height in px."""
-    if not bookmarks:
-        return
-    height, width, _ = bookmarks[0][1].shape
-    size = _THUMBNAIL_WIDTH, max(1, round(_THUMBNAIL_WIDTH * height / width))
-    gap = PADDING // 2
-    row_width = len(bookmarks) * (size[0] + gap) + gap
-    row = pygame.Surface((row_width, size[1] + 2 * gap), pygame.SRCALPHA)
-    row.fill(SHADE)
-    for place, (number, frame) in enumerate(bookmarks):
-        left = gap + place * (size[0] + gap)
-        row.blit(pygame.transform.smoothscale(_picture(frame), size), (left, gap))
-        words = written(str(number), 20)
-        plate = pygame.Surface((words.get_width() + 8, words.get_height()), pygame.SRCALPHA)
-        plate.fill(SHADE)
-        plate.blit(words, (4, 0))
-        row.blit(plate, (left, gap))
-    room = surface.get_width() - 2 * MARGIN
-    if row.get_width() > room > 0:
-        scale = room / row.get_width()
-        row = pygame.transform.smoothscale(row, (room, max(1, round(row.get_height() * scale))))
-    surface.blit(row, row.get_rect(right=surface.get_width() - MARGIN, bottom=bottom))
+def bookmarks_plate(bookmarks: Sequence[tuple[int, np.ndarray]], size: int) -> pygame.Surface:
+    """Return small pictures of bookmarks with their numbers, in a row."""
+    parts = []
+    for number, frame in bookmarks:
+        height, width, _ = frame.shape
+        shown = 4 * size, max(1, round(4 * size * height / width))
+        picture = pygame.transform.smoothscale(picture_of(frame), shown)
+        words = written(str(number), size)
+        label = pygame.Surface((words.get_width() + 8, words.get_height()), pygame.SRCALPHA)
+        label.fill(SHADE)
+        label.blit(words, (4, 0))
+        picture.blit(label, (0, 0))
+        parts.append(picture)
+    return row_plate(parts, gap=PADDING // 2)
 
 
-def draw_rewind(surface: pygame.Surface, *, share: float, seconds: float) -> None:
-    """Draw two arrows to the left, the time left to go back, and a bar of the share of it."""
-    width, height = surface.get_size()
+def rewind_plate(*, share: float, seconds: float, size: int) -> pygame.Surface:
+    """Return two arrows to the left, the time left to go back, and a bar of the share of it."""
     text = f"{seconds:.1f} s left" if share > 0 else "this is as far back as it goes"
-    words = written(text, 24)
-    plate = pygame.Surface((words.get_width() + 62, words.get_height() + 2 * PADDING))
-    plate = plate.convert_alpha()
-    plate.fill(SHADE)
-    middle = plate.get_height() // 2
-    for left in (12, 26):
-        points = [(left, middle), (left + 12, middle - 8), (left + 12, middle + 8)]
-        pygame.draw.polygon(plate, ACCENT, points)
-    plate.blit(words, (50, PADDING))
-    surface.blit(plate, plate.get_rect(centerx=width // 2, top=MARGIN))
-    pygame.draw.rect(surface, BORDER_COLOR, (0, height - 6, width, 6))
-    pygame.draw.rect(surface, ACCENT, (0, height - 6, round(width * share), 6))
+    arrows = pygame.Surface((26, size), pygame.SRCALPHA)
+    for left in (0, 14):
+        points = [(left, size // 2), (left + 12, size // 2 - 7), (left + 12, size // 2 + 7)]
+        pygame.draw.polygon(arrows, ACCENT, points)
+    made = row_plate([arrows, written(text, size)])
+    bar = pygame.Rect(PADDING, made.get_height() - 5, made.get_width() - 2 * PADDING, 3)
+    pygame.draw.rect(made, _LINE, bar)
+    pygame.draw.rect(made, ACCENT, (bar.topleft, (round(bar.width * share), bar.height)))
+    return made
 
 
 def draw_split(
     surface: pygame.Surface,
+    area: pygame.Rect,
     left: np.ndarray,
     right: np.ndarray | None,
     *,
     names: tuple[str, str],
     trace: Sequence[tuple[int, float]],
     note: str,
-    text_height: int = 0,
-) -> pygame.Rect:
+) -> dict[str, pygame.Rect]:
     """Draw two frames side by side, and below them how like each other they were.
 
     Args:
         surface: What to draw on.
+        area: Which part of it.
         left: uint8 (H, W, 3).
         right: The same shape; None where there is none yet.
         names: What stands above them.
         trace: (step, PSNR in dB), oldest first.
-        note: Words below the right frame's name, such as why there is none.
-        text_height: Room in px to leave for text above the trace, as far as there is any.
+        note: Words in the place of the second name, such as why there is no frame.
 
     Returns:
-        Where the trace lies.
+        Where both frames and the trace lie: "left", "right", "trace".
     """
-    width, height = surface.get_size()
+    letters = letter_size(surface.get_size())
     surface.fill(BORDER_COLOR)
-    gap, head, foot = 6, 28, max(60, height // 5)
+    gap, head = 6, letters + 8
+    foot = min(max(60, area.height // 5), area.height // 2)
     frame_height, frame_width, _ = left.shape
-    room = max(1, (width - 3 * gap) // 2), max(1, height - head - foot - 2 * gap)
+    room = max(1, (area.width - 3 * gap) // 2), max(1, area.height - head - foot - 2 * gap)
     scale = min(room[0] / frame_width, room[1] / frame_height)
     scale = float(int(scale)) if scale >= 2 else scale
     size = max(1, round(frame_width * scale)), max(1, round(frame_height * scale))
     block = 2 * size[0] + gap
-    x = (width - block) // 2
-    room_left = max(0, height - head - size[1] - foot - 2 * gap)
-    text_height = min(text_height, room_left)
-    y = head + (room_left - text_height) // 2
+    x = area.left + (area.width - block) // 2
+    y = area.top + head + max(0, area.height - head - size[1] - foot - 2 * gap) // 2
+    rects: dict[str, pygame.Rect] = {}
     for column, (frame, name) in enumerate(zip((left, right), names, strict=True)):
         rect = pygame.Rect((x + column * (size[0] + gap), y), size)
+        rects["right" if column else "left"] = rect
         if frame is None:
             pygame.draw.rect(surface, (22, 24, 36), rect)
         else:
             surface.blit(_scaled(frame, size, is_whole=scale == int(scale)), rect)
-        label = written(name, 22)
-        surface.blit(label, (rect.left + 2, rect.top - label.get_height() - 4))
-        if column == 1 and note:
-            words = written(note, 20, color=ACCENT)
-            surface.blit(words, words.get_rect(right=rect.right, bottom=rect.top - 4))
-    top = min(y + size[1] + gap + text_height, height)
-    place = pygame.Rect(x, top, block, max(0, min(foot, height - top - gap)))
+        words = note if column and note else name
+        color = ACCENT if column and note else TEXT_COLOR
+        while width_of(words, letters) > size[0] and len(words) > 4:
+            words = words[:-4] + "..."
+        label = written(words, letters, color=color)
+        surface.blit(label, label.get_rect(left=rect.left + 2, bottom=rect.top - 3))
+    top = y + size[1] + gap
+    width = max(block, min(area.width - 2 * gap, 220))
+    place = pygame.Rect(0, top, width, max(0, min(foot, area.bottom - top - gap)))
+    place.centerx = area.centerx
     _draw_trace(surface, place, trace)
-    return place
+    return {**rects, "trace": place}
 
 
 def timeline_rect(size: tuple[int, int]) -> pygame.Rect:
@@ -216,7 +204,8 @@ def _draw_trace(
         surface.blit(value, place.clamp(rect))
 
 
-def _picture(frame: np.ndarray) -> pygame.Surface:
+def picture_of(frame: np.ndarray) -> pygame.Surface:
+    """Return a frame, uint8 (H, W, 3), as a picture."""
     height, width, _ = frame.shape
     return pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
 
@@ -224,4 +213,4 @@ def _picture(frame: np.ndarray) -> pygame.Surface:
 def _scaled(frame: np.ndarray, size: tuple[int, int], *, is_whole: bool) -> pygame.Surface:
     """Return a frame in another size: sharp if the scale is whole, else without uneven pixels."""
     scale = pygame.transform.scale if is_whole else pygame.transform.smoothscale
-    return scale(_picture(frame), size)
+    return scale(picture_of(frame), size)

@@ -3,9 +3,8 @@
 import pygame
 
 from envs.play.window.hud import PADDING, SHADE
-from envs.play.window.letters import font, width_of, written
+from envs.play.window.letters import font, letter_size, width_of, written
 
-_SIZE = 24
 _SELECTED_COLOR = (70, 90, 150)
 _ASKS = "the world shows: "
 
@@ -66,21 +65,26 @@ class PromptLine:
                 self._move(event)
         return None
 
+    def height(self, surface: pygame.Surface) -> int:
+        """Return how much of a surface's lower edge the line takes, px."""
+        return font(letter_size(surface.get_size())).get_linesize() + 2 * PADDING
+
     def draw(self, surface: pygame.Surface) -> None:
         """Draw the line on a dark band along the lower edge; the cursor stays in sight."""
         width, height = surface.get_size()
-        line = font(_SIZE).get_linesize()
+        size = letter_size((width, height))
+        line = font(size).get_linesize()
         band = pygame.Surface((width, line + 2 * PADDING), pygame.SRCALPHA)
         band.fill(SHADE)
-        ask = width_of(_ASKS, _SIZE)
+        ask = width_of(_ASKS, size)
         first, last, cursor = (
-            ask + width_of(self.text[:place], _SIZE)
+            ask + width_of(self.text[:place], size)
             for place in (*sorted((self.cursor, self._anchor)), self.cursor)
         )
         left = min(PADDING, width - 2 * PADDING - cursor)
         if last > first:
             band.fill(_SELECTED_COLOR, (left + first, PADDING, last - first, line))
-        band.blit(written(_ASKS + self.text, _SIZE), (left, PADDING))
+        band.blit(written(_ASKS + self.text, size), (left, PADDING))
         band.fill((255, 255, 255), (left + cursor, PADDING, 2, line))
         surface.blit(band, (0, height - band.get_height()))
 

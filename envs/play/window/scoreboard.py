@@ -9,11 +9,10 @@ import pygame
 
 from envs.play.game.goals import Run
 from envs.play.game.moments import View
-from envs.play.window.hud import PADDING, SHADE
-from envs.play.window.letters import font, written
+from envs.play.window.hud import DIM, row_plate
+from envs.play.window.letters import TEXT_COLOR, font, written
 
-_SIZE = 24
-_COIN_COLOR = (255, 206, 84)
+COIN_COLOR = (255, 206, 84)
 _HEART_COLOR = (232, 72, 85)
 _LOST_COLOR = (80, 84, 100)
 _FLASH_S = 0.45
@@ -31,35 +30,35 @@ def amount(run: Run, value: float) -> str:
     return f"{value:g} s" if run.mode.counts == "seconds" else f"{value:g}"
 
 
-def draw_score(
-    surface: pygame.Surface, run: Run, view: View, *, max_lives: int, counts_coins: bool
-) -> pygame.Rect:
-    """Draw score, hearts, time and the best in the middle above; return where they lie."""
+def score_plate(
+    run: Run, view: View, *, max_lives: int, counts_coins: bool, size: int, glow: float = 0.0
+) -> pygame.Surface:
+    """Return score, hearts, time and the best in a row.
+
+    Args:
+        run: What is counted.
+        view: What is shown.
+        max_lives: How many hearts there can be.
+        counts_coins: Whether the score is coins.
+        size: Of the letters, px.
+        glow: From 0 to 1: a coin was just taken.
+    """
     left = run.seconds_left(view)
     best = max((*run.best, run.value(view) if run.is_counted else 0.0), default=0.0)
+    lit = pygame.Color(TEXT_COLOR).lerp(pygame.Color(COIN_COLOR), glow)
+    color = lit.r, lit.g, lit.b
     parts: list[pygame.Surface] = []
     if counts_coins:
-        parts += [_coin(), written(f"{view.score:g}", _SIZE)]
+        parts += [_coin(size), written(f"{view.score:.0f}", size, color=color)]
     else:
-        parts.append(written(f"score {view.score:.1f}", _SIZE))
+        parts.append(written(f"score {view.score:.1f}", size, color=color))
     if view.lives is not None:
-        parts.append(_hearts(view.lives, max_lives))
-    parts.append(written(clock(run.seconds(view) if left is None else left + 0.999), _SIZE))
-    parts.append(written(f"best {amount(run, best)}", _SIZE, color=(190, 194, 210)))
-    parts.append(written(run.mode.name, _SIZE - 6, color=(150, 154, 180)))
-    if not run.is_counted:
-        parts.append(written("not counted", _SIZE - 6, color=(150, 154, 180)))
-    width = sum(part.get_width() for part in parts) + PADDING * (len(parts) + 1)
-    height = font(_SIZE).get_linesize() + PADDING
-    plate = pygame.Surface((width, height), pygame.SRCALPHA)
-    plate.fill((*SHADE[:3], 150))
-    x = PADDING
-    for part in parts:
-        plate.blit(part, part.get_rect(left=x, centery=height // 2))
-        x += part.get_width() + PADDING
-    if width > surface.get_width():
-        plate = pygame.transform.smoothscale_by(plate, surface.get_width() / width)
-    return surface.blit(plate, plate.get_rect(midtop=(surface.get_width() // 2, 2)))
+        parts.append(_hearts(view.lives, max_lives, size))
+    parts.append(written(clock(run.seconds(view) if left is None else left + 0.999), size))
+    parts.append(written(f"best {amount(run, best)}", size, color=(190, 194, 210)))
+    words = run.mode.name + ("" if run.is_counted else ", not counted")
+    parts.append(written(words, round(0.75 * size), color=DIM))
+    return row_plate(parts)
 
 
 class Flashes:
@@ -67,7 +66,7 @@ class Flashes:
 
     def __init__(self) -> None:
         self._last: View | None = None
-        self._color = _COIN_COLOR
+        self._color = COIN_COLOR
         self._until = 0.0
 
     def see(self, view: View, now: float) -> str | None:
@@ -83,14 +82,18 @@ class Flashes:
             happened = "coin"
         else:
             return None
-        self._color = _COIN_COLOR if happened == "coin" else _HEART_COLOR
+        self._color = COIN_COLOR if happened == "coin" else _HEART_COLOR
         self._until = now + _FLASH_S
         return happened
 
+    def glow(self, now: float) -> float:
+        """Return how bright the light of a coin is, from 0 to 1."""
+        return self._share(now) if self._color == COIN_COLOR else 0.0
+
     def draw(self, surface: pygame.Surface, now: float) -> bool:
         """Draw the light that is on; return whether there is one."""
-        share = (self._until - now) / _FLASH_S
-        if not 0.0 < share <= 1.0:
+        share = self._share(now)
+        if not share:
             return False
         width, height = surface.get_size()
         light = pygame.Surface((width, height), pygame.SRCALPHA)
@@ -102,35 +105,39 @@ class Flashes:
         surface.blit(light, (0, 0))
         return True
 
+    def _share(self, now: float) -> float:
+        share = (self._until - now) / _FLASH_S
+        return share if 0.0 < share <= 1.0 else 0.0
 
-def first_keys(keys: Mapping[str, Sequence[str]]) -> list[str]:
+
+def first_keys(keys: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     """Return the six keys that a stranger needs first, as far as this game has them."""
     used = {name for held in keys.values() for name in held}
-    lines = []
+    rows = []
     if {"left", "right"} <= used:
-        lines.append("Left, Right or A, D  move")
+        rows.append(("Left, Right or A, D", "move"))
     if "left shift" in used:
-        lines.append("with Shift  run")
+        rows.append(("with Shift", "run"))
     if "space" in used:
-        lines.append("Space  jump" if "jump" in keys else "Space  act")
+        rows.append(("Space", "jump" if "jump" in keys else "act"))
     return [
-        *lines,
-        "T  say what the world should look like",
-        "Backspace  hold: run backwards",
-        "Esc  menu: coin run, scenes, settings, all keys",
+        *rows,
+        ("T", "say what the world should look like"),
+        ("Backspace", "hold: run backwards"),
+        ("Esc", "menu: coin run, scenes, recordings, all keys"),
     ]
 
 
-def _coin() -> pygame.Surface:
-    side = font(_SIZE).get_linesize() - 4
+def _coin(size: int) -> pygame.Surface:
+    side = font(size).get_linesize() - 4
     coin = pygame.Surface((side, side), pygame.SRCALPHA)
-    pygame.draw.circle(coin, _COIN_COLOR, (side // 2, side // 2), side // 2 - 1)
+    pygame.draw.circle(coin, COIN_COLOR, (side // 2, side // 2), side // 2 - 1)
     pygame.draw.circle(coin, (190, 140, 40), (side // 2, side // 2), side // 2 - 1, 2)
     return coin
 
 
-def _hearts(num_left: int, num_all: int) -> pygame.Surface:
-    side = font(_SIZE).get_linesize() - 6
+def _hearts(num_left: int, num_all: int, size: int) -> pygame.Surface:
+    side = font(size).get_linesize() - 6
     row = pygame.Surface((side * max(num_all, num_left, 1), side), pygame.SRCALPHA)
     for index in range(max(num_all, num_left)):
         color = _HEART_COLOR if index < num_left else _LOST_COLOR

@@ -2,19 +2,30 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import pygame
 
 from envs.play.game.goals import MODES, Mode
 from envs.play.game.session import Session
-from envs.play.game.settings import MAX_VOLUME, SettingsFile
-from envs.play.window.keys import place_of
+from envs.play.game.settings import SettingsFile
+from envs.play.window.gallery import Gallery
 from envs.play.window.menu import Entry, Menu
 from envs.play.window.scoreboard import amount
+from envs.play.window.setting_screens import SettingScreens
+from envs.play.window.tiles import Pictures, Row, Tiles
 
 _AGAIN = "Start again?"
-_PICTURE_SIZE = (240, 144)
+_SCENES_HINT = "arrows choose, Enter goes there"
+
+
+class _Screen(Protocol):
+    title: str
+
+    def handle(self, event: pygame.Event) -> bool: ...
+
+    def draw(self, surface: pygame.Surface, area: pygame.Rect) -> None: ...
 
 
 class Screens:
@@ -24,10 +35,12 @@ class Screens:
         settings: Changed here.
         apply: Called after each change of a setting.
         show_keys: Shows the list of all keys.
+        gallery: What was recorded.
 
     Attributes:
         menu: What is open.
         quits: Whether the player has chosen to quit.
+        pictures: Of tiles.
     """
 
     def __init__(
@@ -36,27 +49,22 @@ class Screens:
         *,
         apply: Callable[[], object],
         show_keys: Callable[[], object],
+        gallery: Gallery,
     ) -> None:
-        self.menu: Menu | None = None
+        self.menu: _Screen | None = None
         self.quits = False
-        self._settings = settings
-        self._apply = apply
+        self.pictures = Pictures()
+        self._gallery = gallery
+        self._settings = SettingScreens(settings, apply=apply, show=self._show)
         self._show_keys = show_keys
-        self._wanted_key: str | None = None  # the key of the game that gets a new place
         self._is_pausing = False
         self._is_end = False
-        self._scene: dict[str, str] = {}
-        self._start = 0
-        self._drawn: tuple[object, pygame.Surface] | None = None
 
     def handle(self, event: pygame.Event) -> bool:
         """Obey an event; return whether it was meant for what is open."""
         if self.menu is None:
             return False
-        if self._wanted_key is not None and event.type == pygame.KEYDOWN:
-            self._bind(event)
-            return True
-        return self.menu.handle(event)
+        return self._settings.handle(event) or self.menu.handle(event)
 
     def follow(self, session: Session) -> None:
         """Open the end of a run when it comes, and close it when it is gone."""
@@ -67,14 +75,12 @@ class Screens:
 
     def open_main(self, session: Session) -> None:
         """Open the main menu; the game waits meanwhile."""
-        if session.status == "playing":
-            session.toggle_pause()
-            self._is_pausing = True
-        self._is_end = False
+        self._pause(session)
         entries = [
             Entry(label=lambda: "Go on", take=lambda: self.close(session)),
             *(self._mode_entry(session, mode) for mode in MODES),
-            Entry(label=lambda: "Scenes", take=lambda: self._open_scenes(session)),
+            Entry(label=lambda: "Scenes", take=lambda: self.open_scenes(session)),
+            Entry(label=lambda: "Recordings (F10)", take=lambda: self.open_gallery(session)),
             Entry(label=lambda: "Watch an agent play (G)", take=lambda: self._fly(session)),
             Entry(label=lambda: "Settings", take=lambda: self._open_settings(session)),
             Entry(label=lambda: "All keys (F1)", take=lambda: self._list_keys(session)),
@@ -95,8 +101,19 @@ class Screens:
             ),
             Entry(label=lambda: "Go on", take=lambda: self.close(session)),
         ]
-        self._is_end = False
+        self._pause(session)
         self.menu = Menu(_AGAIN, entries, back=lambda: self.close(session))
+
+    def open_gallery(self, session: Session) -> None:
+        """Open what was recorded."""
+        self._pause(session)
+        self._gallery.open(
+            session,
+            show=self._show,
+            leave=lambda: self._do(session, lambda: None),
+            back=lambda: self.open_main(session),
+            pictures=self.pictures,
+        )
 
     def close(self, session: Session) -> None:
         """Close what is open and let the game go on if it waits for that."""
@@ -105,6 +122,15 @@ class Screens:
             self._is_pausing = False
             if session.status == "paused":
                 session.toggle_pause()
+
+    def _show(self, menu: _Screen) -> None:
+        self.menu = menu
+
+    def _pause(self, session: Session) -> None:
+        if session.status == "playing":
+            session.toggle_pause()
+            self._is_pausing = True
+        self._is_end = False
 
     def _do(self, session: Session, act: Callable[[], object]) -> None:
         self.menu, self._is_pausing = None, False
@@ -127,6 +153,9 @@ class Screens:
 
     def _quit(self) -> None:
         self.quits = True
+
+    def _open_settings(self, session: Session) -> None:
+        self._settings.open(session, back=lambda: self.open_main(session))
 
     def _open_end(self, session: Session) -> None:
         run, view = session.goals.run, session.view
@@ -157,137 +186,60 @@ class Screens:
         mode = session.goals.mode
         return partial(session.begin_mode, mode) if mode.is_daily else session.reset
 
-    def _open_scenes(self, session: Session) -> None:
+    def open_scenes(self, session: Session) -> None:
+        """Open the tiles of scenes and start states."""
         playable = session.playable
         if playable is None:
             return
-        entries = []
+        self._pause(session)
+        rows: list[Row] = []
         if (choices := playable.scenes) is not None:
-            text = session.view.text if session.view is not None else ""
-            self._scene = dict(choices.read(text))
-            entries += [
-                Entry(
-                    label=lambda name=name: f"{name.replace('_', ' ')}:  < {self._scene[name]} >",
-                    change=lambda step, name=name, known=known: self._turn(name, known, step),
-                    picture=lambda: self._picture(tuple(self._scene.items()), self._draw(session)),
+            here = dict(choices.read(session.view.text if session.view is not None else ""))
+            fields = list(choices.fields.items())
+
+            def scene(row: int, index: int) -> dict[str, str]:
+                """Return what is chosen in the other rows, and a tile of this one."""
+                chosen = {name: known[rows[n].chosen] for n, (name, known) in enumerate(fields)}
+                name, known = fields[row]
+                return chosen | {name: known[index]}
+
+            def draw(row: int, index: int) -> np.ndarray:
+                return choices.draw(scene(row, index))
+
+            def go(row: int, index: int) -> None:
+                session.set_prompt(", ".join(scene(row, index).values()))
+                self.close(session)
+
+            rows += [
+                Row(
+                    title=name.replace("_", " "),
+                    labels=known,
+                    key=lambda index, row=row: ("scene", *scene(row, index).values()),
+                    draw=partial(draw, row),
+                    take=partial(go, row),
+                    chosen=known.index(here[name]),
+                    is_choice=True,
                 )
-                for name, known in choices.fields.items()
+                for row, (name, known) in enumerate(fields)
             ]
-            entries.append(
-                Entry(
-                    label=lambda: "Go there",
-                    take=lambda: self._go_there(session),
-                    picture=lambda: self._picture(tuple(self._scene.items()), self._draw(session)),
-                )
+        rows.append(
+            Row(
+                title="begin at",
+                labels=playable.starts,
+                key=lambda index: ("start", index),
+                draw=lambda index: _start_picture(session, index),
+                take=lambda index: self._do(session, partial(session.begin_at, index)),
             )
-        if playable.starts:
-            count = len(playable.starts)
-            session.ask_for_start(self._start)
+        )
+        self.menu = Tiles(
+            "Scenes",
+            rows,
+            back=lambda: self.open_main(session),
+            pictures=self.pictures,
+            hint=_SCENES_HINT,
+        )
 
-            def turn(step: int) -> None:
-                self._start = (self._start + step) % count
-                session.ask_for_start(self._start)
 
-            entries.append(
-                Entry(
-                    label=lambda: f"begin at:  < {playable.starts[self._start]} >",
-                    take=lambda: self._do(session, partial(session.begin_at, self._start)),
-                    change=turn,
-                    picture=lambda: self._picture(
-                        ("start", self._start, self._start in session.start_pictures),
-                        lambda: session.start_pictures.get(self._start),
-                    ),
-                )
-            )
-        entries.append(Entry(label=lambda: "Back", take=lambda: self.open_main(session)))
-        self.menu = Menu("Scenes", entries, back=lambda: self.open_main(session))
-
-    def _turn(self, name: str, known: tuple[str, ...], step: int) -> None:
-        self._scene[name] = known[(known.index(self._scene[name]) + step) % len(known)]
-
-    def _draw(self, session: Session) -> Callable[[], np.ndarray | None]:
-        choices = session.playable.scenes if session.playable is not None else None
-        return lambda: choices.draw(self._scene) if choices is not None else None
-
-    def _go_there(self, session: Session) -> None:
-        session.set_prompt(", ".join(self._scene.values()))
-        self.close(session)
-
-    def _picture(self, key: object, make: Callable[[], np.ndarray | None]) -> pygame.Surface | None:
-        """Return a small picture of a frame, drawn once for each key."""
-        if self._drawn is None or self._drawn[0] != key:
-            frame = make()
-            if frame is None:
-                return None
-            height, width, _ = frame.shape
-            picture = pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
-            self._drawn = key, pygame.transform.smoothscale(picture, _PICTURE_SIZE)
-        return self._drawn[1]
-
-    def _open_settings(self, session: Session) -> None:
-        settings = self._settings
-
-        def is_on(name: str) -> str:
-            return "on" if getattr(settings.settings, name) else "off"
-
-        def switch(name: str) -> None:
-            settings.change(**{name: not getattr(settings.settings, name)})
-            self._apply()
-
-        def louder(step: int) -> None:
-            session.speaker.change_volume(louder=step > 0)
-            settings.change(volume=round(MAX_VOLUME * session.speaker.volume))
-
-        switches = {
-            "is_fullscreen": "full screen (F11)",
-            "fills_window": "picture fills the window",
-            "uses_pads": "gamepads",
-        }
-        entries = [
-            Entry(label=lambda: f"sound (M, -, +):  < {session.speaker.words} >", change=louder),
-            *(
-                Entry(
-                    label=lambda name=name, words=words: f"{words}:  < {is_on(name)} >",
-                    change=lambda _, name=name: switch(name),
-                )
-                for name, words in switches.items()
-            ),
-            Entry(label=lambda: "Keys", take=lambda: self._open_keys(session)),
-            Entry(label=lambda: "Back", take=lambda: self.open_main(session)),
-        ]
-        notes = [settings.problem] if settings.problem else []
-        self.menu = Menu("Settings", entries, back=lambda: self.open_main(session), notes=notes)
-
-    def _open_keys(self, session: Session) -> None:
-        keymap = session.playable.keymap if session.playable is not None else None
-        used = keymap.keys.values() if keymap is not None else ()
-        names = list(dict.fromkeys(name for held in used for name in held))
-
-        def label(name: str) -> str:
-            if self._wanted_key == name:
-                return f"{name}:  press the key that you want"
-            return f"{name}:  {self._settings.settings.keys.get(name, name)}"
-
-        def want(name: str) -> None:
-            self._wanted_key = name
-
-        def reset() -> None:
-            self._settings.change(keys={})
-            self._apply()
-
-        entries = [
-            *(Entry(label=lambda n=name: label(n), take=lambda n=name: want(n)) for name in names),
-            Entry(label=lambda: "as they were", take=reset),
-            Entry(label=lambda: "Back", take=lambda: self._open_settings(session)),
-        ]
-        self.menu = Menu("Keys", entries, back=lambda: self._open_settings(session))
-
-    def _bind(self, event: pygame.Event) -> None:
-        """Give the wanted key a new place; Esc keeps the old one."""
-        name, self._wanted_key = self._wanted_key, None
-        if name is not None and event.key != pygame.K_ESCAPE:
-            place = place_of(event)
-            # A place stands for one key: whichever had it goes back to its own.
-            kept = {n: p for n, p in self._settings.settings.keys.items() if p != place}
-            self._settings.change(keys=kept | {name: place})
-            self._apply()
+def _start_picture(session: Session, index: int) -> np.ndarray | None:
+    session.ask_for_start(index)
+    return session.start_pictures.get(index)

@@ -7,26 +7,27 @@ import time
 
 import pygame
 
-from envs.picture import draw_frame
 from envs.play.game.compare import Pair
 from envs.play.game.inputs import Inputs
 from envs.play.game.loading import Loading
 from envs.play.game.moments import View
 from envs.play.game.samples import Samples
 from envs.play.game.session import Session
-from envs.play.game.settings import MAX_VOLUME, SettingsFile
-from envs.play.window import hud, panels
+from envs.play.game.settings import SettingsFile
+from envs.play.voice.sentences import languages
+from envs.play.voice.voices import TALK
+from envs.play.window import hud
 from envs.play.window.attract import Attract
+from envs.play.window.commands import Commands
+from envs.play.window.gallery import Gallery
 from envs.play.window.keys import meaning_of, place_of
-from envs.play.window.overlays import (
-    draw_past,
-    draw_preparation,
-    draw_recording,
-    measurement_lines,
-)
+from envs.play.window.layout import Layout, Plate, arrange, draw
+from envs.play.window.letters import letter_size
+from envs.play.window.menu import PAD_AS_KEYS, move_of
+from envs.play.window.overlays import Look, Overlays, measurements
 from envs.play.window.pads import Pads
+from envs.play.window.picture import draw_alone, draw_beside
 from envs.play.window.prompt_line import PromptLine
-from envs.play.window.scoreboard import Flashes, draw_score, first_keys
 from envs.play.window.screens import Screens
 from envs.play.window.screenshots import save_screenshot
 
@@ -34,13 +35,7 @@ _START_SIZE = (960, 576)
 _DRAW_PERIOD_S = 1 / 60
 _WAIT_MS = 10
 _IDLE_PERIOD_S = 0.25
-_MESSAGE_S = 5.0
-_FIRST_KEYS_S = 10.0
-_DIGITS = frozenset("123456789")
 _SAY = '"'  # before words that the character is to say
-_LOUDER, _QUIETER = frozenset({"=", "+", "[+]"}), frozenset({"-", "[-]"})
-# Beside the teacher the measurements have this place of their own, where the window is large.
-_MEASUREMENTS_HEIGHT = 220
 
 
 class Window:
@@ -55,8 +50,8 @@ class Window:
         pygame.error: There is no display.
     """
 
-    # Where lists of lines end, in px over the lower edge.
-    _lines_above = 3 * hud.MARGIN
+    # Of the lower edge, in px, that plates leave free.
+    _band_height = 0
 
     def __init__(
         self,
@@ -75,24 +70,33 @@ class Window:
         self._opened_at = time.perf_counter()
         self.inputs = Inputs()
         self.latencies = Samples()
-        self._pads, self._prompt = Pads(self.inputs), PromptLine()
+        self._pads = Pads(self.inputs)
+        self._prompt = PromptLine()
+        self.overlays = Overlays()
+        self._told = ""  # by another thread
+        self._gallery = Gallery(self._settings, tell=self._tell)
         self._screens = Screens(
-            self._settings, apply=self._apply_settings, show_keys=self._toggle_keys
+            self._settings,
+            apply=self._apply_settings,
+            show_keys=self.overlays.toggle_keys,
+            gallery=self._gallery,
+        )
+        self._commands = Commands(
+            self._settings,
+            overlays=self.overlays,
+            screens=self._screens,
+            gallery=self._gallery,
+            ask=self._ask,
         )
         self._attract = Attract()
-        self._flashes = Flashes()
-        self._max_lives = 0
-        self._first_view_at: float | None = None
+        self.layout = Layout(rects={}, free=pygame.Rect(0, 0, 0, 0))
+        self._has_begun = False
         self._is_flashing = False
         self._new_view_event = pygame.event.custom_type()
-        self._shows_keys = False
-        self._shows_measurements = False
         self._drawn: View | None = None
         self._drawn_pair: Pair | None = None
         self._drawn_at = 0.0
         self._is_dirty = True
-        self._message = ""
-        self._message_until = 0.0
         self._is_fullscreen = False
         self._apply_settings()
         if self._settings.problem:
@@ -120,6 +124,11 @@ class Window:
         if session.message:
             self._say(session.message)
             session.message = ""
+        if self._told:
+            self._say(self._told)
+            self._told = ""
+        if session.playable is not None and not self._has_begun:
+            self._begin(session)
         preparation = session.playable.preparation if session.playable else None
         if preparation is not None and (end := preparation.take_end()):
             self._say(end)
@@ -134,13 +143,16 @@ class Window:
         since_drawn = now - self._drawn_at
         is_idle = (
             session.status == "loading"
-            or self._shows_measurements
-            or self._message
+            or self.overlays.shows_measurements
+            or self.overlays.message
             or self._is_flashing
+            or (self._screens.menu is not None and self._screens.pictures.is_behind)
             or (preparation is not None and preparation.words)
         )
         if is_idle and since_drawn >= (
-            0.03 if session.status == "loading" or self._is_flashing else _IDLE_PERIOD_S
+            0.06
+            if session.status == "loading" or self._is_flashing or self._screens.menu is not None
+            else _IDLE_PERIOD_S
         ):
             self._is_dirty = True
         if self._has_news(session) and since_drawn >= _DRAW_PERIOD_S:
@@ -148,7 +160,8 @@ class Window:
         return all(answers) and not self._screens.quits
 
     def close(self) -> None:
-        """Close the window; may be called twice."""
+        """Close the window, once all films are written; may be called twice."""
+        self._gallery.close()
         self._pads.close()
         pygame.display.quit()
 
@@ -167,21 +180,34 @@ class Window:
             self.inputs.release_all()
             session.stop_rewind()
         elif event.type == pygame.KEYUP:
-            self.inputs.release(place_of(event))
-            if event.key == pygame.K_BACKSPACE:
+            place = place_of(event)
+            self.inputs.release(place)
+            if self.inputs.command_of(place, meaning_of(event)) == "backspace":
                 session.stop_rewind()
         elif self._attract.notice(event, session):
             self._is_dirty = True
         elif self._is_fullscreen_key(event):
             self._settings.change(is_fullscreen=not self._is_fullscreen)
             self._apply_settings()
-        elif button := self._pads.handle(event):
-            if not self._prompt.is_open:
-                self._command("return" if button == "start" else "p", session)
-        elif self._prompt.is_open:
+        else:
+            return self._use(event, session)
+        return True
+
+    def _use(self, event: pygame.Event, session: Session) -> bool:
+        """Obey a key, a button or the mouse; return False if it asks to quit."""
+        button = self._pads.handle(event)
+        if self._prompt.is_open:
             self._type(event, session)
         elif self._screens.handle(event):
             self._is_dirty = True
+        elif button is not None:
+            name, is_down = button
+            if name == "escape":
+                return not is_down or self._escape(session)
+            if is_down:
+                self._command(name, session)
+            elif name == "backspace":
+                session.stop_rewind()
         elif event.type == pygame.KEYDOWN:
             return self._press(event, session)
         return True
@@ -203,18 +229,18 @@ class Window:
                 else (_START_SIZE, pygame.RESIZABLE)
             )
             self._surface = pygame.display.set_mode(size, flag)
-        self.inputs.bind(settings.keys)
+        self.inputs.bind(settings.keys, settings.pad)
         if settings.uses_pads:
             self._pads.open()
         else:
             self._pads.close()
         self._is_dirty = True
 
-    def _toggle_keys(self) -> None:
-        self._shows_keys = not self._shows_keys
-        self._is_dirty = True
-
     def _type(self, event: pygame.Event, session: Session) -> None:
+        if event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.JOYBUTTONDOWN, pygame.JOYHATMOTION):
+            # By buttons: earlier lines, taking one, and leaving.
+            key = PAD_AS_KEYS.get(move_of(event), pygame.K_UNKNOWN)
+            event = pygame.Event(pygame.KEYDOWN, key=key, mod=0, unicode="", scancode=0)
         text = self._prompt.handle(event)
         if text is not None and text.startswith(_SAY):
             actions = session.playable.keymap.actions if session.playable is not None else ()
@@ -225,70 +251,44 @@ class Window:
 
     def _press(self, event: pygame.Event, session: Session) -> bool:
         if event.key == pygame.K_ESCAPE:
-            if session.status == "loading":
-                return False
-            self._screens.open_main(session)
-            self._is_dirty = True
-            return True
-        place, name = place_of(event), meaning_of(event)
-        if name == "r" and event.mod & pygame.KMOD_SHIFT:
-            name = "shift r"
+            return self._escape(session)
+        place, meaning = place_of(event), meaning_of(event)
+        if meaning == "r" and event.mod & pygame.KMOD_SHIFT:
+            meaning = "shift r"
         # A key map may use letters that are commands here: the game has them, Ctrl reaches these.
-        is_game_key = self.inputs.is_game_key(place) and not event.mod & pygame.KMOD_CTRL
-        if is_game_key or not self._command(name, session):
+        has_ctrl = bool(event.mod & pygame.KMOD_CTRL)
+        name = meaning if has_ctrl else self.inputs.command_of(place, meaning)
+        if not name or not self._command(name, session):
             self.inputs.press(place)
         return True
 
-    def _command(self, name: str, session: Session) -> bool:
-        """Obey a command key; return whether it is one."""
-        if name in ("return", "enter"):
-            if session.status == "over":
-                session.reset()
-            elif session.status == "paused":
-                session.toggle_pause()
-        elif name == "r":
-            self._screens.ask_again(session)
-        elif name == "g":
-            session.fly(session.pilot is not None and not session.pilot.is_flying)
-        elif name == "shift r":
-            session.reset_to_next_start()
-        elif name == "p":
-            session.toggle_pause()
-        elif name == "n":
-            session.single_step()
-        elif name == "t":
-            self.inputs.release_all()
-            self._prompt.open(session.prompt or "")
-        elif name == "f12":
-            if session.view is not None:
-                self._say(save_screenshot(session.view.frame))
-        elif name == "backspace":
-            session.start_rewind()
-        elif name == "b":
-            session.drop_bookmark()
-        elif name in _DIGITS:
-            session.jump(int(name))
-        elif name == "f9":
-            session.toggle_recording()
-        elif name == "f2":
-            session.toggle_compare()
-        elif name == "l":
-            self._say(session.voices.next_language())
-        elif name == "m":
-            session.speaker.toggle_mute()
-            self._say(session.speaker.words)
-        elif name in _LOUDER or name in _QUIETER:
-            session.speaker.change_volume(louder=name in _LOUDER)
-            self._settings.change(volume=round(MAX_VOLUME * session.speaker.volume))
-            self._say(session.speaker.words)
-        elif name == "f1":
-            self._toggle_keys()
-        elif name == "f3":
-            self._shows_measurements = not self._shows_measurements
-        else:
+    def _escape(self, session: Session) -> bool:
+        if session.status == "loading":
             return False
+        if session.status == "watching":
+            session.end_film()
+        else:
+            self._screens.open_main(session)
         self._is_dirty = True
         return True
+
+    def _ask(self, session: Session) -> None:
+        self.inputs.release_all()
+        self._prompt.open(session.prompt or "")
+
+    def _begin(self, session: Session) -> None:
+        """Let a game that is loaded be as the player wants."""
+        self._has_begun = True
+        language = self._settings.settings.language
+        speaks = session.playable is not None and TALK in session.playable.keymap.actions
+        if language in languages() and speaks and not session.voices.is_live:
+            session.voices.speak(language)
+
+    def _command(self, name: str, session: Session) -> bool:
+        """Obey a command key; return whether it is one."""
+        is_one = self._commands.obey(name, session)
+        self._is_dirty |= is_one
+        return is_one
 
     def _has_news(self, session: Session) -> bool:
         """Return whether what is on the window is not the newest there is."""
@@ -297,104 +297,81 @@ class Window:
         return self._is_dirty or session.view is not self._drawn or pair is not self._drawn_pair
 
     def _say(self, message: str) -> None:
-        self._message = message
-        self._message_until = time.perf_counter() + _MESSAGE_S
+        self.overlays.say(message)
         self._is_dirty = True
+
+    def _tell(self, message: str) -> None:
+        """Say something from another thread."""
+        self._told = message
+        self.notify()
 
     def _draw(self, session: Session, now: float) -> None:
         """Draw everything, and measure how long key presses took to get here."""
         view, presses = session.newest()
-        page = self._surface
+        area = self._surface.get_rect()
+        area.height -= self._band_height
+        if self._prompt.is_open:
+            area.height -= self._prompt.height(self._surface)
+        size = letter_size(self._surface.get_size())
+        look = Look(size=size, area=area.size, settings=self._settings.settings)
         if view is None:
             elapsed = now - self._opened_at
-            hud.draw_loading(page, self._title, elapsed, stage=self._loading.stage)
+            hud.draw_loading(self._surface, self._title, elapsed, stage=self._loading.stage)
+            plates = self.overlays.told(look, now)
+            if self.overlays.shows_keys:
+                plates = [self.overlays.keys(self._key_rows(session), look)]
+            self.layout = arrange(area, plates)
+            draw(self._surface, plates, self.layout)
         else:
-            page = self._draw_view(session, view)
-            self._write_over(page, session, view)
-            if not self._is_film(session):
-                self._draw_score(page, session, view, now)
-        if self._shows_keys:
-            hud.draw_lines(page, self._key_lines(session), above=self._lines_above)
-        if self._message:
-            if now < self._message_until:
-                hud.draw_bottom_line(page, self._message)
-            else:
-                self._message = ""
+            plates = self._plates(session, view, look, now)
+            self._draw_view(session, view, area, plates)
+            self._is_flashing = self.overlays.flashes.draw(self._surface, now)
+            draw(self._surface, plates, self.layout)
         if self._screens.menu is not None:
-            self._screens.menu.draw(self._surface)
+            self._screens.menu.draw(self._surface, self.layout.free)
         if self._prompt.is_open:
-            self._prompt.draw(page)
+            self._prompt.draw(self._surface)
         pygame.display.flip()
         shown_at = time.perf_counter()
         for pressed_at in presses:
             self.latencies.add(shown_at - pressed_at)
         self._drawn, self._drawn_at, self._is_dirty = view, now, False
 
-    def _draw_score(self, page: pygame.Surface, session: Session, view: View, now: float) -> None:
-        """Draw what is counted, what just happened, and at first the first keys."""
-        run, playable = session.goals.run, session.playable
-        if run is None or playable is None:
-            return
-        self._max_lives = max(self._max_lives, view.lives or 0)
-        draw_score(page, run, view, max_lives=self._max_lives, counts_coins=playable.counts_coins)
-        self._flashes.see(view, now)
-        self._is_flashing = self._flashes.draw(page, now)
-        if self._first_view_at is None:
-            self._first_view_at = now
-        is_free = not (
-            self._shows_keys or self._message or self._screens.menu or session.comparison
-        )
-        if now - self._first_view_at < _FIRST_KEYS_S and is_free:
-            hud.draw_lines(page, first_keys(playable.keymap.keys), above=self._lines_above)
+    def _plates(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
+        """Return what stands over the picture, the most important first."""
+        if self._screens.menu is not None:
+            return self.overlays.told(look, now)
+        is_show = self._attract.is_on
+        return [
+            *self.overlays.of_game(session, view, look, now=now, is_show=is_show),
+            *self.overlays.of_player(
+                session,
+                view,
+                look,
+                now=now,
+                rows=lambda: self._key_rows(session),
+                measured=lambda: self._measurements(session, view),
+            ),
+        ]
 
-    def _draw_view(self, session: Session, view: View) -> pygame.Surface:
-        """Draw the frame, or both worlds' of the same step; return where may be written over it."""
-        comparison = session.comparison
-        if comparison is None:
-            self._drawn_pair = None
+    def _draw_view(
+        self, session: Session, view: View, area: pygame.Rect, plates: list[Plate]
+    ) -> None:
+        """Draw the frame, or the world's beside the teacher's of the same step."""
+        surface, comparison = self._surface, session.comparison
+        is_alone = session.status == "watching" or self.overlays.shows_keys
+        if comparison is None or is_alone:
             is_whole = not self._settings.settings.fills_window
-            draw_frame(self._surface, view.frame, is_whole=is_whole)
-            return self._surface
-        pair = self._drawn_pair = comparison.pair
-        note, left = "", view
-        if comparison.error is not None:
-            note = f"it failed: {comparison.error}"
-        elif pair is None or abs(view.num_steps - pair.view.num_steps) > 1:
-            note = f"catching up, {comparison.num_behind} steps to go"
+            drawn = draw_alone(surface, area, view, plates, is_whole=is_whole)
         else:
-            left = pair.view  # the same step on both sides
-        trace = panels.draw_split(
-            self._surface,
-            left.frame,
-            pair.teacher_frame if pair is not None else None,
-            names=("the world", "the teacher"),
-            trace=pair.trace if pair is not None else (),
-            note=note,
-            text_height=_MEASUREMENTS_HEIGHT if self._shows_measurements else 0,
-        )
-        return self._surface.subsurface((0, 0, self._surface.get_width(), trace.top))
+            drawn = draw_beside(surface, area, view, plates, comparison)
+        self.layout, self._drawn_pair = drawn.layout, drawn.pair
+        if self.overlays.take_wish():
+            self._say(save_screenshot(surface.subsurface(drawn.shown)))
 
-    def _write_over(self, page: pygame.Surface, session: Session, view: View) -> None:
-        """Write over what is drawn, on that part of the window."""
-        draw_past(page, session)
-        if not self._message and not self._prompt.is_open:
-            bookmarks = [(number, item.view.frame) for number, item in session.bookmarks.shown]
-            panels.draw_bookmarks(page, bookmarks, bottom=page.get_height() - hud.MARGIN)
-        draw_recording(page, session)
-        draw_preparation(page, session)
-        if session.status == "paused" and self._screens.menu is None:
-            hud.draw_banner(page, "paused: P goes on, N makes one step")
-        elif session.status == "watching":
-            hud.draw_bottom_line(page, "the replay")
-        if self._attract.is_on:
-            hud.draw_bottom_line(page, "an agent plays: any key, and it is your turn")
-        if self._shows_measurements and not self._shows_keys:
-            lines = self._measurements(session, view)
-            hud.draw_lines(page, lines, above=self._lines_above)
-
-    def _key_lines(self, session: Session) -> list[str]:
+    def _key_rows(self, session: Session) -> list[tuple[str, str, str]]:
         keys = session.playable.keymap.keys if session.playable else self._loading.keys
-        return hud.key_lines(keys, self.inputs.aliases)
+        return hud.key_rows(keys, self.inputs.aliases, self.inputs.pad)
 
-    def _measurements(self, session: Session, view: View) -> list[str]:
-        return measurement_lines(session, view, self.latencies)
+    def _measurements(self, session: Session, view: View) -> list[tuple[str, str]]:
+        return measurements(session, view, self.latencies)

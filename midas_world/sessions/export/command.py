@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from midas_world.arguments import add_trust_option, count
-from midas_world.sessions.export.pictures import PictureOptions
+from midas_world.sessions.export.pictures import SHAPES, PictureOptions
 from midas_world.sessions.session import RecordedSession, load_session
 
 FORMATS = ("mp4", "gif", "frames", "minari", "lerobot")
@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.to in _FILMS:
         print(f"wrote {_export_film(session, args, start, stop)}")
         return 0
-    pictured = {"--hud": args.hud, "--teacher": args.teacher, "--scale": args.scale}
+    pictured = {
+        f"--{name}": getattr(args, name) for name in ("hud", "teacher", "keys", "shape", "scale")
+    }
     for option, given in pictured.items():
         if given:
             raise ValueError(f"{option} is for {', '.join(_FILMS)}; {args.to} holds the frames")
@@ -62,7 +64,9 @@ def _export_film(session: RecordedSession, args: argparse.Namespace, start: int,
         stop=stop,
         has_hud=args.hud,
         has_teacher=args.teacher,
-        scale=args.scale or (_HUD_SCALE if args.hud else 1),
+        has_keys=args.keys,
+        shape=args.shape,
+        scale=args.scale or (_HUD_SCALE if args.hud or args.keys else 1),
     )
     if args.to == "frames":
         output = _new(args.output or Path(f"{_name(session)}-frames"))
@@ -119,8 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     films.add_argument(
         "--teacher", action="store_true", help="the teacher on the right, under the same actions"
     )
+    films.add_argument("--keys", action="store_true", help="draw in the keys that were held")
     films.add_argument(
-        "--scale", type=count, help="whole number that frames grow by (default: 1, with --hud 3)"
+        "--shape", choices=SHAPES, help="put the picture into this shape, as telephones show it"
+    )
+    films.add_argument(
+        "--scale",
+        type=count,
+        help="whole number that frames grow by (default: 1, with --hud or --keys 3)",
     )
     minari = parser.add_argument_group("for minari")
     minari.add_argument(

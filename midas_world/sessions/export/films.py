@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from midas_world.data.video import write_gif
+from midas_world.data.gif import MAX_GIF_WIDTH, shrunk, write_small_gif
 from midas_world.files import whole
 from midas_world.sessions.export.pictures import PictureOptions, pictures
 from midas_world.sessions.session import RecordedSession
 from midas_world.sessions.video import copy_film, write_film
 
-MAX_GIF_FRAMES = 2000
+MAX_GIF_FRAMES = 1200
 _FAST_GIF_FPS = 50  # browsers slow down what is faster
 
 
@@ -29,7 +29,7 @@ def export_mp4(session: RecordedSession, output: Path, options: PictureOptions) 
 
 
 def export_gif(session: RecordedSession, output: Path, options: PictureOptions) -> None:
-    """Write a looping GIF with a palette of the film's own colours.
+    """Write a looping GIF with a palette of the film's own colours, in a size that can be sent.
 
     Raises:
         ValueError: It would be too long.
@@ -43,10 +43,11 @@ def export_gif(session: RecordedSession, output: Path, options: PictureOptions) 
     fps = session.header.fps
     every = max(1, round(fps / _FAST_GIF_FPS))
     frames = [
-        picture for number, picture in enumerate(pictures(session, options)) if number % every == 0
+        shrunk(picture, MAX_GIF_WIDTH)
+        for number, picture in enumerate(pictures(session, options))
+        if number % every == 0
     ]
-    with whole(output) as place:
-        write_gif(place, frames, fps=fps / every)
+    write_small_gif(output, frames, fps=fps / every)
 
 
 def export_frames(session: RecordedSession, output: Path, options: PictureOptions) -> None:

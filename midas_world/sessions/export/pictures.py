@@ -3,23 +3,26 @@
 Shapes: H W frame size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from midas_world.sessions.export.teacher import teacher_frames
 from midas_world.sessions.log import Record
 from midas_world.sessions.session import RecordedSession, SessionHeader
 
 _TEXT_COLOR = (240, 240, 235)
+_KEY_COLOR = (20, 22, 34)
 _SHADE = (10, 12, 20, 170)
 _RATE_STEPS = 20
 _MOST_SIDE = 16_384  # px that H.264 holds
 _GAP = 4  # px between the world and its teacher
+_BLURRED_SIDE = 24  # px: so few of them, enlarged, are a soft background
+SHAPES = {"9:16": 9 / 16, "1:1": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class PictureOptions:
         stop: Number after the last frame.
         has_hud: Words about each moment are burnt in.
         has_teacher: The teacher plays the same actions on the right.
+        has_keys: The keys of each moment's action are drawn in.
+        shape: One of SHAPES, which the picture is put into; None is its own.
         scale: Whole number that frames grow by.
     """
 
@@ -38,6 +43,8 @@ class PictureOptions:
     stop: int
     has_hud: bool = False
     has_teacher: bool = False
+    has_keys: bool = False
+    shape: str | None = None
     scale: int = 1
 
     def __post_init__(self) -> None:
@@ -48,13 +55,14 @@ class PictureOptions:
     @property
     def is_plain(self) -> bool:
         """The frames as they are."""
-        return not (self.has_hud or self.has_teacher) and self.scale == 1
+        has_more = self.has_hud or self.has_teacher or self.has_keys or self.shape
+        return not has_more and self.scale == 1
 
     def size(self, header: SessionHeader) -> tuple[int, int]:
         """Return H and W of the pictures."""
         height, width = header.frame_size
         gap = _GAP + width if self.has_teacher else 0
-        size = height * self.scale, (width + gap) * self.scale
+        size = shaped_size((height * self.scale, (width + gap) * self.scale), self.shape)
         if max(size) > _MOST_SIDE:
             raise ValueError(
                 f"--scale {self.scale} makes pictures of {size[1]}x{size[0]} px, "
@@ -75,13 +83,68 @@ def pictures(session: RecordedSession, options: PictureOptions) -> Iterator[np.n
         twins = teacher_frames(session, options.start, options.stop)
         frames = (_beside(frame, twin) for frame, twin in zip(frames, twins, strict=True))
     words = _hud_lines(session) if options.has_hud else []
+    held = _held(session) if options.has_keys else []
     for number, frame in enumerate(frames, start=options.start):
         picture = frame.repeat(options.scale, axis=0).repeat(options.scale, axis=1)
         if options.has_hud:
             picture = _write_over(picture, words[number])
             if options.has_teacher:
                 picture = _name_sides(picture)
-        yield picture
+        if options.has_keys:
+            above = picture.shape[0] // 8 if options.has_hud else 0
+            picture = with_keys(picture, held[number], above=above)
+        yield shaped(picture, options.shape)
+
+
+def shaped_size(size: tuple[int, int], shape: str | None) -> tuple[int, int]:
+    """Return the smallest H and W of a shape that hold a picture of a size."""
+    if shape is None:
+        return size
+    height, width = size
+    ratio = SHAPES[shape]
+    return max(height, round(width / ratio)), max(width, round(height * ratio))
+
+
+def shaped(picture: np.ndarray, shape: str | None) -> np.ndarray:
+    """Return a picture in the middle of a shape, on a blurred ground of its own colours."""
+    own = picture.shape[0], picture.shape[1]
+    height, width = shaped_size(own, shape)
+    if (height, width) == own:
+        return picture
+    image = Image.fromarray(picture)
+    few = _BLURRED_SIDE, max(1, round(_BLURRED_SIDE * height / width))
+    small = ImageOps.fit(image, few, Image.Resampling.BOX)
+    ground = small.resize((width, height), Image.Resampling.BICUBIC).point(lambda v: v * 0.6)
+    ground.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return np.asarray(ground)
+
+
+def with_keys(picture: np.ndarray, keys: Sequence[str], *, above: int = 0) -> np.ndarray:
+    """Return a picture with keys, as they look on a keyboard, so many px over its lower left."""
+    size = max(10, picture.shape[0] // 20)
+    top = picture.shape[0] - above - 5 * size // 2
+    image, font, left = Image.fromarray(picture), _font(size), size // 2
+    draw = ImageDraw.Draw(image)
+    for key in keys:
+        right = left + round(draw.textlength(key, font)) + size
+        box = (left, top, right, top + 2 * size)
+        draw.rounded_rectangle(box, size // 3, fill=(232, 234, 240), outline=(90, 94, 110), width=2)
+        draw.text(((left + right) / 2, top + size), key, _KEY_COLOR, font, anchor="mm")
+        left = right + size // 3
+    return np.asarray(image)
+
+
+def _held(session: RecordedSession) -> list[Sequence[str]]:
+    """Return the keys of each frame's action; an action without known keys is its own name."""
+    header = session.header
+    names = [
+        "" if record.action is None else action_words(header, record).replace(" ", "_")
+        for record in session.records
+        if record.frame is not None
+    ]
+    return [
+        header.action_keys.get(name, [name.replace("_", " ")] if name else []) for name in names
+    ]
 
 
 def _beside(frame: np.ndarray, twin: np.ndarray) -> np.ndarray:

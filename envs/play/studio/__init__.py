@@ -1,0 +1,1 @@
+"""Films of what is played: saving, watching, exporting, deleting them."""

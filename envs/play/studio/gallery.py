@@ -1,0 +1,114 @@
+"""What was recorded: sessions and films, newest first; watched, exported, deleted."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from envs.play.game.moments import View
+from envs.play.studio.films import (
+    FilmLook,
+    film_fps,
+    first_frame,
+    free_path,
+    read_views,
+    save_film,
+    view_of,
+)
+from midas_world.sessions.export import films
+from midas_world.sessions.export.pictures import PictureOptions
+from midas_world.sessions.session import HEADER, VIDEO, load_session
+
+FILM_ENDINGS = (".mp4", ".gif")
+_SESSION_SCALE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Something that was recorded.
+
+    Attributes:
+        path: A session's folder, or a film.
+        is_session: Which of the two.
+    """
+
+    path: Path
+    is_session: bool
+
+    @property
+    def name(self) -> str:
+        """For the player: when it was made, and what it is."""
+        made = datetime.fromtimestamp(self.path.stat().st_mtime).astimezone()
+        kind = "session" if self.is_session else self.path.suffix[1:]
+        return f"{made:%d %b %H:%M:%S}, {kind}"
+
+    def picture(self) -> np.ndarray:
+        """Return its first frame, uint8 (H, W, 3).
+
+        Raises:
+            ValueError: It cannot be read.
+        """
+        return first_frame(self.path / VIDEO if self.is_session else self.path)
+
+    def views(self) -> Iterator[View]:
+        """Return an iterator of what it shows.
+
+        Raises:
+            ValueError: It cannot be read.
+        """
+        if not self.is_session:
+            return read_views(self.path)
+        session = load_session(self.path)
+        sound = session.sound()
+        return (
+            view_of(frame, number, sound.step(number) if sound is not None else None)
+            for number, frame in enumerate(session.frames())
+        )
+
+    def export(self, *, ending: str, shape: str | None, has_keys: bool) -> str:
+        """Write it as a new film beside it; return words for the player.
+
+        Raises:
+            ValueError: It cannot be read, or is too long.
+            OSError: The film cannot be written.
+        """
+        target = free_path(self.path.parent, self.path.stem, ending)
+        if not self.is_session:
+            look = FilmLook(shape=shape, grows=False)
+            return save_film(read_views(self.path), target, look, fps=film_fps(self.path))
+        session = load_session(self.path)
+        options = PictureOptions(
+            start=0,
+            stop=session.num_frames,
+            has_keys=has_keys,
+            shape=shape,
+            scale=1 if ending == ".gif" else _SESSION_SCALE,
+        )
+        write = films.export_gif if ending == ".gif" else films.export_mp4
+        write(session, target, options)
+        return f"saved {session.seconds:.0f} s: {target}"
+
+    def delete(self) -> str:
+        """Delete it; return words for the player.
+
+        Raises:
+            OSError: It cannot be deleted.
+        """
+        if self.is_session:
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink()
+        return f"deleted {self.path}"
+
+
+def recordings(folder: Path) -> list[Recording]:
+    """Return what lies in a folder, the newest first."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        is_session = (path / HEADER).is_file()
+        if is_session or (path.suffix in FILM_ENDINGS and path.is_file()):
+            found.append(Recording(path=path, is_session=is_session))
+    return sorted(found, key=lambda item: item.path.stat().st_mtime, reverse=True)

@@ -1,0 +1,148 @@
+"""The studio at the window: the last seconds as a film, and what was recorded, to be picked."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.play.game.moments import View
+from envs.play.game.session import Session
+from envs.play.game.settings import SettingsFile
+from envs.play.studio.films import FilmLook, free_path, save_film
+from envs.play.studio.gallery import Recording, recordings
+from envs.play.studio.jobs import Jobs
+from envs.play.window.menu import Entry, Menu
+from envs.play.window.tiles import Pictures, Row, Tiles
+from midas_world.sessions.export.pictures import SHAPES
+
+FILM_SECONDS = 30.0
+RECORDINGS_FOLDER = Path("recordings")
+
+
+class Gallery:
+    """Saves, lists, shows, exports and deletes what was recorded.
+
+    Args:
+        settings: The player's.
+        tell: Called with words for the player, also from another thread.
+    """
+
+    def __init__(self, settings: SettingsFile, *, tell: Callable[[str], object]) -> None:
+        self._settings = settings
+        self._tell = tell
+        self._jobs = Jobs(tell)
+
+    def save_last(self, session: Session) -> None:
+        """Save what was shown in the last seconds as a film."""
+        playable, settings = session.playable, self._settings.settings
+        if playable is None:
+            return
+        look = FilmLook(
+            shape=settings.film_shape or None,
+            keys=playable.keymap.keys if settings.shows_held_keys else None,
+        )
+        path = free_path(RECORDINGS_FOLDER, playable.title, ".mp4")
+        fps = 1.0 / session.period_s
+
+        def use(film: Iterator[View]) -> None:
+            self._jobs.start(lambda: f"{save_film(film, path, look, fps=fps)} (F10 shows it)")
+
+        self._tell(f"saving the last {FILM_SECONDS:.0f} seconds")
+        session.take_film(FILM_SECONDS, use)
+
+    def open(
+        self,
+        session: Session,
+        *,
+        show: Callable[[Any], object],
+        leave: Callable[[], object],
+        back: Callable[[], object],
+        pictures: Pictures,
+    ) -> None:
+        """Open the tiles of all recordings.
+
+        Args:
+            session: What is played.
+            show: Opens a menu.
+            leave: Closes it; the game waits.
+            back: Goes where the player came from.
+            pictures: Where pictures of tiles are kept.
+        """
+        found = recordings(RECORDINGS_FOLDER)
+
+        def reopen() -> None:
+            self.open(session, show=show, leave=leave, back=back, pictures=pictures)
+
+        def watch(item: Recording) -> None:
+            try:
+                film = item.views()
+            except (ValueError, OSError) as error:
+                self._tell(str(error))
+                return
+            leave()
+            session.watch(film)
+
+        def export(item: Recording, ending: str, shape: str | None) -> None:
+            has_keys = self._settings.settings.shows_held_keys
+            self._tell(f"exporting {item.name}")
+            self._jobs.start(lambda: item.export(ending=ending, shape=shape, has_keys=has_keys))
+            reopen()
+
+        def delete(item: Recording) -> None:
+            try:
+                self._tell(item.delete())
+            except OSError as error:
+                self._tell(f"not deleted: {error}")
+            reopen()
+
+        def ask(item: Recording) -> None:
+            entries = [
+                Entry(label=lambda: "Keep it", take=partial(choose, item)),
+                Entry(label=lambda: "Delete it for good", take=partial(delete, item)),
+            ]
+            show(Menu(f"Delete {item.name}?", entries, back=partial(choose, item)))
+
+        def choose(item: Recording) -> None:
+            ways = [("MP4", ".mp4", None), *((f"MP4, {name}", ".mp4", name) for name in SHAPES)]
+            ways.append(("GIF", ".gif", None))
+            entries = [
+                Entry(label=lambda: "Watch", take=partial(watch, item)),
+                *(
+                    Entry(
+                        label=lambda name=name: f"Export as {name}",
+                        take=partial(export, item, ending, shape),
+                    )
+                    for name, ending, shape in ways
+                ),
+                Entry(label=lambda: "Delete", take=partial(ask, item)),
+                Entry(label=lambda: "Back", take=reopen),
+            ]
+            show(Menu(item.name, entries, back=reopen))
+
+        def row(title: str, items: list[Recording]) -> Row:
+            def draw(index: int) -> np.ndarray:
+                try:
+                    return items[index].picture()
+                except (ValueError, OSError):
+                    return np.full((6, 10, 3), 40, np.uint8)  # it is there, and cannot be read
+
+            return Row(
+                title=title,
+                labels=[item.name for item in items],
+                key=lambda index: items[index].path,
+                draw=draw,
+                take=lambda index: choose(items[index]),
+            )
+
+        rows = [
+            row("films", [item for item in found if not item.is_session]),
+            row("recorded sessions", [item for item in found if item.is_session]),
+        ]
+        hint = "arrows choose, Enter opens"
+        show(Tiles("Recordings", rows, back=back, pictures=pictures, hint=hint))
+
+    def close(self) -> None:
+        """Wait for what is still written; may be called twice."""
+        self._jobs.close()

@@ -1,0 +1,151 @@
+"""The menus of settings: sound, picture, language, keys, gamepad."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pygame
+
+from envs.play.game.inputs import PAD_BUTTONS
+from envs.play.game.session import Session
+from envs.play.game.settings import MAX_VOLUME, SettingsFile
+from envs.play.voice.sentences import languages
+from envs.play.window.hud import COMMANDS
+from envs.play.window.keys import place_of
+from envs.play.window.menu import Entry, Menu
+from envs.play.window.pads import button_of
+from midas_world.sessions.export.pictures import SHAPES
+
+# What commands' keys do, of those that can be moved: one key each, of any layout.
+_COMMAND_KEYS = {
+    keys.lower(): words.partition(":")[0]
+    for keys, words, _ in COMMANDS
+    if keys.isalnum() and keys != "Esc"
+}
+_COMMAND_KEYS |= {"p": "pause", "n": "one step", "0": "jump to the newest bookmark"}
+
+
+class SettingScreens:
+    """Menus that change a player's settings.
+
+    Args:
+        settings: Changed here.
+        apply: Called after each change.
+        show: Opens a menu.
+    """
+
+    def __init__(
+        self,
+        settings: SettingsFile,
+        *,
+        apply: Callable[[], object],
+        show: Callable[[Menu], object],
+    ) -> None:
+        self._file = settings
+        self._apply = apply
+        self._show = show
+        self._wanted: tuple[str, str] | None = None  # which setting, and the key to be moved
+
+    def handle(self, event: pygame.Event) -> bool:
+        """Take the key or button that was asked for; return whether the event was that."""
+        if self._wanted is None:
+            return False
+        kind, name = self._wanted
+        if event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE:
+            self._wanted = None
+            return True
+        is_down = event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.JOYBUTTONDOWN)
+        place = None
+        if kind == "keys" and event.type == pygame.KEYDOWN:
+            place = place_of(event)
+        elif kind == "pad" and is_down:
+            place = button_of(event)
+        if place is not None:
+            self._wanted = None
+            # A place stands for one key: whichever had it goes back to its own.
+            known: Mapping[str, str] = getattr(self._file.settings, kind)
+            kept = {n: p for n, p in known.items() if p != place}
+            self._change(**{kind: kept | {name: place}})
+        return place is not None or event.type == pygame.KEYDOWN or is_down
+
+    def open(self, session: Session, *, back: Callable[[], object]) -> None:
+        """Open the settings."""
+        file = self._file
+
+        def switch(name: str, words: str) -> Entry:
+            def turn(_: int) -> None:
+                self._change(**{name: not getattr(file.settings, name)})
+
+            return Entry(
+                label=lambda: f"{words}:  < {'on' if getattr(file.settings, name) else 'off'} >",
+                change=turn,
+            )
+
+        def choice(name: str, words: str, known: tuple[str, ...], own: str) -> Entry:
+            def turn(step: int) -> None:
+                place = known.index(getattr(file.settings, name))
+                self._change(**{name: known[(place + step) % len(known)]})
+                if name == "language":
+                    session.voices.speak(file.settings.language)
+
+            return Entry(
+                label=lambda: f"{words}:  < {getattr(file.settings, name) or own} >", change=turn
+            )
+
+        def louder(step: int) -> None:
+            session.speaker.change_volume(louder=step > 0)
+            file.change(volume=round(MAX_VOLUME * session.speaker.volume))
+
+        def reopen() -> None:
+            self.open(session, back=back)
+
+        entries = [
+            Entry(label=lambda: f"sound (M, -, +):  < {session.speaker.words} >", change=louder),
+            choice(
+                "language", "the character speaks (L)", ("", *languages()), "as the world has it"
+            ),
+            switch("is_fullscreen", "full screen (F11)"),
+            switch("fills_window", "picture fills the window"),
+            switch("shows_bookmarks", "pictures of bookmarks"),
+            switch("shows_held_keys", "keys that are held (F4)"),
+            choice("film_shape", "saved films (F8)", ("", *SHAPES), "as played"),
+            switch("uses_pads", "gamepads"),
+            Entry(label=lambda: "Keys", take=lambda: self._open_keys(session, "keys", back=reopen)),
+            Entry(
+                label=lambda: "Gamepad", take=lambda: self._open_keys(session, "pad", back=reopen)
+            ),
+            Entry(label=lambda: "Back", take=back),
+        ]
+        notes = [file.problem] if file.problem else []
+        self._show(Menu("Settings", entries, back=back, notes=notes))
+
+    def _open_keys(self, session: Session, kind: str, *, back: Callable[[], object]) -> None:
+        """Open the keys of game and commands, to be moved to other places or buttons."""
+        keymap = session.playable.keymap if session.playable is not None else None
+        used = keymap.keys.values() if keymap is not None else ()
+        names = dict.fromkeys(name for held in used for name in held)
+        meanings = dict.fromkeys(names, "") | {
+            name: words for name, words in _COMMAND_KEYS.items() if name not in names
+        }
+        own = {name: button for button, name in PAD_BUTTONS.items()} if kind == "pad" else {}
+
+        def label(name: str) -> str:
+            if self._wanted == (kind, name):
+                wanted = "key" if kind == "keys" else "button"
+                return f"{name}:  press the {wanted} that you want"
+            default = own.get(name, "-") if kind == "pad" else name
+            place = getattr(self._file.settings, kind).get(name, default)
+            return f"{name}:  {place}" + (f"   ({meanings[name]})" if meanings[name] else "")
+
+        def want(name: str) -> None:
+            self._wanted = kind, name
+
+        entries = [
+            *(Entry(label=lambda n=n: label(n), take=lambda n=n: want(n)) for n in meanings),
+            Entry(label=lambda: "as they were", take=lambda: self._change(**{kind: {}})),
+            Entry(label=lambda: "Back", take=back),
+        ]
+        self._show(Menu("Keys" if kind == "keys" else "Gamepad", entries, back=back))
+
+    def _change(self, **changes: Any) -> None:
+        self._file.change(**changes)
+        self._apply()

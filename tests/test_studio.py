@@ -1,0 +1,226 @@
+"""The studio: the last seconds as a film, recordings watched, exported and deleted by keys."""
+
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pygame
+import pytest
+
+from envs.play.game.game import Game
+from envs.play.game.opening import open_teacher
+from envs.play.game.rewind import Rewind
+from envs.play.studio.films import FilmLook, free_path, read_views, save_film
+from envs.play.studio.gallery import recordings
+from envs.play.studio.jobs import Jobs
+from envs.play.window.menu import Menu
+from envs.play.window.tiles import Tiles
+from midas_world.data import gif
+from midas_world.sessions.export.pictures import SHAPES, PictureOptions, pictures, shaped, with_keys
+from midas_world.sessions.session import load_session
+from tests.fakes import CountingEnv
+from tests.sessions import export, read_film
+from tests.windows import playable, playing, press, run_until
+
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 96, 160, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def talk() -> tuple[Game, Rewind]:
+    """Return a game in which somebody has talked for two seconds, and what was shown."""
+    game, rewind = Game(open_teacher(), seed=3), Rewind(100)
+    rewind.add(game, game.reset(), is_jump=True)
+    for _ in range(40):
+        rewind.add(game, game.step(game.playable.keymap.actions.index("talk")))
+    yield game, rewind
+    game.close()
+
+
+@pytest.fixture
+def session(tmp_path):
+    """Return a session of a counting env, with its keys."""
+    game = Game(playable(CountingEnv()), seed=0)
+    game.playable.env.action_keys = {"kick": ["k"], "leap_left": ["space", "left shift", "left"]}
+    game.playable.env.action_names = game.playable.keymap.actions
+    game.recorder.start(tmp_path / "recordings" / "counting", on_error=pytest.fail)
+    game.reset()
+    for name in ("kick", "kick", "leap_left", "wave"):
+        game.step(game.playable.keymap.actions.index(name))
+    game.close()
+    return load_session(tmp_path / "recordings" / "counting")
+
+
+# Films
+
+
+def test_what_was_shown_lately_becomes_a_film_with_its_sound(talk, tmp_path):
+    game, rewind = talk
+    path = free_path(tmp_path, "stage (the teacher)", ".mp4")
+    look = FilmLook(keys=game.playable.keymap.keys)
+    assert save_film(rewind.film(20), path, look, fps=20) == f"saved 1 s: {path}"
+    with av.open(str(path)) as film:
+        assert (film.streams.video[0].width, film.streams.video[0].height) == (640, 384)
+        assert film.streams.video[0].frames == 20
+        assert float(film.duration / av.time_base) == pytest.approx(1.0, abs=0.1)
+    views = list(read_views(path))
+    assert len(views) == 20
+    heard = [view.sound for view in views if view.sound is not None]
+    assert len(heard) >= 19
+    assert np.abs(np.concatenate(heard, axis=1)).max() > 300
+    shown = np.array(list(rewind.film(20))[7].frame).repeat(2, axis=0).repeat(2, axis=1)
+    assert np.abs(views[7].frame[:300].astype(int) - shown[:300]).mean() < 6
+    assert np.abs(views[7].frame[350:, :60].astype(int) - shown[350:, :60]).mean() > 20  # the keys
+    with pytest.raises(ValueError, match="exists already"):
+        save_film(rewind.film(20), path, look, fps=20)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_holds_the_whole_picture_on_a_soft_ground(shape):
+    frame = np.zeros((192, 320, 3), np.uint8)
+    frame[:, 100:220] = 200
+    picture = shaped(frame, shape)
+    height, width, _ = picture.shape
+    assert width / height == pytest.approx(SHAPES[shape], abs=0.01)
+    top = (height - 192) // 2
+    np.testing.assert_array_equal(picture[top : top + 192], frame)
+    assert 20 < picture[:10].mean() <= 0.6 * 200
+    assert shaped(frame, None) is frame
+
+
+def test_keys_are_drawn_at_the_lower_left():
+    frame = np.zeros((192, 320, 3), np.uint8)
+    drawn = np.argwhere(with_keys(frame, ["left shift", "right"]).any(axis=2))
+    assert drawn[:, 0].min() > 150
+    assert drawn[:, 1].min() < 20
+    assert 80 < drawn[:, 1].max() < 200
+
+
+def test_a_gif_is_capped_in_width_and_size(tmp_path, monkeypatch):
+    wide = [frame.repeat(4, axis=1) for frame in NOISE[:3]]
+    gif.write_small_gif(tmp_path / "wide.gif", wide, fps=20)
+    assert read_film(tmp_path / "wide.gif")[0].shape == (72, 480, 3)
+    monkeypatch.setattr(gif, "MAX_GIF_BYTES", 300_000)
+    gif.write_small_gif(tmp_path / "large.gif", NOISE, fps=20)
+    assert (tmp_path / "large.gif").stat().st_size <= 300_000
+    assert len(read_film(tmp_path / "large.gif")) == 40
+
+
+def test_a_session_is_exported_with_keys_and_in_a_shape(session, tmp_path):
+    assert session.header.action_keys["kick"] == ("k",)
+    options = PictureOptions(start=0, stop=5, has_keys=True, scale=8)
+    shown = list(pictures(session, options))
+    bare = list(pictures(session, PictureOptions(start=0, stop=5, scale=8)))
+    drawn = [int((a != b).any(axis=2).sum()) for a, b in zip(shown, bare, strict=True)]
+    assert drawn[0] == 0  # no action led there
+    assert 0 < drawn[1] == drawn[2] < drawn[3]
+    assert drawn[4] > drawn[1]  # an action without known keys is named
+    output = tmp_path / "tall.mp4"
+    words = ["--to", "mp4", "--keys", "--shape", "9:16", "--output", str(output)]
+    assert export(session, *words) == 0
+    assert read_film(output)[0].shape == (214, 120, 3)
+
+
+def test_work_that_fails_is_told_and_the_next_is_done():
+    told = []
+    jobs = Jobs(told.append)
+
+    def fails() -> str:
+        raise OSError("the disk is full")
+
+    jobs.start(fails)
+    jobs.start(lambda: "done")
+    jobs.close()
+    assert sorted(told) == ["done", "not saved: the disk is full"]
+
+
+# At the window
+
+
+def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with playing(CountingEnv(), fps=100) as (window, session):
+
+        def menu(kind: type, words: str) -> None:
+            def is_open() -> bool:
+                shown = window._screens.menu
+                asks = isinstance(shown, Menu) and shown.title.startswith("Delete")
+                return (
+                    isinstance(shown, kind) and words in shown.title and asks == (words == "Delete")
+                )
+
+            run_until(window, session, is_open)
+
+        def choose(label: str) -> None:
+            entries = [entry.label() for entry in window._screens.menu.entries]
+            window._screens.menu.chosen = entries.index(label)
+            press(pygame.K_RETURN)
+
+        run_until(window, session, lambda: session.view.num_steps > 20)
+        press(pygame.K_F8)
+        run_until(window, session, lambda: "(F10 shows it)" in window.overlays.message)
+        steps = session.view.num_steps
+        run_until(window, session, lambda: session.view.num_steps > steps)  # play goes on
+        [film] = recordings(Path("recordings"))
+        press(pygame.K_F10)
+        menu(Tiles, "Recordings")
+        run_until(window, session, lambda: not window._screens.pictures.is_behind)
+        press(pygame.K_RETURN)
+        menu(Menu, film.name)
+        choose("Watch")
+        run_until(window, session, lambda: session.status == "watching")
+        run_until(window, session, lambda: session.view.frame.shape == (528, 880, 3))
+        press(pygame.K_p)
+        run_until(window, session, lambda: session._is_film_paused)
+        press(pygame.K_ESCAPE)
+        run_until(window, session, lambda: session.status == "paused")
+        assert session.view.num_steps >= steps
+        press(pygame.K_F10)
+        for label, wanted in (("Export as MP4, 1:1", 2), ("Export as GIF", 3)):
+            menu(Tiles, "Recordings")
+            window._screens.menu.rows[0].take(0)
+            choose(label)
+            run_until(window, session, lambda n=wanted: len(recordings(Path("recordings"))) == n)
+            run_until(window, session, lambda: "saved" in window.overlays.message)
+        menu(Tiles, "Recordings")
+        press(pygame.K_RETURN)
+        menu(Menu, ", ")
+        choose("Delete")
+        menu(Menu, "Delete")
+        press(pygame.K_RETURN)  # which keeps it
+        menu(Menu, ", ")
+        assert len(recordings(Path("recordings"))) == 3
+        choose("Delete")
+        menu(Menu, "Delete")
+        choose("Delete it for good")
+        menu(Tiles, "Recordings")
+        assert len(recordings(Path("recordings"))) == 2
+
+
+def test_a_session_is_in_the_gallery_and_what_cannot_be_read_is_too(session, monkeypatch):
+    folder = session.folder.parent
+    (folder / "broken.mp4").write_bytes(b"no film")
+    (folder / "notes.txt").write_text("not ours")
+    monkeypatch.chdir(folder.parent)
+    found = {item.path.name: item for item in recordings(folder)}
+    assert set(found) == {"counting", "broken.mp4"}
+    views = list(found["counting"].views())
+    assert [int(view.frame[12, 20, 1]) // 10 for view in views][1] == pytest.approx(7, abs=6)
+    assert len(views) == 5
+    with pytest.raises(ValueError, match="no film"):
+        found["broken.mp4"].picture()
+    with playing(CountingEnv()) as (window, game):
+        window._screens.open_gallery(game)
+        run_until(window, game, lambda: not window._screens.pictures.is_behind and
+                  window._screens.menu.rows[1].rects)  # fmt: skip
+        game.watch(found["broken.mp4"].views())
+        run_until(window, game, lambda: "no film" in window.overlays.message)
+        assert game.status == "paused"
+    assert found["counting"].delete() == f"deleted {session.folder}"
+    assert not session.folder.exists()
+
+
+def test_names_are_free_and_no_folder_leads_out_of_ours(tmp_path):
+    names = {free_path(tmp_path, "../a world", ".mp4") for _ in range(3) if not time.sleep(0.001)}
+    assert len(names) == 3
+    assert all(path.parent == tmp_path for path in names)
