@@ -113,7 +113,7 @@ def test_an_axis_that_rests_at_its_end_does_not_walk():
         assert session.view.action_name == "idle"
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # an X server, and keys typed into it
 @pytest.mark.skipif(
     sys.platform != "linux" or not all(map(shutil.which, ("Xvfb", "xdotool", "setxkbmap"))),
     reason="needs Xvfb, xdotool and setxkbmap",

@@ -113,7 +113,7 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
     return float(sum((first[n] - second[n]).square().sum() for n in names) ** 0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # two processes load torch and train three times
 def test_split_weights_are_trained_as_whole_ones_are(runs):
     copied, split = (load_tensors(runs / name / STATE) for name in ("copied", "split"))
     assert copied.keys() == split.keys()
@@ -139,7 +139,7 @@ def test_split_weights_are_trained_as_whole_ones_are(runs):
     assert same(weights, select(split, "average.model."))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # two processes load torch and train three times
 def test_each_process_holds_half(runs):
     for rank in (0, 1):
         sizes = json.loads((runs / f"sizes-{rank}.json").read_text())
@@ -148,13 +148,13 @@ def test_each_process_holds_half(runs):
             assert 0.49 < sizes["split"][name] / whole < 0.51, (rank, name)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # two processes load torch and train three times
 def test_a_split_run_that_was_stopped_goes_on_to_the_same_bits(runs):
     for name in (STATE, WEIGHTS):
         assert same(load_tensors(runs / "split" / name), load_tensors(runs / "killed" / name))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # two processes load torch and train three times
 def test_one_process_alone_takes_over_the_state_of_two(runs, tmp_path):
     state = load_tensors(runs / "split" / STATE)
     (tmp_path / STATE).write_bytes((runs / "split" / STATE).read_bytes())

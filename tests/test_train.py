@@ -242,7 +242,7 @@ torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # two processes load torch and train both stages
 def test_two_processes_share_data_caches_and_end_with_equal_weights(tmp_path):
     for name, seeds in (("train", (1, 2)), ("validation", (3,))):
         for seed in seeds:

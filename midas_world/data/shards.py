@@ -9,6 +9,8 @@ A member is a file of an episode's folder (episodes.py) behind the episode's nam
 is how WebDataset groups files too. Every header holds the checksums of the files beside it, so
 damage is found without decoding anything.
 
+Ours, as WebDataset's own reader has no exact resume, and runs what a URL "pipe:" says in a shell.
+
 Where shards lie, and their index: shard_index.py. Knows nothing of training or of what frames
 become (train/stream.py).
 """
