@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +21,6 @@ from midas_world.edge import run_command
 from midas_world.sessions.session import load_session
 
 
-@dataclass(frozen=True, kw_only=True)
-class Overhead:
-    """What recording cost.
-
-    Attributes:
-        rate_without: Steps per second, the median over the turns.
-        rate_with: The same while recording, until the last frame of the turn was written.
-        cpu_ms_without: Processor time of a step, the median over the turns.
-        cpu_ms_with: The same while recording.
-        waited_s: How long steps had to wait for the writer, of all turns together.
-        num_recorded: Frames handed over.
-        num_held: Frames that the session on disk holds.
-        bytes_per_frame: On disk.
-    """
-
-    rate_without: float
-    rate_with: float
-    cpu_ms_without: float
-    cpu_ms_with: float
-    waited_s: float
-    num_recorded: int
-    num_held: int
-    bytes_per_frame: float
-
-    @property
-    def share(self) -> float:
-        """Share of the step rate that recording takes; negative if it was measured faster."""
-        return 1.0 - self.rate_with / self.rate_without
-
-    def __str__(self) -> str:
-        """Words for the terminal."""
-        return (
-            f"without recording {self.rate_without:.1f} steps/s, with {self.rate_with:.1f}: "
-            f"costs {100 * self.share:.1f} %\n"
-            f"processor time of a step {self.cpu_ms_without:.1f} ms, {self.cpu_ms_with:.1f} ms\n"
-            f"{self.num_recorded} frames recorded, {self.num_held} held, "
-            f"{self.num_recorded - self.num_held} dropped; waited {self.waited_s:.2f} s; "
-            f"{self.bytes_per_frame / 1000:.1f} KB a frame"
-        )
-
-
 def measure(
     env: gym.Env[Any, Any],
     folder: Path,
@@ -70,8 +28,8 @@ def measure(
     num_steps: int,
     steps_per_turn: int = 20,
     fps: float | None = None,
-) -> Overhead:
-    """Step an environment in turns with and without recording it.
+) -> str:
+    """Step an environment in turns with and without recording it; return in words what that cost.
 
     Args:
         env: With observations that are pictures.
@@ -86,10 +44,11 @@ def measure(
     observation, info = env.reset(seed=0)
     recorder.begin(observation, info, kind="reset", begin={"seed": 0})
     recorder.check_open()
-    rates: dict[bool, list[float]] = {False: [], True: []}
-    cpu: dict[bool, list[float]] = {False: [], True: []}
+    # Steps per second, and processor time of a step in ms, without and with recording.
+    rates: tuple[list[float], list[float]] = ([], [])
+    cpu: tuple[list[float], list[float]] = ([], [])
     env.action_space.seed(0)
-    for turn in range(max(2, num_steps // steps_per_turn)):
+    for turn in range(2 * max(1, num_steps // (2 * steps_per_turn))):
         if turn % 2 == 0:
             # Which comes first is drawn, so that nothing regular can favour one.
             records_first = bool(rng.integers(2))
@@ -116,16 +75,15 @@ def measure(
     recorder.close()
     status = recorder.status
     assert status is not None
-    session = load_session(folder)
-    return Overhead(
-        rate_without=float(np.median(rates[False])),
-        rate_with=float(np.median(rates[True])),
-        cpu_ms_without=float(np.median(cpu[False])),
-        cpu_ms_with=float(np.median(cpu[True])),
-        waited_s=status.waited_s,
-        num_recorded=status.num_frames,
-        num_held=session.num_frames,
-        bytes_per_frame=status.num_bytes / status.num_frames,
+    held = load_session(folder).num_frames
+    (without, recording), (cpu_without, cpu_recording) = np.median(rates, 1), np.median(cpu, 1)
+    return (
+        f"without recording {without:.1f} steps/s, with {recording:.1f}: "
+        f"costs {100 * (1 - recording / without):.1f} %\n"
+        f"processor time of a step {cpu_without:.1f} ms, {cpu_recording:.1f} ms\n"
+        f"{status.num_frames} frames recorded, {held} held, {status.num_frames - held} dropped; "
+        f"waited {status.waited_s:.2f} s; "
+        f"{status.num_bytes / status.num_frames / 1000:.1f} KB a frame"
     )
 
 

@@ -256,11 +256,10 @@ def test_command_says_what_is_no_session(tmp_path, capsys):
 
 
 def test_the_overhead_is_measured_with_and_without_in_one_run(tmp_path):
-    overhead = measure(
+    words = measure(
         CountingEnv(delay_s=0.004), tmp_path / "session", num_steps=80, steps_per_turn=10
     )
-    assert overhead.num_recorded == overhead.num_held == 41
-    assert overhead.rate_with > 0
-    assert 0 < overhead.rate_without < 250
-    assert "0 dropped" in str(overhead)
-    print(overhead)
+    assert "41 frames recorded, 41 held, 0 dropped" in words
+    rate = float(words.split("without recording ")[1].split(" ")[0])
+    assert 0 < rate < 250
+    print(words)
