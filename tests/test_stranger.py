@@ -1,32 +1,72 @@
-"""A stranger's first minutes by keys alone: overlay, a scene, a coin run, its end, its replay."""
+"""A stranger's first minutes by keys alone: overlay, a scene, a coin run, its end, films of it."""
 
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import av
 import pygame
+import pytest
 
 from envs.play.game.goals import COIN_RUN, FREE_PLAY, BestList
 from envs.play.game.opening import open_teacher
 from envs.play.game.session import Session
 from envs.play.game.settings import SettingsFile
 from envs.play.window import screens
+from envs.play.window.menu import Menu
+from envs.play.window.tiles import Tiles
 from envs.play.window.window import Window
 from tests.windows import press, release, run_until, start
 
+# At seed 0 whoever runs right for so long has a coin.
+SHORT_RUN = replace(COIN_RUN, limit_s=3.0, is_daily=False)
 
-def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_replay(tmp_path, monkeypatch):
-    short = replace(COIN_RUN, limit_s=2.0)
-    monkeypatch.setattr(screens, "MODES", (FREE_PLAY, short))
+# The game's own command, that tells what is on the screen.
+TELLS = f"""
+import play
+from dataclasses import replace
+from envs.play.window import screens
+
+class Tells(play.Window):
+    last = ""
+
+    def run_once(self, session):
+        goes_on = super().run_once(session)
+        menu, told = self._screens.menu, self.overlays.message
+        now = f"{{session.status}}: {{menu.title if menu else told}}"
+        if now != self.last:
+            print(now, flush=True)
+            self.last = now
+        return goes_on
+
+run = replace(screens.MODES[1], limit_s={SHORT_RUN.limit_s}, is_daily=False)
+screens.MODES = (screens.MODES[0], run)
+play.Window = Tells
+raise SystemExit(play.main(["--teacher"]))
+"""
+
+
+def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(screens, "MODES", (FREE_PLAY, SHORT_RUN))
     window = Window("stage, the real game", settings=SettingsFile(tmp_path / "settings.json"))
     session = Session(
         open_teacher, window.inputs, best=BestList(tmp_path / "best.json"), notify=window.notify
     )
     start(window, session, timeout_s=60.0)
+    wait = partial(run_until, window, session, timeout_s=60.0)
 
     def look(name: str) -> None:
         drawn = window._drawn_at
         window._is_dirty = True
-        run_until(window, session, lambda: window._drawn_at > drawn)
+        wait(lambda: window._drawn_at > drawn)
         pygame.image.save(window._surface, Path(tmp_path) / f"{name}.png")
 
     def choose(label: str) -> None:
@@ -34,53 +74,121 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_replay(tmp_pat
         while not menu.entries[menu.chosen].label().startswith(label):
             before = menu.chosen
             press(pygame.K_DOWN)
-            run_until(window, session, lambda was=before: menu.chosen != was)
+            wait(lambda was=before: menu.chosen != was)
         press(pygame.K_RETURN)
+
+    def shown(kind: type, title: str) -> Callable[[], bool]:
+        return lambda: (
+            isinstance(window._screens.menu, kind) and window._screens.menu.title == title
+        )
 
     look("1-overlay")
     press(pygame.K_ESCAPE)
-    run_until(window, session, lambda: window._screens.menu is not None)
+    wait(shown(Menu, "Menu"))
     look("2-menu")
     choose("Scenes")
-    run_until(window, session, lambda: window._screens.menu.title == "Scenes")
-    press(pygame.K_RIGHT)
-    press(pygame.K_DOWN)
-    press(pygame.K_RIGHT)
-    run_until(window, session, lambda: window._screens.menu.chosen == 1)
+    wait(shown(Tiles, "Scenes"))
+    wait(lambda: not window._screens.pictures.is_behind)
+    for key in (pygame.K_RIGHT, pygame.K_DOWN, pygame.K_RIGHT):
+        press(key)
+    tiles = window._screens.menu
+    wait(lambda: tiles.current == 1)
     look("3-scenes")
-    wanted = dict(window._screens._scene)
-    choose("Go there")
-    run_until(window, session, lambda: session.prompt is not None)
-    run_until(window, session, lambda: session.status == "playing")
+    wanted = [row.labels[row.chosen] for row in tiles.rows]
+    press(pygame.K_RETURN)
+    wait(lambda: session.prompt is not None and session.status == "playing")
     steps = session.view.num_steps
-    run_until(window, session, lambda: session.view.num_steps > steps + 1)
-    assert wanted == dict(session.playable.scenes.read(session.view.text))
+    wait(lambda: session.view.num_steps > steps + 1)
+    assert wanted == list(session.playable.scenes.read(session.view.text).values())
     look("4-scene")
     press(pygame.K_ESCAPE)
-    run_until(window, session, lambda: window._screens.menu is not None)
+    wait(shown(Menu, "Menu"))
     choose("Coin run")
-    run_until(window, session, lambda: session.goals.mode is short)
+    wait(lambda: session.goals.mode is SHORT_RUN)
     press(pygame.K_RIGHT)
     press(pygame.K_LSHIFT)
-    run_until(window, session, lambda: session.view.action_name == "run_right")
+    wait(lambda: session.view.action_name == "run_right")
     look("5-coin-run")
-    run_until(window, session, lambda: session.status == "over")
+    wait(lambda: session.status == "over")
     release(pygame.K_RIGHT)
-    run_until(window, session, lambda: window._screens.menu is not None)
+    wait(lambda: window._screens.menu is not None)
     assert window._screens.menu.title in ("Time!", "The end")
+    assert "number 1 of the best" in window._screens.menu._notes[0]
     look("6-end")
+    assert json.loads((tmp_path / "best.json").read_text()) == {
+        "stage (the teacher), coin run": [1.0]
+    }
+    press(pygame.K_F8)
+    wait(lambda: "(F10 shows it)" in window.overlays.message)
     choose("Watch")
-    run_until(window, session, lambda: session.status == "watching")
+    wait(lambda: session.status == "watching")
     look("7-replay")
-    run_until(window, session, lambda: window._screens.menu is not None)
-    choose("Menu")
-    run_until(window, session, lambda: window._screens.menu.title == "Menu")
-    choose("Settings")
-    run_until(window, session, lambda: window._screens.menu.title == "Settings")
-    look("8-settings")
-    choose("Keys")
-    run_until(window, session, lambda: window._screens.menu.title == "Keys")
-    look("9-keys")
+    wait(lambda: session.status == "over" and window._screens.menu is not None)
+    press(pygame.K_F10)
+    wait(shown(Tiles, "Recordings"))
+    wait(lambda: not window._screens.pictures.is_behind)
+    look("8-recordings")
+    press(pygame.K_RETURN)
+    wait(lambda: isinstance(window._screens.menu, Menu))
+    choose("Watch")
+    wait(lambda: session.status == "watching" and session.view.frame.shape[0] == 384)
+    look("9-film")
     session.close()
     window.close()
     assert len(list(tmp_path.glob("*.png"))) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux" or not all(map(shutil.which, ("Xvfb", "xdotool"))),
+    reason="needs Xvfb and xdotool",
+)
+def test_a_stranger_plays_on_a_real_x_server(tmp_path):
+    root = Path(__file__).parents[1]
+    with contextlib.ExitStack() as stack:
+        run = partial(subprocess.Popen, stdout=subprocess.PIPE, text=True)
+        command = ["Xvfb", "-noreset", "-displayfd", "1"]
+        server = stack.enter_context(run(command, stderr=subprocess.DEVNULL))
+        stack.callback(server.terminate)
+        changes = {
+            "DISPLAY": f":{server.stdout.readline().strip()}",
+            "SDL_VIDEODRIVER": "x11",
+            "SDL_AUDIODRIVER": "dummy",
+            "XDG_CONFIG_HOME": str(tmp_path),
+            "PYTHONPATH": str(root),
+        }
+        env = os.environ | changes
+        game = stack.enter_context(run([sys.executable, "-c", TELLS], cwd=tmp_path, env=env))
+        stack.callback(game.kill)
+
+        def wait(words: str) -> None:
+            while words not in (line := game.stdout.readline()):
+                assert line, f"it ended before {words!r}"
+
+        def do(*words: str) -> None:
+            subprocess.run(["xdotool", "mousemove", "2", "2", *words], check=True, env=env)
+
+        wait("playing")
+        for keys, told in (
+            (["Escape"], "paused: Menu"),
+            (["Down", "Down", "Down", "Return"], "paused: Scenes"),
+            (["Right", "Down", "Right", "Return"], "playing: "),
+            (["Escape"], "paused: Menu"),
+            (["Down", "Down", "Return"], "playing: "),
+        ):
+            do("key", "--delay", "60", *keys)
+            wait(told)
+        do("keydown", "Right", "keydown", "Shift_L")
+        wait("over: Time!")
+        do("keyup", "Right", "keyup", "Shift_L", "key", "F8")
+        best = json.loads((tmp_path / "midas-world" / "best.json").read_text())
+        assert best == {"stage (the teacher), coin run": [1.0]}
+        do("key", "F10")
+        wait("over: Recordings")
+        do("key", "Escape")
+        wait("over: Menu")
+        do("key", "--delay", "60", "Up", "Return")  # its last entry, which waits for the film
+        assert game.wait(timeout=60) == 0
+    [film] = (tmp_path / "recordings").glob("*.mp4")
+    with av.open(str(film)) as opened:
+        assert opened.streams.video[0].frames > 60

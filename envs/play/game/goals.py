@@ -79,12 +79,12 @@ class BestList:
 
     def add(self, key: str, value: float) -> int | None:
         """Keep a result if it is among the best; return its place from 1 on, or None."""
-        listed = self._lists.setdefault(key, [])
+        listed = [*self.best(key)]
         place = sum(other >= value for other in listed) + 1
         if place > NUM_BEST or value <= 0:
             return None
         listed.insert(place - 1, value)
-        del listed[NUM_BEST:]
+        self._lists[key] = listed[:NUM_BEST]
         if self._path is not None and not self.problem:
             try:
                 write_whole(self._path, json.dumps(self._lists, indent=1))

@@ -157,7 +157,8 @@ class Overlays:
             caps = hud.keycaps(keymap.keys.get(view.action_name, ()), look.size)
             if caps is not None:
                 plates.append(Plate(name="held", picture=caps, edge="bottom", side="center"))
-        if self._is_beginning(now) and keymap is not None and not self.message and not plates:
+        is_free = not (self.message or plates or session.comparison or is_film)
+        if self._is_beginning(now) and keymap is not None and is_free:
             picture = hud.table(first_keys(keymap.keys), look.size, width=look.width)
             plates.append(Plate(name="first keys", picture=picture, edge="bottom"))
         if look.settings.shows_bookmarks and session.bookmarks.shown and not is_film:

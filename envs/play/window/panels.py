@@ -78,7 +78,7 @@ def draw_split(
     letters = letter_size(surface.get_size())
     surface.fill(BORDER_COLOR)
     gap, head = 6, letters + 8
-    foot = min(max(60, area.height // 5), area.height // 2)
+    foot = min(max(34, area.height // 5), area.height // 2)
     frame_height, frame_width, _ = left.shape
     room = max(1, (area.width - 3 * gap) // 2), max(1, area.height - head - foot - 2 * gap)
     scale = min(room[0] / frame_width, room[1] / frame_height)
@@ -186,7 +186,7 @@ def _draw_trace(
     if width_of(title, 16) + 3 * MARGIN > plot.width:
         title = "PSNR"
     words = written(title, 16, color=_DIM)
-    surface.blit(words, words.get_rect(right=plot.right - 6, top=plot.top + 4))
+    surface.blit(words, words.get_rect(right=plot.right - 6, bottom=plot.bottom - 3))
     if not trace:
         return
     newest = trace[-1][0]

@@ -12,7 +12,7 @@ from envs.play.window import panels
 from envs.play.window.layout import Layout, Plate, arrange
 
 # Beside the teacher so much height belongs to the frames and the trace, in px and as a share.
-_SPLIT_HEIGHT, _SPLIT_SHARE = 120, 0.5
+_SPLIT_HEIGHT, _SPLIT_SHARE = 130, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
