@@ -285,3 +285,25 @@ def test_datasets_of_both_sides_have_reference_scores(tiny_folder, tmp_path, mon
         for kind in ("random", "mixed", "expert")
     )
     assert mixed == [random[0], expert[1]]
+
+
+# Beside others
+
+
+def test_a_step_is_timed_in_a_process_of_its_own(tiny_folder, capfd):
+    from examples import peers
+
+    peers.main(["--world", str(tiny_folder), "--steps", "1"])
+    row = capfd.readouterr().out.splitlines()[-1].split(" | ")
+    assert row[0] == "| midas-world"
+    assert row[1] == "48x80"
+    assert float(row[2]) > 0
+    assert row[3:] == ["1.00", "1.00 |"]
+
+
+def test_a_checkout_that_does_not_start_is_named(tmp_path, capfd):
+    from examples import peers
+
+    with pytest.raises(RuntimeError, match="DIAMOND did not start"):
+        peers.measure({"DIAMOND": tmp_path}, num_steps=1)
+    assert "No module named" in capfd.readouterr().err
