@@ -55,6 +55,7 @@ from midas_world.world import StartState, World, load_world
 EVALUATION_SEED = 500_000
 TRAINING_SEED = 700_000
 BLIND_ACTION = "leap_right"
+POLICIES = ("random", "blind", "expert", "teacher", "dream")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +303,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="smaller expected rewards are paid as 0 in the dream",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--only-teacher", action="store_true", help="do not dream")
+    parser.add_argument(
+        "--policies", nargs="+", default=POLICIES, choices=POLICIES, help="rows of the table"
+    )
     return parser.parse_args(arguments)
 
 
@@ -331,11 +334,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs: dict[str, list[dict[str, Any]]] = {}
     dreams: dict[str, list[dict[str, Any]]] = {}
     seeds = range(options.seeds)
-    for policy in ("random", "blind", "expert"):
-        runs[policy] = [experiment.play_teacher(policy, seed) for seed in seeds]
-    for where in ("teacher",) if options.only_teacher else ("teacher", "dream"):
-        runs[where] = [experiment.train(where, seed) for seed in seeds]
-    if not options.only_teacher:
+    for policy in dict.fromkeys(("random", *options.policies)):  # from which gains count
+        run = experiment.train if policy in ("teacher", "dream") else experiment.play_teacher
+        runs[policy] = [run(policy, seed) for seed in seeds]
+    if "dream" in runs:
         for policy in runs:
             if policy != "expert":  # it asks the teacher where things lie
                 dreams[policy] = [experiment.play_dream(policy, seed) for seed in seeds]
