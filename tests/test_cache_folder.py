@@ -96,6 +96,7 @@ def test_without_a_home_the_window_plays(tmp_path, monkeypatch):
 
     def run_once(window: Window, session: Session) -> bool:
         if session.view is not None:
+            window._settings.change(volume=3)
             pygame.event.post(pygame.Event(pygame.QUIT))
         return once(window, session)
 
