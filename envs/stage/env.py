@@ -1,9 +1,9 @@
 """Stage as a Gymnasium environment: the teacher that worlds learn from.
 
-Puts the parts together: the conditioner moves the character, the game knows the rules, scenery,
-sprites and character draw. Holds no rules and no shapes of its own.
+Puts the parts together: the conditioner moves the character, the game knows the rules, the picture
+draws. Holds no rules and no shapes of its own.
 
-All positions are px of the 192 x 320 frame; what draws turns them into the pixels of the frame, of
+All positions are px of the 192 x 320 frame; the picture turns them into the pixels of the frame, of
 which there are `scale` to each px. So rules, conditions and random draws know no scale.
 """
 
@@ -14,30 +14,23 @@ from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-import pygame
 from gymnasium import spaces
 
 from envs.contract import check_action, check_running, may_render
 from envs.picture import FrameWindow
-from envs.stage.character import draw_character, draw_portrait
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS, WORLD_LENGTH
-from envs.stage.game import COIN_HEIGHTS, MAX_HEARTS, GameObject, Kind, StageGame
+from envs.stage.game import StageGame
+from envs.stage.picture import FRAME_HEIGHT, FRAME_WIDTH, StagePicture, objects_of
 from envs.stage.scene import Scene
-from envs.stage.scenery import Scenery
-from envs.stage.skeleton import CENTER_X, GROUND_Y
 from envs.stage.speech import load_speech_bank
-from envs.stage.sprites import draw_coin, draw_fire, draw_hearts, draw_rock
 from envs.stage.words import understand
 from envs.tasks import DEFAULT_GOAL, check_task, has_arrived
 from midas_world.teachers.words import clean_prompt
 from midas_world.types import StepConditions
 
-FRAME_HEIGHT = 192
-FRAME_WIDTH = 320
 SCALES = (1, 2)
 DEFAULT_HORIZON = 1000
-MAX_OBJECTS = 16
 
 # Held keys that mean an action; the first entry whose keys are all held wins, none is idle.
 ACTION_KEYS: dict[str, list[str]] = {
@@ -57,15 +50,10 @@ ACTION_KEYS: dict[str, list[str]] = {
     "crouch": ["down"],
 }
 
-_PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
-_HEARTS_REGION = (36, 15, 30, 9)  # centre, half width and half height
-_DRAWN = ("_scenery", "_canvas", "_window")
+_DRAWN = ("_picture", "_window")
 _OPTIONS = ("scene", "x", "facing", "scene_changes", "things", "conditioner_state")
 _SCENE_CHANGE_STEPS = 100
 _SCENE_CHANGE_CHANCE = 0.25
-_STUMBLE_RADIANS = 0.35
-# Half width, half height and how far the middle lies above the place, px.
-_THING_SIZES = {Kind.COIN: (10, 10, 0), Kind.ROCK: (16, 12, 9), Kind.FIRE: (14, 18, 14)}
 
 
 class StageEnv(gym.Env[np.ndarray, np.int64]):
@@ -185,10 +173,9 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self.action_space = spaces.Discrete(len(ACTIONS))
         shape = FRAME_HEIGHT * scale, FRAME_WIDTH * scale, 3
         self.observation_space = spaces.Box(0, 255, shape, np.uint8)
-        self._make_canvas()
+        self._make_picture()
         self._conditioner = StageConditioner()
         self._game = StageGame(seed=0, start_x=0.0)
-        self._keypoints = np.zeros((15, 2), np.float32)
         self._num_steps = 0
         self._cost = 0.0
         self._needs_reset = True
@@ -204,7 +191,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Go on from what `__getstate__` gave."""
         vars(self).update(state)
-        self._make_canvas()
+        self._make_picture()
         if self._num_steps or not self._needs_reset:
             self._draw()
 
@@ -320,7 +307,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         if not may_render(self.render_mode, has_begun=has_begun):
             return None
         if self.render_mode == "rgb_array":
-            return self._frame()
+            return self._picture.frame()
         self._show()
         return None
 
@@ -330,11 +317,9 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             self._window.close()
             self._window = None
 
-    def _make_canvas(self) -> None:
+    def _make_picture(self) -> None:
         """Make what a state is drawn with."""
-        size = FRAME_WIDTH * self.scale, FRAME_HEIGHT * self.scale
-        self._scenery = Scenery(scale=self.scale)
-        self._canvas = pygame.Surface(size, 0, 32)
+        self._picture = StagePicture(scale=self.scale)
         self._window: FrameWindow | None = None
 
     def _plan_scene_change(self) -> None:
@@ -347,74 +332,18 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     def _draw(self) -> np.ndarray:
         """Draw the present state and return it as a new frame."""
-        canvas, scene = self._canvas, self.scene
-        conditioner, game = self._conditioner, self._game
-        controller = conditioner.controller
-        camera_x = controller.x
-        light = self._scenery.light(scene)
-        objects = game.visible(camera_x) if self._shows_things else []
-        self._keypoints = self._stumble(conditioner.keypoints())
-        face = {
-            "facing": controller.facing,
-            "outfit": scene.outfit,
-            "mouth_open": conditioner.mouth_open,
-            "eye_open": controller.eye_open(),
-            "gaze": conditioner.gaze,
-            "brows": conditioner.brows,
-            "light": light,
-            "scale": self.scale,
-        }
-        self._scenery.draw_background(canvas, scene, camera_x)
-        for item in objects:
-            if item.kind is not Kind.FIRE:
-                self._draw_object(item, camera_x, light)
-        draw_character(
-            canvas, self._keypoints.tolist(), flash=game.flinch, turn=controller.turn, **face
-        )
-        for item in objects:
-            if item.kind is Kind.FIRE:
-                self._draw_object(item, camera_x, light)
-        self._scenery.draw_weather(canvas, scene, camera_x, conditioner.clock)
-        if controller.talking:
-            draw_portrait(canvas, _PORTRAIT, head_tilt=0.15 * conditioner.mouth_open, **face)
-        draw_hearts(canvas, game.hearts, MAX_HEARTS, scale=self.scale)
-        return self._frame()
-
-    def _draw_object(self, item: GameObject, camera_x: float, light: tuple[int, int, int]) -> None:
-        x, scale = item.x - camera_x + CENTER_X, self.scale
-        step = self._conditioner.clock
-        if item.kind is Kind.COIN:
-            draw_coin(self._canvas, x, item.y, light=light, step=step, scale=scale)
-        elif item.kind is Kind.ROCK:
-            draw_rock(self._canvas, x, item.y, light=light, variant=item.variant, scale=scale)
-        else:
-            draw_fire(self._canvas, x, item.y, step=step, scale=scale)
-
-    def _stumble(self, keypoints: np.ndarray) -> np.ndarray:
-        """Return keypoints that fall back around the feet while the character flinches."""
-        flinch = self._game.flinch
-        if flinch == 0.0:
-            return keypoints
-        controller = self._conditioner.controller
-        angle = -controller.facing * _STUMBLE_RADIANS * np.sin(np.pi * flinch) ** 2
-        cos, sin = np.cos(angle), np.sin(angle)
-        feet = np.array((CENTER_X, GROUND_Y - controller.height))
-        rotation = np.array(((cos, sin), (-sin, cos)))  # right of a row vector
-        return ((keypoints - feet) @ rotation + feet).astype(np.float32)
-
-    def _frame(self) -> np.ndarray:
-        """Return what is on the canvas as a new (H, W, 3) uint8 array."""
-        return np.ascontiguousarray(pygame.surfarray.pixels3d(self._canvas).transpose(1, 0, 2))
+        return self._picture.draw(self._conditioner, self._game, shows_things=self._shows_things)
 
     def _info(self, conditions: StepConditions) -> dict[str, Any]:
+        controller = self._conditioner.controller
         return {
             "pose": conditions.pose,
             "text": conditions.text,
             "audio": conditions.audio,
-            "keypoints": self._keypoints * self.scale,
-            "objects": self._objects(),
-            "things": self._things(),
-            "regions": self._regions(),
+            "keypoints": self._picture.keypoints * self.scale,
+            "objects": objects_of(self._game, controller.x),
+            "things": self._picture.things(self._game, controller.x),
+            "regions": self._picture.regions(talks=controller.talking),
             "mouth": self._conditioner.mouth_open,
             "language": self._conditioner.language,
             "spoken": self._conditioner.spoken,
@@ -427,46 +356,12 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             "conditioner_state": self._conditioner.state(),
         }
 
-    def _objects(self) -> np.ndarray:
-        """Return (16, 4) float32: kind, dx from the character, dy from the ground, variant."""
-        camera_x = self._conditioner.controller.x
-        objects = np.full((MAX_OBJECTS, 4), -1.0, np.float32)
-        for row, item in zip(objects, self._game.visible(camera_x), strict=False):
-            row[:] = item.kind, item.x - camera_x, item.y - GROUND_Y, item.variant
-        return objects
-
-    def _things(self) -> np.ndarray:
-        """Return (16, 6) float32: class, centre x, y, half width, half height, number."""
-        camera_x = self._conditioner.controller.x
-        things = np.full((MAX_OBJECTS, 6), -1.0, np.float32)
-        for row, item in zip(things, self._game.visible(camera_x), strict=False):
-            half_width, half_height, up = _THING_SIZES[item.kind]
-            place = (item.x - camera_x + CENTER_X, item.y - up, half_width, half_height)
-            row[0], row[5] = _thing_class(item), item.x
-            row[1:5] = np.multiply(place, self.scale)
-        return things
-
-    def _regions(self) -> np.ndarray:
-        """Return (2, 4) float32 of hearts and portrait: centre x, y, half width, half height."""
-        regions = np.zeros((2, 4), np.float32)
-        regions[0] = _HEARTS_REGION
-        if self._conditioner.controller.talking:
-            regions[1] = *_PORTRAIT.center, *np.divide(_PORTRAIT.size, 2)
-        return regions * self.scale
-
     def _show(self) -> None:
-        frame = self._frame()
+        frame = self._picture.frame()
         if self._window is None:
             # About the same size at both scales, so that it fits on a screen.
             self._window = FrameWindow("Stage", frame.shape, scale=3 if self.scale == 1 else 2)
         self._window.show(frame, fps=self.metadata["render_fps"])
-
-
-def _thing_class(item: GameObject) -> int:
-    """Return 0 to 2 for coins from low to high, 3 to 5 for rocks by variant, 6 for fires."""
-    if item.kind is Kind.COIN:
-        return COIN_HEIGHTS.index(item.y)
-    return 3 + item.variant if item.kind is Kind.ROCK else 6
 
 
 def _scene_from_option(option: Scene | Mapping[str, str], default: Scene) -> Scene:
