@@ -45,6 +45,7 @@ EXIT_DIFFERENT = 1
 EXIT_NOT_RECORDED = 1
 STAGE = "stage"
 
+_ALONE = ("steps", "actions", "save")  # options of play without a window
 _ANSWER_STEPS = 80  # for the last answer of a conversation
 
 
@@ -63,6 +64,8 @@ def _play(argv: Sequence[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if args.episodes and args.teacher in (None, STAGE):
         raise ValueError("--episodes goes with --teacher PRESET")
+    if not args.headless and (alone := [n for n in _ALONE if getattr(args, n) is not None]):
+        raise ValueError(f"--{alone[0]} goes with --headless; in the window, F8 saves a film")
     loading = Loading("opening the game" if args.teacher else "loading the world")
     opener: Callable[[], Playable] = open_teacher
     if args.teacher not in (None, STAGE):

@@ -172,6 +172,12 @@ def test_command_says_what_is_wrong(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["--save", "x.mp4"], ["--steps", "3"], ["--actions", "a.txt"]])
+def test_what_a_window_does_not_do_is_told(words, capsys):
+    assert play.main(["--teacher", *words]) == 2
+    assert f"{words[0]} goes with --headless; in the window, F8" in capsys.readouterr().err
+
+
 def test_command_says_which_file_of_a_world_is_corrupt(tiny_folder, tmp_path, capsys):
     for file in tiny_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -37,8 +37,6 @@ _REPEAT_S = (0.35, 0.1)
 class ReplayWindow(Window):
     """A window on a `ReplaySession`."""
 
-    _band_height = panels.TIMELINE_HEIGHT
-
     def __init__(self, title: str, *, settings: SettingsFile | None = None) -> None:
         super().__init__(title, settings=settings)
         self._is_dragging = False
@@ -130,6 +128,9 @@ class ReplayWindow(Window):
             speed=session.speed,
             is_paused=session.status != "playing",
         )
+
+    def _band_height(self, session: Session) -> int:
+        return panels.timeline_height(self._surface.get_size()) if _is_replay(session) else 0
 
     def _plates(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
         if not _is_replay(session):

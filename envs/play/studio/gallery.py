@@ -39,11 +39,14 @@ class Recording:
     is_session: bool
 
     @property
+    def made(self) -> str:
+        """When it was made, for the player."""
+        return f"{datetime.fromtimestamp(self.path.stat().st_mtime).astimezone():%d %b %H:%M}"
+
+    @property
     def name(self) -> str:
-        """For the player: when it was made, and what it is."""
-        made = datetime.fromtimestamp(self.path.stat().st_mtime).astimezone()
-        kind = "session" if self.is_session else self.path.suffix[1:]
-        return f"{made:%d %b %H:%M:%S}, {kind}"
+        """When it was made, and what it is, for the player."""
+        return f"{self.made}, {'session' if self.is_session else self.path.suffix[1:]}"
 
     def picture(self) -> np.ndarray:
         """Return its first frame, uint8 (H, W, 3).

@@ -119,7 +119,9 @@ class Gallery:
                 Entry(label=lambda: "Delete", take=partial(ask, item)),
                 Entry(label=lambda: "Back", take=reopen),
             ]
-            show(Menu(item.name, entries, back=reopen))
+            replay = f"python play.py --replay {item.path}: step by step, and to play on"
+            notes = [replay] if item.is_session else []
+            show(Menu(item.name, entries, back=reopen, notes=notes))
 
         def row(title: str, items: list[Recording]) -> Row:
             def draw(index: int) -> np.ndarray:
@@ -130,7 +132,7 @@ class Gallery:
 
             return Row(
                 title=title,
-                labels=[item.name for item in items],
+                labels=[item.made for item in items],
                 key=lambda index: items[index].path,
                 draw=draw,
                 take=lambda index: choose(items[index]),

@@ -15,7 +15,6 @@ from envs.play.window.hud import MARGIN, PADDING, SHADE, row_plate
 from envs.play.window.letters import TEXT_COLOR, font, letter_size, width_of, written
 
 ACCENT = (255, 196, 92)
-TIMELINE_HEIGHT = 62
 _DIM = (150, 154, 180)
 _LINE = (70, 74, 100)
 _TRACE_DB = (10.0, 30.0)
@@ -109,10 +108,16 @@ def draw_split(
     return {**rects, "trace": place}
 
 
+def timeline_height(size: tuple[int, int]) -> int:
+    """Return how much of the lower edge a film's bar takes in a window of (width, height) px."""
+    return round(2.6 * letter_size(size)) + MARGIN
+
+
 def timeline_rect(size: tuple[int, int]) -> pygame.Rect:
     """Return where the bar of a film lies in a window of (width, height) px."""
-    side = 3 * MARGIN
-    return pygame.Rect(side, size[1] - 24, max(1, size[0] - 2 * side), 8)
+    letters = letter_size(size)
+    thick = max(6, letters // 3)
+    return pygame.Rect(letters, size[1] - MARGIN - thick, max(1, size[0] - 2 * letters), thick)
 
 
 def draw_timeline(
@@ -135,11 +140,12 @@ def draw_timeline(
         is_paused: Whether the film stands still.
     """
     width, height = surface.get_size()
+    letters = letter_size((width, height))
     bar = timeline_rect((width, height))
-    plate = pygame.Surface((width, TIMELINE_HEIGHT), pygame.SRCALPHA)
+    plate = pygame.Surface((width, timeline_height((width, height))), pygame.SRCALPHA)
     plate.fill(SHADE)
     surface.blit(plate, (0, height - plate.get_height()))
-    middle = bar.top - 18
+    middle = bar.top - letters
     if is_paused:
         for left in (bar.left, bar.left + 7):
             pygame.draw.rect(surface, ACCENT, (left, middle - 7, 4, 14))
@@ -148,18 +154,20 @@ def draw_timeline(
         pygame.draw.polygon(surface, ACCENT, points)
     times = " / ".join(f"{int(value) // 60}:{value % 60:04.1f}" for value in seconds)
     pace = "" if speed == 1.0 else f"   x {speed:g}"
-    words = written(f"{times}{pace}", 22)
+    words = written(f"{times}{pace}", letters)
     surface.blit(words, words.get_rect(left=bar.left + 22, centery=middle))
-    hint = written("T takes over, F1 shows the keys", 20, color=_DIM)
+    hint = written("T takes over, F1 shows the keys", letters, color=_DIM)
     if words.get_width() + hint.get_width() + 60 < bar.width:
         surface.blit(hint, hint.get_rect(right=bar.right, centery=middle))
     pygame.draw.rect(surface, _LINE, bar, border_radius=3)
     x = bar.left + round(share * (bar.width - 1))
-    pygame.draw.rect(surface, ACCENT, (bar.left, bar.top, x - bar.left, 8), border_radius=3)
+    pygame.draw.rect(
+        surface, ACCENT, (bar.left, bar.top, x - bar.left, bar.height), border_radius=3
+    )
     for mark in marks:
         place = bar.left + round(mark * (bar.width - 1))
-        pygame.draw.rect(surface, TEXT_COLOR, (place - 1, bar.top - 3, 2, 14))
-    pygame.draw.circle(surface, TEXT_COLOR, (x, bar.centery), 8)
+        pygame.draw.rect(surface, TEXT_COLOR, (place - 1, bar.top - 3, 2, bar.height + 6))
+    pygame.draw.circle(surface, TEXT_COLOR, (x, bar.centery), bar.height)
 
 
 def _draw_trace(

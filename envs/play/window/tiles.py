@@ -12,6 +12,7 @@ from envs.play.window.menu import BACK, CHOSEN_COLOR, DOWN, LEFT, RIGHT, TAKE, U
 from envs.play.window.panels import ACCENT, picture_of
 
 _RATIO = 0.6  # height by width of a tile
+_MOST_IN_SIGHT = 7  # tiles of a row, unless the window is small
 _EMPTY_COLOR = (40, 44, 62)
 _KEPT = 400
 
@@ -147,8 +148,10 @@ class Tiles:
         # A tile that can be seen, a label, a gap.
         least = line + 2 * size + PADDING
         count = min(len(self.rows), max(1, room // least))
-        height = min(room // count, line + PADDING + round(_RATIO * inner.width / 4))
         indent = max(width_of(row.title, size) for row in self.rows) + size
+        most = min(max(4, *(len(row.labels) for row in self.rows)), _MOST_IN_SIGHT)
+        tile = round(_RATIO * ((inner.width - indent) / most - PADDING))
+        height = min(room // count, line + PADDING + max(2 * size, tile))
         first = min(max(0, self.current - count // 2), len(self.rows) - count)
         for number, row in enumerate(self.rows):
             row.rects = {}

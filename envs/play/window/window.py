@@ -50,9 +50,6 @@ class Window:
         pygame.error: There is no display.
     """
 
-    # Of the lower edge, in px, that plates leave free.
-    _band_height = 0
-
     def __init__(
         self,
         title: str,
@@ -309,7 +306,7 @@ class Window:
         """Draw everything, and measure how long key presses took to get here."""
         view, presses = session.newest()
         area = self._surface.get_rect()
-        area.height -= self._band_height
+        area.height -= self._band_height(session)
         if self._prompt.is_open:
             area.height -= self._prompt.height(self._surface)
         size = letter_size(self._surface.get_size())
@@ -337,6 +334,10 @@ class Window:
             self.latencies.add(shown_at - pressed_at)
         self._drawn, self._drawn_at, self._is_dirty = view, now, False
 
+    def _band_height(self, session: Session) -> int:
+        """Return how much of the lower edge plates leave free, px."""
+        return 0
+
     def _plates(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
         """Return what stands over the picture, the most important first."""
         if self._screens.menu is not None:
@@ -361,7 +362,8 @@ class Window:
         surface, comparison = self._surface, session.comparison
         is_alone = session.status == "watching" or self.overlays.shows_keys
         if comparison is None or is_alone:
-            is_whole = not self._settings.settings.fills_window
+            is_film = session.status == "watching"
+            is_whole = not (self._settings.settings.fills_window or is_film)
             drawn = draw_alone(surface, area, view, plates, is_whole=is_whole)
         else:
             drawn = draw_beside(surface, area, view, plates, comparison)
