@@ -261,6 +261,16 @@ def test_live_audio_replaces_the_voices():
     assert conditioner.mouth_open > 0.4
 
 
+@pytest.mark.parametrize("voice", [np.full(NUM_MELS, np.nan), np.zeros(2 * NUM_MELS)])
+@pytest.mark.parametrize("whose", ["own_voice", "other_voice"])
+def test_a_voice_of_no_use_is_refused_and_changes_nothing(voice, whose):
+    conditioner = make_conditioner()
+    before = {name: array.tobytes() for name, array in conditioner.state().items()}
+    with pytest.raises(ValueError, match=r"must be \(20,\) finite features"):
+        conditioner.step(TALK, **{whose: voice})
+    assert {name: array.tobytes() for name, array in conditioner.state().items()} == before
+
+
 def test_text_changes_with_action_and_scene_only_and_never_holds_a_players_own_words():
     conditioner = make_conditioner()
     running = {conditioner.step(RUN).text for _ in range(30)}

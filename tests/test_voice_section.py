@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from midas_world.evaluate.metrics import best_lag, follows
+from midas_world.evaluate.metrics import best_lag, centred, follows
 from midas_world.evaluate.probes.pictures import cut, train_mouth_probe
 from midas_world.evaluate.probes.training import ProbeConfig
 from midas_world.evaluate.sections.gestures import Moved, summarise
@@ -22,6 +22,14 @@ def test_half_as_wide_is_half_the_slope_and_full_correlation():
     assert slope == pytest.approx(0.5)
     assert follows(np.full(60, 0.3), voice())[0] == 0.0
     assert math.isnan(follows(voice(), np.full(60, 0.3))[0])
+
+
+def test_a_sentence_about_its_own_mean_follows_no_other_one():
+    """A mouth that never moves, but is open further in louder sentences, follows no voice."""
+    real = [voice(seed=seed) + seed for seed in range(3)]
+    still = [np.full(60, float(seed)) + 1e-3 * voice(seed=seed + 9) for seed in range(3)]
+    assert follows(np.concatenate(still), np.concatenate(real))[0] > 0.9
+    assert abs(follows(centred(still), centred(real))[0]) < 0.2
 
 
 @pytest.mark.parametrize("late", [-2, 0, 3])

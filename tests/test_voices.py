@@ -106,6 +106,15 @@ def test_a_world_hears_the_features_of_the_file(hello, tiny_world):
     assert np.ptp(hands, axis=0).min() > 8 / 96  # px of half a frame: both follow the voice
 
 
+def test_a_world_refuses_a_voice_of_no_use_and_goes_on(tiny_world):
+    env = open_world(tiny_world).env.unwrapped
+    env.reset(seed=0)
+    env.set_voices(np.full(20, np.nan), None)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="finite features"):
+        env.step(TALK)
+    assert np.isfinite(env.step(TALK)[4]["pose"]).all()
+
+
 # The command
 
 

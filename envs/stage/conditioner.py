@@ -110,7 +110,13 @@ class StageConditioner:
             action: Index into ACTIONS.
             own_voice: (20,) features of live audio that replace the character's own voice.
             other_voice: (20,) features of live audio that replace the other speaker's voice.
+
+        Raises:
+            ValueError: A voice has another shape, or is not finite; nothing has changed.
         """
+        for voice in (own_voice, other_voice):
+            if voice is not None and (voice.shape != (NUM_MELS,) or not np.isfinite(voice).all()):
+                raise ValueError(f"a voice must be ({NUM_MELS},) finite features, got {voice}")
         own = self._step_own_voice(talks=action == _TALK) if own_voice is None else own_voice
         if other_voice is None and self._other.is_over:
             self._play_next(self._other)

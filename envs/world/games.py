@@ -165,15 +165,15 @@ class Games:
 
     def _step_once(self, read: Sequence[int | StepConditions | None]) -> Outcome:
         """Make the next frame of all games, under what is held."""
+        voices, self._voices = self._voices, []
         for row, meant in enumerate(read):
             if self.course.over[row] or meant is None:
                 self.course.actions[row], self.course.conditions[row] = None, StepConditions()
             elif isinstance(meant, int):
                 self.course.actions[row] = meant
-                self.course.conditions[row] = self._condition(row, meant)
+                self.course.conditions[row] = self._condition(row, meant, *voices[row : row + 1])
             else:
                 self.course.actions[row], self.course.conditions[row] = None, meant
-        self._voices = []
         made = self.course.rollout.step(self.course.conditions)
         self.views.changed()
         outlook = self._outlook(made)
@@ -304,11 +304,16 @@ class Games:
         """Let each game's noise follow from a seed of its own from now on."""
         self.course.rollout.reseed(seeds)
 
-    def _condition(self, row: int, action: int) -> StepConditions:
+    def _condition(
+        self,
+        row: int,
+        action: int,
+        voices: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    ) -> StepConditions:
         """Advance a game's conditioner, under live voices if there are some."""
         conditioner = self.course.conditioners[row]
-        if self._voices and isinstance(conditioner, SpeakingConditioner):
-            own, other = self._voices[row]
+        if isinstance(conditioner, SpeakingConditioner):
+            own, other = voices
             return conditioner.step(action, own_voice=own, other_voice=other)
         return conditioner.step(action)
 

@@ -232,6 +232,11 @@ def follows(shown: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     return float((x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum())), slope
 
 
+def centred(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return sequences one after another, each about its own mean: (T,) each -> (sum of T,)."""
+    return np.concatenate([part - part.mean() for part in parts])
+
+
 def best_lag(shown: list[np.ndarray], real: list[np.ndarray]) -> int:
     """Return by how many steps shown sequences are late: where the correlation is largest."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from midas_world.evaluate.metrics import best_lag, follows
+from midas_world.evaluate.metrics import best_lag, centred, follows
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.probes.pictures import MouthProbe, cut, train_mouth_probe
 from midas_world.evaluate.report import Section, Table
@@ -70,7 +70,9 @@ def voice_section(study: Study) -> Section:
     for name, chosen in groups.items():
         real = np.concatenate([item.teacher for item in chosen])
         correlation, slope = follows(np.concatenate([item.world for item in chosen]), real)
-        control, control_slope = follows(np.concatenate([item.silent for item in chosen]), real)
+        control, control_slope = follows(
+            centred([item.silent for item in chosen]), centred([item.teacher for item in chosen])
+        )
         lag = best_lag([item.world for item in chosen], [item.teacher for item in chosen])
         own, own_slope = follows(np.concatenate([item.probe for item in chosen]), real)
         row = (correlation, slope, lag, control, control_slope, own, own_slope)
@@ -97,9 +99,10 @@ def voice_section(study: Study) -> Section:
             "against how far the teacher drew it, over all steps of a language from step "
             f"{_FIRST + 1} on: correlation, slope (1: as wide as the teacher's), and the lag in "
             "steps at which the correlation is largest (positive: late). Control: the same with "
-            "silence told to the world instead of the voice, and a body that rests. Of languages "
-            "marked new the world has heard no sentence. The probe's own correlation and slope "
-            "on the teacher's close-ups stand beside them. Strip: teacher, world, world in silence."
+            "silence told to the world instead of the voice, and a body that rests; each sentence "
+            "about its own mean, for in silence little but the mean is left. Of languages marked "
+            "new the world has heard no sentence. The probe's own correlation and slope on the "
+            "teacher's close-ups stand beside them. Strip: teacher, world, world in silence."
         ),
         values=values,
         tables=(
