@@ -156,7 +156,7 @@ def test_the_key_map_names_every_action_and_command_and_the_pad():
 @pytest.mark.parametrize("area", [(300, 170), (620, 360), (1260, 740)])
 def test_the_key_map_fits_in_letters_that_can_be_read(area):
     rows = hud.key_rows(ACTION_KEYS, aliases_of(ACTION_KEYS), PAD_BUTTONS)
-    plate = hud.keys_plate(rows, 40, area=area)
+    plate = hud.keys_plate(tuple(rows), 40, area=area)
     shown = min(area[0] / plate.get_width(), area[1] / plate.get_height())
     assert shown >= 1.0 or area[0] < 400
 

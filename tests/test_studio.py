@@ -1,5 +1,6 @@
 """The studio: the last seconds as a film, recordings watched, exported and deleted by keys."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from envs.play.game.game import Game
 from envs.play.game.opening import open_teacher
 from envs.play.game.rewind import Rewind
+from envs.play.game.session import Session
 from envs.play.studio.films import FilmLook, free_path, read_views, save_film
 from envs.play.studio.gallery import recordings
 from envs.play.studio.jobs import Jobs
 from envs.play.window.menu import Menu
 from envs.play.window.tiles import Tiles
+from envs.play.window.window import Window
 from midas_world.data import gif
 from midas_world.sessions.export.pictures import SHAPES, PictureOptions, pictures, shaped, with_keys
 from midas_world.sessions.session import load_session
@@ -218,6 +221,41 @@ def test_a_session_is_in_the_gallery_and_what_cannot_be_read_is_too(session, mon
         assert game.status == "paused"
     assert found["counting"].delete() == f"deleted {session.folder}"
     assert not session.folder.exists()
+
+
+def test_what_is_being_recorded_is_not_deleted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with playing(CountingEnv(), fps=50) as (window, session):
+        press(pygame.K_F9)
+        run_until(window, session, lambda: session.recording and recordings(Path("recordings")))
+        window._screens.open_gallery(session)
+        window._screens.menu.rows[0].take(0)
+        for label in ("Delete", "Delete it for good"):
+            menu = window._screens.menu
+            menu.entries[[entry.label() for entry in menu.entries].index(label)].take()
+        run_until(window, session, lambda: "it is being recorded" in window.overlays.message)
+        assert len(recordings(Path("recordings"))) == 1
+
+
+def test_while_a_game_loads_there_is_nothing_to_save_or_to_open(monkeypatch):
+    may_load = threading.Event()
+    window = Window("a world")
+    session = Session(
+        lambda: may_load.wait(10.0) and playable(CountingEnv()),
+        window.inputs,
+        notify=window.notify,
+    )
+    session.start()
+    for key in (pygame.K_F10, pygame.K_r, pygame.K_t, pygame.K_F8, pygame.K_F1):
+        press(key)
+    run_until(window, session, lambda: window.overlays.shows_keys)
+    assert window._screens.menu is None
+    assert not window._prompt.is_open
+    assert not window.overlays.message
+    may_load.set()
+    run_until(window, session, lambda: session.status == "playing")
+    session.close()
+    window.close()
 
 
 def test_names_are_free_and_no_folder_leads_out_of_ours(tmp_path):

@@ -9,6 +9,8 @@ from envs.play.window.gallery import Gallery
 from envs.play.window.overlays import Overlays
 from envs.play.window.screens import Screens
 
+_NEED_A_GAME = frozenset(("r", "t", "f8", "f10", "f12"))  # and do nothing while it is loaded
+
 
 class Commands:
     """Obeys command keys.
@@ -39,7 +41,7 @@ class Commands:
     def obey(self, name: str, session: Session) -> bool:
         """Do what a command key stands for; return whether it is one."""
         act = self._acts(session).get(name)
-        if act is not None:
+        if act is not None and not (session.view is None and name in _NEED_A_GAME):
             act()
         return act is not None
 

@@ -91,7 +91,10 @@ class Gallery:
             reopen()
 
         def delete(item: Recording) -> None:
+            recorded = session.recording
             try:
+                if recorded is not None and recorded.folder.resolve() == item.path.resolve():
+                    raise OSError("it is being recorded, F9 ends that")
                 self._tell(item.delete())
             except OSError as error:
                 self._tell(f"not deleted: {error}")

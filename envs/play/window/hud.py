@@ -4,6 +4,7 @@ Makes pictures; where they lie is layout.py's business. `size` is that of the le
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pygame
@@ -119,10 +120,14 @@ def table(rows: Sequence[Sequence[str]], size: int, *, width: int) -> pygame.Sur
     return made
 
 
+@lru_cache(maxsize=4)
 def keys_plate(
-    rows: Sequence[Sequence[str]], size: int, *, area: tuple[int, int]
+    rows: tuple[tuple[str, ...], ...], size: int, *, area: tuple[int, int]
 ) -> pygame.Surface:
-    """Return the key map in letters as large as fit (width, height) px, in one column or two."""
+    """Return the key map in letters as large as fit (width, height) px, in one column or two.
+
+    It is kept: to find the letters takes longer than a frame.
+    """
     half = -(-len(rows) // 2)
     while True:
         one = table(rows, size, width=area[0])

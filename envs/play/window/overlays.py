@@ -174,7 +174,9 @@ class Overlays:
 
     def keys(self, rows: Sequence[Sequence[str]], look: Look) -> Plate:
         """Return the key map."""
-        picture = hud.keys_plate(rows, look.size, area=(look.width, look.area[1] - 2 * hud.MARGIN))
+        picture = hud.keys_plate(
+            tuple(map(tuple, rows)), look.size, area=(look.width, look.area[1] - 2 * hud.MARGIN)
+        )
         return Plate(name="keys", picture=picture, edge="bottom", side="center", least=0.2)
 
     def _score(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
