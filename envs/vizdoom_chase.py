@@ -100,7 +100,7 @@ class DoomChaseEnv(gym.Env[np.ndarray, np.int64]):
 
     ```python
     >>> import gymnasium as gym
-    >>> import envs
+    >>> import midas_world
     >>> env = gym.make("midas/DoomChase-v0", scenario="my_way_home")
     ```
 

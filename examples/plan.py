@@ -18,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-import envs  # noqa: F401 - registers the ids
+import midas_world  # noqa: F401 - registers the ids
 from envs.world.env import WorldEnv
 from examples.actions import ACTION_INDICES, TEACHER_ID, WORLD_ID
 from examples.real_starts import LastFrames

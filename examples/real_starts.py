@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-import envs  # noqa: F401 - registers the ids
+import midas_world  # noqa: F401 - registers the ids
 from engine import Engine
 from envs.stage.policies import make_policy
 from envs.world.starts import choose_start

@@ -88,7 +88,7 @@ def states(world: str, backend: str, steps: int) -> tuple[float, float, float, f
     """Return a state's size in MB, and medians in ms: save, restore, and a step of one game."""
     import gymnasium
 
-    import envs  # noqa: F401 - registers the ids
+    import midas_world  # noqa: F401 - registers the ids
     from envs.world.env import WorldEnv
 
     env = gymnasium.make("midas/Stage-v0", world=world, backend=backend, horizon=10**9).unwrapped
@@ -121,7 +121,7 @@ def _play(world: str, backend: str, observation: str, batch: int, steps: int):
     # The parent stays small: what it holds would count as its children's memory.
     import gymnasium
 
-    import envs  # noqa: F401 - registers the ids
+    import midas_world  # noqa: F401 - registers the ids
 
     games = gymnasium.make_vec(
         "midas/Stage-v0",

@@ -116,7 +116,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     ```python
     >>> import gymnasium as gym
-    >>> import envs
+    >>> import midas_world
     >>> env = gym.make("midas/StageTeacher-v0", horizon=500)
     >>> frame, info = env.reset(seed=1, options={"facing": -1})
     ```

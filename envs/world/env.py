@@ -124,7 +124,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     ```python
     >>> import gymnasium as gym
-    >>> import envs
+    >>> import midas_world
     >>> env = gym.make("midas/Stage-v0", horizon=500)
     >>> frame, info = env.reset(seed=1, options={"prompt": "a beach at sunset"})
     ```
