@@ -13,7 +13,7 @@ from envs.play.game.moments import View
 from envs.play.game.opening import open_teacher
 from envs.play.game.session import Session
 from envs.play.game.settings import Settings, SettingsFile
-from envs.play.window import attract
+from envs.play.window import attract, setting_screens
 from envs.play.window.scoreboard import Flashes, first_keys
 from envs.play.window.tiles import Pictures
 from envs.play.window.window import Window
@@ -314,6 +314,11 @@ def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
     window.close()
     kept = json.loads((tmp_path / "settings.json").read_text())
     assert (kept["keys"], kept["pad"]) == ({"p": "o"}, {"b": "RB"})
+
+
+def test_every_command_that_can_be_moved_is_one():
+    with playing(CountingEnv()) as (window, session):
+        assert set(setting_screens._COMMANDS) <= set(window._commands._acts(session))
 
 
 @pytest.mark.parametrize("language", ["", "fr-fr"])

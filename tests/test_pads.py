@@ -8,8 +8,11 @@ import pygame
 import pytest
 
 from envs.play.game.inputs import Inputs
+from envs.play.window.menu import Entry, Menu
 from envs.play.window.pads import Pads
 from envs.stage.env import ACTION_KEYS
+from tests.fakes import CountingEnv
+from tests.windows import playing, run_until
 
 GAME_CONTROLLER, WHEEL = 1, 2
 NUM_AXES, NUM_BUTTONS = 6, 15
@@ -135,3 +138,25 @@ def test_what_is_no_controller_plays_by_a_joysticks_numbers(sdl, pads, inputs):
     pad.pull_out()
     handled(pads)
     assert held(inputs) == set()
+
+
+def test_a_button_of_a_controller_takes_one_entry_of_a_menu_and_a_trigger_can_be_chosen(sdl):
+    with playing(CountingEnv(), fps=50) as (window, session):
+        pad = VirtualPad(sdl, GAME_CONTROLLER)
+        run_until(window, session, lambda: window._pads._controllers)
+        taken = []
+        entries = [Entry(label=lambda: "one", take=lambda: taken.append(1))]
+        window._screens.menu = Menu("a menu", entries)
+        pad.button(0, is_down=True)
+        run_until(window, session, lambda: taken)
+        pad.button(0, is_down=False)
+        for _ in range(5):
+            window.run_once(session)
+        assert taken == [1]
+        settings = window._screens._settings
+        settings._open_keys(session, "pad", back=lambda: None)
+        settings._wanted = "pad", "f8"
+        pad.axis(4, 1.0)
+        run_until(window, session, lambda: settings._wanted is None)
+        assert settings._file.settings.pad == {"f8": "LT"}
+        pad.pull_out()

@@ -39,13 +39,14 @@ _JOYSTICK_BUTTONS |= {9: "L3", 10: "R3"}
 _PARTS = ("buttons", "stick x", "stick y", "run", "hat")
 
 
-def button_of(event: pygame.Event) -> str | None:
-    """Return the name of the button that an event is about, pressed or let go."""
-    if event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERBUTTONUP):
+def pressed_button(event: pygame.Event) -> str | None:
+    """Return the name of the button or trigger that an event presses; None of any other."""
+    if event.type == pygame.CONTROLLERBUTTONDOWN:
         return _CONTROLLER_BUTTONS.get(event.button)
-    if event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP):
+    if event.type == pygame.JOYBUTTONDOWN:
         return _JOYSTICK_BUTTONS.get(event.button)
-    return None
+    is_pull = event.type == pygame.CONTROLLERAXISMOTION and event.value > _TRIGGER_ZONE * _FULL_AXIS
+    return _TRIGGERS.get(event.axis) if is_pull else None
 
 
 class Pads:
@@ -74,6 +75,13 @@ class Pads:
         controller.quit()
         pygame.joystick.quit()
 
+    def is_told_twice(self, event: pygame.Event) -> bool:
+        """Return whether an event is a controller's as a joystick's, which SDL tells, too."""
+        return (
+            event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP, pygame.JOYHATMOTION)
+            and event.instance_id in self._controllers
+        )
+
     def handle(self, event: pygame.Event) -> tuple[str, bool] | None:
         """Change what is held if the event is a pad's.
 
@@ -91,7 +99,8 @@ class Pads:
                 name = _CONTROLLER_ARROWS[event.button]
                 self._hold(name, is_down, source=(event.instance_id, "hat"))
             else:
-                return self._button(event.instance_id, button_of(event), is_down=is_down)
+                button = _CONTROLLER_BUTTONS.get(event.button)
+                return self._button(event.instance_id, button, is_down=is_down)
         elif event.type == pygame.CONTROLLERAXISMOTION:
             if event.axis in _TRIGGERS:
                 return self._trigger(event.instance_id, event.axis, event.value / _FULL_AXIS)
@@ -100,7 +109,8 @@ class Pads:
             return None  # the same once more, as a joystick's
         elif event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP):
             is_down = event.type == pygame.JOYBUTTONDOWN
-            return self._button(event.instance_id, button_of(event), is_down=is_down)
+            button = _JOYSTICK_BUTTONS.get(event.button)
+            return self._button(event.instance_id, button, is_down=is_down)
         elif event.type == pygame.JOYAXISMOTION:
             # SDL tells first where an axis rests: one that rests at an end is a trigger, no stick.
             rests_at_middle = abs(event.value) < PAD_RUN_ZONE

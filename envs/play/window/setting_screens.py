@@ -9,19 +9,33 @@ from envs.play.game.inputs import PAD_BUTTONS
 from envs.play.game.session import Session
 from envs.play.game.settings import MAX_VOLUME, SettingsFile
 from envs.play.voice.sentences import languages
-from envs.play.window.hud import COMMANDS
 from envs.play.window.keys import place_of
 from envs.play.window.menu import Entry, Menu
-from envs.play.window.pads import button_of
+from envs.play.window.pads import pressed_button
 from midas_world.sessions.export.pictures import SHAPES
 
-# What commands' keys do, of those that can be moved: one key each, of any layout.
-_COMMAND_KEYS = {
-    keys.lower(): words.partition(":")[0]
-    for keys, words, _ in COMMANDS
-    if keys.isalnum() and keys != "Esc"
+# Commands whose keys can be moved.
+_COMMANDS = {
+    "t": "type what the world should look like",
+    "backspace": "run backwards",
+    "b": "drop a bookmark",
+    "0": "jump to the newest bookmark",
+    "p": "pause",
+    "n": "one step",
+    "r": "start again",
+    "g": "an agent plays",
+    "f2": "the teacher beside the world",
+    "f8": "save the last 30 seconds",
+    "f9": "record",
+    "f10": "recordings",
+    "f12": "save a picture",
+    "l": "the next language",
+    "m": "sound off",
+    "f1": "all keys",
+    "f3": "measurements",
+    "f4": "keys that are held",
 }
-_COMMAND_KEYS |= {"p": "pause", "n": "one step", "0": "jump to the newest bookmark"}
+_STICK = dict.fromkeys(("left", "right", "down"), "stick")
 
 
 class SettingScreens:
@@ -53,19 +67,16 @@ class SettingScreens:
         if event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE:
             self._wanted = None
             return True
-        is_down = event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.JOYBUTTONDOWN)
-        place = None
-        if kind == "keys" and event.type == pygame.KEYDOWN:
-            place = place_of(event)
-        elif kind == "pad" and is_down:
-            place = button_of(event)
+        button, is_key = pressed_button(event), event.type == pygame.KEYDOWN
+        key = place_of(event) if is_key else None
+        place = key if kind == "keys" else button
         if place is not None:
             self._wanted = None
             # A place stands for one key: whichever had it goes back to its own.
             known: Mapping[str, str] = getattr(self._file.settings, kind)
             kept = {n: p for n, p in known.items() if p != place}
             self._change(**{kind: kept | {name: place}})
-        return place is not None or event.type == pygame.KEYDOWN or is_down
+        return is_key or button is not None
 
     def open(self, session: Session, *, back: Callable[[], object]) -> None:
         """Open the settings."""
@@ -120,13 +131,14 @@ class SettingScreens:
 
     def _open_keys(self, session: Session, kind: str, *, back: Callable[[], object]) -> None:
         """Open the keys of game and commands, to be moved to other places or buttons."""
-        keymap = session.playable.keymap if session.playable is not None else None
-        used = keymap.keys.values() if keymap is not None else ()
-        names = dict.fromkeys(name for held in used for name in held)
-        meanings = dict.fromkeys(names, "") | {
-            name: words for name, words in _COMMAND_KEYS.items() if name not in names
+        keys = session.playable.keymap.keys if session.playable is not None else {}
+        alone = {
+            held[0]: action.replace("_", " ") for action, held in keys.items() if len(held) == 1
         }
-        own = {name: button for button, name in PAD_BUTTONS.items()} if kind == "pad" else {}
+        names = dict.fromkeys(name for held in keys.values() for name in held)
+        meanings = _COMMANDS | {name: alone.get(name, "with another key") for name in names}
+        meanings = {name: meanings[name] for name in [*names, *meanings]}
+        own = _STICK | {name: button for button, name in PAD_BUTTONS.items()}
 
         def label(name: str) -> str:
             if self._wanted == (kind, name):
@@ -134,7 +146,7 @@ class SettingScreens:
                 return f"{name}:  press the {wanted} that you want"
             default = own.get(name, "-") if kind == "pad" else name
             place = getattr(self._file.settings, kind).get(name, default)
-            return f"{name}:  {place}" + (f"   ({meanings[name]})" if meanings[name] else "")
+            return f"{name}:  {place}   ({meanings[name]})"
 
         def want(name: str) -> None:
             self._wanted = kind, name

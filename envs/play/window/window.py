@@ -193,6 +193,8 @@ class Window:
     def _use(self, event: pygame.Event, session: Session) -> bool:
         """Obey a key, a button or the mouse; return False if it asks to quit."""
         button = self._pads.handle(event)
+        if self._pads.is_told_twice(event):
+            return True
         if self._prompt.is_open:
             self._type(event, session)
         elif self._screens.handle(event):
