@@ -1,12 +1,14 @@
 """Recording from the window, from the command line, and by a key that is heard everywhere."""
 
 import errno
+import gc
 import os
 import select
 import shutil
 import subprocess
 import sys
 import types
+import weakref
 from pathlib import Path
 
 import av
@@ -63,6 +65,20 @@ def test_a_game_is_recorded_from_the_middle_with_its_jumps_and_prompts(tmp_path)
 def only_session(root: Path) -> RecordedSession:
     (folder,) = (root / "recordings").iterdir()
     return load_session(folder)
+
+
+def test_a_recording_that_has_ended_is_let_go_of(tmp_path):
+    game = Game(playable(CountingEnv()), seed=0)
+    game.reset()
+    ended = []
+    for number in range(3):
+        game.recorder.start(tmp_path / str(number), fps=20, on_error=pytest.fail)
+        ended.append(weakref.ref(game.recorder._recorder))
+        game.step(2)
+        game.recorder.stop(wait=True)
+    gc.collect()
+    assert [recorder() for recorder in ended] == [None] * 3
+    game.close()
 
 
 def test_f9_starts_a_session_and_ends_it(tmp_path, monkeypatch):

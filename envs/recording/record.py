@@ -190,10 +190,12 @@ class EnvRecorder:
         if self._writer is not None and not self._writer.wait_until_open():
             raise SessionError(f"cannot record: {self._writer.error}")
 
-    def close(self, *, wait: bool = True) -> None:
-        """End the session; may be called twice. Without `wait` the end is written meanwhile."""
-        if self._writer is not None:
-            self._writer.close(timeout_s=60.0 if wait else 0.0)
+    def close(self, *, wait: bool = True) -> bool:
+        """End the session; may be called twice. Return whether nothing is left to be written.
+
+        Without `wait` the end is written meanwhile.
+        """
+        return self._writer is None or self._writer.close(timeout_s=60.0 if wait else 0.0)
 
 
 class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):

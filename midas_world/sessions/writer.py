@@ -229,14 +229,18 @@ class SessionWriter:
             self._tell()
         return False
 
-    def close(self, timeout_s: float = 60.0) -> None:
-        """Write what waits, then the end; may be called twice. See `error` for how it went."""
+    def close(self, timeout_s: float = 60.0) -> bool:
+        """Write what waits, then the end, and return whether all is; may be called twice.
+
+        See `error` for how it went.
+        """
         atexit.unregister(self.close)
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _has_room(self) -> bool:
         if self._error is not None or self._is_closing or not self._queue:

@@ -65,15 +65,14 @@ class GameRecorder:
     def stop(self, *, wait: bool = False) -> None:
         """End the session; its last frames are written meanwhile, unless `wait`."""
         if self._recorder is not None:
-            self._recorder.close(wait=wait)
             self._stopped.append(self._recorder)
             self._recorder = None
+        # One that has ended holds 10 MB.
+        self._stopped = [item for item in self._stopped if not item.close(wait=wait)]
 
     def close(self) -> None:
         """End the session, and wait until everything is written; may be called twice."""
         self.stop(wait=True)
-        while self._stopped:
-            self._stopped.pop().close()
 
     def reset(self, frame: np.ndarray, info: Mapping[str, Any], branch: Branch) -> None:
         """Follow the game to the first frame of an episode."""
