@@ -356,6 +356,15 @@ def test_menus_fit_and_are_clicked(size):
         run_until(window, session, lambda: session.status == "playing")
 
 
+def test_a_menu_that_is_closed_at_once_leaves_a_slow_game_playing():
+    with playing(CountingEnv(delay_s=0.3), fps=50) as (window, session):
+        steps = session.view.num_steps
+        window._screens.open_main(session)  # both within one step
+        window._screens.close(session)
+        run_until(window, session, lambda: session.view.num_steps > steps + 2)
+        assert session.status == "playing"
+
+
 def test_full_screen_and_back_by_key():
     with playing(CountingEnv()) as (window, session):
         for key, mod, is_full in (

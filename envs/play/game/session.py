@@ -118,6 +118,15 @@ class Session(TimeTraveller):
         """Pause, or go on."""
         self._commands.put(self._toggle_pause)
 
+    def set_paused(self, is_paused: bool) -> None:
+        """Pause, or go on, unless it is so already when the turn comes."""
+
+        def change(game: Game) -> None:
+            if self.status == ("playing" if is_paused else "paused"):
+                self._toggle_pause(game)
+
+        self._commands.put(change)
+
     def single_step(self) -> None:
         """Pause if need be, and make one step."""
         self._commands.put(self._single_step)

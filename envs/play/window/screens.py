@@ -120,15 +120,14 @@ class Screens:
         self.menu = None
         if self._is_pausing:
             self._is_pausing = False
-            if session.status == "paused":
-                session.toggle_pause()
+            session.set_paused(False)
 
     def _show(self, menu: _Screen) -> None:
         self.menu = menu
 
     def _pause(self, session: Session) -> None:
         if session.status == "playing":
-            session.toggle_pause()
+            session.set_paused(True)
             self._is_pausing = True
         self._is_end = False
 
