@@ -12,7 +12,7 @@ from envs.play.game.samples import Samples, milliseconds
 from envs.play.game.session import Session
 from envs.play.game.settings import Settings
 from envs.play.window import hud, panels
-from envs.play.window.layout import Plate
+from envs.play.window.layout import Plate, Side
 from envs.play.window.scoreboard import Flashes, first_keys, score_plate
 
 _MESSAGE_S = 5.0
@@ -38,10 +38,10 @@ class Look:
         """How wide a plate may be, px."""
         return self.area[0] - 2 * hud.MARGIN
 
-    def words(self, name: str, text: str, **place: str) -> Plate:
+    def words(self, name: str, text: str, *, side: Side = "left") -> Plate:
         """Return words along the lower edge."""
         picture = hud.words_plate(text, self.size, width=self.width)
-        return Plate(name=name, picture=picture, edge="bottom", side=place.get("side", "left"))  # pyright: ignore[reportArgumentType]
+        return Plate(name=name, picture=picture, edge="bottom", side=side)
 
 
 class Overlays:
