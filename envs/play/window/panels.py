@@ -177,7 +177,8 @@ def _draw_trace(
     if rect.height < 24:
         return
     low, high = _TRACE_DB
-    letters = font(20)
+    size = letter_size(surface.get_size())
+    small, letters = round(0.75 * size), font(size)
     value_width = letters.size("00.0 dB")[0] + 2 * PADDING
     plot = pygame.Rect(rect.left, rect.top, rect.width - value_width, rect.height)
     pygame.draw.rect(surface, (20, 22, 34), plot)
@@ -188,12 +189,14 @@ def _draw_trace(
 
     for decibel in (15.0, 20.0, 25.0):
         pygame.draw.line(surface, _LINE, (plot.left, y_of(decibel)), (plot.right, y_of(decibel)))
-        label = written(f"{decibel:.0f}", 16, color=_DIM)
+        label = written(f"{decibel:.0f}", small, color=_DIM)
+        if y_of(20.0) - y_of(25.0) < label.get_height():
+            continue
         surface.blit(label, (plot.left + 3, y_of(decibel) - label.get_height()))
     title = f"how like the teacher's: PSNR of the last {TRACE_STEPS} steps"
-    if width_of(title, 16) + 3 * MARGIN > plot.width:
+    if width_of(title, small) + 3 * MARGIN > plot.width:
         title = "PSNR"
-    words = written(title, 16, color=_DIM)
+    words = written(title, small, color=_DIM)
     surface.blit(words, words.get_rect(right=plot.right - 6, bottom=plot.bottom - 3))
     if not trace:
         return
@@ -207,7 +210,7 @@ def _draw_trace(
         pygame.draw.lines(surface, ACCENT, False, points, 2)
     psnr = trace[-1][1]
     if not math.isnan(psnr):
-        value = written(f"{psnr:.1f} dB", 20, color=ACCENT)
+        value = written(f"{psnr:.1f} dB", size, color=ACCENT)
         place = value.get_rect(left=plot.right + PADDING, centery=y_of(psnr))
         surface.blit(value, place.clamp(rect))
 
