@@ -103,6 +103,7 @@ class Rollout:
                 f"there must be one seed per start state ({len(start_states)}), got {len(seeds)}"
             )
         self.replace_context(start_states, rows=rows)
+        self._book.refill(rows)
         for row, seed in zip(rows, seeds, strict=True):
             self._generators[row].manual_seed(seed)
             self.num_steps[row] = 0
@@ -131,8 +132,8 @@ class Rollout:
         last = [start.conditions[-1] for start in start_states]
         latents = torch.stack([start.latents[-1] for start in start_states]).float()
         self._latents[list(rows)] = latents
-        things = self.engine.read(latents).numpy() if self._has_things else None
-        self._book.reset(rows, self._cameras(last, np.zeros(len(rows))), things)
+        things = [start.things for start in start_states]
+        self._book.begin(rows, self._cameras(last, np.zeros(len(rows))), things)
 
     @plain_torch()
     def step(self, conditions: Sequence[StepConditions]) -> RolloutStep:
@@ -152,13 +153,15 @@ class Rollout:
         if config.head.temperature > 0:
             for noise, generator in zip(self._noise, self._generators, strict=True):
                 sample_noise(noise.shape, config.head, generator, out=noise)
-        stacked = self.engine.spec.stack(conditions)
-        if self._has_things:
-            cameras = self._cameras(conditions, self._book.loop_camera)
-            told = self._book.advance(cameras, self.chance)
-            stacked = replace(stacked, entries=torch.from_numpy(told)[:, None])
+        cameras = self._cameras(conditions, self._book.loop_camera)
+        told = self._book.advance(cameras, self.chance)
+        stacked = replace(
+            self.engine.spec.stack(conditions),
+            entries=torch.from_numpy(told)[:, None],
+            tally=torch.from_numpy(self._book.tally())[:, None],
+        )
         made = self.engine.step(self._cache, self._latents, stacked, self._noise)
-        self._book.observe(made.entries.numpy(), made.things.numpy())
+        self._book.observe(made.entries.numpy(), made.gone.numpy())
         self._latents.copy_(made.latents)
         self.num_steps += 1
         return RolloutStep(
@@ -166,6 +169,15 @@ class Rollout:
             cost=made.cost.numpy(),
             termination_probability=made.termination.numpy(),
         )
+
+    @property
+    def lives(self) -> np.ndarray:
+        """(B,) int64 that each game has left, where the world counts any; not to be changed."""
+        return self._book.lives
+
+    def hit(self, hits: np.ndarray) -> None:
+        """Let hits of the last step count, (B,) bool: each takes a life, and shows from now on."""
+        self._book.hit(hits)
 
     @plain_torch()
     def frames(self, rows: Sequence[int] | None = None) -> np.ndarray:
@@ -244,10 +256,6 @@ class Rollout:
     def chance(self, row: int) -> float:
         """Return a number in [0, 1) of a game's own chance, which goes on by it."""
         return float(torch.rand(1, generator=self._generators[row], dtype=torch.float32))
-
-    @property
-    def _has_things(self) -> bool:
-        return self.engine.spec.config.entries.num_classes > 0
 
     def _cameras(self, conditions: Sequence[StepConditions], otherwise: np.ndarray) -> np.ndarray:
         """Return the cameras' places within their loop, (R,) px.

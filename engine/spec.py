@@ -5,7 +5,7 @@ made by `Engine.new_cache` and passed in. Above the engine everything is float32
 the CPU or NumPy; dtypes, devices and memory layouts of a backend end here.
 
 Shapes: B games, F frames, N latent tokens per frame, C their channels, M condition tokens, H W
-pixels, K classes of things, w columns of the fine grid.
+pixels, K classes of things, J entry codes.
 """
 
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ class Made(NamedTuple):
         termination: (B,) probability of the episode's end.
         entries: (B, 2, K + 1) probabilities of what comes next at the left and at the right; the
             last class is nothing.
-        things: (B, K, w) probability that a thing's middle is in a column of the new frame.
+        gone: (B, J) bool: told codes whose things are no more.
     """
 
     latents: Tensor
@@ -102,7 +102,7 @@ class Made(NamedTuple):
     cost: Tensor
     termination: Tensor
     entries: Tensor
-    things: Tensor
+    gone: Tensor
 
 
 class Cache(Protocol):
@@ -160,10 +160,6 @@ class Engine(Protocol):
             conditions: (B, 1, ...) of the next frame.
             noise: (B, N, C) float32, standard normal times the temperature.
         """
-        ...
-
-    def read(self, latents: Tensor) -> Tensor:
-        """Return what `Made.things` is, (B, K, w), of any frames' latents (B, N, C) float32."""
         ...
 
     def decode(self, latents: Tensor) -> np.ndarray:

@@ -91,11 +91,13 @@ class StartState:
         latents: (F, N, C) float32 latent tokens, oldest first; the last is the first frame shown.
         conditions: Of each of the F frames.
         conditioner_state: What the conditioner needs to go on from the last frame.
+        things: (O, 2) float32 what can be seen in the last frame: class, and px from its middle.
         description: Words for it.
     """
 
     latents: Tensor
     conditions: tuple[StepConditions, ...]
+    things: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     conditioner_state: Mapping[str, np.ndarray] = field(default_factory=dict)
     description: str = ""
 
@@ -272,6 +274,12 @@ def _tensors(autoencoder: Autoencoder, model: WorldModel) -> dict[str, Tensor]:
     }
 
 
+def things_in_view(things: np.ndarray, *, width: int) -> np.ndarray:
+    """Return `StartState.things` of a teacher's ``info["things"]`` (O, 6) of frames of a width."""
+    shown = things[(things[:, 0] >= 0) & (np.abs(things[:, 1] - width / 2) < width / 2)]
+    return np.stack((shown[:, 0], shown[:, 1] - width / 2), axis=1).astype(np.float32)
+
+
 def save_start_states(start_states: Sequence[StartState], path: Path) -> None:
     """Write start states as one safetensors file."""
     tensors: dict[str, Tensor] = {}
@@ -280,6 +288,7 @@ def save_start_states(start_states: Sequence[StartState], path: Path) -> None:
         prefix = f"{index:04d}."
         # A frame's rounding lies far below the noise that the decoder forgives.
         tensors |= compress({prefix + "latents": state.latents})
+        tensors[prefix + "things"] = torch.from_numpy(state.things)
         present: dict[str, list[bool]] = {}
         for name in ("pose", "audio"):
             rows = [getattr(step, name) for step in state.conditions]
@@ -323,6 +332,7 @@ def _start_state(tensors: Mapping[str, Tensor], words: Mapping[str, Any]) -> Sta
             StepConditions(pose=vector("pose", row), text=text, audio=vector("audio", row))
             for row, text in enumerate(words["texts"])
         ),
+        things=tensors["things"].numpy(),
         conditioner_state={
             key: value.numpy() for key, value in select(tensors, "conditioner.").items()
         },

@@ -1,9 +1,8 @@
-import copy
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -30,7 +29,7 @@ from midas_world.evaluate.report import (
     read_report,
     write_report,
 )
-from midas_world.evaluate.rollouts import Bookends, Endless, EndlessEngine, Script, check_held_out
+from midas_world.evaluate.rollouts import Bookends, Endless, Script, check_held_out
 from midas_world.evaluate.sections.prompt import settled_step
 from midas_world.world import START_STATES_NAME, StartState, load_world, save_start_states
 from tests.fakes import make_tiny_world
@@ -156,25 +155,6 @@ def test_an_endless_teacher_goes_on_after_an_end(dot_world):
     steps = [env.step(2) for _ in range(60)]
     assert not any(step[2] or step[3] for step in steps)
     assert {step[0].shape for step in steps} == {(HEIGHT, WIDTH, 3)}
-
-
-def test_an_endless_engine_counts_ends_and_says_neither_them_nor_hits():
-    class Made(NamedTuple):
-        cost: np.ndarray
-        termination: np.ndarray
-
-    class Engine:
-        spec = "spec"
-
-        def step(self, termination: np.ndarray):
-            return Made(np.ones(2), termination)
-
-    engine = EndlessEngine(Engine())
-    made = engine.step(np.array([0.9, 0.1]))
-    assert made.termination.tolist() == made.cost.tolist() == [0.0, 0.0]
-    assert engine.num_ends == 1
-    assert engine.spec == "spec"
-    assert copy.copy(engine).num_ends == 1
 
 
 @pytest.mark.parametrize(

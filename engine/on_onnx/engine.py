@@ -126,7 +126,7 @@ class OnnxEngine(Engine):
     def step(self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor) -> Made:
         """Make the next frame of every game and add it to the cache; see `Engine.step`."""
         assert isinstance(cache, OnnxCache)
-        self._advance(cache, latents, conditions)
+        gone = self._advance(cache, latents, conditions)
         batch, entries = len(latents), self._spec.config.entries
         made = Made(
             latents=torch.empty(latents.shape),
@@ -134,22 +134,14 @@ class OnnxEngine(Engine):
             cost=torch.empty(batch),
             termination=torch.empty(batch),
             entries=torch.empty(batch, 2, entries.num_classes + 1),
-            things=torch.empty(batch, entries.num_classes, self._spec.config.grid[1]),
+            gone=torch.from_numpy(gone),
         )
         outputs = {name: tensor.numpy() for name, tensor in made._asdict().items()}
         outputs["next_latents"] = outputs.pop("latents")
+        del outputs["gone"]
         given = {"latents": _array(latents), "noise": _array(noise)}
         self._sessions["head"].run(given | cache.guidance, outputs)
         return made
-
-    @torch.no_grad()
-    def read(self, latents: Tensor) -> Tensor:
-        """Return where things can be seen in frames, (B, K, w); see `Engine.read`.
-
-        By torch: a game asks once, where it begins.
-        """
-        model = self._world.model
-        return model.reader(model.to_grid(latents)).amax(dim=2).sigmoid()
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
@@ -188,16 +180,20 @@ class OnnxEngine(Engine):
                 sessions[name] = GraphRunner(export()[name], num_threads=self._num_threads)
         return sessions
 
-    def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> None:
-        """Run one frame through the backbone; the cache gets its rows and the head's guidance."""
+    def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> np.ndarray:
+        """Run one frame through the backbone, and return which codes are gone, (B, J) bool.
+
+        The cache gets its rows and the head's guidance.
+        """
         ring = cache.kv_cache
         start = ring.slot * ring.positions_per_frame
         own = slice(start, start + ring.positions_per_frame)
         camera = np.empty(len(latents), np.float32)
+        gone = np.empty(conditions.entries.shape[::2], bool)
         given = backbone_inputs(latents, conditions, ring)
         self._sessions["backbone"].run(
             {name: _array(tensor) for name, tensor in given.items()},
-            {**cache.guidance, **cache.rows, "camera": camera},
+            {**cache.guidance, **cache.rows, "camera": camera, "gone": gone},
         )
         ring.keys.numpy()[:, :, :, own] = cache.rows["new_keys"]
         ring.values.numpy()[:, :, :, own] = cache.rows["new_values"]
@@ -205,6 +201,7 @@ class OnnxEngine(Engine):
         ring.camera.copy_(torch.from_numpy(camera))
         ring.audio.copy_(conditions.audio[:, 0])
         ring.commit()
+        return gone
 
 
 def _array(tensor: Tensor) -> np.ndarray:

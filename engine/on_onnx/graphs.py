@@ -6,8 +6,8 @@ are the world's own; nothing here knows a runtime or a file.
 
 | graph | inputs | outputs |
 |---|---|---|
-| backbone | latents (B, N, C), pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, entries (B, J, 2), frames_held (B,) int64, before (B, N, C), last_camera (B,), last_audio (B, A), cosine (T, head_dim), sine (T, head_dim), mask (B, S + T), keys (layers, B, kv_heads, S, head_dim), values (same) | copies (B, P, c, h, w), maps (B, I, h, w), vector (B, V), hidden (B, N, D), near (B, 1, h, w), camera (B,), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
-| head | latents (B, N, C), noise (B, N, C), copies, maps, vector, hidden, near | next_latents (B, N, C), reward (B,), cost (B,), termination (B,), entries (B, 2, K + 1), things (B, K, w) |
+| backbone | latents (B, N, C), pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, entries (B, J, 2), tally (B, 2), frames_held (B,) int64, before (B, N, C), last_camera (B,), last_audio (B, A), cosine (T, head_dim), sine (T, head_dim), mask (B, S + T), keys (layers, B, kv_heads, S, head_dim), values (same) | copies (B, P, c, h, w), maps (B, I, h, w), vector (B, V), hidden (B, N, D), near (B, 1, h, w), told (B, F), gone (B, J) bool, camera (B,), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
+| head | latents (B, N, C), noise (B, N, C), copies, maps, vector, hidden, near, told | next_latents (B, N, C), reward (B,), cost (B,), termination (B,), entries (B, 2, K + 1) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
 
 All others are float32. The angles come in as tables, because runtimes without float64 would lose
@@ -37,15 +37,15 @@ from midas_world.types import StepConditions
 from midas_world.world import World
 
 GRAPHS = ("backbone", "head", "decoder")
-CONDITIONS = ("pose", "text", "audio", "present", "entries")
-# Outputs of the backbone that the head takes; all but the last as `Guidance` has them.
-GUIDANCE = ("copies", "maps", "vector", "hidden", "near")
+CONDITIONS = ("pose", "text", "audio", "present", "entries", "tally")
+# Outputs of the backbone that the head takes; all but the last two as `Guidance` has them.
+GUIDANCE = ("copies", "maps", "vector", "hidden", "near", "told")
 BACKBONE_INPUTS = (
     *("latents", *CONDITIONS, "frames_held", "before", "last_camera", "last_audio"),
     *("cosine", "sine", "mask", "keys", "values"),
 )
-BACKBONE_OUTPUTS = (*GUIDANCE, "camera", "new_keys", "new_values")
-HEAD_OUTPUTS = ("next_latents", "reward", "cost", "termination", "entries", "things")
+BACKBONE_OUTPUTS = (*GUIDANCE, "gone", "camera", "new_keys", "new_values")
+HEAD_OUTPUTS = ("next_latents", "reward", "cost", "termination", "entries")
 
 # Added to the scores of rows that are not seen: the least float16, of which softmax makes 0.
 UNSEEN = -65504.0
@@ -193,13 +193,17 @@ class BackboneGraph(nn.Module):
         named = dict(zip(BACKBONE_INPUTS, given, strict=True))
         conditions = _conditions(named)
         cache = GraphCache(self.model.positions_per_frame, named)
-        guidance = self.model.step_guidance(named["latents"], conditions, cast("KVCache", cache))
+        guidance, fate = self.model.step_guidance(
+            named["latents"], conditions, cast("KVCache", cache)
+        )
         return (
             guidance.copies,
             guidance.maps,
             guidance.vector,
             guidance.hidden,
             self.model.near(conditions),
+            fate.told,
+            fate.gone > 0,
             cache.camera,
             torch.stack(cache.new_keys),
             torch.stack(cache.new_values),
@@ -216,17 +220,16 @@ class HeadGraph(nn.Module):
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of HEAD_OUTPUTS, of latents, noise and those of GUIDANCE."""
-        model, (latents, noise, *parts, near) = self.model, given
+        model, (latents, noise, *parts, near, told) = self.model, given
         guidance = Guidance(model.to_grid(latents), *parts)
         made = self.sampler(guidance, model.to_grid(noise))
-        outcome = model.outcomes(made, guidance, near)
+        outcome = model.outcomes(made, guidance, near, told)
         return (
             model.to_tokens(made),
             model.outcome.reward(outcome.reward),
             outcome.cost.sigmoid(),
             outcome.termination.sigmoid(),
             outcome.entries.softmax(dim=-1),
-            outcome.things.sigmoid(),
         )
 
 

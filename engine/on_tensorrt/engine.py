@@ -132,11 +132,6 @@ class TensorRTEngine:
         with self._memory.active():
             return self._torch.step(cache, latents, conditions, noise)
 
-    def read(self, latents: Tensor) -> Tensor:
-        """Return where things can be seen in frames, (B, K, w); see `Engine.read`."""
-        with self._memory.active():
-            return self._torch.read(latents)
-
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
         with self._memory.active():

@@ -29,6 +29,7 @@ from engine.on_torch.networks import (
 from engine.spec import Cache, EngineSpec, Made
 from midas_world.model.autoencoder import normalize_frames, quantize_frames
 from midas_world.model.conditions import Conditions
+from midas_world.model.entries import Fate
 from midas_world.model.head import Guidance
 from midas_world.model.kv_cache import KVCache
 from midas_world.plain_torch import plain_torch
@@ -165,16 +166,10 @@ class TorchEngine:
         if made is not None:
             return made
         conditions = conditions.to(self._device)
-        guidance = self._guide(cache.kv_cache, latents.to(self._device), conditions)
+        guided = self._guide(cache.kv_cache, latents.to(self._device), conditions)
         cache.kv_cache.commit()
-        made = self._make(guidance, conditions, noise.to(self._device))
+        made = self._make(guided, conditions, noise.to(self._device))
         return Made(*(tensor.cpu() for tensor in made))
-
-    @torch.inference_mode()
-    def read(self, latents: Tensor) -> Tensor:
-        """Return where things can be seen in frames, (B, K, w); see `Engine.read`."""
-        logits = self._model.reader(self._model.to_grid(latents.to(self._device)))
-        return logits.amax(dim=2).sigmoid().cpu()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -225,22 +220,24 @@ class TorchEngine:
         self._graphs = None
         self._spec = replace(self._spec, reason=f"{self._spec.reason}; no graphs: {error}")
 
-    def _guide(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Guidance:
-        """Return what the head is told of the next frame; writes its slot of the cache."""
+    def _guide(
+        self, cache: KVCache, latents: Tensor, conditions: Conditions
+    ) -> tuple[Guidance, Fate]:
+        """Return what `WorldModel.step_guidance` does; writes its slot of the cache."""
         return self._model.step_guidance(latents, conditions, cache)
 
-    def _make(self, guidance: Guidance, conditions: Conditions, noise: Tensor) -> Made:
+    def _make(self, guided: tuple[Guidance, Fate], conditions: Conditions, noise: Tensor) -> Made:
         """Return what `step` does, all on the device."""
-        model = self._model
+        model, (guidance, fate) = self._model, guided
         latents = self._sampler(guidance, model.to_grid(noise))
-        logits = model.outcomes(latents, guidance, model.near(conditions))
+        logits = model.outcomes(latents, guidance, model.near(conditions), fate.told)
         return Made(
             latents=model.to_tokens(latents).contiguous(),
             reward=model.outcome.reward(logits.reward),
             cost=logits.cost.sigmoid(),
             termination=logits.termination.sigmoid(),
             entries=logits.entries.softmax(dim=-1),
-            things=logits.things.sigmoid(),
+            gone=fate.gone > 0,
         )
 
     def _pixels(self, latents: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from torch import Tensor
 from engine.on_torch.capture import CaptureError, Capturer, Pack
 from engine.spec import EngineSpec, Made
 from midas_world.model.conditions import Conditions
+from midas_world.model.entries import Fate
 from midas_world.model.head import Guidance
 from midas_world.model.kv_cache import KVCache
 
@@ -40,9 +41,13 @@ _CHANGED = "frames_held", "before", "camera", "audio"
 class Networks(Protocol):
     """What is captured: methods of the engine, tensors in and out on its device."""
 
-    def _guide(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Guidance: ...
+    def _guide(
+        self, cache: KVCache, latents: Tensor, conditions: Conditions
+    ) -> tuple[Guidance, Fate]: ...
 
-    def _make(self, guidance: Guidance, conditions: Conditions, noise: Tensor) -> Made: ...
+    def _make(
+        self, guided: tuple[Guidance, Fate], conditions: Conditions, noise: Tensor
+    ) -> Made: ...
 
     def _pixels(self, latents: Tensor) -> Tensor: ...
 
@@ -105,6 +110,7 @@ class _Lane:
                 "latents": (latent, real),
                 "noise": (latent, real),
                 "entries": ((batch, 1, entries.capacity, 2), real),
+                "tally": ((batch, 1, 2), real),
                 "pose": ((batch, 1, sizes.pose_size), real),
                 "text": ((batch, 1, sizes.text_length), torch.int64),
                 "audio": ((batch, 1, sizes.audio_size), real),
@@ -114,12 +120,12 @@ class _Lane:
                 "made.cost": ((batch,), real),
                 "made.termination": ((batch,), real),
                 "made.entries": ((batch, 2, entries.num_classes + 1), real),
-                "made.things": ((batch, entries.num_classes, config.grid[1]), real),
+                "made.gone": ((batch, entries.capacity), torch.bool),
             },
         )
         # What a step reads, what it makes, and of that what is decoded.
         self.given = numbers.between("latents", "present")
-        self.made = numbers.between("made.latents", "made.things")
+        self.made = numbers.between("made.latents", "made.gone")
         self.decoded = numbers.between("made.latents", "made.latents")
         names = [field.name for field in fields(Conditions)]
         self.conditions = Conditions(**{name: numbers.device[name] for name in names})
@@ -235,9 +241,9 @@ class StepGraphs:
         given = lane.given.device
 
         def work() -> None:
-            guidance = networks._guide(graph_cache, given["latents"], lane.conditions)
+            guided = networks._guide(graph_cache, given["latents"], lane.conditions)
             graph_cache.commit()
-            made = networks._make(guidance, lane.conditions, given["noise"])
+            made = networks._make(guided, lane.conditions, given["noise"])
             for own, tensor in zip(lane.made.device.values(), made, strict=True):
                 own.copy_(tensor)
 

@@ -54,7 +54,6 @@ class Course:
         actions: That led to it; None where none did.
         told: Of the last step, (B,) each: what infos tell.
         over: (B,) bool: games that have ended, or have not begun.
-        lives: (B,) that are left.
         starts: (B,) start state where each episode began; -1 is none of the world's.
         scenes: (B,) start state that each game goes on from.
     """
@@ -69,7 +68,6 @@ class Course:
         self.actions: list[int | None] = [None] * num_games
         self.told = {name: np.zeros(num_games) for name in _TOLD}
         self.over = np.ones(num_games, bool)
-        self.lives = np.full(num_games, world.config.world.lives)
         self.starts = np.full(num_games, -1)
         self.scenes = np.full(num_games, -1)
 
@@ -132,7 +130,7 @@ class Course:
 
     def _counts(self) -> dict[str, np.ndarray]:
         """Return this object's own arrays of what is kept of each game."""
-        return {name: getattr(self, name) for name in ("over", "lives", "starts", "scenes")}
+        return {name: getattr(self, name) for name in ("over", "starts", "scenes")}
 
     def _rows(self, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         """Return copies of what a state has beside the rollout and the conditioners."""

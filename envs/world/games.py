@@ -188,12 +188,12 @@ class Games:
             before = self.course.told[name]
             before += np.where(plays, chance - before * chance, 0.0)
         ends = told.ends.copy()
-        if self.world.config.world.lives:
-            self.course.lives -= told.hits & plays
-            np.maximum(self.course.lives, 0, out=self.course.lives)
-            if self.options.end is None and self.options.task != "care":
-                ends |= self.course.lives == 0
-        truncated = self.course.rollout.num_steps >= self.options.horizon
+        rollout = self.course.rollout
+        rollout.hit(told.hits & plays)
+        ends_without_lives = self.options.end is None and self.options.task != "care"
+        if self.world.config.world.lives and ends_without_lives:
+            ends |= rollout.lives == 0
+        truncated = rollout.num_steps >= self.options.horizon
         outcome = Outcome(
             rewards=told.rewards * plays, terminated=ends & plays, truncated=truncated & plays
         )
@@ -233,7 +233,7 @@ class Games:
             **{name: float(values[row]) for name, values in self.course.told.items()},
         }
         if self.world.config.world.lives:
-            info["lives"] = int(self.course.lives[row])
+            info["lives"] = int(self.course.rollout.lives[row])
         if (action := self.course.actions[row]) is not None:
             if self.options.infos == "all":
                 info["action_name"] = self.world.keymap.actions[action]
@@ -332,7 +332,6 @@ class Games:
         self.course.actions[row] = None if isinstance(self.action_space, spaces.Dict) else 0
         self.course.forget_told([row])
         self.views.last.pop(row, None)
-        self.course.lives[row] = self.world.config.world.lives
 
     def _scene_for(self, row: int, prompt: str | None, *, present: int) -> int:
         """Return the start state of the scene that a prompt speaks of; else the present one."""

@@ -10,9 +10,9 @@ import numpy as np
 from engine.spec import Engine
 from envs.contract import check_names
 from midas_world.types import StepConditions
-from midas_world.world import StartState
+from midas_world.world import StartState, things_in_view
 
-_KEYS = ("frames", "conditions", "conditioner_state")
+_KEYS = ("frames", "conditions", "conditioner_state", "things")
 _NUM_SHOWN = 8
 
 
@@ -104,9 +104,14 @@ def _from_frames(option: Mapping[str, Any], engine: Engine) -> StartState:
         raise ValueError("start_state needs conditions, one per frame, for more than one frame")
     conditions = (StepConditions(),) if given is None else tuple(given)
     state = option.get("conditioner_state") or {}
+    width = frames.shape[2]
+    things = np.asarray(option.get("things", np.zeros((0, 6))), np.float32)
+    if things.ndim != 2 or things.shape[1] != 6:
+        raise ValueError(f"things must have shape (O, 6), as info has them, got {things.shape}")
     return StartState(
         latents=engine.encode(frames),
         conditions=conditions,
         conditioner_state={key: np.asarray(value) for key, value in state.items()},
+        things=things_in_view(things, width=width),
         description=conditions[-1].text or "" if conditions else "",
     )

@@ -144,19 +144,21 @@ class LayerConfig:
         loop: Pixels of its own scrolling after which it repeats.
         phases: Pictures that it goes through in the clock's period; 1: it stands still.
         slots: Sceneries that it remembers, mixed by what the words say.
-        channels: Of its feature maps.
+        resolution: Pixels of a cell of its tables; divides the autoencoder's downsampling.
+        channels: Of a cell.
     """
 
     parallax: float
     loop: int
     phases: int = 1
     slots: int = 12
-    channels: int = 12
+    resolution: int = 4
+    channels: int = 8
 
     def __post_init__(self) -> None:
         """Check the sizes."""
         check_range(self, "loop", most=MOST_TRAVEL)
-        check_range(self, "phases", "slots", "channels")
+        check_range(self, "phases", "slots", "resolution", "channels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,30 +208,30 @@ class SceneryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EntriesConfig:
-    """The discrete codes of what comes into view (model/entries.py).
+    """The discrete codes of the things in view (model/entries.py).
 
     Attributes:
         num_classes: Kinds of things; 0: there are no codes.
         capacity: J, codes that are told at once.
         strip: Pixels of newly uncovered world that a code is drawn for.
-        outside: How far outside the picture a code is drawn, px.
-        inside: How far inside it is told no more, px.
-        channels: Of the map that the head is told.
+        outside: How far outside the picture a code is drawn, and told, px.
+        phases: Pictures that a thing goes through in the clock's period; 1: it stands still.
+        channels: Of the maps that codes are told as.
         columns: Columns of the fine grid that a code's map spans.
     """
 
     num_classes: int = 0
-    capacity: int = 6
+    capacity: int = 12
     strip: int = 8
     outside: int = 16
-    inside: int = 36
+    phases: int = 1
     channels: int = 8
     columns: int = 7
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        check_range(self, "num_classes", "outside", "inside", least=0)
-        check_range(self, "capacity", "strip", "channels", "columns", most=4096)
+        check_range(self, "num_classes", "outside", least=0)
+        check_range(self, "capacity", "strip", "phases", "channels", "columns", most=4096)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +324,11 @@ class WorldConfig:
                     f"got {window.size} at {window.at}"
                 )
         for name, layer in self.scenery.layers.items():
+            if self.autoencoder.downsampling % layer.resolution:
+                raise ValueError(
+                    f"scenery.layers.{name}.resolution must divide the autoencoder's downsampling "
+                    f"of {self.autoencoder.downsampling}, got {layer.resolution}"
+                )
             travel = layer.parallax * self.conditions.camera.loop
             if layer.loop % self.autoencoder.downsampling or travel % layer.loop:
                 raise ValueError(

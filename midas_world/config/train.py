@@ -80,7 +80,6 @@ class DynamicsTrainConfig:
         forget_rate: Share of sequences, at each step, that lose a band on their way.
         event_rate: Share of new sequences that begin shortly before something happens: a thing
             comes into view, a reward, a hit.
-        untold_rate: Share of new sequences whose things half in view have no code told.
         noisy_rate: Share of new sequences with noise on their frames.
         thing_weight: Of the error where a thing is, against 1 elsewhere.
         character_weight: Where the character is.
@@ -109,7 +108,6 @@ class DynamicsTrainConfig:
     forget_rate: float = 0.1
     switch_rate: float = 0.0
     event_rate: float = 0.45
-    untold_rate: float = 0.4
     noisy_rate: float = 0.4
     thing_weight: float = 6.0
     character_weight: float = 3.0

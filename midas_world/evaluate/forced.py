@@ -1,13 +1,13 @@
 """Teacher forcing: what a world makes of each frame of real episodes from the real ones before it.
 
-Episodes are kept as latents, so that many of them fit into memory, and run side by side. What
-enters by chance is not told: no entry codes are in their conditions.
+Episodes are kept as latents, so that many of them fit into memory, and run side by side. The codes
+of things that were seen are told; what enters by chance is not.
 
 Shapes: B episodes, T steps, F frames, R rows of a batch, N tokens per frame, C token channels.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions, stack_conditions
 from midas_world.model.diffusion import sample_noise
 from midas_world.model.world_model import Outcome, WorldModel
+from midas_world.train.latents import tallies, thing_codes
 from midas_world.train.loop import mixed_precision
 from midas_world.types import StepConditions
 
@@ -75,7 +76,7 @@ def to_latent_episode(
     return LatentEpisode(
         policy=episode.policy,
         latents=encode_frames(autoencoder, model, episode.frames, device=device),
-        conditions=sequence_conditions(episode.conditions, model).to(device),
+        conditions=_with_codes(episode, model).to(device),
         rewards=episode.rewards,
         costs=episode.costs,
         terminated=episode.terminated,
@@ -93,6 +94,17 @@ def encode_frames(
             latents = autoencoder.encode(normalize_frames(part.to(device)))
         parts.append(model.to_tokens(latents.float()))
     return torch.cat(parts)
+
+
+def _with_codes(episode: TeacherEpisode, model: WorldModel) -> Conditions:
+    """Return the conditions of an episode with the codes of what was seen, and its tally."""
+    config, given = model.config, sequence_conditions(episode.conditions, model)
+    costs = np.concatenate(([0.0], episode.costs))
+    given = replace(given, tally=torch.from_numpy(tallies(costs, config))[None])
+    if episode.things is None or not config.entries.num_classes:
+        return given
+    codes, _ = thing_codes(episode.things, given.pose[0].numpy(), config, only_seen=True)
+    return replace(given, entries=torch.from_numpy(codes)[None])
 
 
 def sequence_conditions(steps: Sequence[StepConditions], model: WorldModel) -> Conditions:
@@ -161,11 +173,11 @@ def _batch_steps(
             **{name: torch.cat([getattr(row, name) for row in rows]) for name in vars(rows[0])}
         )
         with mixed_precision(device, enabled=True):
-            guidance = model.step_guidance(context, conditions, cache)
+            guidance, fate = model.step_guidance(context, conditions, cache)
             cache.commit()
             if number < first:
                 continue
             noise = sample_noise(guidance.last.shape, model.config.head, generator).to(device)
             made = model.sample(guidance, noise, num_denoise_steps=count)
-            outcome = model.outcomes(made, guidance, model.near(conditions))
+            outcome = model.outcomes(made, guidance, model.near(conditions), fate.told)
         yield number, model.to_tokens(made.float()), outcome

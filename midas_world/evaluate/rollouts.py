@@ -91,6 +91,7 @@ class TeacherEpisode:
             "frames": self.frames[end - num_frames : end],
             "conditions": list(self.conditions[end - num_frames : end]),
             "conditioner_state": dict(self.conditioner_states[end - 1]),
+            **({} if self.things is None else {"things": self.things[end - 1]}),
         }
 
 
@@ -197,30 +198,6 @@ def follow(
         if step in marks:
             shown.append(frame)
     return np.array(values), shown
-
-
-class EndlessEngine:
-    """A world's engine whose game is never over: what it *shows* is measured, to the last step.
-
-    Attributes:
-        num_ends: How often it would have ended an episode.
-    """
-
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
-        self.num_ends = 0
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the engine's own."""
-        if name.startswith("_"):  # also keeps copying, which asks before _engine is there, finite
-            raise AttributeError(name)
-        return getattr(self._engine, name)
-
-    def step(self, *arguments: Any) -> Any:
-        """Make the next frame; the chances of a hit and of the end that come back are 0."""
-        made = self._engine.step(*arguments)
-        self.num_ends += int((made.termination > 0.5).sum())
-        return made._replace(cost=made.cost * 0.0, termination=made.termination * 0.0)
 
 
 def _step(env: gymnasium.Env, action: Any) -> Moment:

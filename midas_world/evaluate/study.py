@@ -30,7 +30,6 @@ from midas_world.evaluate.probes.keypoints import (
 )
 from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.rollouts import (
-    EndlessEngine,
     Moment,
     TeacherEpisode,
     check_held_out,
@@ -70,18 +69,21 @@ class Rollout:
         teacher: The teacher's episode; its frames up to ``first - 1`` are the context.
         first: Index of the teacher's frame that the world's first one is compared with.
         frames: (T', H, W, 3) uint8 of the world.
-        num_ends: How often the world said that the episode is over; it went on all the same.
     """
 
     teacher: TeacherEpisode
     first: int
     frames: np.ndarray
-    num_ends: int
 
     @property
     def real(self) -> np.ndarray:
         """The teacher's frames, (T', H, W, 3)."""
         return self.teacher.frames[self.first :]
+
+
+def _never(outlook: Any) -> np.ndarray:
+    """Return that no game ends: what a world *shows* is measured, to the last step."""
+    return np.zeros(len(outlook.step), bool)
 
 
 class Study:
@@ -147,12 +149,11 @@ class Study:
             **kwargs,
         )
 
-    def make_endless_world(
-        self, num_steps: int, **kwargs: Any
-    ) -> tuple[gymnasium.Env, EndlessEngine]:
-        """Return the world as an environment that goes on for so many steps, and its engine."""
-        engine = EndlessEngine(self.engine())
-        return self.make_world_env(engine=engine, horizon=num_steps + 1, **kwargs), engine
+    def make_endless_world(self, num_steps: int, **kwargs: Any) -> gymnasium.Env:
+        """Return the world as an environment that goes on for so many steps, whatever happens."""
+        return self.make_world_env(
+            engine=self.engine(), horizon=num_steps + 1, end=_never, **kwargs
+        )
 
     def engine(self) -> Any:
         """Return what runs the world's networks, one for all sections."""
@@ -265,7 +266,7 @@ class Study:
 
     def _play_rollouts(self) -> list[Rollout]:
         steps, context = self.config.rollout_steps, self.context_frames
-        env, engine = self.make_endless_world(steps)
+        env = self.make_endless_world(steps)
         teacher, rollouts = self.make_teacher(), []
         seeds = range(ROLLOUT_SEED, ROLLOUT_SEED + self.config.num_rollouts)
         for seed in tqdm(seeds, desc="rollouts", mininterval=5.0):
@@ -276,14 +277,9 @@ class Study:
             if not actions:
                 logger.warning("seed %d: the teacher's episode ends within the context", seed)
                 continue
-            ends = engine.num_ends
             moments = play_world(env, episode.start_state(context), actions, seed=seed)
             frames = np.stack([moment.frame for moment in moments])
-            rollouts.append(
-                Rollout(
-                    teacher=episode, first=context, frames=frames, num_ends=engine.num_ends - ends
-                )
-            )
+            rollouts.append(Rollout(teacher=episode, first=context, frames=frames))
         if not rollouts:
             raise ValueError("every episode of the teacher ends within the context")
         return rollouts

@@ -25,10 +25,16 @@ from torch import Tensor, nn
 from midas_world.config import ConditionsConfig
 from midas_world.model.layers import mlp
 from midas_world.model.motion import snap
-from midas_world.model.skeleton_maps import limb_fields
+from midas_world.model.skeleton_maps import WAVES_PER_LIMB, limb_fields, limb_waves
 from midas_world.types import StepConditions
 
 POSE, TEXT, AUDIO = range(3)
+
+# A hit this many steps ago is forgotten.
+LONGEST_SINCE_HIT = 64
+# Of who has all lives and was not hit.
+FULL_TALLY = (1.0, float(LONGEST_SINCE_HIT))
+_TALLY_SIZE = 3
 
 # Multiples of the clock's frequency that the head is told.
 _HARMONICS = (1, 2, 4)
@@ -48,8 +54,10 @@ class Conditions:
         text: (B, F, L) int64 hashed words and word pairs; 0 fills up.
         audio: (B, F, A) float32.
         present: (B, F, 3) bool: whether pose, text and audio are given.
-        entries: (B, F, J, 2) float32 codes of what comes into view: class (-1: none) and px from
+        entries: (B, F, J, 2) float32 codes of the things in view: class (-1: none) and px from
             the middle of the picture.
+        tally: (B, F, 2) float32 share of the lives that are left, and steps since the last hit,
+            both before the frame.
     """
 
     pose: Tensor
@@ -57,6 +65,7 @@ class Conditions:
     audio: Tensor
     present: Tensor
     entries: Tensor
+    tally: Tensor
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
         """Return the conditions with every tensor changed."""
@@ -121,7 +130,7 @@ def stack_conditions(
     Args:
         steps: One per game.
         config: Their layout.
-        capacity: J; no entry codes are in them.
+        capacity: J; no entry codes are in them, and nobody was hit.
 
     Raises:
         ValueError: A pose or audio vector has another size than the config says.
@@ -147,6 +156,7 @@ def stack_conditions(
         audio=torch.from_numpy(audio),
         present=torch.from_numpy(present),
         entries=torch.full((count, 1, capacity, 2), -1.0),
+        tally=torch.tensor(FULL_TALLY).repeat(count, 1, 1),
     )
 
 
@@ -171,6 +181,12 @@ class Cues(NamedTuple):
     camera: Tensor
     clock: Tensor
     phases: Tensor
+
+
+def tally_of(conditions: Conditions) -> Tensor:
+    """Return what networks are told of the first frame's tally, (B, 3), each in [0, 1]."""
+    share, since = conditions.tally[:, 0].unbind(dim=1)
+    return torch.stack((share, (since / 32.0).clamp(max=1.0), (-since / 4.0).exp()), dim=1)
 
 
 class ConditionEncoder(nn.Module):
@@ -228,7 +244,8 @@ class ConditionEncoder(nn.Module):
     def vector_size(self) -> int:
         """V."""
         config = self.config
-        return config.word_width + len(config.scalars) + 2 * config.audio_size + 3 + self.phase_size
+        others = len(config.scalars) + 2 * config.audio_size + 3 + _TALLY_SIZE
+        return config.word_width + others + self.phase_size
 
     @property
     def phase_size(self) -> int:
@@ -240,6 +257,11 @@ class ConditionEncoder(nn.Module):
     def map_channels(self) -> int:
         """Channels of `maps`."""
         return 4 * len(self.config.limbs)
+
+    @property
+    def wave_channels(self) -> int:
+        """Channels of `waves`."""
+        return WAVES_PER_LIMB * len(self.config.limbs)
 
     def tokens(self, conditions: Conditions) -> Tensor:
         """Return the instruction tokens, (B, F, M, D)."""
@@ -287,7 +309,7 @@ class ConditionEncoder(nn.Module):
         """
         pose, audio = self._given(conditions)
         parts = [cues.words, pose[:, 0, self.scalars], audio[:, 0], last_audio]
-        parts += [conditions.present[:, 0].to(pose.dtype), cues.phases]
+        parts += [conditions.present[:, 0].to(pose.dtype), cues.phases, tally_of(conditions)]
         return torch.cat([part.to(cues.words.dtype) for part in parts], dim=1)
 
     def maps(self, conditions: Conditions) -> Tensor:
@@ -295,14 +317,18 @@ class ConditionEncoder(nn.Module):
         count = len(self.config.limbs)
         if not count:
             return conditions.pose.new_zeros(len(conditions.pose), 0, *self.grid)
-        keypoints = conditions.pose[:, 0, : 2 * self.config.num_keypoints]
-        keypoints = (keypoints.unflatten(-1, (-1, 2)) + 1.0) * self.middle
         first, last = self.limbs.unbind(dim=1)
-        made = limb_fields(
-            keypoints, self.points, first=first, last=last, reach=self.config.limb_reach
-        )
+        keypoints, reach = self._keypoints(conditions), self.config.limb_reach
+        made = limb_fields(keypoints, self.points, first=first, last=last, reach=reach)
         present = conditions.present[:, 0, POSE, None, None]
         return (made * present).transpose(1, 2).unflatten(2, self.grid)
+
+    def waves(self, conditions: Conditions, points: Tensor) -> Tensor:
+        """Return what `limb_waves` says of points (B, 2, S) px in the first frame, (B, S, 16 L)."""
+        first, last = self.limbs.unbind(dim=1)
+        keypoints, reach = self._keypoints(conditions), self.config.limb_reach
+        made = limb_waves(keypoints, points, first=first, last=last, reach=reach)
+        return made * conditions.present[:, 0, POSE, None, None]
 
     def middle_of(self, conditions: Conditions) -> Tensor:
         """Return the middle of the first frame's keypoints, (B, 2) x and y in [0, 1]."""
@@ -311,6 +337,11 @@ class ConditionEncoder(nn.Module):
         if not count:
             return points.new_full((len(points), 2), 0.5)
         return (points.amin(dim=1) + points.amax(dim=1)) / 4 + 0.5
+
+    def _keypoints(self, conditions: Conditions) -> Tensor:
+        """Return the first frame's keypoints, (B, K, 2) px."""
+        keypoints = conditions.pose[:, 0, : 2 * self.config.num_keypoints]
+        return (keypoints.unflatten(-1, (-1, 2)) + 1.0) * self.middle
 
     def _given(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
         """Return pose and audio, each 0 where it is absent."""

@@ -1,25 +1,35 @@
-"""Entry codes: what comes into view, decided by chance and told to the head as maps.
+"""Entry codes: what lies along the world, decided by chance and held as discrete codes.
 
 The mean of "maybe a coin" is nothing, so a network that predicts means never draws a new coin. A
-discrete code is therefore drawn once for each newly uncovered strip of the world; while the strip
-comes into view, the code is told to the head as a map fixed to its place in the world, and then it
-is dropped: the latents hold the thing. In training codes are read from what did come. The backbone
-predicts them by cross-entropy, as a language model predicts tokens.
+discrete code is therefore drawn once for each newly uncovered strip of the world, predicted by the
+backbone as a language model predicts tokens. As long as it is in view it is told as a map fixed to
+its place in the world, so that its thing is painted whole at every step; and from the codes, the
+pose and the tally alone a small network tells what becomes of each: a coin that is touched is gone,
+and pays.
 
 Shapes: B batch, J codes told at once, h w fine grid, N tokens per frame, D backbone width,
-K classes.
+K classes, P pose size.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from midas_world.config import EntriesConfig
+from midas_world.config import ConditionsConfig, EntriesConfig
+from midas_world.model.conditions import Conditions, tally_of
 from midas_world.model.layers import mlp
+from midas_world.model.motion import snap
+
+_FATE_WIDTH = 128
+FATE_SIZE = 32
 
 
 class EntryMaps(nn.Module):
-    """Codes to a map: each class has a learned picture, put at its place along x.
+    """Codes to maps: each class has learned pictures, put at its place along x.
+
+    There is one for each pixel that a place may lie off its latent, and for each phase of the
+    clock, so that nothing is interpolated.
 
     Args:
         config: Sizes.
@@ -35,54 +45,92 @@ class EntryMaps(nn.Module):
         self.num_channels = config.channels if config.num_classes else 0
         if not config.num_classes:
             return
-        shape = (config.num_classes, self.num_channels, grid[0], config.columns)
-        self.table = nn.Parameter(0.3 * torch.randn(shape))
+        numbers = config.num_classes * config.phases * downsampling
+        self.table = nn.Parameter(
+            0.3 * torch.randn(numbers, self.num_channels * grid[0] * config.columns)
+        )
         across = torch.arange(grid[1])[None] - (
             torch.arange(config.columns)[:, None] - config.columns // 2
         )
-        self.register_buffer("across", across.float(), persistent=False)  # (columns, w)
+        self.register_buffer("across", across, persistent=False)  # (columns, w)
 
-    def forward(self, entries: Tensor) -> Tensor:
-        """Return (B, channels, h, w) of entries (B, J, 2): class or -1, and px from the middle."""
+    def forward(self, entries: Tensor, clock: Tensor) -> Tensor:
+        """Return (B, channels, h, w).
+
+        Args:
+            entries: (B, J, 2): class or -1, and px from the middle.
+            clock: (B,) share of its period.
+        """
         if not self.num_channels:
             return entries.new_zeros(len(entries), 0, *self.grid)
         kind, place = entries.unbind(dim=-1)
-        pictures = self.table[kind.long().clamp_min(0)]  # (B, J, channels, h, columns)
-        column = place / self.step + (self.grid[1] - 1) / 2
-        weight = functional.relu(1.0 - (self.across - column[..., None, None]).abs())
-        weight = weight * (kind >= 0)[..., None, None]
-        return torch.einsum("bjdhc,bjcw->bdhw", pictures, weight.to(pictures.dtype))
+        pixel = snap(place).long() + self.grid[1] * self.step // 2
+        column = torch.div(pixel, self.step, rounding_mode="floor")
+        phases = self.config.phases
+        phase = torch.floor(clock * phases + 0.001).long() % phases
+        number = kind.long().clamp_min(0) * phases + phase[:, None]
+        number = number * self.step + pixel - column * self.step
+        pictures = self.table[number].unflatten(2, (self.num_channels * self.grid[0], -1))
+        is_there = (self.across == column[..., None, None]) & (kind >= 0)[..., None, None]
+        made = torch.einsum("bjrc,bjcw->brw", pictures, is_there.to(pictures.dtype))
+        return made.unflatten(1, (self.num_channels, self.grid[0]))
 
 
-class ThingReader(nn.Module):
-    """Where in a frame's latents the things that codes stand for can be seen.
+class Fate(NamedTuple):
+    """What becomes of the codes in a step, and what that brings.
 
-    So a game knows which of the things it drew are still there when they leave the view, and what
-    was there when it began.
+    Attributes:
+        gone: (B, J) logits that the code's thing is no more.
+        told: (B, FATE_SIZE) for the outcomes.
+    """
+
+    gone: Tensor
+    told: Tensor
+
+
+class Fates(nn.Module):
+    """What becomes of codes, from where they lie, the pose and the tally.
 
     Args:
         config: Sizes.
-        latent_channels: c.
+        conditions: Layout of the pose.
+        half_width: Of the picture, px.
     """
 
-    def __init__(self, config: EntriesConfig, *, latent_channels: int) -> None:
+    def __init__(
+        self, config: EntriesConfig, conditions: ConditionsConfig, *, half_width: float
+    ) -> None:
         super().__init__()
-        width = 32
-        self.num_classes = config.num_classes
-        if not config.num_classes:
-            return
-        self.conv_in = nn.Conv2d(latent_channels, width, 3, padding=1)
-        self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_out = nn.Conv2d(width, config.num_classes, 1)
-        assert self.conv_out.bias is not None
-        nn.init.constant_(self.conv_out.bias, -5.0)  # most places hold nothing
+        self.num_classes, self.half_width = config.num_classes, half_width
+        size = config.num_classes + 3 + conditions.pose_size + 3
+        self.code = mlp(size, _FATE_WIDTH, _FATE_WIDTH)
+        self.trunk = mlp(_FATE_WIDTH, _FATE_WIDTH, 1 + FATE_SIZE)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Return logits (B, K, h, w) of a thing's middle in each place, of (B, c, h, w)."""
+    def forward(self, conditions: Conditions) -> Fate:
+        """Return it for the first frame of conditions."""
+        entries = conditions.entries[:, 0]
         if not self.num_classes:
-            return latents.new_zeros(len(latents), 0, *latents.shape[2:])
-        x = functional.relu(self.conv_in(latents))
-        return self.conv_out(functional.relu(self.conv_1(x))).float()
+            empty = entries.new_zeros(len(entries), FATE_SIZE)
+            return Fate(gone=entries[..., 0], told=empty)
+        kind, place = entries.unbind(dim=-1)
+        classes = torch.arange(self.num_classes, device=entries.device)
+        is_it = (kind[..., None] == classes).to(entries.dtype)
+        near = (place / 16.0).clamp(-4.0, 4.0)
+        pose = conditions.pose[:, 0] * conditions.present[:, 0, :1]
+        whole = torch.cat((pose, tally_of(conditions)), dim=1)[:, None]
+        where = torch.stack((place / self.half_width, near, near.abs()), dim=2)
+        own = torch.cat((is_it, where, whole.expand(-1, entries.shape[1], -1)), dim=2)
+        out = self.trunk(torch.relu(self.code(own))).float()
+        is_there = kind >= 0
+        gone = torch.where(is_there, out[..., 0], -20.0)
+        told = torch.relu(out[..., 1:]) * is_there[..., None]
+        return Fate(gone=gone, told=told.sum(dim=1))
+
+
+def kept(entries: Tensor, gone: Tensor) -> Tensor:
+    """Return codes (B, J, 2) without those that are likelier gone, by logits (B, J)."""
+    kind = torch.where(gone > 0, -1.0, entries[..., 0])
+    return torch.stack((kind, entries[..., 1]), dim=-1)
 
 
 class EntryPrior(nn.Module):

@@ -1,7 +1,8 @@
-"""What a step brings: reward, a hit, the end, told from what changed around the character.
+"""What a step brings: reward, a hit, the end.
 
-Shapes: B batch, c latent channels, h w fine grid, K classes of things, D backbone width, V size of
-the head's vector.
+Told by the fates of codes, where there are codes, and by what changed around the character.
+
+Shapes: B batch, c latent channels, h w fine grid, D backbone width, V size of the head's vector.
 """
 
 import math
@@ -26,7 +27,7 @@ class OutcomeHead(nn.Module):
 
     Args:
         latent_channels: c.
-        num_classes: K.
+        fate_size: Of what fates tell.
         hidden_width: D.
         vector_size: V.
         reward_limit: Rewards are told on a symlog scale up to this size.
@@ -39,7 +40,7 @@ class OutcomeHead(nn.Module):
         self,
         *,
         latent_channels: int,
-        num_classes: int,
+        fate_size: int,
         hidden_width: int,
         vector_size: int,
         reward_limit: float,
@@ -47,15 +48,24 @@ class OutcomeHead(nn.Module):
     ) -> None:
         super().__init__()
         width = _WIDTH
-        self.input = nn.Conv2d(3 * latent_channels + 2 * num_classes, width, 1)
+        self.fates = nn.Linear(fate_size, reward_bins + 2)
+        self.input = nn.Conv2d(3 * latent_channels, width, 1)
         self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
         self.trunk = mlp(2 * width + hidden_width + vector_size, 128, reward_bins + 2)
+        for parameter in self.trunk[-1].parameters():
+            nn.init.zeros_(parameter)
         limit = math.log1p(reward_limit)
         self.register_buffer("bins", torch.linspace(-limit, limit, reward_bins), persistent=False)
 
+    @staticmethod
+    def split(out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits of reward, cost and termination of (B, bins + 2)."""
+        out = out.float()
+        return out[:, :-2], out[:, -2], out[:, -1]
+
     def forward(
-        self, made: Tensor, guidance: Guidance, near: Tensor, were: Tensor, are: Tensor
+        self, made: Tensor, guidance: Guidance, near: Tensor, told: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return reward logits (B, bins), cost logits (B,) and termination logits (B,).
 
@@ -63,18 +73,15 @@ class OutcomeHead(nn.Module):
             made: (B, c, h, w) latents of the new frame.
             guidance: That it was made with.
             near: (B, 1, h, w) in [0, 1], where the character is.
-            were: (B, K, h, w) logits of things in the first copy of the last frame, which moved
-                with the camera.
-            are: (B, K, h, w) logits of things in the new frame.
+            told: (B, fate_size) by the fates of codes.
         """
-        things = torch.cat((were, are), dim=1).sigmoid().to(made.dtype)
-        x = torch.cat((made, guidance.last, first_copy(guidance), things), dim=1)
+        x = torch.cat((made, guidance.last, first_copy(guidance)), dim=1)
         x = self.input(x.contiguous(memory_format=torch.channels_last))
         x = functional.relu(x + self.conv_1(functional.relu(x)))
         x = functional.relu(self.conv_2(x)) * near.to(x.dtype)
         pooled = (x.amax(dim=(2, 3)), x.mean(dim=(2, 3)), guidance.hidden.mean(dim=1))
         out = self.trunk(torch.cat((*pooled, guidance.vector.to(x.dtype)), dim=1)).float()
-        return out[:, :-2], out[:, -2], out[:, -1]
+        return self.split(out + self.fates(told))
 
     def reward(self, logits: Tensor) -> Tensor:
         """Return the expected reward of logits (..., bins)."""

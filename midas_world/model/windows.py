@@ -1,13 +1,15 @@
-"""Windows of the picture that a network of their own paints: a character, its portrait.
+"""Windows of the picture that a network of their own paints: a character, its portrait, its lives.
 
 What a character looks like follows from its pose, the words and the voice alone, as scenery
 follows from the camera. So it is painted into the remembered scenery, in a small window that
 follows its keypoints or stays at one place, by a small U-Net (Ronneberger et al. 2015, arXiv
 1505.04597) whose blocks are modulated by all that has no place.
 
-Shapes: B batch, c latent channels, h w fine grid, r s rows and columns of the window, I channels of
-maps, V size of the vector.
+Shapes: B batch, c latent channels, h w fine grid, r s rows and columns of the window, S = r s,
+I channels of maps, V size of the vector.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +27,10 @@ class Window(nn.Module):
     Args:
         config: Its size and place.
         latent_channels: c.
-        map_channels: I.
+        map_channels: I; 0 where it follows nothing.
         vector_size: V.
         grid: (h, w).
+        downsampling: Pixels of a fine latent.
     """
 
     at: Tensor
@@ -44,9 +47,10 @@ class Window(nn.Module):
         map_channels: int,
         vector_size: int,
         grid: tuple[int, int],
+        downsampling: int,
     ) -> None:
         super().__init__()
-        self.config, self.grid = config, grid
+        self.config, self.grid, self.step = config, grid, downsampling
         first, second = config.widths
         self.vector = mlp(vector_size, _VECTOR_WIDTH, _VECTOR_WIDTH)
         self.input = nn.Conv2d(latent_channels + map_channels, first, 1)
@@ -77,23 +81,28 @@ class Window(nn.Module):
             places.append(start.clamp(0, cells - size).long())
         return torch.stack(places, dim=1)
 
-    def forward(self, painted: Tensor, maps: Tensor, vector: Tensor, middle: Tensor) -> Tensor:
+    def forward(
+        self,
+        painted: Tensor,
+        vector: Tensor,
+        middle: Tensor,
+        maps: Callable[[Tensor], Tensor],
+    ) -> Tensor:
         """Return the latents (B, c, h, w) float32 with what belongs into the window.
 
         Args:
             painted: (B, c, h, w) what lies behind.
-            maps: (B, I, h, w).
             vector: (B, V).
             middle: (B, 2) as in `corner`.
+            maps: Of points (B, 2, S) px, (B, S, I).
         """
         corner = self.corner(middle)
-        made = self.paint(self.cut(painted, corner), self.cut(maps, corner), vector)
-        return self.paste(painted, made, corner)
-
-    def paint(self, behind: Tensor, maps: Tensor, vector: Tensor) -> Tensor:
-        """Return the window's latents (B, c, r, s) float32 of what lies behind and its maps."""
+        behind = self.cut(painted, corner)
         modulation = functional.relu(self.vector(vector))
-        x = torch.cat((behind, maps.to(behind.dtype)), dim=1)
+        x = behind
+        if self.config.at is None:
+            made = maps(self.points(corner)).transpose(1, 2).unflatten(2, self.config.size)
+            x = torch.cat((behind, made.to(behind.dtype)), dim=1)
         x = self.input(x.contiguous(memory_format=torch.channels_last))
         x = x + self.places.to(x.dtype)
         for block in self.encoder:
@@ -104,7 +113,14 @@ class Window(nn.Module):
         x = x + self.up(inner)
         for block in self.decoder:
             x = block(x, modulation)
-        return behind.float() + self.output(functional.relu(x)).float()
+        made = behind.float() + self.output(functional.relu(x)).float()
+        return self.paste(painted, made, corner)
+
+    def points(self, corner: Tensor) -> Tensor:
+        """Return the middles of the window's places, (B, 2, S) x and y in px."""
+        y = (corner[:, :1] + self.rows)[:, :, None].expand(-1, *self.config.size)
+        x = (corner[:, 1:] + self.columns)[:, None].expand(-1, *self.config.size)
+        return (torch.stack((x, y), dim=1).flatten(2) + 0.5) * self.step - 0.5
 
     def cut(self, grid: Tensor, corner: Tensor) -> Tensor:
         """Return the window of (B, channels, h, w), (B, channels, r, s)."""

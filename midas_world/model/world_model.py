@@ -2,9 +2,9 @@
 
 Frame t's conditions enter the backbone beside the latent tokens of frame t - 1; the hidden states
 guide the head, which makes frame t on the fine grid from the last two frames' latents, moved
-copies of the last one, the scenery memory, skeleton maps and entry codes. So a frame costs one
-backbone pass and K head passes, and the frame just made enters with the next step. Pixels are not
-its business.
+copies of the last one, what conditions and codes alone paint, and skeleton maps. So a frame costs
+one backbone pass and K head passes, and the frame just made enters with the next step. Pixels are
+not its business.
 
 A backbone token is a block of the fine grid, space to channels: (B, N, C) and (B, c, h, w) are the
 same numbers.
@@ -14,6 +14,7 @@ c latent channels, h w fine grid, D backbone width, A audio size, K entry classe
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -24,11 +25,11 @@ from midas_world.model.autoencoder import to_grid, to_tokens
 from midas_world.model.backbone import Backbone
 from midas_world.model.conditions import ConditionEncoder, Conditions, Cues
 from midas_world.model.diffusion import euler_sample, sigma_schedule
-from midas_world.model.entries import EntryMaps, EntryPrior, ThingReader
+from midas_world.model.entries import FATE_SIZE, EntryMaps, EntryPrior, Fate, Fates, kept
 from midas_world.model.head import DiffusionHead, Guidance
 from midas_world.model.kv_cache import KVCache
 from midas_world.model.motion import Motion
-from midas_world.model.outcome import OutcomeHead, first_copy
+from midas_world.model.outcome import OutcomeHead
 from midas_world.model.scenery import Scenery
 from midas_world.model.windows import Window
 
@@ -55,14 +56,12 @@ class Outcome(NamedTuple):
         cost: (B,) logits of a hit.
         termination: (B,) logits of the episode's end.
         entries: (B, 2, K + 1) logits of what comes next at the left and at the right.
-        things: (B, K, w) logits of a thing's middle in each column of the fine grid.
     """
 
     reward: Tensor
     cost: Tensor
     termination: Tensor
     entries: Tensor
-    things: Tensor
 
 
 class WorldModel(nn.Module):
@@ -97,12 +96,15 @@ class WorldModel(nn.Module):
             downsampling=step,
             loop=config.conditions.camera.loop,
         )
+        self.entries = EntryMaps(config.entries, grid=config.grid, downsampling=step)
+        self.fates = Fates(config.entries, config.conditions, half_width=config.width / 2)
         self.scenery = None
         if config.scenery.width:
             self.scenery = Scenery(
                 config.scenery,
                 word_width=config.conditions.word_width,
                 phase_size=self.conditions.phase_size,
+                thing_channels=self.entries.num_channels,
                 latent_channels=channels,
                 grid=config.grid,
                 downsampling=step,
@@ -112,15 +114,14 @@ class WorldModel(nn.Module):
                 Window(
                     window,
                     latent_channels=channels,
-                    map_channels=self.conditions.map_channels,
+                    map_channels=self.conditions.wave_channels if window.at is None else 0,
                     vector_size=self.conditions.vector_size,
                     grid=config.grid,
+                    downsampling=step,
                 )
                 for window in config.scenery.windows.values()
             ]
         )
-        self.entries = EntryMaps(config.entries, grid=config.grid, downsampling=step)
-        self.reader = ThingReader(config.entries, latent_channels=channels)
         self.prior = EntryPrior(config.entries, width=width, token_grid=config.token_grid)
         num_travels = len(config.motion.parallax)
         vector_size = self.conditions.vector_size + num_travels + 1
@@ -139,7 +140,7 @@ class WorldModel(nn.Module):
         )
         self.outcome = OutcomeHead(
             latent_channels=channels,
-            num_classes=config.entries.num_classes,
+            fate_size=FATE_SIZE,
             hidden_width=width,
             vector_size=vector_size,
             reward_limit=config.reward_limit,
@@ -196,6 +197,7 @@ class WorldModel(nn.Module):
         before: Before,
         hidden: Tensor,
         *,
+        entries: Tensor,
         level: Tensor | None = None,
         lost: Tensor | None = None,
     ) -> tuple[Guidance, Cues]:
@@ -206,6 +208,7 @@ class WorldModel(nn.Module):
             conditions: (B, 1, ...) of the next frame.
             before: Of the frames before.
             hidden: (B, N, D) of the backbone.
+            entries: (B, J, 2) codes that are kept in the step; see `kept`.
             level: (B,) noise level on the last two frames; None: `play_noise`.
             lost: (B, 1, h, w), 1 where those frames were lost; None: nowhere.
         """
@@ -216,11 +219,11 @@ class WorldModel(nn.Module):
             level = last.new_full((len(last),), self.config.play_noise)
         if lost is None:
             lost = last.new_zeros(len(last), 1, *self.config.grid)
-        skeleton = self.conditions.maps(conditions)
-        maps = (before.latents, skeleton, self.entries(conditions.entries[:, 0]), lost)
+        things = self.entries(entries, cues.clock)
+        maps = (before.latents, self.conditions.maps(conditions), things, lost)
         vector = self.conditions.vector(conditions, cues, before.audio)
         if self.scenery is not None:
-            painted = self.painted(self.painted_scenery(cues), conditions, skeleton, vector)
+            painted = self.painted(self.scenery(cues, things), conditions, vector)
             copies = torch.cat((copies, painted[:, None]), dim=1)
         scale = self.config.motion.reach / 2
         parts = (vector, travel / scale, level[:, None])
@@ -233,25 +236,18 @@ class WorldModel(nn.Module):
         )
         return guidance, cues
 
-    def painted_scenery(self, cues: Cues) -> Tensor:
-        """Return the scenery's latents as remembered, (B, c, h, w) float32."""
-        assert self.scenery is not None
-        return self.scenery(cues.words, cues.camera, cues.clock, cues.phases)
-
-    def painted(
-        self, scenery: Tensor, conditions: Conditions, maps: Tensor, vector: Tensor
-    ) -> Tensor:
+    def painted(self, scenery: Tensor, conditions: Conditions, vector: Tensor) -> Tensor:
         """Return the scenery's latents (B, c, h, w) with the windows painted into it.
 
         Args:
             scenery: Latents of the same shape, float32.
             conditions: Whose first frame is meant.
-            maps: Their skeleton maps, (B, 4 L, h, w).
             vector: (B, V') of them, as the condition encoder gives it.
         """
         middle = self.conditions.middle_of(conditions)
+        waves = partial(self.conditions.waves, conditions)
         for window in self.windows:
-            scenery = window(scenery, maps, vector, middle)
+            scenery = window(scenery, vector, middle, waves)
         return scenery
 
     def near(self, conditions: Conditions) -> Tensor:
@@ -261,23 +257,23 @@ class WorldModel(nn.Module):
             return maps.new_ones(len(maps), 1, *self.config.grid)
         return maps[:, :count].amax(dim=1, keepdim=True)
 
-    def outcomes(self, made: Tensor, guidance: Guidance, near: Tensor) -> Outcome:
-        """Return the logits of what the step to `made` (B, c, h, w) brings."""
-        were, are = self.reader(first_copy(guidance)), self.reader(made)
-        # What brings rewards must not change what is a thing.
-        told = self.outcome(made, guidance, near, were.detach(), are.detach())
-        reward, cost, termination = told
-        entries = self.prior(guidance.hidden).float()
-        return Outcome(
-            reward=reward,
-            cost=cost,
-            termination=termination,
-            entries=entries,
-            things=are.amax(dim=2),
-        )
+    def outcomes(self, made: Tensor, guidance: Guidance, near: Tensor, told: Tensor) -> Outcome:
+        """Return the logits of what the step to `made` (B, c, h, w) brings.
 
-    def step_guidance(self, context: Tensor, conditions: Conditions, cache: KVCache) -> Guidance:
-        """Return what the head is told of the next frame; writes its cache slot.
+        Args:
+            made: Latents of the new frame.
+            guidance: That it was made with.
+            near: (B, 1, h, w), as `near` gives it.
+            told: (B, FATE_SIZE) by the fates of the codes.
+        """
+        reward, cost, termination = self.outcome(made, guidance, near, told)
+        entries = self.prior(guidance.hidden).float()
+        return Outcome(reward=reward, cost=cost, termination=termination, entries=entries)
+
+    def step_guidance(
+        self, context: Tensor, conditions: Conditions, cache: KVCache
+    ) -> tuple[Guidance, Fate]:
+        """Return what the head is told of the next frame, and codes' fates; writes its cache slot.
 
         Args:
             context: (B, N, C) latent tokens of the last frame.
@@ -295,11 +291,14 @@ class WorldModel(nn.Module):
             camera=torch.where(is_first, cues.camera, cache.camera),
             audio=torch.where(is_first[:, None], conditions.audio[:, 0], cache.audio),
         )
-        guidance, cues = self.guide(self.to_grid(context), conditions, before, hidden)
+        fate = self.fates(conditions)
+        entries = kept(conditions.entries[:, 0], fate.gone)
+        last = self.to_grid(context)
+        guidance, cues = self.guide(last, conditions, before, hidden, entries=entries)
         cache.before.copy_(context)
         cache.camera.copy_(cues.camera)
         cache.audio.copy_(conditions.audio[:, 0])
-        return guidance
+        return guidance, fate
 
     def sample(self, guidance: Guidance, noise: Tensor, *, num_denoise_steps: int) -> Tensor:
         """Return the next frame's latents, (B, c, h, w); noise likewise."""

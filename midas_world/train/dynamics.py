@@ -26,6 +26,7 @@ from midas_world.config import DynamicsTrainConfig, ProjectConfig, save_config
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions
 from midas_world.model.diffusion import sample_noise, sample_sigma
+from midas_world.model.entries import kept
 from midas_world.model.world_model import Before, WorldModel
 from midas_world.psnr import psnr_of
 from midas_world.train.autoencoder import decode_latents, load_autoencoder
@@ -39,7 +40,7 @@ from midas_world.train.loop import (
 )
 from midas_world.train.pool import Pool
 from midas_world.train.processes import alone, start_processes
-from midas_world.train.scenery import fit_scenery
+from midas_world.train.scenery import fate_loss, fit_scenery
 from midas_world.train.sources import episodes_folder
 from midas_world.train.strips import save_strip
 
@@ -48,8 +49,6 @@ logger = logging.getLogger(__name__)
 FIT_FRAMES = 96
 _SENSITIVITY_FRAMES = 12
 MARKS = (1, 5, 10, 20, 40, 100)
-# A thing's middle is one place in a thousand.
-_HEAT_WEIGHT = 20.0
 
 
 class DynamicsLoss(nn.Module):
@@ -95,8 +94,8 @@ class DynamicsLoss(nn.Module):
         reward: Tensor,
         cost: Tensor,
         terminated: Tensor,
+        gone: Tensor,
         coming: Tensor,
-        heat: Tensor,
         is_fresh: Tensor,
         is_whole: Tensor,
         generator: torch.Generator,
@@ -118,7 +117,8 @@ class DynamicsLoss(nn.Module):
             hidden = torch.cat((states[:, -1].to(hidden.dtype), hidden[len(seen) :]))
         now = conditions.frames(frames - 1, frames)
         past = Before(latents=before, camera=last_camera, audio=last_audio)
-        guidance, _ = model.guide(last, now, past, hidden, level=level, lost=lost)
+        entries = kept(now.entries[:, 0], torch.where(gone, 1.0, -1.0))
+        guidance, _ = model.guide(last, now, past, hidden, entries=entries, level=level, lost=lost)
         predicted = self._predict(guidance, target, generator)
         self.made = self._go_on(guidance, predicted, generator)
         scale = self.channel_weight.sqrt()[:, None, None]
@@ -131,9 +131,11 @@ class DynamicsLoss(nn.Module):
         if self.progress >= config.pixel_after and config.pixel_weight:
             losses["pixels"] = self._pixel_loss(predicted, weight, corners, crops)
             loss = loss + config.pixel_weight * losses["pixels"]
-        losses["things"] = self._thing_loss(target, heat, generator)
-        loss = loss + config.entry_weight * losses["things"]
-        outcome = model.outcomes(predicted.detach(), guidance, model.near(now))
+        fate = model.fates(now)
+        if fate.gone.requires_grad:  # they have not learned alone
+            losses["gone"] = fate_loss(fate, now, gone)
+            loss = loss + config.outcome_weight * losses["gone"]
+        outcome = model.outcomes(predicted.detach(), guidance, model.near(now), fate.told)
         happening = 1.0 + (config.happening_weight - 1.0) * (
             (reward != 0) | (cost != 0) | terminated
         )
@@ -143,8 +145,8 @@ class DynamicsLoss(nn.Module):
             losses[name] = functional.binary_cross_entropy_with_logits(
                 getattr(outcome, name), truth, weight=happening
             )
-        told = losses["reward"] + losses["cost"] + losses["termination"]
-        loss = loss + config.outcome_weight * told
+        brought = losses["reward"] + losses["cost"] + losses["termination"]
+        loss = loss + config.outcome_weight * brought
         if states is not None and model.config.entries.num_classes:
             logits = model.prior(states).float().flatten(0, 2)
             truth = coming[: len(states)].flatten()
@@ -196,18 +198,6 @@ class DynamicsLoss(nn.Module):
         error = (decoded - normalize_frames(crops)) * shown.clamp(max=3.0)
         slopes = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
         return error.abs().mean() + 0.5 * slopes
-
-    def _thing_loss(self, target: Tensor, heat: Tensor, generator: torch.Generator) -> Tensor:
-        """Return how badly things are read from the teacher's latents, with some noise on them."""
-        if not heat.shape[1]:
-            return target.new_zeros(())
-        level = 0.4 * torch.rand(len(target), 1, 1, 1, generator=generator)
-        noise = torch.randn(target.shape, generator=generator)
-        logits = self.model.reader(target + (level * noise).to(target.device))
-        weight = 1.0 + (_HEAT_WEIGHT - 1.0) * heat
-        # A mean over places would be tiny: most hold nothing, and are soon known to.
-        loss = functional.binary_cross_entropy_with_logits(logits, heat, weight, reduction="sum")
-        return loss / (100.0 * len(target))
 
 
 def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
@@ -261,9 +251,10 @@ def train_dynamics(
     if settings.scenery is not None and model.scenery is not None:
         if init_from is None and not (folder / STATE_NAME).is_file():
             fit_scenery(model, coder, store, held, config, folder / "scenery", device=device)
-        model.scenery.requires_grad_(requires_grad=False)
-        model.windows.requires_grad_(requires_grad=False)
+        for part in (model.scenery, model.windows, model.entries, model.fates):
+            part.requires_grad_(requires_grad=False)
         model.conditions.words.requires_grad_(requires_grad=False)
+        model.outcome.fates.requires_grad_(requires_grad=False)
     pool = Pool(store, config.world, settings)
     trainer = Trainer(
         module,
@@ -381,7 +372,7 @@ def evaluate_dynamics(
         rows = first + step + 1
         conditions = held.conditions.map(lambda t, rows=rows: t[0, torch.from_numpy(rows)][:, None])
         with mixed_precision(device, enabled=True):
-            guidance = model.step_guidance(last, conditions.to(device), cache)
+            guidance, _ = model.step_guidance(last, conditions.to(device), cache)
             cache.commit()
             if step + 1 < context:
                 last = model.to_tokens(held.gather(rows).to(device))

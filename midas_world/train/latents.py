@@ -1,6 +1,6 @@
 """The latents of episodes, encoded once per encoder, with the columns that training wants.
 
-Shapes: F rows (frames of all episodes), c latent channels, h w fine grid, J entry codes, O things.
+Shapes: F rows (frames of all episodes), c latent channels, h w fine grid, J entry codes.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from midas_world.config import ConditionsConfig, WorldConfig
 from midas_world.data.episodes import Episode
 from midas_world.files import whole
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
-from midas_world.model.conditions import Conditions, hash_text
+from midas_world.model.conditions import LONGEST_SINCE_HIT, Conditions, hash_text
 from midas_world.train.data import FrameStore, cache_key, open_episodes
 from midas_world.train.loop import mixed_precision
 
@@ -31,11 +31,12 @@ class LatentStore:
     Attributes:
         frames: Whose rows these are.
         latents: Of each episode, (T + 1, c, h, w) float16, memory-mapped.
-        conditions: Of every frame, as one sequence (1, F, ...); entries are those told to the head.
+        conditions: Of every frame, as one sequence (1, F, ...); entries and tally are those before
+            its step, entries with what came into view.
         reward: (F,) float32.
         cost: (F,) float32.
         terminated: (F,) bool.
-        told: (F, O) bool: things whose codes are told.
+        gone: (F, J) bool: codes whose things are no more in the frame.
         coming: (F, 2) int64: the class in the strip that is uncovered next at the left and at the
             right; the number of classes if it is empty.
     """
@@ -46,7 +47,7 @@ class LatentStore:
     reward: Tensor
     cost: Tensor
     terminated: Tensor
-    told: np.ndarray
+    gone: Tensor
     coming: Tensor
 
     @property
@@ -77,7 +78,7 @@ def open_latents(
             with whole(path) as place:
                 np.save(place, encode_frames(pixels, autoencoder, device=device).numpy())
         latents.append(np.load(path, mmap_mode="r"))
-    names = ("pose", "text", "audio", "present", "entries")
+    names = ("pose", "text", "audio", "present", "entries", "tally")
     return LatentStore(
         frames=frames,
         latents=tuple(latents),
@@ -85,7 +86,7 @@ def open_latents(
         reward=torch.from_numpy(joined["reward"]),
         cost=torch.from_numpy(joined["cost"]),
         terminated=torch.from_numpy(joined["terminated"]),
-        told=joined["told"],
+        gone=torch.from_numpy(joined["gone"]),
         coming=torch.from_numpy(joined["coming"]),
     )
 
@@ -122,19 +123,15 @@ def episode_columns(episode: Episode, config: WorldConfig) -> dict[str, np.ndarr
         cost[:] = episode.extras["cost"]
     none = np.zeros((count, 0, 6), np.float32)
     things = np.asarray(episode.extras.get("things", none), np.float32)
-    told = told_things(things, config)
-    entries = np.full((count, config.entries.capacity, 2), -1.0, np.float32)
-    for row, listed, is_told in zip(entries, things, told, strict=True):
-        codes = listed[is_told][: len(row)]
-        row[: len(codes), 0] = codes[:, 0]
-        row[: len(codes), 1] = codes[:, 1] - config.width / 2
+    entries, gone = thing_codes(things, columns["pose"], config)
     return {
         **columns,
         "reward": reward,
         "cost": cost,
         "terminated": terminated,
-        "told": told,
         "entries": entries,
+        "gone": gone,
+        "tally": tallies(cost, config),
         "coming": coming_classes(things, columns["pose"], config),
     }
 
@@ -157,29 +154,58 @@ def condition_columns(episode: Episode, config: ConditionsConfig) -> dict[str, n
     return {"pose": pose, "text": text, "audio": audio, "present": present}
 
 
-def told_things(things: np.ndarray, config: WorldConfig) -> np.ndarray:
-    """Return which things of an episode have their codes told, (T + 1, O) bool.
+def thing_codes(
+    things: np.ndarray, pose: np.ndarray, config: WorldConfig, *, only_seen: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes that are told of each row of an episode, and which of them are gone in it.
 
-    From where a thing lies just outside the picture until it lies wholly inside; again each time
-    that it comes back. What was there at the start is not told.
+    They are of the things that were there before the row's step, or came with it, in view of its
+    camera: nearest first, as play tells them.
+
+    Args:
+        things: (T + 1, O, 6), as teachers tell them.
+        pose: (T + 1, P).
+        config: Of the world.
+        only_seen: Tell nothing that was in no picture before the row's step.
+
+    Returns:
+        (T + 1, J, 2) float32 and (T + 1, J) bool.
     """
-    told = np.zeros(things.shape[:2], bool)
+    count, capacity = len(things), config.entries.capacity
+    codes = np.full((count, capacity, 2), -1.0, np.float32)
+    gone = np.zeros((count, capacity), bool)
     if not config.entries.num_classes:
-        return told
-    half = config.width / 2
-    outer, inner = half + config.entries.outside, half - config.entries.inside
-    armed: dict[tuple[float, float], bool] = {}
+        return codes, gone
+    camera, half = config.conditions.camera, config.width / 2
+    shares = pose[:, camera.index].astype(np.float64)
+    before: dict[tuple[float, float], float] = {}
+    seen: set[tuple[float, float]] = set()
     for row, listed in enumerate(things):
-        for place, thing in enumerate(listed):
-            if thing[0] < 0:
-                continue
-            name, away = (float(thing[0]), float(thing[5])), abs(thing[1] - half)
-            if away >= outer:
-                armed[name] = True
-            elif away < inner:
-                armed[name] = False
-            told[row, place] = armed.setdefault(name, row > 0) and away < outer
-    return told
+        now = {(t[0], t[5]): float(t[1]) - half for t in listed if t[0] >= 0}
+        travel = ((shares[row] - shares[row - 1] + 0.5) % 1.0 - 0.5) * camera.loop if row else 0.0
+        known = {name: place - travel for name, place in before.items()} | now
+        reach = half + config.entries.outside
+        told = sorted((abs(p), name, p) for name, p in known.items() if abs(p) <= reach)
+        if only_seen:
+            told = [code for code in told if code[1] in seen]
+        for slot, (_, name, place) in enumerate(told[:capacity]):
+            codes[row, slot] = name[0], place
+            gone[row, slot] = name not in now
+        before = now
+        seen |= {name for name, place in now.items() if abs(place) < half}
+    return codes, gone
+
+
+def tallies(cost: np.ndarray, config: WorldConfig) -> np.ndarray:
+    """Return share of lives and steps since the last hit before each row, (T + 1, 2) float32."""
+    rows = np.arange(len(cost))
+    before = np.concatenate(([False], cost[:-1] > 0))  # whether the row before was a hit
+    last = np.maximum.accumulate(np.where(before, rows - 1, -LONGEST_SINCE_HIT))
+    since = np.minimum(rows - last, LONGEST_SINCE_HIT)
+    share = np.ones(len(cost))
+    if config.lives:
+        share = np.maximum(config.lives - np.cumsum(before), 0) / config.lives
+    return np.stack((share, since), axis=1).astype(np.float32)
 
 
 def coming_classes(things: np.ndarray, pose: np.ndarray, config: WorldConfig) -> np.ndarray:

@@ -19,7 +19,7 @@ from midas_world.teachers.collect import load_policy
 from midas_world.teachers.env import make_teacher
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.types import StepConditions
-from midas_world.world import KeyMap, StartState, save_world
+from midas_world.world import KeyMap, StartState, save_world, things_in_view
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def make_start_states(
             continue
         taken[kind] += 1
         latents = _encode(np.stack(frames[-length:]), autoencoder, config.world.token_block)
-        states.append(_start_state(latents, infos[-length:]))
+        states.append(_start_state(latents, infos[-length:], width=config.world.width))
     if not states:
         raise ValueError(
             f"every episode of {data.env_id} ends within {length} frames: none can be begun from"
@@ -164,7 +164,7 @@ def _encode(frames: np.ndarray, autoencoder: Autoencoder, token_block: int) -> T
     return to_tokens(latents, token_block)
 
 
-def _start_state(latents: Tensor, infos: list[dict[str, Any]]) -> StartState:
+def _start_state(latents: Tensor, infos: list[dict[str, Any]], *, width: int) -> StartState:
     conditions = tuple(
         StepConditions(pose=info.get("pose"), text=info.get("text"), audio=info.get("audio"))
         for info in infos
@@ -174,6 +174,7 @@ def _start_state(latents: Tensor, infos: list[dict[str, Any]]) -> StartState:
     return StartState(
         latents=latents,
         conditions=conditions,
+        things=things_in_view(last.get("things", np.zeros((0, 6), np.float32)), width=width),
         conditioner_state=last.get("conditioner_state", {}),
         description=", ".join(map(str, scene.values())) or str(last.get("text", "")),
     )

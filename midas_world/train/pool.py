@@ -28,7 +28,6 @@ MOST_LATENT = 30.0
 _EVENT_LEAD = 9
 # Steps for which the place of a thing that is gone still has a thing's weight.
 _GONE_FOR = 8
-_THINGS = 16
 
 
 def rate_at(points: tuple[tuple[float, float], ...], progress: float) -> float:
@@ -56,11 +55,6 @@ class Pool:
         self.level = torch.zeros(size)
         self.lost = torch.zeros(size, 1, *grid)
         self.depth = torch.zeros(size, dtype=torch.int64)
-        # Numbers of things: whose codes are kept back, and for which nothing is asked.
-        self.untold = torch.full((size, _THINGS), float("nan"))
-        self.unknown = torch.full((size, _THINGS), float("nan"))
-        # Further codes, of things that lie where the context is lost.
-        self.given = torch.full((size, _THINGS), float("nan"))
         self.present = torch.ones(size, 3, dtype=torch.bool)
         self.words = torch.ones(size, world.conditions.text_length, dtype=torch.bool)
         frames = world.backbone.context_frames
@@ -93,9 +87,7 @@ class Pool:
                 self._begin(slot, rng, progress)
             elif rng.random() < self.config.forget_rate:
                 frames = self.last[slot], self.before[slot]
-                self.last[slot], self.before[slot] = self._lose(
-                    slot, row, *frames, rng, are_told=True
-                )
+                self.last[slot], self.before[slot] = self._lose(slot, *frames, rng)
         store, world = self.store, self.world
         rows = self.rows.numpy()
         targets = rows + 1
@@ -104,9 +96,6 @@ class Pool:
         # Before an episode's second frame there is none: the second stands in.
         window = np.maximum(window, first[:, None] + 1)
         conditions = self._conditions(window)
-        entries = self._entries(targets)
-        conditions.entries[:, -1] = entries
-        weight, unknown = self._weight(targets)
         corners, crops = self._crops(targets, rng)
         previous = torch.from_numpy(rows)
         pose = store.conditions.pose[0, previous]
@@ -125,16 +114,16 @@ class Pool:
             "context": self.context.float(),
             "conditions": conditions,
             "target": store.gather(targets),
-            "weight": weight,
+            "weight": self._weight(targets),
             "corners": torch.from_numpy(corners),
             "crops": crops,
             "reward": store.reward[index],
             "cost": store.cost[index],
             "terminated": store.terminated[index],
+            "gone": store.gone[index],
             "coming": store.coming[torch.from_numpy(window)],
-            "heat": self._heat(targets),
             "is_fresh": self.depth == 0,
-            "is_whole": ~unknown & self.given.isnan().all(dim=1) & ~self.lost.flatten(1).any(dim=1),
+            "is_whole": ~self.lost.flatten(1).any(dim=1),
         }
 
     def advance(self, made: Tensor) -> None:
@@ -148,7 +137,6 @@ class Pool:
         self.depth += 1
         self.level.zero_()
         self.lost.zero_()
-        self.given.fill_(float("nan"))
         tokens = to_tokens(made, self.world.token_block)
         self.context = torch.cat((self.context[:, 1:], tokens[:, None].half()), dim=1)
         is_wild = ~(made.abs().amax(dim=(1, 2, 3)) < MOST_LATENT)
@@ -173,53 +161,34 @@ class Pool:
         self.context[slot] = to_tokens(latents, self.world.token_block).half()
         self.rows[slot], self.depth[slot] = row, 0
         self.lost[slot], self.level[slot] = 0.0, 0.0
-        for numbers in (self.untold, self.unknown, self.given):
-            numbers[slot] = float("nan")
         layout = self.world.conditions
         self.present[slot] = torch.from_numpy(rng.random(3) >= layout.drop_rate)
         share = layout.word_drop_rate * rng.random()
         self.words[slot] = torch.from_numpy(rng.random(layout.text_length) >= share)
         if rng.random() < config.switch_rate:
-            last, before = self._switch(slot, row, rng)
+            last, before = self._switch(slot, rng)
         elif rng.random() < rate_at(config.lost_rate, progress):
-            are_told = bool(rng.random() < 0.5)
-            last, before = self._lose(slot, row, last, before, rng, are_told=are_told)
+            last, before = self._lose(slot, last, before, rng)
         elif rng.random() < config.noisy_rate:
             level = float(self.world.context_noise * rng.random())
             noise = torch.from_numpy(rng.standard_normal((2, *last.shape), np.float32))
             last, before = last + level * noise[0], before + level * noise[1]
             self.level[slot] = level
-        if rng.random() < config.untold_rate:
-            things = self._things(row)
-            in_view = np.abs(things[:, 1] - self.world.width / 2) < self.world.width / 2 - 4
-            self._name(self.untold, slot, things[in_view])
         self.last[slot], self.before[slot] = last, before
 
-    def _switch(self, slot: int, row: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _switch(self, slot: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return the last frames of another scene, as if the words had just changed."""
         other = int(rng.choice(self._can_begin))
         latents = self.store.gather(np.array([other - 1, other]))
         tokens = to_tokens(latents, self.world.token_block).half()
         self.context[slot, :-1], self.context[slot, -1] = tokens[0], tokens[1]
-        are_told = rng.random() < 0.5
-        self._name(self.given if are_told else self.unknown, slot, self._things(row))
         return latents[1], latents[0]
 
     def _lose(
-        self,
-        slot: int,
-        row: int,
-        last: Tensor,
-        before: Tensor,
-        rng: np.random.Generator,
-        *,
-        are_told: bool,
+        self, slot: int, last: Tensor, before: Tensor, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return the frames with a band of columns lost: noise, or the smear of its edge.
-
-        Either the codes of the things there are told, or nothing is asked of what nobody can know.
-        """
-        columns, step = last.shape[2], self.world.width // last.shape[2]
+        """Return the frames with a band of columns lost: noise, or the smear of its edge."""
+        columns = last.shape[2]
         width = int(rng.integers(max(1, columns // 7), columns + 1))
         is_left, is_smeared = rng.random() < 0.5, rng.random() < 0.5 and width < 0.9 * columns
         start = 0 if is_left else columns - width
@@ -235,21 +204,12 @@ class Pool:
                 lossy[:, :, band] = torch.from_numpy(noise)
             made.append(lossy)
         self.lost[slot, :, :, band] = 1.0
-        things = self._things(row)
-        inside = (things[:, 1] > start * step - 16) & (things[:, 1] < (start + width) * step + 16)
-        self._name(self.given if are_told else self.unknown, slot, things[inside])
         return made[0], made[1]
 
     def _things(self, row: int) -> np.ndarray:
         """Return the things listed in a row, (O', 6)."""
         listed = self.store.frames.things[row]
         return listed[listed[:, 0] >= 0]
-
-    @staticmethod
-    def _name(numbers: Tensor, slot: int, things: np.ndarray) -> None:
-        """Write the things' own numbers into a slot."""
-        kept = torch.from_numpy(things[:_THINGS, 5].copy())
-        numbers[slot, : len(kept)] = kept
 
     def _conditions(self, window: np.ndarray) -> Conditions:
         """Return the conditions of rows (B, F), with what the sequences do without."""
@@ -261,32 +221,15 @@ class Pool:
             audio=given.audio,
             present=given.present & self.present[:, None],
             entries=given.entries,
+            tally=given.tally,
         )
 
-    def _entries(self, targets: np.ndarray) -> Tensor:
-        """Return the codes told of the next frames, (B, J, 2)."""
-        entries = torch.full((len(targets), self.world.entries.capacity, 2), -1.0)
-        if not self.world.entries.num_classes:
-            return entries
-        for slot, row in enumerate(targets):
-            listed = self.store.frames.things[row]
-            numbers = torch.from_numpy(listed[:, 5].copy())
-            told = torch.from_numpy(self.store.told[row].copy())
-            told &= ~torch.isin(numbers, self.untold[slot])
-            told |= torch.isin(numbers, self.given[slot])
-            told &= torch.from_numpy(listed[:, 0] >= 0)
-            codes = torch.from_numpy(listed)[told][: entries.shape[1]]
-            entries[slot, : len(codes), 0] = codes[:, 0]
-            entries[slot, : len(codes), 1] = codes[:, 1] - self.world.width / 2
-        return entries
-
-    def _weight(self, targets: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the weight of every place, (B, 1, h, w), and which rows hold the unknown, (B,)."""
+    def _weight(self, targets: np.ndarray) -> Tensor:
+        """Return the weight of every place, (B, 1, h, w)."""
         config, frames = self.config, self.store.frames
         rows, columns = self.world.grid
         step = self.world.height // rows
         weight = np.ones((len(targets), rows, columns), np.float32)
-        is_unknown = torch.zeros(len(targets), dtype=torch.bool)
         for slot, row in enumerate(targets):
             own = weight[slot]
             points = frames.keypoints[row]
@@ -295,17 +238,9 @@ class Pool:
             for region in frames.regions[row]:
                 if region[2] > 0:
                     paint_box(own, region, config.region_weight, step=step)
-            for box in self._gone(row):
+            for box in (*self._gone(row), *self._things(row)[:, 1:5]):
                 paint_box(own, box, config.thing_weight, step=step)
-            unknown = self.unknown[slot].numpy()
-            for thing in frames.things[row]:
-                if thing[0] < 0:
-                    continue
-                cannot = bool(np.isin(thing[5], unknown))
-                is_unknown[slot] |= cannot
-                value = 0.0 if cannot else config.thing_weight
-                paint_box(own, thing[1:5], value, step=step)
-        return torch.from_numpy(weight)[:, None], is_unknown
+        return torch.from_numpy(weight)[:, None]
 
     def _gone(self, row: int) -> list[np.ndarray]:
         """Return the boxes, (4,) each, where things were that are no more: coins just collected."""
@@ -350,28 +285,15 @@ class Pool:
         ]
         return corners // step, torch.from_numpy(np.stack(crops))
 
-    def _heat(self, targets: np.ndarray) -> Tensor:
-        """Return where things have their middles, (B, K, h, w) of 0 and 1."""
-        world = self.world
-        rows, columns = world.grid
-        heat = torch.zeros(len(targets), world.entries.num_classes, rows, columns)
-        step = world.height // rows
-        for slot, row in enumerate(targets):
-            for thing in self._things(row):
-                x, y = int(thing[1] // step), int(thing[2] // step)
-                if 0 <= x < columns and 0 <= y < rows:
-                    heat[slot, int(thing[0]), y, x] = 1.0
-        return heat
-
     def _find_events(self) -> list[np.ndarray]:
         """Return rows at which something happens: things that enter, rewards, hits, by kind."""
         store = self.store
         events = [store.reward.numpy() != 0, store.cost.numpy() != 0]
-        told, things = store.told, store.frames.things
-        if told.shape[1]:
-            for kind in range(self.world.entries.num_classes):
-                is_told = (told & (things[..., 0] == kind)).any(axis=1)
-                events.append(is_told & ~np.concatenate(([True], is_told[:-1])))
+        things, middle = store.frames.things, self.world.width / 2
+        for kind in range(self.world.entries.num_classes):
+            is_near = np.abs(things[..., 1] - middle) <= middle + self.world.entries.outside
+            comes = (is_near & (things[..., 0] == kind)).sum(axis=1)
+            events.append(comes > np.concatenate(([0], comes[:-1])))
         for region in range(store.frames.regions.shape[1]):
             there = store.frames.regions[:, region, 2] > 0
             events.append(there & ~np.concatenate(([True], there[:-1])))

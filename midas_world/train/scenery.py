@@ -1,8 +1,9 @@
-"""What conditions alone say of a picture, learned before the dynamics: scenery and windows.
+"""What conditions and codes alone say of a step, learned before the dynamics.
 
-On sequences a frame's look follows from the frame before, so words and tables would hardly learn,
-and a world whose memory is weak drifts to the average of all scenes. Alone they learn in minutes,
-some ten times as many frames a second as the whole model sees. Afterwards they stay as they are.
+That is scenery, things and windows, and what becomes of the codes. On sequences a frame's look
+follows from the frame before, so words and tables would hardly learn, and a world whose memory is
+weak drifts to the average of all scenes. Alone they learn in minutes, several times as many frames
+a second as the whole model sees. Afterwards they stay as they are.
 
 Shapes: B batch, c latent channels, h w fine grid, A audio size.
 """
@@ -14,17 +15,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from midas_world.config import DynamicsTrainConfig, ProjectConfig
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions
+from midas_world.model.entries import Fate, kept
 from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import decode_latents, psnr_of
 from midas_world.train.boxes import character_box, paint_box
 from midas_world.train.latents import LatentStore
 from midas_world.train.loop import Trainer, mixed_precision
 
+# Parts of the model that learn here.
+PAINTERS = ("conditions.", "scenery.", "windows.", "entries.", "fates.", "outcome.")
 _HELD_FRAMES = 96
+# Few steps bring anything, and what they bring is soon computed.
+_FATE_ROWS = 512
 
 
 class SceneryLoss(nn.Module):
@@ -33,6 +40,7 @@ class SceneryLoss(nn.Module):
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.conditions, self.scenery, self.windows = model.conditions, model.scenery, model.windows
+        self.entries, self.fates, self.outcome = model.entries, model.fates, model.outcome
         self._model = (model,)  # its other parts do not learn here
 
     def forward(
@@ -40,31 +48,65 @@ class SceneryLoss(nn.Module):
         *,
         conditions: Conditions,
         last_audio: Tensor,
+        entries: Tensor,
         target: Tensor,
         is_scenery: Tensor,
         weight: Tensor,
+        fates: Mapping[str, Any],
     ) -> dict[str, Tensor]:
-        """Return the losses of a batch of `scenery_rows`."""
-        painted, whole = painted_pictures(self._model[0], conditions, last_audio)
+        """Return the losses of a batch of `scenery_rows`, and of one of `fate_rows`."""
+        model = self._model[0]
+        painted, whole = painted_pictures(model, conditions, last_audio, entries)
         error = (painted - target).square().mean(dim=1, keepdim=True)
         losses = {"scenery": (error * is_scenery).sum() / is_scenery.sum()}
         if len(self.windows):
             error = (whole - target).square().mean(dim=1, keepdim=True)
             # Where no window is, this is a number that nothing learns from.
             losses["windows"] = (error * weight).sum() / weight.sum()
+        if model.config.entries.num_classes:
+            losses |= fate_losses(model, **fates)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
 
 def painted_pictures(
-    model: WorldModel, conditions: Conditions, last_audio: Tensor
+    model: WorldModel, conditions: Conditions, last_audio: Tensor, entries: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return latents (B, c, h, w) of the scenery, and with the windows, which do not change it."""
-    parts = model.conditions
-    cues = parts.cues(conditions)
-    scenery = model.painted_scenery(cues)
-    vector = parts.vector(conditions, cues, last_audio)
-    whole = model.painted(scenery.detach(), conditions, parts.maps(conditions), vector)
-    return scenery, whole
+    """Return latents (B, c, h, w) of scenery and things, and with the windows.
+
+    The windows do not change the former. `entries` (B, J, 2) are the codes that are kept.
+    """
+    assert model.scenery is not None
+    cues = model.conditions.cues(conditions)
+    scenery = model.scenery(cues, model.entries(entries, cues.clock))
+    vector = model.conditions.vector(conditions, cues, last_audio)
+    return scenery, model.painted(scenery.detach(), conditions, vector)
+
+
+def fate_losses(
+    model: WorldModel,
+    *,
+    conditions: Conditions,
+    gone: Tensor,
+    reward: Tensor,
+    cost: Tensor,
+    terminated: Tensor,
+) -> dict[str, Tensor]:
+    """Return the losses of what becomes of codes, and of what that brings, by codes alone."""
+    fate, outcome = model.fates(conditions), model.outcome
+    reward_logits, cost_logits, end_logits = outcome.split(outcome.fates(fate.told))
+    return {
+        "gone": fate_loss(fate, conditions, gone),
+        "reward": outcome.reward_loss(reward_logits, reward).mean(),
+        "cost": binary_cross_entropy_with_logits(cost_logits, (cost > 0).float()),
+        "termination": binary_cross_entropy_with_logits(end_logits, terminated.float()),
+    }
+
+
+def fate_loss(fate: Fate, conditions: Conditions, gone: Tensor) -> Tensor:
+    """Return how badly it is told which codes are gone (B, J), a mean over those there are."""
+    is_there = conditions.entries[:, 0, :, 0] >= 0
+    each = binary_cross_entropy_with_logits(fate.gone, gone.float(), reduction="none")
+    return torch.where(is_there, each, 0.0).sum() / is_there.sum().clamp_min(1)
 
 
 def fit_scenery(
@@ -98,7 +140,9 @@ def fit_scenery(
     def make_batch(generator: torch.Generator, _train_step: int) -> Mapping[str, Any]:
         rows = torch.randint(store.frames.num_frames, (settings.batch_size,), generator=generator)
         batch = scenery_rows(store, np.sort(rows.numpy()), config.train_dynamics)
-        return {name: value.to(device) for name, value in batch.items()}
+        some = torch.randint(store.frames.num_frames, (_FATE_ROWS,), generator=generator)
+        fates = {name: value.to(device) for name, value in fate_rows(store, some).items()}
+        return {name: value.to(device) for name, value in batch.items()} | {"fates": fates}
 
     def evaluate() -> Mapping[str, float]:
         return scenery_psnr(model, coder, held, config.train_dynamics, device=device)
@@ -106,11 +150,7 @@ def fit_scenery(
     every = max(1, settings.train_steps // 10)
     trainer.run(make_batch, save_every=every, evaluate_every=every, evaluate=evaluate)
     model.load_state_dict(
-        {
-            name: value
-            for name, value in trainer.average.items()
-            if name.startswith(("conditions.", "scenery.", "windows."))
-        },
+        {name: value for name, value in trainer.average.items() if name.startswith(PAINTERS)},
         strict=False,
     )
 
@@ -120,8 +160,8 @@ def scenery_rows(
 ) -> dict[str, Any]:
     """Return the arguments of `SceneryLoss` of rows (B,).
 
-    ``is_scenery`` (B, 1, h, w) is 0 where the character, a thing or a region of small things is,
-    else 1; ``weight`` likewise is the weight of the finished picture, 0 at things alone.
+    ``is_scenery`` (B, 1, h, w) is 0 where the character or a region of small things is, more at
+    things, else 1; ``weight`` likewise is the weight of the finished picture.
     """
     frames = store.frames
     target = store.gather(rows)
@@ -129,22 +169,37 @@ def scenery_rows(
     shape = (len(rows), *target.shape[2:])
     is_scenery, weight = np.ones(shape, np.float32), np.ones(shape, np.float32)
     for place, row in enumerate(rows):
+        for thing in frames.things[row]:
+            if thing[0] >= 0:
+                paint_box(is_scenery[place], thing[1:5], config.thing_weight, step=step)
         boxes = [(region, config.region_weight) for region in frames.regions[row] if region[2] > 0]
         if len(frames.keypoints[row]):
             boxes.append((character_box(frames.keypoints[row]), config.character_weight))
-        boxes += [(thing[1:5], 0.0) for thing in frames.things[row] if thing[0] >= 0]
         for box, value in boxes:
             paint_box(is_scenery[place], box, 0.0, step=step)
             paint_box(weight[place], box, value, step=step)
     index = torch.from_numpy(rows)
     conditions = store.conditions.map(lambda tensor: tensor[0, index][:, None])
+    gone = torch.where(store.gone[index], 1.0, -1.0)
     starts = store.starts[np.searchsorted(store.starts, rows, side="right") - 1]
     return {
         "conditions": conditions,
         "last_audio": store.conditions.audio[0, torch.from_numpy(np.maximum(rows - 1, starts))],
+        "entries": kept(conditions.entries[:, 0], gone),
         "target": target,
         "is_scenery": torch.from_numpy(is_scenery)[:, None],
         "weight": torch.from_numpy(weight)[:, None],
+    }
+
+
+def fate_rows(store: LatentStore, rows: Tensor) -> dict[str, Any]:
+    """Return the arguments of `fate_losses` of rows (B,), but for the model."""
+    return {
+        "conditions": store.conditions.map(lambda tensor: tensor[0, rows][:, None]),
+        "gone": store.gone[rows],
+        "reward": store.reward[rows],
+        "cost": store.cost[rows],
+        "terminated": store.terminated[rows],
     }
 
 
@@ -159,7 +214,7 @@ def scenery_psnr(
 ) -> dict[str, float]:
     """Return the mean PSNR of held-out frames as painted, decoded, in dB.
 
-    Of scenery ("psnr"), and of what is neither scenery nor a thing ("windows_psnr").
+    Of scenery with its things ("psnr"), and of windows ("windows_psnr").
     """
     total = held.frames.num_frames
     found: dict[str, list[Tensor]] = {"psnr": [], "windows_psnr": []}
@@ -167,13 +222,13 @@ def scenery_psnr(
         batch = scenery_rows(held, rows, config)
         conditions = batch["conditions"].to(device)
         with mixed_precision(device, enabled=True):
-            last_audio = batch["last_audio"].to(device)
-            _, painted = painted_pictures(model, conditions, last_audio)
+            last_audio, entries = batch["last_audio"].to(device), batch["entries"].to(device)
+            _, painted = painted_pictures(model, conditions, last_audio, entries)
         shown = normalize_frames(decode_latents(coder, painted.float(), device=device))
         truth = normalize_frames(torch.from_numpy(held.frames.gather(rows)))
         error = (shown - truth).square().mean(dim=1, keepdim=True)
         is_scenery = batch["is_scenery"]
-        places = {"psnr": is_scenery, "windows_psnr": (batch["weight"] > 1) * (1 - is_scenery)}
+        places = {"psnr": (is_scenery > 0) * 1.0, "windows_psnr": (is_scenery == 0) * 1.0}
         for name, chosen in places.items():
             share = nn.functional.interpolate(chosen.float(), size=truth.shape[2:])
             if share.any():

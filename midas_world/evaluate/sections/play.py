@@ -69,9 +69,8 @@ def horizon_section(study: Study) -> Section:
         y_label="PSNR, dB",
     )
     pictures = [_save_rollout_strip(study, rollout, marks) for rollout in rollouts[:_NUM_STRIPS]]
-    ends = sum(rollout.num_ends for rollout in rollouts)
     played = sum(len(rollout.frames) for rollout in rollouts)
-    values = {"num_rollouts": len(rollouts), "num_steps": played, "num_ends_said": ends}
+    values = {"num_rollouts": len(rollouts), "num_steps": played}
     values |= {
         f"{name}_{mark}": float(curve[mark - 1])
         for name, curve in (("psnr", curves["world"]), ("ssim", ssim_curves["world"]))
@@ -102,11 +101,7 @@ def horizon_section(study: Study) -> Section:
                 rows=tuple(table),
             ),
         ),
-        notes=(
-            f"The world said {ends} times in {played} steps that the episode is over; it was "
-            "made to go on.",
-            "A teacher's episode may end before the last step: the number of rollouts falls.",
-        ),
+        notes=("A teacher's episode may end before the last step: the number of rollouts falls.",),
         pictures=("horizon.png", *pictures),
     )
 

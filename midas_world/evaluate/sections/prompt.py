@@ -46,7 +46,7 @@ def prompt_section(study: Study) -> Section:
     teacher = Endless(study.make_teacher(), study.config.teacher_options)
     if not teacher.has_wrapper_attr("set_prompt"):
         raise NotApplicableError("the teacher has no set_prompt(words)")
-    env, _ = study.make_endless_world(steps)
+    env = study.make_endless_world(steps)
     seeds = range(PROMPT_SEED, PROMPT_SEED + study.config.num_prompt_runs)
     check_held_out([seed + apart for seed in seeds for apart in (0, _WORDS_APART)],
                    study.world.config.data)  # fmt: skip

@@ -57,7 +57,7 @@ def revisit_section(study: Study) -> Section:
     """Measure the picture of a place after a walk away and back, against the teacher's."""
     config, context = study.config, study.context_frames
     size = study.world.config.world.height, study.world.config.world.width
-    env, _ = study.make_endless_world(_MAX_STEPS)
+    env = study.make_endless_world(_MAX_STEPS)
     teacher, walk = study.make_teacher(), ThereAndBack(study, still=context - 1)
     options = dict(config.teacher_options)
     rows: list[list[float]] = []

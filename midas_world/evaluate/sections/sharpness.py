@@ -40,7 +40,6 @@ class LongRun:
     teacher: np.ndarray
     frames: list[np.ndarray]
     teacher_frames: list[np.ndarray]
-    num_ends: int
 
 
 def sharpness_section(study: Study) -> Section:
@@ -75,7 +74,6 @@ def sharpness_section(study: Study) -> Section:
         name: mean_of(np.array(column, float)) for name, column in zip(names, columns, strict=True)
     }
     values |= {"num_runs": len(runs), "num_steps": steps}
-    values["num_ends_said"] = sum(run.num_ends for run in runs)
     table.append(("mean", *(values[name] for name in names)))
     x = np.arange(1, steps + 1)
     save_curves(
@@ -115,8 +113,6 @@ def sharpness_section(study: Study) -> Section:
             "alone moves a ratio by.",
             "A ratio of 1 is no praise for a picture that was blurred or noisy from the start: "
             "world / teacher tells, early and late.",
-            f"The world said {values['num_ends_said']} times that the episode is over; it was "
-            "made to go on.",
         ),
         pictures=(
             "sharpness.png",
@@ -128,7 +124,7 @@ def sharpness_section(study: Study) -> Section:
 def _long_run(study: Study, seed: int, *, early_end: int, marks: list[int]) -> LongRun:
     """Play the teacher for long, then the world with the same actions."""
     steps, context = study.config.long_steps, study.context_frames
-    env, engine = study.make_endless_world(steps)
+    env = study.make_endless_world(steps)
     data, options = study.world.config.data, study.config.teacher_options
     check_held_out([seed], data)
     total = context - 1 + steps
@@ -163,7 +159,6 @@ def _long_run(study: Study, seed: int, *, early_end: int, marks: list[int]) -> L
         teacher=teacher_energy,
         frames=shown,
         teacher_frames=teacher_shown,
-        num_ends=engine.num_ends,
     )
 
 

@@ -38,7 +38,7 @@ def stillness_section(study: Study) -> Section:
     """Measure how far the picture goes from itself while the world's first action is held."""
     steps, action = study.config.still_steps, study.world.keymap.actions[0]
     marks = [mark for mark in _MARKS if mark < steps] + [steps]
-    env, _ = study.make_endless_world(steps)
+    env = study.make_endless_world(steps)
     teacher = Endless(study.make_teacher(), study.config.teacher_options)
     curves: dict[str, list[np.ndarray]] = {"world": [], "teacher": []}
     pictures = []

@@ -249,7 +249,7 @@ def _held(study: Study) -> tuple[dict[int, list[Held]], tuple[str, ...]]:
     steps, context = study.config.thing_steps, study.context_frames
     marks = [mark for mark in _MARKS if mark <= steps]
     size = study.world.config.world.height, study.world.config.world.width
-    env, _ = study.make_endless_world(steps)
+    env = study.make_endless_world(steps)
     held: dict[int, list[Held]] = {mark: [] for mark in marks}
     pictures: list[str] = []
     runs = islice(_thing_starts(study), study.config.num_thing_runs)
@@ -305,7 +305,7 @@ def _travel(study: Study, probe: ThingProbe) -> tuple[dict[str, Travel], float, 
     width = study.world.config.world.width
     size = study.world.config.world.height, width
     actions = [study.action(name) for name in config.travel_actions]
-    env, _ = study.make_endless_world(config.travel_steps)
+    env = study.make_endless_world(config.travel_steps)
     teacher, travels = study.make_teacher(), {"world": Travel(), "teacher": Travel()}
     found = np.zeros(3, int)
     seeds = range(THING_SEED + 500, THING_SEED + 500 + config.num_travel_starts)

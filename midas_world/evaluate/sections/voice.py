@@ -121,7 +121,7 @@ def voice_section(study: Study) -> Section:
 def _play(study: Study, probe: MouthProbe) -> list[Sentence]:
     """Return the sentences as teacher and world say them."""
     steps = study.config.sentence_steps
-    env, _ = study.make_endless_world(steps, action="conditions")
+    env = study.make_endless_world(steps, action="conditions")
     sentences = []
     chosen = [*taught_sentences(study), *new_sentences(study, "own", num_steps=steps)]
     for said in tqdm(chosen, desc="voice", mininterval=5.0):

@@ -49,7 +49,7 @@ def weather_section(study: Study) -> Section:
         NotApplicableError: The teacher has no such weather.
     """
     config, context = study.config, study.context_frames
-    env, _ = study.make_endless_world(config.weather_steps)
+    env = study.make_endless_world(config.weather_steps)
     teacher = study.make_teacher()
     seeds = range(WEATHER_SEED, WEATHER_SEED + config.num_weather_runs)
     check_held_out(seeds, study.world.config.data)
