@@ -250,7 +250,16 @@ def train_dynamics(
     fit_to_autoencoder(module, store, coder)
     if settings.scenery is not None and model.scenery is not None:
         if init_from is None and not (folder / STATE_NAME).is_file():
-            fit_scenery(model, coder, store, held, config, folder / "scenery", device=device)
+            fit_scenery(
+                model,
+                coder,
+                store,
+                held,
+                config,
+                folder / "scenery",
+                channel_weight=module.channel_weight,
+                device=device,
+            )
         for part in (model.scenery, model.windows, model.entries, model.fates):
             part.requires_grad_(requires_grad=False)
         model.conditions.words.requires_grad_(requires_grad=False)

@@ -35,10 +35,18 @@ _FATE_ROWS = 512
 
 
 class SceneryLoss(nn.Module):
-    """The parts of the world model that paint from conditions, with their loss."""
+    """The parts of the world model that paint from conditions, with their loss.
 
-    def __init__(self, model: WorldModel) -> None:
+    Args:
+        model: Whose parts.
+        channel_weight: (c,) how much the picture hangs on each latent channel, 1 on average.
+    """
+
+    channel_weight: Tensor
+
+    def __init__(self, model: WorldModel, channel_weight: Tensor) -> None:
         super().__init__()
+        self.register_buffer("channel_weight", channel_weight.clone())
         self.conditions, self.scenery, self.windows = model.conditions, model.scenery, model.windows
         self.entries, self.fates, self.outcome = model.entries, model.fates, model.outcome
         self._model = (model,)  # its other parts do not learn here
@@ -57,15 +65,20 @@ class SceneryLoss(nn.Module):
         """Return the losses of a batch of `scenery_rows`, and of one of `fate_rows`."""
         model = self._model[0]
         painted, whole = painted_pictures(model, conditions, last_audio, entries)
-        error = (painted - target).square().mean(dim=1, keepdim=True)
+        error = self._error(painted, target)
         losses = {"scenery": (error * is_scenery).sum() / is_scenery.sum()}
         if len(self.windows):
-            error = (whole - target).square().mean(dim=1, keepdim=True)
+            error = self._error(whole, target)
             # Where no window is, this is a number that nothing learns from.
             losses["windows"] = (error * weight).sum() / weight.sum()
         if model.config.entries.num_classes:
             losses |= fate_losses(model, **fates)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _error(self, made: Tensor, target: Tensor) -> Tensor:
+        """Return the weighted error at every place, (B, 1, h, w)."""
+        error = (made - target).square() * self.channel_weight[:, None, None]
+        return error.mean(dim=1, keepdim=True)
 
 
 def painted_pictures(
@@ -117,6 +130,7 @@ def fit_scenery(
     config: ProjectConfig,
     folder: Path,
     *,
+    channel_weight: Tensor,
     device: torch.device,
 ) -> None:
     """Train words and scenery, or go on training them; the model holds the result.
@@ -128,13 +142,13 @@ def fit_scenery(
         held: Held-out episodes.
         config: `train_dynamics.scenery` has the settings.
         folder: Receives state and logs; an unfinished run there resumes.
+        channel_weight: (c,), as `SceneryLoss` has it.
         device: Of the model.
     """
     settings = config.train_dynamics.scenery
     assert settings is not None
-    trainer = Trainer(
-        SceneryLoss(model), settings, folder, seed=config.seed, device=device, find_unused=True
-    )
+    loss = SceneryLoss(model, channel_weight)
+    trainer = Trainer(loss, settings, folder, seed=config.seed, device=device, find_unused=True)
     trainer.resume()
 
     def make_batch(generator: torch.Generator, _train_step: int) -> Mapping[str, Any]:
