@@ -251,6 +251,8 @@ class WorldConfig:
         reward_bins: Bins of that scale.
         reward_unit: Size of a single reward, of the smallest where they differ: play pays what is
             likelier than not of it.
+        outcome_width: Of the network that reads reward, hits and end from the picture; 0: codes
+            tell all of it.
         token_block: Fine latents along each side of a backbone token.
         lives: Hits after which an episode ends; 0: hits end nothing.
     """
@@ -265,6 +267,7 @@ class WorldConfig:
     reward_limit: float = 20.0
     reward_bins: int = 41
     reward_unit: float = 1.0
+    outcome_width: int = 48
     token_block: int = 1
     lives: int = 0
     autoencoder: AutoencoderConfig
@@ -280,7 +283,9 @@ class WorldConfig:
         check_range(self, "height", "width", "noise_buckets", "token_block")
         check_range(self, "fps", most=1000)
         check_range(self, "reward_bins", least=2)
-        check_range(self, "lives", least=0)
+        check_range(self, "lives", "outcome_width", least=0)
+        if not self.outcome_width and not self.entries.num_classes:
+            raise ValueError("outcome_width 0 needs codes that tell outcomes (entries.num_classes)")
         if not 0 < self.reward_unit < math.inf:
             raise ValueError(f"reward_unit must be positive and finite, got {self.reward_unit}")
         if self.height * self.width > MOST_PIXELS:

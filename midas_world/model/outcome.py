@@ -14,8 +14,6 @@ from torch.nn import functional
 from midas_world.model.head import Guidance
 from midas_world.model.layers import mlp
 
-_WIDTH = 48
-
 
 def first_copy(guidance: Guidance) -> Tensor:
     """Return the last frame's latents as they moved with the camera, (B, c, h, w)."""
@@ -23,9 +21,10 @@ def first_copy(guidance: Guidance) -> Tensor:
 
 
 class OutcomeHead(nn.Module):
-    """Reward, cost and termination from hidden states and from what changed around the character.
+    """Reward, cost and termination, by codes' fates and by what changed around the character.
 
     Args:
+        width: Of the network that reads the latter from latents and hidden states; 0: none does.
         latent_channels: c.
         fate_size: Of what fates tell.
         hidden_width: D.
@@ -39,6 +38,7 @@ class OutcomeHead(nn.Module):
     def __init__(
         self,
         *,
+        width: int,
         latent_channels: int,
         fate_size: int,
         hidden_width: int,
@@ -47,14 +47,15 @@ class OutcomeHead(nn.Module):
         reward_bins: int,
     ) -> None:
         super().__init__()
-        width = _WIDTH
+        self.width = width
         self.fates = nn.Linear(fate_size, reward_bins + 2)
-        self.input = nn.Conv2d(3 * latent_channels, width, 1)
-        self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
-        self.trunk = mlp(2 * width + hidden_width + vector_size, 128, reward_bins + 2)
-        for parameter in self.trunk[-1].parameters():
-            nn.init.zeros_(parameter)
+        if width:
+            self.input = nn.Conv2d(3 * latent_channels, width, 1)
+            self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
+            self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
+            self.trunk = mlp(2 * width + hidden_width + vector_size, 128, reward_bins + 2)
+            for parameter in self.trunk[-1].parameters():
+                nn.init.zeros_(parameter)
         limit = math.log1p(reward_limit)
         self.register_buffer("bins", torch.linspace(-limit, limit, reward_bins), persistent=False)
 
@@ -75,6 +76,8 @@ class OutcomeHead(nn.Module):
             near: (B, 1, h, w) in [0, 1], where the character is.
             told: (B, fate_size) by the fates of codes.
         """
+        if not self.width:
+            return self.split(self.fates(told))
         x = torch.cat((made, guidance.last, first_copy(guidance)), dim=1)
         x = self.input(x.contiguous(memory_format=torch.channels_last))
         x = functional.relu(x + self.conv_1(functional.relu(x)))

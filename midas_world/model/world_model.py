@@ -139,6 +139,7 @@ class WorldModel(nn.Module):
             token_grid=config.token_grid,
         )
         self.outcome = OutcomeHead(
+            width=config.outcome_width,
             latent_channels=channels,
             fate_size=FATE_SIZE,
             hidden_width=width,
