@@ -56,6 +56,7 @@ class DiffusionHead(nn.Module):
         hidden_width: D.
         grid: (h, w).
         token_grid: Of the backbone's tokens.
+        is_painted: Whether the last copy is painted, not moved.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class DiffusionHead(nn.Module):
         hidden_width: int,
         grid: tuple[int, int],
         token_grid: tuple[int, int],
+        is_painted: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -98,7 +100,8 @@ class DiffusionHead(nn.Module):
             self.output.weight.mul_(0.1)
             assert self.output.bias is not None
             self.output.bias.zero_()
-            self.output.bias[latent_channels] = 1.0  # at first, what was stays
+            # At first, what is painted counts; without, what was stays.
+            self.output.bias[-1 if is_painted else latent_channels] = 2.0
 
     def vector_of(self, vector: Tensor, sigma: Tensor) -> Tensor:
         """Return what blocks are modulated by, (B, vector_width), of (B, V) and sigma (B,)."""

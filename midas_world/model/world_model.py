@@ -137,6 +137,7 @@ class WorldModel(nn.Module):
             hidden_width=width,
             grid=config.grid,
             token_grid=config.token_grid,
+            is_painted=self.scenery is not None,
         )
         self.outcome = OutcomeHead(
             width=config.outcome_width,
@@ -252,11 +253,16 @@ class WorldModel(nn.Module):
         return scenery
 
     def near(self, conditions: Conditions) -> Tensor:
-        """Return where the character is, (B, 1, h, w) in [0, 1]; everywhere if nobody says."""
-        maps, count = self.conditions.maps(conditions), len(self.config.conditions.limbs)
+        """Return where the character is, (B, 1, h, w) in [0, 1]; everywhere if nobody says.
+
+        Where no outcome is read from the picture, nobody asks: zeros.
+        """
+        count, everywhere = len(self.config.conditions.limbs), (1, *self.config.grid)
+        if not self.config.outcome_width:
+            return conditions.pose.new_zeros(len(conditions.pose), *everywhere)
         if not count:
-            return maps.new_ones(len(maps), 1, *self.config.grid)
-        return maps[:, :count].amax(dim=1, keepdim=True)
+            return conditions.pose.new_ones(len(conditions.pose), *everywhere)
+        return self.conditions.maps(conditions)[:, :count].amax(dim=1, keepdim=True)
 
     def outcomes(self, made: Tensor, guidance: Guidance, near: Tensor, told: Tensor) -> Outcome:
         """Return the logits of what the step to `made` (B, c, h, w) brings.
