@@ -71,13 +71,14 @@ def one_step(engine: TorchEngine, seed: int, *, batch: int = BATCH) -> tuple:
 
 
 def with_codes(conditions: Conditions, generator: torch.Generator) -> Conditions:
-    """Return conditions with the first two codes of each game told."""
+    """Return conditions with the first two codes of each game told, and some lives lost."""
     entries = conditions.entries.clone()
     entries[:, :, :2, 0] = torch.randint(
         0, 7, entries[:, :, :2, 0].shape, generator=generator
     ).float()
     entries[:, :, :2, 1] = 80 * torch.rand(entries[:, :, :2, 1].shape, generator=generator) - 40
-    return replace(conditions, entries=entries)
+    tally = torch.rand(conditions.tally.shape, generator=generator) * torch.tensor([1.0, 64.0])
+    return replace(conditions, entries=entries, tally=tally)
 
 
 def assert_alike(made: tuple, expected: tuple) -> None:

@@ -12,6 +12,7 @@ from engine.spec import Made
 from midas_world.config import load_preset
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.conditions import Conditions
+from midas_world.model.entries import kept
 from midas_world.model.world_model import Before, WorldModel
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import KeyMap, World
@@ -69,39 +70,34 @@ def test_step_equals_the_model_over_the_whole_sequence(engine, tiny_world):
         camera=model.conditions.cues(steps[-2]).camera,
         audio=steps[-2].audio[:, 0],
     )
-    guidance, _ = model.guide(model.to_grid(latents[:, -1]), steps[-1], before, hidden)
+    fate = model.fates(steps[-1])
+    entries = kept(steps[-1].entries[:, 0], fate.gone)
+    last = model.to_grid(latents[:, -1])
+    guidance, _ = model.guide(last, steps[-1], before, hidden, entries=entries)
     expected = model.sample(guidance, model.to_grid(noise), num_denoise_steps=1)
-    logits = model.outcomes(expected, guidance, model.near(steps[-1]))
+    logits = model.outcomes(expected, guidance, model.near(steps[-1]), fate.told)
     whole = Made(
         latents=model.to_tokens(expected),
         reward=model.outcome.reward(logits.reward),
         cost=logits.cost.sigmoid(),
         termination=logits.termination.sigmoid(),
         entries=logits.entries.softmax(dim=-1),
-        things=logits.things.sigmoid(),
+        gone=fate.gone > 0,
     )
     for a, b in zip(made, whole, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_read_of_a_made_frame_is_what_its_step_told(engine):
-    (step,) = conditions_of(engine, 1, batch=2)
-    latents = torch.randn(2, *engine.spec.latent_shape, generator=_seeded(1))
-    made = engine.step(engine.new_cache(2), latents, step, torch.zeros_like(latents))
-    torch.testing.assert_close(engine.read(made.latents), made.things, rtol=1e-5, atol=1e-5)
-    assert made.things.shape == (2, 7, 10)
-    assert made.things.std() > 1e-3
-
-
-def test_told_codes_change_the_frame(engine):
+def test_told_codes_and_the_tally_change_the_frame(engine):
     (step,) = conditions_of(engine, 1)
     latents = torch.randn(1, *engine.spec.latent_shape, generator=_seeded(1))
     none = replace(step, entries=torch.full_like(step.entries, -1.0))
-    made = [
+    hit = replace(step, tally=torch.tensor([[[1 / 3, 1.0]]]))
+    made, *others = (
         engine.step(engine.new_cache(1), latents, given, torch.zeros_like(latents)).latents
-        for given in (step, none)
-    ]
-    assert (made[0] - made[1]).abs().max() > 1e-3
+        for given in (step, none, hit)
+    )
+    assert all((made - other).abs().max() > 1e-3 for other in others)
 
 
 def test_a_world_without_things_or_a_camera_plays():
@@ -118,7 +114,7 @@ def test_a_world_without_things_or_a_camera_plays():
     latents = torch.zeros(1, *engine.spec.latent_shape)
     made = engine.step(engine.new_cache(1), latents, engine.spec.stack([StepConditions()]), latents)
     assert made.entries.tolist() == [[[1.0], [1.0]]]
-    assert made.things.shape == engine.read(made.latents).shape == (1, 0, config.world.grid[1])
+    assert made.gone.tolist() == [[False] * config.world.entries.capacity]
 
 
 def test_encode_equals_the_autoencoder(engine, tiny_world):

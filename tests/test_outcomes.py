@@ -55,7 +55,7 @@ def test_recall_at_precision_by_hand():
 def test_reward_event_probability_is_the_mass_beyond_the_threshold():
     head = OutcomeHead(
         latent_channels=2,
-        num_classes=0,
+        fate_size=2,
         hidden_width=8,
         vector_size=3,
         reward_limit=20.0,
@@ -138,9 +138,9 @@ def test_outcomes_are_the_heads_own_on_real_frames(tiny_world):
     for number in range(1, 6):
         told = episode.conditions.frames(number, number + 1)
         with torch.no_grad(), mixed_precision(episode.latents.device, enabled=True):
-            guidance = model.step_guidance(episode.latents[number - 1][None], told, cache)
+            guidance, fate = model.step_guidance(episode.latents[number - 1][None], told, cache)
             made = model.sample(guidance, torch.zeros_like(guidance.last), num_denoise_steps=1)
-            outcome = model.outcomes(made, guidance, model.near(told))
+            outcome = model.outcomes(made, guidance, model.near(told), fate.told)
         cache.commit()
         if number >= 4:
             # Another episode lies beside it there, which changes how products round.

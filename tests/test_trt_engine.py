@@ -174,10 +174,9 @@ def test_games_are_done_in_parts_by_as_many_calls(engine):
     np.testing.assert_array_equal(made.decode(latents), kept)
 
 
-def test_frames_given_and_read_are_torchs(engine, tiny_world: World):
+def test_frames_given_are_torchs(engine, tiny_world: World):
     made, plain = engine(), TorchEngine(tiny_world, device="cpu")
     latents, *_ = one_step(made, 2)
-    torch.testing.assert_close(made.read(latents), plain.read(latents))
     frames = made.decode(latents)
     torch.testing.assert_close(made.encode(frames), plain.encode(frames))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from midas_world.config import WorldConfig, load_preset
 from midas_world.model.conditions import Conditions
+from midas_world.model.entries import FATE_SIZE, Fate, kept
 from midas_world.model.head import Guidance
 from midas_world.model.world_model import Before, OutcomeHead, WorldModel
 
@@ -55,6 +56,7 @@ def make_batch(
         audio=torch.rand(*shape, size.audio_size, generator=generator),
         present=torch.rand(*shape, 3, generator=generator) > 0.3,
         entries=torch.stack((classes.float(), places), dim=-1),
+        tally=torch.rand(*shape, 2, generator=generator),
     )
 
 
@@ -62,7 +64,8 @@ def stream(model: WorldModel, context: Tensor, conditions: Conditions) -> list[G
     """Return what the head is told of each frame, one step after another."""
     cache, told = model.new_cache(len(context), dtype=torch.float32, device=CPU), []
     for step in range(context.shape[1]):
-        told.append(model.step_guidance(context[:, step], conditions.frames(step, step + 1), cache))
+        given = conditions.frames(step, step + 1)
+        told.append(model.step_guidance(context[:, step], given, cache)[0])
         cache.commit()
     return told
 
@@ -90,11 +93,13 @@ def test_a_step_is_told_of_the_frames_before_as_a_whole_sequence_would_be():
             camera=model.conditions.cues(last).camera,
             audio=last.audio[:, 0],
         )
+        now = conditions.frames(step, step + 1)
         expected, _ = model.guide(
             model.to_grid(context[:, step]),
-            conditions.frames(step, step + 1),
+            now,
             before,
             hidden[:, step],
+            entries=kept(now.entries[:, 0], model.fates(now).gone),
         )
         for name in Guidance._fields:
             torch.testing.assert_close(
@@ -109,9 +114,8 @@ def test_a_row_that_was_reset_begins_anew_and_the_others_go_on():
     for step in range(6):
         if step == 3:
             cache.reset(torch.tensor([True, False]))
-        parts.append(
-            model.step_guidance(context[:, step], conditions.frames(step, step + 1), cache)
-        )
+        now = conditions.frames(step, step + 1)
+        parts.append(model.step_guidance(context[:, step], now, cache)[0])
         cache.commit()
     whole = stream(model, context, conditions)
     fresh = stream(model, context[:, 3:], conditions.frames(3, None))
@@ -133,12 +137,11 @@ def test_a_step_gives_latents_and_outcomes_of_the_worlds_sizes(name):
     noise = torch.zeros(2, config.autoencoder.latent_channels, *config.grid)
     made = model.sample(told, noise, num_denoise_steps=config.head.num_denoise_steps)
     assert made.shape == noise.shape
-    outcome = model.outcomes(made, told, model.near(conditions))
+    outcome = model.outcomes(made, told, model.near(conditions), torch.zeros(2, FATE_SIZE))
     classes = config.entries.num_classes
     assert outcome.reward.shape == (2, config.reward_bins)
     assert outcome.cost.shape == outcome.termination.shape == (2,)
     assert outcome.entries.shape == (2, 2, classes + 1)
-    assert outcome.things.shape == (2, classes, config.grid[1])
     assert all(value.isfinite().all() for value in (made, *outcome))
 
 
@@ -156,18 +159,62 @@ def test_a_new_model_changes_little_and_sampling_takes_each_step():
     torch.testing.assert_close(model.sample(told, noise, num_denoise_steps=2), second)
 
 
-def test_codes_are_told_to_the_backbone_and_to_the_head():
+def with_codes(conditions: Conditions, *codes: tuple[float, float]) -> Conditions:
+    """Return conditions of one frame with these codes alone."""
+    entries = torch.full_like(conditions.entries, -1.0)
+    entries[:, 0, : len(codes)] = torch.tensor(codes).view(-1, 2)
+    return dataclasses.replace(conditions, entries=entries)
+
+
+def guided(model: WorldModel, context: Tensor, conditions: Conditions) -> tuple[Guidance, Fate]:
+    """Return what the head is told of a first frame, and the fates of its codes."""
+    cache = model.new_cache(len(context), dtype=torch.float32, device=CPU)
+    return model.step_guidance(context[:, 0], conditions, cache)
+
+
+def test_codes_are_told_to_the_backbone_to_the_head_and_to_the_scenery():
     model = make_model()
+    model.fates.trunk[-1].bias[0] = -50.0  # nothing is gone
     context, conditions = make_batch(1, 1)
-    untold = dataclasses.replace(conditions, entries=torch.full_like(conditions.entries, -1.0))
-    elsewhere = dataclasses.replace(untold, entries=untold.entries * torch.tensor((1.0, 30.0)))
-    conditions.entries[0, 0, 0] = torch.tensor((2.0, 20.0))
-    told, without, nowhere = (
-        stream(model, context, each)[0] for each in (conditions, untold, elsewhere)
-    )
-    for name in ("maps", "hidden"):
+    told, _ = guided(model, context, with_codes(conditions, (2.0, 20.0)))
+    without, _ = guided(model, context, with_codes(conditions))
+    nowhere, _ = guided(model, context, with_codes(conditions, (-1.0, 30.0)))
+    for name in ("maps", "hidden", "copies"):
         assert (getattr(told, name) - getattr(without, name)).abs().max() > 1e-3
         assert torch.equal(getattr(without, name), getattr(nowhere, name))
+
+
+def test_codes_that_are_gone_are_painted_no_more_but_their_fate_is_told():
+    model = make_model()
+    context, conditions = make_batch(1, 1)
+    told, none = with_codes(conditions, (2.0, 20.0)), with_codes(conditions)
+    painted = []
+    for bias in (-50.0, 50.0):
+        model.fates.trunk[-1].bias[0] = bias
+        guidance, fate = guided(model, context, told)
+        assert (fate.gone[0, 0] > 0) == (bias > 0)
+        assert not (fate.gone[0, 1:] > 0).any()
+        assert fate.told.any()
+        painted.append((guidance.maps, guidance.copies))
+    without, _ = guided(model, context, none)
+    for left, gone, expected in zip(*painted, (without.maps, without.copies), strict=True):
+        assert torch.equal(gone, expected)
+        assert not torch.equal(left, expected)
+
+
+def test_what_fates_tell_decides_outcomes():
+    model = make_model()
+    context, conditions = make_batch(2, 1)
+    (told,) = stream(model, context, conditions)
+    near, fate = model.near(conditions), torch.zeros(2, FATE_SIZE)
+    fate[1, 3] = 5.0
+    plain = model.outcomes(told.last, told, near, torch.zeros(2, FATE_SIZE))
+    other = model.outcomes(told.last, told, near, fate)
+    for name in ("reward", "cost", "termination"):
+        first, second = getattr(plain, name), getattr(other, name)
+        assert torch.equal(first[0], second[0])
+        assert not torch.allclose(first[1], second[1])
+    assert torch.equal(plain.entries, other.entries)
 
 
 def test_the_character_is_near_its_limbs_and_everywhere_where_nobody_says():
@@ -199,7 +246,7 @@ def test_noise_levels_fall_into_buckets():
 def make_outcome(limit: float = 20.0, bins: int = 41) -> OutcomeHead:
     return OutcomeHead(
         latent_channels=3,
-        num_classes=2,
+        fate_size=2,
         hidden_width=4,
         vector_size=5,
         reward_limit=limit,
@@ -264,17 +311,13 @@ def test_only_what_changes_around_the_character_counts_but_for_hidden_states():
     near[..., :2] = 1.0
     made = torch.zeros(1, 3, 4, 6)
 
-    def logits(made: Tensor, told: Guidance = guidance) -> Tensor:
-        return torch.cat([part.flatten() for part in head(made, told, near, *things)])
+    head.trunk[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
 
-    things = torch.full((2, 1, 2, 4, 6), -9.0)
+    def logits(made: Tensor, told: Guidance = guidance) -> Tensor:
+        return torch.cat([part.flatten() for part in head(made, told, near, torch.zeros(1, 2))])
+
     before, far, close = logits(made), made.clone(), made.clone()
     far[..., 5], close[..., 0] = 3.0, 3.0
     assert torch.equal(logits(far), before)
     assert not torch.equal(logits(close), before)
-    things[..., 5] = 9.0
-    assert torch.equal(logits(made), before)
-    things[0, ..., 0] = 9.0  # a thing was there
-    assert not torch.equal(logits(made), before)
-    things.fill_(-9.0)
     assert not torch.equal(logits(made, guidance._replace(hidden=guidance.hidden + 1)), before)
