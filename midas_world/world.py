@@ -228,6 +228,7 @@ def _check_start_states(states: Sequence[StartState], config: WorldConfig, *, so
     sizes = {"pose": (config.conditions.pose_size,), "audio": (config.conditions.audio_size,)}
     for number, state in enumerate(states):
         wanted = [("latents", state.latents[0].numpy(), shape)]
+        wanted.append(("things", state.things, (*state.things.shape[:1], 2)))
         wanted += [
             (name, vector, size)
             for step in state.conditions
@@ -244,6 +245,8 @@ def _check_start_states(states: Sequence[StartState], config: WorldConfig, *, so
         for name, array in [*arrays, *state.conditioner_state.items()]:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise CheckpointError(f"{source}: start state {number}: {name} is not finite")
+        if (num := config.entries.num_classes) and not np.isin(state.things[:, 0], range(num)).all():
+            raise CheckpointError(f"{source}: start state {number}: no classes of this world's")
         texts = [state.description, *(step.text for step in state.conditions)]
         if not all(text is None or isinstance(text, str) for text in texts):
             raise CheckpointError(f"{source}: start state {number}: a text is of another kind")

@@ -120,8 +120,7 @@ def lively(fake: FakeEngine) -> FakeEngine:
 
 def test_chance_decides_what_comes_into_view_and_seeds_decide_chance(fake):
     rollout = Rollout(lively(fake), 3)
-    start = StartState(latents=torch.zeros(1, *fake.spec.latent_shape), conditions=(at(0.0),))
-    rollout.reset([start] * 3, seeds=[1, 2, 1])
+    rollout.reset([start_of(fake)] * 3, seeds=[1, 2, 1])
     told = torch.stack(walk(rollout, range(1, 30)))
     assert (told[..., 0] == 0).any()
     assert torch.equal(told[:, 0], told[:, 2])
@@ -130,8 +129,7 @@ def test_chance_decides_what_comes_into_view_and_seeds_decide_chance(fake):
 
 def test_forks_meet_the_same_things_again_unless_they_are_reseeded(fake):
     rollout = Rollout(lively(fake))
-    start = StartState(latents=torch.zeros(1, *fake.spec.latent_shape), conditions=(at(0.0),))
-    rollout.reset([start], seeds=[4])
+    rollout.reset([start_of(fake)], seeds=[4])
     walk(rollout, range(1, 10))
     state = rollout.state()
     told = walk(rollout, range(10, 30))
@@ -143,31 +141,86 @@ def test_forks_meet_the_same_things_again_unless_they_are_reseeded(fake):
     assert not torch.equal(torch.stack(walk(fork, range(10, 30))), torch.stack(told))
 
 
-def test_what_a_start_state_shows_comes_back_and_a_cut_forgets_it(fake):
-    fake.things[6, 5] = 0.9  # at the middle
+def start_of(fake: FakeEngine, *things: tuple[int, float], px: float = 0.0) -> StartState:
+    """Return a start state of one frame that shows things, the camera at a place."""
+    latents = torch.zeros(1, *fake.spec.latent_shape)
+    shown = np.float32(things).reshape(-1, 2)
+    return StartState(latents=latents, conditions=(at(px),), things=shown)
+
+
+def codes_at(rollout: Rollout, px: float) -> list[list[float]]:
+    """Return the codes told at a step with the camera there, by class and px from the middle."""
+    fake = rollout.engine
+    assert isinstance(fake, FakeEngine)
+    rollout.step([at(px)] * rollout.batch_size)
+    told = fake.told[-1][0]
+    return [[kind, round(place, 2)] for kind, place in told.tolist() if kind >= 0]
+
+
+def test_what_a_start_state_shows_is_told_while_it_is_in_view_and_when_it_comes_back(fake):
     rollout = Rollout(fake)
-    start = StartState(latents=torch.zeros(1, *fake.spec.latent_shape), conditions=(at(0.0),))
-    there_and_back = range(-20, 0)
+    rollout.reset([start_of(fake, (6, 4.0), px=800.0)], seeds=[0])
+    assert codes_at(rollout, 790.0) == [[6, 14.0]]
+    assert codes_at(rollout, 740.0) == []  # 64 px off, where the picture and 14 px more end at 54
+    assert codes_at(rollout, 810.0) == [[6, -6.0]]
+    rollout.replace_context([start_of(fake, (2, -3.0), px=100.0)], rows=[0])
+    assert codes_at(rollout, 102.0) == [[2, -5.0]]
 
-    def told() -> bool:
-        made = torch.stack(walk(rollout, range(-10, -20, -1)) + walk(rollout, there_and_back))
-        return bool((made[..., 0] == 6).any())
 
-    rollout.reset([start], seeds=[0])
-    fake.things.zero_()
-    assert told()
-    rollout.replace_context([start], rows=[0])
-    assert not told()
+def test_what_is_gone_is_told_no_more_and_comes_back_with_a_state(fake):
+    rollout = Rollout(fake)
+    rollout.reset([start_of(fake, (6, 4.0), (2, 20.0), px=800.0)], seeds=[0])
+    state = rollout.state()
+    assert codes_at(rollout, 800.0) == [[6, 4.0], [2, 20.0]]
+    fake.gone[0] = True  # the nearest one
+    assert codes_at(rollout, 820.0) == [[2, 0.0], [6, -16.0]]
+    fake.gone[0] = False
+    for camera in (820.0, 700.0, 800.0):
+        told = codes_at(rollout, camera)
+    assert told == [[6, 4.0]]
+    kept = rollout.state()
+    rollout.load_state(state)
+    assert codes_at(rollout, 800.0) == [[6, 4.0], [2, 20.0]]
+    fork = Rollout(fake)
+    fork.load_state(kept)
+    assert codes_at(fork, 800.0) == [[6, 4.0]]
+
+
+def test_hits_take_lives_and_are_told_from_the_next_step_on(fake):
+    rollout = Rollout(fake, 2)
+    rollout.reset([start_of(fake)] * 2, seeds=[0, 0])
+
+    def tally() -> list[list[float]]:
+        rollout.step([at(0.0)] * 2)
+        return fake.tallies[-1].tolist()
+
+    assert tally() == [[1.0, 64.0]] * 2
+    rollout.hit(np.array([False, True]))
+    assert rollout.lives.tolist() == [3, 2]
+    assert tally() == [[1.0, 64.0], [pytest.approx(2 / 3), 1.0]]
+    assert tally()[1] == [pytest.approx(2 / 3), 2.0]
+    state = rollout.state()
+    rollout.hit(np.array([True, True]))
+    assert rollout.lives.tolist() == [2, 1]
+    rollout.replace_context([start_of(fake)], rows=[1])
+    assert rollout.lives.tolist() == [2, 1]
+    rollout.reset([start_of(fake)], seeds=[0], rows=[1])
+    assert rollout.lives.tolist() == [2, 3]
+    assert tally() == [[pytest.approx(2 / 3), 1.0], [1.0, 64.0]]
+    rollout.load_state(state)
+    assert rollout.lives.tolist() == [3, 2]
+    assert tally() == [[1.0, 64.0], [pytest.approx(2 / 3), 3.0]]
 
 
 def test_without_a_pose_the_camera_stays(fake):
     rollout = Rollout(lively(fake))
-    start = StartState(latents=torch.zeros(1, *fake.spec.latent_shape), conditions=(at(800.0),))
-    rollout.reset([start], seeds=[0])
+    rollout.reset([start_of(fake, (3, 9.0), px=800.0)], seeds=[0])
     fake.told.clear()
     for _ in range(3):
         rollout.step([StepConditions()])
-    assert all((codes[..., 0] == -1).all() for codes in fake.told)
+    expected = torch.full((1, fake.spec.config.entries.capacity, 2), -1.0)
+    expected[0, 0] = torch.tensor([3.0, 9.0])
+    assert all(torch.equal(codes, expected) for codes in fake.told)
 
 
 def test_a_step_tells_what_its_engine_tells(fake):

@@ -20,6 +20,7 @@ from midas_world.world import (
     load_world,
     save_start_states,
     save_world,
+    things_in_view,
 )
 
 KEYMAP = KeyMap(
@@ -44,6 +45,7 @@ def make_start_state(seed: int = 0, *, frames: int = 3) -> StartState:
     return StartState(
         latents=torch.from_numpy(rng.normal(size=(frames, 15, 32)).astype(np.float32)),
         conditions=tuple(conditions),
+        things=np.array([(3, 12.5), (0, -30.0)], np.float32)[:seed],
         conditioner_state={
             "step": np.array(17),
             "x": np.array([1.5, -2.25]),
@@ -128,6 +130,8 @@ def test_start_states_come_back_with_what_is_absent_and_how_the_conditioner_stoo
     ):
         torch.testing.assert_close(loaded.latents, state.latents, rtol=1e-3, atol=1e-3)
         assert loaded.description == state.description
+        assert loaded.things.dtype == np.float32
+        np.testing.assert_array_equal(loaded.things, state.things)
         for before, after in zip(state.conditions, loaded.conditions, strict=True):
             assert after.text == before.text
             np.testing.assert_equal(after.pose, before.pose)
@@ -137,6 +141,29 @@ def test_start_states_come_back_with_what_is_absent_and_how_the_conditioner_stoo
             assert loaded.conditioner_state[name].dtype == value.dtype
             assert loaded.conditioner_state[name].shape == value.shape
             np.testing.assert_array_equal(loaded.conditioner_state[name], value)
+
+
+@pytest.mark.parametrize(
+    ("things", "message"),
+    [
+        (np.zeros((2, 3), np.float32), r"things must be \(2, 2\) float32, got \(2, 3\)"),
+        (np.array([(7, 0)], np.float32), "start state 0: no classes of this world's"),
+        (np.array([(-1, 0)], np.float32), "start state 0: no classes of this world's"),
+        (np.array([(1, np.nan)], np.float32), "things is not finite"),
+    ],
+)
+def test_things_that_no_code_can_tell_are_a_checkpoint_error(copy: Path, things, message):
+    state = dataclasses.replace(make_start_state(), things=things)
+    save_start_states([state], copy / "start_states.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        load_world(copy)
+
+
+def test_things_in_view_are_told_from_the_middle():
+    listed = np.full((5, 6), -1.0, np.float32)
+    listed[0, :3], listed[2, :3], listed[3, :3] = (2, 79, 30), (0, 0.5, 30), (6, 80, 30)
+    np.testing.assert_array_equal(things_in_view(listed, width=80), [[2, 39], [0, -39.5]])
+    assert things_in_view(np.zeros((0, 6), np.float32), width=80).shape == (0, 2)
 
 
 def test_a_start_state_needs_one_condition_per_frame():

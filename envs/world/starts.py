@@ -108,6 +108,9 @@ def _from_frames(option: Mapping[str, Any], engine: Engine) -> StartState:
     things = np.asarray(option.get("things", np.zeros((0, 6))), np.float32)
     if things.ndim != 2 or things.shape[1] != 6:
         raise ValueError(f"things must have shape (O, 6), as info has them, got {things.shape}")
+    num_classes = engine.spec.config.entries.num_classes
+    if num_classes and (things[:, 0] >= num_classes).any():
+        raise ValueError(f"things must be of classes below {num_classes}, got {things[:, 0].max()}")
     return StartState(
         latents=engine.encode(frames),
         conditions=conditions,
