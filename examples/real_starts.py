@@ -31,7 +31,7 @@ class LastFrames:
     def __init__(self, num_frames: int) -> None:
         self._frames: deque[np.ndarray] = deque(maxlen=num_frames)
         self._conditions: deque[StepConditions] = deque(maxlen=num_frames)
-        self._conditioner_state: dict[str, np.ndarray] = {}
+        self._last: dict[str, Any] = {}
 
     def clear(self) -> None:
         """Forget all frames: an episode begins."""
@@ -44,14 +44,14 @@ class LastFrames:
         self._conditions.append(
             StepConditions(pose=info["pose"], text=info["text"], audio=info["audio"])
         )
-        self._conditioner_state = info["conditioner_state"]
+        self._last = {name: info[name] for name in ("conditioner_state", "things")}
 
     def start_state(self) -> dict[str, Any]:
         """Return the option `start_state` of a world's reset that goes on from here."""
         return {
             "frames": np.stack(self._frames),
             "conditions": tuple(self._conditions),
-            "conditioner_state": self._conditioner_state,
+            **self._last,
         }
 
 

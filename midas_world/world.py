@@ -245,7 +245,9 @@ def _check_start_states(states: Sequence[StartState], config: WorldConfig, *, so
         for name, array in [*arrays, *state.conditioner_state.items()]:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise CheckpointError(f"{source}: start state {number}: {name} is not finite")
-        if (num := config.entries.num_classes) and not np.isin(state.things[:, 0], range(num)).all():
+        if (num := config.entries.num_classes) and not np.isin(
+            state.things[:, 0], range(num)
+        ).all():
             raise CheckpointError(f"{source}: start state {number}: no classes of this world's")
         texts = [state.description, *(step.text for step in state.conditions)]
         if not all(text is None or isinstance(text, str) for text in texts):

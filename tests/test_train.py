@@ -65,7 +65,7 @@ def test_training_the_dynamics_lowers_the_loss_on_a_fixed_batch(data, trained):
         untrained, model = WorldModel(config.world), WorldModel(config.world)
     model.load_state_dict(load_tensors(trained / "dynamics" / "weights.safetensors"))
     before, after = losses(untrained), losses(model)
-    for name in ("latents", "pixels", "things", "entries", "reward", "cost", "termination"):
+    for name in ("latents", "pixels", "entries", "reward", "cost", "termination"):
         assert after[name] < before[name], name
     assert after["loss"] < 0.97 * before["loss"]
 
@@ -99,7 +99,7 @@ def test_the_dynamics_losses_reach_every_weight(data, trained, head):
     module.progress = 1.0
     batch = Pool(store, config.world, config.train_dynamics).batch(step_generator(0, 0), 0.0)
     losses = module(**batch, generator=step_generator(0, 0))
-    assert {"pixels", "things", "entries", "reward", "cost", "termination"} <= losses.keys()
+    assert {"pixels", "gone", "entries", "reward", "cost", "termination"} <= losses.keys()
     losses["loss"].backward()
     without = [name for name, weight in model.named_parameters() if weight.grad is None]
     assert not without

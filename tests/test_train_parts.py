@@ -20,7 +20,7 @@ from midas_world.train.autoencoder import (
     train_autoencoder,
 )
 from midas_world.train.data import character_weight, crop_corners, open_frames
-from midas_world.train.latents import encode_frames, open_latents
+from midas_world.train.latents import open_latents
 from midas_world.train.loop import Trainer, schedule, seeded_weights, step_generator
 from midas_world.train.optimizer import Muon, make_optimizers, orthogonalize
 from midas_world.train.strips import save_strip
@@ -62,34 +62,6 @@ def test_a_damaged_episode_is_passed_over_with_a_warning(tmp_path, caplog):
 def test_a_folder_without_episodes_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no episodes in"):
         open_frames(tmp_path)
-
-
-def test_latents_line_up_with_conditions_rewards_hits_and_ends(data, trained):
-    coder = load_autoencoder(trained / "autoencoder", tiny())
-    store = open_latents(data / "train", coder, tiny().world, device=CPU)
-    first, second = make_episode(1), make_episode(2)
-    assert store.starts.tolist() == [0, 31, 62]
-    rows = np.array([2, 30, 31])
-    assert store.gather(rows).shape == (3, 8, 6, 10)
-    frames = np.stack((first.frames[2], first.frames[30], second.frames[0]))
-    expected = encode_frames(frames, coder, device=CPU).float()
-    torch.testing.assert_close(store.gather(rows), expected, rtol=0.02, atol=0.05)
-    # Frame 3 stands beside the reward of the action that led to it.
-    assert store.reward[3:7].tolist() == first.rewards[2:6].tolist()
-    assert store.reward[[0, 31]].tolist() == [0.0, 0.0]
-    assert store.cost[31:].tolist() == second.extras["cost"].tolist()
-    assert store.terminated.nonzero().flatten().tolist() == [30, 61]
-    conditions = store.conditions
-    assert torch.equal(conditions.pose[0, 31:], torch.from_numpy(second.pose))
-    assert torch.equal(conditions.audio[0, :31], torch.from_numpy(first.audio))
-    assert conditions.present.all()
-    # The codes of things that are told, in the order of the list.
-    for row, told in enumerate(store.told):
-        things = store.frames.things[row][told][: conditions.entries.shape[2]]
-        codes = conditions.entries[0, row, : len(things)].numpy()
-        assert np.array_equal(codes, np.stack((things[:, 0], things[:, 1] - 40), axis=1))
-        assert (conditions.entries[0, row, len(things) :] == -1).all()
-    assert store.told.any()
 
 
 def test_every_episode_is_read_once_at_each_start(data, trained, monkeypatch):

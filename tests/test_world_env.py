@@ -18,6 +18,7 @@ from midas_world.world import KeyMap, World
 from tests.fakes import FakeEngine
 
 RUN = ACTIONS.index("run_right")
+FRAME = np.zeros((1, 48, 80, 3), np.uint8)
 
 
 @pytest.fixture
@@ -95,6 +96,14 @@ def test_words_find_the_start_state_that_they_describe(env):
             },
             "lacks",
         ),
+        (
+            {"start_state": {"frames": FRAME, "things": np.zeros((2, 4))}},
+            r"things must have shape \(O, 6\), as info has them, got \(2, 4\)",
+        ),
+        (
+            {"start_state": {"frames": FRAME, "things": np.full((1, 6), 7.0)}},
+            "things must be of classes below 7, got 7",
+        ),
         ({"prompt": 3}, "prompt must be a str"),
         ({"prompt": "x" * 600}, "at most 512 bytes"),
         ({"prompt": "a dragon"}, "not understood: dragon"),
@@ -146,6 +155,29 @@ def test_a_single_frame_without_conditions_is_enough(env):
     frames = np.zeros((1, 48, 80, 3), np.uint8)
     env.reset(seed=0, options={"start_state": {"frames": frames}})
     assert env.step(RUN)[0].shape == (48, 80, 3)
+
+
+def test_things_of_given_frames_are_told_in_the_next_step(fake):
+    things = np.full((3, 6), -1, np.float32)
+    things[0, :3], things[1, :3] = (4, 47.5, 30), (6, 81, 30)  # of which the second is outside
+    fake.reset(seed=0, options={"start_state": {"frames": FRAME, "things": things}})
+    fake.step(0)
+    codes = fake.engine.told[-1][0]
+    assert codes[codes[:, 0] >= 0].tolist() == [[4.0, 7.5]]
+
+
+def test_hits_are_told_to_the_network_and_lives_come_back_with_a_reset(fake):
+    fake.reset(seed=0)
+    fake.engine.costs = [1.0]
+    fake.step(0), fake.step(0)
+    assert fake.engine.tallies[-1].tolist() == [[pytest.approx(2 / 3), 1.0]]
+    state = fake.save_state()
+    fake.reset(seed=1)
+    fake.step(0)
+    assert fake.engine.tallies[-1].tolist() == [[1.0, 64.0]]
+    fake.restore_state(state)
+    fake.step(0)
+    assert fake.engine.tallies[-1].tolist() == [[pytest.approx(2 / 3), 2.0]]
 
 
 def test_rewards_are_cut_off_below_the_threshold(fake):

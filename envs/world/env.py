@@ -164,8 +164,9 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     |                   | dict | Real frames to go on from, see below                            |
 
     The dict has `frames`, (F, H, W, 3) uint8, oldest first; `conditions`, F StepConditions, which
-    may be left out if F is 1; and `conditioner_state`, the teacher's at the last frame, without
-    which the conditioner starts anew.
+    may be left out if F is 1; `conditioner_state`, the teacher's at the last frame, without which
+    the conditioner starts anew; and `things`, (O, 6), likewise, without which the world knows of
+    none that the frame shows.
 
     ## Version History
     * v0: Initial version
