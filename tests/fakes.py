@@ -62,6 +62,7 @@ def make_start_state(config: WorldConfig, seed: int, *, frames: int = 3) -> Star
     return StartState(
         latents=torch.randn(shape, generator=generator),
         conditions=tuple(conditions),
+        things=np.array([(seed % 7, 12.0), (6, -24.5)], np.float32),
         conditioner_state=conditioner.state(),
         description=f"{scene.place}, {scene.time_of_day}, {scene.weather}, {scene.outfit}",
     )
@@ -132,8 +133,9 @@ class FakeEngine:
         costs: Likewise.
         terminations: Likewise.
         entries: (2, K + 1) what it says of every game.
-        things: (K, w) likewise, of frames that are read, too.
+        gone: (J,) likewise.
         told: Codes of each step's conditions.
+        tallies: Likewise.
     """
 
     def __init__(self, config: WorldConfig) -> None:
@@ -146,8 +148,9 @@ class FakeEngine:
         num_classes = config.entries.num_classes
         self.entries = torch.zeros(2, num_classes + 1)
         self.entries[:, -1] = 1.0
-        self.things = torch.zeros(num_classes, config.grid[1])
+        self.gone = torch.zeros(config.entries.capacity, dtype=torch.bool)
         self.told: list[Tensor] = []
+        self.tallies: list[Tensor] = []
         self.num_decoded = 0
         self.prefilled: list[tuple[int, int]] = []
 
@@ -167,6 +170,7 @@ class FakeEngine:
     ) -> Made:
         cache.total += conditions.pose.sum(dim=(1, 2))
         self.told.append(conditions.entries[:, 0].clone())
+        self.tallies.append(conditions.tally[:, 0].clone())
         drift = torch.sin(cache.total)[:, None, None]
         batch = len(latents)
         reward, cost, termination = (
@@ -179,11 +183,8 @@ class FakeEngine:
             cost=cost,
             termination=termination,
             entries=self.entries.expand(batch, -1, -1).clone(),
-            things=self.read(latents),
+            gone=self.gone.expand(batch, -1).clone(),
         )
-
-    def read(self, latents: Tensor) -> Tensor:
-        return self.things.expand(len(latents), -1, -1).clone()
 
     def decode(self, latents: Tensor) -> np.ndarray:
         self.num_decoded += 1

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import zlib
 
 import numpy as np
@@ -10,13 +11,16 @@ from hypothesis import strategies as st
 from midas_world.config import CameraConfig, ClockConfig, ConditionsConfig
 from midas_world.model.conditions import (
     AUDIO,
+    LONGEST_SINCE_HIT,
     POSE,
     TEXT,
     ConditionEncoder,
     Conditions,
     hash_text,
     stack_conditions,
+    tally_of,
 )
+from midas_world.model.skeleton_maps import WAVES_PER_LIMB, limb_fields, limb_waves
 from midas_world.types import StepConditions
 
 CONFIG = ConditionsConfig(
@@ -65,6 +69,7 @@ def make_conditions(
         audio=torch.rand(*shape, config.audio_size, generator=generator),
         present=torch.ones(*shape, 3, dtype=torch.bool),
         entries=torch.full((*shape, 4, 2), -1.0),
+        tally=torch.rand(*shape, 2, generator=generator),
     )
 
 
@@ -121,6 +126,54 @@ def test_maps_are_nearest_where_the_limbs_lie():
     assert disc[:, :2].max() == 0.0
     conditions.present[..., POSE] = False
     assert not encoder.maps(conditions).any()
+
+
+def test_waves_are_of_the_way_from_a_limb_and_fade_with_it():
+    keypoints = torch.tensor([[2.0, 4.0], [10.0, 4.0]])
+    ends = {"first": torch.tensor([0, 1]), "last": torch.tensor([1, 1]), "reach": 8.0}
+    # Below the bone's first quarter, behind its end and out of reach.
+    points = torch.tensor([[4.0, 13.0, 40.0], [6.0, 0.0, 4.0]])
+    waves = limb_waves(keypoints, points, **ends)
+    assert waves.shape == (3, 2 * WAVES_PER_LIMB)
+    torch.testing.assert_close(waves[:, :8], limb_fields(keypoints, points, **ends))
+    for number, (x, y), share in ((0, (0.0, 2.0), 0.25), (1, (3.0, -4.0), 1.0)):
+        near = 1 - math.hypot(x, y) / 8
+        place = [near, near * (2 * share - 1), near * x * 3 / 8, near * y * 3 / 8]
+        angles = [way * math.pi * count / 8 for way in (x, y) for count in (1, 2, 4)]
+        turns = [near * f(angle) for angle in angles for f in (math.sin, math.cos)]
+        expected = torch.tensor([*place, *turns])
+        torch.testing.assert_close(waves[number, ::2], expected, rtol=1e-4, atol=1e-4)
+    assert not waves[2].any()
+
+
+def test_waves_of_points_are_those_of_each_game_and_none_without_a_pose():
+    encoder, conditions = make_encoder(), make_conditions(batch=2, frames=1)
+    points = torch.rand(2, 2, 7, generator=torch.Generator().manual_seed(1)) * 12
+    waves = encoder.waves(conditions, points)
+    assert waves.shape == (2, 7, encoder.wave_channels)
+    assert encoder.wave_channels == 2 * WAVES_PER_LIMB
+    ends = {"first": encoder.limbs[:, 0], "last": encoder.limbs[:, 1], "reach": 6.0}
+    for row in range(2):
+        keypoints = (conditions.pose[row, 0, :4].unflatten(0, (2, 2)) + 1) * encoder.middle
+        torch.testing.assert_close(waves[row], limb_waves(keypoints, points[row], **ends))
+    conditions.present[0, 0, POSE] = False
+    waves = encoder.waves(conditions, points)
+    assert not waves[0].any()
+    assert waves[1].any()
+
+
+def test_the_tally_is_told_in_the_vector_and_between_0_and_1():
+    encoder, conditions = make_encoder(), make_conditions(batch=3, frames=2)
+    conditions.tally[:, 0] = torch.tensor([[1.0, 64.0], [2 / 3, 1.0], [0.0, 4.0]])
+    expected = [
+        [1.0, 1.0, math.exp(-16)],
+        [2 / 3, 1 / 32, math.exp(-1 / 4)],
+        [0.0, 1 / 8, math.exp(-1)],
+    ]
+    told = tally_of(conditions)
+    torch.testing.assert_close(told, torch.tensor(expected))
+    vector = encoder.vector(conditions, encoder.cues(conditions), conditions.audio[:, 0])
+    torch.testing.assert_close(vector[:, -3:], told)
 
 
 def test_cues_tell_camera_and_clock_of_the_first_frame():
@@ -195,6 +248,7 @@ def test_games_are_stacked_row_by_row():
     steps = [StepConditions(pose=pose), StepConditions(audio=audio, text="walk left")]
     stacked = stack_conditions(steps, CONFIG, capacity=4)
     assert torch.equal(stacked.entries, torch.full((2, 1, 4, 2), -1.0))
+    assert stacked.tally.tolist() == [[[1.0, LONGEST_SINCE_HIT]]] * 2
     assert stacked.present[:, 0].tolist() == [[True, False, False], [False, True, True]]
     assert torch.equal(stacked.pose[:, 0], torch.tensor(np.stack((pose, 0 * pose))))
     assert torch.equal(stacked.audio[:, 0], torch.tensor(np.stack((0 * audio, audio))))
@@ -237,6 +291,7 @@ def conditions_of_ones(batch: int, frames: int = 5) -> Conditions:
         audio=torch.zeros(batch, frames, 0),
         present=torch.ones(batch, frames, 3, dtype=torch.bool),
         entries=torch.full((batch, frames, 4, 2), -1.0),
+        tally=torch.ones(batch, frames, 2),
     )
 
 
@@ -275,7 +330,7 @@ def test_a_teacher_without_pose_or_sound_is_possible():
     conditions = stack_conditions(steps, config, capacity=4)
     tokens, vector, maps = all_told(encoder, conditions)
     assert tokens.shape == (2, 1, 3, 12)
-    assert vector.shape == (2, encoder.vector_size) == (2, 16 + 3)
+    assert vector.shape == (2, encoder.vector_size) == (2, 16 + 3 + 3)
     assert maps.shape == (2, 0, *GRID)
     assert torch.isfinite(tokens).all()
     assert not encoder.cues(conditions).camera.any()

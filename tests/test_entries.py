@@ -1,14 +1,17 @@
-"""Entry codes: the map that tells one, the prior that foretells it, the reader that finds it."""
+"""Entry codes: the map that tells one, what becomes of it, and the prior that foretells it."""
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from midas_world.config import EntriesConfig
-from midas_world.model.entries import EntryMaps, EntryPrior, ThingReader
+from midas_world.config import ConditionsConfig, EntriesConfig
+from midas_world.model.conditions import Conditions, stack_conditions
+from midas_world.model.entries import FATE_SIZE, EntryMaps, EntryPrior, Fates, kept
+from midas_world.types import StepConditions
 
 GRID, STEP = (3, 10), 8
-CONFIG = EntriesConfig(num_classes=4, channels=2, columns=3)
+CONFIG = EntriesConfig(num_classes=4, phases=2, channels=2, columns=3)
 NONE = EntriesConfig()
 
 
@@ -21,35 +24,118 @@ def told(*codes: tuple[int, float]) -> Tensor:
     return torch.tensor(codes, dtype=torch.float32)[None]
 
 
-def test_a_code_puts_its_classes_picture_at_its_place():
+def show(maps: EntryMaps, *codes: tuple[int, float], clock: float = 0.0) -> Tensor:
+    """Return the map of one game's codes, (channels, h, w)."""
+    return maps(told(*codes), torch.tensor([clock]))[0]
+
+
+def picture(maps: EntryMaps, kind: int, *, phase: int, pixel: int) -> Tensor:
+    """Return the learned picture of a class, (channels, h, columns)."""
+    row = maps.table.unflatten(0, (-1, CONFIG.phases, STEP))[kind, phase, pixel]
+    return row.reshape(CONFIG.channels, GRID[0], CONFIG.columns)
+
+
+@pytest.mark.parametrize(("clock", "phase"), [(0.0, 0), (0.49, 0), (0.5, 1), (0.99, 1)])
+@pytest.mark.parametrize("pixel", range(STEP))
+def test_a_code_puts_its_own_picture_in_the_columns_around_its_place(pixel, clock, phase):
     maps = make_maps()
-    # The middle of column 6 is 12 px right of the picture's middle.
-    shown = maps(told((2, 12.0)))[0]
-    torch.testing.assert_close(shown[:, :, 5:8], maps.table[2])
+    # Column 6 begins 8 px right of the picture's middle.
+    shown = show(maps, (2, 8.0 + pixel), clock=clock)
+    assert torch.equal(shown[:, :, 5:8], picture(maps, 2, phase=phase, pixel=pixel))
     assert not shown[:, :, :5].any()
     assert not shown[:, :, 8:].any()
 
 
-def test_maps_move_with_their_codes():
+def test_a_place_counts_by_whole_px_and_left_of_the_middle_like_right_of_it():
     maps = make_maps()
-    first, second = maps(told((1, -4.0))), maps(told((1, 4.0)))
-    torch.testing.assert_close(first[..., :-1], second[..., 1:])
-    torch.testing.assert_close(maps(told((1, -2.0))), torch.lerp(first, second, 0.25))
+    assert torch.equal(show(maps, (1, -11.0))[:, :, 2:5], picture(maps, 1, phase=0, pixel=5))
+    for nearly in (-11.2, -10.8, -11.0004):
+        assert torch.equal(show(maps, (1, nearly)), show(maps, (1, -11.0)))
+    assert not torch.equal(show(maps, (1, -10.0)), show(maps, (1, -11.0)))
 
 
 def test_codes_add_up_and_absent_ones_are_nothing():
     maps = make_maps()
-    together = maps(told((1, -20.0), (3, 8.0), (-1, -1.0), (-1, 5.0)))
-    apart = maps(told((1, -20.0))) + maps(told((3, 8.0)))
+    together = show(maps, (1, -20.0), (3, -15.0), (-1, -1.0), (-1, 5.0))
+    apart = show(maps, (1, -20.0)) + show(maps, (3, -15.0))
     torch.testing.assert_close(together, apart)
-    assert not maps(told((-1, 3.0), (-1, -1.0))).any()
+    assert not show(maps, (-1, 3.0), (-1, -1.0)).any()
 
 
-@pytest.mark.parametrize("place", [-57.0, 57.0])
+@pytest.mark.parametrize("place", [-49.0, 48.0])
 def test_a_code_outside_of_the_picture_reaches_in_by_its_pictures_width(place):
     maps = make_maps()
-    assert not maps(told((0, place))).any()
-    assert maps(told((0, place * 0.75))).any()
+    assert not show(maps, (0, place)).any()
+    assert show(maps, (0, place - 8 if place > 0 else place + 8)).any()
+
+
+def test_every_game_has_its_own_codes_and_clock():
+    maps = make_maps()
+    entries = torch.cat((told((1, 3.0), (2, 20.0)), told((0, -9.0), (-1, 0.0))))
+    both = maps(entries, torch.tensor([0.1, 0.7]))
+    for row, clock in enumerate((0.1, 0.7)):
+        assert torch.equal(both[row], maps(entries[row : row + 1], torch.tensor([clock]))[0])
+
+
+LAYOUT = ConditionsConfig(pose_size=3)
+
+
+def conditions_of(entries: Tensor, *, seed: int = 0, since: float = 64.0) -> Conditions:
+    """Return conditions of one frame with codes (B, J, 2) and random poses."""
+    poses = torch.rand(len(entries), 3, generator=torch.Generator().manual_seed(seed)).numpy()
+    made = stack_conditions([StepConditions(pose=pose) for pose in poses], LAYOUT, capacity=1)
+    tally = torch.tensor([1.0, since]).expand(len(entries), 1, 2)
+    return Conditions(**{**vars(made), "entries": entries[:, None], "tally": tally})
+
+
+def make_fates() -> Fates:
+    return Fates(CONFIG, LAYOUT, half_width=40.0)
+
+
+def test_fates_learn_that_a_class_near_the_middle_is_gone():
+    fates, generator = make_fates(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(fates.parameters(), lr=3e-3)
+
+    def sample(count: int) -> tuple[Tensor, Tensor]:
+        kinds = torch.randint(-1, 4, (count, 6), generator=generator).float()
+        places = 80 * torch.rand(count, 6, generator=generator) - 40
+        gone = (kinds == 2) & (places.abs() < 8)
+        return torch.stack((kinds, places), dim=-1), gone
+
+    for _ in range(150):
+        entries, gone = sample(128)
+        loss = binary_cross_entropy_with_logits(fates(conditions_of(entries)).gone, gone.float())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    entries, gone = sample(1000)
+    with torch.no_grad():
+        found = fates(conditions_of(entries, seed=1)).gone > 0
+    assert (found == gone).float().mean() > 0.98
+    assert found[gone].float().mean() > 0.9
+
+
+def test_what_fates_tell_does_not_hang_on_the_order_of_codes_but_on_pose_and_tally():
+    fates = make_fates().requires_grad_(requires_grad=False)
+    entries = told((1, 4.0), (-1, -1.0), (3, -30.0))
+    fate = fates(conditions_of(entries))
+    assert fate.gone.shape == (1, 3)
+    assert fate.told.shape == (1, FATE_SIZE)
+    turned = fates(conditions_of(entries.flip(1)))
+    torch.testing.assert_close(turned.gone, fate.gone.flip(1))
+    torch.testing.assert_close(turned.told, fate.told)
+    for other in (conditions_of(entries, seed=1), conditions_of(entries, since=1.0)):
+        assert (fates(other).told - fate.told).abs().max() > 1e-3
+    absent = conditions_of(torch.cat((entries, told((-1, 7.0))), dim=1))
+    torch.testing.assert_close(fates(absent).told, fate.told)  # an empty place tells nothing
+    assert (fates(absent).gone[0, [1, 3]] == -20).all()
+
+
+def test_codes_that_are_likelier_gone_are_not_kept():
+    entries = told((1, 4.0), (2, 5.0), (-1, -1.0))
+    left = kept(entries, torch.tensor([[0.1, -0.1, -20.0]]))
+    assert left[0, :, 0].tolist() == [-1, 2, -1]
+    assert torch.equal(left[..., 1], entries[..., 1])
 
 
 def test_the_prior_tells_of_each_side_from_its_edge():
@@ -64,17 +150,13 @@ def test_the_prior_tells_of_each_side_from_its_edge():
     assert (swapped - logits).abs().max() > 1e-3
 
 
-def test_a_reader_sees_each_class_everywhere():
-    reader = ThingReader(CONFIG, latent_channels=5)
-    assert reader(torch.randn(2, 5, *GRID)).shape == (2, 4, *GRID)
-
-
-def test_without_classes_there_is_nothing_to_tell_or_read():
+def test_without_classes_there_is_nothing_to_tell():
     maps = make_maps(NONE)
-    assert maps(torch.full((2, 6, 2), -1.0)).shape == (2, 0, *GRID)
+    assert maps(torch.full((2, 6, 2), -1.0), torch.zeros(2)).shape == (2, 0, *GRID)
     assert maps.num_channels == 0
-    reader = ThingReader(NONE, latent_channels=5)
-    assert reader(torch.zeros(2, 5, *GRID)).shape == (2, 0, *GRID)
-    assert not reader.state_dict()
+    fate = Fates(NONE, LAYOUT, half_width=40.0)(conditions_of(torch.full((2, 6, 2), -1.0)))
+    assert fate.gone.shape == (2, 6)
+    assert (fate.gone <= 0).all()
+    assert not fate.told.any()
     prior = EntryPrior(NONE, width=6, token_grid=(2, 5))
     assert prior(torch.zeros(2, 10, 6)).shape == (2, 2, 1)

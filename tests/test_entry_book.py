@@ -1,14 +1,14 @@
-"""What games know of things along their world."""
+"""What games know beside the picture: things along their world, lives, the last hit."""
 
 import numpy as np
 import pytest
 
 from midas_world.config import WorldConfig, load_preset
+from midas_world.model.conditions import LONGEST_SINCE_HIT
 from midas_world.model.entry_book import EntryBook
 
 LOOP = 1600
 COIN, FIRE = 0, 6
-COLUMN = 8.0  # px of a column of the fine grid at Stage
 
 
 @pytest.fixture(scope="module")
@@ -17,32 +17,30 @@ def config() -> WorldConfig:
 
 
 class Game:
-    """One game, whose pictures show what is in `world`.
+    """One game in which nothing is gone until a test says so.
 
     Attributes:
         told: Of each step, classes and world places of the codes.
+        gone: Places whose codes are gone in the next step.
         num_draws: Of chance.
     """
 
-    def __init__(self, config: WorldConfig, *, seed: int = 0, start: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: WorldConfig,
+        *things: tuple[int, float],
+        seed: int = 0,
+        start: float = 0.0,
+    ) -> None:
         self.config, self.book = config, EntryBook(config, 1)
         self.rng = np.random.default_rng(seed)
         self.chances = np.zeros((1, 2, config.entries.num_classes + 1), np.float32)
         self.chances[..., -1] = 1
-        self.world: list[tuple[int, float]] = []
         self.told: list[list[tuple[int, float]]] = []
+        self.gone: set[float] = set()
         self.num_draws = 0
         self.x = start
-        self.book.reset([0], np.array([start % LOOP]), self.seen())
-
-    def seen(self) -> np.ndarray:
-        columns = self.config.grid[1]
-        things = np.zeros((1, self.config.entries.num_classes, columns), np.float32)
-        for kind, place in self.world:
-            column = round((place - self.x) / COLUMN + (columns - 1) / 2)
-            if 0 <= column < columns:
-                things[0, kind, column] = 0.9
-        return things
+        self.book.begin([0], np.array([start % LOOP]), [np.float32(things).reshape(-1, 2)])
 
     def draw(self, row: int) -> float:
         assert row == 0
@@ -53,24 +51,29 @@ class Game:
         for _ in range(steps):
             self.x += px
             told = self.book.advance(np.array([self.x % LOOP]), self.draw)[0]
-            codes = [(int(kind), float(place) + self.x) for kind, place in told if kind >= 0]
-            self.told.append(codes)
-            self.world += [code for code in codes if self.is_new(code)]
-            self.book.observe(self.chances, self.seen())
+            places = [round(float(place) + self.x, 2) for _, place in told]
+            codes = zip(told[:, 0].astype(int).tolist(), places, strict=True)
+            self.told.append([code for code in codes if code[0] >= 0])
+            gone = np.array([place in self.gone for place in places])
+            self.book.observe(self.chances, gone[None])
         return self
-
-    def is_new(self, code: tuple[int, float]) -> bool:
-        return all(code[0] != kind or abs(code[1] - place) > 1 for kind, place in self.world)
 
     def likely(self, *, left: float = 0.0, right: float = 0.0) -> "Game":
         """Let coins come with these chances at the sides; otherwise nothing comes."""
         self.chances[0, :, COIN] = left, right
         self.chances[0, :, -1] = 1 - left, 1 - right
-        self.book.observe(self.chances, self.seen())
+        self.book.observe(self.chances, np.zeros((1, self.config.entries.capacity), bool))
         return self
 
+    @property
+    def world(self) -> list[tuple[int, float]]:
+        """All codes that are known, by place."""
+        codes = self.book.codes[0]
+        known = codes[codes[:, 0] >= 0].tolist()
+        return sorted(((int(kind), place) for kind, place in known), key=lambda code: code[1])
+
     def places(self) -> list[float]:
-        return sorted(place for _, place in self.world)
+        return [place for _, place in self.world]
 
 
 def test_a_strip_is_drawn_once_however_often_the_camera_passes(config):
@@ -108,104 +111,94 @@ def test_rates_follow_the_given_chances(config):
     game = Game(config)
     game.chances[0, 1] = 0
     game.chances[0, 1, [COIN, FIRE, -1]] = 0.1, 0.3, 0.6
-    game.book.observe(game.chances, game.seen())
-    kinds = np.zeros(8)
-    real = game.book._add
-
-    def count(row: int, kind: int, place: float, *, is_told: bool) -> None:
-        kinds[kind] += is_told
-        real(row, kind, place, is_told=is_told)
-
-    game.book._add = count
-    for _ in range(1000):
-        game.x += 32.0
-        game.book.advance(np.array([game.x % LOOP]), game.draw)
+    game.book.observe(game.chances, np.zeros((1, game.config.entries.capacity), bool))
+    met = {code for _ in range(1000) for code in game.walk(1, 32.0).world}
     assert game.num_draws == 4000
+    kinds = np.bincount([kind for kind, _ in met], minlength=8)
     np.testing.assert_allclose(kinds / 4000, [0.1, 0, 0, 0, 0, 0, 0.3, 0], atol=0.02)
 
 
-def test_a_code_is_told_from_outside_the_picture_until_it_is_inside(config):
-    game = Game(config).likely(right=1.0).walk(2, 6.0).likely().walk(30, 6.0)
-    half, entries = config.width / 2, config.entries
-    for step, codes in enumerate(game.told):
-        camera = 6.0 * (step + 1)
-        for _, place in codes:
-            assert half - entries.inside <= abs(place - camera) <= half + entries.outside
-    assert all(any(codes) for codes in game.told[1:6])
-    assert not game.told[-1]
+def test_codes_are_told_as_long_as_they_are_in_view_the_nearest_first(config):
+    things = [(FIRE, 20.0), (COIN, -150.0), (COIN, 100.0)]
+    game = Game(config, *things)
+    reach = config.width / 2 + config.entries.outside
+    for px in (6.0, -6.0):
+        for _ in range(80):
+            codes = game.walk(1, px).told[-1]
+            seen = [code for code in things if abs(code[1] - game.x) <= reach]
+            assert codes == sorted(seen, key=lambda code: abs(code[1] - game.x))
+    assert {len(codes) for codes in game.told} == {0, 1, 2, 3}
+    assert game.world == sorted(things, key=lambda code: code[1])
 
 
-def test_a_thing_that_left_is_told_again_at_the_same_place(config):
-    game = Game(config).likely(right=1.0).walk(2, 6.0).likely().walk(2, 6.0)
-    world = list(game.world)
-    assert len(world) == 2
-    game.walk(80, 6.0)
-    assert not game.told[-1]
+def test_a_thing_that_is_gone_is_told_no_more(config):
+    game = Game(config, (FIRE, 20.0), (COIN, 26.0)).walk(4, 6.0)
+    game.gone = {26.0}
+    assert len(game.walk(1, 0.0).told[-1]) == 2  # in the step that takes it, it is told
+    assert game.world == [(FIRE, 20.0)]
+    game.gone.clear()
     game.told.clear()
-    game.walk(80, -6.0)
-    again = {(kind, round(place, 3)) for codes in game.told for kind, place in codes}
-    assert again == {(kind, round(place, 3)) for kind, place in world}
-    assert game.world == world
-
-
-def test_what_the_first_frame_shows_is_known_but_not_told(config):
-    game = Game(config)
-    game.world = [(FIRE, 100.0)]
-    game.book.reset([0], np.array([0.0]), game.seen())
-    game.walk(1, 0.0)
-    assert not game.told[-1]
-    game.walk(60, 6.0).walk(40, -6.0)
-    told = {(kind, place) for codes in game.told for kind, place in codes}
-    assert {kind for kind, _ in told} == {FIRE}
-    assert all(abs(place - 100.0) <= COLUMN / 2 for _, place in told)
-
-
-def test_a_collected_thing_does_not_come_back(config):
-    game = Game(config)
-    game.world = [(COIN, 100.0)]
-    game.book.reset([0], np.array([0.0]), game.seen())
-    game.walk(10, 6.0)  # 40 px before it
-    game.world.clear()
-    game.walk(2, 0.0)
-    assert (game.book.codes[0, :, 0] == COIN).any()  # a flicker is no loss
-    game.walk(1, 0.0)
-    assert not (game.book.codes[0, :, 0] == COIN).any()
     game.walk(60, 6.0).walk(60, -6.0)
-    assert not any(game.told)
+    assert {code for codes in game.told for code in codes} == {(FIRE, 20.0)}
 
 
-def test_a_thing_behind_the_character_or_at_the_edge_is_not_missed(config):
-    for place in (10.0, 150.0):
-        game = Game(config)
-        game.world = [(COIN, place)]
-        game.book.reset([0], np.array([0.0]), game.seen())
-        game.world.clear()
-        game.walk(10, 0.0)
-        assert (game.book.codes[0, :, 0] == COIN).sum() == 1
+def test_places_without_a_code_cannot_be_gone(config):
+    game = Game(config, (FIRE, 20.0), (COIN, 400.0)).walk(1, 0.0)
+    gone = np.ones((1, config.entries.capacity), bool)
+    gone[0, 0] = False
+    game.book.observe(game.chances, gone)
+    assert game.world == [(FIRE, 20.0), (COIN, 400.0)]
 
 
-def test_a_thing_seen_without_a_code_gets_one(config):
-    game = Game(config).walk(1, 0.0)
-    game.world = [(FIRE, 60.0), (FIRE, 68.0)]
-    game.walk(3, 0.0)
-    codes = game.book.codes[0]
-    assert codes[codes[:, 0] >= 0][:, 0].tolist() == [FIRE]  # the other one is too near
-
-
-def test_no_more_are_told_than_there_is_room_and_those_at_the_edge_win(config):
-    game = Game(config).likely(right=1.0).walk(10, 8.0)
+def test_no_more_are_told_than_there_is_room_and_the_nearest_win(config):
+    game = Game(config).likely(right=1.0).walk(40, 8.0)
     codes = game.told[-1]
     assert len(codes) == config.entries.capacity
-    away = [abs(abs(place - game.x) - config.width / 2) for _, place in codes]
+    away = [abs(place - game.x) for _, place in codes]
     assert away == sorted(away)
+    assert max(away) < min(abs(p - game.x) for p in set(game.places()) - {p for _, p in codes})
 
 
 def test_the_farthest_code_is_forgotten_first(config):
-    game = Game(config).likely(right=0.9).walk(60, 8.0)
-    known = game.book.codes[0][:, 1]
-    assert (game.book.codes[0][:, 0] >= 0).all()
-    assert known.min() > min(game.places())
-    assert known.max() == max(game.places())
+    game = Game(config).likely(right=0.9).walk(30, 8.0)
+    early = game.places()
+    known = game.walk(60, 8.0).places()
+    assert len(known) == len(game.book.codes[0])
+    assert known[0] > early[0]
+    assert known[-1] > game.x + config.width / 2
+
+
+def test_hits_take_lives_and_show_for_a_while(config):
+    book = EntryBook(config, 3)
+
+    def step(*hits: bool) -> np.ndarray:
+        """Return the tally of the step after one with these hits."""
+        book.advance(np.zeros(3), lambda _: 0.0)
+        book.observe(book.probabilities.copy(), np.zeros((3, config.entries.capacity), bool))
+        book.hit(np.array(hits))
+        return book.tally()
+
+    np.testing.assert_allclose(book.tally(), [[1.0, LONGEST_SINCE_HIT]] * 3)
+    tally = step(True, False, False)
+    assert tally.dtype == np.float32
+    np.testing.assert_allclose(tally, [[2 / 3, 1], [1, LONGEST_SINCE_HIT], [1, LONGEST_SINCE_HIT]])
+    np.testing.assert_allclose(step(False, True, False)[:2], [[2 / 3, 2], [2 / 3, 1]])
+    for _ in range(5):
+        tally = step(False, True, False)
+    np.testing.assert_allclose(tally[:2], [[2 / 3, 7], [0, 1]])  # no less than none
+    assert book.lives.tolist() == [2, 0, 3]
+    state = book.state()
+    for _ in range(2 * LONGEST_SINCE_HIT):
+        tally = step(False, False, False)
+    assert tally[:, 1].tolist() == [LONGEST_SINCE_HIT] * 3
+    book.begin([1], np.zeros(1), [np.zeros((0, 2))])
+    assert book.lives[1] == 0  # a cut gives none back
+    book.refill([1])
+    assert book.lives.tolist() == [2, 3, 3]
+    book.load_state(state)
+    np.testing.assert_allclose(book.tally()[:2], [[2 / 3, 7], [0, 1]])
+    book.refill([1])
+    np.testing.assert_allclose(book.tally()[:2], [[2 / 3, 7], [1, LONGEST_SINCE_HIT]])
 
 
 def test_the_camera_goes_on_over_the_end_of_its_loop(config):
@@ -215,11 +208,11 @@ def test_the_camera_goes_on_over_the_end_of_its_loop(config):
 
 
 def test_a_loaded_state_goes_on_exactly(config):
-    game = Game(config).likely(left=0.2, right=0.2).walk(30, 6.0)
+    game = Game(config, (FIRE, 20.0)).likely(left=0.2, right=0.2).walk(30, 6.0)
     state, x = game.book.state(), game.x
     other = Game(config, start=x)
     other.book.load_state(state)
-    other.chances, other.world = game.chances, list(game.world)
+    other.chances = game.chances
     for each in (game, other):
         each.rng = np.random.default_rng(5)
         each.told.clear()
@@ -233,12 +226,12 @@ def test_a_loaded_state_goes_on_exactly(config):
 
 
 def test_games_do_not_mix(config):
-    alone = Game(config).likely(right=0.3)
+    alone = Game(config, (COIN, 8.0)).likely(right=0.3)
     book = EntryBook(config, 2)
-    book.reset([0, 1], np.array([500.0, 0.0]), None)
+    book.begin([0, 1], np.array([500.0, 0.0]), [np.zeros((0, 2)), np.array([(COIN, 8.0)])])
     rngs = [np.random.default_rng(9), np.random.default_rng(0)]
     chances = np.concatenate((alone.chances[:, ::-1], alone.chances))
-    book.observe(chances, np.zeros((2, *alone.seen().shape[1:]), np.float32))
+    book.observe(chances, np.zeros((2, config.entries.capacity), bool))
     for step in range(1, 20):
         told = book.advance(
             np.array([500.0 - 6 * step, 6.0 * step]), lambda row: rngs[row].random()
@@ -246,7 +239,7 @@ def test_games_do_not_mix(config):
         expected = alone.book.advance(np.array([6.0 * step]), alone.draw)
         np.testing.assert_array_equal(told[1], expected[0])
     before = book.state()
-    book.reset([0], np.array([3.0]), None)
+    book.begin([0], np.array([3.0]), [np.zeros((0, 2))])
     for name, array in book.state().items():
         np.testing.assert_array_equal(array[1], before[name][1])
     assert (book.codes[0, :, 0] == -1).all()
@@ -255,7 +248,7 @@ def test_games_do_not_mix(config):
 def test_a_world_without_classes_draws_nothing():
     config = load_preset("dream").world
     book = EntryBook(config, 2)
-    book.reset([0, 1], np.zeros(2), None)
+    book.begin([0, 1], np.zeros(2), [np.zeros((0, 2)), np.array([(COIN, 8.0)])])
 
     def draw(_: int) -> float:
         raise AssertionError("nothing is drawn")
@@ -263,5 +256,8 @@ def test_a_world_without_classes_draws_nothing():
     told = book.advance(np.array([0.0, 300.0]), draw)
     assert told.shape == (2, config.entries.capacity, 2)
     assert (told == -1).all()
-    book.observe(np.ones((2, 2, 1), np.float32), np.zeros((2, 0, config.grid[1]), np.float32))
-    assert book.state()["codes"].shape == (2, 0, 4)
+    book.observe(np.ones((2, 2, 1), np.float32), np.ones((2, config.entries.capacity), bool))
+    assert book.state()["codes"].shape == (2, 0, 2)
+    book.hit(np.array([True, False]))  # it counts no lives either
+    assert book.lives.tolist() == [0, 0]
+    assert book.tally().tolist() == [[1.0, 1.0], [1.0, LONGEST_SINCE_HIT]]
