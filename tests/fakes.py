@@ -79,7 +79,9 @@ def damp(model: WorldModel) -> None:
     operators.mul_(0.6).add_(0.03 * noise)
     output.weight.mul_(0.25)
     assert output.bias is not None
-    output.bias[model.config.autoencoder.latent_channels] -= 3.0
+    channels = model.config.autoencoder.latent_channels
+    output.bias[channels:] = 0.0
+    output.bias[channels] = -2.0
 
 
 def make_tiny_world(folder: Path, *, config: ProjectConfig | None = None) -> Path:

@@ -14,7 +14,9 @@ from midas_world.config import (
     ClockConfig,
     ConditionsConfig,
     DataConfig,
+    EntriesConfig,
     HeadConfig,
+    LayerConfig,
     OptimizerConfig,
     ProjectConfig,
     WorldConfig,
@@ -79,7 +81,7 @@ def test_stage_hd_is_stage_at_twice_the_size():
     assert large.conditions.limb_reach == 2 * small.conditions.limb_reach
     assert large.conditions.camera.loop == 2 * small.conditions.camera.loop
     assert large.motion.reach == 2 * small.motion.reach
-    for name in ("strip", "outside", "inside"):
+    for name in ("strip", "outside"):
         assert getattr(large.entries, name) == 2 * getattr(small.entries, name)
     assert large.scenery.layers.keys() == small.scenery.layers.keys()
     for name, layer in large.scenery.layers.items():
@@ -208,6 +210,8 @@ POSE = {"pose_size": 6, "num_keypoints": 2}
         (ConditionsConfig, {**POSE, "camera": CameraConfig(index=3)}, "camera.index must be"),
         (ConditionsConfig, {**POSE, "clock": ClockConfig(index=6)}, "clock.index must be"),
         (OptimizerConfig, {"learning_rate": 1.0, "train_steps": 0, "batch_size": 1}, "train_steps"),
+        (LayerConfig, {"parallax": 1.0, "loop": 8, "resolution": 0}, "resolution must be"),
+        (EntriesConfig, {"phases": 0}, "phases must be"),
         (DataConfig, {"first_seed": 0, "first_validation_seed": 3}, "overlap the held-out"),
     ],
 )
@@ -251,7 +255,12 @@ def tiny_world_config() -> WorldConfig:
             "world.scenery.layers.ground.loop=1500",
             r"scenery.layers.ground.loop must be a multiple of 8",
         ),
-        ("world.scenery.layers.rain.loop=600", r"divide the 1600 px that the layer travels"),
+        (
+            "world.scenery.layers.ground.resolution=3",
+            r"layers.ground.resolution must divide the autoencoder's downsampling of 8, got 3",
+        ),
+        ("world.outcome_width=-1", r"outcome_width must be at least 0"),
+        ("world.scenery.layers.fall.loop=600", r"divide the 1600 px that the layer travels"),
         ("world.scenery.width=0", r"scenery.width must be positive where there are scenery.layers"),
         ("world.scenery.windows.portrait.at=[5,0]", r"portrait must lie in the grid of 6x10"),
     ],

@@ -54,6 +54,7 @@ def test_recall_at_precision_by_hand():
 
 def test_reward_event_probability_is_the_mass_beyond_the_threshold():
     head = OutcomeHead(
+        width=8,
         latent_channels=2,
         fate_size=2,
         hidden_width=8,

@@ -145,13 +145,19 @@ def test_a_step_gives_latents_and_outcomes_of_the_worlds_sizes(name):
     assert all(value.isfinite().all() for value in (made, *outcome))
 
 
-def test_a_new_model_changes_little_and_sampling_takes_each_step():
+def test_a_new_model_makes_what_is_painted_and_sampling_takes_each_step():
     model = WorldModel(preset("tiny")).requires_grad_(requires_grad=False)
     context, conditions = make_batch(2, 1)
     (told,) = stream(model, context, conditions)
     noise = torch.randn(told.last.shape, generator=torch.Generator().manual_seed(0))
     made = model.sample(told, noise, num_denoise_steps=1)
-    assert (made - told.last).square().mean() < 0.1 * told.last.square().mean()
+    painted = told.copies[:, -1]
+    assert (made - painted).square().mean() < 0.1 * (told.last - painted).square().mean()
+    # Without scenery what was stays.
+    bare = WorldModel(preset("dream")).requires_grad_(requires_grad=False)
+    (seen,) = stream(bare, *make_batch(2, 1, config=preset("dream")))
+    stays = bare.sample(seen, torch.zeros_like(seen.last), num_denoise_steps=1)
+    assert (stays - seen.last).square().mean() < 0.1 * seen.last.square().mean()
     # By hand: two steps, the second from halfway between noise and what was predicted.
     model.change_std.mul_(0.5)
     first = model.head(noise, torch.ones(2), told) - told.last
@@ -227,6 +233,9 @@ def test_the_character_is_near_its_limbs_and_everywhere_where_nobody_says():
     bare = preset("dream")
     _, conditions = make_batch(2, 1, config=bare)
     assert (make_model(bare).near(conditions) == 1).all()
+    silent = dataclasses.replace(preset("tiny"), outcome_width=0)
+    _, conditions = make_batch(2, 1)
+    assert (make_model(silent).near(conditions) == 0).all()
 
 
 def test_tokens_and_the_fine_grid_are_the_same_numbers():
@@ -243,8 +252,9 @@ def test_noise_levels_fall_into_buckets():
     assert silent.bucket(torch.zeros(3)).tolist() == [0, 0, 0]
 
 
-def make_outcome(limit: float = 20.0, bins: int = 41) -> OutcomeHead:
+def make_outcome(*, width: int = 8, limit: float = 20.0, bins: int = 41) -> OutcomeHead:
     return OutcomeHead(
+        width=width,
         latent_channels=3,
         fate_size=2,
         hidden_width=4,
@@ -321,3 +331,16 @@ def test_only_what_changes_around_the_character_counts_but_for_hidden_states():
     assert torch.equal(logits(far), before)
     assert not torch.equal(logits(close), before)
     assert not torch.equal(logits(made, guidance._replace(hidden=guidance.hidden + 1)), before)
+
+
+def test_without_a_width_outcomes_are_of_what_fates_tell_alone():
+    head = make_outcome(width=0)
+    assert [name.partition(".")[0] for name in head.state_dict()] == ["fates", "fates"]
+    nothing = Guidance(*(torch.zeros(0) for _ in Guidance._fields))
+    told = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    reward, cost, termination = head(torch.zeros(0), nothing, torch.zeros(0), told)
+    expected = told @ head.fates.weight.T + head.fates.bias
+    found = torch.cat((reward, cost[:, None], termination[:, None]), dim=1)
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(ValueError, match="outcome_width 0 needs codes that tell outcomes"):
+        dataclasses.replace(preset("dream"), outcome_width=0)
