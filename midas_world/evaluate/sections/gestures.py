@@ -56,7 +56,7 @@ def gestures_section(study: Study) -> Section:
             raise NotApplicableError("the teacher has no new sentences")
         probe = study.probe()
         pictures.append(f"{name}-strip.png")
-        env, _ = study.make_endless_world(steps, action="conditions")
+        env = study.make_endless_world(steps, action="conditions")
         moved = []
         for item in tqdm(said, desc=name, mininterval=5.0):
             views = item.frames(env)
