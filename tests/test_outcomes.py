@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,8 +8,14 @@ import torch
 from envs.world.outcomes import OutcomeRule
 from midas_world.config import load_preset
 from midas_world.evaluate.config import EvaluationConfig
-from midas_world.evaluate.forced import LatentEpisode, forced_steps, sequence_conditions
+from midas_world.evaluate.forced import (
+    LatentEpisode,
+    forced_steps,
+    sequence_conditions,
+    to_latent_episode,
+)
 from midas_world.evaluate.metrics import average_precision, recall_at_precision
+from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.evaluate.sections import outcome as outcome_section
 from midas_world.evaluate.sections.outcome import (
     Outcomes,
@@ -18,9 +25,11 @@ from midas_world.evaluate.sections.outcome import (
     reward_event_probability,
 )
 from midas_world.model.outcome import OutcomeHead
+from midas_world.train.latents import thing_codes
 from midas_world.train.loop import mixed_precision
 from midas_world.types import StepConditions
 from midas_world.world import World
+from tests.training import make_episode
 
 
 def flags(*values: int) -> np.ndarray:
@@ -127,6 +136,55 @@ def test_forced_steps_are_those_of_each_episode_alone(tiny_world):
             seen[index] += 1
     # Frames 4 to T; the episode of two steps has none.
     assert seen == {0: 6, 1: 2, 2: 0, 3: 4}
+
+
+def teacher_episode(seed: int) -> TeacherEpisode:
+    made = make_episode(seed, num_steps=12)
+    conditions = [
+        StepConditions(pose=pose, text=text, audio=audio)
+        for pose, text, audio in zip(made.pose, made.text, made.audio, strict=True)
+    ]
+    return TeacherEpisode(
+        seed=seed,
+        policy="any",
+        frames=made.frames,
+        actions=tuple(made.actions),
+        rewards=made.rewards,
+        costs=made.extras["cost"][1:],
+        terminated=made.terminated,
+        conditions=tuple(conditions),
+        keypoints=None,
+        things=made.extras["things"],
+        conditioner_states=({},) * 13,
+    )
+
+
+def test_episodes_are_told_the_things_that_were_seen_and_hits_but_not_what_enters(tiny_world):
+    given = teacher_episode(2)
+    parts = {"autoencoder": tiny_world.autoencoder, "model": tiny_world.model}
+    told = to_latent_episode(given, **parts, device=torch.device("cpu")).conditions
+    config, pose = tiny_world.config.world, told.pose[0].numpy()
+    seen, _ = thing_codes(given.things, pose, config, only_seen=True)
+    every, _ = thing_codes(given.things, pose, config)
+    assert np.array_equal(told.entries[0], seen)
+    assert not np.array_equal(seen, every)
+    assert (seen[..., 0] >= 0).any()
+    assert not (seen[0, :, 0] >= 0).any()
+    hits = given.costs > 0
+    assert hits.any()
+    left = np.maximum(config.lives - np.concatenate(([0, 0], np.cumsum(hits)[:-1])), 0)
+    np.testing.assert_allclose(told.tally[0, :, 0], left / config.lives)
+    bare = replace(given, things=None)
+    told = to_latent_episode(bare, **parts, device=torch.device("cpu")).conditions
+    assert (told.entries[..., 0] == -1).all()
+
+
+def test_a_game_that_goes_on_from_an_episode_is_told_its_things():
+    episode = teacher_episode(1)
+    start = episode.start_state(3, end=7)
+    assert np.array_equal(start["things"], episode.things[6])
+    assert len(start["frames"]) == 3
+    assert "things" not in replace(episode, things=None).start_state(3)
 
 
 def test_outcomes_are_the_heads_own_on_real_frames(tiny_world):

@@ -44,7 +44,9 @@ class SceneTeacher(gym.Env[np.ndarray, np.int64]):
         return np.full((48, 80, 3), 20 * self._step % 256, np.uint8)
 
     def _info(self) -> dict[str, Any]:
-        return {"scene": dict(self._scene), "text": "words"}
+        things = np.full((2, 6), -1.0, np.float32)
+        things[0, :3] = 3, 50 + self._step, 30
+        return {"scene": dict(self._scene), "text": "words", "things": things}
 
 
 def descriptions(*fields: str) -> list[str]:
@@ -52,6 +54,9 @@ def descriptions(*fields: str) -> list[str]:
     coder = Autoencoder(config.world.autoencoder).eval()
     states = make_start_states(SceneTeacher(fields), coder, config)
     assert all(len(s.latents) == config.world.backbone.context_frames for s in states)
+    # The things of its last frame, from the middle of 80 px.
+    last = config.world.backbone.context_frames - 1
+    assert all(s.things.tolist() == [[3.0, 10.0 + last]] for s in states)
     return [state.description for state in states]
 
 
