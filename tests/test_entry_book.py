@@ -143,7 +143,8 @@ def test_a_thing_that_is_gone_is_told_no_more(config):
 
 
 def test_places_without_a_code_cannot_be_gone(config):
-    game = Game(config, (FIRE, 20.0), (COIN, 400.0)).walk(1, 0.0)
+    game = Game(config, (FIRE, 20.0)).walk(1, 0.0)
+    game.book.codes[0, -1] = COIN, 400.0  # in the last place, which -1 would mean
     gone = np.ones((1, config.entries.capacity), bool)
     gone[0, 0] = False
     game.book.observe(game.chances, gone)

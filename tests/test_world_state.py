@@ -176,9 +176,9 @@ def test_forks_go_on_from_the_present_and_leave_it_alone(tiny_world):
     assert games.engine is engine
     np.testing.assert_array_equal(games.observe(), np.stack([env.observe()] * 3))
     latents = [games.step([RUN, RUN, 5])[0] for _ in range(3)][-1]
-    # One noise for all: what differs is what was done.
-    np.testing.assert_array_equal(latents[0], latents[1])
-    assert (latents[0] != latents[2]).any()
+    # One noise for all: what differs is what was done, but for how products of 3 rows round.
+    np.testing.assert_allclose(latents[0], latents[1], rtol=1e-4, atol=1e-5)
+    assert np.abs(latents[0] - latents[2]).max() > 1e-3
     untouched = env.save_state()
     assert all(torch.equal(untouched.tensors[name], state.tensors[name]) for name in state.tensors)
     alone = [env.step(RUN)[0] for _ in range(3)][-1]
@@ -230,7 +230,7 @@ def test_a_state_that_does_not_fit_is_refused(env, tiny_world, tmp_path):
     two = WorldState(tensors=state.select([0, 0]).tensors, world=state.world)
     with pytest.raises(ValueError, match="must be of 1 or 1 games, got 2"):
         env.restore_state(two)
-    for name in ("rng", "lives", "rollout.latents"):
+    for name in ("rng", "rollout.book.lives", "rollout.latents"):
         rest = {key: value for key, value in state.tensors.items() if key != name}
         with pytest.raises(ValueError, match="the state lacks"):
             env.restore_state(WorldState(tensors=rest, world=state.world))
@@ -251,7 +251,7 @@ def _even_increment(words):
         ("rng", lambda rows: rows[:, :-1], "rng must have shape"),
         ("rng", lambda rows: rows.float(), "rng must have shape .* and be torch.int64"),
         ("over", lambda rows: rows.float(), "over must have shape"),
-        ("lives", lambda rows: rows[:, None], "lives must have shape"),
+        ("rollout.book.lives", lambda rows: rows[:, None], "lives must have shape"),
         ("starts", lambda rows: rows - 9, "starts of the state are none of this world's"),
         ("scenes", lambda rows: rows + 99, "scenes of the state are none of this world's"),
         ("pose", lambda rows: rows[:, 1:], "pose must have shape"),
