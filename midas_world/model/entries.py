@@ -102,6 +102,8 @@ class Fates(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes, self.half_width = config.num_classes, half_width
+        if not config.num_classes:
+            return
         size = config.num_classes + 3 + conditions.pose_size + 3
         self.code = mlp(size, _FATE_WIDTH, _FATE_WIDTH)
         self.trunk = mlp(_FATE_WIDTH, _FATE_WIDTH, 1 + FATE_SIZE)
