@@ -43,7 +43,7 @@ def store(data: Path, coder: Autoencoder) -> LatentStore:
 
 @torch.no_grad()
 def error_of(model: WorldModel, store: LatentStore) -> float:
-    batch = scenery_rows(store, torch.arange(0, 60, 7).numpy(), tiny().train_dynamics)
+    batch = scenery_rows(store, torch.arange(0, 60, 7).numpy(), tiny())
     fates = fate_rows(store, torch.arange(62))
     return float(SceneryLoss(model)(**batch, fates=fates)["loss"])
 
@@ -107,7 +107,7 @@ def test_pictures_are_painted_without_what_is_gone(store):
     row = int(store.gone.any(dim=1).nonzero()[0])
     with seeded_weights(0):
         model = WorldModel(tiny().world).eval()
-    batch = scenery_rows(store, np.array([row]), tiny().train_dynamics)
+    batch = scenery_rows(store, np.array([row]), tiny())
     told = batch["conditions"].entries[0, 0]
     is_left = (told[:, 0] >= 0) & ~store.gone[row]
     kinds = torch.where(is_left, told[:, 0], -1.0)

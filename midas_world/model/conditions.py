@@ -183,6 +183,17 @@ class Cues(NamedTuple):
     phases: Tensor
 
 
+def with_hits(conditions: Conditions, hits: Tensor, *, lives: int) -> Conditions:
+    """Return conditions of one frame (B, 1, ...) whose tally counts hits in it, (B,) bool.
+
+    So a hit is seen in the very frame; `lives` is how many a game has at first, 0 if none count.
+    """
+    share, since = conditions.tally.unbind(dim=-1)
+    less = (share - 1.0 / lives).clamp_min(0.0) if lives else share
+    tally = torch.stack((less, torch.zeros_like(since)), dim=-1)
+    return replace(conditions, tally=torch.where(hits[:, None, None], tally, conditions.tally))
+
+
 def tally_of(conditions: Conditions) -> Tensor:
     """Return what networks are told of the first frame's tally, (B, 3), each in [0, 1]."""
     share, since = conditions.tally[:, 0].unbind(dim=1)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from midas_world.config import WorldConfig
 from midas_world.model.autoencoder import to_grid, to_tokens
 from midas_world.model.backbone import Backbone
-from midas_world.model.conditions import ConditionEncoder, Conditions, Cues
+from midas_world.model.conditions import ConditionEncoder, Conditions, Cues, with_hits
 from midas_world.model.diffusion import euler_sample, sigma_schedule
 from midas_world.model.entries import FATE_SIZE, EntryMaps, EntryPrior, Fate, Fates, kept
 from midas_world.model.head import DiffusionHead, Guidance
@@ -207,7 +207,7 @@ class WorldModel(nn.Module):
 
         Args:
             last: (B, c, h, w) latents of the last frame.
-            conditions: (B, 1, ...) of the next frame.
+            conditions: (B, 1, ...) of the next frame; the tally with the step's own hits.
             before: Of the frames before.
             hidden: (B, N, D) of the backbone.
             entries: (B, J, 2) codes that are kept in the step; see `kept`.
@@ -300,8 +300,10 @@ class WorldModel(nn.Module):
         )
         fate = self.fates(conditions)
         entries = kept(conditions.entries[:, 0], fate.gone)
+        hits = self.outcome.split(self.outcome.fates(fate.told))[1] > 0
+        shown = with_hits(conditions, hits, lives=self.config.lives)
         last = self.to_grid(context)
-        guidance, cues = self.guide(last, conditions, before, hidden, entries=entries)
+        guidance, cues = self.guide(last, shown, before, hidden, entries=entries)
         cache.before.copy_(context)
         cache.camera.copy_(cues.camera)
         cache.audio.copy_(conditions.audio[:, 0])

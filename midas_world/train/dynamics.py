@@ -24,7 +24,7 @@ from torch.nn import functional
 from midas_world.checkpoint import CONFIG_NAME, WEIGHTS_NAME, load_part, load_weights, save_tensors
 from midas_world.config import DynamicsTrainConfig, ProjectConfig, save_config
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
-from midas_world.model.conditions import Conditions
+from midas_world.model.conditions import Conditions, with_hits
 from midas_world.model.diffusion import sample_noise, sample_sigma
 from midas_world.model.entries import kept
 from midas_world.model.world_model import Before, WorldModel
@@ -118,7 +118,10 @@ class DynamicsLoss(nn.Module):
         now = conditions.frames(frames - 1, frames)
         past = Before(latents=before, camera=last_camera, audio=last_audio)
         entries = kept(now.entries[:, 0], torch.where(gone, 1.0, -1.0))
-        guidance, _ = model.guide(last, now, past, hidden, entries=entries, level=level, lost=lost)
+        shown = with_hits(now, cost > 0, lives=model.config.lives)
+        guidance, _ = model.guide(
+            last, shown, past, hidden, entries=entries, level=level, lost=lost
+        )
         predicted = self._predict(guidance, target, generator)
         self.made = self._go_on(guidance, predicted, generator)
         scale = self.channel_weight.sqrt()[:, None, None]

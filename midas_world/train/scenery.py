@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from midas_world.config import DynamicsTrainConfig, ProjectConfig
+from midas_world.config import ProjectConfig
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
-from midas_world.model.conditions import Conditions
+from midas_world.model.conditions import Conditions, with_hits
 from midas_world.model.entries import Fate, kept
 from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import decode_latents, psnr_of
@@ -153,13 +153,13 @@ def fit_scenery(
 
     def make_batch(generator: torch.Generator, _train_step: int) -> Mapping[str, Any]:
         rows = torch.randint(store.frames.num_frames, (settings.batch_size,), generator=generator)
-        batch = scenery_rows(store, np.sort(rows.numpy()), config.train_dynamics)
+        batch = scenery_rows(store, np.sort(rows.numpy()), config)
         some = torch.randint(store.frames.num_frames, (_FATE_ROWS,), generator=generator)
         fates = {name: value.to(device) for name, value in fate_rows(store, some).items()}
         return {name: value.to(device) for name, value in batch.items()} | {"fates": fates}
 
     def evaluate() -> Mapping[str, float]:
-        return scenery_psnr(model, coder, held, config.train_dynamics, device=device)
+        return scenery_psnr(model, coder, held, config, device=device)
 
     every = max(1, settings.train_steps // 10)
     trainer.run(make_batch, save_every=every, evaluate_every=every, evaluate=evaluate)
@@ -169,15 +169,13 @@ def fit_scenery(
     )
 
 
-def scenery_rows(
-    store: LatentStore, rows: np.ndarray, config: DynamicsTrainConfig
-) -> dict[str, Any]:
-    """Return the arguments of `SceneryLoss` of rows (B,).
+def scenery_rows(store: LatentStore, rows: np.ndarray, config: ProjectConfig) -> dict[str, Any]:
+    """Return the arguments of `SceneryLoss` of rows (B,), but for `fates`.
 
     ``is_scenery`` (B, 1, h, w) is 0 where the character or a region of small things is, more at
     things, else 1; ``weight`` likewise is the weight of the finished picture.
     """
-    frames = store.frames
+    frames, settings = store.frames, config.train_dynamics
     target = store.gather(rows)
     step = frames.frames[0].shape[1] // target.shape[2]
     shape = (len(rows), *target.shape[2:])
@@ -185,10 +183,10 @@ def scenery_rows(
     for place, row in enumerate(rows):
         for thing in frames.things[row]:
             if thing[0] >= 0:
-                paint_box(is_scenery[place], thing[1:5], config.thing_weight, step=step)
-        boxes = [(region, config.region_weight) for region in frames.regions[row] if region[2] > 0]
+                paint_box(is_scenery[place], thing[1:5], settings.thing_weight, step=step)
+        boxes = [(item, settings.region_weight) for item in frames.regions[row] if item[2] > 0]
         if len(frames.keypoints[row]):
-            boxes.append((character_box(frames.keypoints[row]), config.character_weight))
+            boxes.append((character_box(frames.keypoints[row]), settings.character_weight))
         for box, value in boxes:
             paint_box(is_scenery[place], box, 0.0, step=step)
             paint_box(weight[place], box, value, step=step)
@@ -197,7 +195,7 @@ def scenery_rows(
     gone = torch.where(store.gone[index], 1.0, -1.0)
     starts = store.starts[np.searchsorted(store.starts, rows, side="right") - 1]
     return {
-        "conditions": conditions,
+        "conditions": with_hits(conditions, store.cost[index] > 0, lives=config.world.lives),
         "last_audio": store.conditions.audio[0, torch.from_numpy(np.maximum(rows - 1, starts))],
         "entries": kept(conditions.entries[:, 0], gone),
         "target": target,
@@ -222,7 +220,7 @@ def scenery_psnr(
     model: WorldModel,
     coder: Autoencoder,
     held: LatentStore,
-    config: DynamicsTrainConfig,
+    config: ProjectConfig,
     *,
     device: torch.device,
 ) -> dict[str, float]:
