@@ -125,6 +125,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny(
         "train_autoencoder.optimizer.train_steps=60",
         "train_autoencoder.evaluate_every=60",
+        "train_dynamics.scenery.train_steps=40",
         "train_dynamics.optimizer.train_steps=40",
         "train_dynamics.evaluate_every=40",
     )

@@ -49,7 +49,8 @@ def test_training_the_autoencoder_lowers_the_loss_on_fixed_frames(data, trained)
 
 
 def test_training_the_dynamics_lowers_the_loss_on_a_fixed_batch(data, trained):
-    config = tiny("train_dynamics.optimizer.batch_size=12")
+    # Fates learn from all steps alike: weighted by what happens, an even chance would do as well.
+    config = tiny("train_dynamics.optimizer.batch_size=48", "train_dynamics.happening_weight=1.0")
     coder = load_autoencoder(trained / "autoencoder", config)
     store = open_latents(data / "train", coder, config.world, device=CPU)
     batch = Pool(store, config.world, config.train_dynamics).batch(step_generator(0, 0), 0.0)
@@ -64,9 +65,14 @@ def test_training_the_dynamics_lowers_the_loss_on_a_fixed_batch(data, trained):
     with seeded_weights(0):
         untrained, model = WorldModel(config.world), WorldModel(config.world)
     model.load_state_dict(load_tensors(trained / "dynamics" / "weights.safetensors"))
+    # Held to the last frame that stays: an untrained painting is flat, without an edge to miss.
+    channels = config.world.autoencoder.latent_channels
+    bias = untrained.head.output.bias.data
+    bias[channels:], bias[channels] = 0.0, 1.0
     before, after = losses(untrained), losses(model)
+    share = {name: float(after[name] / before[name]) for name in before}
     for name in ("latents", "pixels", "entries", "reward", "cost", "termination"):
-        assert after[name] < before[name], name
+        assert share[name] < 1.0, str(share)
     assert after["loss"] < 0.97 * before["loss"]
 
 
