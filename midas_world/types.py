@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# A hit so many steps ago is forgotten.
+LONGEST_SINCE_HIT = 64
+
 
 class MidasWorldError(Exception):
     """Base of the errors that only this project raises."""

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from midas_world.config import CameraConfig, ClockConfig, ConditionsConfig
 from midas_world.model.conditions import (
     AUDIO,
-    LONGEST_SINCE_HIT,
     POSE,
     TEXT,
     ConditionEncoder,
@@ -19,9 +18,10 @@ from midas_world.model.conditions import (
     hash_text,
     stack_conditions,
     tally_of,
+    with_hits,
 )
 from midas_world.model.skeleton_maps import WAVES_PER_LIMB, limb_fields, limb_waves
-from midas_world.types import StepConditions
+from midas_world.types import LONGEST_SINCE_HIT, StepConditions
 
 CONFIG = ConditionsConfig(
     pose_size=8,
@@ -160,6 +160,13 @@ def test_waves_of_points_are_those_of_each_game_and_none_without_a_pose():
     waves = encoder.waves(conditions, points)
     assert not waves[0].any()
     assert waves[1].any()
+
+
+@pytest.mark.parametrize(("lives", "share"), [(3, 2 / 3), (0, 1.0)])
+def test_a_hit_takes_a_life_in_the_very_frame(lives, share):
+    before = stack_conditions([StepConditions()] * 2, CONFIG, capacity=4)
+    hit = with_hits(before, torch.tensor([False, True]), lives=lives).tally[:, 0]
+    torch.testing.assert_close(hit, torch.tensor([[1.0, LONGEST_SINCE_HIT], [share, 0.0]]))
 
 
 def test_the_tally_is_told_in_the_vector_and_between_0_and_1():

@@ -70,7 +70,7 @@ def test_step_equals_the_model_over_the_whole_sequence(engine, tiny_world):
         camera=model.conditions.cues(steps[-2]).camera,
         audio=steps[-2].audio[:, 0],
     )
-    fate = model.fates(steps[-1])
+    fate = model.fate(steps[-1])
     entries = kept(steps[-1].entries[:, 0], fate.gone)
     last = model.to_grid(latents[:, -1])
     guidance, _ = model.guide(last, steps[-1], before, hidden, entries=entries)

@@ -6,9 +6,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from midas_world.config import ConditionsConfig, EntriesConfig
-from midas_world.model.conditions import Conditions, stack_conditions
 from midas_world.model.entries import FATE_SIZE, EntryMaps, EntryPrior, Fates, kept
-from midas_world.types import StepConditions
 
 GRID, STEP = (3, 10), 8
 CONFIG = EntriesConfig(num_classes=4, phases=2, channels=2, columns=3)
@@ -80,12 +78,10 @@ def test_every_game_has_its_own_codes_and_clock():
 LAYOUT = ConditionsConfig(pose_size=3)
 
 
-def conditions_of(entries: Tensor, *, seed: int = 0, since: float = 64.0) -> Conditions:
-    """Return conditions of one frame with codes (B, J, 2) and random poses."""
-    poses = torch.rand(len(entries), 3, generator=torch.Generator().manual_seed(seed)).numpy()
-    made = stack_conditions([StepConditions(pose=pose) for pose in poses], LAYOUT, capacity=1)
-    tally = torch.tensor([1.0, since]).expand(len(entries), 1, 2)
-    return Conditions(**{**vars(made), "entries": entries[:, None], "tally": tally})
+def given(entries: Tensor, *, seed: int = 0, since: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Return codes (B, J, 2) with random poses and a tally."""
+    poses = torch.rand(len(entries), 3, generator=torch.Generator().manual_seed(seed))
+    return entries, poses, torch.tensor([1.0, since, 0.0]).expand(len(entries), 3)
 
 
 def make_fates() -> Fates:
@@ -104,13 +100,13 @@ def test_fates_learn_that_a_class_near_the_middle_is_gone():
 
     for _ in range(150):
         entries, gone = sample(128)
-        loss = binary_cross_entropy_with_logits(fates(conditions_of(entries)).gone, gone.float())
+        loss = binary_cross_entropy_with_logits(fates(*given(entries)).gone, gone.float())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     entries, gone = sample(1000)
     with torch.no_grad():
-        found = fates(conditions_of(entries, seed=1)).gone > 0
+        found = fates(*given(entries, seed=1)).gone > 0
     assert (found == gone).float().mean() > 0.98
     assert found[gone].float().mean() > 0.9
 
@@ -118,17 +114,17 @@ def test_fates_learn_that_a_class_near_the_middle_is_gone():
 def test_what_fates_tell_does_not_hang_on_the_order_of_codes_but_on_pose_and_tally():
     fates = make_fates().requires_grad_(requires_grad=False)
     entries = told((1, 4.0), (-1, -1.0), (3, -30.0))
-    fate = fates(conditions_of(entries))
+    fate = fates(*given(entries))
     assert fate.gone.shape == (1, 3)
     assert fate.told.shape == (1, FATE_SIZE)
-    turned = fates(conditions_of(entries.flip(1)))
+    turned = fates(*given(entries.flip(1)))
     torch.testing.assert_close(turned.gone, fate.gone.flip(1))
     torch.testing.assert_close(turned.told, fate.told)
-    for other in (conditions_of(entries, seed=1), conditions_of(entries, since=1.0)):
-        assert (fates(other).told - fate.told).abs().max() > 1e-3
-    absent = conditions_of(torch.cat((entries, told((-1, 7.0))), dim=1))
-    torch.testing.assert_close(fates(absent).told, fate.told)  # an empty place tells nothing
-    assert (fates(absent).gone[0, [1, 3]] == -20).all()
+    for other in (given(entries, seed=1), given(entries, since=0.1)):
+        assert (fates(*other).told - fate.told).abs().max() > 1e-3
+    absent = given(torch.cat((entries, told((-1, 7.0))), dim=1))
+    torch.testing.assert_close(fates(*absent).told, fate.told)  # an empty place tells nothing
+    assert (fates(*absent).gone[0, [1, 3]] == -20).all()
 
 
 def test_codes_that_are_likelier_gone_are_not_kept():
@@ -154,7 +150,7 @@ def test_without_classes_there_is_nothing_to_tell():
     maps = make_maps(NONE)
     assert maps(torch.full((2, 6, 2), -1.0), torch.zeros(2)).shape == (2, 0, *GRID)
     assert maps.num_channels == 0
-    fate = Fates(NONE, LAYOUT, half_width=40.0)(conditions_of(torch.full((2, 6, 2), -1.0)))
+    fate = Fates(NONE, LAYOUT, half_width=40.0)(*given(torch.full((2, 6, 2), -1.0)))
     assert fate.gone.shape == (2, 6)
     assert (fate.gone <= 0).all()
     assert not fate.told.any()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from midas_world.config import WorldConfig, load_preset
-from midas_world.model.conditions import LONGEST_SINCE_HIT
 from midas_world.model.entry_book import EntryBook
+from midas_world.types import LONGEST_SINCE_HIT
 
 LOOP = 1600
 COIN, FIRE = 0, 6

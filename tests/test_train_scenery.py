@@ -94,7 +94,7 @@ def test_absent_codes_have_no_part_in_the_loss_of_what_is_gone():
         model = WorldModel(tiny().world).requires_grad_(requires_grad=False)
     given = stack_conditions([StepConditions()] * 2, tiny().world.conditions, capacity=12)
     given.entries[0, 0, :2] = torch.tensor([(1.0, 4.0), (3.0, -20.0)])
-    fate, gone = model.fates(given), torch.zeros(2, 12, dtype=torch.bool)
+    fate, gone = model.fate(given), torch.zeros(2, 12, dtype=torch.bool)
     gone[0, 1] = True
     expected = functional.softplus(fate.gone[0, 0]) + functional.softplus(-fate.gone[0, 1])
     torch.testing.assert_close(fate_loss(fate, given, gone), expected / 2)

@@ -94,12 +94,13 @@ def test_a_step_is_told_of_the_frames_before_as_a_whole_sequence_would_be():
             audio=last.audio[:, 0],
         )
         now = conditions.frames(step, step + 1)
+        fate = model.fate(now)
         expected, _ = model.guide(
             model.to_grid(context[:, step]),
-            now,
+            model.with_own_hits(now, fate),
             before,
             hidden[:, step],
-            entries=kept(now.entries[:, 0], model.fates(now).gone),
+            entries=kept(now.entries[:, 0], fate.gone),
         )
         for name in Guidance._fields:
             torch.testing.assert_close(

@@ -26,12 +26,10 @@ from midas_world.config import ConditionsConfig
 from midas_world.model.layers import mlp
 from midas_world.model.motion import snap
 from midas_world.model.skeleton_maps import WAVES_PER_LIMB, limb_fields, limb_waves
-from midas_world.types import StepConditions
+from midas_world.types import LONGEST_SINCE_HIT, StepConditions
 
 POSE, TEXT, AUDIO = range(3)
 
-# A hit this many steps ago is forgotten.
-LONGEST_SINCE_HIT = 64
 # Of who has all lives and was not hit.
 FULL_TALLY = (1.0, float(LONGEST_SINCE_HIT))
 _TALLY_SIZE = 3

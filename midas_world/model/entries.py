@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from midas_world.config import ConditionsConfig, EntriesConfig
-from midas_world.model.conditions import Conditions, tally_of
 from midas_world.model.layers import mlp
 from midas_world.model.motion import snap
 
@@ -108,9 +107,14 @@ class Fates(nn.Module):
         self.code = mlp(size, _FATE_WIDTH, _FATE_WIDTH)
         self.trunk = mlp(_FATE_WIDTH, _FATE_WIDTH, 1 + FATE_SIZE)
 
-    def forward(self, conditions: Conditions) -> Fate:
-        """Return it for the first frame of conditions."""
-        entries = conditions.entries[:, 0]
+    def forward(self, entries: Tensor, pose: Tensor, tally: Tensor) -> Fate:
+        """Return what becomes of codes.
+
+        Args:
+            entries: (B, J, 2): class or -1, and px from the middle.
+            pose: (B, P), 0 where it is absent.
+            tally: (B, 3), as `tally_of` gives it.
+        """
         if not self.num_classes:
             empty = entries.new_zeros(len(entries), FATE_SIZE)
             return Fate(gone=entries[..., 0], told=empty)
@@ -118,8 +122,7 @@ class Fates(nn.Module):
         classes = torch.arange(self.num_classes, device=entries.device)
         is_it = (kind[..., None] == classes).to(entries.dtype)
         near = (place / 16.0).clamp(-4.0, 4.0)
-        pose = conditions.pose[:, 0] * conditions.present[:, 0, :1]
-        whole = torch.cat((pose, tally_of(conditions)), dim=1)[:, None]
+        whole = torch.cat((pose, tally), dim=1)[:, None]
         where = torch.stack((place / self.half_width, near, near.abs()), dim=2)
         own = torch.cat((is_it, where, whole.expand(-1, entries.shape[1], -1)), dim=2)
         out = self.trunk(torch.relu(self.code(own))).float()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from midas_world.config import WorldConfig
-from midas_world.model.conditions import LONGEST_SINCE_HIT
+from midas_world.types import LONGEST_SINCE_HIT
 
 _NUM_CODES = 32
 # Columns of `codes`.

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from midas_world.config import LayerConfig, SceneryConfig
-from midas_world.model.conditions import Cues
 from midas_world.model.layers import FilmBlock, mlp
 from midas_world.model.motion import snap
 
@@ -127,14 +126,18 @@ class Scenery(nn.Module):
         self.blocks = nn.ModuleList([FilmBlock(width, _VECTOR_WIDTH) for _ in range(_DEPTH)])
         self.output = nn.Conv2d(width, latent_channels, 1)
 
-    def forward(self, cues: Cues, things: Tensor) -> Tensor:
+    def forward(
+        self, words: Tensor, camera: Tensor, clock: Tensor, phases: Tensor, things: Tensor
+    ) -> Tensor:
         """Return latents (B, c, h, w).
 
         Args:
-            cues: Words, camera and clock.
+            words: (B, E).
+            camera: (B,) px within its loop.
+            clock: (B,) share of its period.
+            phases: (B, V) of camera and clock, as `Cues` has them.
             things: (B, thing_channels, h, w) maps of what codes tell.
         """
-        words, camera, clock, phases = cues
         vector = functional.relu(self.vector(torch.cat((words, phases.to(words.dtype)), dim=1)))
         scale, shift = self.modulation(vector)[..., None, None].chunk(2, dim=1)
         x, direct = self.places.to(scale.dtype), None

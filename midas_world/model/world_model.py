@@ -23,7 +23,14 @@ from torch import Tensor, nn
 from midas_world.config import WorldConfig
 from midas_world.model.autoencoder import to_grid, to_tokens
 from midas_world.model.backbone import Backbone
-from midas_world.model.conditions import ConditionEncoder, Conditions, Cues, with_hits
+from midas_world.model.conditions import (
+    POSE,
+    ConditionEncoder,
+    Conditions,
+    Cues,
+    tally_of,
+    with_hits,
+)
 from midas_world.model.diffusion import euler_sample, sigma_schedule
 from midas_world.model.entries import FATE_SIZE, EntryMaps, EntryPrior, Fate, Fates, kept
 from midas_world.model.head import DiffusionHead, Guidance
@@ -225,7 +232,7 @@ class WorldModel(nn.Module):
         maps = (before.latents, self.conditions.maps(conditions), things, lost)
         vector = self.conditions.vector(conditions, cues, before.audio)
         if self.scenery is not None:
-            painted = self.painted(self.scenery(cues, things), conditions, vector)
+            painted = self.painted(self.scenery(*cues, things), conditions, vector)
             copies = torch.cat((copies, painted[:, None]), dim=1)
         scale = self.config.motion.reach / 2
         parts = (vector, travel / scale, level[:, None])
@@ -237,6 +244,16 @@ class WorldModel(nn.Module):
             hidden=hidden,
         )
         return guidance, cues
+
+    def fate(self, conditions: Conditions) -> Fate:
+        """Return what becomes of the codes in the first frame of conditions."""
+        pose = conditions.pose[:, 0] * conditions.present[:, 0, POSE, None]
+        return self.fates(conditions.entries[:, 0], pose, tally_of(conditions))
+
+    def with_own_hits(self, conditions: Conditions, fate: Fate) -> Conditions:
+        """Return conditions of one frame whose tally counts the hits that codes tell of."""
+        _, cost, _ = self.outcome.split(self.outcome.fates(fate.told))
+        return with_hits(conditions, cost > 0, lives=self.config.lives)
 
     def painted(self, scenery: Tensor, conditions: Conditions, vector: Tensor) -> Tensor:
         """Return the scenery's latents (B, c, h, w) with the windows painted into it.
@@ -298,10 +315,9 @@ class WorldModel(nn.Module):
             camera=torch.where(is_first, cues.camera, cache.camera),
             audio=torch.where(is_first[:, None], conditions.audio[:, 0], cache.audio),
         )
-        fate = self.fates(conditions)
+        fate = self.fate(conditions)
         entries = kept(conditions.entries[:, 0], fate.gone)
-        hits = self.outcome.split(self.outcome.fates(fate.told))[1] > 0
-        shown = with_hits(conditions, hits, lives=self.config.lives)
+        shown = self.with_own_hits(conditions, fate)
         last = self.to_grid(context)
         guidance, cues = self.guide(last, shown, before, hidden, entries=entries)
         cache.before.copy_(context)

@@ -134,7 +134,7 @@ class DynamicsLoss(nn.Module):
         if self.progress >= config.pixel_after and config.pixel_weight:
             losses["pixels"] = self._pixel_loss(predicted, weight, corners, crops)
             loss = loss + config.pixel_weight * losses["pixels"]
-        fate = model.fates(now)
+        fate = model.fate(now)
         if fate.gone.requires_grad:  # they have not learned alone
             losses["gone"] = fate_loss(fate, now, gone)
             loss = loss + config.outcome_weight * losses["gone"]

@@ -16,9 +16,10 @@ from midas_world.config import ConditionsConfig, WorldConfig
 from midas_world.data.episodes import Episode
 from midas_world.files import whole
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
-from midas_world.model.conditions import LONGEST_SINCE_HIT, Conditions, hash_text
+from midas_world.model.conditions import Conditions, hash_text
 from midas_world.train.data import FrameStore, cache_key, open_episodes
 from midas_world.train.loop import mixed_precision
+from midas_world.types import LONGEST_SINCE_HIT
 
 
 @dataclass(frozen=True)

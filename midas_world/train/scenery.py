@@ -90,7 +90,7 @@ def painted_pictures(
     """
     assert model.scenery is not None
     cues = model.conditions.cues(conditions)
-    scenery = model.scenery(cues, model.entries(entries, cues.clock))
+    scenery = model.scenery(*cues, model.entries(entries, cues.clock))
     vector = model.conditions.vector(conditions, cues, last_audio)
     return scenery, model.painted(scenery.detach(), conditions, vector)
 
@@ -105,7 +105,7 @@ def fate_losses(
     terminated: Tensor,
 ) -> dict[str, Tensor]:
     """Return the losses of what becomes of codes, and of what that brings, by codes alone."""
-    fate, outcome = model.fates(conditions), model.outcome
+    fate, outcome = model.fate(conditions), model.outcome
     reward_logits, cost_logits, end_logits = outcome.split(outcome.fates(fate.told))
     return {
         "gone": fate_loss(fate, conditions, gone),
