@@ -36,6 +36,11 @@ def coder(trained: Path) -> Autoencoder:
     return load_autoencoder(trained / "autoencoder", tiny()).requires_grad_(requires_grad=False)
 
 
+# Every channel weighs the same.
+EVEN = torch.ones(tiny().world.autoencoder.latent_channels)
+PLACE = {"channel_weight": EVEN, "device": CPU}
+
+
 @pytest.fixture(scope="module")
 def store(data: Path, coder: Autoencoder) -> LatentStore:
     return open_latents(data / "train", coder, tiny().world, device=CPU)
@@ -45,7 +50,7 @@ def store(data: Path, coder: Autoencoder) -> LatentStore:
 def error_of(model: WorldModel, store: LatentStore) -> float:
     batch = scenery_rows(store, torch.arange(0, 60, 7).numpy(), tiny())
     fates = fate_rows(store, torch.arange(62))
-    return float(SceneryLoss(model)(**batch, fates=fates)["loss"])
+    return float(SceneryLoss(model, EVEN)(**batch, fates=fates)["loss"])
 
 
 def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, tmp_path):
@@ -55,9 +60,9 @@ def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, t
     head = copy.deepcopy(model.head.state_dict())
     words = model.conditions.words.weight.clone()
     again, before = copy.deepcopy(model), error_of(model, store)
-    fit_scenery(model, coder, store, store, tiny(STEPS), tmp_path / "whole", device=CPU)
+    fit_scenery(model, coder, store, store, tiny(STEPS), tmp_path / "whole", **PLACE)
     assert error_of(model, store) < 0.8 * before
-    found = scenery_psnr(model, coder, store, tiny().train_dynamics, device=CPU)
+    found = scenery_psnr(model, coder, store, tiny(), device=CPU)
     assert found.keys() == {"psnr", "windows_psnr"}
     assert all(5.0 < value < 40.0 for value in found.values())
     assert not torch.equal(model.conditions.words.weight, words)
@@ -65,7 +70,7 @@ def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, t
         assert not torch.equal(value, fates[name]), name
     assert all(torch.equal(value, head[name]) for name, value in model.head.state_dict().items())
     # The folder's state is the end: a second call takes it as it is.
-    fit_scenery(again, coder, store, store, tiny(STEPS), tmp_path / "whole", device=CPU)
+    fit_scenery(again, coder, store, store, tiny(STEPS), tmp_path / "whole", **PLACE)
     for name, value in model.state_dict().items():
         if name.startswith(PAINTERS):
             assert torch.equal(again.state_dict()[name], value), name
@@ -123,7 +128,7 @@ def test_pictures_are_painted_without_what_is_gone(store):
 def test_character_and_regions_are_no_scenery_and_things_weigh_more(store):
     row = 12
     config = tiny().train_dynamics
-    batch = scenery_rows(store, np.array([row]), config)
+    batch = scenery_rows(store, np.array([row]), tiny())
     weight, whole = batch["is_scenery"], batch["weight"]
     assert weight.shape == whole.shape == (1, 1, *batch["target"].shape[2:])
     step = tiny().world.autoencoder.downsampling
