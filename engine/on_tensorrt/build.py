@@ -26,7 +26,6 @@ from midas_world.user_folders import cache_folder, or_not_kept
 from midas_world.world import World
 
 MAGIC = b"midas-world engine file 1\n"
-_SOURCES = ("build.py", "graphs.py", "plan.py", "runtime.py")
 
 Progress = Callable[[str, int, int], None]
 
@@ -100,15 +99,13 @@ def engine_path(world: World, name: str, target: Target) -> Path:
 
 def engine_key(world: World, plan: TrtPlan, target: Target, *, num_denoise_steps: int) -> dict:
     """Return all that an engine file follows from."""
-    root = Path(__file__).parent
     key: dict[str, Any] = {
-        # Its name is a hash of weights, config, start states and the code that exports them.
+        # Its name is a hash of weights, config, start states and the version of the graphs.
         "world": graphs_folder(world, folder=target.folder).name,
         "plan": asdict(plan),
         "flavour": target.flavour,
         "version": flavour_version(target.flavour),
         "compute capability": target.capability,
-        "code": hashlib.sha256(b"".join((root / n).read_bytes() for n in _SOURCES)).hexdigest(),
     }
     if plan.graph == "head":
         key["denoise steps"] = num_denoise_steps
