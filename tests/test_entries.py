@@ -1,4 +1,4 @@
-"""Entry codes: the map that tells one, what becomes of it, and the prior that foretells it."""
+"""Entry codes: the map that tells one, what becomes of it, and the prior that predicts it."""
 
 import pytest
 import torch
