@@ -85,6 +85,7 @@ class Rollout:
         *,
         seeds: Sequence[int],
         rows: Sequence[int] | None = None,
+        things: Sequence[bool] | None = None,
     ) -> None:
         """Begin games anew; the other games go on untouched.
 
@@ -92,6 +93,7 @@ class Rollout:
             start_states: One per game; its last frame becomes the game's first.
             seeds: One per game, of its chance.
             rows: Which games; None is all of them.
+            things: Whether each has the things that codes stand for; None: all have.
 
         Raises:
             ValueError: The counts differ, a row does not exist or comes twice, or latents have
@@ -102,6 +104,8 @@ class Rollout:
             raise ValueError(
                 f"there must be one seed per start state ({len(start_states)}), got {len(seeds)}"
             )
+        self._check_rows(rows, start_states)
+        self._book.shows_things[list(rows)] = True if things is None else things
         self.replace_context(start_states, rows=rows)
         self._book.refill(rows)
         for row, seed in zip(rows, seeds, strict=True):

@@ -159,6 +159,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     |-------------------|------|-----------------------------------------------------------------|
     | `prompt`          | str  | Words for the network, and for the scene: the game begins from  |
     |                   |      | the start state that is most like it                            |
+    | `things`          | bool | False: no coin, rock or fire ever comes (default True)          |
     | `start_state`     | int  | Index of a start state                                          |
     |                   | str  | Words; one of the start states that they fit best is drawn      |
     |                   | dict | Real frames to go on from, see below                            |

@@ -32,7 +32,7 @@ from envs.world.views import Views
 from midas_world.types import StepConditions, stack_vectors
 from midas_world.world import StartState, World
 
-OPTIONS = ("prompt", "start_state")
+OPTIONS = ("prompt", "start_state", "things")
 
 
 class Games:
@@ -107,6 +107,7 @@ class Games:
         """
         self.course.over[list(rows)] = True  # should an option be wrong
         starts: list[StartState] = []
+        things: list[bool] = []
         shared: dict[int, tuple[int, StartState]] = {}
         for row, rng, given in zip(rows, rngs, options, strict=True):
             option = self.options.of_reset(given, rng)
@@ -125,8 +126,9 @@ class Games:
             self.course.scenes[row] = index
             self.course.starts[row] = index
             starts.append(start)
+            things.append(bool(option.get("things", True)))
         seeds = [int(rng.integers(2**63)) for rng in rngs]
-        self.course.rollout.reset(starts, seeds=seeds, rows=rows)
+        self.course.rollout.reset(starts, seeds=seeds, rows=rows, things=things)
         self.course.over[list(rows)] = False
         self.views.changed(list(rows))
 

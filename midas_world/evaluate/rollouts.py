@@ -166,6 +166,7 @@ def play_world(
     *,
     seed: int,
     prompt: str | None = None,
+    things: bool = True,
 ) -> Iterator[Moment]:
     """Yield the world's frame after each action, from the teacher's start state.
 
@@ -175,12 +176,13 @@ def play_world(
         actions: What is done.
         seed: Of the reset.
         prompt: Words that hold from the first action on.
+        things: Whether there are the things that codes stand for.
 
     Raises:
         ValueError: The env ends the episode before the last action.
     """
     words = {} if prompt is None else {"prompt": prompt}
-    env.reset(seed=seed, options={"start_state": dict(start_state), **words})
+    env.reset(seed=seed, options={"start_state": dict(start_state), "things": things, **words})
     for number, action in enumerate(actions, start=1):
         moment = _step(env, action)
         yield moment

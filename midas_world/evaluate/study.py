@@ -268,16 +268,20 @@ class Study:
         steps, context = self.config.rollout_steps, self.context_frames
         env = self.make_endless_world(steps)
         teacher, rollouts = self.make_teacher(), []
+        options = dict(self.config.teacher_options)
+        if self.world.config.world.entries.num_classes:
+            options["things"] = False  # where they lie is chance
         seeds = range(ROLLOUT_SEED, ROLLOUT_SEED + self.config.num_rollouts)
         for seed in tqdm(seeds, desc="rollouts", mininterval=5.0):
             episode = self.play_teacher(
-                teacher, seed, num_steps=context - 1 + steps, options=self.config.teacher_options
+                teacher, seed, num_steps=context - 1 + steps, options=options
             )
             actions = episode.actions[context - 1 :]
             if not actions:
                 logger.warning("seed %d: the teacher's episode ends within the context", seed)
                 continue
-            moments = play_world(env, episode.start_state(context), actions, seed=seed)
+            start = episode.start_state(context)
+            moments = play_world(env, start, actions, seed=seed, things=False)
             frames = np.stack([moment.frame for moment in moments])
             rollouts.append(Rollout(teacher=episode, first=context, frames=frames))
         if not rollouts:

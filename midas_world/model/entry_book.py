@@ -39,6 +39,7 @@ class EntryBook:
             last class is nothing.
         lives: (B,) int64 that are left; 0 where the world counts none.
         since_hit: (B,) int64 steps since the last hit, at most LONGEST_SINCE_HIT.
+        shows_things: (B,) bool; a game that does not never has a code.
     """
 
     def __init__(self, config: WorldConfig, batch_size: int) -> None:
@@ -55,6 +56,7 @@ class EntryBook:
         self.probabilities[..., -1] = 1
         self.lives = np.full(batch_size, config.lives)
         self.since_hit = np.full(batch_size, LONGEST_SINCE_HIT)
+        self.shows_things = np.ones(batch_size, bool)
 
     def begin(
         self, rows: Sequence[int], loop_camera: np.ndarray, things: Sequence[np.ndarray]
@@ -75,7 +77,7 @@ class EntryBook:
         self.probabilities[at] = 0
         self.probabilities[at, :, -1] = 1
         for row, seen in zip(at, things, strict=True):
-            for kind, place in seen[: self.codes.shape[1]]:
+            for kind, place in seen[: self.codes.shape[1] * self.shows_things[row]]:
                 self._add(row, int(kind), self.camera[row] + place)
 
     def refill(self, rows: Sequence[int]) -> None:
@@ -155,7 +157,7 @@ class EntryBook:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         places = "camera", "loop_camera", "frontier", "codes", "told"
-        names = (*places, "probabilities", "lives", "since_hit")
+        names = (*places, "probabilities", "lives", "since_hit", "shows_things")
         return {name: getattr(self, name) for name in names}
 
     def _reach(self, camera: np.ndarray) -> np.ndarray:
@@ -167,7 +169,7 @@ class EntryBook:
         """Let what the outermost strip of a side holds be drawn by a number in [0, 1)."""
         sums = np.cumsum(self.probabilities[row, side], dtype=np.float64)
         kind = int(np.searchsorted(sums, chance * sums[-1], side="right"))
-        if kind < self._entries.num_classes:
+        if kind < self._entries.num_classes and self.shows_things[row]:
             self._add(row, kind, (self.frontier[row, side] + 0.5) * self._entries.strip)
 
     def _add(self, row: int, kind: int, place: float) -> None:

@@ -30,6 +30,7 @@ from midas_world.model.entries import kept
 from midas_world.model.world_model import Before, WorldModel
 from midas_world.psnr import psnr_of
 from midas_world.train.autoencoder import decode_latents, load_autoencoder
+from midas_world.train.calibration import calibrate_prior
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import (
     STATE_NAME,
@@ -310,6 +311,10 @@ def train_dynamics(
         after_step=lambda: pool.advance(trained.made),
         stop_at=stop_at,
     )
+    if stop_at is None and model.config.entries.num_classes and trainer.processes.is_first:
+        load_weights(model, load_part(folder, "model"), source=str(folder))  # the average
+        calibrate_prior(model, store, generator=step_generator(config.seed, 0))
+        save_tensors(model.state_dict(), folder / WEIGHTS_NAME)
     return folder
 
 

@@ -83,8 +83,8 @@ def horizon_section(study: Study) -> Section:
             f"{len(rollouts)} rollouts of up to {steps} steps from the teacher's first "
             f"{study.context_frames} frames (fresh seeds, policies {', '.join(study.policies)} in "
             "turn, no scene changes), with the teacher's actions, against its frames at the same "
-            "step. Chance things that the actions do not decide, such as where the next coin "
-            "lies, differ by right. Strips: teacher above, world below."
+            "step. Things that lie where chance puts them - coins, rocks - are left out of both. "
+            "Strips: teacher above, world below."
         ),
         values=values,
         tables=(
