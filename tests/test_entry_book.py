@@ -246,6 +246,19 @@ def test_games_do_not_mix(config):
     assert (book.codes[0, :, 0] == -1).all()
 
 
+def test_a_game_without_things_has_no_code_and_the_same_chance(config):
+    games = [Game(config, (COIN, 10.0), seed=1) for _ in range(2)]
+    games[1].book.shows_things[:] = False
+    games[1].book.begin([0], np.zeros(1), [np.array([(COIN, 10.0)])])
+    for game in games:
+        game.chances[..., FIRE] = 9.0
+        game.walk(30, 6.0)
+    assert any(games[0].told)
+    assert not any(games[1].told)
+    assert games[0].num_draws == games[1].num_draws > 0
+    assert games[1].rng.random() == games[0].rng.random()
+
+
 def test_a_world_without_classes_draws_nothing():
     config = load_preset("dream").world
     book = EntryBook(config, 2)
