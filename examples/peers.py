@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from midas_world.edge import run_command
 from midas_world.tables import table_lines
 
 NUM_ACTIONS = 15
@@ -226,4 +227,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("peers", main, sys.argv[1:]))

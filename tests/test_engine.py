@@ -73,7 +73,8 @@ def test_step_equals_the_model_over_the_whole_sequence(engine, tiny_world):
     fate = model.fate(steps[-1])
     entries = kept(steps[-1].entries[:, 0], fate.gone)
     last = model.to_grid(latents[:, -1])
-    guidance, _ = model.guide(last, steps[-1], before, hidden, entries=entries)
+    shown = model.with_own_hits(steps[-1], fate)
+    guidance, _ = model.guide(last, shown, before, hidden, entries=entries)
     expected = model.sample(guidance, model.to_grid(noise), num_denoise_steps=1)
     logits = model.outcomes(expected, guidance, model.near(steps[-1]), fate.told)
     whole = Made(

@@ -189,7 +189,7 @@ def test_without_pyav_the_error_names_it_and_raw_still_works(tmp_path, monkeypat
 
     def no_av(name, *args, **kwargs):
         if name == "av":
-            raise ImportError("No module named 'av'")
+            raise ModuleNotFoundError("No module named 'av'", name=name)
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_av)

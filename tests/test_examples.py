@@ -130,7 +130,8 @@ class BlackEncoder:
     def __init__(self) -> None:
         self.seen = []
         backbone = SimpleNamespace(context_frames=5)
-        self.spec = SimpleNamespace(config=SimpleNamespace(backbone=backbone))
+        entries = SimpleNamespace(num_classes=7)
+        self.spec = SimpleNamespace(config=SimpleNamespace(backbone=backbone, entries=entries))
 
     def encode(self, frames):
         self.seen.append(frames)

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from midas_world.config import LayerConfig, SceneryConfig
-from midas_world.model.conditions import Cues
 from midas_world.model.scenery import Scenery, SceneryLayer
 
 GRID, STEP = (3, 5), 8
@@ -25,7 +24,8 @@ def words(seed: int = 0) -> Tensor:
 def table_of(layer: SceneryLayer, *, phase: int = 0) -> Tensor:
     """Return the picture that the words of seed 0 find, (channels, rows, columns of the loop)."""
     mixture = layer.slots(words()).softmax(dim=1)[0]
-    mixed = torch.einsum("s,xsr->xr", mixture, layer.table[phase])
+    table = layer.table.unflatten(0, (-1, layer.num_columns))[phase]
+    mixed = torch.einsum("s,xsr->xr", mixture, table.unflatten(1, (len(mixture), -1)))
     return mixed.unflatten(1, (layer.size[0], -1)).permute(2, 1, 0)
 
 
@@ -106,7 +106,7 @@ def paint(
     """Return the latents painted for one game, (c, h, w)."""
     place = torch.tensor([camera]), torch.tensor([0.0])
     things = torch.zeros(1, 0, *GRID) if things is None else things
-    return scenery(Cues(words(seed), *place, torch.zeros(1, 4)), things)[0]
+    return scenery(words(seed), *place, torch.zeros(1, 4), things)[0]
 
 
 def test_what_is_painted_hangs_on_every_layer_and_on_words():

@@ -25,6 +25,7 @@ from midas_world.config import (
     ProjectConfig,
     SceneryConfig,
     TeacherConfig,
+    WorldConfig,
     load_config,
     load_preset,
     override_config,
@@ -156,6 +157,7 @@ def _for_any_env(config: ProjectConfig) -> ProjectConfig:
         motion=motion,
         scenery=SceneryConfig(),
         entries=EntriesConfig(),
+        outcome_width=WorldConfig.outcome_width,
         lives=0,
     )
     return dataclasses.replace(config, world=world)
