@@ -9,6 +9,8 @@ Shapes: R rows, F frames that the backbone sees, K classes.
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from midas_world.model.world_model import WorldModel
 from midas_world.train.latents import LatentStore
@@ -41,17 +43,19 @@ def calibrate_prior(model: WorldModel, store: LatentStore, *, generator: torch.G
     index = torch.arange(len(rows))
     logits, came = logits[index, side], store.coming[torch.from_numpy(rows)][index, side]
     weight = (weight / weight.sum()).float()[:, None]
-    is_it = torch.nn.functional.one_hot(came, logits.shape[1]).float()
+    is_it = functional.one_hot(came, logits.shape[1]).float()
     # A class that never came keeps a little.
     true = (is_it * weight).sum(dim=0).clamp_min(1e-4)
-    bias = model.prior.trunk[-1].bias
+    last = model.prior.trunk[-1]
+    assert isinstance(last, nn.Linear)
     for _ in range(_ROUNDS):
         found = (logits.softmax(dim=1) * weight).sum(dim=0)
         change = (true / found).log()
-        logits, bias.data = logits + change, bias.data + change.to(bias.dtype)
+        logits = logits + change
+        last.bias.add_(change.to(last.bias))
 
 
-def _logits(model: WorldModel, store: LatentStore, rows: np.ndarray) -> torch.Tensor:
+def _logits(model: WorldModel, store: LatentStore, rows: np.ndarray) -> Tensor:
     """Return the prior's logits of rows (R,), (R, 2, K + 1)."""
     frames, device = model.config.backbone.context_frames, model.change_std.device
     window = rows[:, None] - np.arange(frames)[::-1]
