@@ -233,6 +233,7 @@ class Rollout:
             book = {name: state[_BOOK_PREFIX + name] for name in self._book.state()}
             for name, own in self._book.state().items():
                 check_alike(name, book[name], torch.from_numpy(own))
+            self._book.check_codes(book["codes"].numpy())
             num_steps, started = state["num_steps"].numpy(), state["started"].numpy()
             generators = [row.clone() for row in state["generators"]]
         except KeyError as error:

@@ -259,6 +259,15 @@ def test_a_game_without_things_has_no_code_and_the_same_chance(config):
     assert games[1].rng.random() == games[0].rng.random()
 
 
+@pytest.mark.parametrize("code", [(7.0, 0.0), (0.5, 0.0), (-2.0, 0.0), (0.0, np.inf)])
+def test_codes_that_no_table_has_are_refused(config, code):
+    book = EntryBook(config, 1)
+    book.check_codes(book.codes)
+    book.codes[0, 0] = code
+    with pytest.raises(ValueError, match="classes below 7"):
+        book.check_codes(book.codes)
+
+
 def test_a_world_without_classes_draws_nothing():
     config = load_preset("dream").world
     book = EntryBook(config, 2)

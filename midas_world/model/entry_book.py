@@ -155,6 +155,16 @@ class EntryBook:
         for name, array in self._arrays().items():
             array[:] = state[name]
 
+    def check_codes(self, codes: np.ndarray) -> None:
+        """Check the codes of a state, of which classes are looked up in tables.
+
+        Raises:
+            ValueError: One has a class that the world does not know, or no place.
+        """
+        kinds, known = codes[..., _KIND], range(-1, self._entries.num_classes)
+        if not (np.isfinite(codes).all() and np.isin(kinds, known).all()):
+            raise ValueError(f"codes of the state must be of classes below {known.stop}")
+
     def _arrays(self) -> dict[str, np.ndarray]:
         places = "camera", "loop_camera", "frontier", "codes", "told"
         names = (*places, "probabilities", "lives", "since_hit", "shows_things")
