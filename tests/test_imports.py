@@ -68,7 +68,7 @@ ROOMS = (
     ("envs.sb3", "envs.recording.record"),
     ("envs",),
     ("midas_world.evaluate.probes", "midas_world.sessions.export"),
-    ("midas_world.evaluate",),
+    ("midas_world.evaluate", "midas_world.importing"),
     ("midas_world.evaluate.sections",),
     ("midas_world.evaluate.command",),
     ("envs.play.voice",),

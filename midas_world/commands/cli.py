@@ -64,8 +64,12 @@ def _run(argv: list[str]) -> int:
 
 
 DEFAULT_PRESET = "stage"
-VERBS = ("play", "collect", "train", "pack", "eval", "dream", "bench", "build", "export", "shards")
+VERBS = (
+    *("play", "collect", "import", "train", "pack", "eval", "dream", "bench", "build", "export"),
+    "shards",
+)
 OF_ROOMS = {
+    "import": ("midas_world.importing.command", "episodes of recordings, of any game or film"),
     "eval": ("midas_world.evaluate.command", "measure a world against its teacher"),
     "dream": ("midas_world.commands.dream_command", "a world of any Gymnasium env, by one command"),
     "bench": ("engine.bench.command", "measure a world's speed"),

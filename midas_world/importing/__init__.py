@@ -1,0 +1,1 @@
+"""What others recorded or trained, brought into this project's own formats."""
