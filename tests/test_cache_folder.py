@@ -14,9 +14,8 @@ from envs.play.game.preparation import prepare_engines
 from envs.play.game.session import Session
 from envs.play.window.window import Window
 from midas_world import user_folders as module
-from midas_world.files import write_first
 from midas_world.types import BackendUnavailableError
-from midas_world.user_folders import cache_folder, or_not_kept, settings_folder
+from midas_world.user_folders import cache_folder, settings_folder
 from midas_world.world import World, load_world
 from tests.disk import full_disk
 
@@ -162,15 +161,6 @@ def test_a_damaged_graph_is_thrown_away_and_made_again(outlined, tmp_path, caplo
     assert f"{path} is damaged; it is made again" in caplog.text
 
 
-def test_a_graph_without_its_checksum_is_made_again(outlined, tmp_path):
-    path = decoder(outlined, tmp_path)
-    (seal,) = path.parent.glob("*.sha256")
-    seal.unlink()
-    path.write_bytes(b"")
-    assert decoder(outlined, tmp_path).read_bytes()
-    assert seal.is_file()
-
-
 def spoilt(text: bytes, other: bytes):
     assert len(text) == len(other)
     return lambda data: data.replace(text, other)
@@ -236,11 +226,3 @@ def test_a_torch_that_cannot_export_is_told(tiny_world: World, tmp_path, monkeyp
     with pytest.raises(BackendUnavailableError, match=words):
         export_graphs(tiny_world, names=["decoder"], folder=tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_what_cannot_be_kept_is_told_and_play_goes_on(tmp_path, caplog):
-    (tmp_path / "choices").touch()
-    with or_not_kept():
-        write_first(tmp_path / "choices" / "a.json", b"{}")
-    (warning,) = caplog.messages
-    assert warning.startswith("not kept: ")

@@ -106,29 +106,3 @@ def test_what_is_found_reaches_the_test_and_is_no_fallback(
     made = engine.step(engine.new_cache(BATCH), *step).latents
     with pytest.raises(UncapturableError, match="tensors of the CPU"):
         engine.decode(made)
-
-
-def test_indexing_as_pytorch_does(cuda: FakeCuda):
-    """What stands in for the bindings' own gives views and elements of the right shapes."""
-    shape, rows = (2, 3, 4, 5), torch.arange(3)
-    x, real = torch.zeros(shape, device=CUDA), torch.zeros(shape)
-    with cuda.capturing():
-        on_device = torch.arange(3, device=CUDA)
-        shapes = [
-            x[0].shape,
-            x[:, None, 1:, ..., -1].shape,
-            x[..., 0, None, None].shape,
-            x[:, on_device, :2].shape,
-            x[..., on_device, :].shape,
-            x[on_device[:2], on_device[:2]].shape,
-            x[..., ::2].shape,
-        ]
-    assert shapes == [
-        real[0].shape,
-        real[:, None, 1:, ..., -1].shape,
-        real[..., 0, None, None].shape,
-        real[:, rows, :2].shape,
-        real[..., rows, :].shape,
-        real[rows[:2], rows[:2]].shape,
-        real[..., ::2].shape,
-    ]

@@ -13,7 +13,6 @@ from midas_world.checkpoint import (
     load_tensors,
     load_weights,
     save_tensors,
-    select,
     tensors_hash,
 )
 from midas_world.types import CheckpointError
@@ -39,12 +38,6 @@ def test_tensors_and_metadata_come_back_exactly(tmp_path: Path):
         assert torch.equal(loaded[name], tensor)
     assert load_metadata(path) == {"made": "here"}
     assert [file.name for file in path.parent.iterdir()] == ["file.safetensors"]
-
-
-def test_transposed_views_are_saved_as_they_look(tmp_path: Path):
-    tensor = torch.arange(6.0).view(2, 3)
-    save_tensors({"view": tensor.T}, tmp_path / "a.safetensors")
-    assert torch.equal(load_tensors(tmp_path / "a.safetensors")["view"], tensor.T)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
@@ -78,13 +71,6 @@ def test_a_truncated_file_is_a_checkpoint_error(tmp_path: Path, share):
     save_tensors(make_tensors(), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CheckpointError, match="truncated or corrupt"):
-        load_tensors(path)
-
-
-def test_a_corrupt_file_is_a_checkpoint_error(tmp_path: Path):
-    path = tmp_path / "bad.safetensors"
-    path.write_bytes(b"\x40\0\0\0\0\0\0\0" + b"not json at all" * 20)
     with pytest.raises(CheckpointError, match="truncated or corrupt"):
         load_tensors(path)
 
@@ -141,30 +127,6 @@ def test_weights_that_do_not_fit_change_nothing(changes, message):
         load_weights(module, changed(module, **changes), source="run-7")
     for name, tensor in module.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-
-
-def test_weights_load_into_parameters_and_buffers_and_keep_the_modules_dtype():
-    module = make_module()
-    tensors = {
-        name: tensor.double() if tensor.is_floating_point() else tensor
-        for name, tensor in changed(module).items()
-    }
-    load_weights(module, tensors, source="here")
-    for name, tensor in module.state_dict().items():
-        assert torch.equal(tensor.double(), tensors[name]), name
-    assert module[0].weight.dtype == torch.float32
-    assert module[0].weight.requires_grad
-
-
-def test_many_problems_are_counted_and_a_few_shown():
-    with pytest.raises(CheckpointError, match=r"\(7 in all\)"):
-        load_weights(make_module(), {}, source="nothing")
-
-
-def test_select_takes_what_lies_below_a_prefix():
-    tensors = make_tensors()
-    assert list(select(tensors, "layer.")) == ["weight", "bias"]
-    assert select(tensors, "layer.")["weight"] is tensors["layer.weight"]
 
 
 def test_the_hash_changes_with_any_name_shape_or_value():

@@ -50,13 +50,6 @@ def test_two_workers_collect_what_one_collects(uninterrupted, tmp_path, caplog):
     assert contents(tmp_path) == contents(uninterrupted)
 
 
-def test_a_second_call_finds_everything_there(uninterrupted):
-    before = contents(uninterrupted)
-    again = collect(config_for(uninterrupted))
-    assert (again.collected, again.skipped) == (0, 5)
-    assert contents(uninterrupted) == before
-
-
 def test_a_failing_or_dying_seed_is_reported_and_the_others_go_on(tmp_path, caplog):
     wrong = {"failing": [41], "dying": [43]}
     config = config_for(tmp_path, num_workers=2, env_kwargs=wrong, video=VideoOptions(codec="raw"))
@@ -158,25 +151,11 @@ def test_the_same_seed_gives_the_same_episode_in_any_order():
     np.testing.assert_array_equal(first.frames, again.frames)
 
 
-def test_frames_can_come_from_render():
-    config = config_for(Path("unused"), frames="render")
-    with make_env(config) as env:
-        assert env.render_mode == "rgb_array"
-        assert play_episode(env, config, 40).frames.shape[1:] == (32, 48, 3)
-
-
 def test_an_observation_that_is_no_picture_is_named():
     any_env = {"policy_factory": None, "policies": {"random": 1.0}}
     config = config_for(Path("unused"), env_id="CartPole-v1", **any_env)
     with make_env(config) as env, pytest.raises(ValueError, match='use frames="render"'):
         play_episode(env, config, 0)
-
-
-def test_policies_are_chosen_by_weight():
-    config = config_for(Path("unused"), policies={"runner": 3.0, "idler": 1.0, "never": 0.0})
-    chosen = [choose_policy(config, seed) for seed in range(400)]
-    assert 250 < chosen.count("runner") < 350
-    assert "never" not in chosen
 
 
 @pytest.mark.parametrize(

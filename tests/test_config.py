@@ -35,10 +35,6 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_there_is_a_preset_of_every_promised_name():
-    assert {"tiny", "stage", "stage-hd", "dream", "paper"} == set(PRESETS)
-
-
 @pytest.mark.parametrize("name", PRESETS)
 def test_config_to_yaml_to_config_is_the_identity(name, tmp_path: Path):
     config = load_preset(name)
@@ -58,20 +54,6 @@ def test_presets_fit_their_picture_and_their_held_out_episodes(name):
     for stage in (config.train_autoencoder, config.train_dynamics):
         assert stage.crop_size <= min(world.height, world.width)
         assert stage.crop_size % world.autoencoder.downsampling == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "grid", "token_grid"),
-    [
-        ("tiny", (6, 10), (3, 5)),
-        ("stage", (24, 40), (3, 5)),
-        ("stage-hd", (48, 80), (6, 10)),
-        ("paper", (6, 10), (6, 10)),
-    ],
-)
-def test_presets_have_the_designed_grids(name, grid, token_grid):
-    world = load_preset(name).world
-    assert (world.grid, world.token_grid) == (grid, token_grid)
 
 
 def test_stage_hd_is_stage_at_twice_the_size():
@@ -297,11 +279,3 @@ def test_seeds_overlap_exactly_if_the_sets_do(first, count, held):
             DataConfig(**values)
     else:
         DataConfig(**values)
-
-
-def test_a_published_layout_without_blocks_in_its_finest_stage_starts_at_the_next():
-    config = load_preset("paper").world.autoencoder
-    assert config.first_stage(config.encoder_depths) == 1
-    assert config.first_stage((1, 0)) == 0
-    ours = load_preset("tiny").world.autoencoder
-    assert ours.first_stage(ours.encoder_depths) == 0

@@ -93,31 +93,6 @@ def test_samples_of_gaussian_data_follow_the_exact_flow():
     torch.testing.assert_close(variance, data.std**2 * grid_variance, rtol=2e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4, 16])
-def test_few_steps_on_gaussian_data_give_what_euler_must_give(steps):
-    """Each step multiplies x - (1 - sigma) m by a + (next / sigma) (1 - a), solved by hand."""
-    data, sigmas = GaussianData(), sigma_schedule(steps)
-    factor = torch.ones(4, dtype=torch.float64)
-    for sigma, following in zip(sigmas[:-1].double(), sigmas[1:].double(), strict=True):
-        gain = data.gain(sigma)
-        factor = factor * (gain + following / sigma * (1 - gain))
-    noise = randn(64, 3, 4, dtype=torch.float64)
-    samples = euler_sample(data.predict, noise, sigmas)
-    torch.testing.assert_close(samples, data.mean + factor * noise, rtol=1e-6, atol=1e-6)
-
-
-def test_eulers_error_halves_when_the_steps_double():
-    data = GaussianData()
-    noise = torch.ones(1, 1, 4, dtype=torch.float64)
-    exact = data.mean + data.std
-    errors = [
-        (euler_sample(data.predict, noise, sigma_schedule(steps)) - exact).abs().max().item()
-        for steps in (100, 200, 400)
-    ]
-    assert errors[1] / errors[0] == pytest.approx(0.5, abs=0.1)
-    assert errors[2] / errors[1] == pytest.approx(0.5, abs=0.1)
-
-
 def test_noise_for_play_is_scaled_by_the_temperature():
     half = dataclasses.replace(CONFIG, temperature=0.5)
     whole = sample_noise((3, 4), CONFIG, torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from midas_world.config import ConditionsConfig, EntriesConfig
-from midas_world.model.entries import FATE_SIZE, EntryMaps, EntryPrior, Fates, kept
+from midas_world.model.entries import FATE_SIZE, EntryMaps, EntryPrior, Fates
 
 GRID, STEP = (3, 10), 8
 CONFIG = EntriesConfig(num_classes=4, phases=2, channels=2, columns=3)
@@ -50,29 +50,6 @@ def test_a_place_counts_by_whole_px_and_left_of_the_middle_like_right_of_it():
     for nearly in (-11.2, -10.8, -11.0004):
         assert torch.equal(show(maps, (1, nearly)), show(maps, (1, -11.0)))
     assert not torch.equal(show(maps, (1, -10.0)), show(maps, (1, -11.0)))
-
-
-def test_codes_add_up_and_absent_ones_are_nothing():
-    maps = make_maps()
-    together = show(maps, (1, -20.0), (3, -15.0), (-1, -1.0), (-1, 5.0))
-    apart = show(maps, (1, -20.0)) + show(maps, (3, -15.0))
-    torch.testing.assert_close(together, apart)
-    assert not show(maps, (-1, 3.0), (-1, -1.0)).any()
-
-
-@pytest.mark.parametrize("place", [-49.0, 48.0])
-def test_a_code_outside_of_the_picture_reaches_in_by_its_pictures_width(place):
-    maps = make_maps()
-    assert not show(maps, (0, place)).any()
-    assert show(maps, (0, place - 8 if place > 0 else place + 8)).any()
-
-
-def test_every_game_has_its_own_codes_and_clock():
-    maps = make_maps()
-    entries = torch.cat((told((1, 3.0), (2, 20.0)), told((0, -9.0), (-1, 0.0))))
-    both = maps(entries, torch.tensor([0.1, 0.7]))
-    for row, clock in enumerate((0.1, 0.7)):
-        assert torch.equal(both[row], maps(entries[row : row + 1], torch.tensor([clock]))[0])
 
 
 LAYOUT = ConditionsConfig(pose_size=3)
@@ -125,25 +102,6 @@ def test_what_fates_tell_does_not_hang_on_the_order_of_codes_but_on_pose_and_tal
     absent = given(torch.cat((entries, told((-1, 7.0))), dim=1))
     torch.testing.assert_close(fates(*absent).told, fate.told)  # an empty place tells nothing
     assert (fates(*absent).gone[0, [1, 3]] == -20).all()
-
-
-def test_codes_that_are_likelier_gone_are_not_kept():
-    entries = told((1, 4.0), (2, 5.0), (-1, -1.0))
-    left = kept(entries, torch.tensor([[0.1, -0.1, -20.0]]))
-    assert left[0, :, 0].tolist() == [-1, 2, -1]
-    assert torch.equal(left[..., 1], entries[..., 1])
-
-
-def test_the_prior_tells_of_each_side_from_its_edge():
-    prior = EntryPrior(CONFIG, width=6, token_grid=(2, 5))
-    hidden = torch.randn(3, 10, 6, generator=torch.Generator().manual_seed(0))
-    logits = prior(hidden)
-    assert logits.shape == (3, 2, 5)
-    assert prior(hidden[:, None].expand(-1, 4, -1, -1)).shape == (3, 4, 2, 5)
-    # What swaps edges, means being the same, moves both.
-    grid = hidden.unflatten(1, (2, 5))
-    swapped = prior(grid.flip(2).flatten(1, 2))
-    assert (swapped - logits).abs().max() > 1e-3
 
 
 def test_without_classes_there_is_nothing_to_tell():

@@ -99,14 +99,6 @@ def test_things_enter_at_the_side_that_comes_into_view(config):
     assert all(kind == COIN for kind, _ in first)
 
 
-def test_equal_seeds_give_equal_things_and_others_do_not(config):
-    one, two, other = (
-        Game(config, seed=seed).likely(right=0.2).walk(80, 6.0).world for seed in (1, 1, 2)
-    )
-    assert one == two
-    assert one != other
-
-
 def test_rates_follow_the_given_chances(config):
     game = Game(config)
     game.chances[0, 1] = 0
@@ -140,24 +132,6 @@ def test_a_thing_that_is_gone_is_told_no_more(config):
     game.told.clear()
     game.walk(60, 6.0).walk(60, -6.0)
     assert {code for codes in game.told for code in codes} == {(FIRE, 20.0)}
-
-
-def test_places_without_a_code_cannot_be_gone(config):
-    game = Game(config, (FIRE, 20.0)).walk(1, 0.0)
-    game.book.codes[0, -1] = COIN, 400.0  # in the last place, which -1 would mean
-    gone = np.ones((1, config.entries.capacity), bool)
-    gone[0, 0] = False
-    game.book.observe(game.chances, gone)
-    assert game.world == [(FIRE, 20.0), (COIN, 400.0)]
-
-
-def test_no_more_are_told_than_there_is_room_and_the_nearest_win(config):
-    game = Game(config).likely(right=1.0).walk(40, 8.0)
-    codes = game.told[-1]
-    assert len(codes) == config.entries.capacity
-    away = [abs(place - game.x) for _, place in codes]
-    assert away == sorted(away)
-    assert max(away) < min(abs(p - game.x) for p in set(game.places()) - {p for _, p in codes})
 
 
 def test_the_farthest_code_is_forgotten_first(config):
@@ -202,12 +176,6 @@ def test_hits_take_lives_and_show_for_a_while(config):
     np.testing.assert_allclose(book.tally()[:2], [[2 / 3, 7], [1, LONGEST_SINCE_HIT]])
 
 
-def test_the_camera_goes_on_over_the_end_of_its_loop(config):
-    game = Game(config, start=1590.0).walk(10, 6.0).walk(20, -6.0)
-    assert game.book.camera[0] == pytest.approx(1530.0)
-    assert game.num_draws == 0 + round(60 / 8) + round(60 / 8)
-
-
 def test_a_loaded_state_goes_on_exactly(config):
     game = Game(config, (FIRE, 20.0)).likely(left=0.2, right=0.2).walk(30, 6.0)
     state, x = game.book.state(), game.x
@@ -224,26 +192,6 @@ def test_a_loaded_state_goes_on_exactly(config):
         np.testing.assert_array_equal(array, other.book.state()[name])
     assert (state["camera"] == x).all()  # a copy
     assert all(len(array) == 1 for array in state.values())
-
-
-def test_games_do_not_mix(config):
-    alone = Game(config, (COIN, 8.0)).likely(right=0.3)
-    book = EntryBook(config, 2)
-    book.begin([0, 1], np.array([500.0, 0.0]), [np.zeros((0, 2)), np.array([(COIN, 8.0)])])
-    rngs = [np.random.default_rng(9), np.random.default_rng(0)]
-    chances = np.concatenate((alone.chances[:, ::-1], alone.chances))
-    book.observe(chances, np.zeros((2, config.entries.capacity), bool))
-    for step in range(1, 20):
-        told = book.advance(
-            np.array([500.0 - 6 * step, 6.0 * step]), lambda row: rngs[row].random()
-        )
-        expected = alone.book.advance(np.array([6.0 * step]), alone.draw)
-        np.testing.assert_array_equal(told[1], expected[0])
-    before = book.state()
-    book.begin([0], np.array([3.0]), [np.zeros((0, 2))])
-    for name, array in book.state().items():
-        np.testing.assert_array_equal(array[1], before[name][1])
-    assert (book.codes[0, :, 0] == -1).all()
 
 
 def test_a_game_without_things_has_no_code_and_the_same_chance(config):

@@ -86,15 +86,6 @@ def test_wrong_calls_of_a_teacher_are_told_in_the_words_of_the_learned_world(tea
     assert warnings[0].filename == inspect.getfile(type(teacher))
 
 
-def test_a_spec_survives_pickling(tiny_folder):
-    env = gym.make(WORLD, world=tiny_folder, observation="dict", action="keys", horizon=7)
-    again = pickle.loads(pickle.dumps(env.spec)).make()
-    assert again.spec == env.spec
-    assert again.unwrapped.horizon == 7
-    assert again.observation_space == env.observation_space
-    assert again.action_space == env.action_space
-
-
 def test_a_vector_spec_survives_pickling(tiny_folder):
     games = gym.make_vec(WORLD, num_envs=2, world=tiny_folder, autoreset_mode="SameStep")
     again = gym.make_vec(pickle.loads(pickle.dumps(games.spec)))
@@ -130,16 +121,6 @@ def test_wrappers_wrap(tiny_folder, tmp_path):
     env.close()
     (video,) = (tmp_path / "videos").glob("*.mp4")
     assert video.stat().st_size > 500
-
-
-def test_a_step_after_the_end_raises(tiny_folder):
-    env = gym.make(WORLD, world=str(tiny_folder), horizon=2)
-    env.reset(seed=0)
-    assert [env.step(0)[3] for _ in range(2)] == [False, True]
-    with pytest.raises(ResetNeeded):
-        env.step(0)
-    env.reset()
-    env.step(0)
 
 
 def run(code: str, *folders: Path) -> subprocess.CompletedProcess[str]:

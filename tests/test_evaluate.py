@@ -8,14 +8,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from PIL import Image
 
 from midas_world.config import load_preset
 from midas_world.evaluate import command
 from midas_world.evaluate.metrics import (
     keypoint_error,
 )
-from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.probes.keypoints import (
     load_probe,
     save_probe,
@@ -29,7 +27,7 @@ from midas_world.evaluate.report import (
     read_report,
     write_report,
 )
-from midas_world.evaluate.rollouts import Bookends, Endless, Script, check_held_out
+from midas_world.evaluate.rollouts import Bookends, check_held_out
 from midas_world.evaluate.sections.prompt import settled_step
 from midas_world.world import START_STATES_NAME, StartState, load_world, save_start_states
 from tests.fakes import make_tiny_world
@@ -143,20 +141,6 @@ def test_bookends_repeat_an_early_stretch_at_last():
         Bookends(SwayPolicy(), first=2, length=5, num_steps=11)
 
 
-def test_a_script_goes_on_with_its_last_action():
-    policy = Script([3, 1, 2])
-    policy.reset(np.random.default_rng(0))
-    assert [policy.act(None, {}) for _ in range(5)] == [3, 1, 2, 2, 2]
-
-
-def test_an_endless_teacher_goes_on_after_an_end(dot_world):
-    env = Endless(gymnasium.make("DotTeacher-v0", disable_env_checker=True), {})
-    env.reset(seed=0)
-    steps = [env.step(2) for _ in range(60)]
-    assert not any(step[2] or step[3] for step in steps)
-    assert {step[0].shape for step in steps} == {(HEIGHT, WIDTH, 3)}
-
-
 @pytest.mark.parametrize(
     ("curve", "step"),
     [
@@ -217,14 +201,6 @@ def test_verdicts_know_which_way_is_better():
 
 def test_goals_are_of_sections_that_there_are():
     assert {goal.section for goal in GOALS} <= set(command.SECTIONS)
-
-
-def test_curves_are_drawn_without_pyplot(tmp_path):
-    path = tmp_path / "curve.png"
-    series = {"world": ([1, 2, 3], [1.0, math.nan, 2.0]), "other (baseline)": ([1, 2], [1, 1])}
-    save_curves(path, series, title="t", x_label="x", y_label="y")
-    with Image.open(path) as picture:
-        assert picture.size[0] > 300
 
 
 def test_the_command_measures_a_tiny_world(dot_world, tmp_path):

@@ -112,15 +112,6 @@ def test_the_table_counts_gains_from_random_and_shares_of_the_teacher_s(games_mo
     assert "survives 50% of episodes there, 75% in the teacher" in text
 
 
-def test_there_is_no_share_of_a_gain_that_is_none(games_module):
-    from examples.report import make_rows
-
-    rows = make_rows({"random": [run([5.0])], "teacher": [run([4.0])]}, {})
-    assert [row.share for row in rows] == [None, None]
-    with pytest.raises(ValueError, match="random policy"):
-        make_rows({"teacher": [run([4.0])]}, {})
-
-
 # Start states of real play
 
 
@@ -156,13 +147,6 @@ def test_dreams_begin_in_the_midst_of_the_teacher_s_play(games_module):
     for first, second in zip(starts, again, strict=True):
         assert first.description == second.description
         np.testing.assert_array_equal(first.conditions[-1].pose, second.conditions[-1].pose)
-
-
-def test_episodes_too_short_to_begin_from_their_midst_are_refused(games_module):
-    from examples.real_starts import make_real_starts
-
-    with pytest.raises(ValueError, match="num_steps must be above 25, got 25"):
-        make_real_starts(BlackEncoder(), 1, num_steps=25, on_progress=print)
 
 
 # The experiment
@@ -300,11 +284,3 @@ def test_a_step_is_timed_in_a_process_of_its_own(tiny_folder, capfd):
     assert row[1] == "48x80"
     assert float(row[2]) > 0
     assert row[3:] == ["1.00", "1.00 |"]
-
-
-def test_a_checkout_that_does_not_start_is_named(tmp_path, capfd):
-    from examples import peers
-
-    with pytest.raises(RuntimeError, match="DIAMOND did not start"):
-        peers.measure({"DIAMOND": tmp_path}, num_steps=1)
-    assert "No module named" in capfd.readouterr().err

@@ -1,7 +1,5 @@
 """The diffusion head: what it begins with, what it listens to, and that presets' heads fit."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor
@@ -68,21 +66,6 @@ def test_at_first_the_gates_keep_most_of_the_last_frame():
     assert (head(*noisy(), still) - guidance.last).square().mean() < 0.05
 
 
-def test_without_copies_the_last_frame_is_all_there_is_to_gate():
-    head = DiffusionHead(
-        CONFIG,
-        latent_channels=3,
-        num_copies=0,
-        map_channels=5,
-        vector_size=7,
-        hidden_width=6,
-        grid=GRID,
-        token_grid=TOKEN_GRID,
-    ).requires_grad_(requires_grad=False)
-    guidance = make_guidance()._replace(copies=torch.zeros(2, 0, 3, *GRID))
-    assert (head(*noisy(), guidance) - guidance.last).square().mean() < 0.05
-
-
 @pytest.mark.parametrize("name", ["noisy", "sigma", *Guidance._fields])
 def test_the_head_listens_to_every_input(name):
     head, guidance, (x, sigma) = make_head(), make_guidance(), noisy()
@@ -93,35 +76,6 @@ def test_the_head_listens_to_every_input(name):
         changed = guidance._replace(**{name: getattr(guidance, name) * 0.5})
         after = head(x, sigma, changed)
     assert (after - before).abs().max() > 1e-3
-
-
-def test_hidden_states_matter_once_their_weights_are_learned():
-    head, guidance = make_head(seed=None), make_guidance()
-    other = guidance._replace(hidden=guidance.hidden + 1.0)
-    assert torch.equal(head(*noisy(), guidance), head(*noisy(), other))
-    head.hidden.weight.fill_(0.3)
-    assert (head(*noisy(), guidance) - head(*noisy(), other)).abs().max() > 1e-3
-
-
-def test_hidden_states_enter_where_their_token_lies():
-    head = make_head(dataclasses.replace(CONFIG, widths=(8,), depths=(1,)))
-    hidden = torch.zeros(1, 8, 6)
-    hidden[0, 5] = 1.0  # row 1, column 1
-    head.hidden.bias.zero_()
-    grid = head._hidden(hidden)
-    assert grid.shape == (1, 8, *GRID)
-    assert grid[:, :, 2:, 2:4].any()
-    grid[:, :, 2:, 2:4] = 0.0
-    assert not grid.any()
-
-
-def test_rows_of_a_batch_do_not_touch_each_other():
-    head, guidance, (x, sigma) = make_head(), make_guidance(3), noisy(3)
-    whole = head(x, sigma, guidance)
-    for row in range(3):
-        part = slice(row, row + 1)
-        alone = head(x[part], sigma[part], Guidance(*(value[part] for value in guidance)))
-        torch.testing.assert_close(alone, whole[part], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml")))

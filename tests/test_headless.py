@@ -1,7 +1,6 @@
 """Playing without a window, and the command that starts either."""
 
 import contextlib
-from itertools import pairwise
 
 import av
 import numpy as np
@@ -15,7 +14,6 @@ from envs.play.headless import (
     parse_actions,
     read_actions,
     run_headless,
-    wandering_actions,
 )
 from envs.play.studio.saver import FrameSaver
 from envs.stage.controller import ACTIONS
@@ -73,13 +71,6 @@ def test_a_gif_may_be_slower_than_a_frame_in_two_seconds(tmp_path, fps):
     with av.open(str(tmp_path / "slow.gif")) as film:
         frames = list(film.decode(video=0))
     assert frames[1].time == pytest.approx(1 / fps, rel=0.02)
-
-
-def test_wandering_actions_are_seeded_and_held():
-    actions, again = (wandering_actions(100, 15, np.random.default_rng(1)) for _ in range(2))
-    assert actions == again
-    assert len(actions) == 100
-    assert sum(a != b for a, b in pairwise(actions)) < 26
 
 
 def test_headless_run_begins_anew_and_adds_up():

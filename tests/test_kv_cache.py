@@ -16,45 +16,6 @@ def backbone() -> Backbone:
     return make_backbone()
 
 
-def test_slots_follow_each_other_around_the_ring():
-    cache = make_cache(SMALL, 1, 2)
-    slots = []
-    for value in range(7):
-        slots.append(cache.slot)
-        keys = torch.full((1, 1, 2, 4), float(value))
-        cache.write(0, keys, -keys)
-        cache.commit()
-    assert slots == [0, 1, 2, 0, 1, 2, 0]
-    # Frames 6, 4 and 5 are what the ring holds; frame 6 took the place of frame 3.
-    assert cache.keys[0, 0, 0, ::2, 0].tolist() == [6.0, 4.0, 5.0]
-    assert cache.values[0, 0, 0, 1::2, 0].tolist() == [-6.0, -4.0, -5.0]
-
-
-def test_write_touches_only_the_present_slot_of_its_layer():
-    cache = make_cache(CONFIG, 2, 2)
-    cache.commit()
-    new = torch.ones(2, 2, 2, 4)
-    keys, values = cache.write(1, new, 2 * new)
-    assert not cache.keys[0].any()
-    assert not keys[:, :, :2].any()
-    assert torch.equal(keys[:, :, 2:4], new)
-    assert torch.equal(values[:, :, 2:4], 2 * new)
-    assert not values[:, :, 4:].any()
-
-
-def test_the_ring_shows_only_the_last_context_frames():
-    cache = make_cache(SMALL, 1, 2)
-    seen = []
-    for _ in range(5):
-        seen.append(cache.mask()[0, 0, 0, ::2].tolist())
-        assert torch.equal(cache.mask()[..., ::2], cache.mask()[..., 1::2])
-        cache.commit()
-    assert seen[0] == [True, False, False]
-    assert seen[1] == [True, True, False]
-    assert seen[2:] == [[True, True, True]] * 3
-    assert cache.frames_held.tolist() == [2]
-
-
 def test_reset_of_one_row_leaves_the_others(backbone):
     tokens = make_tokens(3, 9, 2)
     whole, cache = make_cache(CONFIG, 3, 2), make_cache(CONFIG, 3, 2)
@@ -70,15 +31,6 @@ def test_reset_of_one_row_leaves_the_others(backbone):
     assert (got[1, 5] - expected[1, 5]).abs().max() > 1e-3
 
 
-def test_reset_of_all_forgets_everything(backbone):
-    cache = make_cache(CONFIG, 2, 3)
-    expected = stream(backbone, make_tokens(2, 5, 3), cache)
-    stream(backbone, make_tokens(2, 4, 3, seed=1), cache)
-    cache.reset()
-    again = stream(backbone, make_tokens(2, 5, 3), cache)
-    torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-5)
-
-
 def test_a_clone_and_its_original_go_separate_ways(backbone):
     cache = make_cache(CONFIG, 1, 2)
     stream(backbone, make_tokens(1, 4, 2), cache)
@@ -90,24 +42,6 @@ def test_a_clone_and_its_original_go_separate_ways(backbone):
     assert clone.num_committed == 4
     assert clone.frames_held.tolist() == [2]
     assert torch.equal(stream(backbone, future, clone), expected)
-
-
-def test_the_cost_of_memory_is_fixed_at_construction(backbone):
-    cache = make_cache(CONFIG, 1, 2)
-    places = cache.keys.data_ptr(), cache.values.data_ptr()
-    stream(backbone, make_tokens(1, 8, 2), cache)
-    assert (cache.keys.data_ptr(), cache.values.data_ptr()) == places
-    assert cache.keys.shape == (2, 1, 2, 3 * 2, 4)
-
-
-def test_angles_of_the_millionth_frame_are_exact():
-    cache = KVCache(SMALL, batch_size=1, positions_per_frame=18, dtype=torch.float32, device=CPU)
-    cache.num_committed = 1_000_000
-    cosine, sine = cache.rope()
-    position = torch.arange(18, dtype=torch.float64) + 18_000_000
-    angles = position[:, None] * torch.tensor([1.0, 0.01, 1.0, 0.01], dtype=torch.float64)
-    torch.testing.assert_close(cosine, angles.cos().float(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(sine, angles.sin().float(), rtol=0, atol=1e-6)
 
 
 def test_rows_are_replaced_with_all_that_lies_beside_keys_and_values():

@@ -123,16 +123,6 @@ def test_only_what_was_in_a_picture_before_is_told_where_that_is_asked_for(stage
     assert gone.any()
 
 
-def test_the_nearest_codes_are_told_where_there_are_more_than_places():
-    things = np.full((1, 16, 6), -1.0, np.float32)
-    things[0, :14, 0], things[0, :14, 5] = 2, np.arange(14)
-    things[0, :14, 1] = 160 + 10 * np.arange(14)
-    pose = np.zeros((1, 38), np.float32)
-    codes, gone = thing_codes(things, pose, STAGE)
-    assert codes[0, :, 1].tolist() == [10.0 * n for n in range(STAGE.entries.capacity)]
-    assert not gone.any()
-
-
 def test_tallies_are_of_the_hits_before_a_row():
     cost = np.zeros(80, np.float32)
     cost[[2, 3, 5, 9]] = 1

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from midas_world.config import MotionConfig
-from midas_world.model.motion import Motion, snap
+from midas_world.model.motion import Motion
 
 STEP = 4
 
@@ -42,13 +42,6 @@ def moved_error(motion: Motion, copy: int, travel: Tensor, shift: tuple[int, int
     return errors[0] / errors[1]
 
 
-def test_until_they_are_fitted_everything_stays():
-    motion = Motion(MotionConfig(parallax=(1.0,), reach=2), channels=6, downsampling=4, loop=64)
-    latents = torch.randn(2, 6, 3, 5)
-    moved = motion(latents, torch.tensor([[2.0], [-1.0]]))
-    torch.testing.assert_close(moved[:, 0], latents)
-
-
 @pytest.mark.parametrize("travel", [-3, -1, 2])
 def test_copies_travel_with_the_camera(travel):
     motion = fitted(MotionConfig(parallax=(1.0, 0.5), reach=3))
@@ -65,22 +58,10 @@ def test_without_a_camera_copies_move_by_fixed_shifts(copy):
     assert moved_error(motion, copy, torch.zeros(1, 0), config.shifts[copy]) < 0.1
 
 
-def test_fixed_shifts_come_after_those_of_the_camera():
-    config = MotionConfig(parallax=(1.0,), shifts=((0, 2),), reach=2)
-    motion = fitted(config)
-    assert motion(torch.zeros(2, 48, 3, 5), torch.zeros(2, 1)).shape == (2, 2, 48, 3, 5)
-    assert moved_error(motion, 1, torch.zeros(1, 1), (0, 2)) < 0.1
-
-
 def test_small_pictures_leave_something_to_fit_by():
     motion = fitted(MotionConfig(parallax=(1.0,), reach=8), size=(16, 32))
     assert motion.operators.isfinite().all()
     assert motion.operators.abs().amax(dim=(1, 2)).min() > 0.01
-
-
-def test_without_copies_there_is_nothing_to_fit_or_choose():
-    motion = fitted(MotionConfig())
-    assert motion(torch.zeros(2, 48, 3, 5), torch.zeros(2, 0)).shape == (2, 0, 48, 3, 5)
 
 
 def test_travel_is_whole_pixels_at_each_parallax_and_wraps_at_the_loop():
@@ -91,15 +72,3 @@ def test_travel_is_whole_pixels_at_each_parallax_and_wraps_at_the_loop():
     assert travel[:, 0].tolist() == [4.0, 3.0, -4.0, 1.0]
     # Half a pixel is rounded up in each place by itself: from 2 to 3 (2.5).
     assert travel[:, 1].tolist() == [2.0, 2.0, -2.0, 1.0]
-
-
-def test_travel_adds_up_to_the_way_at_every_parallax():
-    motion = Motion(MotionConfig(parallax=(0.25,)), channels=1, downsampling=4, loop=64)
-    places = torch.arange(0, 65) % 64
-    travel = motion.travel(places[1:].float(), places[:-1].float())
-    assert travel.sum() == 16.0
-    assert set(travel.flatten().tolist()) == {0.0, 1.0}
-
-
-def test_places_are_rounded_up_from_a_half_though_shares_are_not_exact():
-    assert snap(torch.tensor([1.4999, 1.49, 1.5, -0.5])).tolist() == [2.0, 1.0, 2.0, 0.0]

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from engine import make_engine
-from engine.backends import Request
 from midas_world.commands import cli
 from midas_world.types import BackendUnavailableError
 from midas_world.world import World
@@ -26,7 +25,6 @@ from engine.on_onnx.export import export_graphs  # noqa: E402
 from engine.on_onnx.files import OPSET, graph_paths, graphs_folder  # noqa: E402
 from engine.on_onnx.graphs import GRAPHS, make_graph  # noqa: E402
 from engine.on_onnx.runtime import GraphRunner, _first_outputs, quantize  # noqa: E402
-from engine.prepare import jobs_of, prepare  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -220,32 +218,6 @@ def test_auto_measures_once_and_remembers(
     assert len(measured) == 4
 
 
-def test_prepared_graphs_join_what_auto_measures(
-    tiny_world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
-):
-    request = Request(world=tiny_world, device="cpu", num_denoise_steps=None, folder=folder)
-    graphs = graphs_folder(tiny_world, folder=folder / "onnx")
-    missing = graph_paths(graphs, precision="int8", num_denoise_steps=1)["decoder"]
-    missing.unlink()
-    assert not backends.BACKENDS["onnx"].is_ready(request)
-    told: list[tuple[str, float]] = []
-    jobs = jobs_of("onnx", tiny_world, num_denoise_steps=request.denoise_steps, folder=folder)
-    prepare(jobs, on_progress=lambda *words: told.append(words))
-    assert missing.is_file()
-    assert [name for name, _ in told] == [f"onnx {name}" for name in GRAPHS]
-    shares = [number / len(GRAPHS) for number in range(len(GRAPHS))]
-    assert [share for _, share in told] == pytest.approx(shares)
-    measured: list[str] = []
-
-    def fake(candidates, world) -> dict[str, float]:
-        measured.extend(candidates)
-        return dict.fromkeys(candidates, 0.01) | {"onnx": 0.001}
-
-    monkeypatch.setattr(select, "measure_in_turns", fake)
-    assert make_engine(tiny_world, device="cpu", folder=folder).spec.backend == "onnx"
-    assert measured[-1] == "onnx"
-
-
 def test_a_named_backend_without_its_packages_says_what_to_install(
     tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -260,20 +232,6 @@ def test_a_named_backend_without_its_packages_says_what_to_install(
 def test_onnx_refuses_a_gpu(tiny_world: World, tmp_path: Path):
     with pytest.raises(BackendUnavailableError, match="runs on the CPU, not on 'cuda'"):
         make_engine(tiny_world, "onnx", device="cuda", folder=tmp_path)
-
-
-def test_make_engine_runs_onnx(tiny_world: World, folder: Path, caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.INFO):
-        engine = make_engine(tiny_world, "onnx", folder=folder)
-    assert (engine.spec.backend, engine.spec.dtype) == ("onnx", "int8")
-    assert engine.spec.reason == "as asked"
-    assert "runs on onnx int8 on cpu" in caplog.text
-
-
-@pytest.mark.parametrize("steps", [1, 2])
-def test_more_denoise_steps_are_another_head(steps: int, tmp_path: Path):
-    paths = graph_paths(tmp_path, num_denoise_steps=steps, precision="float32")
-    assert paths["head"].name == f"head-k{steps}.onnx"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to build for")

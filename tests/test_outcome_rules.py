@@ -34,17 +34,6 @@ def tell(env, *, rewards=(), costs=(), terminations=()) -> None:
     env.engine.terminations = list(terminations)
 
 
-def test_infos_tell_what_the_network_does(tiny_world):
-    env = make(tiny_world)
-    tell(env, rewards=[-0.25], costs=[0.75], terminations=[0.1])
-    info = env.step(RUN)[4]
-    assert info["expected_reward"] == pytest.approx(-0.25)
-    assert info["reward_probability"] == pytest.approx(0.25)
-    assert info["hit_probability"] == pytest.approx(0.75)
-    assert info["termination_probability"] == pytest.approx(0.1)
-    assert (info["cost"], info["lives"]) == (1.0, 2)
-
-
 def test_thresholds_can_be_set_and_follow_the_world_s_unit(tiny_world):
     env = make(with_unit(tiny_world, 0.1))
     tell(env, rewards=[-0.1, 0.04])

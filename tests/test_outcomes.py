@@ -7,7 +7,6 @@ import torch
 
 from envs.world.outcomes import OutcomeRule
 from midas_world.config import load_preset
-from midas_world.evaluate.config import EvaluationConfig
 from midas_world.evaluate.forced import (
     LatentEpisode,
     forced_steps,
@@ -219,8 +218,3 @@ def test_thresholds_are_those_of_the_learned_env():
     assert load_preset("stage").world.reward_unit / 2 == outcome_section.REWARD_THRESHOLD
     assert rule.cost_threshold == outcome_section.COST_THRESHOLD
     assert rule.termination_threshold == outcome_section.TERMINATION_THRESHOLD
-
-
-def test_counts_of_a_study_are_checked():
-    with pytest.raises(ValueError, match="num_outcome_episodes must be at least 1, got 0"):
-        EvaluationConfig(num_outcome_episodes=0)

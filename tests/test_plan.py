@@ -1,7 +1,6 @@
 """The planner finds what pays and leaves the world as it was; throughput measures what it says."""
 
 from concurrent.futures import Future
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +11,6 @@ import envs  # noqa: F401 - registers the ids
 from envs.stage.controller import ACTIONS
 from envs.world.env import WorldEnv
 from examples import plan, throughput
-from examples.actions import ACTION_INDICES
 from midas_world.world import World
 
 IDLE, LEAP = ACTIONS.index("idle"), ACTIONS.index("leap_right")
@@ -74,16 +72,6 @@ def _bits(tensor: torch.Tensor) -> np.ndarray:
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def test_the_prior_holds_actions_of_the_reduced_set():
-    config = plan.PlanConfig(num_futures=5, depth=12, hold=4, commitment=4)
-    actions = plan.draw_actions(config, 5, np.random.default_rng(0))
-    assert actions.shape == (12, 5)
-    assert set(np.unique(actions)) <= set(ACTION_INDICES)
-    held = actions.reshape(3, 4, 5)
-    assert (held == held[:, :1]).all()
-    assert IDLE in ACTION_INDICES
-
-
 @pytest.mark.parametrize("where", ["world", "teacher"])
 def test_plan_runs_in_the_world_and_in_the_teacher(where, tiny_world, monkeypatch, capsys):
     if where == "teacher":  # the tiny world draws smaller frames than the teacher
@@ -118,25 +106,6 @@ class Shrunk(gym.ObservationWrapper):
 
     def observation(self, observation):
         return observation[:: self.step_px, :: self.step_px]
-
-
-def test_a_wrong_plan_config_is_told():
-    with pytest.raises(ValueError, match="multiples of hold"):
-        plan.PlanConfig(depth=10, hold=4, commitment=4)
-    with pytest.raises(ValueError, match="at most depth"):
-        plan.PlanConfig(depth=4, hold=4, commitment=8)
-
-
-def test_the_table_of_plans_has_means_and_spreads():
-    table = plan.make_table({"prior": [1.0, 3.0]}, {"prior": [0.2]}, "world")
-    assert table.splitlines()[2] == "| prior | 2.00 ± 1.41 | 2 | 200 |"
-
-
-def test_examples_have_readable_help(capsys):
-    with pytest.raises(SystemExit):
-        plan.main(["--help"])
-    assert "--futures" in capsys.readouterr().out
-    assert Path(plan.__file__).parent.name == "examples"
 
 
 def test_throughput_measures_each_number_of_games(tiny_folder, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from midas_world.model.autoencoder import to_tokens
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import step_generator
-from midas_world.train.pool import MOST_LATENT, Pool, rate_at
+from midas_world.train.pool import MOST_LATENT, Pool
 from tests.training import CAMERA, CPU, LOOP, same, tiny
 
 # Nothing is lost, noisy or begun anew.
@@ -105,13 +105,6 @@ def test_a_sequence_begins_anew_where_its_episode_ends_or_its_frames_run_away(st
     assert before.shape == pool.rows.shape
 
 
-def test_the_fresh_rate_follows_progress(store):
-    points = ((0.0, 1.0), (0.5, 0.0))
-    assert [rate_at(points, progress) for progress in (0.0, 0.25, 0.5, 1.0)] == [1.0, 0.5, 0.0, 0.0]
-    pool = make_pool(store, tiny(*PLAIN, "train_dynamics.fresh_rate=[[0.0,1.0],[1.0,1.0]]"))
-    assert all(batch["is_fresh"].all() for batch in walk(pool, 3))
-
-
 def test_a_pool_saved_and_loaded_goes_on_the_same_way(store):
     config = tiny("train_dynamics.fresh_rate=[[0.0,0.2],[1.0,0.2]]")
     one = make_pool(store, config)
@@ -159,13 +152,6 @@ def test_lost_bands_are_marked_and_nothing_else_is_changed(store):
         # Whole columns.
         assert torch.equal(batch["lost"].amin(dim=2), batch["lost"].amax(dim=2))
         assert not batch["is_whole"][fresh].any()
-
-
-def test_sequences_lose_bands_on_their_way(store):
-    pool = make_pool(store, tiny(*PLAIN, "train_dynamics.forget_rate=1.0"))
-    for batch in walk(pool, 12):
-        is_lost = batch["lost"].amax(dim=(1, 2, 3)) > 0
-        assert torch.equal(is_lost, ~batch["is_fresh"])
 
 
 def test_events_are_sought_out(store):

@@ -53,16 +53,6 @@ def test_a_process_that_dies_is_told():
     made.close()
 
 
-def test_closing_ends_a_build_that_goes_on():
-    made = Preparation(builds.hang, ())
-    assert made._receiver.poll(30.0)
-    assert made.take_end() == ""
-    assert made.words == "building, 1 %"
-    made.close()
-    assert made._process.exitcode is not None
-    assert made.words == ""
-
-
 def test_a_build_that_ignores_its_end_is_ended_all_the_same(monkeypatch):
     monkeypatch.setattr(preparation, "_JOIN_S", 0.2)
     made = Preparation(builds.refuse_to_end, ())
@@ -83,21 +73,6 @@ def test_closing_leaves_no_temporary_file(tmp_path):
 def test_a_build_leaves_the_processor_to_the_game():
     made = Preparation(builds.tell_priority, ())
     assert wait_for_end(made) == "19, 1 threads"
-    made.close()
-
-
-def test_a_process_whose_end_the_system_tells_at_once_is_told():
-    class Gone:
-        def poll(self):
-            raise BrokenPipeError  # Windows
-
-        def close(self):
-            pass
-
-    made = Preparation(builds.crash, ())
-    made._receiver.close()
-    made._receiver = Gone()
-    assert "could not be made" in made.take_end()
     made.close()
 
 

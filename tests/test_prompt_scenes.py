@@ -108,17 +108,6 @@ def test_a_world_that_does_not_say_so_cuts_at_the_reset_alone(tiny_world):
     assert torch.equal(shown(env), before)
 
 
-def test_a_prompt_that_cannot_be_used_changes_nothing(world):
-    env = WorldEnv(world)
-    env.reset(seed=3, options={"start_state": 0})
-    env.step(2)
-    before = env.save_state().tensors
-    with pytest.raises(ValueError, match="at most 512 bytes"):
-        env.set_prompt(f"a {PLACES[2]}" * 100)
-    after = env.save_state().tensors
-    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
-
-
 def test_equal_games_with_equal_prompts_give_equal_frames_also_from_a_saved_state(world):
     def play(env: WorldEnv) -> list[bytes]:
         frames = [env.step(2)[0].tobytes()]

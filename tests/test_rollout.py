@@ -223,14 +223,6 @@ def test_without_a_pose_the_camera_stays(fake):
     assert all(torch.equal(codes, expected) for codes in fake.told)
 
 
-def test_a_step_tells_what_its_engine_tells(fake):
-    rollout = Rollout(fake)
-    rollout.reset([make_start_state(fake.spec.config, 0)], seeds=[0])
-    fake.rewards, fake.costs, fake.terminations = [1.5], [0.75], [0.25]
-    made = rollout.step([pose(0.0)])
-    assert (made.reward, made.cost, made.termination_probability) == (1.5, 0.75, 0.25)
-
-
 def test_only_with_temperature_frames_are_made_from_noise():
     cold, warm = (
         FakeEngine(load_preset("tiny", [f"world.head.temperature={t}"]).world) for t in (0, 0.5)
@@ -248,45 +240,6 @@ def test_the_first_frame_is_the_start_state_s_last(engine, tiny_world):
     rollout = Rollout(engine)
     rollout.reset([start], seeds=[0])
     np.testing.assert_array_equal(rollout.frames(), engine.decode(start.latents[-1:]))
-
-
-def test_context_before_the_window_is_left_out_of_the_prefill(fake):
-    rollout = Rollout(fake, 3)
-    starts = [
-        make_start_state(fake.spec.config, seed, frames=frames)
-        for seed, frames in enumerate((1, 3, 9))
-    ]
-    rollout.reset(starts, seeds=[0, 1, 2])
-    # context_frames is 4: the present frame and three before it.
-    assert fake.prefilled == [(0, 0), (1, 2), (2, 3)]
-
-
-def test_a_start_state_of_one_frame_is_enough(engine, tiny_world):
-    start = tiny_world.start_states[0]
-    single = StartState(latents=start.latents[-1:], conditions=start.conditions[-1:])
-    rollout = Rollout(engine)
-    rollout.reset([single], seeds=[0])
-    rollout.step([pose(0.0)])
-    assert np.isfinite(rollout.latents.numpy()).all()
-
-
-def test_frames_are_decoded_only_when_asked_for(fake):
-    rollout = Rollout(fake)
-    rollout.reset([make_start_state(fake.spec.config, 0)], seeds=[0])
-    rollout.step([pose(0.0)])
-    assert fake.num_decoded == 0
-    rollout.frames()
-    assert fake.num_decoded == 1
-
-
-def test_returned_latents_are_copies(fake):
-    rollout = Rollout(fake)
-    rollout.reset([make_start_state(fake.spec.config, 0)], seeds=[0])
-    rollout.step([pose(0.0)])
-    latents = rollout.latents
-    before = rollout.latents
-    latents.zero_()
-    torch.testing.assert_close(rollout.latents, before, rtol=0, atol=0)
 
 
 def test_wrong_calls_say_what_is_wrong(fake):

@@ -78,21 +78,6 @@ def test_a_table_of_pixels_is_shown_shifted_by_whole_px(px):
         assert torch.equal(look(layer, px / FINE.parallax + nearly), shown)
 
 
-def test_words_say_which_scenery():
-    layer = make_layer()
-    assert (look(layer, 3.0, seed=1) - look(layer, 3.0)).abs().max() > 0.01
-
-
-def test_rows_of_a_batch_are_their_own_games():
-    layer = make_layer()
-    both = torch.cat((words(0), words(1)))
-    camera, clock = torch.tensor([5.0, 50.0]), torch.tensor([0.1, 0.9])
-    together = layer(both, camera, clock)
-    for row in range(2):
-        part = slice(row, row + 1)
-        torch.testing.assert_close(layer(both[part], camera[part], clock[part])[0], together[row])
-
-
 def make_scenery(layers: dict[str, LayerConfig], *, thing_channels: int = 0) -> Scenery:
     sizes = {"word_width": 6, "phase_size": 4, "latent_channels": 5}
     config = SceneryConfig(width=8, layers=layers)
@@ -131,9 +116,3 @@ def test_things_are_painted_where_they_are(layers):
     change = (paint(scenery, things=things) - paint(scenery, things=none)).abs().amax(dim=0)
     assert change.argmax() == 1 * GRID[1] + 0
     assert change[1, 0] > 1e-2
-
-
-def test_without_layers_words_alone_say_what_is_painted():
-    scenery = make_scenery({})
-    torch.testing.assert_close(paint(scenery, 3.0), paint(scenery, 40.0))
-    assert (paint(scenery, seed=1) - paint(scenery)).abs().max() > 1e-3

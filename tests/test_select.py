@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from engine import backends, make_engine, select
-from engine.backends import Request
 from engine.on_torch.engine import TorchEngine
 from engine.select import TURNS, measure_in_turns, measure_one_by_one
 from midas_world.types import BackendUnavailableError
@@ -97,12 +96,6 @@ def test_a_choice_that_cannot_be_kept_is_told(
     assert engine.spec.backend == "torch"
     assert "not kept" in caplog.text
     assert str(tmp_path / "choices") in caplog.text
-
-
-def test_request_knows_the_cpu(tiny_world: World, tmp_path: Path):
-    sizes = {"world": tiny_world, "num_denoise_steps": None, "folder": tmp_path}
-    assert Request(device="cpu", **sizes).is_cpu
-    assert not Request(device="cuda:0", **sizes).is_cpu
 
 
 def test_what_was_compiled_once_joins_what_auto_measures(

@@ -238,15 +238,6 @@ def test_given_frames_are_kept_as_the_state_they_lead_to(tiny_world, tmp_path):
     assert WorldState.load(path).num_games == 1
 
 
-def test_segments_can_be_cut(tmp_path):
-    record_steps(tmp_path / "session", 30)
-    session = load_session(tmp_path / "session")
-    (segment,) = session.segments(10, 20)
-    assert segment.frames == range(10, 20)
-    assert [record.action for record in segment.steps] == [n % 15 for n in range(10, 19)]
-    assert not segment.is_whole
-
-
 # Cut off
 
 
@@ -298,12 +289,3 @@ def test_what_is_no_session_is_named(tmp_path, words, message):
         (tmp_path / "header.json").write_text(words)
     with pytest.raises(SessionError, match=message):
         load_session(tmp_path)
-
-
-def test_a_session_of_nothing_but_its_header_opens(tmp_path):
-    record_steps(tmp_path / "whole", 1)
-    (tmp_path / "cut").mkdir()
-    (tmp_path / "cut" / "header.json").write_bytes((tmp_path / "whole/header.json").read_bytes())
-    session = load_session(tmp_path / "cut")
-    assert (session.num_frames, list(session.frames()), session.segments()) == (0, [], [])
-    assert "steps.log is missing" in str(session)

@@ -179,10 +179,3 @@ def test_one_process_has_nothing_to_split_and_says_so(data, trained, tmp_path, c
         train_dynamics(config, data, folder, autoencoder=coder, device=CPU, stop_at=1)
         assert ("one process alone has nothing to shard" in caplog.text) == (sharding == "full")
     assert same(load_tensors(tmp_path / "none" / STATE), load_tensors(tmp_path / "full" / STATE))
-
-
-def test_an_unknown_sharding_is_told_what_there_is():
-    with pytest.raises(ValueError, match=r"sharding") as error:
-        load_preset("tiny", ["train_dynamics.sharding=half"])
-    assert all(name in str(error.value) for name in ("none", "full", "half"))
-    assert load_preset("paper").train_dynamics.sharding == "full"

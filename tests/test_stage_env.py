@@ -23,39 +23,6 @@ def put(env: StageEnv, *objects: GameObject) -> None:
     env._game._segments[0] = objects
 
 
-@pytest.mark.parametrize("scale", [1, 2])
-def test_equal_seeds_give_equal_frames_rewards_and_infos(scale):
-    runs = []
-    for _ in range(2):
-        env = StageEnv(scale=scale)
-        observation, info = env.reset(seed=11)
-        rng = np.random.default_rng(0)
-        run = [(observation, 0.0, info)]
-        for action in rng.integers(len(ACTIONS), size=8).repeat(8):
-            observation, reward, terminated, _, info = env.step(action)
-            run.append((observation, reward, info))
-            if terminated:
-                break
-        runs.append(run)
-    assert len(runs[0]) == len(runs[1])
-    for (frame0, reward0, info0), (frame1, reward1, info1) in zip(*runs, strict=True):
-        np.testing.assert_array_equal(frame0, frame1)
-        assert reward0 == reward1
-        np.testing.assert_equal(info0, info1)
-
-
-def test_a_frame_is_a_new_array_and_changes_when_running():
-    env = StageEnv()
-    first, _ = env.reset(seed=0)
-    kept = first.copy()
-    second, *_ = env.step(RUN_RIGHT)
-    np.testing.assert_array_equal(first, kept)
-    assert second.shape == (192, 320, 3)
-    assert second.dtype == np.uint8
-    assert second.flags["C_CONTIGUOUS"]
-    assert (first != second).mean() > 0.02
-
-
 def test_info_has_the_conditions_and_what_is_drawn():
     env = StageEnv()
     _, first = env.reset(seed=0, options={"scene": {"place": "beach"}, "x": 300, "facing": 1})
@@ -148,16 +115,6 @@ def test_what_turns_and_falls_goes_on_from_a_conditioner_state():
         (frame, *_, info), (expected, *_) = other.step(IDLE), env.step(IDLE)
         np.testing.assert_array_equal(frame, expected)
     assert info["pose"][37] == 1 / 16  # a share of 16 steps
-
-
-def test_coins_give_one_point_each():
-    env = StageEnv()
-    env.reset(seed=0, options={"x": 0})
-    put(env, GameObject(Kind.COIN, 40.0, 120.0, 0), GameObject(Kind.COIN, 90.0, 120.0, 0))
-    rewards = [env.step(RUN_RIGHT)[1] for _ in range(30)]
-    assert sum(rewards) == 2.0
-    assert max(rewards) == 1.0
-    assert env.step(IDLE)[4]["score"] == 2
 
 
 def test_a_rock_costs_a_heart_and_only_the_picture_stumbles():
@@ -259,12 +216,6 @@ def test_the_scene_changes_in_mid_episode_unless_told_not_to():
     assert num_changes(False) == 0
 
 
-def test_start_depends_on_the_seed():
-    env = StageEnv()
-    starts = {(env.reset(seed=s)[1]["text"], env._conditioner.controller.x) for s in range(8)}
-    assert len(starts) == 8
-
-
 def test_talking_shows_the_portrait_in_the_bottom_left_cell_only():
     env = StageEnv()
     options = {"scene": Scene(), "x": 0, "facing": 1}
@@ -278,36 +229,6 @@ def test_talking_shows_the_portrait_in_the_bottom_left_cell_only():
     assert differs[130:190, 2:62].mean() > 0.9
     differs[130:190, 2:62] = False
     assert not differs[:, :64].any()
-
-
-def test_render_returns_the_last_frame():
-    env = StageEnv(render_mode="rgb_array")
-    frame, _ = env.reset(seed=0)
-    np.testing.assert_array_equal(env.render(), frame)
-    frame, *_ = env.step(RUN_RIGHT)
-    np.testing.assert_array_equal(env.render(), frame)
-
-
-def test_human_mode_shows_a_window_and_closes_twice(monkeypatch):
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    env = StageEnv(render_mode="human")
-    env.reset(seed=0)
-    env.step(RUN_RIGHT)
-    assert env._window is not None
-    assert env.render() is None
-    env.close()
-    env.close()
-    assert env._window is None
-
-
-def test_vector_envs_take_its_infos():
-    vector = gym.vector.SyncVectorEnv([StageEnv, StageEnv])
-    vector.reset(seed=3)
-    observations, _, _, _, infos = vector.step(np.array([RUN_RIGHT, TALK]))
-    assert observations.shape == (2, 192, 320, 3)
-    assert infos["pose"].shape == (2, 38)
-    assert infos["conditioner_state"]["prompt"].shape[0] == 2
-    vector.close()
 
 
 def test_it_is_fast():

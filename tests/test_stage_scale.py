@@ -1,14 +1,11 @@
 """Stage at 384 x 640 is the same game: all of it at the same places, with twice the detail."""
 
-import warnings
 from dataclasses import dataclass
 
-import gymnasium as gym
 import numpy as np
 import pygame
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env
 
 import envs  # noqa: F401 - registers the ids
 from envs.stage.controller import ACTIONS
@@ -146,22 +143,6 @@ def test_the_scale_changes_nothing_but_the_picture(without_scenery):
             break
     assert len(scores) > 1
     assert len(hearts) > 1
-
-
-def test_the_default_is_scale_1_and_another_scale_beside_it_changes_no_pixel(small, large):
-    del large  # drawn before: what it left in the caches must not be taken for scale 1
-    np.testing.assert_array_equal(talking(1), small)
-    assert StageEnv().scale == 1
-    assert StageEnv().observation_space.shape == (192, 320, 3)
-
-
-@pytest.mark.parametrize("scale", [1, 2])
-def test_gymnasium_s_own_checker_has_nothing_to_say(scale, without_scenery):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        env = gym.make("midas/StageTeacher-v0", render_mode="rgb_array", scale=scale)
-        check_env(env.unwrapped, skip_render_check=False)
-        env.close()
 
 
 @pytest.mark.parametrize("scale", [0, 3, -1, 1.5, "2", None])

@@ -10,7 +10,6 @@ from envs.stage import sprites
 
 BACKDROP = (40, 80, 120)
 DAY = (255, 255, 255)
-NIGHT = (150, 160, 200)
 
 
 def drawn(draw: Callable[[pygame.Surface], None]) -> np.ndarray:
@@ -62,12 +61,6 @@ def test_fire_stays_in_its_glow_and_loops() -> None:
     assert len({picture.tobytes() for picture in pictures}) == 8
 
 
-def test_coin_loops_after_its_period() -> None:
-    first = drawn(lambda s: sprites.draw_coin(s, 50, 50, light=DAY, step=2))
-    later = drawn(lambda s: sprites.draw_coin(s, 50, 50, light=DAY, step=18))
-    np.testing.assert_array_equal(first, later)
-
-
 @pytest.mark.parametrize("hearts", [0, 1, 2])
 def test_each_heart_is_visible(hearts: int) -> None:
     fewer = drawn(lambda s: sprites.draw_hearts(s, hearts, 3)).astype(int)
@@ -82,21 +75,3 @@ def test_each_heart_is_visible(hearts: int) -> None:
     assert changed.sum() > 60
     assert columns.min() >= 8 + hearts * 19
     assert columns.max() < 8 + hearts * 19 + 15
-
-
-def test_night_dims_rocks() -> None:
-    day = drawn(lambda s: sprites.draw_rock(s, 160, 168, light=DAY, variant=0))
-    night = drawn(lambda s: sprites.draw_rock(s, 160, 168, light=NIGHT, variant=0))
-    assert night.mean() < day.mean()
-
-
-@pytest.mark.parametrize("x", [-200.5, -3.25, 318.75, 900.0])
-def test_sprites_may_leave_the_screen(x: float) -> None:
-    def draw(surface: pygame.Surface) -> None:
-        sprites.draw_coin(surface, x, 90.5, light=NIGHT, step=3)
-        sprites.draw_rock(surface, x, 168, light=NIGHT, variant=7)
-        sprites.draw_fire(surface, x, 168, step=11)
-
-    picture = drawn(draw)
-    visible = -12 < x < 332
-    assert (picture != BACKDROP).any() == visible

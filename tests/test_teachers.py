@@ -293,8 +293,3 @@ def test_policies_for_any_env_depend_on_their_seed_alone(name):
     policy = make_policy(name, spaces.MultiBinary(3))
     policy.reset(np.random.default_rng(0))
     assert policy.act(None, {}).shape == (3,)
-
-
-def test_an_unknown_policy_names_the_nearest():
-    with pytest.raises(ValueError, match="did you mean 'sticky'"):
-        make_policy("stick", spaces.Discrete(2))

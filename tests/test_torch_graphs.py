@@ -6,8 +6,6 @@ from torch import Tensor
 
 from engine.on_torch.capture import CaptureError
 from engine.on_torch.engine import TorchEngine
-from engine.on_torch.graphs import GraphCache
-from midas_world.model.kv_cache import KVCache
 from tests.graphs import (
     BATCH,
     RING,
@@ -108,43 +106,10 @@ def test_a_refused_capture_leaves_the_frames_held(tiny_world):
     assert not cache.kv_cache.camera.any()
 
 
-def test_inputs_of_another_number_of_games_are_refused(tiny_world):
-    engine = with_stand_in(tiny_world, StandIn())
-    with pytest.raises(
-        ValueError, match=r"latents must have shape \(2, 15, 32\), got \(1, 15, 32\)"
-    ):
-        engine.step(engine.new_cache(BATCH), *one_step(engine, 0, batch=1))
-
-
 def test_graphs_are_refused_on_a_cpu(tiny_world):
     with pytest.raises(ValueError, match="graphs need a CUDA device, got 'cpu'"):
         TorchEngine(tiny_world, device="cpu", graphs=True)
     assert TorchEngine(tiny_world, device="cpu")._graphs is None
-
-
-@pytest.mark.parametrize("committed", [0, 3, 5, 1_000_003])
-def test_a_place_as_a_tensor_is_the_place(tiny_world, committed):
-    config = tiny_world.config.world.backbone
-    sizes = {"batch_size": 2, "positions_per_frame": 3, "dtype": torch.float32}
-    plain = KVCache(config, device=torch.device("cpu"), **sizes)
-    shared = KVCache(config, device=torch.device("cpu"), **sizes)
-    followed = GraphCache(shared)
-    for cache in (plain, shared):
-        cache.num_committed = committed
-        cache.frames_held.copy_(torch.tensor([1, 3]))
-    followed.follow()
-    assert followed.slot == plain.slot
-    for a, b in zip(followed.rope(), plain.rope(), strict=True):
-        assert torch.equal(a, b)
-    assert torch.equal(followed.mask(), plain.mask())
-    shape = (2, config.num_kv_heads, 3, config.head_dim)
-    keys, values = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    for a, b in zip(followed.write(1, keys, values), plain.write(1, keys, values), strict=True):
-        assert torch.equal(a, b)
-    assert torch.equal(shared.keys, plain.keys)
-    followed.commit()
-    plain.commit()
-    assert torch.equal(shared.frames_held, plain.frames_held)
 
 
 @pytest.mark.gpu

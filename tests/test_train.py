@@ -184,14 +184,6 @@ def test_a_state_of_another_config_is_a_checkpoint_error(data, tmp_path):
         train_autoencoder(other, data, tmp_path, device=CPU)
 
 
-def test_another_seed_gives_other_weights(data, tmp_path):
-    for seed in (1, 2):
-        train_autoencoder(tiny(f"seed={seed}"), data, tmp_path / str(seed), device=CPU, stop_at=1)
-    first, second = (load_tensors(tmp_path / name / STATE) for name in ("1", "2"))
-    name = "module.autoencoder.encoder.conv_in.weight"
-    assert not torch.equal(first[name], second[name])
-
-
 def test_a_frozen_encoder_no_longer_changes_while_the_decoder_learns(data, tmp_path):
     config = tiny("train_autoencoder.freeze_encoder_after=3")
     states = {}

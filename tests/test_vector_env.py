@@ -5,7 +5,6 @@ import torch
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import envs  # noqa: F401 - registers the ids
 from engine.on_torch.engine import TorchEngine
@@ -169,16 +168,6 @@ def test_samples_of_the_spaces_can_be_played(tiny_world, ending, observation, ac
         assert terminated.dtype == truncated.dtype == np.bool_
         assert ("action_name" in infos) == (action != "conditions")
     assert len(games.render()) == 2
-
-
-def test_statistics_of_episodes_are_recorded(tiny_world, ending):
-    games = RecordEpisodeStatistics(WorldVectorEnv(2, tiny_world, engine=ending, horizon=3))
-    games.reset(seed=0)
-    for _ in range(20):
-        infos = games.step(np.array([0, 1]))[-1]
-        if "episode" in infos:
-            break
-    assert infos["episode"]["l"][infos["_episode"]].max() <= 3
 
 
 def test_resets_without_a_seed_differ_and_go_on_in_each_game_s_stream(tiny_world, ending):

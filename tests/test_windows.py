@@ -41,11 +41,6 @@ def test_a_window_lies_around_what_it_follows(middle, corner):
     assert make_window().corner(torch.tensor([middle])).tolist() == [list(corner)]
 
 
-def test_a_window_of_one_place_follows_nothing():
-    window = make_window(WindowConfig(size=(2, 2), at=(4, 0), widths=(8, 8)))
-    assert window.corner(torch.rand(3, 2, generator=torch.Generator())).tolist() == [[4, 0]] * 3
-
-
 def test_what_was_cut_is_pasted_where_it_was():
     window, latents = make_window(), randn(2, CHANNELS, *GRID)
     corner = torch.tensor([[0, 3], [2, 8]])
@@ -58,17 +53,6 @@ def test_what_was_cut_is_pasted_where_it_was():
         expected = whole.clone()
         expected[:, row : row + 4, column : column + 2] += 1.0
         assert torch.equal(own, expected)
-
-
-def test_maps_are_asked_for_at_the_middles_of_the_windows_places():
-    window = make_window()
-    points = window.points(torch.tensor([[1, 4], [0, 8]]))
-    assert points.shape == (2, 2, 8)
-    # Pixel 3.5 is the middle of a latent of 8 px; row by row, x before y.
-    assert points[0, :, 0].tolist() == [4 * 8 + 3.5, 8 + 3.5]
-    assert points[0, :, 1].tolist() == [5 * 8 + 3.5, 8 + 3.5]
-    assert points[0, :, 7].tolist() == [5 * 8 + 3.5, 4 * 8 + 3.5]
-    assert points[1, :, 2].tolist() == [8 * 8 + 3.5, 8 + 3.5]
 
 
 def test_only_the_window_is_painted_and_by_maps_vector_and_background():
@@ -87,28 +71,6 @@ def test_only_the_window_is_painted_and_by_maps_vector_and_background():
     assert not torch.allclose(turned, made)
     added = (window(-painted, vector, middle, from_middle) + painted)[..., 1:5, 4:6]
     assert not torch.allclose(added, (made - painted)[..., 1:5, 4:6])
-
-
-def test_a_window_of_one_place_asks_for_no_maps():
-    window = make_window(WindowConfig(size=(2, 2), at=(4, 0), widths=(8, 8)))
-    painted = randn(1, CHANNELS, *GRID)
-
-    def maps(_: Tensor) -> Tensor:
-        raise AssertionError("it follows nothing")
-
-    made = window(painted, randn(1, 5), torch.tensor([[0.5, 0.5]]), maps)
-    changed = (made != painted).any(dim=1)[0]
-    assert changed[4:6, :2].all()
-    assert changed.sum() == 4
-
-
-def test_rows_of_a_batch_are_their_own_games():
-    window = make_window()
-    given = (randn(2, CHANNELS, *GRID), randn(2, 5), torch.tensor([[0.1, 0.9], [0.8, 0.2]]))
-    together = window(*given, from_middle)
-    for row in range(2):
-        alone = window(*(tensor[row : row + 1] for tensor in given), from_middle)
-        torch.testing.assert_close(alone[0], together[row])
 
 
 def test_odd_windows_are_refused():

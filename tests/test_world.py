@@ -166,13 +166,6 @@ def test_things_in_view_are_told_from_the_middle():
     assert things_in_view(np.zeros((0, 6), np.float32), width=80).shape == (0, 2)
 
 
-def test_a_start_state_needs_one_condition_per_frame():
-    with pytest.raises(ValueError, match="3 frames and 1 conditions"):
-        StartState(latents=torch.zeros(3, 15, 32), conditions=(StepConditions(),))
-    with pytest.raises(ValueError, match="at least one frame"):
-        StartState(latents=torch.zeros(0, 15, 32), conditions=())
-
-
 def test_sizes_of_strangers_worlds_alone_are_checked_before_they_are_built(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -254,15 +247,3 @@ def test_start_states_without_latents_are_a_checkpoint_error(copy: Path):
     save_tensors({"0000.latents": torch.zeros(1, 15, 32)}, path, metadata=metadata)
     with pytest.raises(CheckpointError, match="not all of them: KeyError 'pose'"):
         load_world(copy)
-
-
-def test_held_keys_mean_the_first_entry_that_they_fill():
-    assert KEYMAP.action_of({"left", "left shift"}) == 2
-    assert KEYMAP.action_of({"left", "space"}) == 1
-    assert KEYMAP.action_of({"left shift"}) == 0
-    assert KEYMAP.action_of(set()) == 0
-
-
-def test_a_key_map_of_unknown_actions_is_an_error():
-    with pytest.raises(ValueError, match="no action 'fly'"):
-        KeyMap(actions=("idle",), keys={"fly": ["space"]})

@@ -209,50 +209,6 @@ def test_codes_that_are_gone_are_painted_no_more_but_their_fate_is_told():
         assert not torch.equal(left, expected)
 
 
-def test_what_fates_tell_decides_outcomes():
-    model = make_model()
-    context, conditions = make_batch(2, 1)
-    (told,) = stream(model, context, conditions)
-    near, fate = model.near(conditions), torch.zeros(2, FATE_SIZE)
-    fate[1, 3] = 5.0
-    plain = model.outcomes(told.last, told, near, torch.zeros(2, FATE_SIZE))
-    other = model.outcomes(told.last, told, near, fate)
-    for name in ("reward", "cost", "termination"):
-        first, second = getattr(plain, name), getattr(other, name)
-        assert torch.equal(first[0], second[0])
-        assert not torch.allclose(first[1], second[1])
-    assert torch.equal(plain.entries, other.entries)
-
-
-def test_the_character_is_near_its_limbs_and_everywhere_where_nobody_says():
-    model = make_model()
-    _, conditions = make_batch(2, 1)
-    conditions.present[:] = True
-    near = model.near(conditions)
-    assert near.shape == (2, 1, *preset("tiny").grid)
-    assert 0 <= near.min() < near.max() <= 1
-    bare = preset("dream")
-    _, conditions = make_batch(2, 1, config=bare)
-    assert (make_model(bare).near(conditions) == 1).all()
-    silent = dataclasses.replace(preset("tiny"), outcome_width=0)
-    _, conditions = make_batch(2, 1)
-    assert (make_model(silent).near(conditions) == 0).all()
-
-
-def test_tokens_and_the_fine_grid_are_the_same_numbers():
-    model = make_model()
-    context, _ = make_batch(2, 1)
-    assert torch.equal(model.to_tokens(model.to_grid(context[:, 0])), context[:, 0])
-
-
-def test_noise_levels_fall_into_buckets():
-    model = make_model()
-    level = torch.tensor([0.0, 0.029, 0.031, 0.15, 0.3, 0.5])
-    assert model.bucket(level).tolist() == [0, 0, 1, 5, 9, 9]
-    silent = make_model(dataclasses.replace(preset("tiny"), context_noise=0.0))
-    assert silent.bucket(torch.zeros(3)).tolist() == [0, 0, 0]
-
-
 def make_outcome(*, width: int = 8, limit: float = 20.0, bins: int = 41) -> OutcomeHead:
     return OutcomeHead(
         width=width,
@@ -298,15 +254,6 @@ def test_reward_loss_is_the_cross_entropy_with_the_two_hot_target(reward, seed):
     expected = -(two_hot(head, reward) * logits.log_softmax(dim=-1)).sum()
     loss = head.reward_loss(logits, torch.tensor([reward]))
     assert loss.item() == pytest.approx(expected.item(), abs=1e-3)
-
-
-def test_confident_logits_decode_to_bins_and_even_ones_to_nothing():
-    head = make_outcome()
-    assert head.reward(torch.zeros(41)).item() == pytest.approx(0.0, abs=1e-5)
-    top = torch.full((41,), -100.0)
-    top[-1] = 100.0
-    assert head.reward(top).item() == pytest.approx(20.0, rel=1e-5)
-    assert head.reward(top.flip(0)).item() == pytest.approx(-20.0, rel=1e-5)
 
 
 def test_only_what_changes_around_the_character_counts_but_for_hidden_states():

@@ -138,17 +138,6 @@ def test_restoring_neither_steps_nor_decodes(tiny_world, fake, monkeypatch):
     assert fake.num_decoded == 1
 
 
-@pytest.mark.parametrize("observation", ["pixels", "latent", "dict"])
-def test_the_observation_after_restoring_is_the_one_before(tiny_world, fake, observation):
-    env = WorldEnv(tiny_world, engine=fake, observation=observation)
-    env.reset(seed=0)
-    seen = env.step(14)[0]
-    state = env.save_state()
-    env.reset(seed=1)
-    env.restore_state(state)
-    np.testing.assert_equal(env.observe(), seen)
-
-
 def test_a_vector_goes_on_exactly_over_its_autoresets(tiny_world, tmp_path):
     engine = TorchEngine(tiny_world, device="cpu")
     games = WorldVectorEnv(2, tiny_world, engine=engine, horizon=3)
