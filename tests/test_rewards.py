@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from midas_world.commands.rewards import with_reward_scale
 from midas_world.config import load_preset
 from midas_world.data.episodes import VideoOptions, save_episode
+from midas_world.teachers.rewards import with_reward_scale
 from tests.training import make_episode
 
 

@@ -19,7 +19,6 @@ import torch
 
 from midas_world.commands.dream_card import write_card
 from midas_world.commands.dream_work import DreamRequest, Stage, WorkFolder
-from midas_world.commands.rewards import with_reward_scale
 from midas_world.config import OptimizerConfig, ProjectConfig, load_config, save_config
 from midas_world.evaluate.command import QUICK, SECTIONS, evaluate
 from midas_world.evaluate.config import EvaluationConfig
@@ -33,6 +32,7 @@ from midas_world.teachers.project import (
     project_for,
     summary_of,
 )
+from midas_world.teachers.rewards import with_reward_scale
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
 from midas_world.train.loop import LOG_NAME
