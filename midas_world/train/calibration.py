@@ -7,11 +7,13 @@ each class as came (prior correction, King and Zeng 2001).
 Shapes: R rows, F frames that the backbone sees, K classes.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from midas_world.config import WorldConfig
 from midas_world.model.world_model import WorldModel
 from midas_world.train.latents import LatentStore
 
@@ -20,32 +22,36 @@ _ROWS, _BATCH, _ROUNDS = 1500, 12, 3
 
 @torch.no_grad()
 def calibrate_prior(model: WorldModel, store: LatentStore, *, generator: torch.Generator) -> None:
-    """Change the prior's last biases to the rates of random rows, by the way that was walked.
+    """Change the prior's last biases to the teacher's rates, by the way that was walked anew.
+
+    Where the camera had been before, things may have been taken, and play draws nothing: those rows
+    do not count.
 
     Args:
         model: In evaluation mode; its prior is changed.
         store: Episodes of the teacher.
-        generator: Chooses the rows.
+        generator: Chooses the rows of which the prior is asked.
     """
-    frames, camera = model.config.backbone.context_frames, model.config.conditions.camera
-    first = store.starts[np.searchsorted(store.starts, np.arange(store.starts[-1]), "right") - 1]
-    rows = np.flatnonzero(np.arange(store.starts[-1]) - first >= frames)
+    frames, num_rows = model.config.backbone.context_frames, store.frames.num_frames
+    travel = new_travel(store, model.config)
+    side, weight = torch.from_numpy((travel > 0).astype(np.int64)), torch.from_numpy(np.abs(travel))
+    first = store.starts[np.searchsorted(store.starts, np.arange(num_rows), "right") - 1]
+    rows = np.flatnonzero((travel != 0) & (np.arange(num_rows) - first >= frames))
+    if not len(rows):
+        return
+    coming = store.coming[torch.arange(num_rows), side]
+    # Of all rows: a thing comes once in a hundred.
+    true = torch.bincount(coming, weight, model.config.entries.num_classes + 1)
+    # A class that never came keeps a little.
+    true = (true / true.sum()).clamp_min(1e-4)
     chosen = torch.randperm(len(rows), generator=generator)[:_ROWS].numpy()
     rows = np.sort(rows[chosen])
-    share = store.conditions.pose[0, :, camera.index].numpy()
-    way = ((share[rows] - share[rows - 1] + 0.5) % 1.0 - 0.5) * camera.loop
-    side, weight = torch.from_numpy((way > 0).astype(np.int64)), torch.from_numpy(np.abs(way))
-    if not weight.any():
-        return
     logits = torch.cat(
         [_logits(model, store, part) for part in np.array_split(rows, -(-len(rows) // _BATCH))]
     )
-    index = torch.arange(len(rows))
-    logits, came = logits[index, side], store.coming[torch.from_numpy(rows)][index, side]
-    weight = (weight / weight.sum()).float()[:, None]
-    is_it = functional.one_hot(came, logits.shape[1]).float()
-    # A class that never came keeps a little.
-    true = (is_it * weight).sum(dim=0).clamp_min(1e-4)
+    index = torch.from_numpy(rows)
+    logits, weight = logits[torch.arange(len(rows)), side[index]], weight[index]
+    weight = (weight / weight.sum())[:, None]
     last = model.prior.trunk[-1]
     assert isinstance(last, nn.Linear)
     for _ in range(_ROUNDS):
@@ -53,6 +59,22 @@ def calibrate_prior(model: WorldModel, store: LatentStore, *, generator: torch.G
         change = (true / found).log()
         logits = logits + change
         last.bias.add_(change.to(last.bias))
+
+
+def new_travel(store: LatentStore, config: WorldConfig) -> np.ndarray:
+    """Return how far each row's camera goes beyond all earlier ones of its episode, px, (F,).
+
+    It is negative to the left, and 0 where the camera had been before.
+    """
+    camera = config.conditions.camera
+    share = store.conditions.pose[0, :, camera.index].double().numpy()
+    travel = np.zeros(len(share))
+    for start, end in pairwise(store.starts):
+        steps = ((np.diff(share[start:end]) + 0.5) % 1.0 - 0.5) * camera.loop
+        way = np.concatenate(([0.0], np.cumsum(steps)))
+        travel[start + 1 : end] = np.diff(np.maximum.accumulate(way))
+        travel[start + 1 : end] += np.diff(np.minimum.accumulate(way))
+    return travel
 
 
 def _logits(model: WorldModel, store: LatentStore, rows: np.ndarray) -> Tensor:
