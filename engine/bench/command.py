@@ -11,6 +11,7 @@ from engine.bench.report import MARKDOWN_NAME, to_markdown
 from engine.bench.run import BenchConfig, bench
 from engine.bench.subject import preset_subject, world_subject
 from engine.make import BACKENDS
+from midas_world.arguments import count, natural
 
 _log = logging.getLogger(__name__)
 
@@ -24,9 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         BackendUnavailableError: There is no such device.
     """
     arguments = _parser().parse_args(argv)
-    if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {arguments.threads}")
+    if arguments.threads:
         torch.set_num_threads(arguments.threads)
     config = BenchConfig(
         backends=tuple(dict.fromkeys(arguments.backend)),
@@ -53,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="midas-world bench",
         description="Measure how fast a world runs here, part by part and as a whole, and, if "
         "asked, how close its frames are to float32's.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    add = parser.add_argument
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--world", default="stage", help="a shipped world's name, or a folder")
     what.add_argument(
@@ -61,49 +62,46 @@ def _parser() -> argparse.ArgumentParser:
         help="a preset's name or a YAML file instead; with random weights, unless a shipped world "
         "has its name and sizes",
     )
-    parser.add_argument(
+    names = ", ".join(BACKENDS)
+    add(
         "--backend",
         nargs="+",
         choices=BACKENDS,
         default=defaults.backends,
         metavar="NAME",
-        help=f"of {', '.join(BACKENDS)}; default: torch",
+        help=f"of {names}",
     )
-    parser.add_argument(
+    add(
         "--batches",
-        type=int,
+        type=count,
         nargs="+",
         default=defaults.batch_sizes,
         metavar="B",
-        help=f"games at once; default: {' '.join(map(str, defaults.batch_sizes))}",
+        help="games at once",
     )
-    parser.add_argument(
+    add(
         "--steps",
-        type=int,
+        type=count,
         default=defaults.num_steps,
         metavar="N",
-        help=f"timed steps for each number of games; default: {defaults.num_steps}",
+        help="timed steps for each number of games",
     )
-    parser.add_argument(
+    add(
         "--quality",
-        type=int,
+        type=natural,
         default=0,
         metavar="N",
         help="also hold frames against those of float32 torch: the decoder's, and those of "
-        "rollouts of N steps, 50 say; default: no",
+        "rollouts of N steps, 50 say",
     )
-    parser.add_argument(
+    add(
         "--soak",
         metavar="STEPS",
         help="only play so many steps in the window, and tell how memory grew; see "
         "midas-world bench --soak 1 --help",
     )
-    parser.add_argument(
-        "--num-denoise-steps", type=int, metavar="K", help="default: the world's own"
-    )
-    parser.add_argument("--device", help="cpu or cuda; default: the GPU where there is one")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: as PyTorch takes them")
-    parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="folder to write; default: runs/bench/NAME"
-    )
+    add("--num-denoise-steps", type=count, metavar="K", help="instead of the world's own")
+    add("--device", help="cpu or cuda; by itself, the GPU where there is one")
+    add("--threads", type=count, metavar="N", help="instead of PyTorch's own number")
+    add("--output", type=Path, metavar="FOLDER", help="instead of runs/bench/NAME")
     return parser

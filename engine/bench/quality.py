@@ -1,26 +1,20 @@
 """How close an engine's frames are to those of plain float32 torch.
 
-What is compared are frames as they are shown, uint8, by their PSNR in dB, of a few games that begin
-from start states spread evenly over the world's:
+Compared are frames as they are shown, by their PSNR in dB (equal ones count as 106), of a few games
+that begin from start states spread evenly over the world's:
 
 - decoder: both engines decode the latents of each start state's last frame.
-- rollout: both engines play each start state on alone, from the same context, with the same
-  conditions and the same noise, and decode the frame of every step. The loop is closed: each feeds
-  on the latents that it made itself, so that rounding adds up as it does in play.
+- rollout: both play each start state on alone, with the same conditions and noise, and decode every
+  step. Each feeds on the latents that it made itself, so that rounding adds up as it does in play.
 
 Conditions are those of the start state, played back and forth (`conditions_of`): engines know no
-teacher, and drawn ones would lead a trained world where its latents grow without end. Episodes'
-ends are not heeded. The reference has the same number of denoise steps, so it is the backend's
-arithmetic alone that differs; how close the world itself is to its teacher is what
-``midas-world eval`` tells.
-
-Shapes: B games, H W pixels.
+teacher, and drawn ones would lead a trained world where its latents grow without end. The reference
+has the same number of denoise steps, so it is the backend's arithmetic alone that differs.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from typing import Any
 
@@ -39,53 +33,11 @@ MAX_GAMES = 8
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Closeness:
-    """How close frames are to the reference's.
-
-    Attributes:
-        psnr_db: Mean over the frames that differ at all, for the PSNR of equal ones is infinite;
-            None if none differs.
-        num_frames: Compared.
-        num_equal: Of those, equal in every pixel.
-    """
-
-    psnr_db: float | None
-    num_frames: int
-    num_equal: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quality:
-    """How close an engine is to its reference.
-
-    Attributes:
-        reference: In words, what it was held to.
-        num_steps: Of each rollout.
-        num_games: Played, from a start state each.
-        decoder: Frames of the same latents, one per game.
-        rollout: Frames of all steps of all games.
-        last_step: Frames of the last step of each game.
-    """
-
-    reference: str
-    num_steps: int
-    num_games: int
-    decoder: Closeness
-    rollout: Closeness
-    last_step: Closeness
-
-
 def quality_result(engine: Engine, world: World, *, num_steps: int) -> dict[str, Any]:
-    """Return the report's entry of an engine's quality: numbers, or the reason why there are none.
-
-    Args:
-        engine: Whose frames are looked at.
-        world: That it runs; the reference is made of it.
-        num_steps: Of each rollout.
+    """Return what the report says of an engine's frames in rollouts of so many steps.
 
     Raises:
-        ValueError: num_steps is below 1, or the world has no start state.
+        ValueError: The world has no start state.
     """
     spec = engine.spec
     try:
@@ -94,57 +46,39 @@ def quality_result(engine: Engine, world: World, *, num_steps: int) -> dict[str,
             device=spec.device,
             dtype=torch.float32,
             num_denoise_steps=spec.num_denoise_steps,
-            reason="what others are held to",
         )
-        quality = measure_quality(engine, reference, world.start_states, num_steps=num_steps)
+        closeness = measure_quality(engine, reference, world.start_states, num_steps=num_steps)
     except torch.OutOfMemoryError:
         return {"reason": "the GPU's memory does not hold float32 torch beside the engine"}
-    return {"reason": "", **asdict(quality)}
+    return {"reason": "", "reference": str(reference.spec), "num_steps": num_steps, **closeness}
 
 
 def measure_quality(
     engine: Engine, reference: Engine, start_states: Sequence[StartState], *, num_steps: int
-) -> Quality:
-    """Return how close an engine's frames are to a reference's; see the top of this file.
-
-    Args:
-        engine: Whose frames are looked at.
-        reference: That they are held to.
-        start_states: Of the world; up to MAX_GAMES of them are played.
-        num_steps: Of each rollout.
+) -> dict[str, float]:
+    """Return mean PSNRs in dB against a reference: `decoder`, `rollout` and its `last_step`.
 
     Raises:
-        ValueError: num_steps is below 1, or there is no start state.
+        ValueError: There is no start state.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
     if not start_states:
         raise ValueError("quality needs a start state to play from, and the world has none")
-    games = spread_games(len(start_states))
-    decoder: list[float | None] = []
-    rollout: list[list[float | None]] = []
-    for game in games:
+    decoder, rollout = [], []
+    count = min(len(start_states), MAX_GAMES)
+    for game in (place * len(start_states) // count for place in range(count)):
         _log.info("quality: %d steps from start state %d", num_steps, game)
         start = start_states[game]
         latents = start.latents[-1:].float()
         with _whole_float32():
             expected = reference.decode(latents)
-        decoder.append(_psnr_db(engine.decode(latents), expected))
+        decoder.append(psnr(engine.decode(latents), expected)[0])
         rollout.append(_play_both(engine, reference, start, game=game, num_steps=num_steps))
-    return Quality(
-        reference=str(reference.spec),
-        num_steps=num_steps,
-        num_games=len(games),
-        decoder=_closeness(decoder),
-        rollout=_closeness([value for values in rollout for value in values]),
-        last_step=_closeness([values[-1] for values in rollout]),
-    )
-
-
-def spread_games(num_start_states: int) -> list[int]:
-    """Return which start states are played: all, or MAX_GAMES spread evenly from the first on."""
-    count = min(num_start_states, MAX_GAMES)
-    return [place * num_start_states // count for place in range(count)]
+    return {
+        "num_games": count,
+        "decoder": float(np.mean(decoder)),
+        "rollout": float(np.mean(rollout)),
+        "last_step": float(np.mean(rollout, axis=0)[-1]),
+    }
 
 
 def conditions_of(start: StartState, num_steps: int) -> list[StepConditions]:
@@ -156,7 +90,7 @@ def conditions_of(start: StartState, num_steps: int) -> list[StepConditions]:
 
 def _play_both(
     engine: Engine, reference: Engine, start: StartState, *, game: int, num_steps: int
-) -> list[float | None]:
+) -> list[float]:
     """Return the PSNR of each step's frame of one game, the game's number being its seed, too."""
     tested, held_to = Rollout(engine, 1), Rollout(reference, 1)
     tested.reset([start], seeds=[game])
@@ -169,23 +103,8 @@ def _play_both(
         with _whole_float32():
             held_to.step([step])
             expected = held_to.frames()
-        values.append(_psnr_db(tested.frames(), expected))
+        values.append(psnr(tested.frames(), expected)[0])
     return values
-
-
-def _psnr_db(frames: np.ndarray, expected: np.ndarray) -> float | None:
-    """Return the PSNR of one frame, uint8 (1, H, W, 3); None if it is equal."""
-    value = float(psnr(frames, expected)[0])
-    return None if np.array_equal(frames, expected) else value
-
-
-def _closeness(values: Sequence[float | None]) -> Closeness:
-    differing = [value for value in values if value is not None]
-    return Closeness(
-        psnr_db=float(np.mean(differing)) if differing else None,
-        num_frames=len(values),
-        num_equal=len(values) - len(differing),
-    )
 
 
 @contextmanager
