@@ -1,86 +1,27 @@
-"""Measures of frames and predictions: SSIM, sharpness, precision and recall, lags, and JPEG.
+"""Measures of frames and predictions: sharpness, precision and recall, and lags.
 
 Frames are uint8 (B, H, W, 3), one number per frame comes back. Knows no world and no teacher.
 
 Shapes: B frames, H W pixels, K keypoints, T steps.
 """
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from midas_world.psnr import check_pairs
 
 _LUMA = (0.299, 0.587, 0.114)
-_SSIM_SIGMA = 1.5
-_SSIM_WINDOW = 11
-_BATCH = 32
 _MAX_LAG = 5
 _CONSTANT = 1e-9
 
 
-def ssim(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the structural similarity of each pair of frames, (B,) float64; equal ones give 1.
-
-    Wang et al. 2004, eq. 13, on luma, with their Gaussian window of 11 x 11 pixels and sigma 1.5,
-    averaged over all places where the window fits into the picture.
-
-    Raises:
-        ValueError: The shapes differ, or a side is shorter than the window.
-    """
-    check_pairs(frames, others)
-    if min(frames.shape[1:3]) < _SSIM_WINDOW:
-        raise ValueError(
-            f"frames must be at least {_SSIM_WINDOW} px a side, got {frames.shape[1:3]}"
-        )
-    parts = [np.zeros(0)]
-    for index in range(0, len(frames), _BATCH):
-        pair = (luma(frames[index : index + _BATCH]), luma(others[index : index + _BATCH]))
-        parts.append(_ssim_of_luma(*pair).numpy())
-    return np.concatenate(parts)
-
-
-def _ssim_of_luma(x: Tensor, y: Tensor) -> Tensor:
-    """Return SSIM of pictures (B, 1, H, W) in [0, 255], (B,)."""
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
-    var_x = _window_mean(x * x) - mean_x.square()
-    var_y = _window_mean(y * y) - mean_y.square()
-    covariance = _window_mean(x * y) - mean_x * mean_y
-    light = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    structure = (2 * covariance + c2) / (var_x + var_y + c2)
-    return (light * structure).mean(dim=(1, 2, 3))
-
-
-def _window_mean(x: Tensor) -> Tensor:
-    """Return Gaussian-weighted means where the window fits, (B, 1, H, W) -> smaller."""
-    return _window(x.shape[-2]) @ x @ _window(x.shape[-1]).T
-
-
-@lru_cache
-def _window(size: int) -> Tensor:
-    """Return the window at each place of a line where it fits, (size - 10, size) float64.
-
-    As a matrix it is ten times as fast as a convolution in float64 on a CPU.
-    """
-    offsets = torch.arange(_SSIM_WINDOW, dtype=torch.float64) - _SSIM_WINDOW // 2
-    weights = torch.exp(-offsets.square() / (2 * _SSIM_SIGMA**2))
-    places = torch.zeros(size - _SSIM_WINDOW + 1, size, dtype=torch.float64)
-    for place, row in enumerate(places):
-        row[place : place + _SSIM_WINDOW] = weights / weights.sum()
-    return places
-
-
 def luma(frames: np.ndarray) -> Tensor:
     """Return the BT.601 luma of frames, uint8 (B, H, W, 3) -> float64 (B, 1, H, W), 0 to 255."""
-    # float64: variances by differences of means would lose all digits of flat places in float32.
     return torch.from_numpy(frames.astype(np.float64) @ np.array(_LUMA))[:, None]
 
 
@@ -177,33 +118,6 @@ def _check_scores(scores: np.ndarray, truth: np.ndarray) -> None:
             f"scores and bool truth must pair up as (B,), got {scores.shape} {scores.dtype} "
             f"and {truth.shape} {truth.dtype}"
         )
-
-
-def jpeg_of_size(frame: np.ndarray, num_bytes: int) -> tuple[np.ndarray, int]:
-    """Return a frame after JPEG at the quality whose file is nearest to a size, and that size.
-
-    Args:
-        frame: uint8 (H, W, 3).
-        num_bytes: The size aimed at. Quality 1 is the smallest file that JPEG gives.
-    """
-    files: dict[int, bytes] = {}
-    low, high = 1, 95
-    while low <= high:
-        quality = (low + high) // 2
-        files[quality] = _jpeg(frame, quality)
-        if len(files[quality]) < num_bytes:
-            low = quality + 1
-        else:
-            high = quality - 1
-    best = min(files.values(), key=lambda file: abs(len(file) - num_bytes))
-    with Image.open(io.BytesIO(best)) as picture:
-        return np.asarray(picture.convert("RGB")), len(best)
-
-
-def _jpeg(frame: np.ndarray, quality: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(frame).save(file, format="JPEG", quality=quality, optimize=True)
-    return file.getvalue()
 
 
 def mean_of(values: Sequence[float] | np.ndarray) -> float:

@@ -14,10 +14,8 @@ from tqdm import tqdm
 
 from midas_world.evaluate.forced import forced_steps
 from midas_world.evaluate.metrics import (
-    jpeg_of_size,
     mean_change,
     mean_of,
-    ssim,
 )
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import TeacherEpisode
@@ -31,44 +29,32 @@ _STRIP_FRAMES = 6
 
 
 def autoencoder_section(study: Study) -> Section:
-    """Measure encoding and decoding of held-out frames, and JPEG at the same size."""
+    """Measure encoding and decoding of held-out frames."""
     every = np.concatenate([episode.frames for episode in study.episodes()])
     rows = _spread(len(every), study.config.num_autoencoder_frames)
     frames = every[rows]
     made = reconstruct(study.autoencoder, torch.from_numpy(frames), device=study.device).numpy()
     world = study.world.config.world
-    num_bytes = world.tokens_per_frame * world.token_channels * 2
-    files = [jpeg_of_size(frame, num_bytes) for frame in tqdm(frames, desc="jpeg", mininterval=5.0)]
-    jpegs, sizes = np.stack([frame for frame, _ in files]), [size for _, size in files]
-    values: dict[str, float] = {"num_frames": len(frames), "latent_bytes": num_bytes}
-    values["jpeg_bytes"] = mean_of(sizes)
-    table: list[tuple[Cell, ...]] = []
-    for name, prefix, shown in (("autoencoder", "", made), ("JPEG", "jpeg_", jpegs)):
-        ratio, similarity = psnr(frames, shown), ssim(frames, shown)
-        own = {
-            f"{prefix}psnr": mean_of(ratio),
-            f"{prefix}psnr_p10": float(np.percentile(ratio, 10)),
-            f"{prefix}ssim": mean_of(similarity),
-        }
-        values |= own
-        size = num_bytes if shown is made else values["jpeg_bytes"]
-        table.append((name, *own.values(), round(size)))
+    ratio = psnr(frames, made)
+    values = {
+        "num_frames": len(frames),
+        "latent_bytes": world.tokens_per_frame * world.token_channels * 2,
+        "psnr": mean_of(ratio),
+        "psnr_p10": float(np.percentile(ratio, 10)),
+    }
     chosen = _spread(len(frames), _STRIP_FRAMES)
-    save_strip([list(x[chosen]) for x in (frames, made, jpegs)], study.output / "autoencoder.png")
+    save_strip([list(x[chosen]) for x in (frames, made)], study.output / "autoencoder.png")
     return Section(
         title="Autoencoder",
         method=(
             f"{len(frames)} frames spread over {len(study.episodes())} held-out teacher episodes, "
-            "encoded and decoded. Beside it JPEG (4:2:0, optimised, headers included), each frame "
-            "at the quality whose file is nearest to the latents' size in float16. PSNR over RGB, "
-            "SSIM on luma (11 x 11 Gaussian window). Strip: teacher, autoencoder, JPEG."
+            "encoded and decoded. PSNR over RGB. Strip: teacher, autoencoder."
         ),
         values=values,
         tables=(
             Table(
-                columns=("", "PSNR dB", "PSNR dB, 10th percentile", "SSIM", "bytes per frame"),
-                rows=tuple(table),
-                digits=3,
+                columns=("PSNR dB", "PSNR dB, 10th percentile", "bytes per frame in float16"),
+                rows=((values["psnr"], values["psnr_p10"], values["latent_bytes"]),),
             ),
         ),
         pictures=("autoencoder.png",),
@@ -91,13 +77,8 @@ def next_frame_section(study: Study) -> Section:
         ("repeat the last frame (baseline)", "repeat_", last),
         ("autoencoder of the true frame (ceiling)", "ceiling_", ceiling),
     ):
-        ratio, similarity = psnr(real, shown), ssim(real, shown)
-        own = {
-            f"{prefix}psnr": mean_of(ratio),
-            f"{prefix}ssim": mean_of(similarity),
-            f"{prefix}psnr_moving": mean_of(ratio[moving]),
-            f"{prefix}ssim_moving": mean_of(similarity[moving]),
-        }
+        ratio = psnr(real, shown)
+        own = {f"{prefix}psnr": mean_of(ratio), f"{prefix}psnr_moving": mean_of(ratio[moving])}
         values |= own
         table.append((name, *own.values()))
     strip = _spread(len(real), _STRIP_FRAMES)
@@ -113,13 +94,7 @@ def next_frame_section(study: Study) -> Section:
             f"{threshold:g} of 255. Strip: teacher, world."
         ),
         values=values,
-        tables=(
-            Table(
-                columns=("", "PSNR dB", "SSIM", "PSNR dB, moving", "SSIM, moving"),
-                rows=tuple(table),
-                digits=3,
-            ),
-        ),
+        tables=(Table(columns=("", "PSNR dB", "PSNR dB, moving"), rows=tuple(table)),),
         pictures=("next_frame.png",),
     )
 

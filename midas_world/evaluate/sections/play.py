@@ -16,7 +16,6 @@ from midas_world.evaluate.metrics import (
     keypoint_error,
     mean_by_step,
     mean_of,
-    ssim,
 )
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
@@ -36,24 +35,16 @@ def horizon_section(study: Study) -> Section:
     rollouts, steps = study.rollouts(), study.config.rollout_steps
     marks = [mark for mark in _MARKS if mark <= steps]
     rows = {"world": [], "hold the last real frame (baseline)": [], "previous teacher frame": []}
-    similar: dict[str, list[np.ndarray]] = {name: [] for name in rows}
     for rollout in tqdm(rollouts, desc="horizon", mininterval=5.0):
         real = rollout.real
         held = np.broadcast_to(rollout.teacher.frames[rollout.first - 1], real.shape)
         previous = rollout.teacher.frames[rollout.first - 1 : -1]
         for name, shown in zip(rows, (rollout.frames, held, previous), strict=True):
             rows[name].append(psnr(real, shown))
-            similar[name].append(ssim(real, shown))
     curves = {name: mean_by_step(item, steps) for name, item in rows.items()}
-    ssim_curves = {name: mean_by_step(item, steps) for name, item in similar.items()}
     counts = [sum(len(rollout.frames) >= mark for rollout in rollouts) for mark in marks]
     table = [
-        (
-            mark,
-            *(float(curve[mark - 1]) for curve in curves.values()),
-            *(float(curve[mark - 1]) for curve in list(ssim_curves.values())[:2]),
-            number,
-        )
+        (mark, *(float(curve[mark - 1]) for curve in curves.values()), number)
         for mark, number in zip(marks, counts, strict=True)
     ]
     x = np.arange(1, steps + 1)
@@ -71,11 +62,7 @@ def horizon_section(study: Study) -> Section:
     pictures = [_save_rollout_strip(study, rollout, marks) for rollout in rollouts[:_NUM_STRIPS]]
     played = sum(len(rollout.frames) for rollout in rollouts)
     values = {"num_rollouts": len(rollouts), "num_steps": played}
-    values |= {
-        f"{name}_{mark}": float(curve[mark - 1])
-        for name, curve in (("psnr", curves["world"]), ("ssim", ssim_curves["world"]))
-        for mark in marks
-    }
+    values |= {f"psnr_{mark}": float(curves["world"][mark - 1]) for mark in marks}
     values["psnr_mean"] = mean_of(curves["world"])
     return Section(
         title="Horizon",
@@ -94,8 +81,6 @@ def horizon_section(study: Study) -> Section:
                     "PSNR dB",
                     "PSNR dB, hold the last real frame",
                     "PSNR dB, previous teacher frame",
-                    "SSIM",
-                    "SSIM, hold the last real frame",
                     "rollouts",
                 ),
                 rows=tuple(table),
