@@ -57,14 +57,7 @@ def prepare(
 
 
 def jobs_of(backend: str, world: World, *, num_denoise_steps: int, folder: Path) -> list[Job]:
-    """Return what a backend starts from on the machine at hand.
-
-    Args:
-        backend: "onnx", "tensorrt" or "rtx".
-        world: Whose.
-        num_denoise_steps: Head passes per frame.
-        folder: The cache folder, in which each backend has a folder of its own.
-    """
+    """Return what a backend starts from on the machine at hand."""
     if backend == "onnx":
         return graph_jobs(world, num_denoise_steps=num_denoise_steps, folder=folder / "onnx")
     from engine.on_tensorrt.engine import BACKENDS

@@ -48,10 +48,6 @@ class RolloutStep:
 class Rollout:
     """B games of one world.
 
-    Args:
-        engine: What makes the frames.
-        batch_size: B.
-
     Attributes:
         engine: As given.
         batch_size: As given.
@@ -117,10 +113,6 @@ class Rollout:
     def replace_context(self, start_states: Sequence[StartState], *, rows: Sequence[int]) -> None:
         """Let games go on from start states: a cut; their clocks and their chance go on.
 
-        Args:
-            start_states: One per row.
-            rows: Which games; the others go on untouched.
-
         Raises:
             ValueError: As `reset`.
         """
@@ -185,11 +177,7 @@ class Rollout:
 
     @plain_torch()
     def frames(self, rows: Sequence[int] | None = None) -> np.ndarray:
-        """Return the present frames as a new array, uint8 (B, H, W, 3).
-
-        Args:
-            rows: Of these games alone, (R, H, W, 3); None is all of them.
-        """
+        """Return the present frames as a new array, uint8 (B, H, W, 3)."""
         return self.engine.decode(self._latents if rows is None else self._latents[list(rows)])
 
     @plain_torch()
@@ -263,12 +251,7 @@ class Rollout:
         return float(torch.rand(1, generator=self._generators[row], dtype=torch.float32))
 
     def _cameras(self, conditions: Sequence[StepConditions], otherwise: np.ndarray) -> np.ndarray:
-        """Return the cameras' places within their loop, (R,) px.
-
-        Args:
-            conditions: Of R games.
-            otherwise: (R,) px, of games whose pose is absent.
-        """
+        """Return the cameras' places within their loop, (R,) px; `otherwise` without a pose."""
         camera = self.engine.spec.config.conditions.camera
         cameras = otherwise.copy()
         for place, given in enumerate(conditions):

@@ -106,10 +106,6 @@ def measure_in_turns(
     """Return the seconds that one step and the picture of one game take, the fastest of a few.
 
     All engines are there at once and take turns, so that a busy moment does not strike one alone.
-
-    Args:
-        candidates: What makes each engine.
-        world: That they run.
     """
     plays = {name: _stepping(make(), world) for name, make in candidates.items()}
     times: dict[str, list[float]] = {name: [] for name in plays}

@@ -19,9 +19,6 @@ class NoDisplayError(MidasWorldError):
 def open_display(*, instead: str) -> None:
     """Start pygame's display, unless nobody would see a window and nobody asked for that.
 
-    Args:
-        instead: What can be done without a display, for the message.
-
     Raises:
         NoDisplayError: There is none.
     """

@@ -31,14 +31,7 @@ class Soundtrack:
     def step(
         self, info: Mapping[str, Any], reward: float, *, is_over: bool, live: Live = (None, None)
     ) -> np.ndarray | None:
-        """Return the (K, S) int16 sound of the frame that a step led to.
-
-        Args:
-            info: What came with the frame.
-            reward: Of the step.
-            is_over: Whether it ended the episode.
-            live: Sound that replaced voices in this step.
-        """
+        """Return the (K, S) int16 sound of the frame that a step led to."""
         if not {"spoken", "pose"} <= info.keys():
             return None
         sound = np.zeros((len(TRACKS), SAMPLES_PER_STEP), np.int16)

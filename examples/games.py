@@ -123,13 +123,7 @@ class Played:
 
 
 def play(games: VecEnv, choose: Choose, *, seeds: Sequence[int]) -> Played:
-    """Play one episode from each seed.
-
-    Args:
-        games: Where to play.
-        choose: Returns one action per game for what each sees.
-        seeds: Any number of them, one after another.
-    """
+    """Play one episode from each seed."""
     returns, costs, lengths, ended = [], [], [], []
     for first in range(0, len(seeds), games.num_envs):
         # All games of a vector environment run; those beyond the last seed do not count.

@@ -116,12 +116,7 @@ def play_world(world: WorldEnv, plan: Plan, *, seed: int) -> float:
 
 
 class TeacherView:
-    """Lets a world see what the teacher shows, so that plans for it can be made in the world.
-
-    Args:
-        world: Planned in.
-        teacher: Played.
-    """
+    """Lets a world see what the teacher shows, so that plans for it can be made in the world."""
 
     def __init__(self, world: WorldEnv, teacher: gym.Env) -> None:
         self._world = world
@@ -162,15 +157,7 @@ def play_teacher(view: TeacherView, plan: Plan, *, seed: int, needs_world: bool)
 def make_plan(
     kind: str, world: WorldEnv, config: PlanConfig, rng: np.random.Generator, times: list[float]
 ) -> Plan:
-    """Return the planner or the prior.
-
-    Args:
-        kind: "planner" or "prior".
-        world: Planned in.
-        config: How to plan.
-        rng: Draws actions.
-        times: The seconds that each plan took are added to it.
-    """
+    """Return the planner or the prior."""
 
     def plan() -> np.ndarray:
         begin = time.perf_counter()

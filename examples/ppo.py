@@ -29,14 +29,7 @@ PPO_SETTINGS = {
 
 
 class Evaluate(BaseCallback):
-    """Evaluates the policy now and then, and moves a progress bar.
-
-    Args:
-        evaluate: Called with the policy's choice at the steps of the curve.
-        every: Choices between two evaluations.
-        frame_skip: Steps per choice.
-        bar: Of the training's steps.
-    """
+    """Evaluates the policy now and then, and moves a progress bar."""
 
     def __init__(
         self, evaluate: Callable[[Choose], Played], *, every: float, frame_skip: int, bar: tqdm
@@ -86,12 +79,7 @@ def load_choice(file: Path, config: GameConfig) -> Choose:
 
 
 class TrainedPolicy:
-    """A policy of train_ppo.py as one that plays single frames, as those of Stage do.
-
-    Args:
-        file: Where it was written.
-        config: What it sees and does.
-    """
+    """A policy of train_ppo.py as one that plays single frames, as those of Stage do."""
 
     def __init__(self, file: Path, config: GameConfig) -> None:
         self._choose = load_choice(file, config)

@@ -22,11 +22,7 @@ _APART = 25
 
 
 class LastFrames:
-    """Keeps what the teacher showed last, as far back as a world looks.
-
-    Args:
-        num_frames: At most so many are kept.
-    """
+    """Keeps what the teacher showed last, as far back as a world looks."""
 
     def __init__(self, num_frames: int) -> None:
         self._frames: deque[np.ndarray] = deque(maxlen=num_frames)

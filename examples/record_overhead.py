@@ -29,15 +29,7 @@ def measure(
     steps_per_turn: int = 20,
     fps: float | None = None,
 ) -> str:
-    """Step an environment in turns with and without recording it; return in words what that cost.
-
-    Args:
-        env: With observations that are pictures.
-        folder: Of the session; to be made.
-        num_steps: In all.
-        steps_per_turn: Of one turn.
-        fps: Steps per second; None is as fast as it goes.
-    """
+    """Step an environment in turns with and without recording; return in words what it cost."""
     rng = np.random.default_rng(0)
     records_first = False
     recorder = EnvRecorder(env, folder)

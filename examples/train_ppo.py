@@ -96,15 +96,7 @@ class ExperimentConfig:
 
 
 class Experiment:
-    """Runs what is not yet under a folder.
-
-    Args:
-        folder: Where runs are written.
-        games: What policies see and do.
-        config: How long and how often.
-        world: Where to dream.
-        device: "auto", "cpu" or "cuda".
-    """
+    """Runs what is not yet under a folder."""
 
     def __init__(
         self, folder: Path, games: GameConfig, config: ExperimentConfig, world: World, device: str

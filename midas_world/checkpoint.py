@@ -112,11 +112,6 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
     """Copy tensors into a module, strictly; the module's dtypes stay.
 
-    Args:
-        module: What receives the weights.
-        tensors: By the names of ``module.state_dict()``.
-        source: Where they came from, for the error.
-
     Raises:
         CheckpointError: A key is missing or unknown, a shape or a kind of number differs, or a
             number is not finite; nothing was changed.

@@ -34,12 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class OnnxCache(TorchCache):
-    """A KV cache whose whole state can be copied out and in, and arrays for graphs to write to.
-
-    Args:
-        kv_cache: On the CPU, float32.
-        guidance: Shapes of the head's guidance of a game, by name.
-    """
+    """A KV cache whose whole state can be copied out and in, and arrays for graphs to write to."""
 
     def __init__(self, kv_cache: KVCache, guidance: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__(kv_cache)

@@ -134,14 +134,7 @@ def _make(name: str, world: World, plain: Path, path: Path, steps: int, *, is_na
 
 
 def can_start(world: World, *, precision: str, num_denoise_steps: int, folder: Path) -> bool:
-    """Return whether nothing is left to export: all of a world's graphs or outlines are there.
-
-    Args:
-        world: Whose graphs.
-        precision: Of PRECISIONS.
-        num_denoise_steps: Of the head.
-        folder: Above the folder of graphs.
-    """
+    """Return whether nothing is left to export: all of a world's graphs or outlines are there."""
     paths = graph_paths(
         graphs_folder(world, folder=folder),
         precision=precision,
@@ -234,13 +227,7 @@ def write_outlines(world: World, *, folder: Path | None = None) -> list[Path]:
 
 
 def discard_graph(world: World, path: Path, words: str) -> None:
-    """Remove a graph that cannot be loaded although it is as it was made, and what it is made of.
-
-    Args:
-        world: Whose.
-        path: Of the graph.
-        words: That tell what is wrong.
-    """
+    """Remove a graph that cannot be loaded although it is whole, and what it is made of."""
     discard(path.with_name(path.name.replace("-int8", "").replace("-narrow", "")))
     discard(path)
     if _is_of(outline := outline_path(world, path), world):

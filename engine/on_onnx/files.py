@@ -43,12 +43,7 @@ _hashes: WeakKeyDictionary[WorldModel, tuple[object, str, dict[str, Tensor]]] = 
 
 
 def graphs_folder(world: World, *, folder: Path | None = None) -> Path:
-    """Return the folder of a world's graphs; it may not exist yet.
-
-    Args:
-        world: Whose graphs.
-        folder: Above it; None is the user's cache.
-    """
+    """Return the folder of a world's graphs; it may not exist yet."""
     try:
         runtime = importlib.metadata.version("onnxruntime")
     except importlib.metadata.PackageNotFoundError:  # whoever plays on torch asks, too
@@ -93,12 +88,6 @@ def graph_paths(
     is_narrow: bool | None = None,
 ) -> dict[str, Path]:
     """Return where each graph's file is in the folder of a world's graphs, or will be.
-
-    Args:
-        graphs: The folder.
-        precision: Of PRECISIONS.
-        num_denoise_steps: Of the head.
-        is_narrow: Whether int8 is for CPUs with narrow sums; None: if this one is such.
 
     Raises:
         ValueError: No precision has this name.

@@ -84,14 +84,7 @@ class Graph:
 
 
 def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: int) -> Graph:
-    """Return a graph of a world, with zeros of a batch size as example inputs.
-
-    Args:
-        name: One of GRAPHS.
-        world: Whose weights it holds; not changed.
-        num_denoise_steps: K; only the head knows it.
-        batch_size: Of the examples.
-    """
+    """Return a graph of a world, with zeros of a batch size as example inputs."""
     config, model = world.config.world, _with_plain_words(world.model)
     blank = stack_conditions(
         [StepConditions()] * batch_size, config.conditions, capacity=config.entries.capacity
@@ -117,13 +110,7 @@ def make_graph(name: str, world: World, *, num_denoise_steps: int, batch_size: i
 
 
 def backbone_inputs(latents: Tensor, conditions: Conditions, cache: KVCache) -> dict[str, Tensor]:
-    """Return the tensors of BACKBONE_INPUTS for the next frame of a cache, some of them its own.
-
-    Args:
-        latents: (B, N, C) of the last frame.
-        conditions: Of one frame.
-        cache: Of the frames before.
-    """
+    """Return the tensors of BACKBONE_INPUTS for the next frame of a cache, some of them its own."""
     cosine, sine = cache.rope()
     rows, own = cache.keys.shape[3], cache.slot * cache.positions_per_frame
     mask = torch.zeros(len(latents), rows + cache.positions_per_frame)
@@ -146,12 +133,7 @@ def backbone_inputs(latents: Tensor, conditions: Conditions, cache: KVCache) -> 
 
 
 class GraphCache:
-    """A KV cache of tensors that come in, for `WorldModel.step_guidance`; new rows are kept apart.
-
-    Args:
-        positions_per_frame: T.
-        given: The backbone's inputs by name.
-    """
+    """A KV cache of tensors that come in, for `step_guidance`; new rows are kept apart."""
 
     def __init__(self, positions_per_frame: int, given: Mapping[str, Tensor]) -> None:
         self.positions_per_frame = positions_per_frame

@@ -65,11 +65,6 @@ class _Source:
 def outline_of(graph: Path, weights: Mapping[str, Tensor], *, made_of: str) -> bytes:
     """Return the outline of a graph, as the contents of a file.
 
-    Args:
-        graph: Its file.
-        weights: That the graph's tensors follow from, by name.
-        made_of: Tells this outline's world and code from all others.
-
     Raises:
         ValueError: Too much of the graph follows from none of the weights.
     """
@@ -118,11 +113,6 @@ def read_made_of(path: Path) -> str:
 
 def fill_outline(path: Path, target: Path, weights: Mapping[str, Tensor]) -> None:
     """Write the graph of an outline.
-
-    Args:
-        path: Of the outline.
-        target: The file to write.
-        weights: By name, those that the outline was made of.
 
     Raises:
         OutlineError: The file is damaged, or no outline.

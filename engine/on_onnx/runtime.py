@@ -32,10 +32,6 @@ _log = logging.getLogger(__name__)
 class GraphRunner:
     """A graph ready to run on arrays that the caller owns.
 
-    Args:
-        path: An ONNX file.
-        num_threads: That work on one call.
-
     Raises:
         ValueError: num_threads is below 1.
         CheckpointError: The file is corrupt.

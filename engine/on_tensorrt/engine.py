@@ -144,14 +144,7 @@ class TensorRTEngine:
 
 
 class _Network:
-    """An engine file on the device, for any number of games.
-
-    Args:
-        file: What is in it.
-        engine: Its contents, loaded.
-        memory: The device.
-        max_batch: Games of one call; more are done in parts.
-    """
+    """An engine file on the device, for any number of games."""
 
     def __init__(self, file: EngineFile, engine: Any, memory: Device, max_batch: int) -> None:
         self._file, self._engine, self._memory = file, engine, memory

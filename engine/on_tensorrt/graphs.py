@@ -32,11 +32,6 @@ _ENTRANCES = ("input", "vector", "hidden")
 def plan_graph(world: World, plan: TrtPlan, *, num_denoise_steps: int) -> bytes:
     """Return the ONNX graph that a plan's engine file is built from.
 
-    Args:
-        world: Whose weights; not changed.
-        plan: What to build.
-        num_denoise_steps: Of the head.
-
     Raises:
         BackendUnavailableError: A package that writes ONNX is not installed.
     """
@@ -55,13 +50,7 @@ def head_inputs(guidance: Guidance, noise: Tensor) -> dict[str, Tensor]:
 
 
 class HeadGraph(nn.Module):
-    """All denoise steps of a frame.
-
-    Args:
-        model: Whose head; not changed.
-        dtype: Of the head's layers.
-        num_denoise_steps: K.
-    """
+    """All denoise steps of a frame."""
 
     def __init__(self, model: WorldModel, dtype: torch.dtype, num_denoise_steps: int) -> None:
         super().__init__()
@@ -78,12 +67,7 @@ class HeadGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """Latents to pixels.
-
-    Args:
-        autoencoder: Whose decoder; not changed.
-        dtype: Of its layers.
-    """
+    """Latents to pixels."""
 
     def __init__(self, autoencoder: Autoencoder, dtype: torch.dtype) -> None:
         super().__init__()

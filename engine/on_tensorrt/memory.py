@@ -46,10 +46,6 @@ class Device(Protocol):
 class CudaDevice:
     """A GPU by way of pycuda.
 
-    Args:
-        index: Which, as torch counts them.
-        extra: Which extra brings pycuda, for the error.
-
     Raises:
         BackendUnavailableError: pycuda is not installed, or torch sees no GPU.
     """

@@ -53,11 +53,7 @@ class Networks(Protocol):
 
 
 class GraphCache(KVCache):
-    """A KV cache's own tensors, with the place in the ring as a tensor that a graph can read.
-
-    Args:
-        cache: Shares its tensors with this one, and goes on counting frames.
-    """
+    """A KV cache's own tensors, with the place in the ring as a tensor that a graph can read."""
 
     def __init__(self, cache: KVCache) -> None:
         self.__dict__.update(cache.__dict__)
@@ -138,12 +134,7 @@ class _Lane:
 
 
 class StepGraphs:
-    """The graphs of an engine: one per cache for its step; per number of games, one that decodes.
-
-    Args:
-        capturer: The device; a test's own where there is none.
-        spec: Of the engine.
-    """
+    """An engine's graphs: one per cache for its step; per number of games, one that decodes."""
 
     def __init__(self, capturer: Capturer, spec: EngineSpec) -> None:
         self._capturer, self._spec = capturer, spec
@@ -165,14 +156,6 @@ class StepGraphs:
         noise: Tensor,
     ) -> Made:
         """Do what `Engine.step` does; the first step of a cache captures its graph.
-
-        Args:
-            networks: Of the engine.
-            owner: The engine's cache.
-            cache: The KV cache in it; changed.
-            latents: (B, N, C) float32.
-            conditions: (B, 1, ...).
-            noise: (B, N, C) float32.
 
         Raises:
             CaptureError: The step cannot be captured; frames that the cache remembers are as

@@ -32,10 +32,6 @@ def native_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
 class Sampler(nn.Module):
     """`WorldModel.sample` with its noise levels laid out before, as graphs and compilers need it.
 
-    Args:
-        model: On its device and in its dtypes.
-        num_denoise_steps: K.
-
     Raises:
         ValueError: num_denoise_steps is below 1.
     """

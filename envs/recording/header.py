@@ -28,15 +28,7 @@ def header_of(
     begin: Mapping[str, Any],
     teacher: str | None = None,
 ) -> SessionHeader:
-    """Return the header of a session of an environment.
-
-    Args:
-        env: What is played.
-        fps: Of the film.
-        frame_size: H and W.
-        begin: Of the first record.
-        teacher: See `EnvRecorder`.
-    """
+    """Return the header of a session of an environment."""
     inner: Any = env.unwrapped
     world: dict[str, Any] = {}
     if (loaded := getattr(inner, "world", None)) is not None:

@@ -228,21 +228,7 @@ def draw_portrait(
     light: Color = (255, 255, 255),
     scale: int = 1,
 ) -> None:
-    """Draw a close-up of the face with shoulders in a rounded frame.
-
-    Args:
-        surface: RGB surface of the frame.
-        rect: Where the frame goes, in px of the 192 x 320 frame; about 60 x 60.
-        facing: +1 right, -1 left.
-        outfit: One of `OUTFITS`.
-        mouth_open: 0 closed to 1 wide open.
-        eye_open: 0 closed to 1 open.
-        gaze: -1 looks to the left of the screen, +1 to the right.
-        brows: 0 at rest to 1 raised.
-        head_tilt: Clockwise tilt of the head in radians.
-        light: Colour of the scene's light, multiplied in.
-        scale: Pixels of the surface per px.
-    """
+    """Draw a close-up of the face with shoulders in a frame, a rect in px; see `draw_character`."""
     look = _look(outfit)
     frame = pygame.Rect(rect)
     width, height = frame.size

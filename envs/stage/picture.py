@@ -28,9 +28,6 @@ _THING_SIZES = {Kind.COIN: (10, 10, 0), Kind.ROCK: (16, 12, 9), Kind.FIRE: (14, 
 class StagePicture:
     """What a state of Stage looks like.
 
-    Args:
-        scale: Pixels of the frame for each px.
-
     Attributes:
         keypoints: (15, 2) float32 px, as last drawn.
     """

@@ -42,11 +42,6 @@ _CONDITIONER = "conditioner."
 class Course:
     """Where B games are.
 
-    Args:
-        world: That is played.
-        engine: That makes the frames.
-        conditioners: One per game.
-
     Attributes:
         rollout: Cache, latents and noise.
         conditioners: As given.
@@ -93,10 +88,6 @@ class Course:
 
     def load_state(self, state: WorldState, rngs: Sequence[np.random.Generator]) -> None:
         """Go on exactly from a state of B games, or of one, from which then all go on.
-
-        Args:
-            state: What `state` gave, here or elsewhere.
-            rngs: Changed to those of the state.
 
         Raises:
             ValueError: The state is of another world, engine or number of games, or damaged;

@@ -284,9 +284,6 @@ class Games:
     def set_voices(self, voices: Sequence[tuple[np.ndarray | None, np.ndarray | None]]) -> None:
         """Let live audio be each game's own and other voice in the next step only.
 
-        Args:
-            voices: (20,) features each; None leaves a voice to the conditioner.
-
         Raises:
             ValueError: Nobody speaks in this world, or the sounds come with each action.
         """

@@ -134,12 +134,7 @@ class OutcomeRule:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
 
     def apply(self, outlook: Outlook, chance: Callable[[int], float]) -> Told:
-        """Return what comes of a step.
-
-        Args:
-            outlook: What the network tells.
-            chance: Returns a number in [0, 1) of a game's own chance.
-        """
+        """Return what comes of a step; `chance` draws from a game's own stream, [0, 1)."""
         unit = outlook.config.reward_unit
         units = outlook.expected_reward / unit
         hits = outlook.hit_probability > self.cost_threshold

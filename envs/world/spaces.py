@@ -78,12 +78,6 @@ def read_action(
 ) -> int | StepConditions:
     """Return which named action is meant, or the conditions if they are given as they are.
 
-    Args:
-        action: Of one game.
-        space: What `action_space` gave.
-        keymap: The world's.
-        keys: What `key_names` gave.
-
     Raises:
         InvalidAction: The action is not in the space.
     """

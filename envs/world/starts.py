@@ -58,11 +58,6 @@ def find_scene(wanted: str, start_states: Sequence[StartState], *, present: int)
 
     Descriptions are read as phrases between commas, the most important one first: Stage's are
     place, time of day, weather and outfit; no other place is taken for the sake of the weather.
-
-    Args:
-        wanted: Describes the scene.
-        start_states: The world's.
-        present: Index of the one that the game goes on from.
     """
     asked = _phrases(wanted)
 

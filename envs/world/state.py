@@ -134,10 +134,6 @@ def unpack_rng(words: np.ndarray) -> dict[str, Any]:
 def rows_like(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return entries of a state, on the CPU.
 
-    Args:
-        tensors: Of the state.
-        own: Which entries it must have, and of which shape and type.
-
     Raises:
         ValueError: An entry is missing or another.
     """

@@ -29,10 +29,6 @@ class Last:
 class Views:
     """What games show.
 
-    Args:
-        course: Where they are.
-        space: Of one game's observations.
-
     Attributes:
         last: What is shown of games in place of their present, by their number.
     """

@@ -39,11 +39,7 @@ def mix(tracks: np.ndarray) -> np.ndarray:
 
 
 class Resampler:
-    """Turns audio that comes in pieces into 16 kHz mono.
-
-    Args:
-        rate_hz: Samples per second of what comes.
-    """
+    """Turns audio that comes in pieces into 16 kHz mono."""
 
     def __init__(self, rate_hz: int) -> None:
         self._av = import_av()

@@ -137,14 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(
     world: World, config: EvaluationConfig, output: Path, *, sections: Sequence[str]
 ) -> dict[str, Any]:
-    """Measure a world, write the report after each section, and return it.
-
-    Args:
-        world: The world.
-        config: How much is measured.
-        output: Folder that receives evaluation.json, evaluation.md, plots and strips.
-        sections: Names from `SECTIONS`.
-    """
+    """Measure a world, write the report after each section, and return it."""
     output.mkdir(parents=True, exist_ok=True)
     study = Study(world, config, output)
     subject = {

@@ -16,15 +16,7 @@ def save_curves(
     x_label: str,
     y_label: str,
 ) -> None:
-    """Write curves as a PNG; a name that ends in "(baseline)" is drawn thin and dashed.
-
-    Args:
-        path: The file.
-        series: x and y of each curve, by its name.
-        title: Of the plot.
-        x_label: Of the x axis.
-        y_label: Of the y axis.
-    """
+    """Write curves as a PNG; a name that ends in "(baseline)" is drawn thin and dashed."""
     figure = Figure(figsize=(8.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, (x, y) in series.items():

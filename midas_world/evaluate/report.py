@@ -101,12 +101,7 @@ GOALS = _load_goals()
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
-    """Write evaluation.json and evaluation.md, each whole or not at all.
-
-    Args:
-        report: "subject" (words by name) and "sections" (by name, from `Section.to_dict`).
-        folder: Receives the files.
-    """
+    """Write evaluation.json and evaluation.md, each whole or not at all."""
     whole = {"format_version": FORMAT_VERSION, **plain(report)}
     files = {
         JSON_NAME: json.dumps(whole, indent=1, allow_nan=False) + "\n",

@@ -170,14 +170,6 @@ def play_world(
 ) -> Iterator[Moment]:
     """Yield the world's frame after each action, from the teacher's start state.
 
-    Args:
-        env: The world.
-        start_state: Of `TeacherEpisode.start_state`.
-        actions: What is done.
-        seed: Of the reset.
-        prompt: Words that hold from the first action on.
-        things: Whether there are the things that codes stand for.
-
     Raises:
         ValueError: The env ends the episode before the last action.
     """

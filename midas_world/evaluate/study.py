@@ -86,13 +86,7 @@ def _never(outlook: Any) -> np.ndarray:
 
 
 class Study:
-    """One world under study; what it has played is kept until it is dropped.
-
-    Args:
-        world: The world.
-        config: How much is measured.
-        output: Folder for pictures, and for the probe's cache.
-    """
+    """One world under study; what it has played is kept until it is dropped."""
 
     def __init__(self, world: World, config: EvaluationConfig, output: Path) -> None:
         # A world that plays by itself may still name the module of its teacher.

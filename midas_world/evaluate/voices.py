@@ -49,9 +49,6 @@ class Said:
     def frames(self, world: gymnasium.Env) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the frames of the teacher, of a world, and of a world in silence.
 
-        Args:
-            world: With action="conditions".
-
         Returns:
             Three of (T, H, W, 3) uint8, after the context.
         """

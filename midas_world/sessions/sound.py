@@ -98,10 +98,6 @@ class FilmSound:
     """AAC of the sound of frames, into an MP4; as long as the frames, whatever their rate.
 
     At another rate than 20 frames a second sound is slower or faster, like the picture.
-
-    Args:
-        container: PyAV's, to which all other streams were added.
-        fps: Frames per second.
     """
 
     def __init__(self, container: Any, *, fps: float) -> None:

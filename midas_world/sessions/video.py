@@ -178,13 +178,6 @@ def read_film(
 ) -> Iterator[np.ndarray]:
     """Yield the frames start to stop - 1 of a fragmented MP4, uint8 (H, W, 3).
 
-    Args:
-        path: The file.
-        index: What `scan_film` returned for it.
-        frame_size: H and W.
-        start: Number of the first frame.
-        stop: Number after the last frame; at most index.num_frames.
-
     Raises:
         VideoError: The film cannot be decoded.
         ImportError: PyAV is not installed.
@@ -319,16 +312,7 @@ def write_film(
     crf: int = 18,
     sounds: Iterable[np.ndarray] | None = None,
 ) -> int:
-    """Write frames, uint8 (H, W, 3), as an MP4 that plays everywhere; return how many.
-
-    Args:
-        path: The file.
-        frames: uint8 (H, W, 3).
-        frame_size: H and W.
-        fps: Frames per second.
-        crf: libx264's quality, 0 (lossless YUV) to 51.
-        sounds: int16 (3, 800) of each frame; None writes a film without sound.
-    """
+    """Write frames, uint8 (H, W, 3), as an MP4 that plays everywhere; return how many."""
     heard = repeat(None) if sounds is None else sounds
     with whole(path) as place:
         writer = FilmWriter(place, frame_size, fps=fps, crf=crf, has_sound=sounds is not None)
@@ -347,16 +331,7 @@ def copy_film(
     fps: float,
     sounds: Iterable[np.ndarray] | None = None,
 ) -> None:
-    """Write the first frames of a fragmented MP4 as a common one, without encoding them again.
-
-    Args:
-        source: The fragmented one.
-        index: Of it.
-        target: To be made.
-        stop: How many frames.
-        fps: Frames per second.
-        sounds: int16 (3, 800) of each frame, if sound is to come with them.
-    """
+    """Write the first frames of a fragmented MP4 as a common one, without encoding them again."""
     av = import_av()
     options = {"movflags": "+faststart", "brand": "mp42"}
     try:

@@ -54,10 +54,6 @@ class TeacherEnv(gymnasium.Env[np.ndarray, np.int64]):
     world can go on. `action_name`. `scene`, if the env gives words by name under this key.
     `observation` and `env_info`: what the env itself gave, for policies that read them.
 
-    Args:
-        env: Made with render_mode "rgb_array" if frames are to come from render().
-        config: How it is adapted.
-
     Raises:
         ValueError: The env follows the old Gym API, gives no pictures, or has actions that cannot
             be named.

@@ -42,12 +42,7 @@ class ResidualBlock(nn.Module):
 
 
 class KeypointNetwork(nn.Module):
-    """Pictures to one heat map per keypoint.
-
-    Args:
-        num_keypoints: K.
-        width: Channels.
-    """
+    """Pictures to one heat map per keypoint."""
 
     def __init__(self, num_keypoints: int, width: int) -> None:
         super().__init__()
@@ -117,12 +112,7 @@ class Box:
 
     @classmethod
     def around(cls, keypoints: np.ndarray, *, size: tuple[int, int]) -> "Box":
-        """Return a box that holds all keypoints, (B, K, 2) px of the frame, with a margin.
-
-        Args:
-            keypoints: Of the frame at full resolution.
-            size: Height and width at half resolution.
-        """
+        """Return a box that holds all keypoints, (B, K, 2) px of the frame, with a margin."""
         points = keypoints.reshape(-1, 2) / 2
         left, top = np.maximum(points.min(axis=0) - _MARGIN, 0).astype(int).tolist()
         width, height = (np.ptp(points, axis=0) + 2 * _MARGIN).astype(int) // 8 * 8 + 8
@@ -150,12 +140,7 @@ class Box:
 
 
 class Probe:
-    """A trained probe.
-
-    Args:
-        network: What reads the box.
-        box: The part of the frame that it reads.
-    """
+    """A trained probe."""
 
     def __init__(self, network: KeypointNetwork, box: Box) -> None:
         self.network = network.eval()

@@ -32,11 +32,7 @@ class Seen:
 
 
 class ThingNetwork(nn.Module):
-    """Pictures at half resolution to a heat map of where things have their middle.
-
-    Args:
-        width: Channels.
-    """
+    """Pictures at half resolution to a heat map of where things have their middle."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -61,11 +57,7 @@ class ThingNetwork(nn.Module):
 
 
 class ThingProbe:
-    """Sees things.
-
-    Args:
-        network: What makes heat maps.
-    """
+    """Sees things."""
 
     def __init__(self, network: ThingNetwork) -> None:
         self.network = network.eval()
@@ -145,11 +137,7 @@ def train_thing_probe(
 
 
 class MouthNetwork(nn.Module):
-    """Close-ups of a face to how far the mouth is open.
-
-    Args:
-        width: Channels.
-    """
+    """Close-ups of a face to how far the mouth is open."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -173,11 +161,7 @@ class MouthNetwork(nn.Module):
 
 
 class MouthProbe:
-    """Sees how far the mouth is open, 0 to 1.
-
-    Args:
-        network: What reads close-ups.
-    """
+    """Sees how far the mouth is open, 0 to 1."""
 
     def __init__(self, network: MouthNetwork) -> None:
         self.network = network.eval()

@@ -96,12 +96,7 @@ def gestures_section(study: Study) -> Section:
 
 
 def summarise(moved: list[Moved], num_moving: int) -> tuple[float, ...]:
-    """Return correlation, slope, lag, control, and the probe's own correlation and slope.
-
-    Args:
-        moved: One of each sentence.
-        num_moving: How many keypoints count: those that move most in the teacher.
-    """
+    """Return correlation, slope, lag, control, and the probe's own correlation and slope."""
     travel = np.concatenate([item.teacher for item in moved]).std(axis=0)
     moving = np.argsort(travel)[-num_moving:]
 

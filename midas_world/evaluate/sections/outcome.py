@@ -67,10 +67,6 @@ def reward_event_probability(outcome: OutcomeHead, logits: torch.Tensor) -> torc
     The head gives a distribution over values; those beyond the threshold are summed. It learned
     from targets that share a value between the two nearest bins, so this is exact where no reward
     lies within a bin of the threshold.
-
-    Args:
-        outcome: The head.
-        logits: (..., bins).
     """
     is_event = outcome.bins.abs() > math.log1p(REWARD_THRESHOLD)
     return (logits.float().softmax(dim=-1) * is_event).sum(dim=-1).clamp(0.0, 1.0)
@@ -84,12 +80,6 @@ def predict_outcomes(
     num_denoise_steps: int | None = None,
 ) -> Outcomes:
     """Return what the world says of every step of the teacher's episodes that has a full context.
-
-    Args:
-        model: In evaluation mode.
-        episodes: The teacher's.
-        first: First frame that is predicted.
-        num_denoise_steps: K; None takes the world's own.
 
     Raises:
         ValueError: No episode is that long.

@@ -24,12 +24,7 @@ _NUM_STRIPS = 2
 
 
 class ThereAndBack:
-    """A policy that walks until the camera is so far away, and back to where it began.
-
-    Args:
-        study: Knows the actions and the camera.
-        still: Steps in which nothing is done at first.
-    """
+    """A policy that walks until the camera is so far away, and back to where it began."""
 
     def __init__(self, study: Study, *, still: int) -> None:
         self._study, self._still = study, still

@@ -42,12 +42,6 @@ def export_lerobot(
 ) -> None:
     """Write a LeRobot dataset into a new folder.
 
-    Args:
-        session: At least one step long.
-        output: The folder.
-        start: Number of the first frame.
-        stop: Number after the last frame.
-
     Raises:
         ImportError: pyarrow or pandas is not installed.
         ValueError: There is no step, or actions are of a kind that LeRobot has not.
