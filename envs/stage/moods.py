@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from envs.stage.canvas import Canvas, Pixels, pixel_centers
+from envs.stage.looks import load_tables
 
 WIDTH, HEIGHT = 320, 192
 TIMES = ("morning", "noon", "sunset", "night")
@@ -64,71 +65,7 @@ class Mood:
     haze_ground: float = 0.0
 
 
-_TIMES = {
-    "morning": Mood(
-        sky=((112, 176, 236), (186, 216, 240), (255, 226, 190)),
-        light=(255, 240, 222),
-        haze=(250, 224, 204),
-        haze_far=0.34,
-        haze_mid=0.1,
-        cloud=(255, 240, 226),
-        cloud_alpha=0.85,
-        lamps=0.12,
-        sun=(255, 240, 190),
-        sun_at=(66, 74, 13),
-    ),
-    "noon": Mood(
-        sky=((54, 142, 236), (120, 192, 250), (206, 236, 252)),
-        light=(255, 255, 255),
-        haze=(206, 232, 250),
-        haze_far=0.24,
-        haze_mid=0.05,
-        cloud=(255, 255, 255),
-        cloud_alpha=0.95,
-        lamps=0.0,
-        sun=(255, 250, 214),
-        sun_at=(246, 32, 13),
-    ),
-    "sunset": Mood(
-        sky=((88, 66, 150), (232, 108, 118), (255, 190, 100)),
-        light=(255, 207, 184),
-        haze=(255, 148, 116),
-        haze_far=0.32,
-        haze_mid=0.14,
-        cloud=(255, 158, 150),
-        cloud_alpha=0.85,
-        lamps=0.6,
-        sun=(255, 226, 140),
-        sun_at=(244, 84, 19),
-    ),
-    "night": Mood(
-        sky=((14, 18, 56), (32, 44, 100), (74, 90, 152)),
-        light=(128, 143, 204),
-        haze=(58, 74, 136),
-        haze_far=0.4,
-        haze_mid=0.14,
-        cloud=(92, 104, 164),
-        cloud_alpha=0.55,
-        lamps=1.0,
-        sun=(244, 244, 224),
-        sun_at=(246, 36, 12),
-        stars=1.0,
-        haze_ground=0.14,
-    ),
-}
-_NEON_NIGHT = Mood(
-    sky=((20, 12, 58), (62, 28, 108), (168, 62, 150)),
-    light=(255, 255, 255),
-    haze=(120, 58, 150),
-    haze_far=0.22,
-    haze_mid=0.04,
-    cloud=(120, 70, 160),
-    cloud_alpha=0.4,
-    lamps=1.0,
-    sun=(240, 226, 250),
-    sun_at=(246, 34, 10),
-    stars=0.5,
-)
+_MOODS = {name: Mood(**table) for name, table in load_tables("moods").items()}
 # The night city is painted dark: only sprites need dimming there.
 _NEON_LIGHT: Rgb = (176 / 255, 160 / 255, 214 / 255)
 _SKY_TINTS: dict[str, Rgb] = {
@@ -152,9 +89,9 @@ def mood_of(place: str, time_of_day: str, weather: str) -> Mood:
     if weather not in WEATHERS:
         raise ValueError(f"weather must be one of {WEATHERS}, got {weather!r}")
     if place == "night city":
-        mood = _NEON_NIGHT
+        mood = _MOODS["neon night"]
     elif place in _SKY_TINTS:
-        mood = _TIMES[time_of_day]
+        mood = _MOODS[time_of_day]
         tint = _SKY_TINTS[place]
         top, middle, horizon = (_times(color, tint) for color in mood.sky)
         mood = replace(mood, sky=(top, middle, horizon), haze=_times(mood.haze, tint))
