@@ -21,7 +21,7 @@ from envs.play.voice.sentences import (
     languages,
     synthesise,
 )
-from envs.play.voice.voices import FileVoice, LiveVoices
+from envs.play.voice.voices import LiveVoices
 from envs.stage.controller import ACTIONS
 from envs.stage.speech import load_speech_bank, load_speech_sound
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError, to_int16
@@ -232,13 +232,6 @@ def test_a_key_goes_to_the_next_language():
         run_until(window, session, lambda: window.overlays.message == "the character speaks de")
         press(pygame.K_l)
         run_until(window, session, lambda: session.voices.language == "fr-fr")
-
-
-def test_own_voices_have_no_language(tmp_path):
-    path = write_sound(tmp_path / "me.wav", sentence() / 32768, SAMPLE_RATE_HZ)
-    voices = LiveVoices(FileVoice(path))
-    assert "no language of its own" in voices.next_language()
-    voices.close()
 
 
 # Texts

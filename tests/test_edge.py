@@ -57,12 +57,6 @@ def test_debug_shows_where_it_came_from(capsys, logs, error, status):
     assert not list(logs.iterdir())
 
 
-def test_debug_is_no_word_of_the_command():
-    seen: list[str] = []
-    assert run_command("train", lambda words: seen.extend(words) or 0, ["a", "--debug", "b"]) == 0
-    assert seen == ["a", "b"]
-
-
 def test_without_room_for_a_log_the_line_says_so(capsys, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
     assert run_command("train", fail(KeyError("weights")), []) == 70

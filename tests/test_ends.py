@@ -107,11 +107,6 @@ def test_closing_one_window_leaves_the_others():
     second.close()
 
 
-def test_a_window_of_an_environment_leaves_sigterm_as_it_was():
-    FrameWindow("a world", (24, 40, 3)).close()
-    assert os.environ["SDL_NO_SIGNAL_HANDLERS"] == "1"
-
-
 def test_letters_that_the_terminal_lacks_do_not_end_the_program(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))

@@ -63,32 +63,6 @@ def test_minari_reads_what_was_recorded(session, tmp_path, monkeypatch, is_lossl
         export_minari(session, tmp_path)
 
 
-def test_minari_works_with_it_as_with_its_own(session, tmp_path, monkeypatch):
-    """What Minari's own tests ask of every dataset, and its verbs."""
-    minari = pytest.importorskip("minari")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    dataset = minari.load_dataset(export_minari(session, tmp_path, is_lossless=True))
-    metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
-    assert [item["id"] for item in metadata] == [0, 1, 2]
-    assert [item["total_steps"] for item in metadata] == [12, 12, 6]
-    for item, episode in zip(metadata, dataset.iterate_episodes(), strict=True):
-        assert len(episode) == item["total_steps"] == len(episode.actions)
-        assert len(episode.observations) == item["total_steps"] + 1
-        assert episode.observations.dtype == np.uint8
-        assert episode.rewards.dtype.kind == "f"
-        assert episode.terminations.dtype == episode.truncations.dtype == bool
-    (sampled,) = dataset.sample_episodes(1)
-    assert len(sampled.observations) == len(sampled.actions) + 1
-    ended = dataset.filter_episodes(lambda episode: episode.terminations[-1])
-    assert list(ended.episode_indices) == [0]
-    first, rest = minari.split_dataset(dataset, sizes=[1, 2], seed=0)
-    assert first.total_episodes + rest.total_episodes == 3
-    both = minari.combine_datasets([dataset, dataset], new_dataset_id="both-v0")
-    assert (both.total_episodes, both.total_steps) == (6, 60)
-    minari.delete_dataset("both-v0")
-    assert list(minari.list_local_datasets()) == [dataset.id]
-
-
 def test_minari_datasets_go_to_a_folder_of_their_own_by_default(
     session, tmp_path, monkeypatch, capsys
 ):

@@ -13,9 +13,8 @@ from envs.play.game.moments import View
 from envs.play.game.opening import open_teacher
 from envs.play.game.session import Session
 from envs.play.game.settings import Settings, SettingsFile
-from envs.play.window import attract, setting_screens
+from envs.play.window import attract
 from envs.play.window.scoreboard import Flashes, first_keys
-from envs.play.window.tiles import Pictures
 from envs.play.window.window import Window
 from tests.fakes import CountingEnv
 from tests.windows import playable, playing, press, release, run_until, start
@@ -253,17 +252,6 @@ def test_a_gamepad_picks_a_scene():
         assert env.prompt.split(", ")[1] == row.labels[(before + 1) % len(row.labels)]
 
 
-def test_a_picture_is_made_at_a_time_and_once():
-    made = []
-    pictures = Pictures()
-    for _ in range(4):
-        pictures.begin()
-        for key in "abc":
-            pictures.get(key, lambda key=key: made.append(key) or np.zeros((2, 3, 3), np.uint8))
-    assert made == ["a", "b", "c"]
-    assert not pictures.is_behind
-
-
 def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
     settings = SettingsFile(tmp_path / "settings.json")
     window = Window("a world", settings=settings)
@@ -314,11 +302,6 @@ def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
     window.close()
     kept = json.loads((tmp_path / "settings.json").read_text())
     assert (kept["keys"], kept["pad"]) == ({"p": "o"}, {"b": "RB"})
-
-
-def test_every_command_that_can_be_moved_is_one():
-    with playing(CountingEnv()) as (window, session):
-        assert set(setting_screens._COMMANDS) <= set(window._commands._acts(session))
 
 
 @pytest.mark.parametrize("language", ["", "fr-fr"])

@@ -95,13 +95,6 @@ def test_a_finished_try_stays_and_another_day_begins_with_new_seeds(preset, game
     assert kept(preset)[-1].metadata.seed == FIRST_HUMAN_SEED + 1
 
 
-def test_the_game_takes_no_words(game):
-    game.reset()
-    with pytest.raises(ValueError, match="a teacher takes no words"):
-        game.set_prompt("a beach")
-    game.set_prompt(None)
-
-
 def test_an_episode_that_cannot_be_written_is_told(preset, game):
     (preset.parent / "train").write_text("a file where the folder should be")
     game.reset()

@@ -20,9 +20,7 @@ import play
 from envs.play.game.game import Game
 from envs.play.game.inputs import Inputs
 from envs.play.game.session import Session
-from envs.play.window import hud
 from envs.play.window.hotkey import GlobalHotkey, HotkeyError
-from envs.play.window.letters import font
 from envs.play.window.window import Window
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import RecordedSession, load_session
@@ -183,13 +181,6 @@ def test_the_hud_says_why_nothing_is_recorded_and_play_goes_on(tmp_path, monkeyp
         assert "recording ended early" in str(recorded)
     else:
         assert not list(tmp_path.rglob("*.mp4"))
-
-
-def test_long_words_about_recording_break_their_lines():
-    words = "not recording: " + "a long path and " * 12
-    plate = hud.words_plate(words, 20, width=440, color=hud.RECORDING_COLOR, has_light=True)
-    assert plate.get_width() <= 440
-    assert plate.get_height() > 3 * font(20).get_height()
 
 
 # The command

@@ -1,7 +1,6 @@
 """The studio: the last seconds as a film, recordings watched, exported and deleted by keys."""
 
 import threading
-import time
 from pathlib import Path
 
 import av
@@ -256,9 +255,3 @@ def test_while_a_game_loads_there_is_nothing_to_save_or_to_open(monkeypatch):
     run_until(window, session, lambda: session.status == "playing")
     session.close()
     window.close()
-
-
-def test_names_are_free_and_no_folder_leads_out_of_ours(tmp_path):
-    names = {free_path(tmp_path, "../a world", ".mp4") for _ in range(3) if not time.sleep(0.001)}
-    assert len(names) == 3
-    assert all(path.parent == tmp_path for path in names)

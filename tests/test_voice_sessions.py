@@ -23,10 +23,8 @@ from midas_world.data.sound import (
 from midas_world.sessions.export.minari_dataset import export_minari
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import load_session
-from tests.fakes import CountingEnv
 from tests.sessions import export
 from tests.voices import Ear, lag_of, no_inputs, sound_of, wait_for, write_hello
-from tests.windows import playable
 
 IDLE, WALK, TALK = (ACTIONS.index(name) for name in ("idle", "walk_right", "talk"))
 
@@ -105,17 +103,6 @@ def test_an_exported_film_carries_the_sound(spoken_session, hello, tmp_path, opt
     start = 10 if "--start" in options else 0
     assert abs(lag - (1 - start) * SAMPLES_PER_STEP) <= 8
     assert likeness > 0.99
-
-
-def test_a_session_without_sound_has_no_file_of_it(tmp_path):
-    game = Game(playable(CountingEnv()), seed=0)
-    game.recorder.start(tmp_path / "session", on_error=lambda _: None)
-    game.reset()
-    game.step(IDLE)
-    game.close()
-    session = load_session(tmp_path / "session")
-    assert session.sound() is None
-    assert Tape(session).view(1).sound is None
 
 
 def test_a_replay_plays_the_recorded_sound_at_speed_1_only(spoken_session):
