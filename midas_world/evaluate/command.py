@@ -44,6 +44,7 @@ from midas_world.evaluate.sections.play import (
 from midas_world.evaluate.sections.prompt import prompt_section
 from midas_world.evaluate.sections.revisit import revisit_section
 from midas_world.evaluate.sections.sharpness import sharpness_section
+from midas_world.evaluate.sections.stillness import stillness_section
 from midas_world.evaluate.sections.thing import thing_section
 from midas_world.evaluate.sections.voice import voice_section
 from midas_world.evaluate.sections.weather import weather_section
@@ -60,6 +61,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "pose": pose_section,
     "things": thing_section,
     "sharpness": sharpness_section,
+    "stillness": stillness_section,
     "prompts": prompt_section,
     "outcomes": outcomes_section,
     "games": game_section,
@@ -83,6 +85,8 @@ QUICK = EvaluationConfig(
     num_long_runs=1,
     long_steps=40,
     sharpness_window=5,
+    num_still_runs=2,
+    still_steps=30,
     num_prompt_runs=2,
     prompt_steps=12,
     num_outcome_episodes=2,

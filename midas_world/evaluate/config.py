@@ -30,6 +30,8 @@ class EvaluationConfig:
         num_long_runs: Rollouts for sharpness.
         long_steps: Steps of each.
         sharpness_window: Frames that are averaged at both ends of a long run.
+        num_still_runs: Games in which nothing is done.
+        still_steps: Steps of each.
         num_prompt_runs: Games in which words ask for another scene.
         prompt_steps: Steps of each after the words.
         num_outcome_episodes: Held-out teacher episodes for reward and termination: many, for both
@@ -77,6 +79,8 @@ class EvaluationConfig:
     num_long_runs: int = 2
     long_steps: int = 2000
     sharpness_window: int = 20
+    num_still_runs: int = 4
+    still_steps: int = 400
     num_prompt_runs: int = 12
     prompt_steps: int = 60
     num_outcome_episodes: int = 28
