@@ -36,7 +36,7 @@ from midas_world.checkpoint import (
     save_tensors,
     select,
 )
-from midas_world.config import ProjectConfig, WorldConfig, load_config, save_config
+from midas_world.config import ActionConfig, ProjectConfig, WorldConfig, load_config, save_config
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.world_model import WorldModel
 from midas_world.plain_torch import kept_random_stream, plain_torch
@@ -74,6 +74,13 @@ class KeyMap:
                 raise ValueError(f"key map: no action {action!r}; actions: {self.actions}")
             if not self.keys[action]:
                 raise ValueError(f"key map: {action!r} must name a key, or stand without")
+
+    @classmethod
+    def of(cls, actions: Mapping[str, ActionConfig]) -> "KeyMap":
+        """Return the key map of actions, those of more keys first."""
+        held = sorted(actions.items(), key=lambda item: -len(item[1].keys))
+        keys = {name: list(action.keys) for name, action in held if action.keys}
+        return cls(actions=tuple(actions), keys=keys)
 
     def action_of(self, held: frozenset[str] | set[str]) -> int:
         """Return the action that the held keys mean."""

@@ -97,7 +97,10 @@ OWNERS = {
     "webrtcvad": ("envs/play/voice/conversation.py",),
     "stable_baselines3": ("envs/sb3.py",),
     "minari": ("midas_world/sessions/export/minari_dataset.py",),
-    "pyarrow": ("midas_world/sessions/export/lerobot_dataset.py",),
+    "pyarrow": (
+        "midas_world/sessions/export/lerobot_dataset.py",
+        "midas_world/importing/lerobot.py",
+    ),
     "pandas": ("midas_world/sessions/export/lerobot_dataset.py",),
     "omegaconf": ("midas_world/config/", "midas_world/world.py", "engine/"),
     "matplotlib": ("midas_world/train/strips.py", "midas_world/evaluate/plots.py"),

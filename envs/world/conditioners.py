@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from midas_world.teachers.words import WordsConditioner, clean_prompt
+from midas_world.teachers.words import HearingConditioner, WordsConditioner, clean_prompt
 from midas_world.trust import import_function
 from midas_world.types import StepConditions
 from midas_world.world import World
@@ -169,6 +169,9 @@ def make_conditioner(world: World) -> Conditioner:
     if data.env_id.rpartition(":")[2].startswith(_STAGE_IDS):
         return StageWorldConditioner()
     gives_pose = data.teacher is not None and data.teacher.conditions == "action"
+    size = world.config.world.conditions.audio_size
+    if size and not data.has_teacher:
+        return HearingConditioner(world.keymap.actions, gives_pose=gives_pose, audio_size=size)
     return WordsConditioner(world.keymap.actions, gives_pose=gives_pose)
 
 

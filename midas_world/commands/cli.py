@@ -69,7 +69,10 @@ VERBS = (
     "shards",
 )
 OF_ROOMS = {
-    "import": ("midas_world.importing.command", "episodes of recordings, of any game or film"),
+    "import": (
+        "midas_world.commands.import_command",
+        "episodes of recordings, of any game or film",
+    ),
     "eval": ("midas_world.evaluate.command", "measure a world against its teacher"),
     "dream": ("midas_world.commands.dream_command", "a world of any Gymnasium env, by one command"),
     "bench": ("engine.bench.command", "measure a world's speed"),
@@ -78,6 +81,9 @@ OF_ROOMS = {
     "shards": ("midas_world.train.shards_command", "episodes in large files that training streams"),
 }
 """Verbs whose parser stands in the room that does the work: its module, and a line of help."""
+
+
+_OF = "default: the preset's own folder if it has episodes, else data/PRESET"
 
 
 def _suggest_verb(argv: Sequence[str]) -> None:
@@ -106,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     train = verbs.add_parser("train", help="train the autoencoder, then the dynamics")
     train.add_argument("stage", choices=("autoencoder", "dynamics", "all"))
     _add_preset(train)
-    train.add_argument("--data", type=Path, help="default: data/PRESET")
+    train.add_argument("--data", type=Path, help=_OF)
     train.add_argument("--output", type=Path, help="default: runs/PRESET")
     train.add_argument("--autoencoder", type=Path, help="default: OUTPUT/autoencoder")
     train.add_argument("--init-from", type=Path, help="checkpoint folder to start a new run from")
@@ -119,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_preset(pack)
     pack.add_argument("--output", type=Path, help="the run's folder; default: runs/PRESET")
     pack.add_argument("--autoencoder", type=Path, help="default: OUTPUT/autoencoder")
+    pack.add_argument("--data", type=Path, help=f"recordings, of a world without a teacher; {_OF}")
     pack.add_argument("--world", type=Path, required=True, help="folder to write")
     add_trust_option(pack)
     pack.set_defaults(run=_pack)
@@ -137,6 +144,14 @@ def _add_preset(parser: argparse.ArgumentParser) -> None:
 
 def _folder(given: Path | None, root: str, preset: str) -> Path:
     return given or Path(root) / Path(preset).stem
+
+
+def _episodes(given: Path | None, preset: str) -> Path:
+    """Return the folder of a preset's episodes: the given one, or its own, or that of its name."""
+    own = Path(preset).parent
+    if given is None and Path(preset).is_file() and (own / "train").is_dir():
+        return own
+    return _folder(given, "data", preset)
 
 
 def _collect(arguments: argparse.Namespace) -> int:
@@ -198,7 +213,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from midas_world.train.dynamics import train_dynamics
 
     config = load_preset(arguments.preset, arguments.overrides)
-    data = _folder(arguments.data, "data", arguments.preset)
+    data = _episodes(arguments.data, arguments.preset)
     output = _folder(arguments.output, "runs", arguments.preset)
     autoencoder = arguments.autoencoder or output / "autoencoder"
     options = {"init_from": arguments.init_from, "stop_at": arguments.stop_at}
@@ -218,7 +233,13 @@ def _pack(arguments: argparse.Namespace) -> int:
     check_data(config.data, source=Path(arguments.preset), trust=arguments.trust)
     output = _folder(arguments.output, "runs", arguments.preset)
     autoencoder = arguments.autoencoder or output / "autoencoder"
-    pack_world(config, arguments.world, autoencoder=autoencoder, dynamics=output / "dynamics")
+    pack_world(
+        config,
+        arguments.world,
+        autoencoder=autoencoder,
+        dynamics=output / "dynamics",
+        data=_episodes(arguments.data, arguments.preset),
+    )
     return 0
 
 

@@ -187,9 +187,11 @@ class DataConfig:
     """Which episodes a run learns from, and which are held out.
 
     Attributes:
-        env_id: Gymnasium id of the teacher, "module:id".
+        env_id: Gymnasium id of the teacher, "module:id"; empty: there is none, and what is learned
+            from, held out and begun from are recordings in the data folder.
         env_kwargs: What gymnasium.make is given with it.
-        teacher: How a foreign env is adapted; None: it gives frames and named actions by itself.
+        teacher: How a foreign env is adapted, or what recordings have for actions and frames; None:
+            the teacher gives frames and named actions by itself.
         conditioner: "module:function" that makes a world's conditioner from its KeyMap; empty:
             which one it is follows from env_id and teacher.
         policy_factory: "module:function" that makes a policy of its name; empty: the ones that
@@ -224,12 +226,19 @@ class DataConfig:
     frames_per_episode: int = 0
 
     @property
+    def has_teacher(self) -> bool:
+        """Whether there is a game that can be played, not recordings alone."""
+        return bool(self.env_id)
+
+    @property
     def policy_weights(self) -> dict[str, float]:
         """Weights of the policies that collect."""
         return self.policies or {"random": 1.0}
 
     def __post_init__(self) -> None:
-        """Check that no held-out seed is trained on, and the counts."""
+        """Check that no held-out seed is trained on, the counts, and recordings' actions."""
+        if not self.has_teacher and not (self.teacher and self.teacher.actions):
+            raise ValueError("without a teacher (env_id) there must be actions: teacher.actions")
         for name, least in (("num_workers", 0), ("shuffle_frames", 1), ("frames_per_episode", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")

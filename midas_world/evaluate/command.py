@@ -133,21 +133,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.outcome_episodes is not None:
         config = replace(config, num_outcome_episodes=arguments.outcome_episodes)
     world = load_world(arguments.world, trust=arguments.trust)
-    report = evaluate(world, config, arguments.output, sections=arguments.sections)
+    report = evaluate(
+        world, config, arguments.output, sections=arguments.sections, data=arguments.data
+    )
     statuses = {name: report["sections"][name]["status"] for name in arguments.sections}
     return int("failed" in statuses.values())
 
 
 def evaluate(
-    world: World, config: EvaluationConfig, output: Path, *, sections: Sequence[str]
+    world: World,
+    config: EvaluationConfig,
+    output: Path,
+    *,
+    sections: Sequence[str],
+    data: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure a world, write the report after each section, and return it."""
+    """Measure a world, write the report after each section, and return it; `data` as in `Study`."""
     output.mkdir(parents=True, exist_ok=True)
-    study = Study(world, config, output)
+    study = Study(world, config, output, data)
     subject = {
         "world": world.folder.resolve().name,
         "weights": study.weights_hash,
-        "teacher": world.config.data.env_id,
+        "teacher": world.config.data.env_id or "none: its held-out recordings",
         "settings": json.loads(json.dumps(asdict(config))),
         "versions": {**current_versions(), "torch": torch.__version__},
         "machine": f"{cpu_name()}, {platform.system()}",
@@ -215,6 +222,12 @@ def _parser() -> argparse.ArgumentParser:
     defaults = EvaluationConfig()
     parser.add_argument("--world", default="stage", help="a shipped world's name, or a folder")
     parser.add_argument("--output", type=Path, default=Path("runs/eval"), help="folder to write")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="recordings, of a world that learned from an import; default: data/NAME",
+    )
     parser.add_argument(
         "--episodes",
         type=int,

@@ -15,7 +15,9 @@ import gymnasium
 import numpy as np
 
 from midas_world.config import DataConfig
+from midas_world.data.episodes import Episode
 from midas_world.teachers.collect import Policy
+from midas_world.teachers.recordings import recorded_infos
 from midas_world.types import StepConditions
 
 
@@ -115,6 +117,28 @@ def teacher_moments(
         action = policy.act(moment.frame, dict(moment.info))
         moment = _step(env, action)
         yield moment
+
+
+def recorded_moments(episode: Episode, data: DataConfig) -> list[Moment]:
+    """Return the frames of a recorded episode as a teacher's."""
+    return [
+        Moment(
+            frame=frame,
+            action=episode.actions[step - 1] if step else None,
+            reward=float(episode.rewards[step - 1]) if step else 0.0,
+            terminated=bool(step and episode.terminated[step - 1]),
+            truncated=bool(step and episode.truncated[step - 1]),
+            info=info,
+        )
+        for step, (frame, info) in enumerate(
+            zip(episode.frames, recorded_infos(episode, data), strict=True)
+        )
+    ]
+
+
+def as_action(conditions: StepConditions) -> dict[str, Any]:
+    """Return conditions as an action of a world that is steered by them."""
+    return {name: value for name, value in vars(conditions).items() if value is not None}
 
 
 def play_teacher(

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from midas_world.checkpoint import WEIGHTS_NAME
+from midas_world.data.episodes import list_episodes, load_episode
 from midas_world.evaluate.config import EvaluationConfig
 from midas_world.evaluate.forced import LatentEpisode, to_latent_episode
 from midas_world.evaluate.probes.keypoints import (
@@ -32,10 +33,13 @@ from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.rollouts import (
     Moment,
     TeacherEpisode,
+    as_action,
     check_held_out,
     play_teacher,
     play_world,
+    recorded_moments,
     teacher_moments,
+    to_episode,
 )
 from midas_world.teachers.collect import Policy, load_policy
 from midas_world.teachers.env import make_teacher
@@ -87,18 +91,31 @@ def _never(outlook: Any) -> np.ndarray:
 
 
 class Study:
-    """One world under study; what it has played is kept until it is dropped."""
+    """One world under study; what it has played is kept until it is dropped.
 
-    def __init__(self, world: World, config: EvaluationConfig, output: Path) -> None:
+    Args:
+        data: Folder of the recordings of a world without a teacher, whose held-out ones stand for
+            it; None: data/NAME.
+    """
+
+    def __init__(
+        self, world: World, config: EvaluationConfig, output: Path, data: Path | None = None
+    ) -> None:
         # A world that plays by itself may still name the module of its teacher.
         check_data(world.config.data, source=world.folder, trust=world.trust)
         self.world = world
         self.config = config
         self.output = output
+        self._data = data
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.results: dict[str, Any] = {}
         self.autoencoder = world.autoencoder.to(self.device)
         self.model = world.model.to(self.device)
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether there is a game that can be played, not held-out recordings alone."""
+        return self.world.config.data.has_teacher
 
     @property
     def context_frames(self) -> int:
@@ -114,6 +131,8 @@ class Study:
     @property
     def policies(self) -> list[str]:
         """Names of the policies, which take turns."""
+        if not self.has_teacher:
+            return ["recorded"]
         return sorted(self.world.config.data.policy_weights)
 
     @cached_property
@@ -129,7 +148,13 @@ class Study:
         return self.results[name]
 
     def make_teacher(self) -> gymnasium.Env:
-        """Return a new teacher."""
+        """Return a new teacher.
+
+        Raises:
+            NotApplicableError: There is none.
+        """
+        if not self.has_teacher:
+            raise NotApplicableError("the world learned from recordings: nobody can play its game")
         return make_teacher(self.world.config.data)
 
     def make_world_env(self, **kwargs: Any) -> gymnasium.Env:
@@ -220,6 +245,9 @@ class Study:
     def outcome_episodes(self) -> list[LatentEpisode]:
         """Return the held-out episodes for reward and termination; their frames are not kept."""
         config = self.config
+        if not self.has_teacher:
+            recorded = self._recorded(config.num_outcome_episodes, config.outcome_steps)
+            return [self.to_latent(episode) for episode in recorded]
         seeds = range(OUTCOME_SEED, OUTCOME_SEED + config.num_outcome_episodes)
         known = [name for name in config.outcome_policies if name in self.policies]
         env = self.make_teacher()
@@ -252,35 +280,69 @@ class Study:
         first = self.world.config.data.first_validation_seed
         seeds = range(first, first + self.config.num_episodes)
         steps = self.config.episode_steps
+        if not self.has_teacher:
+            return list(self._recorded(self.config.num_episodes, steps))
         env = self.make_teacher()
         return [
             self.play_teacher(env, seed, num_steps=steps, options={})
             for seed in tqdm(seeds, desc="teacher", mininterval=5.0)
         ]
 
+    def _recorded(self, count: int, num_steps: int) -> Iterator[TeacherEpisode]:
+        """Yield so many pieces of held-out recordings, spread over them, each once.
+
+        Raises:
+            ValueError: There are none, or they are of another size.
+        """
+        data, world = self.world.config.data, self.world.config.world
+        folder = (self._data or Path("data") / self.world.folder.resolve().name) / "validation"
+        paths = list_episodes(folder) if folder.is_dir() else []
+        if not paths:
+            raise ValueError(f"no held-out recordings in {folder}: name their folder with --data")
+        rounds = -(-count // len(paths))
+        for place in range(min(count, len(paths))):
+            number = round(place * len(paths) / min(count, len(paths)))
+            episode = load_episode(paths[number])
+            if episode.frames.shape[1:3] != (world.height, world.width):
+                raise ValueError(f"{paths[number]} has frames of {episode.frames.shape[1:3]}")
+            slack = max(0, episode.num_steps - num_steps)
+            for first in sorted({round(slack * part / rounds) for part in range(rounds)}):
+                moments = recorded_moments(episode, data)[first : first + num_steps + 1]
+                yield to_episode(moments, name="recorded", seed=1000 * number + first)
+
     def _play_rollouts(self) -> list[Rollout]:
         steps, context = self.config.rollout_steps, self.context_frames
-        env = self.make_endless_world(steps)
-        teacher, rollouts = self.make_teacher(), []
-        options = dict(self.config.teacher_options)
-        if self.world.config.world.entries.num_classes:
-            options["things"] = False  # where they lie is chance
-        seeds = range(ROLLOUT_SEED, ROLLOUT_SEED + self.config.num_rollouts)
-        for seed in tqdm(seeds, desc="rollouts", mininterval=5.0):
-            episode = self.play_teacher(
-                teacher, seed, num_steps=context - 1 + steps, options=options
-            )
-            actions = episode.actions[context - 1 :]
+        rollouts = []
+        # What was recorded steers, as it was: nobody may be there who gives pose or sound at play.
+        kind = {} if self.has_teacher else {"action": "conditions"}
+        env = self.make_endless_world(steps, **kind)
+        for episode in self._rollout_episodes(context - 1 + steps):
+            actions: Sequence[Any] = episode.actions[context - 1 :]
+            if not self.has_teacher:
+                actions = [as_action(step) for step in episode.conditions[context:]]
             if not actions:
-                logger.warning("seed %d: the teacher's episode ends within the context", seed)
+                logger.warning("seed %d: the teacher's episode ends in the context", episode.seed)
                 continue
             start = episode.start_state(context)
-            moments = play_world(env, start, actions, seed=seed, things=False)
+            moments = play_world(env, start, actions, seed=episode.seed, things=False)
             frames = np.stack([moment.frame for moment in moments])
             rollouts.append(Rollout(teacher=episode, first=context, frames=frames))
         if not rollouts:
             raise ValueError("every episode of the teacher ends within the context")
         return rollouts
+
+    def _rollout_episodes(self, num_steps: int) -> Iterator[TeacherEpisode]:
+        """Yield the teacher's episodes for rollouts."""
+        count = self.config.num_rollouts
+        if not self.has_teacher:
+            yield from tqdm(self._recorded(count, num_steps), desc="rollouts", mininterval=5.0)
+            return
+        teacher, options = self.make_teacher(), dict(self.config.teacher_options)
+        if self.world.config.world.entries.num_classes:
+            options["things"] = False  # where they lie is chance
+        seeds = range(ROLLOUT_SEED, ROLLOUT_SEED + count)
+        for seed in tqdm(seeds, desc="rollouts", mininterval=5.0):
+            yield self.play_teacher(teacher, seed, num_steps=num_steps, options=options)
 
     def _train_probe(self) -> Probe:
         config, data = self.config.probe, self.world.config.data

@@ -27,7 +27,7 @@ from midas_world.config import ActionConfig
 MAX_COMBINATIONS = 32
 MAX_ENTRIES = 64
 
-_IDLE = ("noop", "no_op", "idle", "none", "nothing", "stay", "do_nothing", "coast")
+IDLE_NAMES = ("noop", "no_op", "idle", "none", "nothing", "stay", "do_nothing", "coast")
 # What words in an action's name are called by; a name of other words gets a key of its own.
 _WORD_KEYS = {
     "up": "up",
@@ -146,13 +146,13 @@ def _discrete_actions(
     keys = (
         {name: tuple(held) for name, held in given.items()}
         if isinstance(given, Mapping)
-        else _keys_of_names(names)
+        else keys_of_names(names)
     )
     actions = [
         NamedAction(name=name, value=int(space.start) + index, keys=keys.get(name, ()))
         for index, name in enumerate(names)
     ]
-    idle = next((place for place, name in enumerate(names) if name in _IDLE), 0)
+    idle = next((place for place, name in enumerate(names) if name in IDLE_NAMES), 0)
     return (actions[idle], *actions[:idle], *actions[idle + 1 :])
 
 
@@ -165,11 +165,11 @@ def _meanings(env: gymnasium.Env[Any, Any], count: int) -> list[str] | None:
         given = [given.get(index) for index in range(count)]
     if given is None or len(given) != count or not all(isinstance(name, str) for name in given):
         return None
-    names = [_plain_name(name) for name in given]
+    names = [plain_name(name) for name in given]
     return names if len(set(names)) == count and all(names) else None
 
 
-def _plain_name(text: str) -> str:
+def plain_name(text: str) -> str:
     """Return a name in the project's way: "UPRIGHTFIRE" -> "up_right_fire"."""
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()
     if re.fullmatch("(up|down|left|right|fire)+", text):  # the arcade machines' names
@@ -177,7 +177,7 @@ def _plain_name(text: str) -> str:
     return re.sub(r"\W+", "_", text).strip("_")
 
 
-def _keys_of_names(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def keys_of_names(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return keys for names: what their words say, else spare ones; none for idle actions."""
     spare = iter(_SPARE_KEYS)
     found: dict[str, tuple[str, ...]] = {}
@@ -185,7 +185,7 @@ def _keys_of_names(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
         words = name.split("_")
         keys = tuple(key for word in words if (key := _WORD_KEYS.get(word, "")))
         is_known = all(word in _WORD_KEYS for word in words) and len(set(keys)) == len(keys)
-        if name in _IDLE:
+        if name in IDLE_NAMES:
             continue
         if not keys or not is_known or keys in found.values():
             keys = tuple(islice(spare, 1))

@@ -190,12 +190,22 @@ _OLD_API_ADVICE = (
 )
 
 
+def check_teacher(data: DataConfig) -> None:
+    """Raise ValueError if there is no game to play, but recordings alone."""
+    if not data.has_teacher:
+        raise ValueError(
+            "it learns from recordings (data.env_id is empty): there is no teacher to play or to "
+            "collect from; more of them come by midas-world import --add"
+        )
+
+
 def make_teacher(data: DataConfig) -> gymnasium.Env[Any, Any]:
     """Return the teacher that a data config names, adapted if the config says how.
 
     Raises:
         ValueError: There is no such env, it cannot be made, or it cannot be a teacher.
     """
+    check_teacher(data)
     if data.teacher is None:
         return gymnasium.make(data.env_id, disable_env_checker=True, **data.env_kwargs)
     return adapt(data.env_id, data.env_kwargs, data.teacher)

@@ -9,6 +9,7 @@ from pathlib import Path
 from midas_world.arguments import count
 
 WANTED_FPS = 20.0
+FITS = ("pad", "crop", "stretch")
 
 
 def add_teacher_options(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +25,10 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--keymap", type=Path, help="YAML of action names, values and keys; see docs/own-worlds.md"
     )
-    group.add_argument("--size", type=_size, metavar="HxW", help="of the frames")
+    group.add_argument("--size", type=frame_size, metavar="HxW", help="of the frames")
     group.add_argument(
         "--fit",
-        choices=("pad", "crop", "stretch"),
+        choices=FITS,
         default="pad",
         help="how a frame of another shape gets that size: black bars (default), cut, or distorted",
     )
@@ -80,7 +81,8 @@ def given_options(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def _size(text: str) -> tuple[int, int]:
+def frame_size(text: str) -> tuple[int, int]:
+    """Return the height and width that words such as "96x128" mean."""
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH, such as 96x128, got {text!r}")

@@ -33,7 +33,7 @@ from midas_world.config import (
 )
 from midas_world.data.video import VideoOptions
 from midas_world.teachers.collect import CollectConfig, load_policy
-from midas_world.teachers.env import TeacherEnv, adapt, shipped_keymap
+from midas_world.teachers.env import TeacherEnv, adapt, check_teacher, shipped_keymap
 from midas_world.teachers.options import WANTED_FPS
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def project_for(
     Raises:
         ValueError: The env cannot be a teacher, or an option cannot be used.
     """
-    neutral = _for_any_env(load_preset(preset))
+    neutral = for_any_env(load_preset(preset))
     base = override_config(neutral, overrides)
     keymap = options.keymap or shipped_keymap(env_id)
     actions = load_config(KeyMapFile, keymap).actions if keymap is not None else {}
@@ -138,7 +138,7 @@ def project_for(
     return dataclasses.replace(config, data=data)
 
 
-def _for_any_env(config: ProjectConfig) -> ProjectConfig:
+def for_any_env(config: ProjectConfig) -> ProjectConfig:
     """Return a preset's config without what only its own teacher declares."""
     plain = ConditionsConfig()
     conditions = dataclasses.replace(
@@ -183,7 +183,12 @@ def keep_preset(config: ProjectConfig, path: Path) -> None:
 def collect_configs(
     data: DataConfig, folder: Path, *, num_workers: int, codec: Literal["h264", "raw"]
 ) -> tuple[CollectConfig, CollectConfig]:
-    """Return what to collect into a data folder: the held-out episodes, and those to train on."""
+    """Return what to collect into a data folder: the held-out episodes, and those to train on.
+
+    Raises:
+        ValueError: There is no teacher to collect from.
+    """
+    check_teacher(data)
     train = CollectConfig(
         env_id=data.env_id,
         env_kwargs=data.env_kwargs,

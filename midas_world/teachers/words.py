@@ -5,6 +5,7 @@ steered by just what it was trained on.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -81,6 +82,13 @@ class WordsConditioner:
         """Return the prompt: nothing more is known of what words mean."""
         return prompt
 
+    def load_text(self, text: str) -> None:
+        """Go on from the words that it gave for a frame."""
+        told = [w for w in self._words if text == w or text.endswith(f", {w}")]
+        words = max(told, key=len, default="")
+        self._action = self._words.index(words) if words else 0
+        self.set_prompt(text.removesuffix(words).removesuffix(", "))
+
     def state(self) -> dict[str, np.ndarray]:
         """Return the last action and the prompt's bytes."""
         prompt = np.zeros(PROMPT_BYTES, np.uint8)
@@ -92,3 +100,44 @@ class WordsConditioner:
         """Go on exactly from what `state` gave."""
         self._action = int(state["action"])
         self._prompt = bytes(state["prompt"].astype(np.uint8)).rstrip(b"\0").decode()
+
+
+class HearingConditioner(WordsConditioner):
+    """The same for a world that hears: its character says what a live voice says.
+
+    For films with sound: what nobody says is silence.
+
+    Args:
+        actions: Names of the actions.
+        gives_pose: As there.
+        audio_size: Of both voices together: the character's own, and another's.
+    """
+
+    spoken = np.array(((-1, 0), (-1, 0)))
+    """Sentences of a bank, of which this one says none; see envs/world/conditioners.py."""
+
+    def __init__(self, actions: tuple[str, ...], *, gives_pose: bool, audio_size: int) -> None:
+        super().__init__(actions, gives_pose=gives_pose)
+        self._audio = np.zeros(audio_size, np.float32)
+
+    def reset(self, *, rng: np.random.Generator, description: str = "") -> StepConditions:
+        """Start anew, in silence."""
+        self._audio = np.zeros_like(self._audio)
+        return super().reset(rng=rng, description=description)
+
+    def step(
+        self,
+        action: int,
+        *,
+        own_voice: np.ndarray | None = None,
+        other_voice: np.ndarray | None = None,
+    ) -> StepConditions:
+        """Return the conditions of the frame that an action leads to, and what is heard with it."""
+        silence = np.zeros(len(self._audio) // 2, np.float32)
+        voices = [silence if voice is None else voice for voice in (own_voice, other_voice)]
+        self._audio = np.concatenate(voices).astype(np.float32)
+        return super().step(action)
+
+    def conditions(self) -> StepConditions:
+        """Return the conditions of the present frame."""
+        return replace(super().conditions(), audio=self._audio)

@@ -1,5 +1,6 @@
 """Make a world folder of a trained run: weights, start states, key map."""
 
+import contextlib
 import logging
 from collections import Counter
 from pathlib import Path
@@ -12,12 +13,15 @@ from torch import Tensor
 
 from midas_world.checkpoint import WEIGHTS_NAME, load_part, load_weights
 from midas_world.config import DataConfig, ProjectConfig
+from midas_world.data.episodes import EpisodeIterator, list_episodes
 from midas_world.locks import alone_in
 from midas_world.model.autoencoder import Autoencoder, normalize_frames, to_tokens
 from midas_world.model.world_model import WorldModel
 from midas_world.teachers.collect import load_policy
 from midas_world.teachers.env import make_teacher
+from midas_world.teachers.recordings import recorded_infos
 from midas_world.train.autoencoder import load_autoencoder
+from midas_world.train.sources import episodes_folder
 from midas_world.types import StepConditions
 from midas_world.world import KeyMap, StartState, save_world, things_in_view
 
@@ -36,18 +40,21 @@ def pack_world(
     *,
     autoencoder: Path,
     dynamics: Path,
+    data: Path | None = None,
 ) -> Path:
     """Write a world folder of the stages' checkpoints and return it.
 
     Start states come from fresh teacher episodes, whose seeds were neither trained on nor are
     held out. Each place and time of day (in ``info["scene"]``, where the teacher gives them) takes
-    an equal share of them, so that words find what they ask for.
+    an equal share of them, so that words find what they ask for. Without a teacher they are pieces
+    of the recordings that were trained on, which then lie in the folder `data`.
 
     Raises:
+        ValueError: There is nothing to begin from.
         BusyError: Another process is packing the same world.
     """
     with alone_in(world):
-        return _pack_world(config, world, autoencoder=autoencoder, dynamics=dynamics)
+        return _pack_world(config, world, autoencoder=autoencoder, dynamics=dynamics, data=data)
 
 
 def _pack_world(
@@ -56,16 +63,19 @@ def _pack_world(
     *,
     autoencoder: Path,
     dynamics: Path,
+    data: Path | None,
 ) -> Path:
     coder = load_autoencoder(autoencoder, config)
     model = WorldModel(config.world)
     load_weights(model, load_part(dynamics, "model"), source=str(dynamics))
-    env = make_teacher(config.data)
-    try:
-        states = make_start_states(env, coder, config)
-        keymap = keymap_of(env)
-    finally:
-        env.close()
+    if config.data.has_teacher:
+        with contextlib.closing(make_teacher(config.data)) as env:
+            states, keymap = make_start_states(env, coder, config), keymap_of(env)
+    else:
+        assert config.data.teacher is not None, "DataConfig asks for it"
+        folder = episodes_folder(config, data or Path()) / "train"
+        states = recorded_start_states(folder, coder, config)
+        keymap = KeyMap.of(config.data.teacher.actions)
     save_world(
         world,
         config=config,
@@ -148,6 +158,35 @@ def make_start_states(
             f"every episode of {data.env_id} ends within {length} frames: none can be begun from"
         )
     return states
+
+
+def recorded_start_states(
+    folder: Path, autoencoder: Autoencoder, config: ProjectConfig
+) -> list[StartState]:
+    """Encode pieces of a folder's episodes, spread over all of them.
+
+    Raises:
+        ValueError: There are none, or none that is long enough.
+    """
+    length = min(config.world.backbone.context_frames, START_FRAMES)
+    paths = list_episodes(folder) if folder.is_dir() else []
+    if not paths:
+        raise ValueError(f"no recordings in {folder}: name their folder with --data")
+    rng = np.random.default_rng(FIRST_START_SEED)
+    states: list[StartState] = []
+    chosen = np.linspace(0, len(paths) - 1, NUM_START_STATES).round().astype(int)
+    for episode in EpisodeIterator([paths[n] for n in np.unique(chosen)], frames=True):
+        infos = recorded_infos(episode, config.data)
+        share = -(-NUM_START_STATES // len(np.unique(chosen)))
+        last = episode.num_steps + 1 - length
+        for first in rng.choice(last + 1, min(share, last + 1), replace=False) if last >= 0 else ():
+            frames = episode.frames[first : first + length]
+            latents = _encode(frames, autoencoder, config.world.token_block)
+            piece = infos[first : first + length]
+            states.append(_start_state(latents, piece, width=config.world.width))
+    if not states:
+        raise ValueError(f"no recording in {folder} has {length} frames to begin from")
+    return states[:NUM_START_STATES]
 
 
 def _kind(info: dict[str, Any]) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ENDLESS = 10**9
 
+NO_GAME = "this world learned from recordings: there is no game to compare it with"
+
 _STAGE_ID = "midas/StageTeacher-v0"
 _CONDITIONER_PREFIX = "conditioner."  # of the names in a world's state
 
@@ -70,6 +72,7 @@ def open_world(
         why=env.engine.spec.reason,
         num_starts=len(env.start_states),
         teacher=_teacher_of(env),
+        no_teacher=Playable.no_teacher if env.world.config.data.has_teacher else NO_GAME,
         counts_coins=_is_stage(env),
         starts=tuple(start.description for start in env.start_states),
         show_start=lambda index: env.engine.decode(env.start_states[index].latents[-1:].float())[0],

@@ -1,0 +1,203 @@
+"""Sources that know their actions and episodes: our own sessions, Minari and LeRobot datasets.
+
+Their files are a stranger's: nothing in them is run. Of a Minari dataset the HDF5 file is read, as
+its library lays it out; LeRobot's is lerobot.py.
+
+Shapes: T steps of an episode.
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from midas_world.config import ActionConfig
+from midas_world.importing.recording import Deed, Moment, RecordingError, still
+from midas_world.sessions.session import load_session
+from midas_world.sessions.video import VideoError
+from midas_world.teachers.env import to_picture
+
+MINARI_FILE = "main_data.hdf5"
+_PICTURE_KEYS = ("pixels", "image", "rgb", "screen", "frame")
+
+
+class Session:
+    """A session that was recorded while playing.
+
+    Raises:
+        SessionError: It cannot be read.
+        RecordingError: Its actions have no names.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._session = load_session(folder)
+        header = self._session.header
+        if not header.action_names:
+            raise RecordingError(f"{folder}: its actions have no names")
+        self.label = f"{folder.name} (session, {header.frame_size[0]}x{header.frame_size[1]})"
+        self.fps, self.size = header.fps, header.frame_size
+        self._first = int(header.action_space.get("start", 0))
+        self.actions: Mapping[str, ActionConfig] = {
+            name: ActionConfig(
+                value=self._first + place, keys=tuple(header.action_keys.get(name, ()))
+            )
+            for place, name in enumerate(header.action_names)
+        }
+        self.num_points, self.has_sound = 0, False
+        self.problems: Counter[str] = Counter()
+
+    def moments(self, *, pixels: bool) -> Iterator[Moment]:
+        """Walk through its stretches without a jump."""
+        self.problems = Counter(self._session.problems)
+        frames = self._session.frames() if pixels else None
+        text = self._session.header.prompt or ""
+        for segment in self._session.segments():
+            text = segment.first.begin.get("prompt") or text
+            words = dict(segment.prompts)
+            for place, record in enumerate(segment.records):
+                text = words[place].text or "" if place in words else text
+                try:
+                    frame = None if frames is None else next(frames)
+                except VideoError:
+                    self.problems["frames of a session that cannot be decoded"] += 1
+                    return
+                time_s = (record.frame or 0) / self.fps
+                following = segment.steps[place] if place < segment.num_steps else None
+                deed = Deed(
+                    time_s=time_s,
+                    action=None if following is None else following.action,
+                    reward=0.0 if following is None else following.reward,
+                )
+                yield Moment(
+                    time_s=time_s,
+                    picture=None if frame is None else still(frame),
+                    deeds=(deed,),
+                    begins=not place,
+                    terminated=record.terminated,
+                    text=text,
+                    size=self.size,
+                )
+
+
+class Minari:
+    """A Minari dataset of pictures.
+
+    Args:
+        folder: With `MINARI_FILE` and its metadata in it.
+        fps: Steps per second; None: as its env says.
+
+    Raises:
+        RecordingError: It holds no pictures, or is of another layout.
+        ImportError: h5py is not installed.
+    """
+
+    def __init__(self, folder: Path, *, fps: float | None) -> None:
+        try:
+            import h5py
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "Minari datasets need h5py: pip install 'midas-world[export]'"
+            ) from error
+        self._h5py, self._path = h5py, folder / MINARI_FILE
+        metadata = read_json(folder / "metadata.json")
+        if fps is None:
+            raise RecordingError(f"{folder} does not say how fast it is: name --source-fps")
+        self.fps = fps
+        self.problems: Counter[str] = Counter()
+        self.num_points, self.has_sound = 0, False
+        self.actions: Mapping[str, ActionConfig] = {}
+        with self._opened() as file:
+            self._episodes = sorted(
+                (name for name in file if name.startswith("episode_")),
+                key=lambda name: int(name.removeprefix("episode_")),
+            )
+            if not self._episodes:
+                raise RecordingError(f"{folder} holds no episode")
+            self._key, first = self._find_pictures(file[self._episodes[0]]["observations"])
+        self.size = first.shape[:2]
+        name = metadata.get("dataset_id", folder.parent.name)
+        self.label = f"{name} (Minari, {len(self._episodes)} episodes)"
+
+    def moments(self, *, pixels: bool) -> Iterator[Moment]:
+        """Walk through its episodes, step by step: one picture is in memory at a time."""
+        self.problems.clear()
+        time_s = 0.0
+        with self._opened() as file:
+            for name in self._episodes:
+                try:
+                    yield from self._episode(file[name], time_s, pixels=pixels)
+                    time_s += (len(file[name]["rewards"]) + 2) / self.fps
+                except (KeyError, OSError, ValueError) as error:
+                    self.problems[f"damaged episodes ({error!s:.60})"] += 1
+
+    def _episode(self, group: Any, time_s: float, *, pixels: bool) -> Iterator[Moment]:
+        rows = group["observations"][self._key] if self._key else group["observations"]
+        count = len(group["rewards"])
+        actions, rewards = group["actions"][()], group["rewards"][()]
+        ends = group["terminations"][()]
+        for step in range(min(count + 1, len(rows))):
+            deeds = ()
+            if step < count:
+                action = np.asarray(actions[step])
+                deeds = (
+                    Deed(
+                        time_s=time_s + step / self.fps,
+                        action=action.tolist(),
+                        reward=float(rewards[step]),
+                    ),
+                )
+            picture = _picture_of(rows[step]) if pixels else None
+            yield Moment(
+                time_s=time_s + step / self.fps,
+                picture=None if picture is None else still(picture),
+                deeds=deeds,
+                begins=not step,
+                terminated=bool(step and ends[step - 1]),
+                size=self.size,
+            )
+
+    def _opened(self) -> Any:
+        try:
+            return self._h5py.File(self._path, "r")
+        except OSError as error:
+            raise RecordingError(f"{self._path} cannot be read: {error}") from error
+
+    def _find_pictures(self, observations: Any) -> tuple[str, np.ndarray]:
+        """Return the key of the pictures among observations, and the first of them."""
+        is_group = isinstance(observations, self._h5py.Group)
+        keys = [key for key in _PICTURE_KEYS if key in observations] if is_group else [""]
+        for key in [*keys, *(observations if is_group else ())]:
+            rows = observations[key] if key else observations
+            if not isinstance(rows, self._h5py.Group) and len(rows):
+                picture = _picture_of(rows[0])
+                if picture is not None:
+                    return key, picture
+        raise RecordingError(f"{self._path} holds no pictures among its observations")
+
+
+def _picture_of(value: Any) -> np.ndarray | None:
+    """Return a stored observation as a picture: plain, or as the bytes of a JPEG."""
+    array = np.asarray(value)
+    if array.dtype == np.uint8 and array.ndim == 1:
+        try:
+            with Image.open(io.BytesIO(array.tobytes())) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+    return to_picture(array)
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """Return the values of a JSON file; RecordingError if there are none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordingError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise RecordingError(f"{path} must hold values by name")
+    return values

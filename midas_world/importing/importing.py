@@ -1,0 +1,283 @@
+"""From recordings and a few options to a folder of episodes and a preset: decided, then written."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, cast
+
+from midas_world.config import ActionConfig, ProjectConfig, load_config
+from midas_world.data.sound import STEPS_PER_SECOND
+from midas_world.data.video import VideoOptions
+from midas_world.importing.episodes import LEAST_STEPS, Cut, Survey, survey
+from midas_world.importing.naming import Namer, found_actions
+from midas_world.importing.opening import OpenOptions, Several, open_source
+from midas_world.importing.preset import project_for_recordings
+from midas_world.importing.recording import RecordingError
+from midas_world.importing.writing import describe, held_every, preset_name, write_folder
+from midas_world.teachers.options import WANTED_FPS
+
+_FEW_EPISODES = 8
+_FEW_FRAMES = 20_000
+_RARE = 0.01
+# On disk as H.264 (data/video.py): 6.4 KB of a frame of 192 x 320.
+_BYTES_PER_PIXEL = 6400 / (192 * 320)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedMap:
+    """A user's key map: actions by name, the first being what happens while no key is held.
+
+    Attributes:
+        actions: Their values and keys.
+        limbs: Pairs of keypoints with a bone in between, by their places in the table.
+    """
+
+    actions: dict[str, ActionConfig] = field(default_factory=dict)
+    limbs: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """What is asked for; see the command's help."""
+
+    sources: Sequence[Path]
+    to: Path
+    add: bool = False
+    actions: Path | None = None
+    watch: bool = False
+    keymap: Path | None = None
+    text: str = ""
+    keypoints: Path | None = None
+    sound: bool = False
+    size: tuple[int, int] | None = None
+    fit: str | None = None
+    fps: float | None = None
+    source_fps: float | None = None
+    camera: str = ""
+    steps: int | None = None
+    held_out: float = 0.05
+    codec: Literal["h264", "raw"] = "h264"
+    preset: str = "dream"
+    overrides: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportPlan:
+    """What will be written; `str` of it says so.
+
+    Attributes:
+        request: What was asked for.
+        source: The recordings.
+        namer: Of their actions.
+        cut: How they become episodes.
+        config: Of the world, but for the numbers of episodes.
+        found: What there is.
+    """
+
+    request: ImportRequest
+    source: Several
+    namer: Namer
+    cut: Cut
+    config: ProjectConfig
+    found: Survey
+
+    @property
+    def preset_path(self) -> Path:
+        """The preset that is written."""
+        return self.request.to / preset_name(self.request.to)
+
+    def write(self) -> ProjectConfig:
+        """Write all of it; see `write_folder`."""
+        return write_folder(
+            self.source,
+            self.namer,
+            self.cut,
+            self.config,
+            self.request.to,
+            self.found,
+            held_share=self.request.held_out,
+            video=VideoOptions(codec=self.request.codec),
+            is_added=self.request.add,
+        )
+
+    def __str__(self) -> str:
+        found, cut, world = self.found, self.cut, self.config.world
+        length = timedelta(seconds=round(found.num_frames * cut.step_s))
+        held = -(-found.num_episodes // held_every(found.num_episodes, self.request.held_out))
+        size = world.height * world.width * found.num_frames
+        is_little = "; a world of so few knows little" * (found.num_frames < _FEW_FRAMES)
+        lines = [
+            self.source.label,
+            f"  frames   {found.num_frames:,}, {length}, {1 / cut.step_s:.4g} a second of "
+            f"{self.source.fps:.4g}{is_little}",
+            f"  episodes {found.num_episodes:,} of {min(found.lengths)} to {max(found.lengths)} "
+            f"steps, about {held:,} held out",
+            f"  actions  {self._balance()}",
+            f"  rewards  {found.num_rewards or 'none'}",
+            f"  missing  {'; '.join(describe(found.problems)) or 'nothing'}",
+            f"  size     {world.height}x{world.width} ({cut.fit}) of {_shown(self.source.size)}, "
+            f"{world.tokens_per_frame} tokens",
+            f"  disk     about {_BYTES_PER_PIXEL * size / 1e6:,.1f} MB; "
+            f"{3 * size / 1e6:,.1f} MB decoded while training",
+        ]
+        return "\n".join(lines)
+
+    def _balance(self) -> str:
+        total = self.found.actions.total()
+        parts = []
+        for place, (name, action) in enumerate(self.namer.actions.items()):
+            share = self.found.actions[place] / total
+            keys = f" ({'+'.join(action.keys)})" if action.keys else ""
+            rare = " rare" if 0 < share < _RARE else " never" * (not share)
+            parts.append(f"{name}{keys} {100 * share:.2g} %{rare}")
+        return ", ".join(parts)
+
+
+def plan_import(request: ImportRequest) -> ImportPlan:
+    """Return what is to be written; looks at the recordings, writes nothing.
+
+    Raises:
+        ValueError: They cannot be read, or an option does not fit them.
+        FileExistsError: There is something in a new folder's place.
+    """
+    old = _earlier(request)
+    if len(request.sources) > 1 and (request.actions or request.keypoints):
+        raise RecordingError(
+            "--actions and --keypoints are of one film: leave several with a table beside each"
+        )
+    options = OpenOptions(
+        actions=request.actions,
+        points=request.keypoints,
+        is_watched=request.watch,
+        has_sound=request.sound,
+        fps=request.source_fps,
+        camera=request.camera,
+    )
+    source = Several([open_source(path, options) for path in request.sources])
+    given = load_config(RecordedMap, request.keymap) if request.keymap else RecordedMap()
+    actions: Mapping[str, ActionConfig] = given.actions or (old and _actions_of(old)) or {}
+    namer = Namer(actions or source.actions or found_actions(source.moments(pixels=False)))
+    step_s = _step_s(request, source, old)
+    size, fit = request.size, request.fit
+    if old is not None:
+        size = size or (old.world.height, old.world.width)
+        fit = fit or cast("str", old.data.teacher and old.data.teacher.fit)
+    config = project_for_recordings(
+        preset=request.preset if old is None else str(request.to / preset_name(request.to)),
+        overrides=request.overrides,
+        actions=namer.actions,
+        source_size=source.size,
+        size=size,
+        fit=fit or "pad",
+        fps=1 / step_s,
+        num_points=source.num_points,
+        limbs=given.limbs,
+        has_sound=source.has_sound,
+    )
+    if old is not None:
+        _check_same(old, config, request.to)
+    world = config.world
+    cut = Cut(
+        step_s=step_s,
+        num_steps=max(LEAST_STEPS, request.steps or config.data.num_steps),
+        size=(world.height, world.width),
+        fit=fit or "pad",
+        text=request.text,
+    )
+    found = survey(source, namer, cut)
+    if found.num_episodes < _FEW_EPISODES and request.steps is None:
+        shorter = max(LEAST_STEPS, found.num_frames // _FEW_EPISODES - 1)
+        if shorter < cut.num_steps:
+            cut = replace(cut, num_steps=shorter)
+            found = survey(source, namer, cut)
+    if found.num_episodes < 2:
+        least = 2 * (LEAST_STEPS + 1)
+        missing = "; ".join(describe(found.problems))
+        raise RecordingError(
+            f"{source.label}: {found.num_frames} frames can be used, at least {least} are needed, "
+            f"for two episodes{f' (missing: {missing})' if missing else ''}"
+        )
+    longest = max(found.lengths)
+    backbone = world.backbone
+    context = min(backbone.context_frames, max(2, longest // 2))
+    config = replace(
+        config, world=replace(world, backbone=replace(backbone, context_frames=context))
+    )
+    plan = ImportPlan(
+        request=request, source=source, namer=namer, cut=cut, config=config, found=found
+    )
+    _check_disk(plan)
+    return plan
+
+
+def _earlier(request: ImportRequest) -> ProjectConfig | None:
+    """Return the config of the folder that is added to; None of a new one."""
+    path = request.to / preset_name(request.to)
+    if not request.add:
+        if request.to.exists():
+            hint = " (--add joins an earlier import)" if path.is_file() else ""
+            raise FileExistsError(f"{request.to} exists already{hint}: name another folder")
+        return None
+    if not path.is_file():
+        raise RecordingError(f"--add: {request.to} is no folder of an earlier import: no {path}")
+    return load_config(ProjectConfig, path)
+
+
+def _actions_of(config: ProjectConfig) -> Mapping[str, ActionConfig]:
+    return config.data.teacher.actions if config.data.teacher is not None else {}
+
+
+def _check_same(old: ProjectConfig, new: ProjectConfig, folder: Path) -> None:
+    """Raise RecordingError if what is added is of another kind than what is there."""
+    pairs = {
+        "actions": (_actions_of(old), _actions_of(new)),
+        "fps": (old.world.fps, new.world.fps),
+        "frame size": ((old.world.height, old.world.width), (new.world.height, new.world.width)),
+        "pose": (old.world.conditions.pose_size, new.world.conditions.pose_size),
+        "sound": (old.world.conditions.audio_size, new.world.conditions.audio_size),
+    }
+    for name, (there, here) in pairs.items():
+        if there != here:
+            raise RecordingError(
+                f"{folder} is of another {name}: {there!s:.80}, now {here!s:.80}; name another "
+                "folder, or the options of the first import"
+            )
+
+
+def _step_s(request: ImportRequest, source: Several, old: ProjectConfig | None) -> float:
+    """Return the length of a step.
+
+    Raises:
+        RecordingError: It does not fit the sound.
+    """
+    if source.has_sound:
+        if request.fps not in (None, STEPS_PER_SECOND):
+            raise RecordingError(f"sound is of {STEPS_PER_SECOND} steps a second: leave --fps out")
+        return 1 / STEPS_PER_SECOND
+    if request.fps is not None:
+        return 1 / request.fps
+    step_s = max(1, round(source.fps / WANTED_FPS)) / source.fps
+    if old is not None and max(1, round(1 / step_s)) != old.world.fps:
+        return 1 / old.world.fps
+    return step_s
+
+
+def _check_disk(plan: ImportPlan) -> None:
+    """Raise RecordingError if the episodes will hardly fit on the disk."""
+    world = plan.config.world
+    each = 3.0 if plan.request.codec == "raw" else _BYTES_PER_PIXEL
+    wanted = each * world.height * world.width * plan.found.num_frames
+    place = plan.request.to.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if wanted > free:
+        raise RecordingError(
+            f"the episodes take about {wanted / 1e9:.2g} GB, {free / 1e9:.2g} GB are free"
+        )
+
+
+def _shown(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,138 @@
+"""Which kind of recording something is, and several of one kind as one."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from midas_world.importing.datasets import MINARI_FILE, Minari, Session
+from midas_world.importing.films import PICTURE_SUFFIXES, Film, PictureFolder, Tables
+from midas_world.importing.lerobot import INFO_FILE, LeRobot
+from midas_world.importing.recording import Moment, RecordingError, Source
+from midas_world.importing.tables import SUFFIXES
+from midas_world.sessions.log import STEPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenOptions:
+    """What else is known of recordings.
+
+    Attributes:
+        actions: Table of what was done; None: it lies beside the film, or in the folder.
+        points: Table of keypoints.
+        is_watched: Whether nobody does anything in the film.
+        has_sound: Whether its sound is wanted.
+        fps: Pictures per second, where the recording does not say it.
+        camera: Of a LeRobot dataset.
+    """
+
+    actions: Path | None = None
+    points: Path | None = None
+    is_watched: bool = False
+    has_sound: bool = False
+    fps: float | None = None
+    camera: str = ""
+
+
+def open_source(path: Path, options: OpenOptions) -> Source:
+    """Return the recording at a path.
+
+    Raises:
+        RecordingError: There is none that can be read, or an option does not fit it.
+        ImportError: A package is missing.
+    """
+    if not path.exists():
+        raise RecordingError(f"there is nothing at {path}")
+    kind = _kind_of(path)
+    if kind in ("session", "Minari", "LeRobot"):
+        if options.actions or options.points or options.has_sound or options.is_watched:
+            raise RecordingError(
+                f"{path} is a {kind} recording and brings its actions itself: --actions, "
+                "--keypoints, --sound and --watch are for films and folders of pictures"
+            )
+        if kind == "session":
+            return Session(path)
+        if kind == "Minari":
+            folder = path if (path / MINARI_FILE).is_file() else path / "data"
+            return Minari(folder, fps=options.fps)
+        return LeRobot(path, camera=options.camera)
+    tables = Tables(
+        actions=None if options.is_watched else options.actions or _table_of(path, options.points),
+        points=options.points,
+        has_sound=options.has_sound,
+    )
+    if kind == "film":
+        return Film(path, tables)
+    if options.has_sound:
+        raise RecordingError(f"{path} is a folder of pictures, which have no sound")
+    if options.fps is None:
+        raise RecordingError(f"{path}: pictures do not say how fast they are: name --source-fps")
+    return PictureFolder(path, tables, fps=options.fps)
+
+
+def _kind_of(path: Path) -> str:
+    if path.is_file():
+        return "film"
+    if (path / STEPS).is_file():
+        return "session"
+    if (path / MINARI_FILE).is_file() or (path / "data" / MINARI_FILE).is_file():
+        return "Minari"
+    if (path / INFO_FILE).is_file():
+        return "LeRobot"
+    if any(item.suffix.lower() in PICTURE_SUFFIXES for item in path.iterdir()):
+        return "pictures"
+    raise RecordingError(
+        f"{path} is no recording: neither a film, nor a folder with pictures, a session, a Minari "
+        "dataset (HDF5) or a LeRobot dataset"
+    )
+
+
+def _table_of(path: Path, points: Path | None) -> Path:
+    """Return the table of actions that lies beside a film, or in a folder of pictures."""
+    found = [path.with_suffix(suffix) for suffix in SUFFIXES]
+    if path.is_dir():
+        found = sorted(item for item in path.iterdir() if item.suffix.lower() in SUFFIXES)
+    found = [item for item in found if item.is_file() and item != points]
+    if len(found) == 1:
+        return found[0]
+    several = ", ".join(item.name for item in found)
+    where = f"which of {several} tells them" if found else "no table tells them"
+    raise RecordingError(
+        f"{path}: what was done? {where}: name it (--actions FILE), or say that nobody steers "
+        "(--watch)"
+    )
+
+
+class Several:
+    """Recordings of one kind, one after another.
+
+    Raises:
+        RecordingError: They differ in what their actions are called, or in their keypoints.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        first = sources[0]
+        for source in sources[1:]:
+            if source.actions != first.actions or source.num_points != first.num_points:
+                raise RecordingError(
+                    f"{first.label} and {source.label} have other actions or keypoints: import "
+                    "them one by one, with one key map"
+                )
+        self._sources = tuple(sources)
+        self.label = first.label + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
+        self.fps, self.size = max(source.fps for source in sources), first.size
+        self.actions, self.num_points = first.actions, first.num_points
+        self.has_sound = first.has_sound
+
+    @property
+    def problems(self) -> Counter[str]:
+        """What was left out of the last walk."""
+        return sum((source.problems for source in self._sources), Counter())
+
+    def moments(self, *, pixels: bool) -> Iterator[Moment]:
+        """Walk through all of them."""
+        for source in self._sources:
+            is_first = True
+            for moment in source.moments(pixels=pixels):
+                yield replace(moment, begins=True) if is_first else moment
+                is_first = False

@@ -1,0 +1,147 @@
+"""What every kind of recording is to the importer: moments one after another, each with its deeds.
+
+A source is walked through twice: once without pixels, to say what there is, once with them.
+
+Shapes: h w of the source's picture, H W of a frame, K keypoints.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from midas_world.config import ActionConfig
+from midas_world.teachers.env import fit_frame
+from midas_world.types import MidasWorldError
+
+# Makes the frame of a moment, (H, W, 3) uint8, of a size and a way to fit ("pad", "crop" or
+# "stretch"); only for moments that are kept.
+Picture = Callable[[tuple[int, int], str], np.ndarray]
+
+
+class RecordingError(MidasWorldError, ValueError):
+    """A recording cannot be imported; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class HeldKeys:
+    """An action told by the keys that were held."""
+
+    keys: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deed:
+    """What was done from a time on.
+
+    Attributes:
+        time_s: Since the source's own zero.
+        action: A name, number, list of numbers or `HeldKeys`; None: it is not known.
+        reward: Of it.
+    """
+
+    time_s: float
+    action: Any
+    reward: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A picture, and what was done until the next one.
+
+    Attributes:
+        time_s: Since the source's own zero.
+        picture: None in a walk without pixels.
+        deeds: In order; the first is what was being done when the picture was taken.
+        begins: It does not follow from the moment before.
+        terminated: The episode ended with it.
+        text: Words for it beside the action's name.
+        points: (K, 2) x and y in px of the source's picture, or None.
+        sound: What is heard with it; None in a walk without pixels, or of a source without sound.
+        size: (h, w) of that picture.
+    """
+
+    time_s: float
+    picture: Picture | None = None
+    deeds: tuple[Deed, ...] = ()
+    begins: bool = False
+    terminated: bool = False
+    text: str = ""
+    points: np.ndarray | None = None
+    sound: "Sound | None" = None
+    size: tuple[int, int] = (0, 0)
+
+
+class Sound(Protocol):
+    """What is heard with a film, from its beginning to its end."""
+
+    def features(self, time_s: float) -> np.ndarray:
+        """Return the audio features of the step that begins at a time, later than the last."""
+        ...
+
+
+class Source(Protocol):
+    """A recording, or many of one kind.
+
+    Attributes:
+        label: What it is, for people.
+        fps: Pictures per second.
+        size: (h, w) of its first picture.
+        actions: Its own names of actions, by which its deeds are told; empty: none are known.
+        num_points: K.
+        has_sound: Whether its sound is wanted.
+    """
+
+    label: str
+    fps: float
+    size: tuple[int, int]
+    actions: Mapping[str, ActionConfig]
+    num_points: int
+    has_sound: bool
+
+    @property
+    def problems(self) -> Counter[str]:
+        """What was left out of the last walk."""
+        ...
+
+    def moments(self, *, pixels: bool) -> Iterator[Moment]:
+        """Walk through it; `problems` begin anew."""
+        ...
+
+
+def still(pixels: np.ndarray) -> Picture:
+    """Return what makes frames of a picture that is in memory, (h, w, 3) uint8."""
+    return lambda size, fit: fit_frame(pixels, size, fit=fit)
+
+
+def placement(
+    size: tuple[int, int], frame: tuple[int, int], fit: str
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the scaled size of a picture and where its upper left corner lies in a frame.
+
+    Args:
+        size: h and w.
+        frame: H and W.
+        fit: "pad", "crop" or "stretch"; see `TeacherConfig`.
+    """
+    if fit == "stretch":
+        return frame, (0, 0)
+    ratios = (frame[0] / size[0], frame[1] / size[1])
+    scale = min(ratios) if fit == "pad" else max(ratios)
+    height, width = (max(1, round(side * scale)) for side in size)
+    return (height, width), ((frame[0] - height) // 2, (frame[1] - width) // 2)
+
+
+def place(scaled: np.ndarray, corner: tuple[int, int], frame: tuple[int, int]) -> np.ndarray:
+    """Return the frame in which a scaled picture lies at a corner, black where it does not."""
+    if scaled.shape[:2] == frame:
+        return scaled
+    made = np.zeros((*frame, 3), np.uint8)
+    there, here = [], []
+    for offset, inner, outer in zip(corner, scaled.shape[:2], frame, strict=True):
+        there.append(slice(max(0, offset), min(outer, offset + inner)))
+        here.append(slice(max(0, -offset), min(inner, outer - offset)))
+    made[tuple(there)] = scaled[tuple(here)]
+    return made
