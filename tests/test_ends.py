@@ -136,3 +136,8 @@ def test_a_prompt_with_nul_and_half_letters_plays_and_is_drawn():
     window.run_once(session)
     session.close()
     window.close()
+
+
+def test_a_window_of_an_environment_leaves_sigterm_as_it_was():
+    FrameWindow("a world", (24, 40, 3)).close()
+    assert os.environ["SDL_NO_SIGNAL_HANDLERS"] == "1"

@@ -10,6 +10,7 @@ import torch
 
 from envs.play.studio.saver import FrameSaver
 from midas_world.checkpoint import save_tensors
+from midas_world.config import load_preset, save_config
 from midas_world.data.shards import Sample, write_shard
 from midas_world.files import remove_temporaries, whole, write_first, write_whole
 from tests.disk import full_disk
@@ -144,3 +145,13 @@ def test_a_full_disk_is_an_oserror_and_leaves_the_old_file_alone(tmp_path, write
     with full_disk(10_000), pytest.raises(OSError, match=r"large|space"):
         write(tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_a_config_is_never_cut_short(tmp_path):
+    path = tmp_path / "config.yaml"
+    save_config(load_preset("tiny"), path)
+    before = path.read_bytes()
+    with full_disk(100), pytest.raises(OSError, match="large"):
+        save_config(load_preset("tiny", ["world.fps=30"]), path)
+    assert path.read_bytes() == before
+    assert everything(tmp_path) == ["config.yaml"]
