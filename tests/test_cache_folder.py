@@ -89,8 +89,6 @@ def test_without_a_home_all_is_kept_in_a_temporary_folder(tmp_path, caplog):
 
 @pytest.mark.usefixtures("no_home")
 def test_without_a_home_the_window_plays(tmp_path, monkeypatch):
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good
-
     once = Window.run_once
 
     def run_once(window: Window, session: Session) -> bool:

@@ -31,11 +31,6 @@ def test_the_schedule_falls_from_exactly_1_to_exactly_0(steps, shift):
     assert (sigmas.diff() < 0).all()
 
 
-def test_shift_spends_more_steps_at_high_noise():
-    assert sigma_schedule(2, shift=3.0).tolist() == [1.0, 0.75, 0.0]
-    assert sigma_schedule(4).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
-
-
 @pytest.mark.parametrize(("steps", "shift"), [(0, 1.0), (-1, 1.0), (4, 0.0), (4, -2.0)])
 def test_a_schedule_without_steps_or_shift_is_an_error(steps, shift):
     with pytest.raises(ValueError, match="num_denoise_steps" if steps < 1 else "shift"):

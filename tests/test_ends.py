@@ -22,11 +22,6 @@ from tests.fakes import CountingEnv
 from tests.windows import playable, press, run_until, start
 
 
-@pytest.fixture(autouse=True)
-def _keep_environment(monkeypatch):
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good
-
-
 @pytest.fixture
 def _heeds_ctrl_c():
     """Whoever starts tests in the background of a script has them ignore Ctrl-C."""

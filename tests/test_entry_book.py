@@ -176,24 +176,6 @@ def test_hits_take_lives_and_show_for_a_while(config):
     np.testing.assert_allclose(book.tally()[:2], [[2 / 3, 7], [1, LONGEST_SINCE_HIT]])
 
 
-def test_a_loaded_state_goes_on_exactly(config):
-    game = Game(config, (FIRE, 20.0)).likely(left=0.2, right=0.2).walk(30, 6.0)
-    state, x = game.book.state(), game.x
-    other = Game(config, start=x)
-    other.book.load_state(state)
-    other.chances = game.chances
-    for each in (game, other):
-        each.rng = np.random.default_rng(5)
-        each.told.clear()
-        each.walk(60, -6.0).walk(100, 6.0)
-    assert game.told == other.told
-    assert any(game.told)
-    for name, array in game.book.state().items():
-        np.testing.assert_array_equal(array, other.book.state()[name])
-    assert (state["camera"] == x).all()  # a copy
-    assert all(len(array) == 1 for array in state.values())
-
-
 def test_a_game_without_things_has_no_code_and_the_same_chance(config):
     games = [Game(config, (COIN, 10.0), seed=1) for _ in range(2)]
     games[1].book.shows_things[:] = False

@@ -191,8 +191,3 @@ def test_without_a_display_the_way_out_is_named(monkeypatch, tmp_path, capsys):
     env = StageEnv(render_mode="human")
     with pytest.raises(NoDisplayError, match='with render_mode="rgb_array"'):
         env.reset(seed=0)
-
-
-@pytest.fixture(autouse=True)
-def _keep_environment(monkeypatch):
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good

@@ -31,19 +31,6 @@ def test_reset_of_one_row_leaves_the_others(backbone):
     assert (got[1, 5] - expected[1, 5]).abs().max() > 1e-3
 
 
-def test_a_clone_and_its_original_go_separate_ways(backbone):
-    cache = make_cache(CONFIG, 1, 2)
-    stream(backbone, make_tokens(1, 4, 2), cache)
-    clone = cache.clone()
-    future = make_tokens(1, 5, 2, seed=3)
-    expected = stream(backbone, future, cache.clone())
-    stream(backbone, make_tokens(1, 5, 2, seed=4), cache)
-    cache.reset()
-    assert clone.num_committed == 4
-    assert clone.frames_held.tolist() == [2]
-    assert torch.equal(stream(backbone, future, clone), expected)
-
-
 def test_rows_are_replaced_with_all_that_lies_beside_keys_and_values():
     names = ("keys", "values", "frames_held", "before", "camera", "audio")
 

@@ -70,7 +70,6 @@ def test_a_second_recording_of_a_folder_is_told_and_the_first_is_whole(
     env.reset(seed=5)
     env.step(2)
     header = (folder / "header.json").read_bytes()
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good
     words = ["--headless", "--teacher", "--steps", "2", "--record", str(folder)]
     assert play.main(words) == 1
     assert capsys.readouterr().err == f"play: recording ended: {folder} exists already\n"

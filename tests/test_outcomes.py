@@ -45,12 +45,6 @@ def test_average_precision_by_hand():
         average_precision(scores[:2], np.array([0, 1]))
 
 
-def test_average_precision_of_equal_scores_is_the_share_of_positives():
-    truth = flags(0, 1, 0, 0, 1, 0, 0, 0)
-    assert average_precision(np.full(8, 0.3), truth) == pytest.approx(0.25)
-    assert average_precision(np.full(8, 0.3), truth[::-1]) == pytest.approx(0.25)
-
-
 def test_recall_at_precision_by_hand():
     # From the top: hit (1/1), hit (2/2), miss (2/3), hit (3/4), miss, hit (4/6).
     scores, truth = np.arange(6)[::-1] / 6, flags(1, 1, 0, 1, 0, 1)

@@ -39,11 +39,6 @@ def tape(recorded) -> Tape:
     return Tape(load_session(recorded[0]))
 
 
-@pytest.fixture(autouse=True)
-def _keep_environment(monkeypatch):
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good
-
-
 @pytest.fixture(scope="module")
 def opened(recorded) -> Playable:
     return open_recorded(load_session(recorded[0]))

@@ -85,14 +85,6 @@ def test_a_game_that_ends_shows_its_last_moment_and_begins_anew(make_coins):
     assert games.reset_infos[0]["text"] == "begin"
 
 
-def test_a_truncated_episode_says_so(make_coins):
-    games = make_coins(1, 2, horizon=2)
-    games.reset()
-    _, _, done, infos = games.step(np.array([0]))
-    assert done.tolist() == [True]
-    assert infos[0]["TimeLimit.truncated"] is True
-
-
 def test_options_are_one_for_all_games(make_coins):
     games = make_coins(2, 1)
     games.set_options([{"a": 1}, {}])

@@ -62,12 +62,6 @@ def test_a_precision_that_cannot_be_named_is_told(tiny_world: World, backend: st
         make_engine(tiny_world, backend)
 
 
-def test_a_device_that_is_not_there_is_told(tiny_world: World, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BackendUnavailableError, match="there is no 'cuda' device here"):
-        make_engine(tiny_world, device="cuda", folder=tmp_path)
-
-
 def test_of_several_processes_the_first_to_measure_has_the_word(
     tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

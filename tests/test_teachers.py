@@ -4,8 +4,6 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given
-from hypothesis import strategies as st
 
 from envs.world.conditioners import make_conditioner
 from midas_world.config import ActionConfig, DataConfig, TeacherConfig
@@ -262,17 +260,6 @@ def test_a_frame_is_padded_cropped_or_stretched():
     assert (stretched[:, 25:] == 0).all()
     # By whole factors, drawn pixels keep their edges.
     assert set(np.unique(fit_frame(wide, (40, 120), fit="pad"))) == {0, 200}
-
-
-@given(
-    size=st.tuples(st.integers(8, 70), st.integers(8, 70)),
-    own=st.tuples(st.integers(8, 70), st.integers(8, 70)),
-    fit=st.sampled_from(("pad", "crop", "stretch")),
-)
-def test_any_frame_gets_any_size(size, own, fit):
-    frame = fit_frame(np.full((*own, 3), 7, np.uint8), size, fit=fit)
-    assert (frame.shape, frame.dtype) == ((*size, 3), np.uint8)
-    assert frame.max() == 7
 
 
 @pytest.mark.parametrize("name", ["random", "sticky"])

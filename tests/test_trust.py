@@ -60,7 +60,6 @@ class Stranger:
 def root(tmp_path, monkeypatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # play.main would set it for good
     return tmp_path
 
 

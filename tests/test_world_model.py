@@ -108,27 +108,6 @@ def test_a_step_is_told_of_the_frames_before_as_a_whole_sequence_would_be():
             )
 
 
-def test_a_row_that_was_reset_begins_anew_and_the_others_go_on():
-    model = make_model()
-    context, conditions = make_batch(2, 6)
-    cache, parts = model.new_cache(2, dtype=torch.float32, device=CPU), []
-    for step in range(6):
-        if step == 3:
-            cache.reset(torch.tensor([True, False]))
-        now = conditions.frames(step, step + 1)
-        parts.append(model.step_guidance(context[:, step], now, cache)[0])
-        cache.commit()
-    whole = stream(model, context, conditions)
-    fresh = stream(model, context[:, 3:], conditions.frames(3, None))
-    for step in range(3, 6):
-        for name in Guidance._fields:
-            got = getattr(parts[step], name)
-            torch.testing.assert_close(
-                got[0], getattr(fresh[step - 3], name)[0], rtol=1e-4, atol=1e-4
-            )
-            torch.testing.assert_close(got[1], getattr(whole[step], name)[1], rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("name", ["tiny", "stage", "dream"])
 def test_a_step_gives_latents_and_outcomes_of_the_worlds_sizes(name):
     config = preset(name)
