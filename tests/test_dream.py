@@ -11,9 +11,12 @@ import pytest
 import envs  # noqa: F401 - registers the learned world
 from midas_world.commands import dream as dream_module
 from midas_world.commands.cli import main
-from midas_world.commands.dream import TRAIN_SHARES, _fitting_steps, with_train_steps
+from midas_world.commands.collected import Collected, look_at
+from midas_world.commands.dream import _fitting_steps, evaluation_for, with_train_steps
+from midas_world.commands.dream_card import verdict
 from midas_world.commands.dream_work import STATE_FILE, DreamRequest, WorkFolder
 from midas_world.config import ProjectConfig, load_config, load_preset
+from midas_world.evaluate.command import QUICK, evaluate
 from midas_world.teachers.collect import CollectResult
 from midas_world.teachers.options import add_teacher_options
 from midas_world.world import load_world
@@ -73,6 +76,9 @@ def test_the_world_says_how_good_it_is(dreamt):
     report = json.loads((folder / "disc" / "evaluation.json").read_text(encoding="utf-8"))
     measured = report["sections"]["next_frame"]["values"]["psnr"]
     assert f"| next-frame PSNR | {measured:.1f} dB |" in card
+    found = look_at(folder / "work" / "data" / "train", ["action_0", "action_1", "action_2"])
+    assert f"Trained on {found.num_frames} frames, 2 episodes of" in card
+    assert f"| action_1 | x | {100 * found.shares['action_1']:.1f} % |" in card
     assert 'pose: skipped, the teacher gives no info["keypoints"]' in card
     statuses = {name: section["status"] for name, section in report["sections"].items()}
     # The disc tells of no keypoints and no things, listens to no words, and never talks or walks.
@@ -99,9 +105,9 @@ def test_what_could_not_be_measured_is_measured_by_the_next_call(dreamt, monkeyp
     measured = []
     real = dream_module.evaluate
 
-    def note(world, settings, output, *, sections):
+    def note(world, settings, output, *, sections, until):
         measured.extend(sections)
-        return real(world, settings, output, sections=sections)
+        return real(world, settings, output, sections=sections, until=until)
 
     monkeypatch.setattr(dream_module, "evaluate", note)
     for _ in range(2):
@@ -139,16 +145,18 @@ def test_a_part_is_done_only_while_what_it_made_is_there(tmp_path):
 def test_an_env_that_fails_in_every_episode_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     failed = CollectResult(collected=0, skipped=0, failed={1: "it broke"}, frames=0, seconds=0.0)
-    monkeypatch.setattr("midas_world.commands.dream.collect", lambda config: failed)
+    monkeypatch.setattr("midas_world.commands.dream.collect", lambda config, **_: failed)
     assert main(["dream", DISC, "--preset", "tiny", "--steps", "12"]) == 2
     assert f"no episode of {DISC} could be collected: it broke" in capsys.readouterr().err
 
 
 def test_train_steps_fit_the_time_at_the_measured_rate(tmp_path):
     config = load_preset("tiny")
+    lengths = []
 
     def train(config, folder: Path, stop_at: int | None) -> None:
         assert stop_at is not None
+        lengths.append((config.train_dynamics.optimizer.train_steps, stop_at))
         with (folder / "log.csv").open("w", newline="") as file:
             rows = [("train_step", "name", "value"), (stop_at, "items_per_s", 2.0)]
             csv.writer(file).writerows(rows)
@@ -156,12 +164,128 @@ def test_train_steps_fit_the_time_at_the_measured_rate(tmp_path):
     (tmp_path / "work").mkdir()
     request = request_for(tmp_path, minutes=60.0)
     # Four items of a batch at two a second: two seconds a step.
-    expected = int(TRAIN_SHARES["dynamics"] * 3600 / 2)
-    assert _fitting_steps("dynamics", train, config, request) == expected
+    assert _fitting_steps("dynamics", train, config, request, 2000.0) in (899, 900)
+    # The whole course of a run was measured: its last steps cost most.
+    assert lengths == [(12, 12)]
     given = request_for(tmp_path, train_steps=7)
-    assert _fitting_steps("dynamics", train, config, given) == 7
+    assert _fitting_steps("dynamics", train, config, given, 2000.0) == 7
     own = replace(request, overrides=("train_dynamics.optimizer.train_steps=8",))
-    assert _fitting_steps("dynamics", train, config, own) == 8
+    assert _fitting_steps("dynamics", train, config, own, 2000.0) == 8
+
+
+def test_all_parts_share_the_minutes_and_leave_some_to_measure(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("midas_world.commands.dream_work.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("midas_world.commands.dream_work.time.perf_counter", lambda: clock[0])
+    for minutes, least in ((2.0, 0.15), (60.0, 0.05)):
+        clock[0] = 0.0
+        work = WorkFolder(request_for(tmp_path / str(minutes), minutes=minutes))
+        for part in ("collect", "autoencoder", "dynamics"):
+            with work.doing(part):
+                clock[0] += work.seconds_for(part)
+        assert least < work.left_s / (60 * minutes) < 0.25
+        # Another call goes on with what is left.
+        assert WorkFolder(request_for(tmp_path / str(minutes), minutes=minutes)).left_s == (
+            pytest.approx(work.left_s, abs=0.2)
+        )
+        with work.doing("autoencoder"):
+            clock[0] += 60 * minutes  # too slow: the rest does not go below nothing
+        assert work.left_s < 0
+        assert work.seconds_for("dynamics") == 0.0
+
+
+def test_how_much_is_measured_follows_the_minutes():
+    short, long = (evaluation_for(minutes, episode_steps=300) for minutes in (2.0, 90.0))
+    assert (long.long_steps, long.num_rollouts, long.episode_steps) == (1000, 4, 300)
+    assert short.long_steps < 100
+    assert short.rollout_steps >= 20
+    assert short.teacher_options == long.teacher_options == {}
+
+
+def test_no_section_begins_when_the_time_is_over(tiny_world, tmp_path):
+    report = evaluate(tiny_world, QUICK, tmp_path, sections=["next_frame", "horizon"], until=0.0)
+    assert {(s["status"], s["reason"]) for s in report["sections"].values()} == {
+        ("skipped", "the time was over")
+    }
+
+
+def test_short_episodes_are_collected_until_there_are_enough_frames(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(dream_module, "_CPU_FRAMES", 300)
+    monkeypatch.setattr(dream_module, "_GPU_FRAMES", 300)
+    monkeypatch.chdir(tmp_path)
+    request = request_for(tmp_path, preset="dream", words=("--steps", "30"), minutes=60.0)
+    work = WorkFolder(request)
+    config = dream_module._decide(request, work)
+    data = tmp_path / "work" / "data"
+    config = dream_module._collect(config, request, work, data)
+    # The disc is gone after 9 to 30 steps: far more than 300 / 30 episodes.
+    found = look_at(data / "train", ["action_0", "action_1", "action_2"])
+    assert 300 <= found.num_frames < 340
+    assert found.num_episodes > 10
+    assert config.data.num_episodes == found.num_episodes
+    assert load_config(ProjectConfig, work.folder / dream_module.CONFIG_FILE) == config
+    # Resumed, nothing more is collected.
+    again = dream_module._collect(config, request, WorkFolder(request), data)
+    assert again == config
+    assert look_at(data / "train", []).num_frames == found.num_frames
+
+
+def test_collecting_ends_with_its_time_or_its_env(tmp_path, monkeypatch):
+    request = request_for(
+        tmp_path, preset="dream", words=("--steps", "9", "--size", "96x128"), minutes=0.01
+    )
+    work = WorkFolder(request)
+    config = dream_module._decide(request, work)
+    config = dream_module._collect(config, request, work, tmp_path / "data")
+    assert 1 <= config.data.num_episodes <= 3
+    failing = replace(
+        config, data=replace(config.data, env_kwargs={"failing": list(range(1_000_000, 1_000_100))})
+    )
+    other = replace(request, work=tmp_path / "other", minutes=60.0)
+    with pytest.raises(dream_module.DreamError, match="the disc is gone"):
+        dream_module._collect(failing, other, WorkFolder(other), tmp_path / "other" / "data")
+
+
+def test_a_world_that_is_worse_than_standing_still_says_why(tmp_path):
+    config = with_train_steps(
+        with_train_steps(load_preset("dream"), "autoencoder", 57), "dynamics", 80
+    )
+    found = Collected(num_episodes=12, num_frames=128, shares={"left": 0.99, "right": 0.01})
+    values = {"psnr": 24.0, "repeat_psnr": 30.0, "ceiling_psnr": 25.0}
+    horizon = {"psnr_20": 20.0, "hold_psnr_20": 21.0, "psnr_100": None, "hold_psnr_100": None}
+    path = tmp_path / "evaluation.json"
+
+    def say(single: dict, rollout: dict, found: Collected = found, config=config) -> str:
+        sections = {"next_frame": {"values": single}, "horizon": {"values": rollout}}
+        path.write_text(json.dumps({"sections": sections}))
+        return " ".join(verdict(config, found, evaluation=path))
+
+    said = say(values, horizon)
+    assert "Worse than repeating the last frame: the next frame 24.0 dB against 30.0" in said
+    assert "20 steps on 20.0 dB against 21.0" in said
+    for reason in ("128 frames", "57 and 80 train steps", "25.0 dB", "the actions right"):
+        assert reason in said
+    assert say(values | {"psnr": 31.0}, {"psnr_20": 22.0, "hold_psnr_20": 21.0}) == ""
+    many = Collected(num_episodes=99, num_frames=50_000, shares={"left": 0.5, "right": 0.5})
+    long = with_train_steps(with_train_steps(config, "autoencoder", 4000), "dynamics", 6000)
+    said = say(values | {"ceiling_psnr": 35.0}, horizon, many, long)
+    assert said.endswith("Why: nothing that was counted tells; more train steps may help.")
+    path.unlink()
+    assert verdict(config, found, evaluation=path) == []
+
+
+def test_episodes_go_where_training_looks_for_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--preset", "tiny", "--workers", "1", "--codec", "raw"]
+    words += ["data.folder=here", "data.num_episodes=1", "data.num_steps=4"]
+    assert main(["collect", *words]) == 0
+    assert [path.parent.name for path in Path("here").rglob("header.json")]
+    assert main(["collect", "--env", DISC, *words]) == 0
+    preset = Path("here/here.yaml")
+    assert load_preset(str(preset)).data.folder == "here"
+    assert not Path("data").exists()
+    assert main(["collect", "--preset", "tiny", "data.folder=s3://bucket/here"]) == 2
+    assert "must be a folder of this machine" in capsys.readouterr().err
 
 
 def test_what_hangs_on_the_train_steps_goes_with_them():
@@ -172,7 +296,7 @@ def test_what_hangs_on_the_train_steps_goes_with_them():
     assert settings.optimizer.warmup_steps == 40
     share = before.freeze_encoder_after / before.optimizer.train_steps
     assert settings.freeze_encoder_after == round(400 * share)
-    assert settings.evaluate_every == 80
+    assert settings.evaluate_every == 200
     assert short.train_dynamics.optimizer.train_steps == 100
     assert (
         with_train_steps(
@@ -187,7 +311,6 @@ def test_what_was_decided_and_cannot_be_read_is_decided_anew(tmp_path, monkeypat
     request = request_for(tmp_path)
     decided = replace(load_preset("tiny"), seed=7)
     monkeypatch.setattr(dream_module, "project_for", lambda *_, **__: decided)
-    monkeypatch.setattr(dream_module, "_num_episodes", lambda *_: 4)
     assert dream_module._decide(request, WorkFolder(request)).seed == 7
     for name in (dream_module.CONFIG_FILE, STATE_FILE):
         (request.work / name).write_bytes(damage)

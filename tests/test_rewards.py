@@ -12,8 +12,8 @@ from tests.training import make_episode
 @pytest.mark.parametrize(
     ("rewards", "unit", "limit"),
     [
-        ([0.0, 1.0, 0.0, 2.0], 1.0, 20.0),
-        ([-0.1] * 40 + [3.2], 0.1, 20.0),  # as CarRacing
+        ([0.0, 1.0, 0.0, 2.0], 1.0, 2.0),
+        ([-0.1] * 20 + [3.2], 0.1, 3.2),  # as CarRacing
         ([0.5, -100.0, 100.0], 0.5, 100.0),  # as LunarLander
         ([0.0, 0.0], 1.0, 20.0),
     ],

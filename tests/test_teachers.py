@@ -225,9 +225,25 @@ def test_the_old_api_is_refused_in_words():
         TeacherEnv(OldReset(spaces.Discrete(2)), TeacherConfig())
     with pytest.raises(ValueError, match=r"old Gym API: step\(\) returns 4 values"):
         adapt("Fake/OldStep-v0", {}, TeacherConfig())
-    for env_id in ("Fake/NoEnv-v0", "NoSuchGame-v0", "no_such_package:Game-v0"):
-        with pytest.raises(ValueError, match=r"cannot be made.*old Gym are no Gymnasium envs"):
-            adapt(env_id, {}, TeacherConfig())
+    with pytest.raises(ValueError, match=r"inherit from the gymnasium.Env.*or with shimmy"):
+        adapt("Fake/NoEnv-v0", {}, TeacherConfig())
+
+
+@pytest.mark.parametrize(
+    ("env_id", "words"),
+    [
+        ("CartPol-v1", "Did you mean: `CartPole`?"),
+        ("NoSuchGame-v0", "An id of a package of its own needs that package's name"),
+        ("Nobody/Game-v0", "An id of a package of its own needs that package's name"),
+        ("no_such_package:Game-v0", "set PYTHONPATH"),
+        ("CartPole-v7", "It provides versioned environments"),
+    ],
+)
+def test_an_unknown_id_is_told_what_would_help_and_no_more(env_id, words):
+    with pytest.raises(ValueError, match=r"cannot be made") as caught:
+        adapt(env_id, {}, TeacherConfig())
+    assert words.lower() in str(caught.value).lower()
+    assert "shimmy" not in str(caught.value)
 
 
 def test_an_env_without_pictures_is_refused_in_words():

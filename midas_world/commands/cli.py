@@ -157,7 +157,7 @@ def _episodes(given: Path | None, preset: str) -> Path:
 def _collect(arguments: argparse.Namespace) -> int:
     from midas_world.config import load_preset
     from midas_world.teachers.collect import collect
-    from midas_world.teachers.project import collect_configs
+    from midas_world.teachers.project import collect_configs, episodes_root
     from midas_world.trust import check_data
 
     if arguments.env is not None:
@@ -176,7 +176,7 @@ def _collect(arguments: argparse.Namespace) -> int:
     check_data(
         data, source=Path(arguments.preset), trust=arguments.trust or arguments.env is not None
     )
-    folder = _folder(arguments.data, "data", arguments.preset)
+    folder = episodes_root(data, _folder(arguments.data, "data", arguments.preset))
     configs = collect_configs(data, folder, num_workers=arguments.workers, codec=arguments.codec)
     return max([collect(config).exit_code for config in configs])
 
@@ -185,14 +185,13 @@ def _fit_preset(arguments: argparse.Namespace) -> Path:
     """Write a preset fitted to the env that --env names into its data folder; return its path."""
     from midas_world.teachers.project import (
         CPU_TOKENS,
+        episodes_root,
         keep_preset,
         name_of,
         project_for,
         summary_of,
     )
 
-    name = name_of(arguments.env)
-    folder = arguments.data or Path("data") / name
     config = project_for(
         arguments.env,
         arguments,
@@ -201,6 +200,7 @@ def _fit_preset(arguments: argparse.Namespace) -> Path:
         max_tokens=CPU_TOKENS,
         is_to_play=False,
     )
+    folder = episodes_root(config.data, arguments.data or Path("data") / name_of(arguments.env))
     path = folder / f"{folder.name}.yaml"
     keep_preset(config, path)
     print(f"{summary_of(config)}\n  preset   {path}")

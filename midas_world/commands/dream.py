@@ -11,24 +11,28 @@ import csv
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from midas_world.commands.dream_card import write_card
+from midas_world.commands.collected import FEW_FRAMES, look_at
+from midas_world.commands.dream_card import verdict, write_card
 from midas_world.commands.dream_work import DreamRequest, Stage, WorkFolder
 from midas_world.config import OptimizerConfig, ProjectConfig, load_config, save_config
+from midas_world.data.episodes import is_episode
 from midas_world.evaluate.command import QUICK, SECTIONS, evaluate
 from midas_world.evaluate.config import EvaluationConfig
 from midas_world.evaluate.report import JSON_NAME, read_report
 from midas_world.locks import alone_in
-from midas_world.teachers.collect import CollectConfig, collect, measure_pace
+from midas_world.teachers.collect import CollectConfig, CollectResult, collect
 from midas_world.teachers.project import (
     CPU_TOKENS,
     GPU_TOKENS,
     collect_configs,
+    episodes_root,
     project_for,
     summary_of,
 )
@@ -43,9 +47,6 @@ from midas_world.world import load_world
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "dream.yaml"
-# What becomes of the time; the rest is for packing and evaluation.
-COLLECT_SHARE = 0.15
-TRAIN_SHARES: dict[Stage, float] = {"autoencoder": 0.25, "dynamics": 0.55}
 
 _CPU_FRAMES, _GPU_FRAMES = 50_000, 100_000
 _GPU_OVERRIDES = (
@@ -62,7 +63,15 @@ _GPU_OVERRIDES = (
 _DISK_SHARE = 0.5
 _RATE_STEPS = 12
 _MIN_STEPS = 20
-_EVALUATIONS = 5
+_EVALUATIONS, _EVALUATE_EVERY = 5, 200
+# Train steps that fit, but for what saving and evaluating take on the way.
+_TRAIN_SHARE = 0.9
+# Seeds are for so many episodes; with more failed ones than this and none collected, all would.
+_MOST_EPISODES, _MOST_FAILED = 100_000, 8
+# From here on the world is measured in full.
+_FULL_MINUTES = 60.0
+# Options of Stage's reset are left out: another env may not know them.
+_QUICK = replace(QUICK, num_episodes=2, num_next_frames=40, rollout_steps=20, teacher_options={})
 
 
 class DreamError(MidasWorldError):
@@ -86,10 +95,17 @@ def _dream(request: DreamRequest) -> Path:
     work = WorkFolder(request)
     config = _decide(request, work)
     logger.info("%s", summary_of(config))
-    data = request.work / "data"
-    with work.doing("collect"):
-        _collect(config, request)
-    if not any(word.startswith("world.reward_") for word in request.overrides):
+    data = episodes_root(config.data, request.work / "data")
+    config = _collect(config, request, work, data)
+    assert config.data.teacher is not None
+    found = look_at(data / "train", list(config.data.teacher.actions))
+    if found.num_frames < FEW_FRAMES:
+        logger.warning(
+            "%d frames in %d episodes are few: under %d a world knows little; give it more "
+            "--minutes, or a --policy that lives longer",
+            *(found.num_frames, found.num_episodes, FEW_FRAMES),
+        )
+    if not request.gives("world.reward_"):
         config = with_reward_scale(config, data / "train")
     runs = {"autoencoder": request.work / "autoencoder", "dynamics": request.work / "dynamics"}
 
@@ -106,7 +122,8 @@ def _dream(request: DreamRequest) -> Path:
     }
     for stage, train in stages.items():
         if stage not in work.train_steps:
-            work.decide(stage, _fitting_steps(stage, train, config, request))
+            seconds = work.seconds_for(stage)
+            work.decide(stage, _fitting_steps(stage, train, config, request, seconds))
         config = with_train_steps(config, stage, work.train_steps[stage])
         if not work.is_done(stage, runs[stage] / "weights.safetensors"):
             with work.doing(stage):
@@ -121,9 +138,13 @@ def _dream(request: DreamRequest) -> Path:
         if work.is_done(part, report / JSON_NAME):
             missing = _failed_sections(report)
         if missing:
+            # Measured anew, it is because somebody wants to know: time no longer counts.
+            left = work.left_s if len(missing) == len(SECTIONS) else None
             with work.doing(part):
-                _evaluate(config, request, report, sections=missing)
-    write_card(request.output, config, evaluation=report / JSON_NAME)
+                _evaluate(config, request, report, sections=missing, seconds=left)
+    write_card(request.output, config, found, evaluation=report / JSON_NAME)
+    for line in verdict(config, found, evaluation=report / JSON_NAME):
+        logger.warning("%s", line)
     return request.output
 
 
@@ -153,7 +174,7 @@ def _shortened(optimizer: OptimizerConfig, train_steps: int) -> OptimizerConfig:
 
 
 def _part(train_steps: int) -> int:
-    return max(1, -(-train_steps // _EVALUATIONS))
+    return max(_EVALUATE_EVERY, -(-train_steps // _EVALUATIONS))
 
 
 def _decide(request: DreamRequest, work: WorkFolder) -> ProjectConfig:
@@ -175,48 +196,73 @@ def _decide(request: DreamRequest, work: WorkFolder) -> ProjectConfig:
         max_tokens=GPU_TOKENS if has_gpu else CPU_TOKENS,
         is_to_play=True,
     )
-    is_chosen = any(word.startswith("data.num_episodes=") for word in request.overrides)
-    if is_own and request.options.episodes is None and not is_chosen:
-        config = replace(
-            config, data=replace(config.data, num_episodes=_num_episodes(config, request))
-        )
     save_config(config, path)
     return config
 
 
-def _num_episodes(config: ProjectConfig, request: DreamRequest) -> int:
-    """Return how many episodes the time, the disk and the machine are for."""
-    data, world = config.data, config.world
-    _, train = _collect_configs(config, request)
-    pace = measure_pace(train)
-    wanted = _GPU_FRAMES if torch.cuda.is_available() else _CPU_FRAMES
-    by_time = COLLECT_SHARE * request.budget_s / pace.seconds(1, request.num_workers)
-    # Training reads frames that are decoded once: they are what fills the disk.
-    by_disk = _DISK_SHARE * shutil.disk_usage(request.work).free / (world.height * world.width * 3)
-    num_frames = min(wanted, by_time, by_disk)
-    count = max(4, int(num_frames / data.num_steps))
-    logger.info(
-        "%d episodes of at most %d steps: %.1f GB with decoded frames",
-        *(count, data.num_steps, count * data.num_steps * world.height * world.width * 3 / 1e9),
-    )
-    return count
+def _collect(
+    config: ProjectConfig, request: DreamRequest, work: WorkFolder, folder: Path
+) -> ProjectConfig:
+    """Collect the episodes that are asked for, or what time, disk and machine are for.
 
-
-def _collect_configs(
-    config: ProjectConfig, request: DreamRequest
-) -> tuple[CollectConfig, CollectConfig]:
-    folder = request.work / "data"
-    return collect_configs(
+    Return the config with their number: how long episodes are shows only as they come.
+    """
+    held, train = collect_configs(
         config.data, folder, num_workers=request.num_workers, codec=request.codec
     )
+    is_open = (
+        request.preset == "dream"
+        and request.options.episodes is None
+        and not request.gives("data.num_episodes=")
+        and not work.is_done("collect", train.output)
+    )
+    with work.doing("collect"):
+        if is_open:
+            config = _collect_in_time(config, train, work)
+            held = replace(held, num_episodes=config.data.num_validation_episodes)
+        else:
+            _check_collected(train, collect(train))
+        _check_collected(held, collect(held))
+    return config
 
 
-def _collect(config: ProjectConfig, request: DreamRequest) -> None:
-    for part in _collect_configs(config, request):
-        result = collect(part)
-        if not result.collected + result.skipped:
-            reason = next(iter(result.failed.values()), "no reason given")
-            raise DreamError(f"no episode of {config.data.env_id} could be collected: {reason}")
+def _collect_in_time(
+    config: ProjectConfig, train: CollectConfig, work: WorkFolder
+) -> ProjectConfig:
+    """Collect as many frames as can be used in the time, and return the config with what came."""
+    until = time.monotonic() + work.seconds_for("collect")
+    train = replace(train, num_episodes=_MOST_EPISODES)
+    # Training reads frames that are decoded once: they are what fills the disk.
+    frame_bytes = config.world.height * config.world.width * 3
+    by_disk = int(_DISK_SHARE * shutil.disk_usage(work.folder).free / frame_bytes)
+    wanted = min(by_disk, _GPU_FRAMES if torch.cuda.is_available() else _CPU_FRAMES)
+    train.output.mkdir(parents=True, exist_ok=True)
+    wanted -= look_at(train.output, ()).num_frames
+    logger.info(
+        "until there are %d frames, or %.0f s are over", wanted, work.seconds_for("collect")
+    )
+
+    def enough(frames: int, failed: int) -> bool:
+        is_over = time.monotonic() > until if frames else failed >= _MOST_FAILED
+        return is_over or frames >= wanted
+
+    if wanted > 0:
+        _check_collected(train, collect(train, enough=enough))
+    there = [place for place, seed in enumerate(train.seeds) if is_episode(train.path_of(seed))]
+    # Of short episodes more are held out, but for a twentieth at most.
+    data, mean_steps = config.data, look_at(train.output, ()).mean_steps
+    num_held = data.num_validation_episodes
+    num_held = max(num_held, int(min(num_held * data.num_steps / mean_steps, len(there) / 20)))
+    data = replace(data, num_episodes=there[-1] + 1, num_validation_episodes=num_held)
+    config = replace(config, data=data)
+    save_config(config, work.folder / CONFIG_FILE)
+    return config
+
+
+def _check_collected(part: CollectConfig, result: CollectResult) -> None:
+    if not result.collected + result.skipped:
+        reason = next(iter(result.failed.values()), "no reason given")
+        raise DreamError(f"no episode of {part.env_id} could be collected: {reason}")
 
 
 def _fitting_steps(
@@ -224,26 +270,30 @@ def _fitting_steps(
     train: Callable[[ProjectConfig, Path, int | None], None],
     config: ProjectConfig,
     request: DreamRequest,
+    seconds: float,
 ) -> int:
-    """Return the train steps that fit the stage's share of the time, at the rate measured here."""
+    """Return the train steps that fit into so many seconds, at the rate measured here."""
     settings = config.train_autoencoder if stage == "autoencoder" else config.train_dynamics
     if request.train_steps is not None:
         return request.train_steps
-    if any(word.startswith(f"train_{stage}.optimizer.train_steps=") for word in request.overrides):
+    if request.gives(f"train_{stage}.optimizer.train_steps="):
         return settings.optimizer.train_steps
+    started = time.monotonic()
     few = replace(
         config,
         train_autoencoder=replace(config.train_autoencoder, num_validation=4),
         train_dynamics=replace(config.train_dynamics, num_validation=2),
     )
+    # A whole run, however short: later train steps take longer than the first.
+    few = with_train_steps(few, stage, _RATE_STEPS)
     with tempfile.TemporaryDirectory(dir=request.work) as folder:
         train(few, Path(folder), _RATE_STEPS)
         with (Path(folder) / LOG_NAME).open() as file:
             rates = [row for row in csv.DictReader(file) if row["name"] == "items_per_s"]
-    seconds = settings.optimizer.batch_size / float(rates[-1]["value"])
-    train_steps = max(_MIN_STEPS, int(TRAIN_SHARES[stage] * request.budget_s / seconds))
-    minutes = train_steps * seconds / 60
-    logger.info("%s: %d train steps, about %.0f minutes", stage, train_steps, minutes)
+    step_s = settings.optimizer.batch_size / float(rates[-1]["value"])
+    seconds -= time.monotonic() - started
+    train_steps = max(_MIN_STEPS, int(_TRAIN_SHARE * seconds / step_s))
+    logger.info("%s: %d train steps, about %.1f minutes", stage, train_steps, seconds / 60)
     return train_steps
 
 
@@ -255,25 +305,54 @@ def _failed_sections(report: Path) -> list[str]:
 
 
 def _evaluate(
-    config: ProjectConfig, request: DreamRequest, output: Path, *, sections: Sequence[str]
+    config: ProjectConfig,
+    request: DreamRequest,
+    output: Path,
+    *,
+    sections: Sequence[str],
+    seconds: float | None,
 ) -> None:
-    """Measure the world; a section that fails or does not apply is said in the report."""
-    settings = QUICK
+    """Measure the world; a section that fails or does not apply is said in the report.
+
+    No section begins when so many seconds are over.
+    """
+    settings, until = _QUICK, None
     if request.evaluation == "full":
-        settings = EvaluationConfig(
-            num_episodes=4,
-            episode_steps=config.data.num_steps,
-            num_autoencoder_frames=100,
-            num_next_frames=200,
-            num_rollouts=4,
-            num_long_runs=1,
-            long_steps=1000,
-        )
-    # Options of Stage's: another env may not know them.
-    settings = replace(settings, teacher_options={})
+        minutes = _FULL_MINUTES if request.train_steps else request.budget_s / 60
+        settings = evaluation_for(minutes, episode_steps=config.data.num_steps)
+        if request.train_steps is None and seconds is not None:
+            until = time.monotonic() + seconds
     world = load_world(request.output, trust=True)  # whoever asked has named all of it
-    report = evaluate(world, settings, output, sections=sections)
+    report = evaluate(world, settings, output, sections=sections, until=until)
     shutil.copyfile(output / JSON_NAME, request.output / JSON_NAME)
     for name, section in report["sections"].items():
         if section["status"] != "ok":
             logger.info("evaluation: %s %s: %s", name, section["status"], section["reason"])
+
+
+def evaluation_for(minutes: float, *, episode_steps: int) -> EvaluationConfig:
+    """Return how much is measured of a world that was made in so many minutes.
+
+    Its share of the time is about the same at all of them.
+    """
+    full = replace(
+        EvaluationConfig(),
+        num_episodes=4,
+        episode_steps=episode_steps,
+        num_autoencoder_frames=100,
+        num_next_frames=200,
+        num_rollouts=4,
+        num_long_runs=1,
+        long_steps=1000,
+        teacher_options=_QUICK.teacher_options,
+    )
+    share = min(1.0, minutes / _FULL_MINUTES)
+    if share == 1.0:
+        return full
+    least, most = vars(_QUICK), vars(full)
+    scaled = {
+        name: round(least[name] + share * (most[name] - least[name]))
+        for name in least
+        if isinstance(most[name], int)
+    }
+    return replace(_QUICK, **scaled)

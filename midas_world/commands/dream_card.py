@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from midas_world.commands.collected import FEW_FRAMES, Collected
 from midas_world.config import ProjectConfig
 from midas_world.files import write_whole
 
@@ -18,26 +19,32 @@ _NUMBERS = (
     ("next_frame", "psnr_moving", "next-frame PSNR, moving frames", "dB"),
     ("next_frame", "repeat_psnr_moving", "the same of repeating the last frame", "dB"),
     ("horizon", "psnr_20", "PSNR after 20 steps of rollout", "dB"),
+    ("horizon", "hold_psnr_20", "the same of holding the last real frame", "dB"),
     ("horizon", "psnr_100", "PSNR after 100 steps of rollout", "dB"),
+    ("horizon", "hold_psnr_100", "the same of holding the last real frame", "dB"),
     ("sharpness", "ratio", "gradient energy at the end of long rollouts against step 20", ""),
     ("speed", "median_ms", "env.step, median", "ms"),
 )
 
+# Fewer train steps than these of the two stages explain much.
+_FEW_STEPS = 1000
+# dB; a game whose frames are so much like one another leaves nothing to win.
+_STILL = 35.0
 
-def write_card(world: Path, config: ProjectConfig, *, evaluation: Path) -> None:
+
+def write_card(world: Path, config: ProjectConfig, found: Collected, *, evaluation: Path) -> None:
     """Write a world's model card.
 
     Args:
         world: The world's folder.
         config: Of the world.
+        found: What it learned from.
         evaluation: The report's JSON; without it the card says that nothing was measured.
     """
     data, teacher = config.data, config.data.teacher
     assert teacher is not None
-    sections: Mapping[str, Any] = {}
-    if evaluation.is_file():
-        sections = json.loads(evaluation.read_text(encoding="utf-8"))["sections"]
-    steps = [config.train_autoencoder.optimizer, config.train_dynamics.optimizer]
+    sections = _sections(evaluation)
+    steps = _train_steps(config)
     lines = [
         f"# {world.name}",
         "",
@@ -46,19 +53,70 @@ def write_card(world: Path, config: ProjectConfig, *, evaluation: Path) -> None:
         + f": {config.world.height}x{config.world.width} px, {config.world.fps} steps a second, "
         f"{config.world.tokens_per_frame} tokens a frame. Made by `midas-world dream`.",
         "",
-        f"Trained on {data.num_episodes} episodes of at most {data.num_steps} steps, "
-        f"{steps[0].train_steps} and {steps[1].train_steps} train steps (autoencoder, dynamics).",
+        f"Trained on {found.num_frames:,} frames, {found.num_episodes} episodes of "
+        f"{found.mean_steps:.0f} steps on average (at most {data.num_steps}); {steps[0]} and "
+        f"{steps[1]} train steps (autoencoder, dynamics).",
         "",
-        "| action | keys |",
-        "|---|---|",
+        "| action | keys | share of the steps |",
+        "|---|---|---|",
         *(
-            f"| {name} | {' + '.join(action.keys) or '-'} |"
+            f"| {name} | {' + '.join(action.keys) or '-'} | {100 * found.shares[name]:.1f} % |"
             for name, action in teacher.actions.items()
         ),
         "",
         *_number_lines(sections),
+        *(f"\n**{line}**" for line in verdict(config, found, evaluation=evaluation)),
     ]
     write_whole(world / CARD_NAME, "\n".join(lines) + "\n")
+
+
+def verdict(config: ProjectConfig, found: Collected, *, evaluation: Path) -> list[str]:
+    """Return that a world is worse than repeating the last frame, if it is, and why."""
+    sections = _sections(evaluation)
+    values = {name: section.get("values", {}) for name, section in sections.items()}
+    single, rollout = values.get("next_frame", {}), values.get("horizon", {})
+    pairs = [("the next frame", single.get("psnr"), single.get("repeat_psnr"))]
+    pairs += [
+        (f"{step} steps on", rollout.get(f"psnr_{step}"), rollout.get(f"hold_psnr_{step}"))
+        for step in (20, 100)
+    ]
+    worse = [
+        f"{what} {own:.1f} dB against {still:.1f}"
+        for what, own, still in pairs
+        if own is not None and still is not None and own < still
+    ]
+    if not worse:
+        return []
+    reasons = []
+    if found.num_frames < FEW_FRAMES:
+        reasons.append(f"it saw {found.num_frames:,} frames, of which {FEW_FRAMES:,} are few")
+    steps = _train_steps(config)
+    if min(steps) < _FEW_STEPS:
+        reasons.append(
+            f"it had {steps[0]} and {steps[1]} train steps, of which {_FEW_STEPS} are few"
+        )
+    ceiling, repeat = single.get("ceiling_psnr"), single.get("repeat_psnr")
+    if ceiling is not None and repeat is not None and ceiling < repeat:
+        reasons.append(
+            f"its autoencoder alone loses more ({ceiling:.1f} dB) than changes between two frames"
+        )
+    if found.rare_actions:
+        reasons.append(f"it hardly saw the actions {', '.join(found.rare_actions)}")
+    if repeat is not None and repeat > _STILL:
+        reasons.append("little changes in this game from frame to frame")
+    why = "; ".join(reasons) or "nothing that was counted tells; more train steps may help"
+    return [f"Worse than repeating the last frame: {', '.join(worse)}.", f"Why: {why}."]
+
+
+def _sections(evaluation: Path) -> Mapping[str, Any]:
+    if not evaluation.is_file():
+        return {}
+    return json.loads(evaluation.read_text(encoding="utf-8"))["sections"]
+
+
+def _train_steps(config: ProjectConfig) -> tuple[int, int]:
+    stages = config.train_autoencoder, config.train_dynamics
+    return stages[0].optimizer.train_steps, stages[1].optimizer.train_steps
 
 
 def _number_lines(sections: Mapping[str, Any]) -> list[str]:

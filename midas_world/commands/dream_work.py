@@ -17,6 +17,10 @@ from midas_world.files import write_whole
 logger = logging.getLogger(__name__)
 
 Stage = Literal["autoencoder", "dynamics"]
+# Of the time that is left when a part begins; the rest of it is for what comes after.
+TIME_SHARES = {"collect": 0.15, "autoencoder": 0.3, "dynamics": 0.85}
+# What packing and measuring take at least, where that leaves the dynamics most of the time.
+_LAST_S = 25.0
 
 STATE_FILE = "dream.json"
 CPU_MINUTES, GPU_MINUTES = 120.0, 60.0
@@ -64,6 +68,10 @@ class DreamRequest:
         usual = GPU_MINUTES if torch.cuda.is_available() else CPU_MINUTES
         return 60.0 * (self.minutes or usual)
 
+    def gives(self, beginning: str) -> bool:
+        """Whether an override begins with these letters."""
+        return any(word.startswith(beginning) for word in self.overrides)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what must be the same for a run to go on."""
         names = ("env_kwargs", "keymap", "size", "fit", "frames", "repeat", "conditions")
@@ -84,6 +92,7 @@ class WorkFolder:
 
     def __init__(self, request: DreamRequest) -> None:
         self.folder = request.work
+        self._started = time.monotonic()
         self._path = request.work / STATE_FILE
         wanted = request.to_dict()
         self._state: dict[str, Any] = {"request": wanted, "train_steps": {}, "done": {}}
@@ -96,6 +105,18 @@ class WorkFolder:
                 raise ValueError(f"{request.work} was begun with {words}; name another --work")
         else:
             self._save()
+        self._budget_s = request.budget_s - sum(self._state["done"].values())
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of the budget that are left, those of parts done in earlier calls taken off."""
+        return self._budget_s - (time.monotonic() - self._started)
+
+    def seconds_for(self, part: str) -> float:
+        """Return how long a part may take that begins now."""
+        left = max(0.0, self.left_s)
+        share = TIME_SHARES[part] * left
+        return max(0.6 * left, min(share, left - _LAST_S)) if part == "dynamics" else share
 
     @property
     def train_steps(self) -> dict[str, int]:

@@ -147,8 +147,12 @@ def evaluate(
     *,
     sections: Sequence[str],
     data: Path | None = None,
+    until: float | None = None,
 ) -> dict[str, Any]:
-    """Measure a world, write the report after each section, and return it; `data` as in `Study`."""
+    """Measure a world, write the report after each section, and return it; `data` as in `Study`.
+
+    No section begins after `until`, by time.monotonic().
+    """
     output.mkdir(parents=True, exist_ok=True)
     study = Study(world, config, output, data)
     subject = {
@@ -163,7 +167,7 @@ def evaluate(
     report: dict[str, Any] = {"subject": subject, "sections": found}
     for name in (name for name in SECTIONS if name in sections):
         with logging_redirect_tqdm():
-            section = run_section(study, name)
+            section = run_section(study, name, until=until)
         found[name] = section.to_dict() | {"measured_at": _now()}
         if section.status == "ok":
             logger.info("%s: %.0f s", name, section.seconds)
@@ -176,11 +180,13 @@ def evaluate(
     return report
 
 
-def run_section(study: Study, name: str) -> Section:
+def run_section(study: Study, name: str, *, until: float | None = None) -> Section:
     """Return what a section finds; if it fails, why."""
     started = time.perf_counter()
     title = name.replace("_", " ").capitalize()
     try:
+        if until is not None and time.monotonic() > until:
+            raise NotApplicableError("the time was over")
         section = SECTIONS[name](study)
     except NotApplicableError as error:
         section = Section(title=title, values={}, status="skipped", reason=str(error))

@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -227,21 +227,28 @@ def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episod
     return recorder.to_episode(metadata)
 
 
-def collect(config: CollectConfig) -> CollectResult:
+def collect(
+    config: CollectConfig, *, enough: Callable[[int, int], bool] | None = None
+) -> CollectResult:
     """Collect the episodes that are not there yet; log an estimate first and progress meanwhile.
 
     A failing episode is logged and the others go on; a full disk ends the run. After Ctrl-C, or a
     kill, only whole episodes are there, and another call goes on where this one was.
+
+    Args:
+        config: What, and where to.
+        enough: Asked after each episode, with the frames written and the episodes failed by this
+            call, whether it may end before all are there.
 
     Raises:
         BusyError: another process collects into the same folder.
         RuntimeError: a worker process cannot start.
     """
     with alone_in(Path(config.output)):
-        return _collect(config)
+        return _collect(config, enough)
 
 
-def _collect(config: CollectConfig) -> CollectResult:
+def _collect(config: CollectConfig, enough: Callable[[int, int], bool] | None) -> CollectResult:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     stale = remove_temporaries(output)
@@ -250,17 +257,18 @@ def _collect(config: CollectConfig) -> CollectResult:
     seeds = [seed for seed in config.seeds if not is_episode(config.path_of(seed))]
     skipped = config.num_episodes - len(seeds)
     if skipped:
-        logger.info("%d of %d episodes are there already", skipped, config.num_episodes)
+        logger.info("%d episodes are there already", skipped)
     started = time.perf_counter()
     reports: list[Report] = []
     if seeds:
-        _log_estimate(config, seeds)
+        if enough is None:
+            _log_estimate(config, seeds)
         started = time.perf_counter()
         make_collector = partial(_EpisodeCollector, config)
         running = run_workers(make_collector, seeds, num_workers=config.num_workers)
         try:
             with contextlib.closing(running):
-                reports = _follow(running, total=config.num_episodes, skipped=skipped)
+                reports = _follow(running, total=len(seeds), enough=enough)
         finally:
             remove_temporaries(output)
     failed = {report.seed: report.error for report in reports if report.error is not None}
@@ -277,8 +285,8 @@ def _collect(config: CollectConfig) -> CollectResult:
     )
     if failed:
         names = ", ".join(map(str, sorted(failed)[:10]))
-        not_tried = len(seeds) - len(reports)
-        logger.error("%d episodes failed (seeds %s), %d not tried", len(failed), names, not_tried)
+        not_tried = f", {len(seeds) - len(reports)} not tried" if enough is None else ""
+        logger.error("%d episodes failed (seeds %s)%s", len(failed), names, not_tried)
     return result
 
 
@@ -298,18 +306,21 @@ class _EpisodeCollector:
         self._env.close()
 
 
-def _follow(reports: Iterator[Report], *, total: int, skipped: int) -> list[Report]:
-    """Show progress while reports come in, and return them all."""
+def _follow(
+    reports: Iterator[Report], *, total: int, enough: Callable[[int, int], bool] | None
+) -> list[Report]:
+    """Show progress while reports come in, and return them all, or as many as are enough."""
     started = logged = time.perf_counter()
     seen: list[Report] = []
-    frames = 0
+    frames = failed = 0
     # Without a terminal the bar disables itself, and a line is logged from time to time instead.
-    bar = tqdm(total=total, initial=skipped, unit="episode", disable=None)
+    bar = tqdm(total=None if enough else total, unit="episode", disable=None)
     with logging_redirect_tqdm(), bar:
         for report in reports:
             seen.append(report)
             frames += report.frames
             if report.error is not None:
+                failed += 1
                 logger.error("the episode of seed %d failed: %s", report.seed, report.error)
             now = time.perf_counter()
             rate = frames / (now - started)
@@ -317,40 +328,19 @@ def _follow(reports: Iterator[Report], *, total: int, skipped: int) -> list[Repo
             bar.update()
             if bar.disable and now - logged > _LOG_SECONDS:
                 logged = now
-                logger.info("%d of %d episodes, %.0f frames/s", skipped + len(seen), total, rate)
+                logger.info("%d episodes, %.0f frames/s", len(seen), rate)
+            if enough is not None and enough(frames, failed):
+                break
     return seen
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pace:
-    """What collecting takes, measured.
-
-    Attributes:
-        first_bytes: On disk, of an episode of one step.
-        step_bytes: On disk, of each further step.
-        step_seconds: Time of a step in one worker, its share of saving included.
-    """
-
-    first_bytes: int
-    step_bytes: float
-    step_seconds: float
-
-    def num_bytes(self, num_episodes: int, num_steps: int) -> float:
-        """The size of so many episodes of so many steps."""
-        return num_episodes * (self.first_bytes + (num_steps - 1) * self.step_bytes)
-
-    def seconds(self, num_steps: int, num_workers: int) -> float:
-        """The time that so many steps take altogether, on the cores that there are."""
-        return num_steps * self.step_seconds / min(num_workers, os.cpu_count() or 1)
-
-
-def measure_pace(config: CollectConfig) -> Pace:
-    """Play and save a few steps of the first seed in a temporary folder."""
+def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
+    """Log what collecting these seeds will take at most, by the first steps of the first one."""
     with contextlib.closing(make_env(config)) as env, tempfile.TemporaryDirectory() as folder:
 
         def saved(num_steps: int) -> tuple[int, int]:
             path = Path(folder) / str(num_steps)
-            episode = play_episode(env, replace(config, num_steps=num_steps), config.first_seed)
+            episode = play_episode(env, replace(config, num_steps=num_steps), seeds[0])
             save_episode(episode, path, video=config.video)
             return sum(file.stat().st_size for file in path.iterdir()), episode.num_steps
 
@@ -359,18 +349,11 @@ def measure_pace(config: CollectConfig) -> Pace:
         first, _ = saved(1)
         started = time.perf_counter()
         longer, steps = saved(1 + _PROBE_STEPS)
-        seconds = (time.perf_counter() - started) / steps
-    return Pace(
-        first_bytes=first, step_bytes=(longer - first) / max(1, steps - 1), step_seconds=seconds
-    )
-
-
-def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
-    """Log what collecting these seeds will take at most."""
-    pace = measure_pace(replace(config, first_seed=seeds[0]))
-    size = pace.num_bytes(len(seeds), config.num_steps)
-    seconds = pace.seconds(len(seeds) * config.num_steps, config.num_workers)
-    duration = timedelta(seconds=math.ceil(seconds))
+        pace = (time.perf_counter() - started) / steps
+    further = (longer - first) / max(1, steps - 1)
+    size = len(seeds) * (first + (config.num_steps - 1) * further)
+    workers = min(config.num_workers, os.cpu_count() or 1)
+    duration = timedelta(seconds=math.ceil(len(seeds) * config.num_steps * pace / workers))
     free = shutil.disk_usage(config.output).free
     logger.info(
         "%d episodes of at most %d steps: about %.1f MB (%.0f MB free), %s with %d workers",

@@ -219,20 +219,27 @@ def adapt(env_id: str, env_kwargs: Mapping[str, Any], config: TeacherConfig) -> 
             kwargs.setdefault("render_mode", "rgb_array")
         env = gymnasium.make(env_id, disable_env_checker=True, **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
-        reason = str(error).rstrip(".")
-        if isinstance(error, ModuleNotFoundError):
-            reason = f"{reason}; {HOW_TO_FIND}"
-        raise ValueError(
-            f"the env {env_id!r} cannot be made: {reason}. An id of a package of its own needs "
-            'that package\'s name, such as "vizdoom.gymnasium_wrapper:VizdoomBasic-v1"; envs of '
-            f"the old Gym are no Gymnasium envs: {_OLD_API_ADVICE}"
-        ) from error
+        reason = f"{str(error).rstrip('.')}{_advice(error)}"
+        raise ValueError(f"the env {env_id!r} cannot be made: {reason}") from error
     try:
         return TeacherEnv(env, config)
     except BaseException:
         with contextlib.suppress(Exception):  # The first error is the one to tell.
             env.close()
         raise
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do about an env that cannot be made, where the error itself does not say."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"; {HOW_TO_FIND}"
+    unknown = gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound
+    if isinstance(error, unknown) and "Did you mean" not in str(error):
+        return (
+            "; an id of a package of its own needs that package's name, such as "
+            '"vizdoom.gymnasium_wrapper:VizdoomBasic-v1"'
+        )
+    return f"; {_OLD_API_ADVICE}" if "must inherit from the gymnasium.Env" in str(error) else ""
 
 
 def shipped_keymap(env_id: str) -> Path | None:

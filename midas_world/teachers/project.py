@@ -180,6 +180,19 @@ def keep_preset(config: ProjectConfig, path: Path) -> None:
     save_config(config, path)
 
 
+def episodes_root(data: DataConfig, folder: Path) -> Path:
+    """Return where episodes are collected: where training will look for them.
+
+    Raises:
+        ValueError: That is no folder of this machine.
+    """
+    if "://" in data.folder:
+        raise ValueError(
+            f"data.folder must be a folder of this machine to collect into, got {data.folder}"
+        )
+    return Path(data.folder or folder)
+
+
 def collect_configs(
     data: DataConfig, folder: Path, *, num_workers: int, codec: Literal["h264", "raw"]
 ) -> tuple[CollectConfig, CollectConfig]:

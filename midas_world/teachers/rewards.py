@@ -15,8 +15,8 @@ _UNIT_QUANTILE = 0.05
 def with_reward_scale(config: ProjectConfig, folder: Path) -> ProjectConfig:
     """Return a config whose rewards are of the size that a folder's episodes have.
 
-    The unit is about the smallest of them, and the limit, where it is too low, the largest. Without
-    any reward both stay as they are.
+    The unit is about the smallest of them, the limit the largest. Without any reward both stay as
+    they are.
     """
     rewards = [np.abs(episode.rewards) for episode in iter_episodes(folder, frames=False)]
     sizes = np.concatenate([*rewards, np.zeros(0, np.float32)]).astype(np.float64)
@@ -24,5 +24,5 @@ def with_reward_scale(config: ProjectConfig, folder: Path) -> ProjectConfig:
     if not len(sizes):
         return config
     unit = float(np.quantile(sizes, _UNIT_QUANTILE, method="lower"))
-    limit = max(config.world.reward_limit, float(sizes.max()))
-    return replace(config, world=replace(config.world, reward_unit=unit, reward_limit=limit))
+    scale = {"reward_unit": unit, "reward_limit": float(sizes.max())}
+    return replace(config, world=replace(config.world, **scale))

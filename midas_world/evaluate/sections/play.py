@@ -63,6 +63,8 @@ def horizon_section(study: Study) -> Section:
     played = sum(len(rollout.frames) for rollout in rollouts)
     values = {"num_rollouts": len(rollouts), "num_steps": played}
     values |= {f"psnr_{mark}": float(curves["world"][mark - 1]) for mark in marks}
+    held = curves["hold the last real frame (baseline)"]
+    values |= {f"hold_psnr_{mark}": float(held[mark - 1]) for mark in marks}
     values["psnr_mean"] = mean_of(curves["world"])
     return Section(
         title="Horizon",
