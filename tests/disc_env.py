@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -21,11 +22,14 @@ class DiscEnv(gymnasium.Env):
         failing: Seeds whose third step raises.
         dying: Seeds whose third step ends the process.
         disk_full: Seeds whose third step finds the disk full.
+        deaf: Whether the process hears no SIGTERM, as with envs that SDL draws.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - as in Env
 
-    def __init__(self, render_mode=None, failing=(), dying=(), disk_full=()):
+    def __init__(self, render_mode=None, failing=(), dying=(), disk_full=(), deaf=False):
+        if deaf:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(0, 255, (32, 48, 3), np.uint8)
         self.action_space = gymnasium.spaces.Discrete(3)

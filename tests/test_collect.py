@@ -66,6 +66,22 @@ def test_a_failing_or_dying_seed_is_reported_and_the_others_go_on(tmp_path, capl
             np.testing.assert_array_equal(episode.frames, expected)
 
 
+@pytest.mark.timeout(60)
+def test_what_is_enough_ends_workers_that_hear_no_signal(tmp_path):
+    config = config_for(tmp_path, num_episodes=1000, num_workers=2, env_kwargs={"deaf": True})
+    asked = []
+
+    def enough(frames: int, failed: int) -> bool:
+        asked.append((frames, failed))
+        return frames > 30
+
+    result = collect(config, enough=enough)
+    assert 30 < result.frames < 60
+    assert result.collected == len(asked) == len(list_episodes(tmp_path))
+    assert asked[-1] == (result.frames, 0)
+    assert result.exit_code == 0
+
+
 def test_a_full_disk_ends_the_run_and_is_named(tmp_path, caplog):
     result = collect(config_for(tmp_path, env_kwargs={"disk_full": [42]}))
     assert (result.collected, list(result.failed), result.exit_code) == (2, [42], 1)

@@ -237,7 +237,7 @@ def tiny_world_config() -> WorldConfig:
             r"layers.ground.resolution must divide the autoencoder's downsampling of 8, got 3",
         ),
         ("world.outcome_width=-1", r"outcome_width must be 0 to 65536, got -1"),
-        ("world.scenery.layers.fall.loop=600", r"divide the 1600 px that the layer travels"),
+        ("world.scenery.layers.fall.loop=600", r"divide the 400 px that the layer travels"),
         ("world.scenery.width=0", r"scenery.width must be positive where there are scenery.layers"),
         ("world.scenery.windows.portrait.at=[5,0]", r"portrait must lie in the grid of 6x10"),
     ],

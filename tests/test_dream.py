@@ -16,7 +16,8 @@ from midas_world.commands.dream import _fitting_steps, evaluation_for, with_trai
 from midas_world.commands.dream_card import verdict
 from midas_world.commands.dream_work import STATE_FILE, DreamRequest, WorkFolder
 from midas_world.config import ProjectConfig, load_config, load_preset
-from midas_world.evaluate.command import QUICK, evaluate
+from midas_world.evaluate import command as evaluation
+from midas_world.evaluate.report import Section
 from midas_world.teachers.collect import CollectResult
 from midas_world.teachers.options import add_teacher_options
 from midas_world.world import load_world
@@ -202,11 +203,21 @@ def test_how_much_is_measured_follows_the_minutes():
     assert short.teacher_options == long.teacher_options == {}
 
 
-def test_no_section_begins_when_the_time_is_over(tiny_world, tmp_path):
-    report = evaluate(tiny_world, QUICK, tmp_path, sections=["next_frame", "horizon"], until=0.0)
-    assert {(s["status"], s["reason"]) for s in report["sections"].values()} == {
-        ("skipped", "the time was over")
-    }
+def test_when_the_time_is_over_only_what_tells_the_worth_is_measured(
+    tiny_world, tmp_path, monkeypatch
+):
+    measured = Section(title="", values={})
+    monkeypatch.setattr(
+        evaluation, "SECTIONS", dict.fromkeys(evaluation.SECTIONS, lambda _: measured)
+    )
+    names = ["next_frame", "horizon", "stillness", "speed"]
+    for until, wanted in ((0.0, names[:2]), (1e12, names), (None, names)):
+        report = evaluation.evaluate(
+            tiny_world, evaluation.QUICK, tmp_path, sections=names, until=until
+        )
+        found = report["sections"].items()
+        assert [name for name, section in found if section["status"] == "ok"] == wanted
+    assert set(evaluation.FIRST) <= set(evaluation.SECTIONS)
 
 
 def test_short_episodes_are_collected_until_there_are_enough_frames(tmp_path, monkeypatch, caplog):

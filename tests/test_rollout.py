@@ -25,9 +25,9 @@ def pose(value: float) -> StepConditions:
 
 
 def at(px: float) -> StepConditions:
-    """Return conditions with the camera at a place within its loop of 1600 px."""
+    """Return conditions with the camera at a place within its loop of 400 px."""
     made = np.zeros(38, np.float32)
-    made[36] = px / 1600
+    made[36] = px / 400
     return StepConditions(pose=made)
 
 
@@ -58,7 +58,7 @@ def walk(rollout: Rollout, steps: range) -> list[torch.Tensor]:
     assert isinstance(fake, FakeEngine)
     fake.told.clear()
     for step in steps:
-        rollout.step([at(6.0 * step % 1600)] * rollout.batch_size)
+        rollout.step([at(6.0 * step % 400)] * rollout.batch_size)
     return list(fake.told)
 
 
@@ -109,36 +109,36 @@ def codes_at(rollout: Rollout, px: float) -> list[list[float]]:
 
 def test_what_a_start_state_shows_is_told_while_it_is_in_view_and_when_it_comes_back(fake):
     rollout = Rollout(fake)
-    rollout.reset([start_of(fake, (6, 4.0), px=800.0)], seeds=[0])
-    assert codes_at(rollout, 790.0) == [[6, 14.0]]
-    assert codes_at(rollout, 740.0) == []  # 64 px off, where the picture and 14 px more end at 54
-    assert codes_at(rollout, 810.0) == [[6, -6.0]]
-    rollout.replace_context([start_of(fake, (2, -3.0), px=100.0)], rows=[0])
-    assert codes_at(rollout, 102.0) == [[2, -5.0]]
+    rollout.reset([start_of(fake, (6, 4.0), px=200.0)], seeds=[0])
+    assert codes_at(rollout, 190.0) == [[6, 14.0]]
+    assert codes_at(rollout, 140.0) == []  # 64 px off, where the picture and 14 px more end at 54
+    assert codes_at(rollout, 210.0) == [[6, -6.0]]
+    rollout.replace_context([start_of(fake, (2, -3.0), px=300.0)], rows=[0])
+    assert codes_at(rollout, 302.0) == [[2, -5.0]]
 
 
 def test_what_is_gone_is_told_no_more_and_comes_back_with_a_state(fake):
     rollout = Rollout(fake)
-    rollout.reset([start_of(fake, (6, 4.0), (2, 20.0), px=800.0)], seeds=[0])
+    rollout.reset([start_of(fake, (6, 4.0), (2, 20.0), px=200.0)], seeds=[0])
     state = rollout.state()
-    assert codes_at(rollout, 800.0) == [[6, 4.0], [2, 20.0]]
+    assert codes_at(rollout, 200.0) == [[6, 4.0], [2, 20.0]]
     fake.gone[0] = True  # the nearest one
-    assert codes_at(rollout, 820.0) == [[2, 0.0], [6, -16.0]]
+    assert codes_at(rollout, 220.0) == [[2, 0.0], [6, -16.0]]
     fake.gone[0] = False
-    for camera in (820.0, 700.0, 800.0):
+    for camera in (220.0, 100.0, 200.0):
         told = codes_at(rollout, camera)
     assert told == [[6, 4.0]]
     kept = rollout.state()
     rollout.load_state(state)
-    assert codes_at(rollout, 800.0) == [[6, 4.0], [2, 20.0]]
+    assert codes_at(rollout, 200.0) == [[6, 4.0], [2, 20.0]]
     fork = Rollout(fake)
     fork.load_state(kept)
-    assert codes_at(fork, 800.0) == [[6, 4.0]]
+    assert codes_at(fork, 200.0) == [[6, 4.0]]
 
 
 def test_without_a_pose_the_camera_stays(fake):
     rollout = Rollout(lively(fake))
-    rollout.reset([start_of(fake, (3, 9.0), px=800.0)], seeds=[0])
+    rollout.reset([start_of(fake, (3, 9.0), px=200.0)], seeds=[0])
     fake.told.clear()
     for _ in range(3):
         rollout.step([StepConditions()])

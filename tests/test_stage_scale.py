@@ -14,6 +14,7 @@ from envs.stage.game import GameObject, Kind
 from envs.stage.scene import Scene
 from envs.stage.scenery import WEATHER_PERIOD, WEATHERS, Scenery
 from envs.stage.skeleton import GROUND_Y
+from midas_world.commands.cli import main
 from midas_world.config import load_preset
 from midas_world.teachers.env import make_teacher
 from midas_world.train.data import character_weight
@@ -147,7 +148,7 @@ def test_the_scale_changes_nothing_but_the_picture(without_scenery):
 
 @pytest.mark.parametrize("scale", [0, 3, -1, 1.5, "2", None])
 def test_other_scales_are_refused(scale):
-    with pytest.raises(ValueError, match=r"scale must be 1 .* or 2 .*, got"):
+    with pytest.raises(ValueError, match=r"scale must be 1 .*, 2 .* or 0.25 .*, got"):
         StageEnv(scale=scale)
 
 
@@ -181,3 +182,26 @@ def test_the_character_weighs_the_same_at_both_sizes():
     alone = character_weight(torch.tensor([[[59.0, 50.0]]]), 192, 320)
     near = alone[0, 0, 49:51, 49:51].mean().item()
     assert near == pytest.approx(np.exp(-0.5), abs=0.01)
+
+
+def test_the_tiny_preset_learns_from_what_it_collects(tmp_path):
+    words = ["--preset", "tiny", "--data", str(tmp_path / "data")]
+    assert main(["collect", *words, "--workers", "1", "--codec", "raw"]) == 0
+    assert main(["train", "autoencoder", *words, "--output", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run/autoencoder/weights.safetensors").is_file()
+
+
+def test_a_quarter_shows_all_where_it_was():
+    data = load_preset("tiny").data
+    env, whole = make_teacher(data), StageEnv()
+    (frame, info), (large, told) = env.reset(seed=3), whole.reset(seed=3)
+    assert frame.shape == (48, 80, 3)
+    average = large.reshape(48, 4, 80, 4, 3).mean(axis=(1, 3))
+    assert np.abs(frame - average).max() <= 2
+    np.testing.assert_allclose(info["keypoints"], told["keypoints"] / 4, atol=1e-5)
+    for name in ("things", "regions"):
+        places = slice(1, 5) if name == "things" else slice(4)
+        seen = told[name][:, 0] > 0
+        np.testing.assert_allclose(
+            info[name][seen, places], told[name][seen, places] / 4, atol=1e-5
+        )

@@ -11,7 +11,7 @@ from midas_world.data.episodes import Episode, EpisodeMetadata
 
 CPU = torch.device("cpu")
 STATE = "train_state.safetensors"
-CAMERA, CLOCK, LOOP = 36, 37, 1600
+CAMERA, CLOCK, LOOP = 36, 37, 400
 # Px from the picture's middle to where things are listed.
 LISTED = 90
 

@@ -23,6 +23,7 @@ from envs.stage.skeleton import (
     stand_pose,
     walk_pose,
 )
+from envs.tasks import LOOP
 
 ACTIONS: tuple[str, ...] = (
     "idle",
@@ -41,7 +42,7 @@ ACTIONS: tuple[str, ...] = (
     "kick",
     "talk",
 )
-WORLD_LENGTH = 1600
+WORLD_LENGTH = LOOP
 
 # All speeds in px per step, all durations in steps (20 a second).
 WALK_SPEED = 3.0

@@ -28,15 +28,19 @@ _THING_SIZES = {Kind.COIN: (10, 10, 0), Kind.ROCK: (16, 12, 9), Kind.FIRE: (14, 
 class StagePicture:
     """What a state of Stage looks like.
 
+    Below a scale of 1 it is drawn at 1, and made smaller.
+
     Attributes:
         keypoints: (15, 2) float32 px, as last drawn.
     """
 
-    def __init__(self, *, scale: int) -> None:
+    def __init__(self, *, scale: float) -> None:
         self.keypoints = np.zeros((15, 2), np.float32)
-        self._scale = scale
-        self._scenery = Scenery(scale=scale)
-        self._canvas = pygame.Surface((FRAME_WIDTH * scale, FRAME_HEIGHT * scale), 0, 32)
+        self._shown_scale = scale
+        self._scale = max(1, int(scale))
+        self._scenery = Scenery(scale=self._scale)
+        size = FRAME_WIDTH * self._scale, FRAME_HEIGHT * self._scale
+        self._canvas = pygame.Surface(size, 0, 32)
 
     def draw(
         self, conditioner: StageConditioner, game: StageGame, *, shows_things: bool
@@ -75,7 +79,11 @@ class StagePicture:
 
     def frame(self) -> np.ndarray:
         """Return what is on the canvas as a new (H, W, 3) uint8 array."""
-        return np.ascontiguousarray(pygame.surfarray.pixels3d(self._canvas).transpose(1, 0, 2))
+        picture = self._canvas
+        if self._shown_scale < self._scale:
+            size = int(FRAME_WIDTH * self._shown_scale), int(FRAME_HEIGHT * self._shown_scale)
+            picture = pygame.transform.smoothscale(picture, size)
+        return np.ascontiguousarray(pygame.surfarray.pixels3d(picture).transpose(1, 0, 2))
 
     def things(self, game: StageGame, camera_x: float) -> np.ndarray:
         """Return (16, 6) float32: class, centre x, y, half width, half height, number."""
@@ -83,7 +91,7 @@ class StagePicture:
         for row, item in zip(things, game.visible(camera_x), strict=False):
             half_width, half_height, up = _THING_SIZES[item.kind]
             place = (item.x - camera_x + CENTER_X, item.y - up, half_width, half_height)
-            row[:] = _thing_class(item), *np.multiply(place, self._scale), item.x
+            row[:] = _thing_class(item), *np.multiply(place, self._shown_scale), item.x
         return things
 
     def regions(self, *, talks: bool) -> np.ndarray:
@@ -92,7 +100,7 @@ class StagePicture:
         regions[0] = _HEARTS_REGION
         if talks:
             regions[1] = *_PORTRAIT.center, *np.divide(_PORTRAIT.size, 2)
-        return regions * self._scale
+        return regions * self._shown_scale
 
     def _draw_object(
         self, item: GameObject, conditioner: StageConditioner, light: tuple[int, int, int]

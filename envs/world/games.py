@@ -20,7 +20,7 @@ from engine.rollout import RolloutStep
 from engine.shared import shared_engine, shared_world
 from envs.contract import check_names
 from envs.recording.header import weights_hash
-from envs.tasks import has_arrived
+from envs.tasks import LOOP, has_arrived
 from envs.world.conditioners import SpeakingConditioner, load_conditioner, make_conditioner
 from envs.world.course import Course
 from envs.world.options import GameOptions
@@ -207,8 +207,8 @@ class Games:
         told = self.options.apply(outlook, self.course.rollout.chance)
         if self.options.task != "goal":
             return told
-        loop = self.world.config.world.conditions.camera.loop
-        arrived = has_arrived(outlook.x, self.options.goal, loop=loop)
+        px = LOOP / self.world.config.world.conditions.camera.loop
+        arrived = has_arrived(outlook.x * px, self.options.goal)
         return replace(told, rewards=arrived.astype(np.float64), ends=told.ends | arrived)
 
     def _outlook(self, made: RolloutStep) -> Outlook:

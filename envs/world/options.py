@@ -25,7 +25,7 @@ class GameOptions(OutcomeRule):
         frame_skip: Steps for which an action is held.
         horizon: Steps after which a game is truncated.
         task: One of `envs.tasks.TASKS`; None: what the world pays and ends.
-        goal: Of the task "goal", x in px along the loop.
+        goal: Of the task "goal", x in px of the 192 x 320 frame along the loop.
         start_states: What episodes begin from, unless a reset says otherwise.
         prompt: Likewise, the words that steer.
         backend: What runs the networks.

@@ -61,7 +61,7 @@ _GPU_OVERRIDES = (
     "train_dynamics.optimizer.batch_size=32",
 )
 _DISK_SHARE = 0.5
-_RATE_STEPS = 12
+_RATE_STEPS, _SHORT_S = 12, 120.0
 _MIN_STEPS = 20
 _EVALUATIONS, _EVALUATE_EVERY = 5, 200
 # Train steps that fit, but for what saving and evaluating take on the way.
@@ -285,15 +285,17 @@ def _fitting_steps(
         train_dynamics=replace(config.train_dynamics, num_validation=2),
     )
     # A whole run, however short: later train steps take longer than the first.
-    few = with_train_steps(few, stage, _RATE_STEPS)
+    tried = _RATE_STEPS if seconds > _SHORT_S else _RATE_STEPS // 2
+    few = with_train_steps(few, stage, tried)
     with tempfile.TemporaryDirectory(dir=request.work) as folder:
-        train(few, Path(folder), _RATE_STEPS)
+        train(few, Path(folder), tried)
         with (Path(folder) / LOG_NAME).open() as file:
             rates = [row for row in csv.DictReader(file) if row["name"] == "items_per_s"]
     step_s = settings.optimizer.batch_size / float(rates[-1]["value"])
     seconds -= time.monotonic() - started
     train_steps = max(_MIN_STEPS, int(_TRAIN_SHARE * seconds / step_s))
-    logger.info("%s: %d train steps, about %.1f minutes", stage, train_steps, seconds / 60)
+    minutes = train_steps * step_s / 60
+    logger.info("%s: %d train steps, about %.1f minutes", stage, train_steps, minutes)
     return train_steps
 
 
@@ -314,7 +316,7 @@ def _evaluate(
 ) -> None:
     """Measure the world; a section that fails or does not apply is said in the report.
 
-    No section begins when so many seconds are over.
+    When so many seconds are over, only the sections begin without which nothing is known.
     """
     settings, until = _QUICK, None
     if request.evaluation == "full":

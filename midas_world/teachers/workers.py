@@ -100,7 +100,7 @@ def run_workers(
                     _join_worker(connection, workers)
     finally:
         for process in workers.values():
-            process.terminate()
+            process.kill()  # SDL, which draws many an env, catches the signal of terminate()
         for connection in list(workers):
             _join_worker(connection, workers)
 
