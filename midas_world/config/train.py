@@ -81,6 +81,8 @@ class DynamicsTrainConfig:
         event_rate: Share of new sequences that begin shortly before something happens: a thing
             comes into view, a reward, a hit.
         noisy_rate: Share of new sequences with noise on their frames.
+        hit_rate: Share of the frames that painting learns from (train/scenery.py) that come soon
+            after a hit: few do, and the character looks like itself at no other time.
         thing_weight: Of the error where a thing is, against 1 elsewhere.
         character_weight: Where the character is.
         region_weight: Where else the teacher says that small things matter.
@@ -109,6 +111,7 @@ class DynamicsTrainConfig:
     switch_rate: float = 0.0
     event_rate: float = 0.45
     noisy_rate: float = 0.4
+    hit_rate: float = 0.0
     thing_weight: float = 6.0
     character_weight: float = 3.0
     region_weight: float = 3.0

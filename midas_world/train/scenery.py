@@ -30,6 +30,8 @@ from midas_world.train.loop import Trainer, mixed_precision
 # Parts of the model that learn here.
 PAINTERS = ("conditions.", "scenery.", "windows.", "entries.", "fates.", "outcome.")
 _HELD_FRAMES = 96
+# Steps after a hit that count as soon.
+_HIT_STEPS = 10
 # Few steps bring anything, and what they bring is soon computed.
 _FATE_ROWS = 512
 
@@ -150,9 +152,13 @@ def fit_scenery(
     loss = SceneryLoss(model, channel_weight)
     trainer = Trainer(loss, settings, folder, seed=config.seed, device=device, find_unused=True)
     trainer.resume()
+    since_hit = store.conditions.tally[0, :, 1]
+    hits = torch.nonzero((since_hit <= _HIT_STEPS) | (store.cost > 0)).flatten()
+    num_hits = round(config.train_dynamics.hit_rate * settings.batch_size) * (len(hits) > 0)
 
     def make_batch(generator: torch.Generator, _train_step: int) -> Mapping[str, Any]:
         rows = torch.randint(store.frames.num_frames, (settings.batch_size,), generator=generator)
+        rows[:num_hits] = hits[torch.randint(max(1, len(hits)), (num_hits,), generator=generator)]
         batch = scenery_rows(store, np.sort(rows.numpy()), config)
         some = torch.randint(store.frames.num_frames, (_FATE_ROWS,), generator=generator)
         fates = {name: value.to(device) for name, value in fate_rows(store, some).items()}
