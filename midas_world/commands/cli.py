@@ -109,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     add_trust_option(collect)
     collect.set_defaults(run=_collect)
 
-    train = verbs.add_parser("train", help="train the autoencoder, then the dynamics")
-    train.add_argument("stage", choices=("autoencoder", "dynamics", "all"))
+    train = verbs.add_parser("train", help="train the autoencoder, the dynamics, the decoder")
+    train.add_argument("stage", choices=("autoencoder", "dynamics", "decoder", "all"))
     _add_preset(train)
     train.add_argument("--data", type=Path, help=_OF)
     train.add_argument("--output", type=Path, help="default: runs/PRESET")
@@ -210,17 +210,22 @@ def _fit_preset(arguments: argparse.Namespace) -> Path:
 def _train(arguments: argparse.Namespace) -> int:
     from midas_world.config import load_preset
     from midas_world.train.autoencoder import train_autoencoder
+    from midas_world.train.decoder import train_decoder
     from midas_world.train.dynamics import train_dynamics
 
     config = load_preset(arguments.preset, arguments.overrides)
     data = _episodes(arguments.data, arguments.preset)
     output = _folder(arguments.output, "runs", arguments.preset)
     autoencoder = arguments.autoencoder or output / "autoencoder"
-    options = {"init_from": arguments.init_from, "stop_at": arguments.stop_at}
+    stop_at = arguments.stop_at
+    options = {"init_from": arguments.init_from, "stop_at": stop_at}
     if arguments.stage in ("autoencoder", "all"):
         train_autoencoder(config, data, autoencoder, **options)
     if arguments.stage in ("dynamics", "all"):
         train_dynamics(config, data, output / "dynamics", autoencoder=autoencoder, **options)
+    if arguments.stage == "decoder" or (arguments.stage == "all" and config.train_decoder):
+        parts = {"autoencoder": autoencoder, "dynamics": output / "dynamics"}
+        train_decoder(config, data, output / "decoder", **parts, stop_at=stop_at)
     return 0
 
 
@@ -232,7 +237,8 @@ def _pack(arguments: argparse.Namespace) -> int:
     config = load_preset(arguments.preset, arguments.overrides)
     check_data(config.data, source=Path(arguments.preset), trust=arguments.trust)
     output = _folder(arguments.output, "runs", arguments.preset)
-    autoencoder = arguments.autoencoder or output / "autoencoder"
+    last = "decoder" if config.train_decoder else "autoencoder"
+    autoencoder = arguments.autoencoder or output / last
     pack_world(
         config,
         arguments.world,

@@ -25,6 +25,7 @@ from midas_world.config.reading import load_config
 from midas_world.config.train import (
     AutoencoderTrainConfig,
     DataConfig,
+    DecoderTrainConfig,
     DynamicsTrainConfig,
 )
 
@@ -383,6 +384,7 @@ class ProjectConfig:
     data: DataConfig = field(default_factory=DataConfig)
     train_autoencoder: AutoencoderTrainConfig
     train_dynamics: DynamicsTrainConfig
+    train_decoder: DecoderTrainConfig | None = None
     seed: int = 0
 
 

@@ -1,4 +1,4 @@
-"""Configs of training: the optimizer, the two stages, and the data they learn from."""
+"""Configs of training: the optimizer, the stages, and the data they learn from."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -126,6 +126,33 @@ class DynamicsTrainConfig:
     scenery: OptimizerConfig | None = None
     sharding: Literal["none", "full"] = "none"
     num_validation: int = 16
+    evaluate_every: int = 500
+    save_every: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderTrainConfig:
+    """The third stage of training, in which the decoder learns alone (train/decoder.py).
+
+    Attributes:
+        own_rate: Share of the frames whose latents are the world's own predictions; the others'
+            are encoded.
+        num_rollouts: From which those come; each begins with an episode.
+        rollout_steps: Steps of each at most.
+        keep_every: Only every so manieth step is kept, and the first few.
+        squared_weight: Weight of the squared error beside the absolute one.
+        gradient_weight: Weight of the L1 loss on the picture's gradients.
+        energy_weight: Weight of the error of the local gradient energy.
+    """
+
+    optimizer: OptimizerConfig
+    own_rate: float = 0.5
+    num_rollouts: int = 144
+    rollout_steps: int = 104
+    keep_every: int = 4
+    squared_weight: float = 4.0
+    gradient_weight: float = 1.0
+    energy_weight: float = 1.0
     evaluate_every: int = 500
     save_every: int = 200
 

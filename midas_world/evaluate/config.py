@@ -87,7 +87,7 @@ class EvaluationConfig:
     outcome_steps: int = 200
     outcome_policies: tuple[str, ...] = ("expert", "reckless", "mixed", "reckless", "random")
     game_actions: tuple[str, ...] = ("leap_right", "run_right")
-    num_games: int = 6
+    num_games: int = 12
     game_steps: int = 300
     num_thing_runs: int = 20
     thing_steps: int = 40

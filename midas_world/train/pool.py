@@ -19,7 +19,7 @@ from torch import Tensor
 from midas_world.config import DynamicsTrainConfig, WorldConfig
 from midas_world.model.autoencoder import to_tokens
 from midas_world.model.conditions import Conditions
-from midas_world.train.boxes import character_box, paint_box
+from midas_world.train.boxes import place_weights
 from midas_world.train.data import crop_corners
 from midas_world.train.latents import LatentStore
 
@@ -226,21 +226,9 @@ class Pool:
 
     def _weight(self, targets: np.ndarray) -> Tensor:
         """Return the weight of every place, (B, 1, h, w)."""
-        config, frames = self.config, self.store.frames
-        rows, columns = self.world.grid
-        step = self.world.height // rows
-        weight = np.ones((len(targets), rows, columns), np.float32)
-        for slot, row in enumerate(targets):
-            own = weight[slot]
-            points = frames.keypoints[row]
-            if len(points):
-                paint_box(own, character_box(points), config.character_weight, step=step)
-            for region in frames.regions[row]:
-                if region[2] > 0:
-                    paint_box(own, region, config.region_weight, step=step)
-            for box in (*self._gone(row), *self._things(row)[:, 1:5]):
-                paint_box(own, box, config.thing_weight, step=step)
-        return torch.from_numpy(weight)[:, None]
+        store, config, grid = self.store.frames, self.config, self.world.grid
+        weights = [place_weights(store, t, config, grid, more=self._gone(t)) for t in targets]
+        return torch.from_numpy(np.stack(weights))[:, None]
 
     def _gone(self, row: int) -> list[np.ndarray]:
         """Return the boxes, (4,) each, where things were that are no more: coins just collected."""

@@ -38,12 +38,12 @@ class ProbeConfig:
         batch_size: Frames of each.
     """
 
-    num_frames: int = 2500
+    num_frames: int = 6000
     episode_steps: int = 120
     keep_every: int = 3
     first_seed: int = 20_000
     width: int = 40
-    train_steps: int = 1200
+    train_steps: int = 2400
     batch_size: int = 24
     learning_rate: float = 3e-3
     seed: int = 0
