@@ -28,8 +28,16 @@ from tests.shard_data import save_all, two_episodes
 from tests.training import CPU, make_episode, tiny
 
 
+SLOW_FIXTURES = {"kept_graphs", "trained", "shards"}
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+    """Skip what needs a GPU where there is none; let one process make the slow fixtures.
+
+    The first process begins with those who need them; what another one takes over is the last.
+    """
+    items.sort(key=lambda item: not SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())))
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")

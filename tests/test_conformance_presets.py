@@ -71,8 +71,9 @@ def play_on(engine: Engine, world: World, count: int) -> tuple[Tensor, Tensor]:
 def test_a_game_is_close_to_float32_torch(
     name: str, world: World, plain: TorchEngine, kept_graphs: Path
 ):
-    # Of what takes long, the shipped world on ONNX alone is always tested: people play it.
-    is_slow = name == "torch-compile" or (name.startswith("onnx") and world.folder.name != "stage")
+    # Of what takes long, the shipped world on eight-bit ONNX alone is tested: people play it.
+    is_played = name.startswith("onnx-int8") and world.folder.name == "stage"
+    is_slow = name.startswith(("torch-compile", "onnx")) and not is_played
     if is_slow and not IS_LARGE:
         pytest.skip("minutes of compiling or exporting: set MIDAS_TEST_LARGE=1")
     engine = make_backend(name, world, kept_graphs)

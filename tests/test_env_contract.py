@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
@@ -94,18 +93,6 @@ def test_a_vector_spec_survives_pickling(tiny_folder):
     assert again.metadata["autoreset_mode"] == games.metadata["autoreset_mode"]
 
 
-def test_many_processes_play_what_one_plays(tiny_folder):
-    def play(mode: str, **kwargs) -> np.ndarray:
-        games = gym.make_vec(WORLD, 2, mode, vector_kwargs=kwargs, world=str(tiny_folder))
-        frames = [games.reset(seed=3)[0]]
-        frames += [games.step(np.array([action, 4]))[0] for action in (4, 0, 14)]
-        games.close()
-        return np.stack(frames)
-
-    # Not fork: torch's threads do not survive it.
-    np.testing.assert_array_equal(play("async", context="spawn"), play("sync"))
-
-
 def test_wrappers_wrap(tiny_folder, tmp_path):
     env = gym.make(WORLD, world=str(tiny_folder), render_mode="rgb_array", max_episode_steps=4)
     env = RecordVideo(env, str(tmp_path / "videos"), episode_trigger=lambda _: True)
@@ -141,8 +128,7 @@ def write(folder: Path, **files: str) -> None:
         (folder / f"{name}.py").write_text(text)
 
 
-@pytest.mark.parametrize("is_package", [True, False])
-@pytest.mark.parametrize("name", ["envs", "engine"])
+@pytest.mark.parametrize(("name", "is_package"), [("envs", True), ("engine", False)])
 def test_a_project_with_a_package_of_our_name_has_both(tmp_path, name, is_package):
     own = {"__init__": ""} if is_package else {}
     write(tmp_path / name, theirs="WHOSE = 'mine'", **own)
