@@ -27,7 +27,6 @@ from tests.fakes import make_tiny_world
 from tests.shard_data import save_all, two_episodes
 from tests.training import CPU, make_episode, tiny
 
-
 SLOW_FIXTURES = {"kept_graphs", "trained", "shards"}
 
 
