@@ -1,7 +1,7 @@
 """A program's two ends towards the terminal: letters that it cannot show, and being ended."""
 
+import atexit
 import io
-import logging
 import os
 import signal
 import sys
@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
-
-LOADING_THREAD = "stepper"
 
 
 class Terminated(KeyboardInterrupt):
@@ -39,16 +37,15 @@ def orderly_end() -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once, also where a world is still loading behind a closed window.
+    """End the process at once, when all that is open has been closed.
 
-    Libraries that are being loaded in a thread crash if the interpreter is taken down around them.
+    To take the interpreter down around torch takes a second, and around libraries that a thread is
+    still loading it crashes.
     """
-    if any(thread.name == LOADING_THREAD for thread in threading.enumerate()):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's own order

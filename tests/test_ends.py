@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ import play
 from envs.picture import FrameWindow
 from envs.play.game.session import Session
 from envs.play.window.window import Window
-from midas_world import __version__, terminal
+from midas_world import __version__
 from midas_world.commands import cli
 from tests.fakes import CountingEnv
 from tests.windows import playable, press, run_until, start
@@ -76,20 +77,17 @@ def test_a_window_that_is_closed_while_loading_does_not_wait():
     assert session.status == "closed"
 
 
-def test_the_process_ends_though_a_world_is_loading(monkeypatch):
-    ended = []
-    monkeypatch.setattr(terminal.os, "_exit", ended.append)
-    with pytest.raises(SystemExit) as end:
-        terminal.leave(3)
-    assert (end.value.code, ended) == (3, [])
-    may_end = threading.Event()
-    thread = threading.Thread(target=may_end.wait, name=terminal.LOADING_THREAD, daemon=True)
-    thread.start()
-    with pytest.raises(SystemExit):
-        terminal.leave(4)
-    assert ended == [4]
-    may_end.set()
-    thread.join()
+def test_the_process_ends_at_once_whatever_still_runs():
+    code = """
+import atexit, sys, threading, time
+from midas_world.terminal import leave
+threading.Thread(target=time.sleep, args=(30.0,)).start()  # as a world that is still loading
+atexit.register(print, "closed", end="")
+print("told, ", end="")
+leave(4)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=20)
+    assert (ended.returncode, ended.stdout) == (4, b"told, closed")
 
 
 def test_closing_one_window_leaves_the_others():

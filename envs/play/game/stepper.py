@@ -11,7 +11,6 @@ from typing import Literal
 
 from envs.play.game.clock import StepClock
 from envs.play.game.game import Game
-from midas_world.terminal import LOADING_THREAD
 
 Status = Literal[
     "loading", "playing", "paused", "rewinding", "watching", "over", "failed", "closed"
@@ -41,7 +40,7 @@ class Stepper:
         self._commands: queue.SimpleQueue[Callable[[Game], None]] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._is_opening = False  # what is played, which takes long; nothing is open yet
-        self._thread = threading.Thread(target=self._run, name=LOADING_THREAD, daemon=True)
+        self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
 
     @property
     def period_s(self) -> float:
