@@ -59,6 +59,7 @@ def _play(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     # Which backend runs the world, and why.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("torch").setLevel(logging.WARNING)  # else it tells of its caches at the end
     # torch's threads spin while they wait, which stalls them where another program computes too:
     # two cores, one of them busy, made a step take 400 ms instead of 16. Read when torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -111,7 +112,7 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable], loadi
     )
     with contextlib.ExitStack() as stack:
         stack.callback(voices.close)
-        stack.callback(window.close)
+        stack.push(lambda kind, *_: window.close(waits=kind is None))
         if args.global_hotkey:
             _listen_everywhere(session, stack)
         session.start()
@@ -176,13 +177,12 @@ def _replay(args: argparse.Namespace) -> int:
     # PyAV is loaded by those who want to see a film.
     from envs.play.replay.recorded import Tape, open_recorded
     from envs.play.replay.session import ReplaySession
-    from envs.play.replay.window import ReplayWindow
     from midas_world.sessions.session import load_session
 
     tape = Tape(load_session(args.replay))
     open_display(instead="midas-world export SESSION --to mp4 makes a film of it")
     settings = SettingsFile(settings_folder() / "settings.json")
-    window = ReplayWindow(args.replay.resolve().name, settings=settings)
+    window = Window(args.replay.resolve().name, settings=settings)
     session = ReplaySession(
         tape,
         partial(open_recorded, tape.session, world=args.world, trust=args.trust),

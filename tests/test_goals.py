@@ -1,6 +1,7 @@
 """Modes, results and the best list; the menus, settings, and the show while nobody plays."""
 
 import json
+import threading
 import time
 from datetime import date
 
@@ -144,15 +145,42 @@ def test_a_run_from_the_menu_to_its_end_again_and_its_replay(monkeypatch):
         shown = []
         run_until(
             window, session,
-            lambda: shown.append(session.view.num_steps) or session.status == "over",
+            lambda: shown.append(session.view.num_steps) or session.projector.is_paused,
         )  # fmt: skip
         assert shown[-1] == 6
         assert min(shown) < 6
+        press(pygame.K_ESCAPE)
+        run_until(window, session, lambda: session.status == "over")
         num_resets = len(env.resets)
         run_until(window, session, lambda: window._screens.menu is not None)
         press(pygame.K_RETURN)  # again
         run_until(window, session, lambda: len(env.resets) == num_resets + 1)
         assert env.resets[-1][0] == date.today().toordinal()
+
+
+def test_the_end_is_seen_though_nobody_touches_anything(monkeypatch):
+    # A slow disk: the light of the end is out by then.
+    monkeypatch.setattr(BestList, "add", lambda *_: time.sleep(0.7))
+    with playing(CountingEnv(over_after=6), fps=20) as (window, session):
+        run_until(window, session, lambda: session.status == "over")
+        run_until(window, session, lambda: window._screens.menu and window._screens.menu._rects)
+
+
+def test_keys_of_the_game_mean_nothing_while_it_waits_for_a_menu():
+    with playing(CountingEnv(), fps=50) as (window, session):
+        press(pygame.K_ESCAPE)
+        run_until(window, session, lambda: session.status == "paused")
+        steps = session.view.num_steps
+        for key in (pygame.K_p, pygame.K_n, pygame.K_b, pygame.K_t, pygame.K_g, pygame.K_BACKSPACE):
+            press(key)
+        act(6)  # of the pad: pause
+        press(pygame.K_MINUS)
+        run_until(window, session, lambda: "volume" in window.overlays.message)
+        done = threading.Event()
+        session._commands.put(lambda _: done.set())
+        assert done.wait(10.0)
+        assert (session.status, session.view.num_steps) == ("paused", steps)
+        assert not any((session.bookmarks.shown, window._prompt.is_open, session.pilot.is_flying))
 
 
 def test_a_time_limit_ends_a_run_though_the_game_goes_on():
@@ -191,6 +219,21 @@ def test_an_agent_plays_after_a_while_until_a_key_is_pressed(monkeypatch):
         run_until(window, session, lambda: not session.pilot.is_flying)
         assert window._screens.menu is None
         assert not window._attract.is_on
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_who_holds_a_key_is_there(monkeypatch, is_on):
+    with playing(CountingEnv(), fps=100) as (window, session):
+        monkeypatch.setattr(attract, "IDLE_S", 0.05)
+        if is_on:
+            run_until(window, session, lambda: window._attract.is_on)
+        window.inputs.press("right")  # as a stick does, that tells no more until it is let go
+        steps = session.view.num_steps
+        run_until(window, session, lambda: session.view.num_steps > steps + 20)
+        assert not window._attract.is_on
+        assert session.view.action_name == "walk_right"
+        window.inputs.release_all()
+        run_until(window, session, lambda: window._attract.is_on)
 
 
 def test_the_teacher_s_agent_collects_coins():
@@ -355,7 +398,7 @@ def test_full_screen_and_back_by_key():
             (pygame.K_RETURN, pygame.KMOD_ALT, False),
         ):
             press(key, mod)
-            run_until(window, session, lambda wanted=is_full: window._is_fullscreen is wanted)
+            run_until(window, session, lambda wanted=is_full: window._full_screen.is_on is wanted)
 
 
 def test_a_stranger_s_first_keys_fit_the_game():

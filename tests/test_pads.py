@@ -160,3 +160,18 @@ def test_a_button_of_a_controller_takes_one_entry_of_a_menu_and_a_trigger_can_be
         run_until(window, session, lambda: settings._wanted is None)
         assert settings._file.settings.pad == {"f8": "LT"}
         pad.pull_out()
+
+
+def test_a_stick_moves_in_a_menu_one_entry_for_each_push(sdl):
+    with playing(CountingEnv()) as (window, session):
+        pad = VirtualPad(sdl, GAME_CONTROLLER)
+        window._screens.open_main(session)
+        menu = window._screens.menu
+        pushes = (0.5, 0), (1.0, 1), (0.5, 1), (0.9, 1), (0.0, 1), (1.0, 2), (-1.0, 1)
+        for value, chosen in pushes:
+            pad.axis(1, value)
+            run_until(window, session, lambda chosen=chosen: menu.chosen == chosen)
+            for _ in range(3):
+                window.run_once(session)
+            assert menu.chosen == chosen, value
+        pad.pull_out()

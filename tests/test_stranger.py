@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -123,6 +124,9 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
     choose("Watch")
     wait(lambda: session.status == "watching")
     look("7-replay")
+    press(pygame.K_END)
+    wait(lambda: session.projector.is_paused)
+    press(pygame.K_ESCAPE)
     wait(lambda: session.status == "over" and window._screens.menu is not None)
     press(pygame.K_F10)
     wait(shown(Tiles, "Recordings"))
@@ -153,6 +157,7 @@ def test_a_stranger_plays_on_a_real_x_server(tmp_path):
         changes = {
             "DISPLAY": f":{server.stdout.readline().strip()}",
             "SDL_VIDEODRIVER": "x11",
+            "SDL_VIDEO_X11_WMCLASS": "midas",
             "SDL_AUDIODRIVER": "dummy",
             "XDG_CONFIG_HOME": str(tmp_path),
             "PYTHONPATH": str(root),
@@ -166,9 +171,22 @@ def test_a_stranger_plays_on_a_real_x_server(tmp_path):
                 assert line, f"it ended before {words!r}"
 
         def do(*words: str) -> None:
-            subprocess.run(["xdotool", "mousemove", "2", "2", *words], check=True, env=env)
+            subprocess.run(["xdotool", "mousemove", "170", "240", *words], check=True, env=env)
+
+        def place() -> str:
+            search = ["xdotool", "search", "--class", "midas", "getwindowgeometry"]
+            return subprocess.run(search, env=env, stdout=subprocess.PIPE, text=True).stdout
 
         wait("playing")
+        before = place()
+        do("key", "F11")  # without a window manager
+        while not ("Position: 0,0 " in (now := place()) and "Geometry: 1280x1024" in now):
+            time.sleep(0.1)
+        time.sleep(0.5)  # until it has the keyboard, too
+        do("key", "F11")
+        while place().split()[2:] != before.split()[2:]:
+            time.sleep(0.1)
+        time.sleep(0.5)
         for keys, told in (
             (["Escape"], "paused: Menu"),
             (["Down", "Down", "Down", "Return"], "paused: Scenes"),

@@ -12,16 +12,18 @@ from envs.play.game.game import Game
 from envs.play.game.opening import open_teacher
 from envs.play.game.rewind import Rewind
 from envs.play.game.session import Session
-from envs.play.studio.films import FilmLook, free_path, read_views, save_film
+from envs.play.studio.films import FilmLook, free_path, open_film, save_film
 from envs.play.studio.gallery import recordings
 from envs.play.studio.jobs import Jobs
+from envs.play.studio.saver import FrameSaver
+from envs.play.window.film_controls import _bar
 from envs.play.window.menu import Menu
 from envs.play.window.tiles import Tiles
 from envs.play.window.window import Window
 from midas_world.data import gif
 from midas_world.sessions.export.pictures import SHAPES, PictureOptions, pictures, shaped, with_keys
 from midas_world.sessions.session import load_session
-from tests.fakes import CountingEnv
+from tests.fakes import CountingEnv, view_of
 from tests.sessions import export, read_film
 from tests.windows import playable, playing, press, run_until
 
@@ -60,21 +62,36 @@ def test_what_was_shown_lately_becomes_a_film_with_its_sound(talk, tmp_path):
     game, rewind = talk
     path = free_path(tmp_path, "stage (the teacher)", ".mp4")
     look = FilmLook(keys=game.playable.keymap.keys)
-    assert save_film(rewind.film(20), path, look, fps=20) == f"saved 1 s: {path}"
+    assert save_film(rewind.film(20, fps=20), path, look) == f"saved 1 s: {path}"
     with av.open(str(path)) as film:
         assert (film.streams.video[0].width, film.streams.video[0].height) == (640, 384)
         assert film.streams.video[0].frames == 20
         assert float(film.duration / av.time_base) == pytest.approx(1.0, abs=0.1)
-    views = list(read_views(path))
+    views = list(open_film(path).views())
     assert len(views) == 20
     heard = [view.sound for view in views if view.sound is not None]
     assert len(heard) >= 19
     assert np.abs(np.concatenate(heard, axis=1)).max() > 300
-    shown = np.array(list(rewind.film(20))[7].frame).repeat(2, axis=0).repeat(2, axis=1)
+    shown = np.array(rewind.film(20, fps=20).view(7).frame).repeat(2, axis=0).repeat(2, axis=1)
     assert np.abs(views[7].frame[:300].astype(int) - shown[:300]).mean() < 6
     assert np.abs(views[7].frame[350:, :60].astype(int) - shown[350:, :60]).mean() > 20  # the keys
     with pytest.raises(ValueError, match="exists already"):
-        save_film(rewind.film(20), path, look, fps=20)
+        save_film(rewind.film(20, fps=20), path, look)
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".gif"])
+def test_a_film_is_looked_at_in_any_order(ending, tmp_path):
+    path = tmp_path / f"film{ending}"
+    with FrameSaver(path, fps=20, num_frames=60) as saver:
+        for value in range(60):
+            saver.add(view_of(np.full((48, 80, 3), 4 * value, np.uint8)))
+        saver.close()
+    film = open_film(path)
+    assert (film.num_frames, film.fps) == (60, 20)
+    for number in (0, 59, 30, 31, 29, 7, 59, 1):
+        assert int(film.view(number).frame[20, 20, 0]) == pytest.approx(4 * number, abs=2)
+    with pytest.raises(ValueError, match="lacks 60"):
+        film.view(60)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -124,15 +141,18 @@ def test_a_session_is_exported_with_keys_and_in_a_shape(session, tmp_path):
 
 
 def test_work_that_fails_is_told_and_the_next_is_done():
-    told = []
+    told, may_end = [], threading.Event()
     jobs = Jobs(told.append)
 
     def fails() -> str:
         raise OSError("the disk is full")
 
-    jobs.start(fails)
-    jobs.start(lambda: "done")
+    jobs.start(fails, words="this")
+    jobs.start(lambda: may_end.wait(10.0) and "done", words="that")
+    assert jobs.words == "that"
+    may_end.set()
     jobs.close()
+    assert not jobs.words
     assert sorted(told) == ["done", "not saved: the disk is full"]
 
 
@@ -173,7 +193,7 @@ def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_pat
         run_until(window, session, lambda: session.status == "watching")
         run_until(window, session, lambda: session.view.frame.shape == (528, 880, 3))
         press(pygame.K_p)
-        run_until(window, session, lambda: session._is_film_paused)
+        run_until(window, session, lambda: session.projector.is_paused)
         press(pygame.K_ESCAPE)
         run_until(window, session, lambda: session.status == "paused")
         assert session.view.num_steps >= steps
@@ -199,6 +219,42 @@ def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_pat
         assert len(recordings(Path("recordings"))) == 2
 
 
+def test_a_film_of_the_gallery_is_scrubbed_and_the_game_hears_nothing_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with playing(CountingEnv(), fps=20) as (window, session):
+        run_until(window, session, lambda: session.view.num_steps > 10)
+        press(pygame.K_F10)  # before there is any
+        run_until(window, session, lambda: window._screens.menu is not None)
+        press(pygame.K_RETURN)
+        press(pygame.K_F8)
+        run_until(window, session, lambda: window._gallery.words)
+        run_until(window, session, lambda: window._screens.menu.rows)  # the tiles know at once
+        assert session.status == "paused"
+        steps = session.view.num_steps
+        press(pygame.K_RETURN)
+        run_until(window, session, lambda: isinstance(window._screens.menu, Menu))
+        press(pygame.K_RETURN)
+        run_until(window, session, lambda: session.projector is not None)
+        film = session.projector
+        press(pygame.K_END)
+        run_until(window, session, lambda: film.number == steps and film.is_paused)
+        for key in (pygame.K_b, pygame.K_BACKSPACE, pygame.K_g, pygame.K_COMMA):
+            press(key)
+        run_until(window, session, lambda: film.number == steps - 1)
+        x, y, width, _ = _bar(window._surface.get_size())
+        place = x + round(width / steps), y
+        pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, pos=place, button=1))
+        run_until(window, session, lambda: film.number == 1)
+        pygame.event.post(pygame.Event(pygame.JOYHATMOTION, hat=0, value=(1, 0), instance_id=1))
+        run_until(window, session, lambda: film.number == min(21, steps))
+        press(pygame.K_t)
+        run_until(window, session, lambda: "--replay" in window.overlays.message)
+        press(pygame.K_ESCAPE)
+        run_until(window, session, lambda: session.projector is None)
+        assert (session.status, session.view.num_steps) == ("paused", steps)
+        assert not any((session.bookmarks.shown, session.pilot.is_flying))
+
+
 def test_a_session_is_in_the_gallery_and_what_cannot_be_read_is_too(session, monkeypatch):
     folder = session.folder.parent
     (folder / "broken.mp4").write_bytes(b"no film")
@@ -206,7 +262,7 @@ def test_a_session_is_in_the_gallery_and_what_cannot_be_read_is_too(session, mon
     monkeypatch.chdir(folder.parent)
     found = {item.path.name: item for item in recordings(folder)}
     assert set(found) == {"counting", "broken.mp4"}
-    views = list(found["counting"].views())
+    views = list(found["counting"].film().views())
     assert [int(view.frame[12, 20, 1]) // 10 for view in views][1] == pytest.approx(7, abs=6)
     assert len(views) == 5
     with pytest.raises(ValueError, match="no film"):
@@ -215,7 +271,9 @@ def test_a_session_is_in_the_gallery_and_what_cannot_be_read_is_too(session, mon
         window._screens.open_gallery(game)
         run_until(window, game, lambda: not window._screens.pictures.is_behind and
                   window._screens.menu.rows[1].rects)  # fmt: skip
-        game.watch(found["broken.mp4"].views())
+        names = [item.path.name for item in recordings(folder) if not item.is_session]
+        window._screens.menu.rows[0].take(names.index("broken.mp4"))
+        window._screens.menu.entries[0].take()
         run_until(window, game, lambda: "no film" in window.overlays.message)
         assert game.status == "paused"
     assert found["counting"].delete() == f"deleted {session.folder}"

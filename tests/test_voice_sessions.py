@@ -1,11 +1,13 @@
 """Recorded voices: kept, played again, taken over, exported."""
 
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
+from envs.play.game.film import Projector
 from envs.play.game.game import Game
 from envs.play.game.opening import open_teacher
 from envs.play.replay.recorded import Tape, make_recorded
@@ -108,17 +110,20 @@ def test_an_exported_film_carries_the_sound(spoken_session, hello, tmp_path, opt
 def test_a_replay_plays_the_recorded_sound_at_speed_1_only(spoken_session):
     ear = Ear()
     tape = Tape(spoken_session)
+    faster, slower = (
+        partial(Projector.change_speed, faster=is_faster) for is_faster in (True, False)
+    )
     session = ReplaySession(tape, open_teacher, no_inputs(), speaker=ear)
     for _ in range(2):
-        session.change_speed(faster=True)
+        session.control_film(faster)
     for _ in range(2):
-        session.change_speed(faster=False)
+        session.control_film(slower)
     session.start()
     wait_for(session, lambda: len(ear.heard) >= 3)
-    session.change_speed(faster=True)
-    wait_for(session, lambda: session.speed == 2.0)
+    session.control_film(faster)
+    wait_for(session, lambda: session.projector.speed == 2.0)
     number = len(ear.heard)
-    wait_for(session, lambda: session.number > number + 3)
+    wait_for(session, lambda: session.projector.number > number + 3)
     session.close()
     assert len(ear.heard) == number
     for frame, sound in enumerate(ear.heard, start=1):

@@ -160,6 +160,11 @@ class Inputs:
             else:
                 self.release(name, source=source)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether anything is held."""
+        return bool(self._held)
+
     def take(self) -> Held:
         """Return what is held or was tapped since the last call, and forget the taps.
 

@@ -7,13 +7,14 @@ earlier one are played again, which gives the same frames bit for bit. Knows no 
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from envs.picture import pack_frame, unpack_frame
+from envs.play.game.film import Film
 from envs.play.game.game import Game
 from envs.play.game.moments import Snapshot, View
 
@@ -105,16 +106,22 @@ class Rewind:
         self._place -= 1
         return self._entries[self._place].view
 
-    def film(self, num_steps: int | None = None) -> Iterator[View]:
-        """Return an iterator of what was shown, the oldest first, up to the present moment.
+    def film(self, num_steps: int | None = None, *, fps: float) -> Film:
+        """Return what was shown, up to the present moment.
 
         Args:
             num_steps: How many of the last; None: of the present episode.
+            fps: Steps per second.
         """
         entries = list(self._entries)[: self._place + 1]
         begins = [place for place, entry in enumerate(entries) if entry.is_jump]
-        first = -num_steps if num_steps else begins[-1] if begins else 0
-        return (entry.view for entry in entries[first:])
+        shown = entries[-num_steps if num_steps else begins[-1] if begins else 0 :]
+        return Film(
+            num_frames=len(shown),
+            fps=fps,
+            view=lambda number: shown[number].view,
+            beginnings=[number for number, entry in enumerate(shown) if entry.is_jump],
+        )
 
     def resume(
         self, game: Game, *, on_step: Callable[[int, int], object] = lambda *_: None

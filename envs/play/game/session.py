@@ -58,6 +58,7 @@ class Session(TimeTraveller):
         step_intervals: Seconds between the starts of steps.
         voices: As given, or none that are live.
         speaker: As given, or one that is never opened.
+        progress: What the player waits for, while a film is on and the status is "loading".
         start_pictures: Frames of start states, as far as they were asked for.
         pilot: Who plays while nobody does; None while loading.
     """
@@ -88,6 +89,7 @@ class Session(TimeTraveller):
         self._is_heard = speaker is not None
         self.start_pictures: dict[int, np.ndarray] = {}
         self.pilot: Pilot | None = None
+        self.progress = ""
         self._record = record
         self._recording = RecordSwitch(notify=self._tell)
         self._open_game = open_game
@@ -155,6 +157,11 @@ class Session(TimeTraveller):
         """Let the agent play, or take over from it."""
         self._commands.put(lambda _: self._fly(is_flying))
 
+    def take_over(self) -> None:
+        """Play on from the frame of the film that is shown, if that can be."""
+        self.message = "to play on from a recorded session: python play.py --replay SESSION"
+        self._tell()
+
     def set_prompt(self, text: str | None) -> None:
         """Let the player's words steer from the next step on."""
         self._commands.put(lambda game: self._set_prompt(game, text))
@@ -201,15 +208,13 @@ class Session(TimeTraveller):
 
     def _turn(self, game: Game) -> None:
         """Obey a command if there is one before the next step is due; else make that step."""
-        is_moving = self.status in ("playing", "rewinding") or (
-            self.status == "watching" and not self._is_film_paused
-        )
-        command = self._next_command(is_moving=is_moving)
+        command = self._next_command(self._moving_clock())
         if command is not None:
             command(game)
-        elif self.status == "watching":
+        elif self.projector is not None:
             self._show_next()
-            self.speaker.play(self.view.sound if self.view is not None else None)
+            if self.view is not None and self.projector is not None and self.projector.speed == 1:
+                self.speaker.play(self.view.sound)
         elif self.status == "rewinding":
             self._step_back()
         else:
@@ -273,9 +278,6 @@ class Session(TimeTraveller):
             self._set_status("paused")
         elif self.status == "paused":
             self._go_on()
-        elif self.status == "watching":
-            self._is_film_paused = not self._is_film_paused
-            self._clock.restart()
 
     def _single_step(self, game: Game) -> None:
         if self.status == "playing":

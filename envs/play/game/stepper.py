@@ -80,9 +80,9 @@ class Stepper:
         """Load what is played, and play until the thread is closed."""
         raise NotImplementedError
 
-    def _next_command(self, *, is_moving: bool) -> Callable[[Game], None] | None:
-        """Wait for a command and return it; if steps are made, None once the next one is due."""
-        wait_s = self._clock.wait_s(time.perf_counter()) if is_moving else None
+    def _next_command(self, clock: StepClock | None) -> Callable[[Game], None] | None:
+        """Wait for a command and return it, or None once the next step of a clock is due."""
+        wait_s = None if clock is None else clock.wait_s(time.perf_counter())
         try:
             # SimpleQueue.get takes a timeout of 0 for "do not wait".
             return self._commands.get(timeout=wait_s)

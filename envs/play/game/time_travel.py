@@ -4,10 +4,12 @@ What makes steps, and what else can be asked for, is up to the session that deri
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from envs.play.game.bookmarks import Bookmarks
+from envs.play.game.clock import StepClock
 from envs.play.game.compare import Comparison
+from envs.play.game.film import Film, Projector
 from envs.play.game.game import Game
 from envs.play.game.goals import Goals
 from envs.play.game.moments import View
@@ -30,6 +32,7 @@ class TimeTraveller(Stepper):
         bookmarks: Moments that the player can jump back to.
         rewind: What was shown lately; None while loading.
         comparison: The teacher beside the world; None while that is off.
+        projector: Shows a film; None while none is shown.
     """
 
     def __init__(
@@ -44,19 +47,24 @@ class TimeTraveller(Stepper):
         self.comparison: Comparison | None = None
         self._rewind_seconds = rewind_seconds
         self._was_paused = False
-        self._film: Iterator[View] = iter(())
-        self._is_film_paused = False
+        self.projector: Projector | None = None
+        self._film_clock = StepClock(1.0)
         self._before_film: tuple[Status, View | None] = "paused", None
 
-    def watch(self, film: Iterator[View] | None = None) -> None:
+    def watch(self, film: Film | None = None) -> None:
         """Show a film, or again what was shown of the present episode; the game waits."""
         self._commands.put(lambda _: self._watch(film))
 
-    def end_film(self) -> None:
-        """Go back from a film to the game."""
-        self._commands.put(lambda _: self._end_film())
+    def control_film(self, change: Callable[[Projector], object]) -> None:
+        """Pause the film that is shown, or go to another place of it, by its projector."""
+        self._commands.put(lambda _: self._control_film(change))
 
-    def take_film(self, seconds: float, use: Callable[[Iterator[View]], object]) -> None:
+    def end_film(self) -> bool:
+        """Go back from a film to the game; return whether there is one."""
+        self._commands.put(lambda _: self._end_film())
+        return True
+
+    def take_film(self, seconds: float, use: Callable[[Film], object]) -> None:
         """Call something, in the thread, with what was shown in the last seconds."""
         self._commands.put(lambda _: self._take_film(seconds, use))
 
@@ -130,35 +138,51 @@ class TimeTraveller(Stepper):
         self.message = f"back at bookmark {number}"
         self._arrive(game, view)
 
-    def _watch(self, film: Iterator[View] | None) -> None:
+    def _watch(self, film: Film | None) -> None:
         if self.status not in ("playing", "paused", "over") or self.rewind is None:
             return
         self._before_film = "over" if self.status == "over" else "paused", self.view
-        self._film, self._is_film_paused = film or self.rewind.film(), False
-        self._clock.restart()
-        self._set_status("watching")
+        self._project(film or self.rewind.film(fps=1.0 / self.period_s))
+
+    def _project(self, film: Film) -> None:
+        """Show a film from its beginning."""
+        self.projector = Projector(film)
+        self.status = "watching"
+        self._control_film(lambda _: None)
+
+    def _control_film(self, change: Callable[[Projector], object]) -> None:
+        if self.status != "watching" or self.projector is None:
+            return
+        change(self.projector)
+        if self._film_clock.period_s != self.projector.period_s or self.projector.is_paused:
+            self._film_clock = StepClock(self.projector.period_s)
+        try:
+            self.view = self.projector.film.view(self.projector.number)
+        except ValueError as error:
+            self.message = str(error)
+            self._end_film()
+        self._tell()
 
     def _show_next(self) -> None:
-        self._clock.start_step(time.perf_counter())
-        try:
-            view = next(self._film, None)
-        except ValueError as error:
-            self.message, view = str(error), None
-        if view is None:
-            self._end_film()
-        else:
-            self.view = view
-            self._tell()
+        self._film_clock.start_step(time.perf_counter())
+        self._control_film(Projector.advance)
 
     def _end_film(self) -> None:
         if self.status == "watching":
             status, self.view = self._before_film
-            self._film = iter(())
+            self.projector = None
             self._set_status(status)
 
-    def _take_film(self, seconds: float, use: Callable[[Iterator[View]], object]) -> None:
+    def _moving_clock(self) -> StepClock | None:
+        """Return the clock of what moves: the game, or a film; None while nothing does."""
+        if self.status == "watching" and self.projector is not None:
+            return None if self.projector.is_paused else self._film_clock
+        return self._clock if self.status in ("playing", "rewinding") else None
+
+    def _take_film(self, seconds: float, use: Callable[[Film], object]) -> None:
         if self.rewind is not None and len(self.rewind):
-            use(self.rewind.film(max(1, round(seconds / self.period_s))))
+            num_steps = max(1, round(seconds / self.period_s))
+            use(self.rewind.film(num_steps, fps=1.0 / self.period_s))
 
     def _num_rewind_steps(self, fps: float) -> int:
         return max(1, round(self._rewind_seconds * fps))

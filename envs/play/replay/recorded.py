@@ -3,6 +3,7 @@
 Reads; plays nothing and draws nothing.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.play.game.film import Film
 from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.opening import ENDLESS, open_teacher, open_world
 from envs.play.game.playable import Playable
@@ -115,6 +117,32 @@ class Tape:
             is_over=record.terminated or record.truncated,
             sound=self._sound.step(number) if self._sound is not None else None,
         )
+
+    def film(self) -> Film:
+        """Return it as a film."""
+        return Film(
+            num_frames=len(self),
+            fps=self.fps,
+            view=self.view,
+            beginnings=self.beginnings,
+            facts=self._facts,
+        )
+
+    def _facts(self, number: int) -> list[tuple[str, str]]:
+        """Return what is known of a frame: what, and how much."""
+        mark, header = self.marks[number], self.session.header
+        record = mark.record
+        return [
+            ("recorded", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.wall_time))),
+            ("frame", f"{number} of {len(self) - 1}"),
+            ("action", action_name(header, record).replace("_", " ")),
+            ("prompt", mark.prompt or "-"),
+            ("words", record.conditions.text or ""),
+            ("step, score", f"{record.episode_step}, {round(mark.score, 1):g}"),
+            ("this step took", f"{1000 * record.step_time:.0f} ms" if record.step_time else "-"),
+            ("backend", header.backend.get("words", "-")),
+            *(("note", problem) for problem in self.session.problems),
+        ]
 
     def snapshots(self, number: int) -> tuple[Snapshot, Snapshot | None]:
         """Return a frame as a moment to go to, and an earlier one whose state was kept, if any.

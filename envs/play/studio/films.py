@@ -3,13 +3,17 @@
 Shapes: H W frame size.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from envs.play.game.film import Film
 from envs.play.game.moments import View
 from envs.play.studio.saver import FrameSaver
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, TRACKS
@@ -49,52 +53,94 @@ def free_path(folder: Path, name: str, ending: str) -> Path:
     return folder / f"{words}-{stamp}{ending}"
 
 
-def save_film(views: Iterable[View], path: Path, look: FilmLook, *, fps: float) -> str:
-    """Write views as an MP4 or a GIF, as the path ends; return words for the player.
+def save_film(film: Film, path: Path, look: FilmLook) -> str:
+    """Write a film as an MP4 or a GIF, as the path ends; return words for the player.
 
     Raises:
-        ValueError: There is something at the path.
+        ValueError: There is something at the path, or the film cannot be read.
         OSError: It cannot be written.
     """
-    count = 0
-    with FrameSaver(path, fps=fps, num_frames=1) as saver:
-        for view in views:
+    with FrameSaver(path, fps=film.fps, num_frames=film.num_frames) as saver:
+        for view in film.views():
             saver.add(replace(view, frame=look.picture(view)))
-            count += 1
         saver.close()
-    return f"saved {count / fps:.0f} s: {path}"
+    return f"saved {film.num_frames / film.fps:.0f} s: {path}"
 
 
-def view_of(frame: np.ndarray, number: int, sound: np.ndarray | None) -> View:
-    """Return a frame of a film and its sound as what is seen and heard."""
-    return View(
-        frame=np.ascontiguousarray(frame),
-        num_steps=number,
-        action_name="",
-        total_reward=0.0,
-        is_over=False,
-        sound=sound,
-    )
-
-
-def film_fps(path: Path) -> float:
-    """Return the frames per second of a film."""
-    with import_av().open(str(path)) as film:
-        return float(film.streams.video[0].average_rate or 20)
-
-
-def read_views(path: Path) -> Iterator[View]:
-    """Yield the frames of a film with their sound.
+def open_film(path: Path) -> Film:
+    """Return an MP4 or a GIF, to be looked at in any order.
 
     Raises:
         ValueError: It is no film.
     """
+    frames = _Frames(path)
+    sounds = _read_sound(path)
+
+    def view(number: int) -> View:
+        return View(
+            frame=frames.get(number),
+            num_steps=number,
+            action_name="",
+            total_reward=0.0,
+            is_over=False,
+            sound=sounds[number] if number < len(sounds) else None,
+        )
+
+    return Film(num_frames=frames.count, fps=frames.fps, view=view)
+
+
+class _Frames:
+    """Frames of a film file: the next one is decoded, any other is looked for.
+
+    Raises:
+        ValueError: It is no film.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _reading(path) as film:
+            stream = film.streams.video[0]
+            self.fps = float(stream.average_rate or 20)
+            self.count = stream.frames or sum(bool(packet.size) for packet in film.demux(stream))
+        if not self.count:
+            raise ValueError(f"{path} is no film that can be read: it has no frame")
+        self._next, self._decoded = 0, self._from(0)
+
+    def get(self, number: int) -> np.ndarray:
+        """Return a frame, uint8 (H, W, 3).
+
+        Raises:
+            ValueError: It cannot be read.
+        """
+        if not self._next <= number < self._next + self.fps:
+            self._decoded = self._from(number)
+            self._next = 0
+        while True:
+            found = next(self._decoded, None)
+            if found is None:
+                raise ValueError(f"{self._path} is no film that can be read: it lacks {number}")
+            self._next = found[0] + 1
+            if found[0] >= number:
+                return found[1]()
+
+    def _from(self, number: int) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+        """Yield numbers and frames, from one on at which decoding can begin."""
+        av = import_av()
+        with _reading(self._path) as film:
+            stream = film.streams.video[0]
+            if number:
+                film.seek(round(number / self.fps * av.time_base))
+            for frame in film.decode(stream):
+                yield round(frame.time * self.fps), partial(to_rgb, av, frame)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """Open a film to read it; what is wrong with it is a ValueError."""
     av = import_av()
     try:
-        sounds = _read_sound(path)
         with av.open(str(path)) as film:
-            for number, frame in enumerate(film.decode(video=0)):
-                yield view_of(to_rgb(av, frame), number, next(sounds, None))
+            yield film
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(f"{path} is no film that can be read: {error}") from error
 
@@ -105,20 +151,15 @@ def first_frame(path: Path) -> np.ndarray:
     Raises:
         ValueError: It has none.
     """
-    av = import_av()
-    try:
-        with av.open(str(path)) as film:
-            return to_rgb(av, next(film.decode(video=0)))
-    except (av.error.FFmpegError, IndexError, StopIteration) as error:
-        raise ValueError(f"{path} is no film that can be read: {error}") from error
+    return _Frames(path).get(0)
 
 
-def _read_sound(path: Path) -> Iterator[np.ndarray]:
-    """Return the sound of each frame, int16 (3, 800): all of it on the first track."""
+def _read_sound(path: Path) -> np.ndarray:
+    """Return the sound of each frame, int16 (T, 3, 800), all of it on the first track."""
     av = import_av()
-    with av.open(str(path)) as film:
+    with _reading(path) as film:
         if not film.streams.audio:
-            return iter(())
+            return np.zeros((0, len(TRACKS), SAMPLES_PER_STEP), np.int16)
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
         parts = [
             part.to_ndarray()[0]
@@ -129,4 +170,4 @@ def _read_sound(path: Path) -> Iterator[np.ndarray]:
     count = len(samples) // SAMPLES_PER_STEP
     steps = np.zeros((count, len(TRACKS), SAMPLES_PER_STEP), np.int16)
     steps[:, 0] = samples[: count * SAMPLES_PER_STEP].reshape(count, SAMPLES_PER_STEP)
-    return iter(steps)
+    return steps

@@ -1,23 +1,15 @@
 """What was recorded: sessions and films, newest first; watched, exported, deleted."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
-from envs.play.game.moments import View
-from envs.play.studio.films import (
-    FilmLook,
-    film_fps,
-    first_frame,
-    free_path,
-    read_views,
-    save_film,
-    view_of,
-)
+from envs.play.game.film import Film
+from envs.play.replay.recorded import Tape
+from envs.play.studio.films import FilmLook, first_frame, free_path, open_film, save_film
 from midas_world.sessions.export import films
 from midas_world.sessions.export.pictures import PictureOptions
 from midas_world.sessions.session import HEADER, VIDEO, load_session
@@ -56,20 +48,13 @@ class Recording:
         """
         return first_frame(self.path / VIDEO if self.is_session else self.path)
 
-    def views(self) -> Iterator[View]:
-        """Return an iterator of what it shows.
+    def film(self) -> Film:
+        """Return what it shows.
 
         Raises:
             ValueError: It cannot be read.
         """
-        if not self.is_session:
-            return read_views(self.path)
-        session = load_session(self.path)
-        sound = session.sound()
-        return (
-            view_of(frame, number, sound.step(number) if sound is not None else None)
-            for number, frame in enumerate(session.frames())
-        )
+        return Tape(load_session(self.path)).film() if self.is_session else open_film(self.path)
 
     def export(self, *, ending: str, shape: str | None, has_keys: bool) -> str:
         """Write it as a new film beside it; return words for the player.
@@ -81,7 +66,7 @@ class Recording:
         target = free_path(self.path.parent, self.path.stem, ending)
         if not self.is_session:
             look = FilmLook(shape=shape, grows=False)
-            return save_film(read_views(self.path), target, look, fps=film_fps(self.path))
+            return save_film(open_film(self.path), target, look)
         session = load_session(self.path)
         options = PictureOptions(
             start=0,

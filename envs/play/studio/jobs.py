@@ -11,18 +11,24 @@ class Jobs:
 
     Args:
         tell: Called in the thread with words for the player, at the end of each.
+
+    Attributes:
+        words: What is being done, for the player; empty if nothing is.
     """
 
     def __init__(self, tell: Callable[[str], object]) -> None:
+        self.words = ""
         self._tell = tell
         self._threads: list[threading.Thread] = []
         self._turn = threading.Lock()
 
-    def start(self, work: Callable[[], str]) -> None:
-        """Do some work that returns words for the player."""
+    def start(self, work: Callable[[], str], *, words: str) -> None:
+        """Do some work that returns words for the player; until then, these say what it is."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        self._threads.append(threading.Thread(target=self._do, args=(work,), name="studio"))
-        self._threads[-1].start()
+        self.words = words
+        thread = threading.Thread(target=self._do, args=(work,), name="studio", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def close(self) -> None:
         """Wait until everything is done; may be called twice."""
@@ -35,4 +41,6 @@ class Jobs:
                 words = work()
             except (MidasWorldError, OSError, ValueError, ImportError) as error:
                 words = f"not saved: {error}"
+        if self._threads[-1] is threading.current_thread():
+            self.words = ""
         self._tell(words)

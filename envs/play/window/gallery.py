@@ -1,13 +1,13 @@
 """The studio at the window: the last seconds as a film, and what was recorded, to be picked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from envs.play.game.moments import View
+from envs.play.game.film import Film
 from envs.play.game.session import Session
 from envs.play.game.settings import SettingsFile
 from envs.play.studio.films import FilmLook, free_path, save_film
@@ -33,6 +33,8 @@ class Gallery:
         self._settings = settings
         self._tell = tell
         self._jobs = Jobs(tell)
+        self._tiles: Tiles | None = None
+        self._reopen: Callable[[], object] = lambda: None
 
     def save_last(self, session: Session) -> None:
         """Save what was shown in the last seconds as a film."""
@@ -44,12 +46,11 @@ class Gallery:
             keys=playable.keymap.keys if settings.shows_held_keys else None,
         )
         path = free_path(RECORDINGS_FOLDER, playable.title, ".mp4")
-        fps = 1.0 / session.period_s
 
-        def use(film: Iterator[View]) -> None:
-            self._jobs.start(lambda: f"{save_film(film, path, look, fps=fps)} (F10 shows it)")
+        def use(film: Film) -> None:
+            words = f"saving the last {min(film.num_frames / film.fps, FILM_SECONDS):.0f} seconds"
+            self._jobs.start(lambda: f"{save_film(film, path, look)} (F10 shows it)", words=words)
 
-        self._tell(f"saving the last {FILM_SECONDS:.0f} seconds")
         session.take_film(FILM_SECONDS, use)
 
     def open(
@@ -77,7 +78,7 @@ class Gallery:
 
         def watch(item: Recording) -> None:
             try:
-                film = item.views()
+                film = item.film()
             except (ValueError, OSError) as error:
                 self._tell(str(error))
                 return
@@ -86,8 +87,10 @@ class Gallery:
 
         def export(item: Recording, ending: str, shape: str | None) -> None:
             has_keys = self._settings.settings.shows_held_keys
-            self._tell(f"exporting {item.name}")
-            self._jobs.start(lambda: item.export(ending=ending, shape=shape, has_keys=has_keys))
+            self._jobs.start(
+                lambda: item.export(ending=ending, shape=shape, has_keys=has_keys),
+                words=f"exporting {item.name} as {ending[1:]}",
+            )
             reopen()
 
         def delete(item: Recording) -> None:
@@ -146,7 +149,19 @@ class Gallery:
             row("recorded sessions", [item for item in found if item.is_session]),
         ]
         hint = "arrows choose, Enter opens"
-        show(Tiles("Recordings", rows, back=back, pictures=pictures, hint=hint))
+        self._tiles = Tiles("Recordings", rows, back=back, pictures=pictures, hint=hint)
+        self._reopen = reopen
+        show(self._tiles)
+
+    @property
+    def words(self) -> str:
+        """What is being saved, for the player; empty if nothing is."""
+        return self._jobs.words
+
+    def refresh(self, menu: object) -> None:
+        """Look again for what was recorded, if a menu is the tiles of that."""
+        if menu is self._tiles and menu is not None:
+            self._reopen()
 
     def close(self) -> None:
         """Wait for what is still written; may be called twice."""

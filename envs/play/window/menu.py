@@ -24,6 +24,8 @@ _KEYS = {
 PAD_AS_KEYS: dict[int | None, int] = {
     UP: pygame.K_UP,
     DOWN: pygame.K_DOWN,
+    LEFT: pygame.K_LEFT,
+    RIGHT: pygame.K_RIGHT,
     TAKE: pygame.K_RETURN,
     BACK: pygame.K_ESCAPE,
 }

@@ -43,6 +43,11 @@ class Look:
         picture = hud.words_plate(text, self.size, width=self.width)
         return Plate(name=name, picture=picture, edge="bottom", side=side)
 
+    def table(self, name: str, rows: Sequence[Sequence[str]]) -> Plate:
+        """Return lines in columns along the lower edge."""
+        picture = hud.table(rows, self.size, width=self.width)
+        return Plate(name=name, picture=picture, edge="bottom", least=0.3)
+
 
 class Overlays:
     """What stands over the picture of a game, and what the player has asked to see.
@@ -104,9 +109,7 @@ class Overlays:
             now: Seconds.
             is_show: Whether an agent plays since nobody else does.
         """
-        is_film = session.status == "watching"
-        score = [] if is_film else self._score(session, view, look, now)
-        plates = [*self.told(look, now), *score, *_recording(session, look)]
+        plates = [*self._score(session, view, look, now), *_recording(session, look)]
         if session.status == "rewinding" and session.rewind is not None:
             before = session.rewind.num_before
             picture = panels.rewind_plate(
@@ -115,14 +118,36 @@ class Overlays:
                 size=look.size,
             )
             plates.append(Plate(name="rewind", picture=picture, edge="top", side="center"))
-        words = {
-            "paused": "paused: P goes on, N makes one step",
-            "watching": "a film: P pauses, Esc ends it",
-        }.get(session.status, "")
+        words = "paused: P goes on, N makes one step" if session.status == "paused" else ""
         if is_show:
             words = "an agent plays: any key, and it is your turn"
         if words:
             plates.append(look.words("status", words, side="center"))
+        return plates
+
+    def of_film(
+        self,
+        session: Session,
+        look: Look,
+        *,
+        rows: Callable[[], Sequence[Sequence[str]]],
+        measured: Callable[[], Sequence[tuple[str, str]]],
+    ) -> list[Plate]:
+        """Return what is shown over a film, the most important first.
+
+        Args:
+            session: Whose film it is.
+            look: How plates are drawn.
+            rows: Returns the key map.
+            measured: Returns what is known of the frame.
+        """
+        plates: list[Plate] = []
+        if session.status == "loading":
+            plates.append(look.words("status", session.progress))
+        if self.shows_keys:
+            plates.append(self.keys(rows(), look))
+        elif self.shows_measurements and (facts := measured()):
+            plates.append(look.table("measurements", facts))
         return plates
 
     def of_player(
@@ -148,20 +173,17 @@ class Overlays:
         if self.shows_keys:
             return [self.keys(rows(), look)]
         plates: list[Plate] = []
-        is_film = session.status == "watching"
         keymap = session.playable.keymap if session.playable is not None else None
         if self.shows_measurements:
-            picture = hud.table(measured(), look.size, width=look.width)
-            plates.append(Plate(name="measurements", picture=picture, edge="bottom"))
-        if look.settings.shows_held_keys and keymap is not None and not is_film:
+            plates.append(look.table("measurements", measured()))
+        if look.settings.shows_held_keys and keymap is not None:
             caps = hud.keycaps(keymap.keys.get(view.action_name, ()), look.size)
             if caps is not None:
                 plates.append(Plate(name="held", picture=caps, edge="bottom", side="center"))
-        is_free = not (self.message or plates or session.comparison or is_film)
+        is_free = not (self.message or plates or session.comparison)
         if self._is_beginning(now) and keymap is not None and is_free:
-            picture = hud.table(first_keys(keymap.keys), look.size, width=look.width)
-            plates.append(Plate(name="first keys", picture=picture, edge="bottom"))
-        if look.settings.shows_bookmarks and session.bookmarks.shown and not is_film:
+            plates.append(look.table("first keys", first_keys(keymap.keys)))
+        if look.settings.shows_bookmarks and session.bookmarks.shown:
             pictures = [(number, item.view.frame) for number, item in session.bookmarks.shown]
             picture = panels.bookmarks_plate(pictures, look.size)
             plates.append(

@@ -7,10 +7,11 @@ whoever made it. Any other is read as a joystick, by numbers that are right for 
 import pygame
 from pygame._sdl2 import controller
 
-from envs.play.game.inputs import PAD_RUN_ZONE, Inputs
+from envs.play.game.inputs import PAD_DEAD_ZONE, PAD_RUN_ZONE, Inputs
 
 _FULL_AXIS = 32768.0
 _TRIGGER_ZONE = 0.5
+_PUSH_ZONE = 0.6  # from where on a stick moves in a menu, once
 _CONTROLLER_BUTTONS = {
     pygame.CONTROLLER_BUTTON_A: "A",
     pygame.CONTROLLER_BUTTON_B: "B",
@@ -62,6 +63,7 @@ class Pads:
         self._controllers: dict[int, controller.Controller] = {}
         self._rests_at_middle: dict[tuple[int, int], bool] = {}
         self._pulled: set[tuple[int, int]] = set()
+        self._pushed: dict[tuple[int, int], int] = {}
 
     def open(self) -> None:
         """Start listening; pads that are there already answer with an event."""
@@ -81,6 +83,25 @@ class Pads:
             event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP, pygame.JOYHATMOTION)
             and event.instance_id in self._controllers
         )
+
+    def push_of(self, event: pygame.Event) -> pygame.Event | None:
+        """Return that the left stick was pushed to a side, as a hat's event; None of any other."""
+        is_controller = event.type == pygame.CONTROLLERAXISMOTION
+        if not (is_controller or event.type == pygame.JOYAXISMOTION) or event.axis not in (0, 1):
+            return None
+        key = event.instance_id, event.axis
+        if not is_controller and (
+            event.instance_id in self._controllers or not self._rests_at_middle.get(key)
+        ):
+            return None
+        value = event.value / _FULL_AXIS if is_controller else event.value
+        before = self._pushed.get(key, 0)
+        way = before if PAD_DEAD_ZONE < abs(value) < _PUSH_ZONE else round(value)
+        self._pushed[key] = way
+        if way in (0, before):
+            return None
+        moved = (way, 0) if event.axis == 0 else (0, -way)
+        return pygame.Event(pygame.JOYHATMOTION, hat=0, value=moved, instance_id=event.instance_id)
 
     def handle(self, event: pygame.Event) -> tuple[str, bool] | None:
         """Change what is held if the event is a pad's.

@@ -1,4 +1,4 @@
-"""Pictures beside the text: bookmarks, the way back, a film's bar, the world beside its teacher.
+"""Pictures beside the text: bookmarks, the way back, the world beside its teacher.
 
 Knows no keys and no session.
 """
@@ -11,12 +11,11 @@ import pygame
 
 from envs.picture import BORDER_COLOR
 from envs.play.game.compare import TRACE_STEPS
-from envs.play.window.hud import MARGIN, PADDING, SHADE, row_plate
+from envs.play.window.hud import DIM, MARGIN, PADDING, SHADE, row_plate
 from envs.play.window.letters import TEXT_COLOR, font, letter_size, width_of, written
 
 ACCENT = (255, 196, 92)
-_DIM = (150, 154, 180)
-_LINE = (70, 74, 100)
+LINE_COLOR = (70, 74, 100)
 _TRACE_DB = (10.0, 30.0)
 
 
@@ -45,7 +44,7 @@ def rewind_plate(*, share: float, seconds: float, size: int) -> pygame.Surface:
         pygame.draw.polygon(arrows, ACCENT, points)
     made = row_plate([arrows, written(text, size)])
     bar = pygame.Rect(PADDING, made.get_height() - 5, made.get_width() - 2 * PADDING, 3)
-    pygame.draw.rect(made, _LINE, bar)
+    pygame.draw.rect(made, LINE_COLOR, bar)
     pygame.draw.rect(made, ACCENT, (bar.topleft, (round(bar.width * share), bar.height)))
     return made
 
@@ -108,68 +107,6 @@ def draw_split(
     return {**rects, "trace": place}
 
 
-def timeline_height(size: tuple[int, int]) -> int:
-    """Return how much of the lower edge a film's bar takes in a window of (width, height) px."""
-    return round(2.6 * letter_size(size)) + MARGIN
-
-
-def timeline_rect(size: tuple[int, int]) -> pygame.Rect:
-    """Return where the bar of a film lies in a window of (width, height) px."""
-    letters = letter_size(size)
-    thick = max(6, letters // 3)
-    return pygame.Rect(letters, size[1] - MARGIN - thick, max(1, size[0] - 2 * letters), thick)
-
-
-def draw_timeline(
-    surface: pygame.Surface,
-    *,
-    share: float,
-    marks: Sequence[float],
-    seconds: tuple[float, float],
-    speed: float,
-    is_paused: bool,
-) -> None:
-    """Draw the bar of a film, and above it what is shown and how fast.
-
-    Args:
-        surface: What to draw on.
-        share: Of the film that lies before the frame that is shown.
-        marks: Such shares at which something begins anew.
-        seconds: Of the frame that is shown, and of the whole film.
-        speed: 1 is that of play.
-        is_paused: Whether the film stands still.
-    """
-    width, height = surface.get_size()
-    letters = letter_size((width, height))
-    bar = timeline_rect((width, height))
-    plate = pygame.Surface((width, timeline_height((width, height))), pygame.SRCALPHA)
-    plate.fill(SHADE)
-    surface.blit(plate, (0, height - plate.get_height()))
-    middle = bar.top - letters
-    if is_paused:
-        for left in (bar.left, bar.left + 7):
-            pygame.draw.rect(surface, ACCENT, (left, middle - 7, 4, 14))
-    else:
-        points = [(bar.left, middle - 7), (bar.left, middle + 7), (bar.left + 12, middle)]
-        pygame.draw.polygon(surface, ACCENT, points)
-    times = " / ".join(f"{int(value) // 60}:{value % 60:04.1f}" for value in seconds)
-    pace = "" if speed == 1.0 else f"   x {speed:g}"
-    words = written(f"{times}{pace}", letters)
-    surface.blit(words, words.get_rect(left=bar.left + 22, centery=middle))
-    hint = written("T takes over, F1 shows the keys", letters, color=_DIM)
-    if words.get_width() + hint.get_width() + 60 < bar.width:
-        surface.blit(hint, hint.get_rect(right=bar.right, centery=middle))
-    pygame.draw.rect(surface, _LINE, bar, border_radius=3)
-    x = bar.left + round(share * (bar.width - 1))
-    pygame.draw.rect(
-        surface, ACCENT, (bar.left, bar.top, x - bar.left, bar.height), border_radius=3
-    )
-    for mark in marks:
-        place = bar.left + round(mark * (bar.width - 1))
-        pygame.draw.rect(surface, TEXT_COLOR, (place - 1, bar.top - 3, 2, bar.height + 6))
-    pygame.draw.circle(surface, TEXT_COLOR, (x, bar.centery), bar.height)
-
-
 def _draw_trace(
     surface: pygame.Surface, rect: pygame.Rect, trace: Sequence[tuple[int, float]]
 ) -> None:
@@ -188,15 +125,17 @@ def _draw_trace(
         return round(plot.bottom - 2 - share * (plot.height - 4))
 
     for decibel in (15.0, 20.0, 25.0):
-        pygame.draw.line(surface, _LINE, (plot.left, y_of(decibel)), (plot.right, y_of(decibel)))
-        label = written(f"{decibel:.0f}", small, color=_DIM)
+        pygame.draw.line(
+            surface, LINE_COLOR, (plot.left, y_of(decibel)), (plot.right, y_of(decibel))
+        )
+        label = written(f"{decibel:.0f}", small, color=DIM)
         if y_of(20.0) - y_of(25.0) < label.get_height():
             continue
         surface.blit(label, (plot.left + 3, y_of(decibel) - label.get_height()))
     title = f"how like the teacher's: PSNR of the last {TRACE_STEPS} steps"
     if width_of(title, small) + 3 * MARGIN > plot.width:
         title = "PSNR"
-    words = written(title, small, color=_DIM)
+    words = written(title, small, color=DIM)
     surface.blit(words, words.get_rect(right=plot.right - 6, bottom=plot.bottom - 3))
     if not trace:
         return

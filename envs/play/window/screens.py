@@ -17,6 +17,7 @@ from envs.play.window.setting_screens import SettingScreens
 from envs.play.window.tiles import Pictures, Row, Tiles
 
 _AGAIN = "Start again?"
+_MEANT_IN_MENUS = frozenset(("f8", "f9", "f10", "f12", "m", "=", "+", "-", "[+]", "[-]"))
 _SCENES_HINT = "arrows choose, Enter goes there"
 
 
@@ -66,6 +67,20 @@ class Screens:
             return False
         return self._settings.handle(event) or self.menu.handle(event)
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether the game waits for what is open, and keys of the game mean nothing."""
+        return self.menu is not None and not self._is_end
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether pictures of what is open are still to be made."""
+        return isinstance(self.menu, Tiles) and self.pictures.is_behind
+
+    def lets_through(self, name: str) -> bool:
+        """Return whether a command is obeyed while a menu is open."""
+        return name in _MEANT_IN_MENUS or (name == "r" and self._asks_again)
+
     def follow(self, session: Session) -> None:
         """Open the end of a run when it comes, and close it when it is gone."""
         if session.status == "over" and self.menu is None:
@@ -90,7 +105,7 @@ class Screens:
 
     def ask_again(self, session: Session) -> None:
         """Ask whether to begin anew; to be asked twice is a yes."""
-        if self.menu is not None and self.menu.title == _AGAIN:
+        if self._asks_again:
             self._do(session, session.reset)
             return
         entries = [
@@ -103,6 +118,10 @@ class Screens:
         ]
         self._pause(session)
         self.menu = Menu(_AGAIN, entries, back=lambda: self.close(session))
+
+    @property
+    def _asks_again(self) -> bool:
+        return self.menu is not None and self.menu.title == _AGAIN
 
     def open_gallery(self, session: Session) -> None:
         """Open what was recorded."""

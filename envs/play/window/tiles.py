@@ -111,10 +111,12 @@ class Tiles:
         if event.type in (pygame.MOUSEBUTTONDOWN, pygame.MOUSEWHEEL):
             return self._point(event)
         move = move_of(event)
+        if move is None:
+            return False
         if move == BACK:
             self._back()
-        elif move is None or not self.rows:
-            return False
+        elif not self.rows:
+            pass
         elif move in (UP, DOWN):
             self.current = (self.current + (1 if move == DOWN else -1)) % len(self.rows)
         elif move in (LEFT, RIGHT):

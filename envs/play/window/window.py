@@ -3,7 +3,9 @@
 It never waits for a step: a session's thread makes the frames. It opens before anything is loaded.
 """
 
+import contextlib
 import time
+from functools import partial
 
 import pygame
 
@@ -19,6 +21,8 @@ from envs.play.voice.voices import TALK
 from envs.play.window import hud
 from envs.play.window.attract import Attract
 from envs.play.window.commands import Commands
+from envs.play.window.film_controls import COMMANDS, KEYS, FilmControls, band_height, draw_bar
+from envs.play.window.full_screen import START_SIZE, FullScreen
 from envs.play.window.gallery import Gallery
 from envs.play.window.keys import meaning_of, place_of
 from envs.play.window.layout import Layout, Plate, arrange, draw
@@ -31,10 +35,9 @@ from envs.play.window.prompt_line import PromptLine
 from envs.play.window.screens import Screens
 from envs.play.window.screenshots import save_screenshot
 
-_START_SIZE = (960, 576)
 _DRAW_PERIOD_S = 1 / 60
 _WAIT_MS = 10
-_IDLE_PERIOD_S = 0.25
+_QUICK_PERIOD_S, _IDLE_PERIOD_S = 0.06, 0.25  # of what moves while nothing is played
 _SAY = '"'  # before words that the character is to say
 
 
@@ -63,12 +66,13 @@ class Window:
         pygame.display.init()
         pygame.font.init()
         pygame.display.set_caption(title)
-        self._surface = pygame.display.set_mode(_START_SIZE, pygame.RESIZABLE)
+        self._surface = pygame.display.set_mode(START_SIZE, pygame.RESIZABLE)
         self._opened_at = time.perf_counter()
         self.inputs = Inputs()
         self.latencies = Samples()
         self._pads = Pads(self.inputs)
         self._prompt = PromptLine()
+        self._film = FilmControls()
         self.overlays = Overlays()
         self._told = ""  # by another thread
         self._gallery = Gallery(self._settings, tell=self._tell)
@@ -92,9 +96,10 @@ class Window:
         self._new_view_event = pygame.event.custom_type()
         self._drawn: View | None = None
         self._drawn_pair: Pair | None = None
+        self._drawn_menu: object = None
         self._drawn_at = 0.0
         self._is_dirty = True
-        self._is_fullscreen = False
+        self._full_screen = FullScreen()
         self._apply_settings()
         if self._settings.problem:
             self._say(self._settings.problem)
@@ -104,7 +109,8 @@ class Window:
 
     def notify(self) -> None:
         """Wake the window from another thread: there is something new to show."""
-        pygame.event.post(pygame.Event(self._new_view_event))
+        with contextlib.suppress(pygame.error):  # it is closed meanwhile
+            pygame.event.post(pygame.Event(self._new_view_event))
 
     def run(self, session: Session) -> None:
         """Show a session until the player quits or it fails; the session is closed then."""
@@ -118,53 +124,45 @@ class Window:
         """Handle what has happened and draw if there is something new; False at the end."""
         events = [pygame.event.wait(_WAIT_MS), *pygame.event.get()]
         answers = [self._handle(event, session) for event in events]
+        self._film.repeat(time.perf_counter())
         if session.message:
             self._say(session.message)
             session.message = ""
         if self._told:
             self._say(self._told)
             self._told = ""
+            self._gallery.refresh(self._screens.menu)
         if session.playable is not None and not self._has_begun:
             self._begin(session)
         preparation = session.playable.preparation if session.playable else None
         if preparation is not None and (end := preparation.take_end()):
             self._say(end)
-        if not self._is_film(session):
-            is_busy = self._prompt.is_open or (
-                self._screens.menu is not None and session.status != "over"
-            )
-            self._attract.follow(session, is_busy=is_busy)
-            if not self._attract.is_on:
-                self._screens.follow(session)
+        is_busy = self._prompt.is_open or self._screens.takes_all
+        self._attract.follow(session, is_busy=is_busy, is_held=self.inputs.is_held)
+        if not self._attract.is_on:
+            self._screens.follow(session)
         now = time.perf_counter()
         since_drawn = now - self._drawn_at
-        is_idle = (
-            session.status == "loading"
-            or self.overlays.shows_measurements
+        is_quick = session.status == "loading" or self._is_flashing or self._screens.is_behind
+        is_slow = (
+            self.overlays.shows_measurements
             or self.overlays.message
-            or self._is_flashing
-            or (self._screens.menu is not None and self._screens.pictures.is_behind)
             or (preparation is not None and preparation.words)
         )
-        if is_idle and since_drawn >= (
-            0.06
-            if session.status == "loading" or self._is_flashing or self._screens.menu is not None
-            else _IDLE_PERIOD_S
+        if (is_quick and since_drawn >= _QUICK_PERIOD_S) or (
+            is_slow and since_drawn >= _IDLE_PERIOD_S
         ):
             self._is_dirty = True
         if self._has_news(session) and since_drawn >= _DRAW_PERIOD_S:
             self._draw(session, now)
         return all(answers) and not self._screens.quits
 
-    def close(self) -> None:
-        """Close the window, once all films are written; may be called twice."""
-        self._gallery.close()
+    def close(self, *, waits: bool = True) -> None:
+        """Close the window, and wait for films that are still written; may be called twice."""
         self._pads.close()
         pygame.display.quit()
-
-    def _is_film(self, session: Session) -> bool:
-        """Return whether a film is shown, and nothing is played."""
-        return False
+        if waits:
+            self._gallery.close()
 
     def _handle(self, event: pygame.Event, session: Session) -> bool:
         """Change what an event asks for; return False if it asks to quit."""
@@ -175,16 +173,20 @@ class Window:
             self._is_dirty = True
         elif event.type == pygame.WINDOWFOCUSLOST:
             self.inputs.release_all()
+            self._film.let_go()
             session.stop_rewind()
+        elif event.type == pygame.MOUSEBUTTONUP:
+            self._film.let_go()
         elif event.type == pygame.KEYUP:
+            self._film.let_go()
             place = place_of(event)
             self.inputs.release(place)
             if self.inputs.command_of(place, meaning_of(event)) == "backspace":
                 session.stop_rewind()
         elif self._attract.notice(event, session):
             self._is_dirty = True
-        elif self._is_fullscreen_key(event):
-            self._settings.change(is_fullscreen=not self._is_fullscreen)
+        elif self._full_screen.is_its_key(event):
+            self._settings.change(is_fullscreen=not self._full_screen.is_on)
             self._apply_settings()
         else:
             return self._use(event, session)
@@ -195,10 +197,13 @@ class Window:
         button = self._pads.handle(event)
         if self._pads.is_told_twice(event):
             return True
+        event = self._pads.push_of(event) or event
         if self._prompt.is_open:
             self._type(event, session)
         elif self._screens.handle(event):
             self._is_dirty = True
+        elif session.projector is not None:
+            return self._direct(event, button, session)
         elif button is not None:
             name, is_down = button
             if name == "escape":
@@ -211,23 +216,11 @@ class Window:
             return self._press(event, session)
         return True
 
-    def _is_fullscreen_key(self, event: pygame.Event) -> bool:
-        if event.type != pygame.KEYDOWN:
-            return False
-        is_enter = event.key in (pygame.K_RETURN, pygame.K_KP_ENTER)
-        return event.key == pygame.K_F11 or (is_enter and bool(event.mod & pygame.KMOD_ALT))
-
     def _apply_settings(self) -> None:
         """Let the window and what it listens to be as the player wants."""
         settings = self._settings.settings
-        if settings.is_fullscreen != self._is_fullscreen:
-            self._is_fullscreen = settings.is_fullscreen
-            size, flag = (
-                ((0, 0), pygame.FULLSCREEN)
-                if self._is_fullscreen
-                else (_START_SIZE, pygame.RESIZABLE)
-            )
-            self._surface = pygame.display.set_mode(size, flag)
+        self._full_screen.turn(is_on=settings.is_fullscreen)
+        self._surface = pygame.display.get_surface() or self._surface
         self.inputs.bind(settings.keys, settings.pad)
         if settings.uses_pads:
             self._pads.open()
@@ -236,9 +229,8 @@ class Window:
         self._is_dirty = True
 
     def _type(self, event: pygame.Event, session: Session) -> None:
-        if event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.JOYBUTTONDOWN, pygame.JOYHATMOTION):
+        if event.type != pygame.KEYDOWN and (key := PAD_AS_KEYS.get(move_of(event))):
             # By buttons: earlier lines, taking one, and leaving.
-            key = PAD_AS_KEYS.get(move_of(event), pygame.K_UNKNOWN)
             event = pygame.Event(pygame.KEYDOWN, key=key, mod=0, unicode="", scancode=0)
         text = self._prompt.handle(event)
         if text is not None and text.startswith(_SAY):
@@ -264,12 +256,25 @@ class Window:
     def _escape(self, session: Session) -> bool:
         if session.status == "loading":
             return False
-        if session.status == "watching":
-            session.end_film()
-        else:
-            self._screens.open_main(session)
+        self._screens.open_main(session)
         self._is_dirty = True
         return True
+
+    def _direct(
+        self, event: pygame.Event, button: tuple[str, bool] | None, session: Session
+    ) -> bool:
+        """Obey while a film is shown; return False if it is left, and there is nothing else."""
+        if event.type in (pygame.MOUSEBUTTONDOWN, pygame.MOUSEMOTION):
+            self._film.point(event, session, self._surface.get_size())
+            return True
+        name = button[0] if button is not None and button[1] else self._film.name_of(event)
+        if session.status == "loading":  # the world, to be taken over
+            return name != "escape"
+        if name in COMMANDS:
+            self._command(name, session)
+            return True
+        is_far = bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT)
+        return self._film.obey(name, session, is_far=is_far, now=time.perf_counter())
 
     def _ask(self, session: Session) -> None:
         self.inputs.release_all()
@@ -284,7 +289,9 @@ class Window:
             session.voices.speak(language)
 
     def _command(self, name: str, session: Session) -> bool:
-        """Obey a command key; return whether it is one."""
+        """Obey a command key; return whether it is one, or means nothing where a menu is open."""
+        if self._screens.takes_all and not self._screens.lets_through(name):
+            return True
         is_one = self._commands.obey(name, session)
         self._is_dirty |= is_one
         return is_one
@@ -293,7 +300,12 @@ class Window:
         """Return whether what is on the window is not the newest there is."""
         comparison = session.comparison
         pair = comparison.pair if comparison is not None else None
-        return self._is_dirty or session.view is not self._drawn or pair is not self._drawn_pair
+        return (
+            self._is_dirty
+            or session.view is not self._drawn
+            or pair is not self._drawn_pair
+            or self._screens.menu is not self._drawn_menu
+        )
 
     def _say(self, message: str) -> None:
         self.overlays.say(message)
@@ -308,7 +320,8 @@ class Window:
         """Draw everything, and measure how long key presses took to get here."""
         view, presses = session.newest()
         area = self._surface.get_rect()
-        area.height -= self._band_height(session)
+        if session.projector is not None:
+            area.height -= band_height(area.size)
         if self._prompt.is_open:
             area.height -= self._prompt.height(self._surface)
         size = letter_size(self._surface.get_size())
@@ -324,6 +337,8 @@ class Window:
         else:
             plates = self._plates(session, view, look, now)
             self._draw_view(session, view, area, plates)
+            if session.projector is not None:
+                draw_bar(self._surface, session.projector)
             self._is_flashing = self.overlays.flashes.draw(self._surface, now)
             draw(self._surface, plates, self.layout)
         if self._screens.menu is not None:
@@ -335,26 +350,25 @@ class Window:
         for pressed_at in presses:
             self.latencies.add(shown_at - pressed_at)
         self._drawn, self._drawn_at, self._is_dirty = view, now, False
-
-    def _band_height(self, session: Session) -> int:
-        """Return how much of the lower edge plates leave free, px."""
-        return 0
+        self._drawn_menu = self._screens.menu
 
     def _plates(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
         """Return what stands over the picture, the most important first."""
+        told = self.overlays.told(look, now)
+        if self._gallery.words:
+            told.append(look.words("saving", self._gallery.words))
         if self._screens.menu is not None:
-            return self.overlays.told(look, now)
+            return told
+        rows = partial(self._key_rows, session)
+        if (projector := session.projector) is not None:
+            facts = partial(projector.film.facts, projector.number)
+            return told + self.overlays.of_film(session, look, rows=rows, measured=facts)
+        facts = partial(measurements, session, view, self.latencies)
         is_show = self._attract.is_on
         return [
+            *told,
             *self.overlays.of_game(session, view, look, now=now, is_show=is_show),
-            *self.overlays.of_player(
-                session,
-                view,
-                look,
-                now=now,
-                rows=lambda: self._key_rows(session),
-                measured=lambda: self._measurements(session, view),
-            ),
+            *self.overlays.of_player(session, view, look, now=now, rows=rows, measured=facts),
         ]
 
     def _draw_view(
@@ -362,9 +376,8 @@ class Window:
     ) -> None:
         """Draw the frame, or the world's beside the teacher's of the same step."""
         surface, comparison = self._surface, session.comparison
-        is_alone = session.status == "watching" or self.overlays.shows_keys
-        if comparison is None or is_alone:
-            is_film = session.status == "watching"
+        is_film = session.projector is not None
+        if comparison is None or is_film or self.overlays.shows_keys:
             is_whole = not (self._settings.settings.fills_window or is_film)
             drawn = draw_alone(surface, area, view, plates, is_whole=is_whole)
         else:
@@ -374,8 +387,7 @@ class Window:
             self._say(save_screenshot(surface.subsurface(drawn.shown)))
 
     def _key_rows(self, session: Session) -> list[tuple[str, str, str]]:
+        if session.projector is not None:
+            return [*KEYS]
         keys = session.playable.keymap.keys if session.playable else self._loading.keys
         return hud.key_rows(keys, self.inputs.aliases, self.inputs.pad)
-
-    def _measurements(self, session: Session, view: View) -> list[tuple[str, str]]:
-        return measurements(session, view, self.latencies)
