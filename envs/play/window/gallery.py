@@ -125,7 +125,7 @@ class Gallery:
                 Entry(label=lambda: "Delete", take=partial(ask, item)),
                 Entry(label=lambda: "Back", take=reopen),
             ]
-            replay = f"python play.py --replay {item.path}: step by step, and to play on"
+            replay = f"to play on from it: python play.py --replay {item.path}"
             notes = [replay] if item.is_session else []
             show(Menu(item.name, entries, back=reopen, notes=notes))
 
