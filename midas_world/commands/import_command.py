@@ -6,6 +6,7 @@ for weights, whose options are its own module's.
 
 import argparse
 import importlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,13 +37,14 @@ def main(argv: Sequence[str]) -> int:
     if arguments.dry_run:
         return 0
     plan.write()
-    preset = plan.preset_path
+    folder, world = plan.request.to, Path("worlds") / plan.preset_path.stem
+    preset, data, made = (shlex.quote(str(path)) for path in (plan.preset_path, folder, world))
     print(
-        f"\nWritten. What comes next:\n\n"
+        f"\nWritten to {folder}. What comes next:\n\n"
         f"    midas-world train all --preset {preset}\n"
-        f"    midas-world pack --preset {preset} --world worlds/{preset.stem}\n"
-        f"    midas-world eval --world worlds/{preset.stem} --data {preset.parent}\n"
-        f"    python play.py --world worlds/{preset.stem}"
+        f"    midas-world pack --preset {preset} --world {made}\n"
+        f"    midas-world eval --world {made} --data {data}\n"
+        f"    python play.py --world {made}"
     )
     return 0
 

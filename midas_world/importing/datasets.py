@@ -31,14 +31,11 @@ class Session:
 
     Raises:
         SessionError: It cannot be read.
-        RecordingError: Its actions have no names.
     """
 
     def __init__(self, folder: Path) -> None:
         self._session = load_session(folder)
         header = self._session.header
-        if not header.action_names:
-            raise RecordingError(f"{folder}: its actions have no names")
         self.label = f"{folder.name} (session, {header.frame_size[0]}x{header.frame_size[1]})"
         self.fps, self.size = header.fps, header.frame_size
         self._first = int(header.action_space.get("start", 0))

@@ -35,7 +35,14 @@ from midas_world.importing.recording import (
     still,
 )
 from midas_world.importing.sound import StepSound
-from midas_world.importing.tables import Table, action_of, point_columns, points_of, reward_of
+from midas_world.importing.tables import (
+    Row,
+    Table,
+    action_of,
+    point_columns,
+    points_of,
+    reward_of,
+)
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _ATTACHED = 1024  # a cover picture, among FFmpeg's dispositions
@@ -109,26 +116,26 @@ class Pictures(ABC):
             for path in (self._tables.actions, self._tables.points)
         )
         pairs = [] if points is None else point_columns(points.columns)
-        shots = chain(self._shots(pixels=pixels), [None])
+        shots, is_first = chain(self._shots(pixels=pixels), [None]), True
         for shot, following in pairwise(shots):
             assert shot is not None
             until_s = shot.time_s + 1 / self.fps if following is None else following.time_s
-            done, text = (Deed(time_s=shot.time_s, action=WATCHED),), ""
+            done, text = [Deed(time_s=shot.time_s, action=WATCHED)], ""
             if deeds is not None:
-                rows = deeds.rows(shot.number, shot.time_s, until_s)
-                done = tuple(
-                    Deed(time_s=time_s, action=action_of(row), reward=reward_of(row))
-                    for time_s, row in rows
-                ) or (Deed(time_s=shot.time_s, action=None),)
-                text = str(rows[0][1].get("text") or "") if rows else ""
-            known = points.rows(shot.number, shot.time_s, until_s) if points is not None else []
+                row = deeds.row(shot.number, shot.time_s) or {}
+                done, text = [_deed(shot.time_s, row)], str(row.get("text") or "")
+                if deeds.by_time and row and not is_first and not shot.begins:
+                    done = []  # it is being done since before
+                done += [_deed(*item) for item in deeds.until(until_s)]
+            is_first = False
+            known = points.row(shot.number, shot.time_s) if points is not None else None
             yield Moment(
                 time_s=shot.time_s,
                 picture=shot.picture,
-                deeds=done,
+                deeds=tuple(done),
                 begins=shot.begins,
                 text=text,
-                points=points_of(known[0][1], pairs) if known else None,
+                points=points_of(known, pairs) if known else None,
                 sound=sound,
                 size=shot.size,
             )
@@ -141,6 +148,10 @@ class Pictures(ABC):
     def _shots(self, *, pixels: bool) -> Iterator[_Shot]:
         """Yield every picture that can be seen."""
         ...
+
+
+def _deed(time_s: float, row: Row) -> Deed:
+    return Deed(time_s=time_s, action=action_of(row), reward=reward_of(row))
 
 
 class Film(Pictures):

@@ -4,8 +4,8 @@ Step k shows the picture nearest to its time. Of what was done during it, an act
 nothing, and of several the one that was done longest: a tap between two pictures is not lost.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from midas_world.importing.naming import Namer
@@ -104,10 +104,11 @@ class _Grid:
         first, end = self._time(self._number) - edge, self._time(self._number + 1) - edge
         begun = [deed for deed in self._deeds if deed.time_s < end]
         later = self._deeds[len(begun) :]
-        spans: Counter[int | None] = Counter()
+        spans: defaultdict[int | None, float] = defaultdict(float)
         for deed, next_s in zip(begun, [*(d.time_s for d in begun[1:]), end], strict=True):
-            known = self._namer.place_of(deed.action)
-            spans[known] += round(1e9 * max(next_s - max(deed.time_s, first), 0.0)) + 1
+            length = next_s - max(deed.time_s, first)
+            if deed.time_s > first or len(begun) == 1 or length > 3 * edge:
+                spans[self._namer.place_of(deed.action)] += length
         step = Step(
             moment=self._chosen,
             time_s=self._time(self._number),
@@ -123,7 +124,7 @@ class _Grid:
         return step
 
 
-def _longest(spans: Counter[int | None]) -> int | None:
+def _longest(spans: Mapping[int | None, float]) -> int | None:
     """Return what was done longest; doing nothing, and not knowing, only where nothing was."""
     if done := [item for item in spans.items() if item[0]]:
         return max(done, key=lambda item: item[1])[0]

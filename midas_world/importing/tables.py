@@ -63,32 +63,21 @@ class Table:
         self._last: Row | None = None
         self._last_at = -math.inf
 
-    def rows(self, number: int, time_s: float, until_s: float) -> list[tuple[float, Row]]:
-        """Return the rows of a picture and the time each begins to hold; none is known: none.
-
-        Args:
-            number: Of the picture, from 0.
-            time_s: Of the picture.
-            until_s: Of the next picture.
-        """
-        if not self.by_time:
-            self._skip(number)
-            return [(time_s, self._last)] if self._last is not None else []
-        self._skip(time_s)
-        holds = self._next is not None or time_s <= self._last_at + _LONGEST_HOLD_S
-        found = [(time_s, self._last)] if self._last is not None and holds else []
-        while self._next is not None and self._next[0] < until_s:
-            self._take()
-            assert self._last is not None
-            found.append((self._last_at, self._last))
-        return found
-
-    def _skip(self, place: float) -> None:
-        """Go to the last row at or before a place; rows for frames hold for one frame alone."""
+    def row(self, number: int, time_s: float) -> Row | None:
+        """Return the row that holds at a picture, later than the last one; None: none does."""
+        place = time_s if self.by_time else number
         while self._next is not None and self._next[0] <= place + 1e-6:
             self._take()
-        if not self.by_time and self._last_at != place:
-            self._last = None
+        longest = _LONGEST_HOLD_S if self.by_time else 0.0
+        is_over = self._next is None or not self.by_time
+        return None if is_over and place > self._last_at + longest else self._last
+
+    def until(self, time_s: float) -> Iterator[tuple[float, Row]]:
+        """Yield the rows from the last one that was asked for to a time, and the time of each."""
+        while self.by_time and self._next is not None and self._next[0] <= time_s + 1e-6:
+            self._take()
+            assert self._last is not None
+            yield self._last_at, self._last
 
     def _take(self) -> None:
         assert self._next is not None

@@ -113,12 +113,14 @@ class HearingConditioner(WordsConditioner):
         audio_size: Of both voices together: the character's own, and another's.
     """
 
-    spoken = np.array(((-1, 0), (-1, 0)))
-    """Sentences of a bank, of which this one says none; see envs/world/conditioners.py."""
-
     def __init__(self, actions: tuple[str, ...], *, gives_pose: bool, audio_size: int) -> None:
         super().__init__(actions, gives_pose=gives_pose)
         self._audio = np.zeros(audio_size, np.float32)
+
+    @property
+    def spoken(self) -> np.ndarray:
+        """(2, 2) int64: no sentence of a bank; see envs/world/conditioners.py."""
+        return np.array(((-1, 0), (-1, 0)))
 
     def reset(self, *, rng: np.random.Generator, description: str = "") -> StepConditions:
         """Start anew, in silence."""

@@ -1,0 +1,171 @@
+"""For tests of imports: recordings of every kind whose pictures tell their number, and what was
+done at each.
+"""
+
+import contextlib
+import csv
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from PIL import Image
+
+from envs.recording.record import RecordSession
+from midas_world.commands.cli import main
+from midas_world.data.episodes import Episode, list_episodes, load_episode
+from midas_world.sessions.export.lerobot_dataset import export_lerobot
+from midas_world.sessions.export.minari_dataset import export_minari
+from midas_world.sessions.session import load_session
+
+NAMES = ("idle", "left", "right")
+SIZE = (96, 160)
+KEYMAP = "actions: {idle: {}, left: {keys: [left]}, right: {keys: [right]}}\n"
+
+
+def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Return a picture whose grey tells its number, up to 25."""
+    return np.full((*size, 3), 16 + 8 * (number % 26), np.uint8)
+
+
+def number_of(frame: np.ndarray) -> int:
+    return round((frame.mean() - 16) / 8)
+
+
+def done_at(number: int) -> str:
+    """Return what is done at a picture of a number."""
+    return NAMES[number % 26 % 3]
+
+
+def write_film(
+    path: Path,
+    pictures: Sequence[np.ndarray],
+    *,
+    rate: int = 20,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    times: Sequence[float] | None = None,
+    gop: int = 10,
+    sound: np.ndarray | None = None,
+) -> Path:
+    """Write a film.
+
+    Args:
+        times: Of each picture, s; None: of the rate.
+        sound: (A,) int16 at 16 kHz.
+    """
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream(codec, rate=rate)
+        stream.height, stream.width, _ = pictures[0].shape
+        stream.pix_fmt = pix_fmt
+        stream.codec_context.gop_size = gop
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        voice = None if sound is None else film.add_stream("pcm_s16le", rate=16_000)
+        if voice is not None:
+            voice.layout = "mono"
+        for number, pixels in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = round(1000 * times[number]), Fraction(1, 1000)
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+        if voice is not None:
+            frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, 0
+            film.mux(voice.encode(frame))
+            film.mux(voice.encode())
+    return path
+
+
+def write_table(path: Path, rows: Sequence[dict[str, object]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def make_film(folder: Path, count: int = 120, **options) -> Path:
+    """Return a film with a table of an action for each of its pictures."""
+    path = write_film(folder / "play.mkv", [picture(n) for n in range(count)], **options)
+    write_table(folder / "play.csv", [{"action": done_at(n)} for n in range(count)])
+    return path
+
+
+def make_pictures(folder: Path, count: int = 120) -> Path:
+    place = folder / "кадры"
+    place.mkdir()
+    for number in range(count):
+        Image.fromarray(picture(number)).save(place / f"frame{number}.png")
+    write_table(place / "действия.csv", [{"action": done_at(n)} for n in range(count)])
+    return place
+
+
+class NumberedEnv(gym.Env):
+    """Shows its step's number; episodes of 60 steps."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    action_names = NAMES
+    action_keys = {"left": ["left"], "right": ["right"]}  # noqa: RUF012
+
+    def __init__(self):
+        self.action_space = spaces.Discrete(3)
+        self.observation_space = spaces.Box(0, 255, (*SIZE, 3), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return picture(0), {}
+
+    def step(self, action):
+        self.count += 1
+        return picture(self.count), float(action == 2), self.count >= 60, False, {}
+
+
+def make_session(folder: Path) -> Path:
+    """Record two episodes of 60 steps."""
+    place = folder / "session"
+    with contextlib.closing(RecordSession(NumberedEnv(), place)) as env:
+        for _ in range(2):
+            env.reset(seed=1)
+            for number in range(60):
+                env.step(NAMES.index(done_at(number)))
+    return place
+
+
+def make_minari(folder: Path) -> Path:
+    return folder / export_minari(load_session(make_session(folder)), folder)
+
+
+def make_lerobot(folder: Path) -> Path:
+    export_lerobot(load_session(make_session(folder)), folder / "lerobot")
+    return folder / "lerobot"
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "film": make_film,
+    "pictures": make_pictures,
+    "session": make_session,
+    "minari": make_minari,
+    "lerobot": make_lerobot,
+}
+OPTIONS = {"pictures": ["--source-fps", "20"], "minari": ["--source-fps", "20"]}
+
+
+def import_to(folder: Path, *words: object) -> int:
+    """Run the command with the tiny preset."""
+    return main(["import", *map(str, words), "--to", str(folder), "--preset", "tiny"])
+
+
+def episodes_in(folder: Path, part: str = "*") -> list[Episode]:
+    """Return the episodes of a part of a data folder, or of all."""
+    return [
+        load_episode(path)
+        for place in folder.glob(part)
+        if place.is_dir()
+        for path in list_episodes(place)
+    ]

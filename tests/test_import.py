@@ -1,0 +1,285 @@
+"""Imports: every kind of recording becomes episodes of the right frames, actions and conditions."""
+
+import io
+import json
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from midas_world.config import ActionConfig, ProjectConfig, load_config
+from midas_world.importing.episodes import Cut, survey
+from midas_world.importing.naming import Namer
+from midas_world.importing.recording import Deed, Moment
+from tests.recordings import (
+    KEYMAP,
+    MAKERS,
+    NAMES,
+    OPTIONS,
+    done_at,
+    episodes_in,
+    import_to,
+    make_film,
+    number_of,
+    picture,
+    write_film,
+    write_table,
+)
+
+
+def deeds(episode) -> list[tuple[int, str]]:
+    """Return the number of each frame but the last, and what was done then."""
+    names = episode.metadata.details["action_names"]
+    pairs = zip(episode.frames, episode.actions, strict=False)
+    return [(number_of(frame), names[action]) for frame, action in pairs]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_kind_becomes_episodes_of_what_was_done(kind, tmp_path, capsys):
+    source = MAKERS[kind](tmp_path)
+    keymap = tmp_path / "keys.yaml"
+    keymap.write_text(KEYMAP)
+    words = [source, *OPTIONS.get(kind, []), "--keymap", keymap, "--steps", "20"]
+    assert import_to(tmp_path / "data", *words) == 0
+    train, held = (episodes_in(tmp_path / "data", part) for part in ("train", "validation"))
+    assert len(train) >= 4
+    assert held
+    for episode in train + held:
+        assert episode.frames.shape[1:] == (48, 80, 3)
+        found = deeds(episode)
+        assert [name for _, name in found] == [done_at(number) for number, _ in found]
+        numbers = [number for number, _ in found]
+        assert numbers == [(numbers[0] + n) % 26 for n in range(len(numbers))]
+        assert 8 <= episode.num_steps <= 20
+        words = [episode.metadata.details["action_names"][a] for a in episode.actions]
+        assert [text.split(", ")[-1] for text in episode.text[1:]] == words
+        assert (episode.pose[1:].argmax(axis=1) == episode.actions).all()
+    config = load_config(ProjectConfig, tmp_path / "data" / "data.yaml")
+    assert not config.data.has_teacher
+    assert tuple(config.data.teacher.actions) == NAMES
+    assert config.data.teacher.actions["left"].keys == ("left",)
+    assert (config.world.fps, config.world.conditions.pose_size) == (20, 3)
+    said = capsys.readouterr().out
+    assert f"{len(train) + len(held)} of" in said
+    assert "idle" in said
+
+
+def test_rewards_and_ends_of_a_session_are_kept(tmp_path):
+    assert import_to(tmp_path / "data", MAKERS["session"](tmp_path), "--steps", "20") == 0
+    episodes = episodes_in(tmp_path / "data")
+    rewarded = np.concatenate([e.rewards == 1 for e in episodes])
+    right = np.concatenate([e.actions == 2 for e in episodes])
+    np.testing.assert_array_equal(rewarded, right)
+    assert sum(bool(e.terminated.any()) for e in episodes) == 2
+    assert load_config(ProjectConfig, tmp_path / "data" / "data.yaml").world.reward_unit == 1
+
+
+def test_names_and_keys_are_found_where_nobody_gives_them(tmp_path):
+    film = make_film(tmp_path, 60)
+    rows = [{"keys": ["", "left", "left+space"][n % 3]} for n in range(60)]
+    write_table(tmp_path / "play.csv", rows)
+    assert import_to(tmp_path / "data", film) == 0
+    actions = load_config(ProjectConfig, tmp_path / "data" / "data.yaml").data.teacher.actions
+    assert {name: action.keys for name, action in actions.items()} == {
+        "idle": (),
+        "left": ("left",),
+        "left_space": ("left", "space"),
+    }
+
+
+def test_held_keys_mean_what_the_key_map_says(tmp_path):
+    film = make_film(tmp_path, 60)
+    keymap = tmp_path / "keys.yaml"
+    keymap.write_text(KEYMAP)
+    rows = [json.dumps({"keys": [[], ["left"], ["right", "x"]][n % 26 % 3]}) for n in range(60)]
+    (tmp_path / "held.jsonl").write_text("\n".join(rows))
+    words = ["--actions", tmp_path / "held.jsonl", "--keymap", keymap]
+    assert import_to(tmp_path / "data", film, *words) == 0
+    for episode in episodes_in(tmp_path / "data"):
+        assert all(done_at(number) == name for number, name in deeds(episode))
+
+
+def test_of_lists_of_numbers_the_nearest_value_counts(tmp_path, capsys):
+    film = make_film(tmp_path, 60)
+    write_table(
+        tmp_path / "play.csv",
+        [{"action": f"{[0, -0.9, 0.7][n % 26 % 3]};0.1"} for n in range(60)],
+    )
+    assert import_to(tmp_path / "data", film) == 2
+    assert "name those that matter in a key map" in capsys.readouterr().err
+    keymap = tmp_path / "keys.yaml"
+    keymap.write_text(
+        "actions: {idle: {value: [0, 0]}, left: {value: [-1, 0]}, right: {value: [1, 0]}}"
+    )
+    assert import_to(tmp_path / "data", film, "--keymap", keymap) == 0
+    for episode in episodes_in(tmp_path / "data"):
+        assert all(done_at(number) == name for number, name in deeds(episode))
+
+
+def test_a_faster_film_is_taken_in_whole_pictures_and_a_tap_is_not_lost(tmp_path):
+    film = write_film(tmp_path / "fast.mkv", [picture(n // 3) for n in range(180)], rate=60)
+    # Only the middle one of each third step's three pictures has the key down.
+    rows = [{"action": "right" if n % 9 == 1 else "idle"} for n in range(180)]
+    write_table(tmp_path / "fast.csv", rows)
+    assert import_to(tmp_path / "data", film) == 0
+    for episode in episodes_in(tmp_path / "data"):
+        shown = [name for _, name in deeds(episode)]
+        begin = round(episode.metadata.details["begins_s"] * 20)
+        assert shown == ["right" if (begin + n) % 3 == 0 else "idle" for n in range(len(shown))]
+
+
+def test_a_table_by_time_steers_a_film_of_variable_rate(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    times = np.arange(160) * 0.05 + rng.uniform(-0.008, 0.008, 160)
+    times = np.round(times - times[0], 3)
+    film = write_film(tmp_path / "held.mkv", [picture(n) for n in range(160)], times=times)
+    rows = [{"time_s": 0.05 * n, "action": done_at(n)} for n in range(160)]
+    write_table(tmp_path / "held.csv", rows)
+    assert import_to(tmp_path / "data", film, "--fps", "20") == 0
+    assert "variable rate" in capsys.readouterr().out
+    for episode in episodes_in(tmp_path / "data"):
+        begin = round(episode.metadata.details["begins_s"] * 20)
+        found = deeds(episode)
+        assert [number for number, _ in found] == [(begin + n) % 26 for n in range(len(found))]
+        assert all(done_at(number) == name for number, name in found)
+
+
+def test_keypoints_and_sound_become_pose_and_audio(tmp_path):
+    # A tone from 2 s on; the second point walks to the right, in px of the film.
+    sound = np.zeros(16_000 * 6, np.int16)
+    sound[32_000:] = (8000 * np.sin(np.arange(64_000) * 2 * np.pi * 300 / 16_000)).astype(np.int16)
+    pictures = [picture(n, (96, 120)) for n in range(120)]
+    film = write_film(tmp_path / "talk.mkv", pictures, sound=sound)
+    rows = [{"frame": n, "nose_x": 60, "nose_y": 48, "chin_x": n, "chin_y": 96} for n in range(120)]
+    points = write_table(tmp_path / "points.csv", rows)
+    words = ["--watch", "--keypoints", points, "--sound", "--text", "a man at a desk"]
+    assert import_to(tmp_path / "data", film, *words) == 0
+    for episode in episodes_in(tmp_path / "data"):
+        begin = round(episode.metadata.details["begins_s"] * 20)
+        count = episode.num_steps + 1
+        # 96 x 120 becomes 48 x 60, ten px of bars at both sides.
+        expected = np.array([[(40, 24), (10 + n / 2, 48)] for n in range(begin, begin + count)])
+        np.testing.assert_allclose(episode.extras["keypoints"], expected, atol=0.01)
+        np.testing.assert_allclose(episode.pose[:, :2], 0, atol=1e-6)
+        assert episode.text[0] == "a man at a desk, watch"
+        loud = episode.audio[:, :20].max(axis=1) > 0.3
+        np.testing.assert_array_equal(loud, np.arange(begin, begin + count) >= 40)
+        assert not episode.audio[:, 20:].any()
+    conditions = load_config(ProjectConfig, tmp_path / "data" / "data.yaml").world.conditions
+    assert (conditions.pose_size, conditions.num_keypoints, conditions.audio_size) == (4, 2, 40)
+
+
+def test_a_turned_film_is_turned_back_and_odd_sizes_fit(tmp_path):
+    wide = np.zeros((49, 83, 3), np.uint8)
+    wide[:, :41] = 200
+    film = write_film(tmp_path / "odd.mkv", [wide] * 60, codec="ffv1", pix_fmt="bgr0")
+    write_table(tmp_path / "odd.csv", [{"action": "idle"}] * 60)
+    assert import_to(tmp_path / "data", film, "--fit", "crop") == 0
+    frame = episodes_in(tmp_path / "data")[0].frames[3]
+    assert frame[:, :36].min() > 180
+    assert frame[:, 44:].max() < 20
+
+
+def test_lerobot_of_embedded_pictures_and_other_cameras(tmp_path, capsys):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    folder = tmp_path / "arm"
+    for place in ("meta/episodes/chunk-000", "data/chunk-000"):
+        (folder / place).mkdir(parents=True)
+    kinds = {"observation.images.top": "image", "action": "float32", "timestamp": "float32"}
+    features = {name: {"dtype": kind} for name, kind in kinds.items()}
+    features |= {"episode_index": {"dtype": "int64"}, "task_index": {"dtype": "int64"}}
+    info = {"codebase_version": "v3.0", "fps": 10, "features": features, "video_path": None}
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    pq.write_table(pa.table({"task_index": [0], "task": ["pick"]}), folder / "meta/tasks.parquet")
+    episodes = pa.table({"episode_index": [0, 1]})
+    pq.write_table(episodes, folder / "meta/episodes/chunk-000/file-000.parquet")
+    rows = []
+    for number in range(60):
+        file = io.BytesIO()
+        Image.fromarray(picture(number)).save(file, "PNG")
+        step = [[0.0, 0.1], [-0.8, 0.0], [0.9, 0.2]][number % 26 % 3]
+        data = b"broken" if number == 45 else file.getvalue()
+        rows.append(
+            {
+                "observation.images.top": {"bytes": data, "path": None},
+                "action": step,
+                "timestamp": number % 30 / 10,
+                "episode_index": number // 30,
+                "task_index": 0,
+            }
+        )
+    pq.write_table(pa.Table.from_pylist(rows), folder / "data/chunk-000/file-000.parquet")
+    assert import_to(tmp_path / "data", folder, "--camera", "wrist") == 2
+    assert "cameras: observation.images.top" in capsys.readouterr().err
+    keymap = tmp_path / "keys.yaml"
+    keymap.write_text(
+        "actions: {idle: {value: [0, 0]}, left: {value: [-1, 0]}, right: {value: [1, 0]}}"
+    )
+    assert import_to(tmp_path / "data", folder, "--keymap", keymap) == 0
+    found = episodes_in(tmp_path / "data")
+    assert load_config(ProjectConfig, tmp_path / "data" / "data.yaml").world.fps == 10
+    for episode in found:
+        assert episode.text[0].startswith("pick, ")
+        assert all(done_at(number) == name for number, name in deeds(episode))
+        assert 45 % 26 not in {n for n, _ in deeds(episode)} or episode.num_steps < 20
+
+
+def test_a_dry_run_says_what_there_is_and_writes_nothing(tmp_path, capsys):
+    film = make_film(tmp_path, 100)
+    write_table(tmp_path / "play.csv", [{"action": done_at(n)} for n in range(80)])
+    before = sorted(tmp_path.rglob("*"))
+    assert import_to(tmp_path / "data", film, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "80, 0:00:04, 20 a second of 20; a world of so few knows little" in said
+    assert "idle 36 %, left (left) 33 %, right (right) 31 %" in said
+    assert "19 frames without an action" in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_added_joins_what_is_there(tmp_path, capsys):
+    film = make_film(tmp_path, 60)
+    data = tmp_path / "data"
+    assert import_to(data, film) == 0
+    assert import_to(data, film) == 2
+    assert "exists already (--add joins an earlier import)" in capsys.readouterr().err
+    before = Counter(path.parent.name for path in data.glob("*/episode-*"))
+    assert import_to(data, film, film, "--add") == 0
+    after = Counter(path.parent.name for path in data.glob("*/episode-*"))
+    assert after.total() > 2 * before.total()
+    said = load_config(ProjectConfig, data / "data.yaml").data
+    assert (said.num_episodes, said.num_validation_episodes) == (
+        after["train"],
+        after["validation"],
+    )
+    assert import_to(data, film, "--add", "--size", "96x160") == 2
+    assert "is of another frame size" in capsys.readouterr().err
+    assert not list(data.glob(".tmp*"))
+
+
+class EndlessFilm:
+    """Ten hours at 30 pictures a second, of which nothing is kept."""
+
+    label, fps, size, actions, num_points, has_sound = "film", 30.0, (8, 8), {}, 0, False
+    problems: Counter[str] = Counter()  # noqa: RUF012
+
+    def __init__(self, hours: float):
+        self.count = round(hours * 3600 * 30)
+
+    def moments(self, *, pixels: bool):
+        for number in range(self.count):
+            time_s = number / 30
+            yield Moment(time_s=time_s, deeds=(Deed(time_s=time_s, action="a"),))
+
+
+def test_a_long_film_takes_no_more_memory_than_a_short_one():
+    peaks = []
+    for hours in (0.01, 0.2):
+        tracemalloc.start()
+        cut = Cut(step_s=1 / 15, num_steps=100, size=(8, 8))
+        found = survey(EndlessFilm(hours), Namer({"a": ActionConfig()}), cut)
+        assert found.num_frames == pytest.approx(hours * 3600 * 15, rel=0.1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]

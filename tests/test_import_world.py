@@ -1,0 +1,114 @@
+"""From a recording to a world that can be played, without any teacher: every command in turn."""
+
+import json
+import shutil
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import play
+from envs.play.game.opening import NO_GAME, open_world
+from midas_world.commands.cli import main
+from midas_world.config import load_config
+from midas_world.world import KeyMap, load_world
+from tests.recordings import MAKERS, NAMES, OPTIONS, import_to, picture, write_film, write_table
+
+FEW = [
+    f"train_{stage}.optimizer.{word}"
+    for stage in ("autoencoder", "dynamics")
+    for word in ("train_steps=2", "warmup_steps=1", "batch_size=2", "bf16=false")
+]
+
+
+def make_world(folder: Path, source: Path, *words: str) -> Path:
+    """Import, train and pack as the import's last lines say."""
+    data, world = folder / "my game", folder / "worlds" / "mine"
+    assert import_to(data, source, *words, *FEW, "--steps", "16") == 0
+    preset = ["--preset", str(data / "my game.yaml"), "--output", str(folder / "run")]
+    assert main(["train", "all", *preset]) == 0
+    assert main(["pack", *preset, "--world", str(world)]) == 0
+    return world
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_recording_of_every_kind_becomes_a_world(kind, tmp_path, capsys):
+    world = make_world(tmp_path, MAKERS[kind](tmp_path), *OPTIONS.get(kind, []))
+    loaded = load_world(world)
+    assert 40 < len(loaded.start_states) <= 48
+    assert len(loaded.keymap.actions) == 3
+    command = ["eval", "--world", str(world), "--quick", "--output", str(tmp_path / "report")]
+    command += ["--sections", "autoencoder,next_frame,horizon,outcomes,sharpness"]
+    assert main([*command, "--data", str(tmp_path / "my game")]) == 0
+    report = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    sections = report["sections"]
+    assert sections.pop("sharpness")["reason"] == (
+        "the world learned from recordings: nobody can play its game"
+    )
+    assert {section["status"] for section in sections.values()} == {"ok"}
+    assert sections["next_frame"]["values"]["num_frames"] > 0
+    assert play.main(["--world", str(world), "--headless", "--steps", "4"]) == 0
+    assert "4 steps" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def talking(tmp_path_factory) -> Path:
+    """A world of a film with sound, keypoints and keys."""
+    folder = tmp_path_factory.mktemp("talking")
+    sound = (3000 * np.sin(np.arange(16_000 * 6) / 9)).astype(np.int16)
+    film = write_film(folder / "head.mkv", [picture(n) for n in range(120)], sound=sound)
+    write_table(folder / "head.csv", [{"keys": "left" * (n % 2)} for n in range(120)])
+    points = [{"x0": 80 + n % 9, "y0": 40, "x1": 80, "y1": 60} for n in range(120)]
+    table = str(write_table(folder / "points.csv", points))
+    return make_world(folder, film, "--sound", "--keypoints", table, "--text", "a head")
+
+
+def test_a_talking_head_hears_a_live_voice(talking):
+    # After two train steps it would end any game at once.
+    never = {"end": lambda outlook: np.zeros(len(outlook.step), bool)}
+    env = gym.make("midas/Stage-v0", world=str(talking), backend="torch", **never)
+    _, info = env.reset(seed=0, options={"prompt": "a head"})
+    assert info["text"].startswith("a head, ")
+    voice = np.linspace(0, 1, 20, dtype=np.float32)
+    env.unwrapped.set_voices(voice, None)
+    info = env.step(1)[4]
+    np.testing.assert_allclose(info["audio"][:20], voice)
+    assert not info["audio"][20:].any()
+    assert "pose" not in info  # nobody gives one at play
+    assert not env.step(1)[4]["audio"].any()
+    env.close()
+
+
+def test_a_talking_head_is_measured_under_what_was_recorded(talking, tmp_path):
+    command = ["eval", "--world", str(talking), "--quick", "--output", str(tmp_path)]
+    command += ["--sections", "next_frame,horizon"]
+    assert main([*command, "--data", str(talking.parents[1] / "my game")]) == 0
+
+
+def test_f2_says_in_words_that_there_is_no_game(talking):
+    playable = open_world(talking, backend="torch")
+    assert playable.teacher is None
+    assert playable.no_teacher == NO_GAME
+    playable.env.close()
+
+
+def test_keys_come_from_the_key_map(tmp_path):
+    keymap = tmp_path / "keys.yaml"
+    keymap.write_text("actions: {idle: {}, left: {keys: [a]}, right: {keys: [d, left shift]}}")
+    world = make_world(tmp_path, MAKERS["film"](tmp_path), "--keymap", str(keymap))
+    kept = load_config(KeyMap, world / "keymap.yaml")
+    assert kept.actions == NAMES
+    assert kept.keys == {"right": ["d", "left shift"], "left": ["a"]}
+
+
+def test_whoever_needs_a_game_is_told_that_there_is_none(talking, capsys):
+    data = talking.parents[1] / "my game"
+    assert main(["collect", "--preset", str(data / "my game.yaml")]) == 2
+    assert play.main(["--teacher", str(data / "my game.yaml"), "--headless"]) == 2
+    assert capsys.readouterr().err.count("there is no teacher to play or to collect from") == 2
+    assert main(["eval", "--world", str(talking), "--sections", "next_frame", "--quick"]) == 1
+    report = json.loads(Path("runs/eval/evaluation.json").read_text())
+    reason = report["sections"]["next_frame"]["reason"]
+    shutil.rmtree("runs/eval")
+    assert "no held-out recordings in data/mine/validation: name their folder with --data" in reason
