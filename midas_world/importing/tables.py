@@ -17,6 +17,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,10 @@ class Table:
             if self.path.suffix.lower() in (".csv", ".tsv"):
                 head = file.readline()
                 file.seek(0)
-                delimiter = max(",;\t", key=head.count)
-                yield from csv.DictReader(file, delimiter=delimiter)
+                rows = csv.reader(file, delimiter=max(",;\t", key=head.count))
+                names = next(rows, [])
+                for cells in rows:  # an empty line of one column is an empty cell
+                    yield dict(zip_longest(names, cells or [""] * len(names)))
                 return
             for line in file:
                 try:

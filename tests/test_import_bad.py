@@ -1,0 +1,274 @@
+"""Imports of what cannot be read, or only in part: a clear line, and nothing half-written."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from midas_world.commands import import_command
+from midas_world.commands.cli import main
+from midas_world.config import ProjectConfig, load_config
+from midas_world.importing import writing
+from tests.recordings import (
+    done_at,
+    episodes_in,
+    import_to,
+    make_film,
+    make_lerobot,
+    make_minari,
+    make_pictures,
+    make_session,
+    number_of,
+    picture,
+    write_film,
+)
+
+
+def fails(folder: Path, capsys, *words: object) -> str:
+    """Return the one line that an import of words ends in, and check that nothing was written."""
+    before = sorted(folder.rglob("*"))
+    assert import_to(folder / "data", *words) == 2
+    assert sorted(folder.rglob("*")) == before
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("midas-world import: ")
+    return line
+
+
+def test_nothing_there(tmp_path, capsys):
+    assert "there is nothing at" in fails(tmp_path, capsys, tmp_path / "no film.mp4")
+
+
+def test_a_folder_of_something_else(tmp_path, capsys):
+    (tmp_path / "stuff").mkdir()
+    line = fails(tmp_path, capsys, tmp_path / "stuff")
+    assert "is no recording: neither a film, nor a folder with pictures" in line
+
+
+def test_a_film_that_is_none(tmp_path, capsys):
+    (tmp_path / "film.mp4").write_bytes(b"not a film at all" * 100)
+    line = fails(tmp_path, capsys, tmp_path / "film.mp4", "--watch")
+    assert "cannot be read: it is no film, or its end is missing" in line
+
+
+def test_a_film_whose_end_is_missing(tmp_path, capsys):
+    film = write_film(tmp_path / "film.mp4", [picture(n) for n in range(60)])
+    film.write_bytes(film.read_bytes()[:-2000])
+    line = fails(tmp_path, capsys, film, "--watch")
+    assert "it is no film, or its end is missing" in line
+
+
+def test_no_video_stream(tmp_path, capsys):
+    import av
+
+    path = tmp_path / "only sound.mka"
+    with av.open(str(path), "w", format="matroska") as file:
+        stream = file.add_stream("pcm_s16le", rate=16_000)
+        stream.layout = "mono"
+        silence = np.zeros((1, 16_000), np.int16)
+        frame = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 16_000, 0
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    line = fails(tmp_path, capsys, path, "--watch")
+    assert "holds no pictures: it has no video stream" in line
+
+
+def test_a_codec_that_is_missing(tmp_path, capsys):
+    film = make_film(tmp_path, 60)
+    film.write_bytes(film.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_WHO/KNOWS/THS"))
+    assert "its codec is missing in this build of PyAV" in fails(tmp_path, capsys, film)
+
+
+def test_no_table_of_actions(tmp_path, capsys):
+    film = make_film(tmp_path, 60)
+    (tmp_path / "play.csv").unlink()
+    assert "what was done? no table tells them: name it (--actions FILE)" in fails(
+        tmp_path, capsys, film
+    )
+    pictures = make_pictures(tmp_path, 30)
+    (pictures / "more.csv").write_text("action\nleft\n")
+    line = fails(tmp_path, capsys, pictures, "--source-fps", "20")
+    assert "which of more.csv, действия.csv tells them" in line
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("", "has no row that can be read"),
+        ("action\n", "has no row that can be read"),
+        ("frame,deed\n0,left\n", "no column action or keys; there are frame, deed"),
+        ("time_s,action\n0,left\n2,left\n1,left\n", "rows must be in order, 1 comes after 2"),
+        ("action\n\n\n", "it tells of no action"),
+        ("frame,action\n" + "".join(f"{n},{n}\n" for n in range(70)), "more than 64 different"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path, capsys, table, reason):
+    film = make_film(tmp_path, 70)
+    (tmp_path / "play.csv").write_text(table)
+    assert reason in fails(tmp_path, capsys, film)
+
+
+def test_an_action_that_the_key_map_lacks(tmp_path, capsys):
+    film = make_film(tmp_path, 60)
+    keymap = tmp_path / "keys.yaml"
+    keymap.write_text("actions: {idle: {}, lefft: {keys: [left]}, right: {}}")
+    line = fails(tmp_path, capsys, film, "--keymap", keymap)
+    assert "the action 'left' is none of idle, lefft, right; nearest is 'lefft'" in line
+    keymap.write_text("actoins: {}")
+    assert "did you mean actions?" in fails(tmp_path, capsys, film, "--keymap", keymap)
+
+
+def test_fewer_actions_than_frames_and_lines_that_are_none(tmp_path, capsys):
+    film = make_film(tmp_path, 100)
+    lines = [f'{{"action": "{done_at(n)}"}}' for n in range(60)]
+    lines[30] = '{"action": nul'
+    (tmp_path / "play.csv").unlink()
+    (tmp_path / "play.jsonl").write_text("\n".join(lines))
+    assert import_to(tmp_path / "data", film) == 0
+    said = capsys.readouterr().out
+    assert "40 frames without an action" in said
+    for episode in episodes_in(tmp_path / "data"):
+        names = episode.metadata.details["action_names"]
+        told = zip(episode.frames, episode.actions, strict=False)
+        assert all(names[action] == done_at(number_of(frame)) for frame, action in told)
+
+
+def test_too_short(tmp_path, capsys):
+    film = make_film(tmp_path, 12)
+    line = fails(tmp_path, capsys, film)
+    assert "9 frames can be used, at least 18 are needed, for two episodes" in line
+
+
+def test_sizes_and_times_that_do_not_fit(tmp_path, capsys):
+    film = make_film(tmp_path, 60)
+    assert "height and width must be multiples of" in fails(
+        tmp_path, capsys, film, "--size", "50x81"
+    )
+    assert "has no sound; leave --sound out" in fails(tmp_path, capsys, film, "--sound")
+    pictures = make_pictures(tmp_path, 30)
+    assert "pictures do not say how fast they are: name --source-fps" in fails(
+        tmp_path, capsys, pictures
+    )
+    with pytest.raises(SystemExit):
+        import_to(tmp_path / "data", film, "--size", "big")
+
+
+def test_options_of_other_kinds(tmp_path, capsys):
+    session = make_session(tmp_path)
+    assert "is a session recording and brings its actions itself" in fails(
+        tmp_path, capsys, session, "--watch"
+    )
+    assert main(["import", str(session), "--to", str(tmp_path / "x"), "world.heigth=3"]) == 2
+    assert "did you mean world.height?" in capsys.readouterr().err
+
+
+def test_datasets_of_other_kinds(tmp_path, capsys):
+    arm = make_lerobot(tmp_path)
+    info = json.loads((arm / "meta/info.json").read_text())
+    (arm / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
+    assert "is a LeRobot dataset of version v2.1; 3.0 is read" in fails(tmp_path, capsys, arm)
+    path = "../../../{video_key}{chunk_index}{file_index}.mp4"
+    (arm / "meta/info.json").write_text(json.dumps(info | {"video_path": path}))
+    assert "its films lie outside of it" in fails(tmp_path, capsys, arm)
+    (arm / "meta/info.json").write_text("{")
+    assert "info.json cannot be read" in fails(tmp_path, capsys, arm)
+
+
+def test_a_minari_dataset_without_pictures_or_speed(tmp_path, capsys):
+    h5py = pytest.importorskip("h5py")
+    folder = make_minari(tmp_path)
+    assert "does not say how fast it is: name --source-fps" in fails(tmp_path, capsys, folder)
+    with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
+        del file["episode_0/observations"]
+        file["episode_0/observations"] = np.zeros((61, 17))
+    line = fails(tmp_path, capsys, folder, "--source-fps", "20")
+    assert "holds no pictures among its observations" in line
+
+
+def test_damage_in_the_middle_of_a_film_costs_what_hangs_on_it(tmp_path, caplog):
+    film = make_film(tmp_path, 200, gop=20)
+    clean = film.read_bytes()
+    # Noise is what H.264 cannot make small: a film of flat pictures has no byte to damage.
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (96, 160, 3), np.uint8) for _ in range(200)]
+    write_film(film, pictures, gop=20)
+    broken = bytearray(film.read_bytes())
+    middle = len(broken) // 2
+    broken[middle : middle + 4000] = bytes(rng.integers(0, 255, 4000, np.uint8))
+    film.write_bytes(broken)
+    assert len(broken) > 10 * len(clean)
+    assert import_to(tmp_path / "data", film) == 0
+    assert "damaged" in caplog.text
+    kept = sum(len(episode.frames) for episode in episodes_in(tmp_path / "data"))
+    assert 100 < kept < 200
+
+
+def test_pictures_that_cannot_be_read_end_a_stretch(tmp_path, capsys):
+    folder = make_pictures(tmp_path)
+    (folder / "frame60.png").write_bytes(b"no picture")
+    Image.fromarray(picture(61, (30, 50))).save(folder / "frame61.png")  # of another size
+    assert import_to(tmp_path / "data", folder, "--source-fps", "20") == 0
+    assert "1 pictures that cannot be read" in capsys.readouterr().out
+    for episode in episodes_in(tmp_path / "data"):
+        numbers = [number_of(frame) for frame in episode.frames]
+        steps = np.diff(numbers) % 26
+        assert (steps == 1).all()
+
+
+def test_a_damaged_episode_of_a_minari_dataset_is_left_out(tmp_path, caplog):
+    h5py = pytest.importorskip("h5py")
+    folder = make_minari(tmp_path)
+    with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
+        del file["episode_1/actions"]
+    words = [folder, "--source-fps", "20"]
+    assert import_to(tmp_path / "data", *words) == 0
+    assert sum(len(episode.frames) for episode in episodes_in(tmp_path / "data")) <= 61
+
+
+def test_what_fails_while_writing_leaves_nothing(tmp_path, monkeypatch, capsys):
+    film = make_film(tmp_path, 100)
+    real, count = writing.save_episode, []
+
+    def full(*args, **kwargs):
+        count.append(1)
+        if len(count) > 3:
+            raise OSError(28, "No space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(writing, "save_episode", full)
+    assert "No space left on device" in fails(tmp_path, capsys, film)
+    monkeypatch.undo()
+    assert import_to(tmp_path / "data", film) == 0
+    capsys.readouterr()
+    before = sorted((tmp_path / "data").rglob("*"))
+    monkeypatch.setattr(writing, "save_episode", full)
+    assert import_to(tmp_path / "data", film, "--add") == 2
+    assert sorted((tmp_path / "data").rglob("*")) == before
+
+
+def test_a_disk_that_is_too_small_is_told_before(tmp_path, monkeypatch, capsys):
+    film = make_film(tmp_path, 60)
+    usage = type("usage", (), {"free": 10})
+    monkeypatch.setattr("midas_world.importing.importing.shutil.disk_usage", lambda _: usage)
+    assert "the episodes take about" in fails(tmp_path, capsys, film)
+
+
+def test_weights_have_a_command_of_their_own(monkeypatch):
+    toy = SimpleNamespace(main=lambda words: 7 * (list(words) == ["folder", "--x"]))
+    monkeypatch.setitem(sys.modules, "toy_weights", toy)
+    monkeypatch.setitem(import_command.WEIGHTS, "toy", "toy_weights")
+    assert main(["import", "toy", "folder", "--x"]) == 7
+
+
+def test_a_preset_without_teacher_needs_actions(tmp_path):
+    path = tmp_path / "x.yaml"
+    assert import_to(tmp_path / "data", make_film(tmp_path, 60)) == 0
+    text = (tmp_path / "data" / "data.yaml").read_text()
+    start = text.index("    actions:")
+    path.write_text(text[:start] + "    actions: {}\n  num_steps: 5\n")
+    with pytest.raises(ValueError, match="without a teacher"):
+        load_config(ProjectConfig, path)
