@@ -2,16 +2,18 @@
 
 from midas_world.config.autoencoder import AutoencoderConfig
 from midas_world.config.conditions import CameraConfig, ClockConfig, ConditionsConfig
+from midas_world.config.picture import (
+    EntriesConfig,
+    LayerConfig,
+    MotionConfig,
+    SceneryConfig,
+    WindowConfig,
+)
 from midas_world.config.project import (
     PRESETS_FOLDER,
     BackboneConfig,
-    EntriesConfig,
     HeadConfig,
-    LayerConfig,
-    MotionConfig,
     ProjectConfig,
-    SceneryConfig,
-    WindowConfig,
     WorldConfig,
     load_preset,
     preset_path,
