@@ -264,7 +264,7 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
             print(f"prompt: {game.understand(args.prompt)}")
         if saver:
             saver.close()
-            print(f"saved {saver.path}")
+            print(f"saved {saver.path}{saver.words and f' ({saver.words})'}")
         if args.record:
             game.recorder.stop(wait=True)
             if ended_early:

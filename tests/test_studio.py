@@ -8,6 +8,7 @@ import numpy as np
 import pygame
 import pytest
 
+from envs.play.game.film import Film
 from envs.play.game.game import Game
 from envs.play.game.opening import open_teacher
 from envs.play.game.rewind import Rewind
@@ -123,6 +124,32 @@ def test_a_gif_is_capped_in_width_and_size(tmp_path, monkeypatch):
     gif.write_small_gif(tmp_path / "large.gif", NOISE, fps=20)
     assert (tmp_path / "large.gif").stat().st_size <= 300_000
     assert len(read_film(tmp_path / "large.gif")) == 40
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "fps", "kept", "seconds", "words"),
+    [
+        (1200, 20, range(0, 1200, 1), 60, ""),
+        (2400, 20, range(0, 2400, 2), 120, "with 10 frames a second: a GIF holds 1200"),
+        (9000, 20, range(0, 4800, 4), 240, "the first 240 s: a GIF holds 1200 frames"),
+        (90, 60, range(0, 90, 1), 1.5, ""),
+        (90, 100, range(0, 90, 2), 0.9, ""),
+        (2000, 4, range(0, 1200, 1), 300, "the first 300 s: a GIF holds 1200 frames"),
+    ],
+)
+def test_a_long_gif_is_slower_and_then_shorter(num_frames, fps, kept, seconds, words):
+    assert gif.gif_frames(num_frames, fps) == (kept, words)
+    assert len(kept) * kept.step / fps == pytest.approx(seconds)
+
+
+def test_a_long_film_becomes_a_gif_of_its_length_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(gif, "_MAX_FRAMES", 25)
+    film = Film(num_frames=40, fps=20, view=lambda number: view_of(NOISE[number]))
+    look = FilmLook(grows=False)
+    said = save_film(film, tmp_path / "long.gif", look)
+    assert said.startswith("saved with 10 frames a second: a GIF holds 25: ")
+    shown = open_film(tmp_path / "long.gif")
+    assert (shown.num_frames, shown.fps) == (20, 10)
 
 
 def test_a_session_is_exported_with_keys_and_in_a_shape(session, tmp_path):

@@ -9,7 +9,14 @@ import numpy as np
 
 from envs.play.game.film import Film
 from envs.play.replay.recorded import Tape
-from envs.play.studio.films import FilmLook, first_frame, free_path, open_film, save_film
+from envs.play.studio.films import (
+    FilmLook,
+    first_frame,
+    free_path,
+    open_film,
+    save_film,
+    saved_words,
+)
 from midas_world.sessions.export import films
 from midas_world.sessions.export.pictures import PictureOptions
 from midas_world.sessions.session import HEADER, VIDEO, load_session
@@ -60,7 +67,7 @@ class Recording:
         """Write it as a new film beside it; return words for the player.
 
         Raises:
-            ValueError: It cannot be read, or is too long.
+            ValueError: It cannot be read.
             OSError: The film cannot be written.
         """
         target = free_path(self.path.parent, self.path.stem, ending)
@@ -76,8 +83,7 @@ class Recording:
             scale=1 if ending == ".gif" else _SESSION_SCALE,
         )
         write = films.export_gif if ending == ".gif" else films.export_mp4
-        write(session, target, options)
-        return f"saved {session.seconds:.0f} s: {target}"
+        return saved_words(session.seconds, target, write(session, target, options))
 
     def delete(self) -> str:
         """Delete it; return words for the player.

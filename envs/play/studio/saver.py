@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from envs.play.game.moments import View
-from midas_world.data.gif import MAX_GIF_WIDTH, shrunk, write_small_gif
+from midas_world.data.gif import MAX_GIF_WIDTH, gif_frames, shrunk, write_small_gif
 from midas_world.files import whole
 from midas_world.sessions.video import FilmWriter
 
@@ -24,6 +24,10 @@ class FrameSaver:
         path: Ends in ".mp4", ".gif", in ".png" for a strip, or has no ending for a folder.
         fps: Of MP4 and GIF.
         num_frames: How many frames will come.
+
+    Attributes:
+        path: As given.
+        words: On what is left out of a long GIF.
 
     Raises:
         ValueError: The path has another ending, or something lies there.
@@ -45,6 +49,10 @@ class FrameSaver:
         self._place = contextlib.ExitStack()
         shown = min(num_frames, _STRIP_FRAMES)
         self._wanted = set(np.linspace(0, num_frames - 1, shown).round().astype(int).tolist())
+        self.words = ""
+        if path.suffix == ".gif":
+            kept, self.words = gif_frames(num_frames, fps)
+            self._wanted, self._fps = set(kept), fps / kept.step
 
     def add(self, view: View) -> None:
         """Keep the next frame, and in an MP4 its sound."""
@@ -54,10 +62,9 @@ class FrameSaver:
             self._film.add(frame, view.sound)
         elif not self.path.suffix:
             _write_png(frame, self.path / f"frame_{self._count:06d}.png")
-        elif self.path.suffix == ".gif":
-            self._frames.append(shrunk(frame, MAX_GIF_WIDTH))
         elif self._count in self._wanted:
-            self._frames.append(frame)
+            is_gif = self.path.suffix == ".gif"
+            self._frames.append(shrunk(frame, MAX_GIF_WIDTH) if is_gif else frame)
         self._count += 1
 
     def close(self) -> None:

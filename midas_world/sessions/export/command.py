@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _export_film(session: RecordedSession, args: argparse.Namespace, start: int, stop: int) -> Path:
+def _export_film(session: RecordedSession, args: argparse.Namespace, start: int, stop: int) -> str:
+    """Write a film or its frames; return where it is, and what is left out."""
     from midas_world.sessions.export import films
 
     options = PictureOptions(
@@ -71,12 +72,13 @@ def _export_film(session: RecordedSession, args: argparse.Namespace, start: int,
     if args.to == "frames":
         output = _new(args.output or Path(f"{_name(session)}-frames"))
         films.export_frames(session, output, options)
-        return output
+        return str(output)
     output = args.output or Path(f"{_name(session)}.{args.to}")
     if output.suffix != f".{args.to}":
         raise ValueError(f"--output must end in .{args.to}, got {output.name!r}")
-    (films.export_mp4 if args.to == "mp4" else films.export_gif)(session, _new(output), options)
-    return output
+    write = films.export_mp4 if args.to == "mp4" else films.export_gif
+    left_out = write(session, _new(output), options)
+    return f"{output}{left_out and f' ({left_out})'}"
 
 
 def _name(session: RecordedSession) -> str:
