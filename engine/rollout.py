@@ -171,6 +171,11 @@ class Rollout:
         """(B,) int64 that each game has left, where the world counts any; not to be changed."""
         return self._book.lives
 
+    def things(self, row: int) -> np.ndarray:
+        """Return what a game knows to be near, (O, 2): class, and px from the picture's middle."""
+        codes = self._book.codes[row]
+        return codes[codes[:, 0] >= 0] - (0.0, self._book.camera[row])
+
     def hit(self, hits: np.ndarray) -> None:
         """Let hits of the last step count, (B,) bool: each takes a life, and shows from now on."""
         self._book.hit(hits)

@@ -9,14 +9,17 @@ import numpy as np
 import pygame
 import pytest
 
+from envs.play.game.agents import Pilot
+from envs.play.game.game import Game
 from envs.play.game.goals import COIN_RUN, FREE_PLAY, SURVIVE, BestList, Run
 from envs.play.game.moments import View
-from envs.play.game.opening import open_teacher
+from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.session import Session
 from envs.play.game.settings import Settings, SettingsFile
 from envs.play.window import attract
 from envs.play.window.scoreboard import Flashes, first_keys
 from envs.play.window.window import Window
+from envs.stage.picture import objects_of_things
 from tests.fakes import CountingEnv
 from tests.windows import playable, playing, press, release, run_until, start
 
@@ -249,6 +252,33 @@ def test_the_teacher_s_agent_collects_coins():
             break
     teacher.env.close()
     assert rewards >= 2
+
+
+def test_the_agent_of_a_world_sees_what_the_world_knows_to_be_near(tiny_folder):
+    teacher = open_teacher()
+    _, info = teacher.env.reset(seed=3, options={"scene_changes": False})
+    for action in [4] * 40:
+        seen = [row for row in info["things"] if row[0] >= 0]
+        objects = objects_of_things(
+            np.array([(kind, x - 160) for kind, x, *_ in seen]).reshape(-1, 2)
+        )
+        told = info["objects"][info["objects"][:, 0] >= 0]
+        np.testing.assert_allclose(objects, told, atol=1e-3)
+        _, _, over, _, info = teacher.env.step(action)
+        assert not over
+    world = open_world(str(tiny_folder))
+    game, pilot = Game(world, seed=0), Pilot(world.make_agent, len(world.keymap.actions))
+    game.reset()
+    rock = 3
+    world.env.unwrapped.things = lambda: np.array([(rock, 200.0)])
+    pilot.take(True)
+    far = pilot.act(game.info, game.info)
+    world.env.unwrapped.things = lambda: np.array([(rock, 40.0)])
+    near = [pilot.act(game.info, game.info) for _ in range(2)]
+    names = [world.keymap.actions[action] for action in (far, *near)]
+    assert names[0] == "run_right"
+    assert set(names[1:]) <= {"leap_right", "kick"}
+    game.close()
 
 
 def test_scenes_are_shown_and_gone_to_and_start_states_too():

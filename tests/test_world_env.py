@@ -144,6 +144,7 @@ def test_things_of_given_frames_are_told_in_the_next_step(fake):
     fake.step(0)
     codes = fake.engine.told[-1][0]
     assert codes[codes[:, 0] >= 0].tolist() == [[4.0, 7.5]]
+    assert [4.0, 7.5] in fake.things().tolist()
 
 
 def test_hits_are_told_to_the_network_and_lives_come_back_with_a_reset(fake):

@@ -135,6 +135,17 @@ def _stumbling(conditioner: StageConditioner, flinch: float) -> np.ndarray:
     return ((keypoints - feet) @ rotation + feet).astype(np.float32)
 
 
+def objects_of_things(things: np.ndarray) -> np.ndarray:
+    """Return things (O, 2), class and px from the picture's middle, as `objects_of` gives them."""
+    classes = things[:, 0].astype(int)
+    kinds = np.where(classes < 3, Kind.COIN, np.where(classes < 6, Kind.ROCK, Kind.FIRE))
+    heights = np.array(COIN_HEIGHTS)[np.minimum(classes, 2)] - GROUND_Y
+    away = things[:, 1] + FRAME_WIDTH / 2 - CENTER_X
+    up = np.where(kinds == Kind.COIN, heights, 0.0)
+    variants = np.where(kinds == Kind.ROCK, classes - 3, 0)
+    return np.stack((kinds, away, up, variants), axis=1).astype(np.float32)
+
+
 def _thing_class(item: GameObject) -> int:
     """Return 0 to 2 for coins from low to high, 3 to 5 for rocks by variant, 6 for fires."""
     if item.kind is Kind.COIN:

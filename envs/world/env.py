@@ -239,6 +239,15 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         self._check_begun("observe")
         return self._games.views.observe_game(0)
 
+    def things(self) -> np.ndarray:
+        """Return what the world knows to be near, (O, 2): class, and px from the picture's middle.
+
+        Raises:
+            ResetNeeded: No episode has begun.
+        """
+        self._check_begun("things")
+        return self._games.course.rollout.things(0)
+
     def set_prompt(self, text: str | None) -> None:
         """Let words steer the world from the next step on; None gives the old words back.
 

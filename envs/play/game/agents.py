@@ -42,6 +42,26 @@ class Wanderer:
         return self._action
 
 
+class Seer:
+    """Shows an agent, which expects `info["objects"]`, a world that tells of them by itself.
+
+    Args:
+        agent: Who plays.
+        look: Returns the objects at the present step.
+    """
+
+    def __init__(self, agent: Agent, look: Callable[[], np.ndarray]) -> None:
+        self._agent, self._look = agent, look
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start to play."""
+        self._agent.reset(rng)
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return the agent's action."""
+        return self._agent.act(observation, {**info, "objects": self._look()})
+
+
 class Pilot:
     """An agent that can take over from the player and hand back.
 

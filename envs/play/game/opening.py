@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
+from envs.play.game.agents import Agent, Seer
 from envs.play.game.loading import Loading
 from envs.play.game.playable import Playable, SceneChoices, TeacherLink
 
@@ -77,6 +78,7 @@ def open_world(
         starts=tuple(start.description for start in env.start_states),
         show_start=lambda index: env.engine.decode(env.start_states[index].latents[-1:].float())[0],
         scenes=_stage_scenes() if _is_stage(env) else None,
+        make_agent=partial(_make_expert, env) if _is_stage(env) else None,
         preparation=preparation,
         reopen=preparation and partial(open_world, env.world, **options),
     )
@@ -118,6 +120,14 @@ def _stage_scenes() -> SceneChoices:
         read=lambda text: asdict(scene_from_text(text, Scene())),
         draw=draw,
     )
+
+
+def _make_expert(env: Any) -> Agent:
+    """Return Stage's expert, who sees what a world learned from Stage knows to be near."""
+    from envs.stage.picture import objects_of_things
+    from envs.stage.policies import make_policy
+
+    return Seer(make_policy("expert"), lambda: objects_of_things(env.things()))
 
 
 def _is_stage(env: Any) -> bool:

@@ -324,6 +324,7 @@ class Session(TimeTraveller):
             return
         self.playable, self._recording.recorder = game.playable, game.recorder
         # What the old engine saved is not the new one's.
+        self.pilot = Pilot(self.playable.make_agent, len(self.playable.keymap.actions))
         self.bookmarks.drop_states()
         self.rewind = Rewind(self._num_rewind_steps(1.0 / self._clock.period_s))
         self.step_times, self.step_intervals = Samples(), Samples()
