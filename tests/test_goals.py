@@ -21,7 +21,7 @@ from envs.play.window.scoreboard import Flashes, first_keys
 from envs.play.window.window import Window
 from envs.stage.picture import objects_of_things
 from tests.fakes import CountingEnv
-from tests.windows import playable, playing, press, release, run_until, start
+from tests.windows import playable, playing, press, release, run_until, start, words_shown
 
 DAY = date(2026, 3, 1)
 
@@ -224,6 +224,19 @@ def test_an_agent_plays_after_a_while_until_a_key_is_pressed(monkeypatch):
         assert not window._attract.is_on
 
 
+@pytest.mark.parametrize("key", [pygame.K_g, pygame.K_RIGHT])
+def test_a_key_hands_over_from_an_agent_that_was_asked_to_play(key, monkeypatch):
+    said = words_shown(monkeypatch)
+    with playing(CountingEnv(), fps=100) as (window, session):
+        press(pygame.K_g)
+        run_until(window, session, lambda: session.view.action_name != "idle")
+        run_until(window, session, lambda: any("an agent plays" in words for words in said))
+        press(key)
+        run_until(window, session, lambda: not session.pilot.is_flying)
+        release(key)
+        run_until(window, session, lambda: session.view.action_name == "idle")
+
+
 @pytest.mark.parametrize("is_on", [False, True])
 def test_who_holds_a_key_is_there(monkeypatch, is_on):
     with playing(CountingEnv(), fps=100) as (window, session):
@@ -271,7 +284,7 @@ def test_the_agent_of_a_world_sees_what_the_world_knows_to_be_near(tiny_folder):
     game.reset()
     rock = 3
     world.env.unwrapped.things = lambda: np.array([(rock, 200.0)])
-    pilot.take(True)
+    pilot.take(is_flying=True)
     far = pilot.act(game.info, game.info)
     world.env.unwrapped.things = lambda: np.array([(rock, 40.0)])
     near = [pilot.act(game.info, game.info) for _ in range(2)]

@@ -74,7 +74,7 @@ class Pilot:
         self._agent = make_agent() if make_agent is not None else Wanderer(num_actions)
         self.is_flying = False
 
-    def take(self, is_flying: bool) -> None:
+    def take(self, *, is_flying: bool) -> None:
         """Let the agent play, or not."""
         if is_flying and not self.is_flying:
             self._agent.reset(np.random.default_rng(0))

@@ -225,6 +225,8 @@ class Session(TimeTraveller):
         self._clock.start_step(started)
         held = self._inputs.take()
         assert self.pilot is not None
+        if held.keys:
+            self.pilot.take(is_flying=False)
         if self.pilot.is_flying and self.view is not None:
             action = self.pilot.act(self.view.frame, game.info)
         else:
@@ -309,7 +311,7 @@ class Session(TimeTraveller):
 
     def _fly(self, is_flying: bool) -> None:
         assert self.pilot is not None
-        self.pilot.take(is_flying)
+        self.pilot.take(is_flying=is_flying)
         if is_flying:
             self.goals.spoil()
         self._tell()

@@ -97,9 +97,7 @@ class Overlays:
             self.message = ""
         return [look.words("message", self.message)] if self.message else []
 
-    def of_game(
-        self, session: Session, view: View, look: Look, *, now: float, is_show: bool
-    ) -> list[Plate]:
+    def of_game(self, session: Session, view: View, look: Look, *, now: float) -> list[Plate]:
         """Return what is always shown of a game, the most important first.
 
         Args:
@@ -107,7 +105,6 @@ class Overlays:
             view: What is shown.
             look: How plates are drawn.
             now: Seconds.
-            is_show: Whether an agent plays since nobody else does.
         """
         plates = [*self._score(session, view, look, now), *_recording(session, look)]
         if session.status == "rewinding" and session.rewind is not None:
@@ -118,9 +115,11 @@ class Overlays:
                 size=look.size,
             )
             plates.append(Plate(name="rewind", picture=picture, edge="top", side="center"))
-        words = "paused: P goes on, N makes one step" if session.status == "paused" else ""
-        if is_show:
-            words = "an agent plays: any key, and it is your turn"
+        words = ""
+        if session.status == "paused":
+            words = "paused: P goes on, N makes one step"
+        elif session.pilot is not None and session.pilot.is_flying:
+            words = "an agent plays: press a key of the game, and it is your turn"
         if words:
             plates.append(look.words("status", words, side="center"))
         return plates

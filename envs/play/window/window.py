@@ -364,10 +364,9 @@ class Window:
             facts = partial(projector.film.facts, projector.number)
             return told + self.overlays.of_film(session, look, rows=rows, measured=facts)
         facts = partial(measurements, session, view, self.latencies)
-        is_show = self._attract.is_on
         return [
             *told,
-            *self.overlays.of_game(session, view, look, now=now, is_show=is_show),
+            *self.overlays.of_game(session, view, look, now=now),
             *self.overlays.of_player(session, view, look, now=now, rows=rows, measured=facts),
         ]
 
