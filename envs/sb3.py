@@ -14,12 +14,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
-from stable_baselines3.common.vec_env import VecEnv
 
 import midas_world  # noqa: F401 - registers the ids
 from envs.choices import Choices
 from envs.world.latents import LatentVectorObservation
+from midas_world.packages import needs
 from midas_world.world import World
+
+with needs("make_sb3_vec_env", extra="rl"):
+    from stable_baselines3.common.vec_env import VecEnv
 
 
 def make_sb3_vec_env(

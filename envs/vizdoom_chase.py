@@ -16,13 +16,10 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled
 
 from envs.contract import check_action, check_running, may_render
+from midas_world.packages import needs
 
-try:
+with needs("midas/DoomChase-v0", extra="doom", error=DependencyNotInstalled):
     import vizdoom  # pyright: ignore[reportMissingImports]
-except ImportError as error:
-    raise DependencyNotInstalled(
-        "midas/DoomChase-v0 needs ViZDoom: pip install 'midas-world[doom]'"
-    ) from error
 
 TICS_PER_SECOND = 35
 # In this order a button's place in an action is its place here.

@@ -17,15 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import minari
 import numpy as np
 from tqdm import trange
 
 from envs.choices import Choices
 from envs.stage.policies import ExpertPolicy, Policy, RandomPolicy
-from examples.games import GameConfig
-from examples.ppo import TrainedPolicy
 from midas_world.edge import run_command
+from midas_world.packages import needs
+
+with needs("offline", extra="rl", error=SystemExit):
+    import minari
+
+    from examples.games import GameConfig
+    from examples.ppo import TrainedPolicy
 
 # No policy is trained or judged on these seeds, and no world.
 FIRST_SEED = 900_000

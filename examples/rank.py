@@ -18,11 +18,14 @@ import numpy as np
 from engine.shared import shared_engine, shared_world
 from envs.tasks import TASKS
 from examples.actions import ACTION_NAMES
-from examples.games import Choose, GameConfig, choose_always, choose_at_random, make_games, play
-from examples.ppo import load_choice
 from midas_world.edge import run_command
 from midas_world.files import write_whole
+from midas_world.packages import needs
 from midas_world.tables import table_lines
+
+with needs("rank", extra="rl", error=SystemExit):
+    from examples.games import Choose, GameConfig, choose_always, choose_at_random, make_games, play
+    from examples.ppo import load_choice
 
 # No policy is trained on these seeds, and no world.
 FIRST_SEED = 950_000

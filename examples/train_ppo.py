@@ -22,34 +22,32 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from tqdm import tqdm
 
 from engine import Engine, make_engine
 from envs.tasks import TASKS
-from examples.games import (
-    Choose,
-    GameConfig,
-    choose_always,
-    choose_at_random,
-    make_games,
-    play,
-    play_expert,
-)
-from examples.ppo import (
-    PPO_SETTINGS,
-    ROLLOUT_CHOICES,
-    Evaluate,
-    load_choice,
-    make_ppo,
-)
 from examples.real_starts import make_real_starts
 from examples.report import report
 from midas_world.checkpoint import WEIGHTS_NAME, save_tensors
 from midas_world.edge import run_command
 from midas_world.files import write_whole
+from midas_world.packages import needs
 from midas_world.world import StartState, World, load_world
+
+with needs("train_ppo", extra="rl", error=SystemExit):
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+
+    from examples.games import (
+        Choose,
+        GameConfig,
+        choose_always,
+        choose_at_random,
+        make_games,
+        play,
+        play_expert,
+    )
+    from examples.ppo import PPO_SETTINGS, ROLLOUT_CHOICES, Evaluate, load_choice, make_ppo
 
 # The world's own episodes have seeds from 1,000,000 on (and 0 to 7 to validate).
 EVALUATION_SEED = 500_000

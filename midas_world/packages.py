@@ -1,8 +1,10 @@
-"""Whether Python finds our `envs` and `engine` under these names, which other projects use too."""
+"""What can be imported: our `envs` and `engine`, named as others' are, and what extras bring."""
 
+import contextlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +44,24 @@ def join_packages(*names: str) -> None:
         if both := sorted(_modules(ROOT / name) & set().union(*map(_modules, places))):
             raise _hidden(name, places[0], f": both have {', '.join(both)}")
         path.append(str(ROOT / name))
+
+
+@contextlib.contextmanager
+def needs(
+    what: str, *, extra: str, error: Callable[[str], BaseException] = ImportError
+) -> Iterator[None]:
+    """Let an import that finds no package tell which extra brings it.
+
+    Args:
+        what: Needs it, in words for the user.
+        extra: Of this package.
+        error: What is raised; SystemExit ends a script in that line.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as reason:
+        package, _, _ = (reason.name or "").partition(".")
+        raise error(f"{what} needs {package}: pip install 'midas-world[{extra}]'") from reason
 
 
 def _hidden(name: str, found: Path, why: str = "") -> ImportError:

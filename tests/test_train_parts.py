@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,6 +45,39 @@ def test_frames_are_decoded_once_and_found_again(data):
     assert [file.stat().st_mtime_ns for file in files] == written
     with pytest.raises(ValueError, match=r"wants frames of 192x320, .*00000001 has 48x80"):
         store.check_size(192, 320)
+
+
+DAMAGES = {
+    "cut off": lambda data: data[:-9],
+    "empty": lambda _: b"",
+    "no array": lambda _: b"x" * 300,
+    "longer": lambda data: data + b"x",
+    "other numbers": lambda data: data.replace(b"'|u1'", b"'|i1'").replace(b"'<f2'", b"'<i2'"),
+    "other shape": lambda data: data.replace(b"(31, ", b"(30, "),
+    "no end of its header": lambda data: data.replace(b"}", b"("),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_files_of_the_cache_are_made_again(data, trained, tmp_path, caplog, damage):
+    folder = shutil.copytree(data / "train", tmp_path / "train")
+    coder = load_autoencoder(trained / "autoencoder", tiny())
+
+    def read() -> list[np.ndarray]:
+        store = open_latents(folder, coder, tiny().world, device=CPU)
+        return [np.array(part) for part in (*store.frames.frames, *store.latents)]
+
+    whole = read()
+    kept = sorted((folder / ".cache").rglob("*.npy"))
+    assert len(kept) == 4
+    for file in kept:
+        file.write_bytes(damage(file.read_bytes()))
+    for repaired, expected in zip(read(), whole, strict=True):
+        assert np.array_equal(repaired, expected)
+    assert caplog.text.count("is damaged") == 4
+    caplog.clear()
+    read()
+    assert not caplog.records
 
 
 def test_a_damaged_episode_is_passed_over_with_a_warning(tmp_path, caplog):

@@ -6,13 +6,16 @@ into latents, so that a train step only gathers rows. Knows episodes, not enviro
 Shapes: F frames, H W pixels, N tokens per frame, C latent channels, P pose size, A audio size.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -75,6 +78,34 @@ def cache_key(episode: Path) -> str:
     return hashlib.sha256((episode / "header.json").read_bytes()).hexdigest()[:16]
 
 
+def kept_array(
+    path: Path,
+    make: Callable[[], np.ndarray],
+    *,
+    shape: tuple[int | None, ...],
+    dtype: npt.DTypeLike,
+) -> np.ndarray:
+    """Return the array that a file keeps, memory-mapped; it is made if it is not there or damaged.
+
+    Args:
+        path: The file.
+        make: Returns the array.
+        shape: Its size in each dimension; None is any.
+        dtype: Its own.
+    """
+    with contextlib.suppress(FileNotFoundError, ValueError, OverflowError, TokenError):
+        kept = np.lib.format.open_memmap(path, mode="r")
+        sizes = zip(shape, kept.shape, strict=True)
+        is_whole = path.stat().st_size == kept.offset + kept.nbytes
+        if is_whole and kept.dtype == dtype and all(size in (None, own) for size, own in sizes):
+            return kept
+    if path.is_file():
+        logger.warning("%s is damaged, and made again", path)
+    with whole(path) as place:
+        np.save(place, make())
+    return np.load(path, mmap_mode="r")
+
+
 def open_frames(folder: Path) -> FrameStore:
     """Decode the episodes of a folder that were not decoded before, and map them all.
 
@@ -88,7 +119,8 @@ def open_episodes(
 ) -> tuple[FrameStore, dict[str, np.ndarray]]:
     """Return the frames of a folder's episodes, and columns of them all, one behind another.
 
-    An episode that cannot be read is skipped with a warning and counted. The others are read once.
+    An episode that cannot be read is skipped with a warning and counted. The others are read once,
+    and once more to decode them.
 
     Args:
         folder: Of the episodes; frames that were not decoded before are kept in it.
@@ -106,16 +138,18 @@ def open_episodes(
     columns: dict[str, list[np.ndarray]] = {}
     for path in tqdm(episodes, desc="decode", unit="episode", mininterval=5.0):
         try:
-            decoded = cache / f"{path.name}-{cache_key(path)}.npy"
-            episode = load_episode(path, frames=not decoded.is_file())
-            if not decoded.is_file():
-                with whole(decoded) as place:
-                    np.save(place, episode.frames)
+            episode = load_episode(path, frames=False)
+            decoded = kept_array(
+                cache / f"{path.name}-{cache_key(path)}.npy",
+                lambda path=path: load_episode(path).frames,
+                shape=(episode.num_steps + 1, None, None, 3),
+                dtype=np.uint8,
+            )
         except EpisodeError as error:
             logger.warning("skipped: %s", error)
             continue
         kept.append(path)
-        frames.append(np.load(decoded, mmap_mode="r"))
+        frames.append(decoded)
         for name, column in {**frame_columns(episode), **columns_of(episode)}.items():
             columns.setdefault(name, []).append(column)
     if not kept:

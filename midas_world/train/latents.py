@@ -14,10 +14,9 @@ from tqdm import tqdm
 from midas_world.checkpoint import tensors_hash
 from midas_world.config import ConditionsConfig, WorldConfig
 from midas_world.data.episodes import Episode
-from midas_world.files import whole
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions, hash_text
-from midas_world.train.data import FrameStore, cache_key, open_episodes
+from midas_world.train.data import FrameStore, cache_key, kept_array, open_episodes
 from midas_world.train.loop import mixed_precision
 from midas_world.types import LONGEST_SINCE_HIT
 
@@ -75,10 +74,14 @@ def open_latents(
     bar = tqdm(frames.episodes, desc="encode", unit="episode", mininterval=5.0)
     for episode, pixels in zip(bar, frames.frames, strict=True):
         path = cache / f"{episode.name}-{cache_key(episode)}.npy"
-        if not path.is_file():
-            with whole(path) as place:
-                np.save(place, encode_frames(pixels, autoencoder, device=device).numpy())
-        latents.append(np.load(path, mmap_mode="r"))
+        latents.append(
+            kept_array(
+                path,
+                lambda p=pixels: encode_frames(p, autoencoder, device=device).numpy(),
+                shape=(len(pixels), None, None, None),
+                dtype=np.float16,
+            )
+        )
     names = ("pose", "text", "audio", "present", "entries", "tally")
     return LatentStore(
         frames=frames,

@@ -14,6 +14,7 @@ import numpy as np
 from envs.play.voice.sentences import in_steps
 from envs.play.voice.voices import Voice
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError, to_int16
+from midas_world.packages import needs
 
 Respond = Callable[[np.ndarray, int], np.ndarray]
 """Takes what the other one said, (A,) int16, and its rate, 16000; returns the answer likewise."""
@@ -43,12 +44,8 @@ class Conversation:
     """
 
     def __init__(self, other: Voice, respond: Respond) -> None:
-        try:
+        with needs("a conversation", extra="voice", error=SoundError):
             import webrtcvad
-        except ModuleNotFoundError as error:
-            raise SoundError(
-                "a conversation needs webrtcvad-wheels: pip install 'midas-world[voice]'"
-            ) from error
         self.message = ""
         self.latencies_ms: list[int] = []
         self.listens = False

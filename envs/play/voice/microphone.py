@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from midas_world.data.sound import SAMPLES_PER_STEP, Resampler, SoundError
+from midas_world.packages import needs
 
 # More than this waits only if steps were late: what is older is left out, to be in time again.
 _MAX_WAITING = 3 * SAMPLES_PER_STEP
@@ -32,11 +33,8 @@ class Microphone:
     def __init__(self) -> None:
         self.message = ""
         try:
-            import sounddevice
-        except ModuleNotFoundError as error:
-            raise SoundError(
-                "a microphone needs sounddevice: pip install 'midas-world[voice]'"
-            ) from error
+            with needs("a microphone", extra="voice", error=SoundError):
+                import sounddevice
         except OSError as error:  # its library is not there
             raise SoundError(
                 f"a microphone needs PortAudio ({error}): on Debian and Ubuntu, "

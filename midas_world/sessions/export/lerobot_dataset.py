@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from midas_world.files import whole
+from midas_world.packages import needs
 from midas_world.sessions.session import RecordedSession, Segment, SessionHeader
 from midas_world.sessions.video import FilmWriter
 
@@ -60,14 +61,10 @@ class _Writer:
     """Writes one dataset, an episode after another."""
 
     def __init__(self, session: RecordedSession, segments: list[Segment], folder: Path) -> None:
-        try:
+        with needs("a LeRobot dataset", extra="export"):
             import pandas as pd
             import pyarrow as pa
             import pyarrow.parquet as pq
-        except ModuleNotFoundError as error:
-            raise ImportError(
-                "LeRobot datasets need pyarrow and pandas: pip install 'midas-world[export]'"
-            ) from error
         self._pa, self._pq, self._pd = pa, pq, pd
         self.folder = folder
         (folder / "meta").mkdir(parents=True)

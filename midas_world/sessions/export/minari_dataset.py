@@ -18,6 +18,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from midas_world.files import whole
+from midas_world.packages import needs
 from midas_world.sessions.session import RecordedSession, Segment
 from midas_world.sessions.values import space_from_json
 from midas_world.trust import UntrustedError, check_env
@@ -84,13 +85,9 @@ def export_minari(
         ValueError: The dataset exists, or there is no step, an episode is too long, or Minari
             cannot have such an id.
     """
-    try:
+    with needs("a Minari dataset", extra="export"):
         from minari import __version__
         from minari.dataset.minari_storage import MinariStorage
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "Minari datasets need Minari: pip install 'midas-world[export]'"
-        ) from error
     header = session.header
     dataset_id = check_dataset_id(dataset_id) if dataset_id else dataset_id_of(session)
     segments = [item for item in session.segments(start, stop) if item.num_steps]
