@@ -1,5 +1,6 @@
 """What this machine is called, and how much memory this process took. Knows no torch."""
 
+import ctypes
 import os
 import platform
 import sys
@@ -51,6 +52,12 @@ def memory_mib() -> float:
         return float("nan")
     words = _STATUS.read_text(encoding="utf-8").partition("VmRSS:")[2]
     return int(words.split()[0]) / 2**10
+
+
+def give_back_memory() -> None:
+    """Let the operating system have what was freed, where the C library (glibc) can."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def forget_peak_memory() -> bool:
