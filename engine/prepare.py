@@ -15,12 +15,12 @@ class Job:
 
     Attributes:
         name: What is made, in a few words.
-        make: Makes it if it is missing, tells which share is done meanwhile, and returns its path,
-            whether it is new, and more words about it.
+        make: Makes it if it is missing, tells which share is done meanwhile, and returns its path
+            and whether it is new.
     """
 
     name: str
-    make: Callable[[Callable[[float], None]], tuple[Path, bool, str]]
+    make: Callable[[Callable[[float], None]], tuple[Path, bool]]
 
 
 def prepare(
@@ -51,9 +51,9 @@ def prepare(
             on_progress(job.name, (place + furthest) / len(jobs))  # noqa: B023 - called in this turn
 
         on_share(0.0)
-        path, is_new, more = job.make(on_share)
+        path, is_new = job.make(on_share)
         size = path.stat().st_size / 2**20
-        on_made(f"{path}: {'built' if is_new else 'up to date'}, {size:.1f} MiB{more}")
+        on_made(f"{path}: {'built' if is_new else 'up to date'}, {size:.1f} MiB")
 
 
 def jobs_of(backend: str, world: World, *, num_denoise_steps: int, folder: Path) -> list[Job]:
@@ -83,7 +83,7 @@ def graph_jobs(world: World, *, num_denoise_steps: int, folder: Path | None) -> 
     )
 
     def job(name: str, path: Path) -> Job:
-        def make(_: Callable[[float], None]) -> tuple[Path, bool, str]:
+        def make(_: Callable[[float], None]) -> tuple[Path, bool]:
             was_there = is_intact(path)
             export_graphs(
                 world,
@@ -92,7 +92,7 @@ def graph_jobs(world: World, *, num_denoise_steps: int, folder: Path | None) -> 
                 names=[name],
                 folder=folder,
             )
-            return path, not was_there, ""
+            return path, not was_there
 
         return Job(f"onnx {name}", make)
 
@@ -105,7 +105,7 @@ def engine_jobs(
     """Return TensorRT's engine files of plans by their names."""
 
     def job(name: str, plan: TrtPlan) -> Job:
-        def make(on_share: Callable[[float], None]) -> tuple[Path, bool, str]:
+        def make(on_share: Callable[[float], None]) -> tuple[Path, bool]:
             made = provide_engine(
                 world,
                 name,
@@ -114,7 +114,7 @@ def engine_jobs(
                 num_denoise_steps=num_denoise_steps,
                 on_progress=lambda _, done, total: on_share(done / max(total, 1)),
             )
-            return made.path, made.is_new, f", {made.num_layers} layers"
+            return made.path, made.is_new
 
         return Job(f"{target.flavour} {name} sm{target.capability}", make)
 

@@ -92,7 +92,7 @@ def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypa
         asked.append((name, target.flavour, target.capability, num_denoise_steps))
         for done in (1, 2, 1):  # the second phase begins anew
             on_progress("a phase", done, 4)
-        return EngineFile(path=Path(__file__), contents=b"", key={}, tensors={}, num_layers=1)
+        return EngineFile(path=Path(__file__), contents=b"", key={}, tensors={})
 
     monkeypatch.setattr("engine.prepare.capability_here", lambda: 89)
     monkeypatch.setattr("engine.prepare.provide_engine", provide_engine)

@@ -12,7 +12,6 @@ import torch
 from engine import make_engine
 from engine.on_tensorrt.plan import (
     DEFAULT_PLANS,
-    TrtPlan,
     load_plan,
     load_plans,
     parse_capability,
@@ -96,8 +95,6 @@ def test_shipped_plans_are_what_their_names_say():
         ("graph: head\nbatch: {min: 4, opt: 2, max: 8}", "1 <= min <= opt <= max, got 4, 2, 8"),
         ("graph: head\nbuilder_level: 6", "builder_level must be from 0 to 5, got 6"),
         ("graph: head\nworkspace_mib: 0", "workspace_mib must be at least 1"),
-        ("graph: head\nflavour: trt", "flavour must be one of any"),
-        ("graph: head\ncompute_capability: ada", "such as sm89 or 8.9, got 'ada'"),
         ("- head", "must hold keys and values"),
     ],
 )
@@ -126,10 +123,6 @@ def test_plans_object_to_gpus_that_cannot():
     assert not load_plan("head-bf16").objection("tensorrt-rtx", 80)
     assert "needs sm80" in load_plan("head-bf16").objection("tensorrt-rtx", 75)
     assert "use flavour tensorrt" in load_plan("head-fp16").objection("tensorrt-rtx", 90)
-    only = TrtPlan(graph="decoder", compute_capability="sm80", flavour="tensorrt")
-    assert not only.objection("tensorrt", 80)
-    assert "sm80" in only.objection("tensorrt", 90)
-    assert "is for tensorrt," in only.objection("tensorrt-rtx", 80)
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
@@ -158,7 +151,6 @@ def test_every_plan_builds_without_a_gpu(
         assert told["last"] == told["noise"] == ("input", latents)
         assert told["copies"] == ("input", [-1, config.num_copies, *latents[1:]])
     assert {item["dtype"] for item in built.tensors.values()} == {"float"}
-    assert built.num_layers > 50
     assert heard[-1][1] == heard[-1][2] > 0
 
 
@@ -243,7 +235,7 @@ def test_engine_files_are_kept_whole(tiny_world: World, target: Target):
 def test_files_that_are_not_right_are_said_and_built_again(
     change, message: str, tiny_world: World, target: Target, monkeypatch, caplog
 ):
-    built = Built(contents=b"x" * 5000, tensors={}, num_layers=1)
+    built = Built(contents=b"x" * 5000, tensors={})
     calls = []
     monkeypatch.setattr(trt_build, "build_engine", lambda *_, **__: calls.append(1) or built)
     path = provide(tiny_world, target).path
@@ -314,5 +306,4 @@ def test_shipped_worlds_plans_build(name: str):
     world, plan = load_world("stage"), load_plan(name)
     graph = plan_graph(world, plan, num_denoise_steps=2)
     for capability in CAPABILITIES:
-        built = build_engine(graph, plan, flavour="tensorrt-rtx", capability=capability)
-        assert built.num_layers > 50
+        assert build_engine(graph, plan, flavour="tensorrt-rtx", capability=capability).contents

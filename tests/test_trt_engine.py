@@ -106,7 +106,7 @@ def engine_maker(world: World, folder: Path, monkeypatch):
             name: {"kind": kind, "dtype": "float", "shape": [-1, *tensor.shape[1:]]}
             for name, (kind, tensor) in told.items()
         }
-        return Built(contents=plan.graph.encode(), tensors=tensors, num_layers=1)
+        return Built(contents=plan.graph.encode(), tensors=tensors)
 
     def plans(chosen):
         two = BatchRange(max=2)

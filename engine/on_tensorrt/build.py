@@ -60,7 +60,6 @@ class EngineFile:
         contents: What TensorRT loads.
         key: All that it was built from.
         tensors: Inputs and outputs by name: kind, dtype, shape.
-        num_layers: Of the network that was parsed.
         is_new: Whether it was built just now.
     """
 
@@ -68,7 +67,6 @@ class EngineFile:
     contents: bytes
     key: dict[str, Any]
     tensors: dict[str, dict[str, Any]]
-    num_layers: int
     is_new: bool = False
 
 
@@ -128,8 +126,7 @@ def read_engine(path: Path, key: dict[str, Any]) -> EngineFile:
     line, _, contents = data[len(MAGIC) :].partition(b"\n")
     try:
         head = json.loads(line)
-        built_from, digest = head["key"], head["sha256"]
-        tensors, num_layers = head["tensors"], head["num_layers"]
+        built_from, tensors, digest = head["key"], head["tensors"], head["sha256"]
     except (KeyError, TypeError, ValueError) as error:
         raise EngineFileError(f"{path.name} is corrupt: its head cannot be read") from error
     if hashlib.sha256(contents).hexdigest() != digest:
@@ -138,7 +135,7 @@ def read_engine(path: Path, key: dict[str, Any]) -> EngineFile:
         was, now = built_from.get(name), key.get(name)
         if was != now:
             raise EngineFileError(f"{path.name} is stale: its {name} is {was}, now {now}")
-    return EngineFile(path=path, contents=contents, key=key, tensors=tensors, num_layers=num_layers)
+    return EngineFile(path=path, contents=contents, key=key, tensors=tensors)
 
 
 def is_built(world: World, plans: dict[str, TrtPlan], target: Target, *, steps: int) -> bool:
@@ -197,19 +194,10 @@ def provide_engine(
     if built.timing_cache:
         with or_not_kept():
             write_whole(timing, built.timing_cache)
-    head = {
-        "key": key,
-        "tensors": built.tensors,
-        "num_layers": built.num_layers,
-        "sha256": hashlib.sha256(built.contents).hexdigest(),
-    }
+    digest = hashlib.sha256(built.contents).hexdigest()
+    head = {"key": key, "tensors": built.tensors, "sha256": digest}
     with or_not_kept():
         write_whole(path, MAGIC + json.dumps(head).encode() + b"\n" + built.contents)
     return EngineFile(
-        path=path,
-        contents=built.contents,
-        key=key,
-        tensors=built.tensors,
-        num_layers=built.num_layers,
-        is_new=True,
+        path=path, contents=built.contents, key=key, tensors=built.tensors, is_new=True
     )

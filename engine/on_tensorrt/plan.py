@@ -1,8 +1,8 @@
 """Plans: YAML recipes of what TensorRT builds, in ``trt_plans/`` or anywhere.
 
-A plan says which graph, in which precision, for which batch sizes, how hard the builder tries, and
-for which GPU and flavour. What an engine file is built from beside it, the world, is not its
-business. Knows neither TensorRT nor torch.
+A plan says which graph, in which precision, for which batch sizes, and how hard the builder tries.
+What an engine file is built from beside it, the world, is not its business. Knows neither TensorRT
+nor torch.
 """
 
 import difflib
@@ -17,7 +17,6 @@ from midas_world.config import load_config
 PLANS_FOLDER = Path(__file__).parents[2] / "trt_plans"
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 PLAN_GRAPHS = ("head", "decoder")
-ANY = "any"
 
 # What an engine runs where nothing else is asked for.
 DEFAULT_PLANS = ("head-fp16", "decoder-fp16")
@@ -58,8 +57,6 @@ class TrtPlan:
         batch: Sizes that the engine file serves.
         workspace_mib: Scratch memory that the builder may use.
         builder_level: 0 (builds fast) to 5 (runs fast).
-        compute_capability: "any", or the only GPU that the plan is for, such as "sm89".
-        flavour: "any", "tensorrt" or "tensorrt-rtx".
     """
 
     graph: str
@@ -67,8 +64,6 @@ class TrtPlan:
     batch: BatchRange = field(default_factory=BatchRange)
     workspace_mib: int = 1024
     builder_level: int = 3
-    compute_capability: str = ANY
-    flavour: str = ANY
 
     def __post_init__(self) -> None:
         """Check the limits."""
@@ -80,22 +75,9 @@ class TrtPlan:
             raise ValueError(
                 f"builder_level must be from 0 to {_MAX_LEVEL}, got {self.builder_level}"
             )
-        if self.flavour not in (ANY, *FLAVOURS):
-            raise ValueError(
-                f"flavour must be one of {', '.join((ANY, *FLAVOURS))}, got {self.flavour!r}"
-            )
-        if self.compute_capability != ANY:
-            parse_capability(self.compute_capability)
 
     def objection(self, flavour: str, capability: int) -> str:
         """Return why this plan cannot be built for a flavour and a GPU; "" if it can."""
-        if self.flavour not in (ANY, flavour):
-            return f"it is for {self.flavour}, not {flavour}"
-        if (
-            self.compute_capability != ANY
-            and parse_capability(self.compute_capability) != capability
-        ):
-            return f"it is for {self.compute_capability}, not sm{capability}"
         least = _LEAST_CAPABILITY[self.precision]
         if capability < least:
             return f"{self.precision} needs sm{least} or newer, not sm{capability}"

@@ -36,13 +36,11 @@ class Built:
         contents: Of the engine file.
         tensors: Inputs and outputs by name: "input" or "output", dtype, and shape with -1 for the
             batch.
-        num_layers: Of the network that was parsed; the builder fuses many of them.
         timing_cache: To be given to the next build; empty with TensorRT for RTX.
     """
 
     contents: bytes
     tensors: dict[str, dict[str, Any]]
-    num_layers: int
     timing_cache: bytes = b""
 
 
@@ -132,7 +130,6 @@ def build_engine(
     return Built(
         contents=bytes(contents),
         tensors=_describe(network),
-        num_layers=network.num_layers,
         timing_cache=bytes(cache.serialize()) if cache is not None else b"",
     )
 
@@ -169,7 +166,6 @@ class LoadedEngine:
             if runtime_cache and not self._cache.deserialize(runtime_cache):
                 _log.warning("the runtime cache is of another version; compiling kernels again")
             self._config.set_runtime_cache(self._cache)
-        self.num_layers: int = self._engine.num_layers
 
     def bind(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> "Bound":
         """Return a context of its own with fixed shapes, as one CUDA graph needs it.
