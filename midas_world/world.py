@@ -5,6 +5,7 @@
         weights.safetensors         autoencoder, world model; int8 rows with scales
         start_states.safetensors    short real contexts that episodes begin from; int8
         keymap.yaml                 action names, and which held keys mean which action
+        tokenizer.json              only where words are tokens of a language model
         README.md                   the model card
 
 Knows the model's modules and files; engines and environments make it move.
@@ -40,6 +41,7 @@ from midas_world.config import ActionConfig, ProjectConfig, WorldConfig, load_co
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.world_model import WorldModel
 from midas_world.plain_torch import kept_random_stream, plain_torch
+from midas_world.tokenizing import keep_tokenizer, know_tokenizer
 from midas_world.types import CheckpointError, StepConditions, stack_vectors
 
 WORLDS_FOLDER = Path(__file__).resolve().parent / "worlds"
@@ -181,6 +183,7 @@ def load_world(name: str | Path = "stage", *, trust: bool = False) -> World:
     folder = find_world(name)
     try:
         config = load_config(ProjectConfig, folder / CONFIG_NAME)
+        know_tokenizer(config.world.conditions.tokenizer, folder)
         keymap = load_config(KeyMap, folder / KEYMAP_NAME)
     except (ValueError, OSError) as error:
         raise CheckpointError(str(error)) from error
@@ -275,6 +278,7 @@ def save_world(
     save_tensors(tensors, folder / WEIGHTS_NAME)
     save_start_states(start_states, folder / START_STATES_NAME)
     save_config(keymap, folder / KEYMAP_NAME)
+    keep_tokenizer(config.world.conditions.tokenizer, folder)
     save_config(config, folder / CONFIG_NAME)
 
 

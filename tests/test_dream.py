@@ -234,6 +234,8 @@ def test_short_episodes_are_collected_until_there_are_enough_frames(tmp_path, mo
     assert 300 <= found.num_frames < 340
     assert found.num_episodes > 10
     assert config.data.num_episodes == found.num_episodes
+    held = look_at(data / "validation", ["action_0", "action_1", "action_2"])
+    assert held.num_episodes == config.data.num_validation_episodes == found.num_episodes // 10
     assert load_config(ProjectConfig, work.folder / dream_module.CONFIG_FILE) == config
     # Resumed, nothing more is collected.
     again = dream_module._collect(config, request, WorkFolder(request), data)

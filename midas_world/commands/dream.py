@@ -21,7 +21,7 @@ import torch
 from midas_world.commands.collected import FEW_FRAMES, look_at
 from midas_world.commands.dream_card import verdict, write_card
 from midas_world.commands.dream_work import DreamRequest, Stage, WorkFolder
-from midas_world.config import OptimizerConfig, ProjectConfig, load_config, save_config
+from midas_world.config import OptimizerConfig, ProjectConfig, load_preset, save_preset
 from midas_world.data.episodes import is_episode
 from midas_world.evaluate.command import QUICK, SECTIONS, evaluate
 from midas_world.evaluate.config import EvaluationConfig
@@ -182,7 +182,7 @@ def _decide(request: DreamRequest, work: WorkFolder) -> ProjectConfig:
     path = work.folder / CONFIG_FILE
     if path.is_file():
         try:
-            return load_config(ProjectConfig, path)
+            return load_preset(str(path))
         except ValueError as error:
             logger.warning("%s; it is decided anew", error)
     has_gpu = torch.cuda.is_available()
@@ -196,7 +196,7 @@ def _decide(request: DreamRequest, work: WorkFolder) -> ProjectConfig:
         max_tokens=GPU_TOKENS if has_gpu else CPU_TOKENS,
         is_to_play=True,
     )
-    save_config(config, path)
+    save_preset(config, path)
     return config
 
 
@@ -218,7 +218,8 @@ def _collect(
     )
     with work.doing("collect"):
         if is_open:
-            config = _collect_in_time(config, train, work)
+            is_given = request.gives("data.num_validation_episodes=")
+            config = _collect_in_time(config, train, work, is_held_given=is_given)
             held = replace(held, num_episodes=config.data.num_validation_episodes)
         else:
             _check_collected(train, collect(train))
@@ -227,7 +228,7 @@ def _collect(
 
 
 def _collect_in_time(
-    config: ProjectConfig, train: CollectConfig, work: WorkFolder
+    config: ProjectConfig, train: CollectConfig, work: WorkFolder, *, is_held_given: bool
 ) -> ProjectConfig:
     """Collect as many frames as can be used in the time, and return the config with what came."""
     until = time.monotonic() + work.seconds_for("collect")
@@ -249,13 +250,14 @@ def _collect_in_time(
     if wanted > 0:
         _check_collected(train, collect(train, enough=enough))
     there = [place for place, seed in enumerate(train.seeds) if is_episode(train.path_of(seed))]
-    # Of short episodes more are held out, but for a twentieth at most.
-    data, mean_steps = config.data, look_at(train.output, ()).mean_steps
-    num_held = data.num_validation_episodes
-    num_held = max(num_held, int(min(num_held * data.num_steps / mean_steps, len(there) / 20)))
+    # Of short episodes more are held out; of few, fewer.
+    data, num_held = config.data, config.data.num_validation_episodes
+    if not is_held_given:
+        usual = num_held * data.num_steps / look_at(train.output, ()).mean_steps
+        num_held = max(1, int(min(usual, len(there) / 10)))
     data = replace(data, num_episodes=there[-1] + 1, num_validation_episodes=num_held)
     config = replace(config, data=data)
-    save_config(config, work.folder / CONFIG_FILE)
+    save_preset(config, work.folder / CONFIG_FILE)
     return config
 
 

@@ -1,21 +1,21 @@
 """``midas-world import``: recordings become episodes to train on, other projects' weights a world.
 
 `midas-world import SOURCE --to FOLDER` takes recordings; a first word that `WEIGHTS` knows stands
-for weights, whose options are its own module's.
+for weights (import_weights.py).
 """
 
 import argparse
-import importlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from midas_world.arguments import count, percentage, positive
+from midas_world.commands.import_weights import main as import_weights
 from midas_world.commands.overrides import find_overrides
 from midas_world.teachers.options import FITS, frame_size
 
-WEIGHTS: dict[str, str] = {}
-"""Kinds of weights, such as "qwen2": the module whose `main(argv)` takes the words after it."""
+WEIGHTS = ("qwen2", "dc-ae")
+"""Kinds of weights."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
         ValueError: What is to be imported cannot be read, or an option does not fit it.
     """
     if argv and argv[0] in WEIGHTS:
-        return importlib.import_module(WEIGHTS[argv[0]]).main(argv[1:])
+        return import_weights(argv)
     overrides = find_overrides([*argv, "--env-kwargs"])  # paths may have a "=" in them
     arguments = _parser().parse_args([word for word in argv if word not in overrides])
     # What reads recordings loads torch: --help does not wait for it.

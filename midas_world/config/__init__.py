@@ -17,6 +17,7 @@ from midas_world.config.project import (
     WorldConfig,
     load_preset,
     preset_path,
+    save_preset,
 )
 from midas_world.config.reading import load_config, override_config, save_config
 from midas_world.config.train import (
@@ -56,4 +57,5 @@ __all__ = [
     "override_config",
     "preset_path",
     "save_config",
+    "save_preset",
 ]

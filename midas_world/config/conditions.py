@@ -68,6 +68,8 @@ class ConditionsConfig:
         drop_rate: Chance that a modality is left out of a training sequence.
         word_drop_rate: Largest share of words left out of a training sequence's texts.
         word_width: Width of the words' embeddings.
+        tokenizer: Of a language model whose tokens stand for words and word pairs, by the SHA-256
+            of its file (midas_world/tokenizing.py); empty: words are hashed.
     """
 
     pose_size: int = 0
@@ -82,6 +84,7 @@ class ConditionsConfig:
     drop_rate: float = 0.1
     word_drop_rate: float = 0.5
     word_width: int = 96
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         """Check the sizes, and that keypoints, limbs, camera and clock fit into the pose."""

@@ -21,13 +21,14 @@ from midas_world.config.limits import (
     check_range,
 )
 from midas_world.config.picture import EntriesConfig, MotionConfig, SceneryConfig
-from midas_world.config.reading import load_config
+from midas_world.config.reading import load_config, save_config
 from midas_world.config.train import (
     AutoencoderTrainConfig,
     DataConfig,
     DecoderTrainConfig,
     DynamicsTrainConfig,
 )
+from midas_world.tokenizing import keep_tokenizer, know_tokenizer
 
 PRESETS_FOLDER = Path(__file__).parents[1] / "presets"
 
@@ -284,4 +285,13 @@ def preset_path(name: str) -> Path:
 
 def load_preset(name: str, overrides: Sequence[str] = ()) -> ProjectConfig:
     """Return the project config of a preset; see `load_config` for the errors."""
-    return load_config(ProjectConfig, preset_path(name), overrides)
+    path = preset_path(name)
+    config = load_config(ProjectConfig, path, overrides)
+    know_tokenizer(config.world.conditions.tokenizer, path.parent)
+    return config
+
+
+def save_preset(config: ProjectConfig, path: Path) -> None:
+    """Write a preset of one's own, and what it needs beside it."""
+    keep_tokenizer(config.world.conditions.tokenizer, path.parent)
+    save_config(config, path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from midas_world.config import ProjectConfig, save_config
+from midas_world.config import ProjectConfig, save_preset
 from midas_world.data.episodes import Episode, list_episodes, save_episode
 from midas_world.data.video import VideoOptions
 from midas_world.files import TEMPORARY_PREFIX, whole
@@ -149,7 +149,7 @@ def _save_preset(
         config, num_train=counts[TRAIN], num_held=counts[HELD], num_steps=cut.num_steps
     )
     ready = with_reward_scale(ready, place / TRAIN)
-    save_config(ready, path)
+    save_preset(ready, path)
     return ready
 
 

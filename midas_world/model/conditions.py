@@ -26,6 +26,7 @@ from midas_world.config import ConditionsConfig
 from midas_world.model.layers import mlp
 from midas_world.model.motion import snap
 from midas_world.model.skeleton_maps import WAVES_PER_LIMB, limb_fields, limb_waves
+from midas_world.tokenizing import token_ids
 from midas_world.types import LONGEST_SINCE_HIT, StepConditions
 
 POSE, TEXT, AUDIO = range(3)
@@ -107,7 +108,14 @@ class Conditions:
 
 
 @lru_cache(maxsize=4096)
-def _hash_text(text: str, length: int, buckets: int) -> tuple[int, ...]:
+def _hash_text(text: str, length: int, buckets: int, tokenizer: str) -> tuple[int, ...]:
+    if tokenizer:
+        tokens = [1 + token for token in token_ids(text, tokenizer)[:length]]
+        if max(tokens, default=0) >= buckets:
+            raise ValueError(
+                f"text_buckets must be more than the tokenizer's tokens, got {buckets}"
+            )
+        return tuple(tokens + [0] * (length - len(tokens)))
     words = re.findall(r"[\w']+", text.lower())
     pairs = [f"{a} {b}" for a, b in pairwise(words) if not {a, b} & FILLER_WORDS]
     grams = words + pairs
@@ -116,8 +124,12 @@ def _hash_text(text: str, length: int, buckets: int) -> tuple[int, ...]:
 
 
 def hash_text(text: str, config: ConditionsConfig) -> np.ndarray:
-    """Return the hashed words, then word pairs, of a text: (L,) int64, filled up with 0."""
-    return np.asarray(_hash_text(text, config.text_length, config.text_buckets), np.int64)
+    """Return the hashed words, then word pairs, of a text: (L,) int64, filled up with 0.
+
+    With a tokenizer they are its tokens, each one more than it is there.
+    """
+    ids = _hash_text(text, config.text_length, config.text_buckets, config.tokenizer)
+    return np.asarray(ids, np.int64)
 
 
 def stack_conditions(

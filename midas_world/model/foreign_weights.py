@@ -8,6 +8,7 @@ library is imported.
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ QWEN2_PREFIXES = {
     "model.norm.": "norm.",
     "norm.": "norm.",
 }
-# A backbone reads latents and conditions, not words.
-QWEN2_LEFT_OUT = ("model.embed_tokens.weight", "embed_tokens.weight", "lm_head.weight")
+# A backbone reads latents and conditions; words come to it as one of the latter.
+QWEN2_EMBEDDINGS = ("model.embed_tokens.weight", "embed_tokens.weight")
+QWEN2_LEFT_OUT = (*QWEN2_EMBEDDINGS, "lm_head.weight")
 
 # Their name of a layer inside a stage -> ours, by prefix; the first that fits counts.
 DC_LAYER_PREFIXES = {
@@ -84,6 +86,37 @@ def qwen2_config(values: Mapping[str, Any], *, context_frames: int) -> BackboneC
         rope_theta=float(rope.get("rope_theta", values.get("rope_theta", 10_000.0))),
         norm_eps=values["rms_norm_eps"],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen2:
+    """What a Qwen2 folder holds.
+
+    Attributes:
+        config: Of the backbone.
+        backbone: Its weights, under our names.
+        embeddings: Of its tokens, (count, D); None: the folder has none.
+    """
+
+    config: BackboneConfig
+    backbone: dict[str, Tensor]
+    embeddings: Tensor | None
+
+
+def read_qwen2(folder: Path, *, context_frames: int) -> Qwen2:
+    """Return what a Qwen2 folder holds, for a backbone that reaches so many frames back.
+
+    Raises:
+        CheckpointError: A file is missing or corrupt, or it is another kind of model.
+    """
+    values = _read_config(folder, "model_type", "qwen2")
+    try:
+        config = qwen2_config(values, context_frames=context_frames)
+    except KeyError as error:
+        raise CheckpointError(f"{folder / 'config.json'} says no {error}") from error
+    tensors = _read_tensors(folder)
+    embeddings = next((tensors[name] for name in QWEN2_EMBEDDINGS if name in tensors), None)
+    return Qwen2(config=config, backbone=qwen2_weights(tensors), embeddings=embeddings)
 
 
 def load_qwen2(backbone: Backbone, folder: Path) -> None:
@@ -180,8 +213,11 @@ def load_autoencoder_dc(folder: Path) -> Autoencoder:
     Raises:
         CheckpointError: A file is missing or corrupt, or does not fit its config.
     """
-    values = _read_config(folder)
-    autoencoder = Autoencoder(autoencoder_dc_config(values))
+    values = _read_config(folder, "_class_name", "AutoencoderDC")
+    try:
+        autoencoder = Autoencoder(autoencoder_dc_config(values))
+    except KeyError as error:
+        raise CheckpointError(f"{folder / 'config.json'} says no {error}") from error
     weights = autoencoder_dc_weights(_read_tensors(folder), autoencoder.config)
     weights["latent_mean"] = autoencoder.latent_mean
     weights["latent_std"] = autoencoder.latent_std / values.get("scaling_factor", 1.0)
@@ -218,19 +254,31 @@ def _layer_places(config: AutoencoderConfig) -> dict[str, str]:
     }
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path, key: str, kind: str) -> dict[str, Any]:
+    """Return what a folder's config.json says, if what it says of itself is the kind wanted."""
     path = folder / "config.json"
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is missing or corrupt: {error}") from error
+    found = values.get(key) if isinstance(values, dict) else None
+    if found != kind:
+        raise CheckpointError(f"{path} is of no {kind}: its {key} is {found!r}")
+    return values
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of all safetensors files of a folder."""
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
-        raise CheckpointError(f"no safetensors in {folder}")
+        raise CheckpointError(f"no safetensors in {folder}; pickled weights are not read")
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise CheckpointError(f"{index} is corrupt: {error!r}") from error
+        if missing := sorted(wanted - {path.name for path in paths}):
+            raise CheckpointError(f"{folder} lacks {', '.join(map(str, missing))}")
     tensors: dict[str, Tensor] = {}
     for path in paths:
         tensors |= load_tensors(path)

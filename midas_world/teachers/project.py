@@ -29,7 +29,7 @@ from midas_world.config import (
     load_config,
     load_preset,
     override_config,
-    save_config,
+    save_preset,
 )
 from midas_world.data.video import VideoOptions
 from midas_world.teachers.collect import CollectConfig, load_policy
@@ -177,7 +177,7 @@ def keep_preset(config: ProjectConfig, path: Path) -> None:
                     f"{path.parent} was begun with another {name}: {getattr(there, name)}, now "
                     f"{getattr(config.data, name)}; choose another folder"
                 )
-    save_config(config, path)
+    save_preset(config, path)
 
 
 def episodes_root(data: DataConfig, folder: Path) -> Path:
