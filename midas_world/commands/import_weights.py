@@ -55,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
         f"    midas-world collect --preset {preset}          # or: import recordings",
         *([] if has_coder else [f"    midas-world train autoencoder {train}"]),
         f"    midas-world train dynamics {train}" + f" --init-from {skeleton / 'init'}" * has_model,
+        *([f"    midas-world train decoder {train}"] if config.train_decoder else []),
         f"    midas-world pack {train} --world worlds/{preset.stem}",
     ]
     print("\n".join(lines))
