@@ -224,6 +224,13 @@ class Canvas:
                 )
 
 
+def placed(
+    outline: Sequence[Point], x: float, y: float, width: float = 1.0, height: float = 1.0
+) -> list[Point]:
+    """Return the corners of an outline of units, at (x, y) and so large."""
+    return [(x + across * width, y + down * height) for across, down in outline]
+
+
 def nearest_pixel(position: float, scale: int) -> int:
     """Return the number of the pixel at a scale that begins nearest to a position in px."""
     return math.floor(position * scale + 0.5)

@@ -27,9 +27,9 @@ class Look:
     flare: float = 1.0
 
 
-def load_tables(kind: str) -> dict[str, dict[str, Any]]:
-    """Return the tables of a kind in looks.toml by their names, lists as tuples."""
-    text = Path(__file__).with_name("looks.toml").read_text(encoding="utf-8")
+def load_tables(kind: str, *, file: str = "looks.toml") -> dict[str, Any]:
+    """Return the tables of a kind in a file beside this one by their names, lists as tuples."""
+    text = (Path(__file__).parent / file).read_text(encoding="utf-8")
     return {name: _frozen(table) for name, table in tomllib.loads(text)[kind].items()}
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from envs.stage.looks import load_tables
 from envs.stage.speech import BANK_PATH, SOUND_PATH, features_from_audio, resample
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, to_int16, write_opus
 from midas_world.edge import run_command
@@ -29,98 +30,9 @@ VOICES = ("m3", "f2", "f4")
 
 _BITS_PER_SECOND = 32_000
 
-# Language code of espeak-ng -> sentences. What worlds learn from: to add to it changes what the
-# teacher says, and so what every world was trained on.
-SENTENCES: dict[str, tuple[str, ...]] = {
-    "en-us": (
-        "Hello there, how are you today?",
-        "What a beautiful place this is.",
-        "Watch out for the rocks on the road!",
-        "I have found another golden coin.",
-        "Let us run a little further.",
-    ),
-    "de": (
-        "Guten Tag, wie geht es dir?",
-        "Heute ist ein schöner Tag zum Laufen.",
-        "Pass auf, da vorne brennt ein Feuer!",
-        "Ich habe noch eine Münze gefunden.",
-        "Komm mit, wir gehen weiter.",
-    ),
-    "fr-fr": (
-        "Bonjour, comment vas-tu ce matin?",
-        "Quel beau paysage autour de nous.",
-        "Attention, il y a un rocher devant toi!",
-        "J'ai trouvé une pièce d'or.",
-        "Allons un peu plus loin ensemble.",
-    ),
-    "es": (
-        "Hola, qué tal estás hoy?",
-        "Me gusta mucho caminar por aquí.",
-        "Cuidado con el fuego en el camino!",
-        "He encontrado otra moneda de oro.",
-        "Vamos a correr un poco más.",
-    ),
-    "it": (
-        "Ciao, come va la giornata?",
-        "Che bel posto per una passeggiata.",
-        "Attento alla pietra davanti a te!",
-        "Ho trovato una moneta d'oro.",
-        "Andiamo avanti, il sole è ancora alto.",
-    ),
-    "pt-br": (
-        "Olá, tudo bem com você?",
-        "Que lugar bonito para passear.",
-        "Cuidado com as pedras no caminho!",
-        "Eu encontrei mais uma moeda.",
-        "Vamos correr mais um pouco.",
-    ),
-    "ru": (
-        "Привет, как твои дела?",
-        "Какое красивое место вокруг нас.",
-        "Осторожно, впереди огонь!",
-        "Я нашёл ещё одну монету.",
-        "Пойдём дальше вместе.",
-    ),
-    "id": (
-        "Halo, apa kabar hari ini?",
-        "Pemandangan di sini indah sekali.",
-        "Awas, ada batu di depan kamu!",
-        "Saya menemukan satu koin emas lagi.",
-        "Ayo kita lari sedikit lebih jauh.",
-    ),
-}
-
-# Further languages, which no world has heard in training.
-FURTHER: dict[str, tuple[str, ...]] = {
-    "nl": (
-        "Goedendag, hoe gaat het met je?",
-        "Wat een mooie dag om te wandelen.",
-        "Pas op voor het vuur op de weg!",
-        "Ik heb nog een gouden munt gevonden.",
-        "Kom mee, we lopen nog een stukje.",
-    ),
-    "pl": (
-        "Dzień dobry, jak się masz dzisiaj?",
-        "Jakie piękne miejsce na spacer.",
-        "Uważaj na kamienie na drodze!",
-        "Znalazłem jeszcze jedną monetę.",
-        "Chodźmy jeszcze trochę dalej.",
-    ),
-    "sv": (
-        "Hej, hur mår du i dag?",
-        "Vilken vacker plats det här är.",
-        "Se upp för elden på vägen!",
-        "Jag har hittat ett guldmynt till.",
-        "Kom, vi springer lite längre.",
-    ),
-    "fi": (
-        "Hyvää päivää, mitä kuuluu?",
-        "Onpa täällä kaunista tänään.",
-        "Varo kiviä tuolla tiellä!",
-        "Löysin vielä yhden kultakolikon.",
-        "Juostaan vielä vähän pidemmälle.",
-    ),
-}
+# Language code of espeak-ng -> sentences, in the order of the bank.
+SENTENCES = load_tables("taught", file="sentences.toml")
+FURTHER = load_tables("further", file="sentences.toml")
 
 
 def synthesise(sentence: str, *, language: str, voice: str) -> tuple[np.ndarray, int]:

@@ -36,25 +36,37 @@ class Policy(Protocol):
         ...
 
 
-class RandomPolicy:
-    """Holds random actions for 4 to 20 steps; moves more often than not."""
+class _HoldingPolicy:
+    """Holds an action for some steps, then chooses the next."""
 
     def reset(self, rng: np.random.Generator) -> None:
         """Start an episode."""
         self._rng = rng
         self._action = 0
         self._num_left = 0
-        moves = np.array([name.startswith(("walk", "run", "leap")) for name in ACTIONS])
-        weights = np.where(moves, 2.0, 1.0)
-        self._chances = weights / weights.sum()
+        self._is_special = False
 
     def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
         """Return the action held at present."""
         if self._num_left == 0:
-            self._action = int(self._rng.choice(len(ACTIONS), p=self._chances))
-            self._num_left = int(self._rng.integers(4, 21))
+            self._is_special = not self._is_special
+            self._action, self._num_left = self._choose(self._rng)
         self._num_left -= 1
         return self._action
+
+    def _choose(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Return an action and its steps; every other one is what the policy is for."""
+        raise NotImplementedError
+
+
+class RandomPolicy(_HoldingPolicy):
+    """Holds random actions for 4 to 20 steps; moves more often than not."""
+
+    def _choose(self, rng: np.random.Generator) -> tuple[int, int]:
+        moves = np.array([name.startswith(("walk", "run", "leap")) for name in ACTIONS])
+        weights = np.where(moves, 2.0, 1.0)
+        action = int(rng.choice(len(ACTIONS), p=weights / weights.sum()))
+        return action, int(rng.integers(4, 21))
 
 
 class ExpertPolicy:
@@ -154,7 +166,7 @@ class RecklessPolicy:
         return self._way[self._direction]
 
 
-class GesturesPolicy:
+class GesturesPolicy(_HoldingPolicy):
     """Waves, punches and kicks for 8 to 24 steps at a time, and takes a few steps in between.
 
     Without it, stretched arms and legs are so rare that they are learned as a blur.
@@ -162,53 +174,24 @@ class GesturesPolicy:
 
     _GESTURES = tuple(ACTIONS.index(name) for name in ("wave", "punch", "kick"))
 
-    def reset(self, rng: np.random.Generator) -> None:
-        """Start an episode."""
-        self._rng = rng
-        self._action = 0
-        self._num_left = 0
-        self._gestures = False
-
-    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
-        """Return the gesture, or what comes between two."""
-        if self._num_left == 0:
-            self._gestures = not self._gestures
-            if self._gestures:
-                self._action = int(self._rng.choice(self._GESTURES))
-                self._num_left = int(self._rng.integers(8, 25))
-            else:
-                self._action = int(self._rng.integers(len(ACTIONS)))
-                self._num_left = int(self._rng.integers(2, 8))
-        self._num_left -= 1
-        return self._action
+    def _choose(self, rng: np.random.Generator) -> tuple[int, int]:
+        if self._is_special:
+            return int(rng.choice(self._GESTURES)), int(rng.integers(8, 25))
+        return int(rng.integers(len(ACTIONS))), int(rng.integers(2, 8))
 
 
-class TalkingPolicy:
+class TalkingPolicy(_HoldingPolicy):
     """Talks for 10 to 60 steps at a time; in between it listens, or does anything for a moment.
 
     Without it, mouth and portrait are so rare that they are learned as a blur.
     """
 
-    def reset(self, rng: np.random.Generator) -> None:
-        """Start an episode."""
-        self._rng = rng
-        self._action = 0
-        self._num_left = 0
-        self._talks = False
-
-    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
-        """Return talking, or what comes between two speeches."""
-        if self._num_left == 0:
-            self._talks = not self._talks
-            if self._talks:
-                self._action = _TALK
-                self._num_left = int(self._rng.integers(10, 61))
-            else:
-                listens = self._rng.random() < 0.4
-                self._action = _IDLE if listens else int(self._rng.integers(len(ACTIONS)))
-                self._num_left = int(self._rng.integers(2, 30 if listens else 12))
-        self._num_left -= 1
-        return self._action
+    def _choose(self, rng: np.random.Generator) -> tuple[int, int]:
+        if self._is_special:
+            return _TALK, int(rng.integers(10, 61))
+        listens = rng.random() < 0.4
+        action = _IDLE if listens else int(rng.integers(len(ACTIONS)))
+        return action, int(rng.integers(2, 30 if listens else 12))
 
 
 POLICIES: dict[str, type[Policy]] = {

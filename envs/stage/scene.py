@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from envs.stage.controller import ACTIONS
-from envs.stage.looks import OUTFITS
+from envs.stage.looks import OUTFITS, load_tables
 from envs.stage.scenery import PLACES, TIMES, WEATHERS
 
 _WEATHER_WEIGHTS = {"clear": 0.55, "rain": 0.15, "snow": 0.15, "fog": 0.15}
@@ -69,65 +69,13 @@ def check_name(what: str, name: str, known: Sequence[str]) -> None:
 
 
 # Phrases by meaning, as describe writes them. words.py understands them, and more.
-_PLACE_PHRASES: dict[str, tuple[str, ...]] = {
-    "meadow": ("a meadow", "a green meadow", "a grassy field", "the countryside"),
-    "city": ("a city", "a city street", "the town", "a downtown street"),
-    "beach": ("a beach", "a sandy beach", "the seaside", "the shore"),
-    "snow forest": ("a snow forest", "a snowy forest", "a winter forest", "a frozen wood"),
-    "desert": ("a desert", "the desert dunes", "a sandy desert", "a dry canyon"),
-    "night city": ("a night city", "a neon city", "a city of neon lights", "a glowing night city"),
-}
-_TIME_PHRASES: dict[str, tuple[str, ...]] = {
-    "morning": ("in the morning", "early in the morning", "at dawn", "at sunrise"),
-    "noon": ("at noon", "at midday", "in broad daylight", "in the middle of the day"),
-    "sunset": ("at sunset", "in the evening", "at dusk", "at nightfall"),
-    "night": ("at night", "under the stars", "late at night", "in the dark"),
-}
-_WEATHER_PHRASES: dict[str, tuple[str, ...]] = {
-    "clear": ("under a clear sky", "in clear weather", "in fine weather", "with no clouds"),
-    "rain": ("in the rain", "in rainy weather", "while it rains", "in a rain shower"),
-    "snow": ("in falling snow", "while it snows", "in a snowfall", "in snowy weather"),
-    "fog": ("in the fog", "in the mist", "in foggy weather", "in a thick haze"),
-}
-_OUTFIT_PHRASES: dict[str, tuple[str, ...]] = {
-    "red jacket": ("a red jacket", "a crimson jacket", "a scarlet jacket"),
-    "blue hoodie": ("a blue hoodie", "a blue hooded sweater", "a navy hoodie"),
-    "green coat": ("a green coat", "a long green coat", "an olive coat"),
-    "yellow raincoat": ("a yellow raincoat", "a bright yellow raincoat", "a yellow slicker"),
-    "purple dress": ("a purple dress", "a violet dress", "a purple gown"),
-    "white suit": ("a white suit", "an elegant white suit", "a pale suit"),
-}
 PHRASES = {
-    "place": _PLACE_PHRASES,
-    "time_of_day": _TIME_PHRASES,
-    "weather": _WEATHER_PHRASES,
-    "outfit": _OUTFIT_PHRASES,
+    name: load_tables(name, file="phrases.toml")
+    for name in ("place", "time_of_day", "weather", "outfit")
 }
-VERBS: dict[str, tuple[str, ...]] = {
-    "idle": ("stands still", "stands and waits", "is standing"),
-    "walk_left": ("walks left", "strolls to the left", "is walking left"),
-    "walk_right": ("walks right", "strolls to the right", "is walking right"),
-    "run_left": ("runs left", "sprints to the left", "is running left"),
-    "run_right": ("runs right", "sprints to the right", "is running right"),
-    "jump": ("jumps up", "hops in place", "is jumping"),
-    "jump_left": ("jumps to the left", "hops left", "is jumping left"),
-    "jump_right": ("jumps to the right", "hops right", "is jumping right"),
-    "leap_left": ("leaps left", "makes a long jump to the left", "is leaping left"),
-    "leap_right": ("leaps right", "makes a long jump to the right", "is leaping right"),
-    "crouch": ("crouches", "ducks down", "is crouching"),
-    "wave": ("waves", "waves hello", "is waving a hand"),
-    "punch": ("punches", "throws a punch", "is punching"),
-    "kick": ("kicks", "does a kick", "is kicking"),
-    "talk": ("talks", "speaks", "is talking"),
-}
+VERBS = load_tables("verbs", file="phrases.toml")
+_WHOLE = load_tables("whole", file="phrases.toml")
 assert tuple(VERBS) == ACTIONS
-_PERSONS = ("a person", "someone", "a character", "a traveller")
-_FORMS = (
-    "{person} in {outfit} {verb} in {place} {time} {weather}",
-    "{person} wearing {outfit} {verb}, {place}, {time}, {weather}",
-    "{time} in {place} {weather}: {person} in {outfit} {verb}",
-    "in {place}, {person} dressed in {outfit} {verb} {time} {weather}",
-)
 
 
 @lru_cache(maxsize=4096)
@@ -146,12 +94,12 @@ def describe(scene: Scene, action_name: str, variant: int) -> str:
         variant: Which wording, 0 or more. words.py understands all of them.
     """
     rng = np.random.default_rng((variant, 0))
-    return _pick(_FORMS, rng).format(
-        person=_pick(_PERSONS, rng),
-        outfit=_pick(_OUTFIT_PHRASES[scene.outfit], rng),
-        place=_pick(_PLACE_PHRASES[scene.place], rng),
-        time=_pick(_TIME_PHRASES[scene.time_of_day], rng),
-        weather=_pick(_WEATHER_PHRASES[scene.weather], rng),
+    return _pick(_WHOLE["forms"], rng).format(
+        person=_pick(_WHOLE["persons"], rng),
+        outfit=_pick(PHRASES["outfit"][scene.outfit], rng),
+        place=_pick(PHRASES["place"][scene.place], rng),
+        time=_pick(PHRASES["time_of_day"][scene.time_of_day], rng),
+        weather=_pick(PHRASES["weather"][scene.weather], rng),
         verb=verb_phrase(action_name, variant),
     )
 

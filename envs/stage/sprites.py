@@ -10,6 +10,7 @@ from functools import lru_cache
 import pygame
 
 from envs.stage.canvas import Canvas, Color, mix, nearest_pixel, surface_of, tinted
+from envs.stage.looks import load_tables
 
 COIN_RADIUS = 8
 COIN_PERIOD = 16
@@ -23,16 +24,7 @@ Light = tuple[int, int, int]
 _COIN_CENTER = 11
 _ROCK_SIZE, _ROCK_FOOT = (34, 24), 21
 _FIRE_SIZE, _FIRE_FOOT = (44, 46), 42
-_ROCK_OUTLINES = (
-    ((-14, 0), (-12, -9), (-5, -16), (4, -18), (11, -12), (14, -3), (13, 1), (-12, 1)),
-    ((-14, 0), (-13, -7), (-8, -13), (-1, -13), (4, -18), (11, -14), (14, -2), (12, 1), (-12, 1)),
-    ((-14, 0), (-10, -15), (-3, -18), (6, -15), (9, -9), (13, -6), (14, 0), (12, 1), (-12, 1)),
-)
-_ROCK_TOPS = (
-    ((-12, -9), (-5, -16), (4, -18), (1, -11), (-6, -8)),
-    ((-13, -7), (-8, -13), (-1, -13), (4, -18), (5, -10), (-5, -7)),
-    ((-10, -15), (-3, -18), (6, -15), (1, -11), (-7, -10)),
-)
+_TABLES = load_tables("sprites")
 
 
 def draw_coin(
@@ -110,7 +102,7 @@ def _rock(variant: int, light: Light, scale: int) -> pygame.Surface:
 def _plain_rock(variant: int, scale: int) -> pygame.Surface:
     c = Canvas(*_ROCK_SIZE, loop=False, scale=scale)
     m, foot = _ROCK_SIZE[0] / 2, _ROCK_FOOT
-    outline = [(m + x, foot + y) for x, y in _ROCK_OUTLINES[variant]]
+    outline = [(m + x, foot + y) for x, y in _TABLES["rocks"][variant]]
     center = (m, foot - 8.0)
     inner = [(x + (center[0] - x) * 0.12, y + (center[1] - y) * 0.14) for x, y in outline]
     c.ellipse(m, foot + 0.5, 16, 2.5, (30, 24, 44, 90))
@@ -118,7 +110,7 @@ def _plain_rock(variant: int, scale: int) -> pygame.Surface:
     c.polygon(inner, (150, 148, 168), (96, 92, 118))
     shade = [p for p in inner if p[0] > m + 2]
     c.polygon([(m + 4, foot - 10), *shade, (m - 1, foot - 0.5)], (112, 108, 134), (80, 76, 104))
-    top = [(m + x * 0.88, foot - 8 + (y + 8) * 0.86) for x, y in _ROCK_TOPS[variant]]
+    top = [(m + x * 0.88, foot - 8 + (y + 8) * 0.86) for x, y in _TABLES["rock_tops"][variant]]
     c.polygon(top, (214, 212, 224), (186, 184, 202))
     return surface_of(c.pixels())
 
@@ -148,25 +140,10 @@ def _flame(
     x: float, foot: float, half: float, tall: float, sway: float
 ) -> list[tuple[float, float]]:
     """Return a drop-shaped outline with two side tongues whose tips lean with sway."""
-    profile = (
-        (-0.55, 0.0),
-        (-0.92, 0.16),
-        (-1.0, 0.34),
-        (-0.84, 0.5),
-        (-0.78, 0.68),
-        (-0.46, 0.56),
-        (-0.3, 0.74),
-        (-0.04, 1.0),
-        (0.2, 0.8),
-        (0.36, 0.6),
-        (0.62, 0.72),
-        (0.74, 0.86),
-        (0.86, 0.52),
-        (1.0, 0.32),
-        (0.9, 0.15),
-        (0.55, 0.0),
-    )
-    return [(x + half * (side + 0.2 * sway * up * up), foot - tall * up) for side, up in profile]
+    return [
+        (x + half * (side + 0.2 * sway * up * up), foot - tall * up)
+        for side, up in _TABLES["flame"]
+    ]
 
 
 @lru_cache(maxsize=4)

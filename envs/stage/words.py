@@ -1,7 +1,7 @@
 """The words that Stage understands, in the eight languages that its characters speak.
 
-They are in words.toml, and those that Stage writes itself in scene.py; how a text is read is the
-business of envs/vocabulary.py.
+They are in words.toml, and those that Stage writes itself in phrases.toml; how a text is read is
+the business of envs/vocabulary.py.
 """
 
 import tomllib

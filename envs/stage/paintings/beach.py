@@ -3,6 +3,9 @@
 import math
 
 from envs.stage.canvas import WARM, Canvas, Color, Layer, mix
+from envs.stage.looks import load_tables
+
+_TABLES = load_tables("beach", file="paintings/tables.toml")
 
 
 def paint_beach(far: Layer, mid: Layer, ground: Layer) -> None:
@@ -22,16 +25,7 @@ def paint_beach(far: Layer, mid: Layer, ground: Layer) -> None:
             (112, 170, 150),
             (146, 196, 170),
         )
-    for x, y, width in (
-        (30, 118, 44),
-        (180, 122, 60),
-        (340, 117, 40),
-        (90, 130, 70),
-        (260, 133, 80),
-        (370, 128, 50),
-        (160, 141, 90),
-        (20, 143, 60),
-    ):
+    for x, y, width in _TABLES["glints"]:
         c.ellipse(x, y, width / 2, 1.1, (200, 240, 244, 150))
     for x, y, size in ((190, 112, 1.0), (365, 116, 1.4)):
         c.polygon([(x, y - 22 * size), (x, y - 3), (x + 12 * size, y - 3)], (255, 252, 244))
@@ -106,16 +100,7 @@ def _palm(c: Canvas, x: float, y: float, height: float, lean: float) -> None:
     )
     hx, hy = trunk[-1]
     length = height * 0.4
-    for turn, tone in (
-        (3.0, 0),
-        (0.15, 0),
-        (3.6, 1),
-        (-0.4, 1),
-        (2.45, 0),
-        (0.7, 0),
-        (4.3, 2),
-        (-1.1, 2),
-    ):
+    for turn, tone in _TABLES["leaves"]:
         dx, dy = math.cos(turn), math.sin(turn)
         spine = [
             (hx + dx * length * s, hy + dy * length * s + length * 0.55 * s * s)

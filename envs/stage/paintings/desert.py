@@ -3,6 +3,9 @@
 import math
 
 from envs.stage.canvas import Canvas, Color, Layer
+from envs.stage.looks import load_tables
+
+_TABLES = load_tables("desert", file="paintings/tables.toml")
 
 
 def paint_desert(far: Layer, mid: Layer, ground: Layer) -> None:
@@ -18,29 +21,8 @@ def paint_desert(far: Layer, mid: Layer, ground: Layer) -> None:
         _dune(c, x, top, width)
     for x, size in ((180, 30), (470, 36), (520, 24), (720, 32)):
         _cactus(c, x, 152, size)
-    c.polygon(
-        [
-            (218, 154),
-            (222, 118),
-            (232, 104),
-            (254, 98),
-            (278, 104),
-            (288, 120),
-            (290, 154),
-            (274, 154),
-            (272, 130),
-            (262, 118),
-            (250, 118),
-            (242, 130),
-            (238, 154),
-        ],
-        (222, 138, 96),
-        (190, 106, 82),
-    )
-    c.polygon(
-        [(222, 118), (232, 104), (254, 98), (278, 104), (262, 106), (240, 112), (230, 124)],
-        (244, 172, 122),
-    )
+    c.polygon(_TABLES["arch"], (222, 138, 96), (190, 106, 82))
+    c.polygon(_TABLES["arch_light"], (244, 172, 122))
     c.ridge(149, [(2.0, 3, 1.0), (1.5, 4, 0)], (248, 200, 130), (240, 186, 116))
 
     c = ground.base

@@ -1,18 +1,15 @@
 """The snow forest: firs under snow, a cabin and blue mountains."""
 
-from envs.stage.canvas import WARM, Canvas, Color, Layer, mix
+from envs.stage.canvas import WARM, Canvas, Color, Layer, mix, placed
+from envs.stage.looks import load_tables
+
+_TABLES = load_tables("snow_forest", file="paintings/tables.toml")
 
 
 def paint_snow_forest(far: Layer, mid: Layer, ground: Layer) -> None:
     """Paint firs under snow before blue mountains."""
     c = far.base
-    for x, top, width in (
-        (40, 66, 130),
-        (330, 60, 150),
-        (190, 54, 170),
-        (110, 88, 100),
-        (270, 84, 100),
-    ):
+    for x, top, width in _TABLES["mountains"]:
         _mountain(c, x, top, width, 140)
     c.ridge(126, [(5, 2, 0.5), (3, 5, 1.0)], (176, 200, 224), (212, 226, 240))
     for i in range(20):
@@ -22,19 +19,7 @@ def paint_snow_forest(far: Layer, mid: Layer, ground: Layer) -> None:
     c = mid.base
     back = [(6.0, 2, 0.9), (3.0, 5, 2.0)]
     c.ridge(136, back, (232, 241, 252), (204, 222, 242))
-    for x, size in (
-        (20, 62),
-        (62, 46),
-        (170, 70),
-        (208, 50),
-        (300, 44),
-        (390, 66),
-        (430, 52),
-        (560, 72),
-        (600, 48),
-        (700, 58),
-        (740, 44),
-    ):
+    for x, size in _TABLES["firs"]:
         _fir(c, x, c.ridge_height(x, 139, back), size, 0.18)
     _cabin(mid, 330, 140)
     front = [(4.0, 3, 3.0), (2.0, 4, 1.0)]
@@ -51,31 +36,8 @@ def paint_snow_forest(far: Layer, mid: Layer, ground: Layer) -> None:
     for x, size in ((110, 34), (390, 28), (560, 36)):
         _fir(c, x, 161, size, 0.0)
     for x, size in ((190, 14), (480, 17), (752, 15)):
-        c.polygon(
-            [
-                (x - size, 161),
-                (x - size * 0.8, 153),
-                (x - size * 0.2, 148),
-                (x + size * 0.5, 150),
-                (x + size, 157),
-                (x + size, 161),
-            ],
-            (142, 152, 180),
-            (104, 114, 148),
-        )
-        c.polygon(
-            [
-                (x - size * 0.86, 154),
-                (x - size * 0.2, 146.5),
-                (x + size * 0.5, 148.5),
-                (x + size, 156),
-                (x + size * 0.5, 153.5),
-                (x + size * 0.1, 156),
-                (x - size * 0.4, 153),
-            ],
-            (255, 255, 255),
-            (232, 242, 253),
-        )
+        c.polygon(placed(_TABLES["rock"], x, 161, size), (142, 152, 180), (104, 114, 148))
+        c.polygon(placed(_TABLES["rock_snow"], x, 161, size), (255, 255, 255), (232, 242, 253))
     for x in (250, 672):
         c.rect(x, 150, 44, 12, (146, 102, 78), (104, 70, 62), radius=5)
         c.ellipse(x + 43, 156, 4, 6, (222, 184, 140))
@@ -92,43 +54,13 @@ def paint_snow_forest(far: Layer, mid: Layer, ground: Layer) -> None:
 
 def _mountain(c: Canvas, x: float, top: float, width: float, bottom: float) -> None:
     half, tall = width / 2, bottom - top
-    c.polygon([(x - half, bottom), (x, top), (x + half, bottom)], (128, 158, 204), (178, 202, 228))
-    c.polygon(
-        [
-            (x, top),
-            (x + half, bottom),
-            (x + half * 0.1, bottom),
-            (x + half * 0.16, top + tall * 0.55),
-            (x - half * 0.04, top + tall * 0.3),
-        ],
-        (98, 128, 184),
-        (160, 186, 220),
-    )
-    snow = 0.46
-    c.polygon(
-        [
-            (x - half * snow, top + tall * snow),
-            (x, top),
-            (x + half * snow, top + tall * snow),
-            (x + half * 0.24, top + tall * 0.36),
-            (x + half * 0.08, top + tall * 0.5),
-            (x - half * 0.12, top + tall * 0.36),
-            (x - half * 0.26, top + tall * 0.5),
-        ],
-        (252, 254, 255),
-        (232, 241, 252),
-    )
-    c.polygon(
-        [
-            (x, top),
-            (x + half * snow, top + tall * snow),
-            (x + half * 0.24, top + tall * 0.36),
-            (x + half * 0.1, top + tall * 0.46),
-            (x - half * 0.02, top + tall * 0.26),
-        ],
-        (206, 222, 244),
-        (190, 210, 238),
-    )
+    for name, color, low in (
+        ("mountain", (128, 158, 204), (178, 202, 228)),
+        ("shadow", (98, 128, 184), (160, 186, 220)),
+        ("snow", (252, 254, 255), (232, 241, 252)),
+        ("shaded_snow", (206, 222, 244), (190, 210, 238)),
+    ):
+        c.polygon(placed(_TABLES[name], x, top, half, tall), color, low)
 
 
 def _fir(c: Canvas, x: float, y: float, height: float, haze: float) -> None:
@@ -182,19 +114,8 @@ def _cabin(layer: Layer, x: float, y: float) -> None:
         c.rect(x - 25, y + dy, 50, 1.4, (128, 84, 68))
     c.rect(x + 10, y - 50, 8, 16, (150, 120, 116))
     c.rect(x + 8, y - 52, 12, 4, (255, 255, 255), radius=2)
-    c.polygon([(x - 32, y - 21), (x, y - 47), (x + 32, y - 21)], (118, 82, 74))
-    c.polygon(
-        [
-            (x - 33, y - 23),
-            (x, y - 51),
-            (x + 33, y - 23),
-            (x + 27, y - 23),
-            (x, y - 42),
-            (x - 27, y - 23),
-        ],
-        (255, 255, 255),
-        (226, 238, 252),
-    )
+    c.polygon(placed(_TABLES["roof"], x, y), (118, 82, 74))
+    c.polygon(placed(_TABLES["roof_snow"], x, y), (255, 255, 255), (226, 238, 252))
     c.rect(x - 5, y - 16, 11, 20, (110, 72, 62), radius=2)
     for dx in (-19, 10):
         c.rect(x + dx, y - 17, 10, 10, (170, 200, 224))

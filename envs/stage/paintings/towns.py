@@ -1,26 +1,15 @@
 """The city by day and the night city with its neon, painted once each."""
 
 from envs.stage.canvas import WARM, Canvas, Color, Layer, mix
+from envs.stage.looks import load_tables
 
-_TOWERS = (
-    (0, 34, 62),
-    (30, 40, 96),
-    (68, 30, 54),
-    (94, 44, 78),
-    (134, 30, 110),
-    (160, 46, 66),
-    (202, 34, 88),
-    (232, 44, 58),
-    (272, 32, 104),
-    (300, 48, 72),
-    (344, 30, 92),
-    (370, 34, 54),
-)
+_TABLES = load_tables("towns", file="paintings/tables.toml")
+NEON: tuple[Color, ...] = _TABLES["neon"]
 
 
 def paint_city(far: Layer, mid: Layer, ground: Layer) -> None:
     """Paint a street of shops before a skyline."""
-    for i, (x, width, height) in enumerate(_TOWERS):
+    for i, (x, width, height) in enumerate(_TABLES["towers"]):
         tone = mix((120, 150, 196), (150, 172, 206), (i * 5 % 7) / 6)
         top = 152 - height
         far.base.rect(x, top, width, height + 10, tone, mix(tone, (206, 218, 230), 0.6))
@@ -34,36 +23,8 @@ def paint_city(far: Layer, mid: Layer, ground: Layer) -> None:
                 if (row * 3 + column * 5 + i * 7) % 4 < 2:
                     far.lamp.rect(wx, wy, 6, 8, (255, 212, 140, 190))
 
-    walls: tuple[Color, ...] = (
-        (242, 176, 140),
-        (150, 202, 190),
-        (244, 208, 132),
-        (212, 138, 128),
-        (164, 176, 224),
-        (240, 190, 176),
-        (184, 206, 140),
-    )
-    awnings: tuple[Color, ...] = (
-        (222, 84, 84),
-        (64, 150, 136),
-        (236, 150, 62),
-        (82, 120, 196),
-        (214, 98, 140),
-        (76, 156, 92),
-        (160, 98, 190),
-    )
-    for i, (x, width, height) in enumerate(
-        (
-            (0, 118, 84),
-            (122, 106, 104),
-            (232, 112, 76),
-            (352, 104, 98),
-            (460, 122, 82),
-            (586, 100, 108),
-            (690, 106, 88),
-        )
-    ):
-        _shop(mid, x, width, height, walls[i], awnings[i], i)
+    for i, shop in enumerate(_TABLES["shops"]):
+        _shop(mid, *shop, i)
     for x in (119, 350, 584, 796):
         mid.base.rect(x - 2, 128, 4, 26, (130, 96, 74))
         for dx, dy, r in ((0, 0, 15), (-8, 8, 10), (8, 8, 10), (-3, -5, 9)):
@@ -172,19 +133,9 @@ def _bench(c: Canvas, x: float, y: float) -> None:
         c.rect(x, y + dy, 47, 3.6, (206, 142, 92), (168, 106, 70), radius=1.5)
 
 
-NEON: tuple[Color, ...] = (
-    (255, 70, 150),
-    (60, 226, 255),
-    (255, 190, 60),
-    (150, 110, 255),
-    (80, 255, 170),
-    (255, 100, 80),
-)
-
-
 def paint_night_city(far: Layer, mid: Layer, ground: Layer) -> None:
     """Paint a street of neon signs that mirror in wet asphalt."""
-    for i, (x, width, height) in enumerate(_TOWERS):
+    for i, (x, width, height) in enumerate(_TABLES["towers"]):
         tall = height * 1.05
         tone = mix((50, 44, 110), (74, 54, 130), (i * 5 % 7) / 6)
         far.base.rect(x, 152 - tall, width, tall + 10, tone, (112, 70, 150))
@@ -198,17 +149,8 @@ def paint_night_city(far: Layer, mid: Layer, ground: Layer) -> None:
             far.lamp.rect(x + 2, 151 - tall, width - 4, 2, NEON[i % 6])
             far.lamp.glow(x + width / 2, 152 - tall, width * 0.7, 12, NEON[i % 6], 0.5)
 
-    blocks = (
-        (0, 112, 104),
-        (114, 124, 84),
-        (240, 104, 112),
-        (346, 118, 90),
-        (466, 108, 108),
-        (576, 116, 86),
-        (694, 104, 102),
-    )
-    for i, (x, width, height) in enumerate(blocks):
-        _neon_block(mid, x, width, height, i)
+    for i, block in enumerate(_TABLES["blocks"]):
+        _neon_block(mid, *block, i)
 
     c = ground.base
     c.rect(0, 150, 800, 42, (58, 50, 104), (30, 28, 66))
@@ -262,17 +204,7 @@ def _neon_block(layer: Layer, x: float, width: float, height: float, kind: int) 
     shine.rect(x + width - 26, 123, 12, 12, mix(second, wall, 0.35), radius=1)
     shine.glow(x + width / 2 - 10, 134, width * 0.55, 34, first, 0.42)
     c.rect(x + 5, 105, width - 38, 12, (30, 24, 68), radius=2)
-    _tube(
-        layer,
-        [
-            (x + 8, 106.5),
-            (x + width - 36, 106.5),
-            (x + width - 36, 115.5),
-            (x + 8, 115.5),
-            (x + 8, 106.5),
-        ],
-        first,
-    )
+    _tube(layer, x + 8, 106.5, x + width - 36, 115.5, first)
     for i in range(4):
         size = (width - 56) / 4
         shine.rect(
@@ -281,17 +213,7 @@ def _neon_block(layer: Layer, x: float, width: float, height: float, kind: int) 
     sx, sy = x + width - 26, top + 10
     tall = height - 58
     c.rect(sx, sy, 18, tall, (30, 24, 68), radius=3)
-    _tube(
-        layer,
-        [
-            (sx + 1, sy + 1),
-            (sx + 17, sy + 1),
-            (sx + 17, sy + tall - 1),
-            (sx + 1, sy + tall - 1),
-            (sx + 1, sy + 1),
-        ],
-        second,
-    )
+    _tube(layer, sx + 1, sy + 1, sx + 17, sy + tall - 1, second)
     for i in range(max(1, int((tall - 6) // 13))):
         cy = sy + 9 + i * 13
         if (i + kind) % 3 == 0:
@@ -306,6 +228,7 @@ def _neon_block(layer: Layer, x: float, width: float, height: float, kind: int) 
     shine.glow(sx + 9, sy + tall / 2, 26, tall * 0.8, second, 0.4)
 
 
-def _tube(layer: Layer, points: list[tuple[float, float]], color: Color) -> None:
+def _tube(layer: Layer, left: float, top: float, right: float, bottom: float, color: Color) -> None:
+    points = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
     layer.lamp.stroke(points, 3.0, (*color[:3], 110))
     layer.lamp.stroke(points, 1.8, mix(color, (255, 255, 255), 0.3))
