@@ -9,7 +9,9 @@ from envs.play.game.clock import StepClock
 from envs.play.game.inputs import PAD_BUTTONS, Inputs, aliases_of
 from envs.play.game.playable import Playable
 from envs.play.game.session import Session
+from envs.play.game.settings import Settings
 from envs.play.window import hud
+from envs.play.window.overlays import Look, Overlays
 from envs.play.window.window import Window
 from envs.stage.controller import ACTIONS
 from envs.stage.env import ACTION_KEYS
@@ -120,7 +122,8 @@ def test_pictures_grow_by_whole_numbers_and_stay_sharp():
 def test_the_key_map_names_every_action_and_command_and_the_pad():
     rows = hud.key_rows(ACTION_KEYS, aliases_of(ACTION_KEYS), PAD_BUTTONS)
     lines = "\n".join("  ".join(row) for row in rows)
-    for words in ("j  punch  X", "space/up", "leap right  A + LB + stick", "type what", "Shift+R",
+    for words in ("j  punch  X", "space/up", "left/a, right/d  walk left, right  stick",
+                  "left, right  leap left, right  A + LB + stick", "type what", "Shift+R",
                   "play on from there  LT", "Esc", "to the newest  R3"):  # fmt: skip
         assert words in lines
     assert "[2]" not in lines
@@ -129,9 +132,23 @@ def test_the_key_map_names_every_action_and_command_and_the_pad():
 @pytest.mark.parametrize("area", [(300, 170), (620, 360), (1260, 740)])
 def test_the_key_map_fits_in_letters_that_can_be_read(area):
     rows = hud.key_rows(ACTION_KEYS, aliases_of(ACTION_KEYS), PAD_BUTTONS)
-    plate = hud.keys_plate(tuple(rows), 40, area=area)
-    shown = min(area[0] / plate.get_width(), area[1] / plate.get_height())
-    assert shown >= 1.0 or area[0] < 400
+    plates = hud.keys_plates(tuple(rows), 40, area=area)
+    for plate in plates:
+        assert plate.get_width() <= area[0]
+        assert plate.get_height() <= area[1]
+    assert (len(plates) == 1) == (area[0] > 400)
+
+
+def test_a_long_key_map_comes_in_parts_and_goes():
+    overlays = Overlays()
+    look = Look(size=15, area=(320, 192), settings=Settings())
+    rows = hud.key_rows(ACTION_KEYS, aliases_of(ACTION_KEYS), PAD_BUTTONS)
+    seen = []
+    overlays.toggle_keys()
+    while overlays.shows_keys:
+        seen.append(overlays.keys(rows, look).picture)
+        overlays.toggle_keys()
+    assert 2 < len(set(map(id, seen))) == len(seen) < 7
 
 
 # The window

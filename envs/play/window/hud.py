@@ -3,6 +3,7 @@
 Makes pictures; where they lie is layout.py's business. `size` is that of the letters, px.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -58,9 +59,19 @@ def key_rows(
     buttons = {name: button for button, name in pad.items()}
     rows = []
     for action, held in sorted(keys.items(), key=lambda item: len(item[1])):
-        words = " + ".join("/".join([name, *others.get(name, [])]) for name in held)
+        mirrored = keys.get(re.sub("left$", "right", action), held)
+        if action.endswith("right") and re.sub("right$", "left", action) in keys:
+            continue  # told beside the left
+        parts = []
+        for name, other in zip(held, mirrored, strict=False):
+            names = dict.fromkeys((name, other))
+            if len(held) == 1:
+                parts.append(", ".join("/".join([key, *others.get(key, [])]) for key in names))
+            else:
+                parts.append(", ".join(names))
         pressed = [buttons.get(name, "stick") for name in held]
-        rows.append((words, action.replace("_", " "), " + ".join(pressed)))
+        meaning = action.replace("_", " ") + (", right" if mirrored != held else "")
+        rows.append((" + ".join(parts), meaning, " + ".join(pressed)))
     return [*rows, *COMMANDS]
 
 
@@ -121,27 +132,37 @@ def table(rows: Sequence[Sequence[str]], size: int, *, width: int) -> pygame.Sur
 
 
 @lru_cache(maxsize=4)
-def keys_plate(
+def keys_plates(
     rows: tuple[tuple[str, ...], ...], size: int, *, area: tuple[int, int]
-) -> pygame.Surface:
+) -> list[pygame.Surface]:
     """Return the key map in letters as large as fit (width, height) px, in one column or two.
 
-    It is kept: to find the letters takes longer than a frame.
+    Where no letters that can be read are small enough, it comes in parts, without the buttons.
+    What is made is kept: to find the letters takes longer than a frame.
     """
     half = -(-len(rows) // 2)
-    while True:
-        one = table(rows, size, width=area[0])
-        both = [table(part, size, width=area[0]) for part in (rows[:half], rows[half:])]
+    for fits in range(size, _MIN_SIZE - 1, -1):
+        one = table(rows, fits, width=area[0])
+        both = [table(part, fits, width=area[0]) for part in (rows[:half], rows[half:])]
         width = sum(part.get_width() for part in both)
         two = pygame.Surface((width, max(part.get_height() for part in both)), pygame.SRCALPHA)
         two.blit(both[0], (0, 0))
         two.blit(both[1], both[1].get_rect(right=width))
         for made in (one, two):
             if made.get_width() <= area[0] and made.get_height() <= area[1]:
-                return made
-        if size <= _MIN_SIZE:
-            return two
-        size -= 1
+                return [made]
+    pages, rest = [], [row[:2] for row in rows]
+    while rest:
+        count = len(rest)
+        while True:
+            more = [("F1", "more")] if count < len(rest) else []
+            made = table([*rest[:count], *more], _MIN_SIZE, width=area[0])
+            if made.get_height() <= area[1] or count == 1:
+                break
+            count -= 1
+        pages.append(made)
+        rest = rest[count:]
+    return pages
 
 
 def words_plate(

@@ -5,6 +5,7 @@ from functools import lru_cache
 import pygame
 
 TEXT_COLOR = (240, 240, 235)
+_LEAST_SIZE = 12
 
 # Families that bring scripts which pygame's own font lacks.
 _OTHER_FONTS = (
@@ -58,6 +59,20 @@ def written(
 def width_of(text: str, size: int) -> int:
     """Return how wide a line of text is, px."""
     return _font_of(text, size).size(text)[0]
+
+
+def fitted(
+    text: str, size: int, *, width: int, color: tuple[int, int, int] = TEXT_COLOR
+) -> pygame.Surface:
+    """Return a text in one line no wider than a width in px: in smaller letters, or else cut."""
+    least = max(_LEAST_SIZE, round(0.7 * size))
+    while size > least and width_of(text, size) > width:
+        size -= 1
+    if width_of(text, size) > width:
+        while text and width_of(f"{text}...", size) > width:
+            text = text[:-1]
+        text = f"{text}..."
+    return written(text, size, color=color)
 
 
 def _font_of(text: str, size: int) -> pygame.font.Font:

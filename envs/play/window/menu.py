@@ -132,6 +132,13 @@ class Menu:
                 if index == self.chosen:
                     pygame.draw.rect(plate, CHOSEN_COLOR, rect, border_radius=4)
                 plate.blit(line, (2 * PADDING, rect.top + 3))
+        last = max((index for index, rect in enumerate(self._rects) if rect), default=0)
+        x = plate.get_width() - 2 * PADDING
+        if first > 0:
+            pygame.draw.polygon(plate, DIM, [(x - 6, y + 2), (x + 6, y + 2), (x, y - 6)])
+        if last < len(lines) - 1:
+            edge = height - PADDING
+            pygame.draw.polygon(plate, DIM, [(x - 6, edge), (x + 6, edge), (x, edge + 6)])
         surface.blit(plate, place)
 
     def _use(self, move: int) -> None:

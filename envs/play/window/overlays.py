@@ -17,6 +17,7 @@ from envs.play.window.scoreboard import Flashes, first_keys, score_plate
 
 _MESSAGE_S = 5.0
 _FIRST_KEYS_S = 10.0
+_WIDE = 500  # px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +54,12 @@ class Overlays:
     """What stands over the picture of a game, and what the player has asked to see.
 
     Attributes:
-        shows_keys: Whether the key map is shown.
         shows_measurements: Whether the session's numbers are.
         message: What the player was told last; empty after a while.
         flashes: Lights of coins and hits.
     """
 
     def __init__(self) -> None:
-        self.shows_keys = False
         self.shows_measurements = False
         self.message = ""
         self.flashes = Flashes()
@@ -68,15 +67,23 @@ class Overlays:
         self._max_lives = 0
         self._first_view_at: float | None = None
         self._wants_screenshot = False
+        self._keys_page: int | None = None
+        self._num_key_pages = 1
 
     def say(self, message: str) -> None:
         """Tell the player something, for a few seconds."""
         self.message = message
         self._message_until = time.perf_counter() + _MESSAGE_S
 
+    @property
+    def shows_keys(self) -> bool:
+        """Whether the key map is shown."""
+        return self._keys_page is not None
+
     def toggle_keys(self) -> None:
-        """Show the key map, or hide it."""
-        self.shows_keys = not self.shows_keys
+        """Show the key map, the next part of it if it does not fit at once, or hide it."""
+        page = 0 if self._keys_page is None else self._keys_page + 1
+        self._keys_page = page if page < self._num_key_pages else None
 
     def toggle_measurements(self) -> None:
         """Show the session's numbers, or hide them."""
@@ -129,7 +136,6 @@ class Overlays:
         session: Session,
         look: Look,
         *,
-        rows: Callable[[], Sequence[Sequence[str]]],
         measured: Callable[[], Sequence[tuple[str, str]]],
     ) -> list[Plate]:
         """Return what is shown over a film, the most important first.
@@ -137,15 +143,12 @@ class Overlays:
         Args:
             session: Whose film it is.
             look: How plates are drawn.
-            rows: Returns the key map.
             measured: Returns what is known of the frame.
         """
         plates: list[Plate] = []
         if session.status == "loading":
             plates.append(look.words("status", session.progress))
-        if self.shows_keys:
-            plates.append(self.keys(rows(), look))
-        elif self.shows_measurements and (facts := measured()):
+        if self.shows_measurements and (facts := measured()):
             plates.append(look.table("measurements", facts))
         return plates
 
@@ -156,7 +159,6 @@ class Overlays:
         look: Look,
         *,
         now: float,
-        rows: Callable[[], Sequence[Sequence[str]]],
         measured: Callable[[], Sequence[tuple[str, str]]],
     ) -> list[Plate]:
         """Return what the player has asked to see, the most important first.
@@ -166,11 +168,8 @@ class Overlays:
             view: What is shown.
             look: How plates are drawn.
             now: Seconds.
-            rows: Returns the key map.
             measured: Returns the session's numbers.
         """
-        if self.shows_keys:
-            return [self.keys(rows(), look)]
         plates: list[Plate] = []
         keymap = session.playable.keymap if session.playable is not None else None
         if self.shows_measurements:
@@ -195,9 +194,10 @@ class Overlays:
 
     def keys(self, rows: Sequence[Sequence[str]], look: Look) -> Plate:
         """Return the key map."""
-        picture = hud.keys_plate(
-            tuple(map(tuple, rows)), look.size, area=(look.width, look.area[1] - 2 * hud.MARGIN)
-        )
+        area = look.width, look.area[1] - 2 * hud.MARGIN
+        pages = hud.keys_plates(tuple(map(tuple, rows)), look.size, area=area)
+        self._num_key_pages = len(pages)
+        picture = pages[min(self._keys_page or 0, len(pages) - 1)]
         return Plate(name="keys", picture=picture, edge="bottom", side="center", least=0.2)
 
     def _score(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
@@ -215,7 +215,8 @@ class Overlays:
             size=look.size,
             glow=self.flashes.glow(now),
         )
-        return [Plate(name="score", picture=picture, edge="top", side="center", least=0.3)]
+        side = "center" if look.width > _WIDE else "right"  # where a game draws its own hearts
+        return [Plate(name="score", picture=picture, edge="top", side=side, least=0.3)]
 
     def _is_beginning(self, now: float) -> bool:
         return self._first_view_at is not None and now - self._first_view_at < _FIRST_KEYS_S

@@ -12,7 +12,7 @@ import pygame
 from envs.picture import BORDER_COLOR
 from envs.play.game.compare import TRACE_STEPS
 from envs.play.window.hud import DIM, MARGIN, PADDING, SHADE, row_plate
-from envs.play.window.letters import TEXT_COLOR, font, letter_size, width_of, written
+from envs.play.window.letters import TEXT_COLOR, fitted, font, letter_size, width_of, written
 
 ACCENT = (255, 196, 92)
 LINE_COLOR = (70, 74, 100)
@@ -95,9 +95,7 @@ def draw_split(
             surface.blit(_scaled(frame, size, is_whole=scale == int(scale)), rect)
         words = note if column and note else name
         color = ACCENT if column and note else TEXT_COLOR
-        while width_of(words, letters) > size[0] and len(words) > 4:
-            words = words[:-4] + "..."
-        label = written(words, letters, color=color)
+        label = fitted(words, letters, width=size[0], color=color)
         surface.blit(label, label.get_rect(left=rect.left + 2, bottom=rect.top - 3))
     top = y + size[1] + gap
     width = max(block, min(area.width - 2 * gap, 220))

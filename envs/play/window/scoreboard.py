@@ -4,6 +4,7 @@ Draws only; what is counted is in envs/play/game/goals.py.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import pygame
 
@@ -44,7 +45,7 @@ def score_plate(
         glow: From 0 to 1: a coin was just taken.
     """
     left = run.seconds_left(view)
-    best = max((*run.best, run.value(view) if run.is_counted else 0.0), default=0.0)
+    value = run.value(view) if run.is_counted else 0.0
     lit = pygame.Color(TEXT_COLOR).lerp(pygame.Color(COIN_COLOR), glow)
     color = lit.r, lit.g, lit.b
     parts: list[pygame.Surface] = []
@@ -55,7 +56,9 @@ def score_plate(
     if view.lives is not None:
         parts.append(_hearts(view.lives, max_lives, size))
     parts.append(written(clock(run.seconds(view) if left is None else left + 0.999), size))
-    parts.append(written(f"best {amount(run, best)}", size, color=(190, 194, 210)))
+    if run.best:
+        color = (190, 194, 210) if value <= run.best[0] else COIN_COLOR
+        parts.append(written(f"best {amount(run, max(value, run.best[0]))}", size, color=color))
     words = run.mode.name + ("" if run.is_counted else ", not counted")
     parts.append(written(words, round(0.75 * size), color=DIM))
     return row_plate(parts)
@@ -110,21 +113,24 @@ class Flashes:
         return share if 0.0 < share <= 1.0 else 0.0
 
 
-def first_keys(keys: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """Return the six keys that a stranger needs first, as far as this game has them."""
+def first_keys(keys: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    """Return what a stranger needs first: two keys and what they do in each row."""
     used = {name for held in keys.values() for name in held}
     rows = []
     if {"left", "right"} <= used:
-        rows.append(("Left, Right or A, D", "move"))
+        rows.append(("Left, Right", "walk"))
     if "left shift" in used:
         rows.append(("with Shift", "run"))
     if "space" in used:
         rows.append(("Space", "jump" if "jump" in keys else "act"))
+    rows += [
+        ("T", "type another scene"),
+        ("Backspace", "hold: go back in time"),
+        ("Esc", "menu, all keys"),
+    ]
+    half = -(-len(rows) // 2)
     return [
-        *rows,
-        ("T", "say what the world should look like"),
-        ("Backspace", "hold: run backwards"),
-        ("Esc", "menu: coin run, scenes, recordings, all keys"),
+        (*left, *right) for left, right in zip_longest(rows[:half], rows[half:], fillvalue=("", ""))
     ]
 
 
@@ -137,7 +143,7 @@ def _coin(size: int) -> pygame.Surface:
 
 
 def _hearts(num_left: int, num_all: int, size: int) -> pygame.Surface:
-    side = font(size).get_linesize() - 6
+    side = font(size).get_linesize() - 3
     row = pygame.Surface((side * max(num_all, num_left, 1), side), pygame.SRCALPHA)
     for index in range(max(num_all, num_left)):
         color = _HEART_COLOR if index < num_left else _LOST_COLOR

@@ -136,17 +136,22 @@ class SettingScreens:
             held[0]: action.replace("_", " ") for action, held in keys.items() if len(held) == 1
         }
         names = dict.fromkeys(name for held in keys.values() for name in held)
-        meanings = _COMMANDS | {name: alone.get(name, "with another key") for name in names}
-        meanings = {name: meanings[name] for name in [*names, *meanings]}
+        together = {
+            name: f"{action.replace('_', ' ')} and others"
+            for action, held in reversed(keys.items())
+            for name in held
+        }
+        meanings = {name: alone.get(name, together[name]) for name in names}
+        meanings |= {name: words for name, words in _COMMANDS.items() if name not in names}
         own = _STICK | {name: button for button, name in PAD_BUTTONS.items()}
 
         def label(name: str) -> str:
             if self._wanted == (kind, name):
                 wanted = "key" if kind == "keys" else "button"
-                return f"{name}:  press the {wanted} that you want"
+                return f"{meanings[name]}:  press the {wanted} that you want"
             default = own.get(name, "-") if kind == "pad" else name
             place = getattr(self._file.settings, kind).get(name, default)
-            return f"{name}:  {place}   ({meanings[name]})"
+            return f"{meanings[name]}:  {place}"
 
         def want(name: str) -> None:
             self._wanted = kind, name

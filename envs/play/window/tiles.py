@@ -7,12 +7,13 @@ import numpy as np
 import pygame
 
 from envs.play.window.hud import DIM, PADDING, SHADE
-from envs.play.window.letters import TEXT_COLOR, font, letter_size, width_of, written
+from envs.play.window.letters import TEXT_COLOR, fitted, font, letter_size, width_of, written
 from envs.play.window.menu import BACK, CHOSEN_COLOR, DOWN, LEFT, RIGHT, TAKE, UP, move_of
 from envs.play.window.panels import ACCENT, picture_of
 
 _RATIO = 0.6  # height by width of a tile
-_MOST_IN_SIGHT = 7  # tiles of a row, unless the window is small
+_MOST_IN_SIGHT = 6  # tiles of a row, unless the window is small
+_FARTHEST = 1.5  # widths from tile to tile
 _EMPTY_COLOR = (40, 44, 62)
 _KEPT = 400
 
@@ -135,7 +136,11 @@ class Tiles:
         shade.fill((*SHADE[:3], 235))
         surface.blit(shade, area)
         inner = area.inflate(-2 * PADDING, -2 * PADDING)
-        heading = written(self.title, round(1.3 * size))
+        title = self.title
+        if self.rows:
+            row = self.rows[self.current]
+            title += f": {row.labels[row.chosen]}"
+        heading = fitted(title, round(1.3 * size), width=inner.width)
         surface.blit(heading, inner.topleft)
         room = inner.width - heading.get_width() - 2 * size
         if width_of(self._hint, size) <= room:
@@ -173,10 +178,13 @@ class Tiles:
         color = TEXT_COLOR if is_current else DIM
         height = max(size, place.height - line - PADDING)
         width = round(height / _RATIO)
-        count = max(1, place.width // (width + PADDING))
+        # Where there is room, tiles stand apart, for what is written below them.
+        wide = min(place.width // _MOST_IN_SIGHT, round(_FARTHEST * width))
+        pitch = max(width + PADDING, wide)
+        count = max(1, place.width // pitch)
         first = min(max(0, row.chosen - count // 2), max(0, len(row.labels) - count))
         for index in range(first, min(first + count, len(row.labels))):
-            left = place.left + (index - first) * (width + PADDING)
+            left = place.left + (index - first) * pitch
             rect = pygame.Rect(left, place.top, width, height)
             row.rects[index] = pygame.Rect(rect.topleft, (width, height + line))
             picture = self._pictures.get(row.key(index), lambda i=index: row.draw(i))
@@ -187,9 +195,8 @@ class Tiles:
             if index == row.chosen and (is_current or row.is_choice):
                 mark = ACCENT if is_current else CHOSEN_COLOR
                 pygame.draw.rect(surface, mark, rect.inflate(6, 6), 3, border_radius=6)
-            label = written(row.labels[index], size, color=color)
-            room = pygame.Rect(0, 0, min(label.get_width(), width), label.get_height())
-            surface.blit(label, room.move(rect.left, rect.bottom + 2), room)
+            label = fitted(row.labels[index], size, width=pitch - PADDING, color=color)
+            surface.blit(label, (rect.left, rect.bottom + 2))
 
     def _point(self, event: pygame.Event) -> bool:
         """Mark what is clicked, or take it if it is marked; the wheel goes along the row."""

@@ -354,20 +354,21 @@ class Window:
 
     def _plates(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
         """Return what stands over the picture, the most important first."""
+        if self.overlays.shows_keys and self._screens.menu is None:
+            return [self.overlays.keys(self._key_rows(session), look)]
         told = self.overlays.told(look, now)
         if self._gallery.words:
             told.append(look.words("saving", self._gallery.words))
         if self._screens.menu is not None:
             return told
-        rows = partial(self._key_rows, session)
         if (projector := session.projector) is not None:
             facts = partial(projector.film.facts, projector.number)
-            return told + self.overlays.of_film(session, look, rows=rows, measured=facts)
+            return told + self.overlays.of_film(session, look, measured=facts)
         facts = partial(measurements, session, view, self.latencies)
         return [
             *told,
             *self.overlays.of_game(session, view, look, now=now),
-            *self.overlays.of_player(session, view, look, now=now, rows=rows, measured=facts),
+            *self.overlays.of_player(session, view, look, now=now, measured=facts),
         ]
 
     def _draw_view(
