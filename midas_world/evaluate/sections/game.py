@@ -90,7 +90,7 @@ def game_section(study: Study) -> Section:
             table.append(
                 (name, side, *rates.values(), round(tally.coins), round(tally.hits), tally.steps)
             )
-        for key in ("coins", "hits"):
+        for key in ("coins", "hits", "ends"):
             own, real = (pair[side].per_thousand(key) for side in ("dream", "teacher"))
             values[f"{name}_{key}_ratio"] = own / real if real else math.nan
     return Section(
