@@ -2,7 +2,7 @@
 
 import torch
 
-from midas_world.train.picture_loss import PictureLoss
+from midas_world.train.picture_loss import PictureLoss, local_energy, picture_losses
 
 
 def test_loss_and_gradient_equal_the_composed_ones() -> None:
@@ -24,3 +24,23 @@ def test_loss_and_gradient_equal_the_composed_ones() -> None:
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(first, absolute)
     torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_energy_is_the_root_mean_square_of_lumas_gradients() -> None:
+    """Of a ramp to the right; rows of the last cells have no neighbour at their end."""
+    ramp = (0.1 * torch.arange(64.0)).expand(1, 3, 32, 64)
+    energy = local_energy(ramp)
+    assert energy.shape == (1, 1, 1, 2)
+    expected = torch.tensor([0.01, 0.01 * 31 / 32]).add(1e-4).sqrt()
+    torch.testing.assert_close(energy[0, 0, 0], expected)
+
+
+def test_where_details_lie_does_not_matter_to_the_energy() -> None:
+    """A picture beside itself moved by 2 px: its error is large, its energy right."""
+    target = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    made, weight = target.roll(2, dims=3), torch.ones(1, 1, 8, 8)
+    error, energy = picture_losses(made, target, weight, squared_weight=0.0, gradient_weight=0.0)
+    assert error > 0.3
+    assert energy < 0.02
+    blurred = target.mean(dim=(2, 3), keepdim=True).expand_as(target)
+    assert picture_losses(blurred, target, weight, squared_weight=0.0, gradient_weight=0.0)[1] > 0.2

@@ -7,7 +7,7 @@ import torch
 
 from midas_world.checkpoint import load_part, load_tensors
 from midas_world.train.autoencoder import decode_latents, load_autoencoder
-from midas_world.train.decoder import local_energy, train_decoder
+from midas_world.train.decoder import train_decoder
 from midas_world.train.latents import open_latents
 from tests.training import CPU, STATE, tiny
 
@@ -60,14 +60,6 @@ def test_a_stopped_run_goes_on_to_the_same_bits(data, trained, decoder, tmp_path
     assert (tmp_path / "rollouts.safetensors").stat().st_mtime_ns == rollouts
     whole, halves = load_tensors(decoder / STATE), load_tensors(tmp_path / STATE)
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
-
-
-def test_energy_is_the_root_mean_square_of_lumas_gradients():
-    ramp = (0.1 * torch.arange(16.0)).expand(1, 3, 16, 16)
-    energy = local_energy(ramp)
-    assert energy.shape == (1, 1, 2, 2)
-    # Rows of the right cells have no neighbour at their end.
-    torch.testing.assert_close(energy[0, 0, 0], torch.tensor([0.01, 0.01 * 7 / 8]).add(1e-4).sqrt())
 
 
 def test_a_preset_without_this_stage_says_so(data, trained, tmp_path):

@@ -47,10 +47,12 @@ def store(data: Path, coder: Autoencoder) -> LatentStore:
 
 
 @torch.no_grad()
-def error_of(model: WorldModel, store: LatentStore) -> float:
-    batch = scenery_rows(store, torch.arange(0, 60, 7).numpy(), tiny())
-    fates = fate_rows(store, torch.arange(62))
-    return float(SceneryLoss(model, EVEN)(**batch, fates=fates)["loss"])
+def error_of(model: WorldModel, coder: Autoencoder, store: LatentStore) -> float:
+    rows = np.arange(0, 60, 7)
+    batch = scenery_rows(store, rows, tiny())
+    frames, fates = torch.from_numpy(store.frames.gather(rows)), fate_rows(store, torch.arange(62))
+    loss = SceneryLoss(model, coder, tiny().train_dynamics, EVEN)
+    return float(loss(**batch, frames=frames, fates=fates)["loss"])
 
 
 def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, tmp_path):
@@ -59,9 +61,9 @@ def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, t
     fates = copy.deepcopy(model.fates.state_dict())
     head = copy.deepcopy(model.head.state_dict())
     words = model.conditions.words.weight.clone()
-    again, before = copy.deepcopy(model), error_of(model, store)
+    again, before = copy.deepcopy(model), error_of(model, coder, store)
     fit_scenery(model, coder, store, store, tiny(STEPS), tmp_path / "whole", **PLACE)
-    assert error_of(model, store) < 0.8 * before
+    assert error_of(model, coder, store) < 0.8 * before
     found = scenery_psnr(model, coder, store, tiny(), device=CPU)
     assert found.keys() == {"psnr", "windows_psnr"}
     assert all(5.0 < value < 40.0 for value in found.values())

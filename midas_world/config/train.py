@@ -81,6 +81,9 @@ class DynamicsTrainConfig:
         event_rate: Share of new sequences that begin shortly before something happens: a thing
             comes into view, a reward, a hit.
         noisy_rate: Share of new sequences with noise on their frames.
+        decoded_rate: Share of the painted frames that are decoded, too, so that they are judged as
+            pictures and not as latents alone.
+        energy_weight: Of their gradient energy's error beside that of their pixels.
         hit_rate: Share of the frames that painting learns from (train/scenery.py) that come soon
             after a hit: few do, and the character looks like itself at no other time.
         thing_weight: Of the error where a thing is, against 1 elsewhere.
@@ -111,6 +114,8 @@ class DynamicsTrainConfig:
     switch_rate: float = 0.0
     event_rate: float = 0.45
     noisy_rate: float = 0.4
+    decoded_rate: float = 0.0
+    energy_weight: float = 1.0
     hit_rate: float = 0.0
     thing_weight: float = 6.0
     character_weight: float = 3.0

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from midas_world.checkpoint import (
     CONFIG_NAME,
@@ -35,7 +34,7 @@ from midas_world.train.autoencoder import decode_latents, gradient_energy, load_
 from midas_world.train.boxes import place_weights
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import Trainer, step_generator
-from midas_world.train.picture_loss import PictureLoss
+from midas_world.train.picture_loss import picture_losses
 from midas_world.train.processes import alone
 from midas_world.train.rollouts import roll_out, rollout_starts
 from midas_world.train.sources import episodes_folder
@@ -47,10 +46,6 @@ _BATCH = 12
 _FIRST_STEPS = 4
 _HELD_FRAMES = 72
 _MARKS = (1, 20, 100)
-# Of the fine grid's weights in pixels.
-_MOST_WEIGHT = 3.0
-_ENERGY_CELL = 8
-_LUMA = (0.299, 0.587, 0.114)
 
 
 class DecoderLoss(nn.Module):
@@ -77,31 +72,20 @@ class DecoderLoss(nn.Module):
             weight: (B, 1, h, w) of each place.
             is_own: (B,) bool: predicted, not encoded.
         """
-        config, target = self.config, normalize_frames(frames).contiguous()
+        config = self.config
         made = self._coder[0].decode(latents.contiguous(memory_format=torch.channels_last))
-        made = made.float().contiguous()
-        weight = weight.clamp(max=_MOST_WEIGHT)
-        error = made - target
-        pixels = functional.interpolate(weight, size=target.shape[2:])
-        picture, _ = PictureLoss.apply(error, pixels, config.squared_weight, config.gradient_weight)
-        cells = functional.adaptive_avg_pool2d(pixels, local_energy(target).shape[2:])
-        energy = ((local_energy(made) - local_energy(target)).abs() * cells).mean()
-        psnr = psnr_of(error.detach().square().mean(dim=(1, 2, 3)))
+        made, target = made.float().contiguous(), normalize_frames(frames).contiguous()
+        picture, energy = picture_losses(
+            made,
+            target,
+            weight,
+            squared_weight=config.squared_weight,
+            gradient_weight=config.gradient_weight,
+        )
+        psnr = psnr_of((made.detach() - target).square().mean(dim=(1, 2, 3)))
         shares = {"psnr_own": is_own, "psnr_encoded": ~is_own}
         numbers = {n: (psnr * s).sum() / s.sum() for n, s in shares.items()}
         return {"loss": picture + config.energy_weight * energy, "energy": energy, **numbers}
-
-
-def local_energy(frames: Tensor) -> Tensor:
-    """Return the root mean square of luma's gradients in cells of 8 px.
-
-    (B, 3, H, W) -> (B, 1, H // 8, W // 8), in the frames' units per px.
-    """
-    luma = (frames * frames.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-    down = functional.pad(luma.diff(dim=2), (0, 0, 0, 1))
-    right = functional.pad(luma.diff(dim=3), (0, 1))
-    # Below half a level of 255 nothing is seen, and the root would have no slope.
-    return (functional.avg_pool2d(down**2 + right**2, _ENERGY_CELL) + 1e-4).sqrt()
 
 
 @alone

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from midas_world.config import ProjectConfig
+from midas_world.config import DynamicsTrainConfig, ProjectConfig
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions, with_hits
 from midas_world.model.entries import Fate, kept
@@ -26,12 +26,14 @@ from midas_world.train.autoencoder import decode_latents, psnr_of
 from midas_world.train.boxes import character_box, paint_box
 from midas_world.train.latents import LatentStore
 from midas_world.train.loop import Trainer, mixed_precision
+from midas_world.train.picture_loss import picture_losses
 
 # Parts of the model that learn here.
 PAINTERS = ("conditions.", "scenery.", "windows.", "entries.", "fates.", "outcome.")
 _HELD_FRAMES = 96
 # Steps after a hit that count as soon.
 _HIT_STEPS = 10
+_SQUARED_WEIGHT = 4.0
 # Few steps bring anything, and what they bring is soon computed.
 _FATE_ROWS = 512
 
@@ -41,17 +43,26 @@ class SceneryLoss(nn.Module):
 
     Args:
         model: Whose parts.
+        coder: Decodes; it does not learn.
+        config: Weights.
         channel_weight: (c,) how much the picture hangs on each latent channel, 1 on average.
     """
 
     channel_weight: Tensor
 
-    def __init__(self, model: WorldModel, channel_weight: Tensor) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        coder: Autoencoder,
+        config: DynamicsTrainConfig,
+        channel_weight: Tensor,
+    ) -> None:
         super().__init__()
+        self.config = config
         self.register_buffer("channel_weight", channel_weight.clone())
         self.conditions, self.scenery, self.windows = model.conditions, model.scenery, model.windows
         self.entries, self.fates, self.outcome = model.entries, model.fates, model.outcome
-        self._model = (model,)  # its other parts do not learn here
+        self._model, self._coder = (model,), (coder,)  # what else they have does not learn here
 
     def forward(
         self,
@@ -62,9 +73,13 @@ class SceneryLoss(nn.Module):
         target: Tensor,
         is_scenery: Tensor,
         weight: Tensor,
+        frames: Tensor,
         fates: Mapping[str, Any],
     ) -> dict[str, Tensor]:
-        """Return the losses of a batch of `scenery_rows`, and of one of `fate_rows`."""
+        """Return the losses of a batch of `scenery_rows`, and of one of `fate_rows`.
+
+        The first rows' `frames` (B', H, W, 3) uint8 are those that are decoded; there may be none.
+        """
         model = self._model[0]
         painted, whole = painted_pictures(model, conditions, last_audio, entries)
         error = self._error(painted, target)
@@ -73,9 +88,28 @@ class SceneryLoss(nn.Module):
             error = self._error(whole, target)
             # Where no window is, this is a number that nothing learns from.
             losses["windows"] = (error * weight).sum() / weight.sum()
+        if len(frames):
+            # Scenery learns from them, too, but not where the character or a region is.
+            part = slice(len(frames))
+            learns = (is_scenery[part] > 0).to(painted.dtype)
+            shown = whole[part] + learns * (painted - painted.detach())[part]
+            losses |= self._decoded(shown, frames, torch.maximum(weight, is_scenery)[part])
         if model.config.entries.num_classes:
             losses |= fate_losses(model, **fates)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _decoded(self, latents: Tensor, frames: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Return the losses of latents (B, c, h, w) as pictures."""
+        latents = latents.contiguous(memory_format=torch.channels_last)
+        made = self._coder[0].decode(latents).float().contiguous()
+        pixels, energy = picture_losses(
+            made,
+            normalize_frames(frames).contiguous(),
+            weight,
+            squared_weight=_SQUARED_WEIGHT,
+            gradient_weight=1.0,
+        )
+        return {"pixels": pixels, "energy": self.config.energy_weight * energy}
 
     def _error(self, made: Tensor, target: Tensor) -> Tensor:
         """Return the weighted error at every place, (B, 1, h, w)."""
@@ -147,19 +181,24 @@ def fit_scenery(
         channel_weight: (c,), as `SceneryLoss` has it.
         device: Of the model.
     """
-    settings = config.train_dynamics.scenery
+    training, settings = config.train_dynamics, config.train_dynamics.scenery
     assert settings is not None
-    loss = SceneryLoss(model, channel_weight)
+    loss = SceneryLoss(model, coder, training, channel_weight)
     trainer = Trainer(loss, settings, folder, seed=config.seed, device=device, find_unused=True)
     trainer.resume()
     since_hit = store.conditions.tally[0, :, 1]
     hits = torch.nonzero((since_hit <= _HIT_STEPS) | (store.cost > 0)).flatten()
-    num_hits = round(config.train_dynamics.hit_rate * settings.batch_size) * (len(hits) > 0)
+    num_hits = round(training.hit_rate * settings.batch_size) * (len(hits) > 0)
+    num_decoded = round(training.decoded_rate * settings.batch_size)
 
     def make_batch(generator: torch.Generator, _train_step: int) -> Mapping[str, Any]:
         rows = torch.randint(store.frames.num_frames, (settings.batch_size,), generator=generator)
         rows[:num_hits] = hits[torch.randint(max(1, len(hits)), (num_hits,), generator=generator)]
-        batch = scenery_rows(store, np.sort(rows.numpy()), config)
+        shuffled = rows[torch.randperm(len(rows), generator=generator)].numpy()
+        batch = scenery_rows(store, shuffled, config)
+        batch["frames"] = torch.zeros(0)
+        if num_decoded:
+            batch["frames"] = torch.from_numpy(store.frames.gather(shuffled[:num_decoded]))
         some = torch.randint(store.frames.num_frames, (_FATE_ROWS,), generator=generator)
         fates = {name: value.to(device) for name, value in fate_rows(store, some).items()}
         return {name: value.to(device) for name, value in batch.items()} | {"fates": fates}
@@ -176,7 +215,7 @@ def fit_scenery(
 
 
 def scenery_rows(store: LatentStore, rows: np.ndarray, config: ProjectConfig) -> dict[str, Any]:
-    """Return the arguments of `SceneryLoss` of rows (B,), but for `fates`.
+    """Return the arguments of `SceneryLoss` of rows (B,), but for `frames` and `fates`.
 
     ``is_scenery`` (B, 1, h, w) is 0 where the character or a region of small things is, more at
     things, else 1; ``weight`` likewise is the weight of the finished picture.
