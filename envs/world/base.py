@@ -1,5 +1,6 @@
 """What an environment of a learned world has, whether it plays one game of it or many."""
 
+import copy
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ class WorldBase:
 
     _games: Games
     _arguments: dict[str, Any]  # that it was made with
+    _STREAMS: tuple[str, ...]  # what holds its own chance
 
     @property
     def world(self) -> World:
@@ -66,25 +68,35 @@ class WorldBase:
             own["world"] = str(own["world"].folder)
         elif (folder := Path(own["world"])).is_dir():
             own["world"] = str(folder.resolve())
-        return _make_again, (type(self), own, self._moment())
+        return _make_again, (type(self), own, _moment(self))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return an environment that goes on from here, on the same engine."""
         made = type(self)(**self._arguments | {"world": self.world, "engine": self.engine})
         made._arguments = self._arguments
-        made._go_on_from(self._moment())
+        _go_on_from(made, _moment(self))
         return made
-
-    def _moment(self) -> dict[str, Any]:
-        """Return all that changes, beside what it was made with."""
-        raise NotImplementedError
-
-    def _go_on_from(self, moment: dict[str, Any]) -> None:
-        """Go on from what `_moment` gave."""
-        raise NotImplementedError
 
     def _check_begun(self, what: str) -> None:
         check_begun(self._games.course.has_begun, what)
+
+
+def _moment(env: Any) -> dict[str, Any]:
+    """Return all of a `WorldBase` that changes, beside what it was made with."""
+    return {
+        "spec": env.spec,
+        "streams": copy.deepcopy([getattr(env, name) for name in env._STREAMS]),
+        "state": env.save_state() if env._games.course.has_begun else None,
+    }
+
+
+def _go_on_from(env: Any, moment: dict[str, Any]) -> None:
+    """Go on from what `_moment` gave."""
+    env.spec = moment["spec"]
+    if moment["state"] is not None:
+        env.restore_state(moment["state"])
+    for name, stream in zip(env._STREAMS, moment["streams"], strict=True):
+        setattr(env, name, stream)
 
 
 def _make_again(
@@ -92,5 +104,5 @@ def _make_again(
 ) -> WorldBase:
     """Return the environment that was pickled."""
     made = kind(**arguments)
-    made._go_on_from(moment)
+    _go_on_from(made, moment)
     return made

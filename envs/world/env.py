@@ -4,7 +4,6 @@ Keeps Gymnasium's contract for one game; what a game is lies in games.py, what i
 starts.py, and many games at once in vector_env.py.
 """
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
@@ -174,6 +173,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 20}
+    _STREAMS = ("_np_random", "_np_random_seed")
 
     def __init__(
         self,
@@ -334,19 +334,6 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         if seeds is not None:
             games.reseed(seeds)
         return games
-
-    def _moment(self) -> dict[str, Any]:
-        return {
-            "spec": self.spec,
-            "rng": copy.deepcopy((self._np_random, self._np_random_seed)),
-            "state": self.save_state() if self._games.course.has_begun else None,
-        }
-
-    def _go_on_from(self, moment: dict[str, Any]) -> None:
-        self.spec = moment["spec"]
-        if moment["state"] is not None:
-            self.restore_state(moment["state"])
-        self._np_random, self._np_random_seed = moment["rng"]
 
     def render(self) -> np.ndarray | None:
         """Return the last frame ("rgb_array") or show it in the window ("human").

@@ -6,7 +6,6 @@ lie together. What a game is lies in games.py.
 Shapes: B games.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +62,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    _STREAMS = ("_rngs", "_seeds")
 
     def __init__(
         self,
@@ -227,19 +227,6 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
         self._games.reseed(seeds)
         for game, seed in enumerate(seeds):
             self._rngs[game], self._seeds[game] = make_rng(seed)
-
-    def _moment(self) -> dict[str, Any]:
-        return {
-            "spec": self.spec,
-            "rng": copy.deepcopy((self._rngs, self._seeds)),
-            "state": self.save_state() if self._games.course.has_begun else None,
-        }
-
-    def _go_on_from(self, moment: dict[str, Any]) -> None:
-        self.spec = moment["spec"]
-        if moment["state"] is not None:
-            self.restore_state(moment["state"])
-        self._rngs, self._seeds = moment["rng"]
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the last frame of each game, if render_mode is "rgb_array".

@@ -23,8 +23,8 @@ def paint_city(far: Layer, mid: Layer, ground: Layer) -> None:
                 if (row * 3 + column * 5 + i * 7) % 4 < 2:
                     far.lamp.rect(wx, wy, 6, 8, (255, 212, 140, 190))
 
-    for i, shop in enumerate(_TABLES["shops"]):
-        _shop(mid, *shop, i)
+    for i, (x, width, height, wall, awning) in enumerate(_TABLES["shops"]):
+        _shop(mid, x, width, height, wall, awning, i)
     for x in (119, 350, 584, 796):
         mid.base.rect(x - 2, 128, 4, 26, (130, 96, 74))
         for dx, dy, r in ((0, 0, 15), (-8, 8, 10), (8, 8, 10), (-3, -5, 9)):
@@ -149,8 +149,8 @@ def paint_night_city(far: Layer, mid: Layer, ground: Layer) -> None:
             far.lamp.rect(x + 2, 151 - tall, width - 4, 2, NEON[i % 6])
             far.lamp.glow(x + width / 2, 152 - tall, width * 0.7, 12, NEON[i % 6], 0.5)
 
-    for i, block in enumerate(_TABLES["blocks"]):
-        _neon_block(mid, *block, i)
+    for i, (x, width, height) in enumerate(_TABLES["blocks"]):
+        _neon_block(mid, x, width, height, i)
 
     c = ground.base
     c.rect(0, 150, 800, 42, (58, 50, 104), (30, 28, 66))
