@@ -71,7 +71,7 @@ def picture_losses(
     pixels = functional.interpolate(weight.clamp(max=_MOST_WEIGHT), size=target.shape[2:])
     error, _ = PictureLoss.apply(made - target, pixels, squared_weight, gradient_weight)
     wanted = local_energy(target)
-    cells = functional.adaptive_avg_pool2d(pixels, wanted.shape[2:])
+    cells = functional.avg_pool2d(pixels, _ENERGY_CELL)
     return error, ((local_energy(made) - wanted).abs() * cells).mean()
 
 
