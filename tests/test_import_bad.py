@@ -1,15 +1,12 @@
 """Imports of what cannot be read, or only in part: a clear line, and nothing half-written."""
 
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from midas_world.commands import import_command
 from midas_world.commands.cli import main
 from midas_world.config import ProjectConfig, load_config
 from midas_world.importing import writing
@@ -253,15 +250,8 @@ def test_what_fails_while_writing_leaves_nothing(tmp_path, monkeypatch, capsys):
 def test_a_disk_that_is_too_small_is_told_before(tmp_path, monkeypatch, capsys):
     film = make_film(tmp_path, 60)
     usage = type("usage", (), {"free": 10})
-    monkeypatch.setattr("midas_world.importing.importing.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("midas_world.importing.plan.shutil.disk_usage", lambda _: usage)
     assert "the episodes take about" in fails(tmp_path, capsys, film)
-
-
-def test_weights_have_a_command_of_their_own(monkeypatch):
-    toy = SimpleNamespace(main=lambda words: 7 * (list(words) == ["folder", "--x"]))
-    monkeypatch.setitem(sys.modules, "toy_weights", toy)
-    monkeypatch.setitem(import_command.WEIGHTS, "toy", "toy_weights")
-    assert main(["import", "toy", "folder", "--x"]) == 7
 
 
 def test_a_preset_without_teacher_needs_actions(tmp_path):

@@ -1,5 +1,6 @@
 """From a recording to a world that can be played, without any teacher: every command in turn."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 
 import play
+from envs.play.game.game import Game
 from envs.play.game.opening import NO_GAME, open_world
+from envs.play.voice.voices import FileVoice, LiveVoices
 from midas_world.commands.cli import main
 from midas_world.config import load_config
+from midas_world.data.sound import write_opus
 from midas_world.world import KeyMap, load_world
 from tests.recordings import MAKERS, NAMES, OPTIONS, import_to, picture, write_film, write_table
 
@@ -78,6 +82,18 @@ def test_a_talking_head_hears_a_live_voice(talking):
     assert "pose" not in info  # nobody gives one at play
     assert not env.step(1)[4]["audio"].any()
     env.close()
+
+
+def test_a_voice_from_a_file_is_heard_while_it_is_played(talking, tmp_path):
+    sound = (9000 * np.sin(np.arange(16_000) / 9)).astype(np.int16)
+    write_opus(tmp_path / "voice.ogg", sound, bits_per_second=32_000)
+    playable = open_world(talking, backend="torch")
+    with contextlib.closing(LiveVoices(FileVoice(tmp_path / "voice.ogg"))) as voices:
+        game = Game(playable, seed=1, voices=voices)
+        game.reset()
+        game.step(0)
+        assert game.info["audio"][:20].max() > 0.3
+    playable.env.close()
 
 
 def test_a_talking_head_is_measured_under_what_was_recorded(talking, tmp_path):

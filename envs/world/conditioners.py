@@ -169,10 +169,17 @@ def make_conditioner(world: World) -> Conditioner:
     if data.env_id.rpartition(":")[2].startswith(_STAGE_IDS):
         return StageWorldConditioner()
     gives_pose = data.teacher is not None and data.teacher.conditions == "action"
-    size = world.config.world.conditions.audio_size
-    if size and not data.has_teacher:
+    if hears_alone(world):
+        size = world.config.world.conditions.audio_size
         return HearingConditioner(world.keymap.actions, gives_pose=gives_pose, audio_size=size)
     return WordsConditioner(world.keymap.actions, gives_pose=gives_pose)
+
+
+def hears_alone(world: World) -> bool:
+    """Whether a world learned to hear from recordings, so that nothing but live voices is heard."""
+    data = world.config.data
+    has_sound = world.config.world.conditions.audio_size > 0
+    return has_sound and not data.has_teacher and not data.conditioner
 
 
 def load_conditioner(conditioner: Conditioner, state: Mapping[str, np.ndarray]) -> None:

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     overrides = find_overrides([*argv, "--env-kwargs"])  # paths may have a "=" in them
     arguments = _parser().parse_args([word for word in argv if word not in overrides])
     # What reads recordings loads torch: --help does not wait for it.
-    from midas_world.importing.importing import ImportRequest, plan_import
+    from midas_world.importing.plan import ImportRequest, plan_import
 
     given = {name: value for name, value in vars(arguments).items() if name != "dry_run"}
     plan = plan_import(ImportRequest(**given, overrides=tuple(overrides)))

@@ -182,7 +182,7 @@ class Film(Pictures):
             if tables.has_sound and not container.streams.audio:
                 raise RecordingError(f"{path} has no sound; leave --sound out")
         super().__init__(tables)
-        self._is_constant = True
+        self._is_constant, self._rate = True, self.fps
         if self._needs_numbers:
             for _ in self._shots(pixels=False):  # learns whether its rate is constant
                 pass
@@ -218,9 +218,9 @@ class Film(Pictures):
     def _shots(self, *, pixels: bool) -> Iterator[_Shot]:
         with self._opened() as (container, stream):
             found = self._decoded(container, stream) if pixels else self._timed(container, stream)
-            last_s, shortest, longest = None, 1e9, 0.0
+            last_s, count, shortest, longest = None, 0, 1e9, 0.0
             for count, (time_s, picture, begins) in enumerate(found):
-                number = round(time_s * self.fps) if self._is_constant else count
+                number = round(time_s * self._rate) if self._is_constant else count
                 yield _Shot(number, time_s, picture, begins, self.size)
                 if last_s is not None:
                     shortest, longest = (
@@ -230,6 +230,7 @@ class Film(Pictures):
                 last_s = time_s
         if not pixels:
             self._is_constant = (longest - shortest) * self.fps <= 2 * _RATE_TOLERANCE
+            self._rate = count / last_s if last_s else self.fps  # what is declared may be rough
             if last_s is not None and not self._is_constant:
                 span = f"{1e3 * shortest:.0f} to {1e3 * longest:.0f} ms"
                 self.problems[f"film of variable rate, {span} a picture: its own times hold"] += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from midas_world.config import ProjectConfig, save_preset
-from midas_world.data.episodes import Episode, list_episodes, save_episode
+from midas_world.data.episodes import list_episodes, save_episode
 from midas_world.data.video import VideoOptions
 from midas_world.files import TEMPORARY_PREFIX, whole
 from midas_world.importing.episodes import Cut, Survey, episodes_of
@@ -28,7 +28,7 @@ _MOST_HELD = 64
 
 def held_every(num_episodes: int, share: float) -> int:
     """Return the n of which every n-th episode is held out, at least one and not too many."""
-    return max(2, min(round(1 / share), num_episodes), -(-num_episodes // _MOST_HELD))
+    return max(2, min(round(1 / max(share, 1e-9)), num_episodes), -(-num_episodes // _MOST_HELD))
 
 
 def write_folder(
@@ -66,11 +66,12 @@ def write_folder(
         return _write(source, namer, cut, place, found, period=period, config=config, video=video)
 
     if is_added:
-        return _add(write, folder, config, cut)
+        return _add(write, folder, config, cut, found)
     with whole(folder) as place:
         place.mkdir()
         counts = write(place)
-        return _save_preset(place / preset_name(folder), config, place, cut, counts)
+        path = place / preset_name(folder)
+        return _save_preset(path, config, place, cut, counts, found)
 
 
 def preset_name(folder: Path) -> str:
@@ -79,7 +80,11 @@ def preset_name(folder: Path) -> str:
 
 
 def _add(
-    write: Callable[[Path], Counter[str]], folder: Path, config: ProjectConfig, cut: Cut
+    write: Callable[[Path], Counter[str]],
+    folder: Path,
+    config: ProjectConfig,
+    cut: Cut,
+    found: Survey,
 ) -> ProjectConfig:
     """Write beside what is there, and move it in at the end."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY_PREFIX) as temporary:
@@ -94,7 +99,8 @@ def _add(
                 for number, path in enumerate(made, start=first):
                     path.rename(folder / part / _episode_name(number))
                 counts[part] = len(names) + len(made)
-            return _save_preset(folder / preset_name(folder), config, folder, cut, counts)
+            path = folder / preset_name(folder)
+            return _save_preset(path, config, folder, cut, counts, found)
 
 
 def _write(
@@ -119,7 +125,7 @@ def _write(
     bar = tqdm(episodes, total=found.num_episodes, unit="episode", disable=None)
     for number, episode in enumerate(bar):
         part = HELD if number % period == period // 2 else TRAIN
-        _save(episode, place / part / _episode_name(counts[part]), video)
+        save_episode(episode, place / part / _episode_name(counts[part]), video=video)
         counts[part] += 1
         num_frames += len(episode.frames)
     if not counts[TRAIN] or not counts[HELD]:
@@ -134,21 +140,18 @@ def _write(
     return counts
 
 
-def _save(episode: Episode, path: Path, video: VideoOptions) -> None:
-    save_episode(episode, path, video=video)
-
-
 def _episode_name(number: int) -> str:
     return f"episode-{number:08d}"
 
 
 def _save_preset(
-    path: Path, config: ProjectConfig, place: Path, cut: Cut, counts: Counter[str]
+    path: Path, config: ProjectConfig, place: Path, cut: Cut, counts: Counter[str], found: Survey
 ) -> ProjectConfig:
     ready = with_episodes(
         config, num_train=counts[TRAIN], num_held=counts[HELD], num_steps=cut.num_steps
     )
-    ready = with_reward_scale(ready, place / TRAIN)
+    if found.num_rewards:
+        ready = with_reward_scale(ready, place / TRAIN)
     save_preset(ready, path)
     return ready
 

@@ -50,7 +50,8 @@ class Game:
         prompt: str | None = None,
         voices: LiveVoices | None = None,
     ) -> None:
-        if voices is not None and voices.is_live and TALK not in playable.keymap.actions:
+        self._talks = TALK in playable.keymap.actions
+        if voices is not None and voices.is_live and not (self._talks or playable.hears):
             raise ValueError(f"{playable.title} has no action {TALK!r}: nobody speaks in it")
         self.playable = playable
         self.prompt = clean_prompt(prompt or "") or None
@@ -96,8 +97,9 @@ class Game:
         if self._voices is None:
             return self._step(action)
         names = self.playable.keymap.actions
-        live, heard, is_heard = self._voices.step(talks=names[action] == TALK)
-        if is_heard and action == 0:
+        talks = names[action] == TALK or not self._talks
+        live, heard, is_heard = self._voices.step(talks=talks)
+        if is_heard and action == 0 and self._talks:
             action = names.index(TALK)
         return self._step(action, heard, live)
 

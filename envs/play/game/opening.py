@@ -50,6 +50,7 @@ def open_world(
     loading = loading or Loading()
     loading.tell("loading PyTorch")
     # torch takes seconds to load: the window is up by then.
+    from envs.world.conditioners import hears_alone
     from envs.world.env import WorldEnv
     from midas_world.world import World, load_world
 
@@ -73,6 +74,7 @@ def open_world(
         why=env.engine.spec.reason,
         num_starts=len(env.start_states),
         teacher=_teacher_of(env),
+        hears=hears_alone(env.world),
         no_teacher=Playable.no_teacher if env.world.config.data.has_teacher else NO_GAME,
         counts_coins=_is_stage(env),
         starts=tuple(start.description for start in env.start_states),

@@ -58,6 +58,7 @@ class Playable:
         no_teacher: What the player is told then.
         preparation: Builds in the background what a faster engine takes; None: nothing to build.
         reopen: Opens the same once more, on what was built.
+        hears: Whether a live voice steers it, without an action for that.
         counts_coins: Whether a reward is a coin; a learned world pays nearly 1 for one.
         make_agent: Makes an agent that plays this well; None: none does.
         starts: What each start state shows, in words.
@@ -76,6 +77,7 @@ class Playable:
     no_teacher: str = "the teacher of this world is not here: there is nothing to compare with"
     preparation: "Preparation | None" = None
     reopen: "Callable[[], Playable] | None" = None
+    hears: bool = False
     counts_coins: bool = False
     make_agent: Callable[[], Agent] | None = None
     starts: tuple[str, ...] = ()
