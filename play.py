@@ -18,6 +18,7 @@ import numpy as np
 import pygame
 
 from envs.picture import open_display
+from envs.play.game.agents import Wanderer
 from envs.play.game.game import Game
 from envs.play.game.goals import BestList
 from envs.play.game.human import open_human_teacher
@@ -27,7 +28,7 @@ from envs.play.game.playable import Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
 from envs.play.game.settings import MAX_VOLUME, Settings, SettingsFile
-from envs.play.headless import read_actions, run_headless, wandering_actions
+from envs.play.headless import read_actions, run_headless
 from envs.play.studio.saver import FrameSaver
 from envs.play.voice.conversation import Conversation, Respond
 from envs.play.voice.microphone import Microphone
@@ -246,8 +247,9 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
             more = _ANSWER_STEPS if args.converse else 0
             actions = [0] * (args.steps or num_voice_steps(args.voice) + more)
         else:
-            rng = np.random.default_rng(args.seed)
-            actions = wandering_actions(args.steps or 200, len(names), rng)
+            wanderer = Wanderer(len(names))
+            wanderer.reset(np.random.default_rng(args.seed))
+            actions = [wanderer.act(np.zeros(0), {}) for _ in range(args.steps or 200)]
         if args.save:
             fps = args.fps or playable.fps
             saver = FrameSaver(args.save, fps=fps, num_frames=len(actions) + 1)

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from envs.play.game.clock import StepClock
 from envs.play.game.game import Game
 from envs.play.game.moments import View
@@ -101,14 +99,6 @@ def read_actions(path: Path, names: Sequence[str]) -> list[int]:
         raise ValueError(f"{path} is no text in UTF-8 or UTF-16: {error.reason}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def wandering_actions(num_steps: int, num_actions: int, rng: np.random.Generator) -> list[int]:
-    """Return random actions, each held for 4 to 20 steps."""
-    actions: list[int] = []
-    while len(actions) < num_steps:
-        actions += [int(rng.integers(num_actions))] * int(rng.integers(4, 21))
-    return actions[:num_steps]
 
 
 def run_headless(

@@ -23,6 +23,7 @@ from envs.play.game.playable import Playable
 from envs.play.game.record_switch import RecordSwitch
 from envs.play.game.rewind import DEFAULT_SECONDS, Rewind
 from envs.play.game.samples import Samples
+from envs.play.game.stepper import in_turn
 from envs.play.game.time_travel import TimeTraveller
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import LiveVoices
@@ -116,64 +117,102 @@ class Session(TimeTraveller):
         """Why the last recording ended by itself; empty if it did not."""
         return self._recording.error
 
-    def toggle_pause(self) -> None:
-        """Pause, or go on."""
-        self._commands.put(self._toggle_pause)
-
-    def set_paused(self, is_paused: bool) -> None:
+    @in_turn
+    def set_paused(self, _: Game, is_paused: bool) -> None:
         """Pause, or go on, unless it is so already when the turn comes."""
+        if self.status == ("playing" if is_paused else "paused"):
+            self._toggle_pause()
 
-        def change(game: Game) -> None:
-            if self.status == ("playing" if is_paused else "paused"):
-                self._toggle_pause(game)
+    @in_turn
+    def toggle_pause(self, _: Game) -> None:
+        """Pause, or go on."""
+        self._toggle_pause()
 
-        self._commands.put(change)
-
-    def single_step(self) -> None:
+    @in_turn
+    def single_step(self, game: Game) -> None:
         """Pause if need be, and make one step."""
-        self._commands.put(self._single_step)
+        if self.status == "playing":
+            self._set_status("paused")
+        if self.status == "paused":
+            self._last_start = None
+            self._clock.restart()
+            self.goals.spoil()
+            self._step(game)
 
-    def reset(self) -> None:
+    @in_turn
+    def reset(self, game: Game) -> None:
         """Begin the same episode again."""
-        self._commands.put(lambda game: self._begin(game, game.reset))
+        self._begin(game, game.reset)
 
-    def reset_to_next_start(self) -> None:
+    @in_turn
+    def reset_to_next_start(self, game: Game) -> None:
         """Begin an episode from the next start state."""
-        self._commands.put(lambda game: self._begin(game, game.reset_to_next_start))
+        self._begin(game, game.reset_to_next_start)
 
-    def begin_mode(self, mode: Mode) -> None:
+    @in_turn
+    def begin_mode(self, game: Game, mode: Mode) -> None:
         """Begin a run of a mode, from the day's start if it is daily."""
-        self._commands.put(lambda game: self._begin_mode(game, mode))
+        seed = self.goals.choose(mode)
+        self._begin(game, game.reset if seed is None else partial(game.reset_to_seed, seed))
 
-    def begin_at(self, start: int) -> None:
+    @in_turn
+    def begin_at(self, game: Game, start: int) -> None:
         """Begin an episode from a start state."""
-        self._commands.put(lambda game: self._begin(game, partial(game.reset_to_start, start)))
+        self._begin(game, partial(game.reset_to_start, start))
 
-    def ask_for_start(self, start: int) -> None:
+    @in_turn
+    def ask_for_start(self, game: Game, start: int) -> None:
         """Let `start_pictures` have the picture of a start state soon."""
-        self._commands.put(lambda game: self._show_start(game, start))
+        show = game.playable.show_start
+        if show is not None and start not in self.start_pictures:
+            self.start_pictures[start] = show(start)
+            self._tell()
 
-    def fly(self, is_flying: bool) -> None:
+    @in_turn
+    def fly(self, _: Game, is_flying: bool) -> None:
         """Let the agent play, or take over from it."""
-        self._commands.put(lambda _: self._fly(is_flying))
+        assert self.pilot is not None
+        self.pilot.take(is_flying=is_flying)
+        if is_flying:
+            self.goals.spoil()
+        self._tell()
 
     def take_over(self) -> None:
         """Play on from the frame of the film that is shown, if that can be."""
         self.message = "to play on from a recorded session: python play.py --replay SESSION"
         self._tell()
 
-    def set_prompt(self, text: str | None) -> None:
+    @in_turn
+    def set_prompt(self, game: Game, text: str | None) -> None:
         """Let the player's words steer from the next step on."""
-        self._commands.put(lambda game: self._set_prompt(game, text))
+        try:
+            game.set_prompt(text)
+        except ValueError as error:
+            self.message = str(error)
+        else:
+            self.prompt = game.prompt
+            self.message = game.understand(game.prompt) if game.prompt else "the world's own words"
+        self._tell()
 
     def toggle_recording(self) -> None:
         """Record from now on into a new session, or stop that."""
         if self._recording.is_new_press():
             self._commands.put(self._toggle_recording)
 
-    def toggle_compare(self) -> None:
+    @in_turn
+    def toggle_compare(self, game: Game) -> None:
         """Let the teacher play beside the world, or stop it."""
-        self._commands.put(self._toggle_compare)
+        if self.comparison is not None:
+            self._stop_comparison()
+        elif game.playable.teacher is None:
+            self.message = game.playable.no_teacher
+        else:
+            self.comparison = Comparison(game.playable.teacher, notify=self._tell)
+            self.comparison.start()
+            # While the game runs backwards it is not where the view is: the teacher waits.
+            if self.view is not None and self.status not in ("rewinding", "watching"):
+                self.comparison.begin(game, self.view)
+        self._tell()
 
     def _play(self) -> None:
         self._is_opening = True
@@ -275,20 +314,11 @@ class Session(TimeTraveller):
         self._inputs.take()  # what was tapped meanwhile is not meant for the game
         self._set_status("playing")
 
-    def _toggle_pause(self, game: Game) -> None:
+    def _toggle_pause(self) -> None:
         if self.status == "playing":
             self._set_status("paused")
         elif self.status == "paused":
             self._go_on()
-
-    def _single_step(self, game: Game) -> None:
-        if self.status == "playing":
-            self._set_status("paused")
-        if self.status == "paused":
-            self._last_start = None
-            self._clock.restart()
-            self.goals.spoil()
-            self._step(game)
 
     def _begin(self, game: Game, begin: Callable[[], View]) -> None:
         """Begin an episode, on a faster engine if one was made meanwhile."""
@@ -298,23 +328,6 @@ class Session(TimeTraveller):
         view = begin()
         self.goals.begin(game.playable, is_counted=self._is_counted(game))
         self._arrive(game, view)
-
-    def _begin_mode(self, game: Game, mode: Mode) -> None:
-        seed = self.goals.choose(mode)
-        self._begin(game, game.reset if seed is None else partial(game.reset_to_seed, seed))
-
-    def _show_start(self, game: Game, start: int) -> None:
-        show = game.playable.show_start
-        if show is not None and start not in self.start_pictures:
-            self.start_pictures[start] = show(start)
-            self._tell()
-
-    def _fly(self, is_flying: bool) -> None:
-        assert self.pilot is not None
-        self.pilot.take(is_flying=is_flying)
-        if is_flying:
-            self.goals.spoil()
-        self._tell()
 
     def _change_over(self, game: Game) -> None:
         self.message = "changing over to a faster engine"
@@ -350,33 +363,10 @@ class Session(TimeTraveller):
         self.message = self._recording.toggle(game.playable.title, fps=fps, may_start=may_start)
         self._tell()
 
-    def _toggle_compare(self, game: Game) -> None:
-        if self.comparison is not None:
-            self._stop_comparison()
-        elif game.playable.teacher is None:
-            self.message = game.playable.no_teacher
-        else:
-            self.comparison = Comparison(game.playable.teacher, notify=self._tell)
-            self.comparison.start()
-            # While the game runs backwards it is not where the view is: the teacher waits.
-            if self.view is not None and self.status not in ("rewinding", "watching"):
-                self.comparison.begin(game, self.view)
-        self._tell()
-
     def _stop_comparison(self) -> None:
         if self.comparison is not None:
             self.comparison.close()
             self.comparison = None
-
-    def _set_prompt(self, game: Game, text: str | None) -> None:
-        try:
-            game.set_prompt(text)
-        except ValueError as error:
-            self.message = str(error)
-        else:
-            self.prompt = game.prompt
-            self.message = game.understand(game.prompt) if game.prompt else "the world's own words"
-        self._tell()
 
     def _tell_progress(self, done: int, total: int) -> None:
         """Tell the player about a long way; end it if the window is closed meanwhile."""

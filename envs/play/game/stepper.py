@@ -3,18 +3,34 @@
 What a step is and what can be commanded is up to the classes that derive from it.
 """
 
+import functools
 import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from envs.play.game.clock import StepClock
 from envs.play.game.game import Game
 
+P = ParamSpec("P")
+S = TypeVar("S", bound="Stepper")
 Status = Literal[
     "loading", "playing", "paused", "rewinding", "watching", "over", "failed", "closed"
 ]
+
+
+def in_turn(act: Callable[Concatenate[S, Game, P], object]) -> Callable[Concatenate[S, P], None]:
+    """Let a stepper's method be asked for by any thread: it runs in the stepper's, at its turn.
+
+    There it gets the game before its other arguments.
+    """
+
+    @functools.wraps(act)
+    def ask(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
+        self._commands.put(lambda game: act(self, game, *args, **kwargs))
+
+    return ask
 
 
 class _ClosedError(Exception):
@@ -37,7 +53,7 @@ class Stepper:
         self.error: Exception | None = None
         self._notify = notify
         self._clock = StepClock(1.0)
-        self._commands: queue.SimpleQueue[Callable[[Game], None]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Callable[[Game], object]] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._is_opening = False  # what is played, which takes long; nothing is open yet
         self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
@@ -80,7 +96,7 @@ class Stepper:
         """Load what is played, and play until the thread is closed."""
         raise NotImplementedError
 
-    def _next_command(self, clock: StepClock | None) -> Callable[[Game], None] | None:
+    def _next_command(self, clock: StepClock | None) -> Callable[[Game], object] | None:
         """Wait for a command and return it, or None once the next step of a clock is due."""
         wait_s = None if clock is None else clock.wait_s(time.perf_counter())
         try:

@@ -14,7 +14,7 @@ from envs.play.game.game import Game
 from envs.play.game.goals import Goals
 from envs.play.game.moments import View
 from envs.play.game.rewind import Rewind
-from envs.play.game.stepper import Status, Stepper
+from envs.play.game.stepper import Status, Stepper, in_turn
 
 
 class TimeTraveller(Stepper):
@@ -51,44 +51,9 @@ class TimeTraveller(Stepper):
         self._film_clock = StepClock(1.0)
         self._before_film: tuple[Status, View | None] = "paused", None
 
-    def watch(self, film: Film | None = None) -> None:
-        """Show a film, or again what was shown of the present episode; the game waits."""
-        self._commands.put(lambda _: self._watch(film))
-
-    def control_film(self, change: Callable[[Projector], object]) -> None:
-        """Pause the film that is shown, or go to another place of it, by its projector."""
-        self._commands.put(lambda _: self._control_film(change))
-
-    def end_film(self) -> bool:
-        """Go back from a film to the game; return whether there is one."""
-        self._commands.put(lambda _: self._end_film())
-        return True
-
-    def take_film(self, seconds: float, use: Callable[[Film], object]) -> None:
-        """Call something, in the thread, with what was shown in the last seconds."""
-        self._commands.put(lambda _: self._take_film(seconds, use))
-
-    def start_rewind(self) -> None:
+    @in_turn
+    def start_rewind(self, game: Game) -> None:
         """Run backwards until `stop_rewind`."""
-        self._commands.put(self._start_rewind)
-
-    def stop_rewind(self) -> None:
-        """Go on from where running backwards has come to, if it runs."""
-        self._commands.put(self._stop_rewind)
-
-    def drop_bookmark(self) -> None:
-        """Keep the present moment to jump back to."""
-        self._commands.put(self._drop_bookmark)
-
-    def jump(self, number: int) -> None:
-        """Go on from a bookmark."""
-        self._commands.put(lambda game: self._jump(game, number))
-
-    def jump_to_newest(self) -> None:
-        """Go on from the bookmark that was dropped last."""
-        self._commands.put(lambda game: self._jump(game, self.bookmarks.newest))
-
-    def _start_rewind(self, game: Game) -> None:
         if self.status in ("playing", "paused", "over"):
             self._was_paused = self.status == "paused"
             self.goals.spoil()
@@ -107,7 +72,9 @@ class TimeTraveller(Stepper):
             self.comparison.show_past(view)
         self._tell()
 
-    def _stop_rewind(self, game: Game) -> None:
+    @in_turn
+    def stop_rewind(self, game: Game) -> None:
+        """Go on from where running backwards has come to, if it runs."""
         if self.status != "rewinding":
             return
         assert self.rewind is not None
@@ -116,7 +83,9 @@ class TimeTraveller(Stepper):
         if self._was_paused:
             self._set_status("paused")
 
-    def _drop_bookmark(self, game: Game) -> None:
+    @in_turn
+    def drop_bookmark(self, game: Game) -> None:
+        """Keep the present moment to jump back to."""
         if self.view is None or self.status == "rewinding":
             return
         were = dict(self.bookmarks.shown)
@@ -126,7 +95,10 @@ class TimeTraveller(Stepper):
             self.message += ", in the place of the oldest"
         self._tell()
 
-    def _jump(self, game: Game, number: int) -> None:
+    @in_turn
+    def jump(self, game: Game, number: int) -> None:
+        """Go on from a bookmark; 0 is the one that was dropped last."""
+        number = number or self.bookmarks.newest
         snapshot = self.bookmarks.get(number)
         if snapshot is None:
             words = f"bookmark {number}" if number else "bookmark yet"
@@ -138,11 +110,23 @@ class TimeTraveller(Stepper):
         self.message = f"back at bookmark {number}"
         self._arrive(game, view)
 
-    def _watch(self, film: Film | None) -> None:
+    @in_turn
+    def watch(self, _: Game, film: Film | None = None) -> None:
+        """Show a film, or again what was shown of the present episode; the game waits."""
         if self.status not in ("playing", "paused", "over") or self.rewind is None:
             return
         self._before_film = "over" if self.status == "over" else "paused", self.view
         self._project(film or self.rewind.film(fps=1.0 / self.period_s))
+
+    @in_turn
+    def control_film(self, _: Game, change: Callable[[Projector], object]) -> None:
+        """Pause the film that is shown, or go to another place of it, by its projector."""
+        self._control_film(change)
+
+    def end_film(self) -> bool:
+        """Go back from a film to the game; return whether there is one."""
+        self._commands.put(lambda _: self._end_film())
+        return True
 
     def _project(self, film: Film) -> None:
         """Show a film from its beginning."""
@@ -179,7 +163,9 @@ class TimeTraveller(Stepper):
             return None if self.projector.is_paused else self._film_clock
         return self._clock if self.status in ("playing", "rewinding") else None
 
-    def _take_film(self, seconds: float, use: Callable[[Film], object]) -> None:
+    @in_turn
+    def take_film(self, _: Game, seconds: float, use: Callable[[Film], object]) -> None:
+        """Call something, in the thread, with what was shown in the last seconds."""
         if self.rewind is not None and len(self.rewind):
             num_steps = max(1, round(seconds / self.period_s))
             use(self.rewind.film(num_steps, fps=1.0 / self.period_s))

@@ -38,11 +38,7 @@ class ReplaySession(Session):
 
     def take_over(self) -> None:
         """Play on from the frame that is shown."""
-
-        def take(_: Game | None) -> None:
-            self._takes_over = True
-
-        self._commands.put(take)
+        self._commands.put(lambda _: setattr(self, "_takes_over", True))
 
     def end_film(self) -> bool:
         """Go back from a film to the game, once the recorded session is taken over."""

@@ -93,17 +93,6 @@ def row_plate(parts: Sequence[pygame.Surface], *, gap: int = PADDING) -> pygame.
     return made
 
 
-def column(parts: Sequence[pygame.Surface]) -> pygame.Surface:
-    """Return pictures one below the other."""
-    width = max((part.get_width() for part in parts), default=1)
-    made = pygame.Surface((width, sum(part.get_height() for part in parts)), pygame.SRCALPHA)
-    y = 0
-    for part in parts:
-        made.blit(part, (0, y))
-        y += part.get_height()
-    return made
-
-
 def table(rows: Sequence[Sequence[str]], size: int, *, width: int) -> pygame.Surface:
     """Return rows of cells in columns on a plate; the last column breaks its lines at a width."""
     count = max(map(len, rows), default=1)

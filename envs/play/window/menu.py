@@ -7,6 +7,7 @@ import pygame
 
 from envs.play.window.hud import DIM, PADDING, SHADE
 from envs.play.window.letters import font, letter_size, written
+from envs.play.window.pads import pressed_arrow, pressed_button
 
 _MIN_SIZE = 14
 _LEAST = 0.75
@@ -21,25 +22,9 @@ _KEYS = {
     pygame.K_KP_ENTER: TAKE,
     pygame.K_ESCAPE: BACK,
 }
-PAD_AS_KEYS: dict[int | None, int] = {
-    UP: pygame.K_UP,
-    DOWN: pygame.K_DOWN,
-    LEFT: pygame.K_LEFT,
-    RIGHT: pygame.K_RIGHT,
-    TAKE: pygame.K_RETURN,
-    BACK: pygame.K_ESCAPE,
-}
-_CONTROLLER = {
-    pygame.CONTROLLER_BUTTON_DPAD_UP: UP,
-    pygame.CONTROLLER_BUTTON_DPAD_DOWN: DOWN,
-    pygame.CONTROLLER_BUTTON_DPAD_LEFT: LEFT,
-    pygame.CONTROLLER_BUTTON_DPAD_RIGHT: RIGHT,
-    pygame.CONTROLLER_BUTTON_A: TAKE,
-    pygame.CONTROLLER_BUTTON_B: BACK,
-    pygame.CONTROLLER_BUTTON_START: BACK,
-}
-_JOYSTICK = {0: TAKE, 1: BACK, 7: BACK}
-_HATS = {(0, 1): UP, (0, -1): DOWN, (-1, 0): LEFT, (1, 0): RIGHT}
+PAD_AS_KEYS: dict[int | None, int] = {move: key for key, move in _KEYS.items()}
+_BUTTONS = {"A": TAKE, "B": BACK, "Start": BACK}
+_ARROWS = {"up": UP, "down": DOWN, "left": LEFT, "right": RIGHT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,10 +159,5 @@ def move_of(event: pygame.Event) -> int | None:
     """Return which way an event of a key or a pad moves in a menu; None of any other."""
     if event.type == pygame.KEYDOWN:
         return _KEYS.get(event.key)
-    if event.type == pygame.CONTROLLERBUTTONDOWN:
-        return _CONTROLLER.get(event.button)
-    if event.type == pygame.JOYBUTTONDOWN:
-        return _JOYSTICK.get(event.button)
-    if event.type == pygame.JOYHATMOTION:
-        return _HATS.get(tuple(event.value))
-    return None
+    arrow = pressed_arrow(event)
+    return _BUTTONS.get(pressed_button(event) or "") if arrow is None else _ARROWS[arrow]

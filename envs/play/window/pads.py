@@ -37,6 +37,7 @@ _TRIGGERS = {
 # SDL's order of buttons on a common gamepad.
 _JOYSTICK_BUTTONS = dict(enumerate(("A", "B", "X", "Y", "LB", "RB", "Back", "Start")))
 _JOYSTICK_BUTTONS |= {9: "L3", 10: "R3"}
+_HATS = {(0, 1): "up", (0, -1): "down", (-1, 0): "left", (1, 0): "right"}
 _PARTS = ("buttons", "stick x", "stick y", "run", "hat")
 
 
@@ -48,6 +49,13 @@ def pressed_button(event: pygame.Event) -> str | None:
         return _JOYSTICK_BUTTONS.get(event.button)
     is_pull = event.type == pygame.CONTROLLERAXISMOTION and event.value > _TRIGGER_ZONE * _FULL_AXIS
     return _TRIGGERS.get(event.axis) if is_pull else None
+
+
+def pressed_arrow(event: pygame.Event) -> str | None:
+    """Return "up", "down", "left" or "right", if a pad's cross goes there; None of any other."""
+    if event.type == pygame.CONTROLLERBUTTONDOWN:
+        return _CONTROLLER_ARROWS.get(event.button)
+    return _HATS.get(tuple(event.value)) if event.type == pygame.JOYHATMOTION else None
 
 
 class Pads:
