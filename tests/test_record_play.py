@@ -3,8 +3,6 @@
 import errno
 import gc
 import os
-import select
-import shutil
 import subprocess
 import sys
 import types
@@ -24,6 +22,7 @@ from envs.play.window.hotkey import GlobalHotkey, HotkeyError
 from envs.play.window.window import Window
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import RecordedSession, load_session
+from tests.displays import needs_xvfb, x_server
 from tests.fakes import CountingEnv
 from tests.sessions import FullDisk
 from tests.windows import playable, playing, press, run_until, words_shown
@@ -352,22 +351,9 @@ def test_without_a_display_server_there_is_no_hotkey():
     assert "no hotkey: a global hotkey needs a display server" in result.stderr
 
 
-@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="needs Xvfb")
+@needs_xvfb
 def test_the_hotkey_is_heard_where_no_window_of_ours_is():
     pytest.importorskip("Xlib")
-    reads, writes = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writes), "-nolisten", "tcp"],
-        pass_fds=[writes],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        os.close(writes)
-        assert select.select([reads], [], [], 30)[0], "Xvfb did not start"
-        number = os.read(reads, 16).decode().strip()
-        result = listen(f":{number}")
-    finally:
-        os.close(reads)
-        server.terminate()
-        server.wait(30)
+    with x_server() as display:
+        result = listen(display)
     assert result.stdout.strip() == "heard", result.stderr

@@ -65,10 +65,23 @@ def _run(argv: list[str]) -> int:
 
 DEFAULT_PRESET = "stage"
 VERBS = (
-    *("play", "collect", "import", "train", "pack", "eval", "dream", "bench", "build", "export"),
+    *(
+        "play",
+        "collect",
+        "capture",
+        "import",
+        "train",
+        "pack",
+        "eval",
+        "dream",
+        "bench",
+        "build",
+        "export",
+    ),
     "shards",
 )
 OF_ROOMS = {
+    "capture": ("midas_world.commands.capture_command", "record your own game, to import it"),
     "import": (
         "midas_world.commands.import_command",
         "episodes of recordings, of any game or film",

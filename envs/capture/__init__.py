@@ -1,0 +1,1 @@
+"""Recording another program's window and the keys that steer it, to learn a world from."""
