@@ -18,6 +18,7 @@ from envs.play.voice.sentences import (
     BankVoice,
     find_language,
     in_steps,
+    language_name,
     languages,
     synthesise,
 )
@@ -217,6 +218,11 @@ def test_there_are_twelve_languages_by_their_short_names_too():
     assert [find_language(code) for code in short] == list(languages())
 
 
+def test_each_language_of_the_bank_has_a_name():
+    assert {language_name(code)[0].isupper() for code in languages()} == {True}
+    assert language_name("eo") == "eo"
+
+
 def test_the_character_talks_in_the_language_that_was_asked_for():
     voice = BankVoice("fi", np.random.default_rng(0))
     assert voice.step(talks=False) is None
@@ -229,7 +235,7 @@ def test_the_character_talks_in_the_language_that_was_asked_for():
 def test_a_key_goes_to_the_next_language():
     with playing(CountingEnv()) as (window, session):
         press(pygame.K_l)
-        run_until(window, session, lambda: window.overlays.message == "the character speaks de")
+        run_until(window, session, lambda: window.overlays.message == "the character speaks German")
         press(pygame.K_l)
         run_until(window, session, lambda: session.voices.language == "fr-fr")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.spec import Engine
     from midas_world.world import World
 
-_JOIN_S = 5.0
+_JOIN_S = 0.5
 
 # Windows' name of it is BELOW_NORMAL_PRIORITY_CLASS.
 _BELOW_NORMAL = 0x4000

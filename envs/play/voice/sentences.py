@@ -16,6 +16,20 @@ from midas_world.data.sound import SAMPLES_PER_STEP, SoundError, to_int16
 
 MAX_CHARACTERS = 500
 
+_NAMES = {
+    "en-us": "English",
+    "de": "German",
+    "fr-fr": "French",
+    "es": "Spanish",
+    "it": "Italian",
+    "pt-br": "Portuguese",
+    "ru": "Russian",
+    "id": "Indonesian",
+    "nl": "Dutch",
+    "pl": "Polish",
+    "sv": "Swedish",
+    "fi": "Finnish",
+}
 _PAUSE_STEPS = 6
 _RETRIEVAL = 1  # espeak-ng's AUDIO_OUTPUT_RETRIEVAL: sound comes to a callback
 _UTF8 = 1
@@ -23,6 +37,11 @@ _NOT_HERE = (
     "a text needs espeak-ng: install it (on Debian and Ubuntu, apt install espeak-ng), or "
     "pip install 'midas-world[speech]'"
 )
+
+
+def language_name(code: str) -> str:
+    """Return what a language of the bank is called, in English; another's own code."""
+    return _NAMES.get(code, code)
 
 
 def languages() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from envs.play.voice.sentences import BankVoice, in_steps, languages, synthesise
+from envs.play.voice.sentences import BankVoice, in_steps, language_name, languages, synthesise
 from envs.stage.speech import features_from_audio, loudness
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError, read_sound
 from midas_world.sessions.log import Heard
@@ -180,7 +180,7 @@ class LiveVoices:
             return "the character says what you say: it has no language of its own"
         self._own = BankVoice(language, np.random.default_rng()) if language else None
         self.language = language or self.language
-        return f"the character speaks {language or 'as the world has it'}"
+        return f"the character speaks {language_name(language) or 'as the world has it'}"
 
     @property
     def _voices(self) -> list[Voice]:

@@ -102,7 +102,7 @@ class Overlays:
         """Return the message, while there is one."""
         if now >= self._message_until:
             self.message = ""
-        return [look.words("message", self.message)] if self.message else []
+        return [look.words("message", self.message, side="center")] if self.message else []
 
     def of_game(self, session: Session, view: View, look: Look, *, now: float) -> list[Plate]:
         """Return what is always shown of a game, the most important first.

@@ -8,7 +8,7 @@ import pygame
 from envs.play.game.inputs import PAD_BUTTONS
 from envs.play.game.session import Session
 from envs.play.game.settings import MAX_VOLUME, SettingsFile
-from envs.play.voice.sentences import languages
+from envs.play.voice.sentences import language_name, languages
 from envs.play.window.keys import place_of
 from envs.play.window.menu import Entry, Menu
 from envs.play.window.pads import pressed_button
@@ -98,9 +98,10 @@ class SettingScreens:
                 if name == "language":
                     session.voices.speak(file.settings.language)
 
-            return Entry(
-                label=lambda: f"{words}:  < {getattr(file.settings, name) or own} >", change=turn
-            )
+            def label() -> str:
+                return f"{words}:  < {language_name(getattr(file.settings, name)) or own} >"
+
+            return Entry(label=label, change=turn)
 
         def louder(step: int) -> None:
             session.speaker.change_volume(louder=step > 0)
