@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import tracemalloc
 from collections import Counter
 
@@ -173,7 +174,22 @@ def test_keypoints_and_sound_become_pose_and_audio(tmp_path):
     assert (conditions.pose_size, conditions.num_keypoints, conditions.audio_size) == (4, 2, 40)
 
 
-def test_a_turned_film_is_turned_back_and_odd_sizes_fit(tmp_path):
+def test_a_film_that_a_phone_turned_is_turned_back(tmp_path):
+    lying = np.zeros((96, 160, 3), np.uint8)
+    lying[:48, :80] = 220  # upper left; once turned clockwise, upper right
+    film = write_film(tmp_path / "phone.mp4", [lying] * 60)
+    data = bytearray(film.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2
+    turned = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    data[matrix : matrix + 36] = struct.pack(">9i", *turned)
+    film.write_bytes(data)
+    assert import_to(tmp_path / "data", film, "--watch", "--size", "80x48") == 0
+    frame = episodes_in(tmp_path / "data")[0].frames[3]
+    assert frame[4:36, 28:44].min() > 200
+    assert max(frame[4:36, 4:20].max(), frame[44:76, 4:44].max()) < 20
+
+
+def test_odd_sizes_fit(tmp_path):
     wide = np.zeros((49, 83, 3), np.uint8)
     wide[:, :41] = 200
     film = write_film(tmp_path / "odd.mkv", [wide] * 60, codec="ffv1", pix_fmt="bgr0")
@@ -250,6 +266,8 @@ def test_what_is_added_joins_what_is_there(tmp_path, capsys):
     assert import_to(data, film, film, "--add") == 0
     after = Counter(path.parent.name for path in data.glob("*/episode-*"))
     assert after.total() > 2 * before.total()
+    names = [path.name for path in data.glob("*/episode-*")]
+    assert len(set(names)) == len(names)  # as shards ask
     said = load_config(ProjectConfig, data / "data.yaml").data
     assert (said.num_episodes, said.num_validation_episodes) == (
         after["train"],

@@ -102,6 +102,14 @@ def test_a_talking_head_is_measured_under_what_was_recorded(talking, tmp_path):
     assert main([*command, "--data", str(talking.parents[1] / "my game")]) == 0
 
 
+def test_imports_are_packed_into_shards_and_train_from_there(talking, tmp_path):
+    data = talking.parents[1] / "my game"
+    assert main(["shards", "pack", str(data), str(tmp_path / "shards")]) == 0
+    command = ["train", "autoencoder", "--preset", str(data / "my game.yaml")]
+    command += ["--data", str(tmp_path / "shards"), "--output", str(tmp_path / "run")]
+    assert main(command) == 0
+
+
 def test_f2_says_in_words_that_there_is_no_game(talking):
     playable = open_world(talking, backend="torch")
     assert playable.teacher is None

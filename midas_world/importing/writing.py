@@ -91,14 +91,14 @@ def _add(
         write(Path(temporary))
         with alone_in(folder):
             counts: Counter[str] = Counter()
+            there = [path.name for part in (TRAIN, HELD) for path in list_episodes(folder / part)]
+            numbers = (name.rpartition("-")[2] for name in there)
+            first = max((int(tail) for tail in numbers if tail.isdecimal()), default=-1) + 1
             for part in (TRAIN, HELD):
-                (folder / part).mkdir(exist_ok=True)
-                names = [path.name for path in list_episodes(folder / part)]
-                first = max((int(n.rpartition("-")[2]) for n in names), default=-1) + 1
-                made = list_episodes(Path(temporary) / part)
-                for number, path in enumerate(made, start=first):
+                for path in list_episodes(Path(temporary) / part):
+                    number = first + int(path.name.rpartition("-")[2])
                     path.rename(folder / part / _episode_name(number))
-                counts[part] = len(names) + len(made)
+                counts[part] = len(list_episodes(folder / part))
             path = folder / preset_name(folder)
             return _save_preset(path, config, folder, cut, counts, found)
 
@@ -125,7 +125,8 @@ def _write(
     bar = tqdm(episodes, total=found.num_episodes, unit="episode", disable=None)
     for number, episode in enumerate(bar):
         part = HELD if number % period == period // 2 else TRAIN
-        save_episode(episode, place / part / _episode_name(counts[part]), video=video)
+        # One numbering for both parts: a name is never trained on and held out.
+        save_episode(episode, place / part / _episode_name(number), video=video)
         counts[part] += 1
         num_frames += len(episode.frames)
     if not counts[TRAIN] or not counts[HELD]:
