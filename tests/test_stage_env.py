@@ -12,6 +12,7 @@ from envs.stage.env import StageEnv
 from envs.stage.game import MAX_HEARTS, GameObject, Kind, StageGame
 from envs.stage.scene import Scene
 from envs.stage.skeleton import GROUND_Y
+from envs.stage.speech import NUM_MELS
 from envs.stage.words import scene_from_text
 
 IDLE, RUN_RIGHT, TALK = (ACTIONS.index(name) for name in ("idle", "run_right", "talk"))
@@ -28,7 +29,7 @@ def test_info_has_the_conditions_and_what_is_drawn():
     _, first = env.reset(seed=0, options={"scene": {"place": "beach"}, "x": 300, "facing": 1})
     _, _, _, _, info = env.step(RUN_RIGHT)
     shapes = {"pose": (38,), "audio": (40,), "keypoints": (15, 2)}
-    shapes |= {"objects": (16, 4), "things": (16, 6), "regions": (2, 4)}
+    shapes |= {"objects": (16, 4), "things": (16, 6), "regions": (2, 4), "eyes": (4,)}
     for name, shape in shapes.items():
         assert info[name].shape == first[name].shape == shape
         assert info[name].dtype == np.float32
@@ -82,6 +83,25 @@ def test_regions_are_the_hearts_and_the_portrait_of_one_who_talks():
     silent, talking = env.step(IDLE)[4]["regions"], env.step(TALK)[4]["regions"]
     np.testing.assert_array_equal(silent, [[72, 30, 60, 18], [0, 0, 0, 0]])
     np.testing.assert_array_equal(talking, [[72, 30, 60, 18], [64, 320, 60, 60]])
+
+
+@pytest.mark.parametrize("facing", [1, -1])
+def test_only_the_eyes_of_one_who_listens_turn_and_lie_where_info_says(facing):
+    frames = []
+    for voice in (np.zeros(NUM_MELS), np.ones(NUM_MELS)):
+        env = StageEnv()
+        env.reset(seed=0, options={"x": 0, "facing": facing})
+        put(env)
+        for _ in range(20):
+            env.set_voices(None, voice)
+            frame, *_, info = env.step(IDLE)
+        frames.append(frame)
+        assert round(info["gaze"], 1) == voice[0]
+    x, y, half_width, half_height = info["eyes"]
+    rows, columns = np.nonzero((frames[0] != frames[1]).any(axis=-1))
+    assert len(rows) > 10
+    assert np.abs(columns + 0.5 - x).max() < half_width
+    assert np.abs(rows + 0.5 - y).max() < half_height
 
 
 def test_the_cost_is_1_exactly_where_hearts_fall():

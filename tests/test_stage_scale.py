@@ -131,10 +131,10 @@ def test_the_scale_changes_nothing_but_the_picture(without_scenery):
         assert second[0].shape == (384, 640, 3)
         assert first[1:4] == second[1:4]
         infos = first[4], second[4]
-        for name in ("keypoints", "things", "regions"):
+        for name in ("keypoints", "things", "regions", "eyes"):
             small, large = (info.pop(name) for info in infos)
             is_length = slice(1, 5) if name == "things" else slice(None)
-            small[small[:, 0] >= 0, is_length] *= 2
+            small[small[..., 0] >= 0, is_length] *= 2
             np.testing.assert_array_equal(small, large)
             assert large.dtype == np.float32
         np.testing.assert_equal(*infos)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from midas_world.evaluate.metrics import best_lag, centred, follows
-from midas_world.evaluate.probes.pictures import cut, train_mouth_probe
+from midas_world.evaluate.probes.pictures import cut, train_number_probe
 from midas_world.evaluate.probes.training import ProbeConfig
 from midas_world.evaluate.sections.gestures import Moved, summarise
 from midas_world.evaluate.voices import LiveTeacher, as_action
@@ -51,7 +51,7 @@ def test_a_region_is_cut_around_its_middle():
     assert (view == 9).all()
 
 
-def test_a_mouth_probe_learns_how_far_a_mouth_is_open():
+def test_a_number_probe_learns_how_far_a_mouth_is_open():
     rng = np.random.default_rng(0)
     openings = rng.uniform(size=260)
     views = np.full((260, 32, 32, 3), (220, 180, 150), np.uint8)
@@ -61,10 +61,25 @@ def test_a_mouth_probe_learns_how_far_a_mouth_is_open():
         inside = ((columns - x) / 7) ** 2 + ((rows - y) / (1 + 6 * opening)) ** 2 < 1
         view[inside] = (150, 30, 40)
     config = ProbeConfig(first_seed=0, width=12, train_steps=200, batch_size=16)
-    probe = train_mouth_probe(views[:220], openings[:220], config)
+    probe = train_number_probe(views[:220], openings[:220], config)
     correlation, slope = follows(probe.read(views[220:]), openings[220:])
     assert correlation > 0.95
     assert 0.8 < slope < 1.2
+
+
+def test_a_number_probe_reads_eyes_that_turn_by_a_pixel_off_a_small_view():
+    rng = np.random.default_rng(0)
+    gaze, rows, columns = rng.uniform(size=400), *np.mgrid[:20, :20]
+    views = np.full((400, 20, 20, 3), 180.0)
+    for view, turn in zip(views, gaze, strict=True):
+        x, y = rng.uniform(8, 12, 2)
+        for left, radius, tone in ((0.0, 3.0, 255.0), (2.0 * turn, 1.7, 30.0)):
+            covered = np.clip(radius + 0.5 - np.hypot(columns - x - left, rows - y), 0.0, 1.0)
+            view += covered[..., None] * (tone - view)
+    config = ProbeConfig(first_seed=0, width=16, train_steps=300, batch_size=16)
+    views = views.astype(np.uint8)
+    probe = train_number_probe(views[:360], gaze[:360], config)
+    assert follows(probe.read(views[360:]), gaze[360:])[0] > 0.9
 
 
 class ListeningEnv(gymnasium.Env):

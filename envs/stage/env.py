@@ -102,7 +102,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     coin, 1 rock, 2 fire; -1 fills up), dx from the character, dy from the ground, variant. `cost`:
     1 where a heart was lost in this step, else 0. `hearts`, and `lives`, which is the same;
     `score`, `action_name`, `scene`, and `conditioner_state`, from which a learned world can go on.
-    `mouth`: how far it is open, 0 to 1. `language`: of what the character says, such as "de".
+    `mouth`: how far it is open, 0 to 1. `gaze`: how far the eyes are turned to the other speaker,
+    likewise. `language`: of what the character says, such as "de".
     `spoken` (2, 2): sentence of the speech bank and its step, of the character and of the other
     speaker; -1 is silence, or live audio (`set_voices`).
     They and all rewards are the same at every scale: lengths are in px of the 192 x 320 frame.
@@ -111,7 +112,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     objects: class (0 to 2 coins from low to high, 3 to 5 rocks by variant, 6 fires; -1 fills up),
     centre x and y, half width, half height, and a number that it keeps and that no other of its
     class has. `regions` (2, 4), where else small things matter, the hearts and the portrait:
-    centre x and y, half width, half height; zeros where there is none.
+    centre x and y, half width, half height; zeros where there is none. `eyes` (4,), likewise, the
+    character's.
 
     ## Arguments
 
@@ -346,7 +348,9 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             "objects": objects_of(self._game, controller.x),
             "things": self._picture.things(self._game, controller.x),
             "regions": self._picture.regions(talks=controller.talking),
+            "eyes": self._picture.eyes(controller.turn),
             "mouth": self._conditioner.mouth_open,
+            "gaze": self._conditioner.gaze,
             "language": self._conditioner.language,
             "spoken": self._conditioner.spoken,
             "cost": self._cost,

@@ -9,6 +9,7 @@ from envs.stage.looks import OUTLINE, Color, Look, Point, tone
 from envs.stage.pen import OUTLINE_WIDTH, Pen
 
 HEAD_RADIUS = 14.0
+FACE_SHIFT = 0.3  # of eyes and mouth from the middle of a head that is turned all the way
 
 
 class Head:
@@ -128,7 +129,7 @@ def _dome(num_sides: int) -> list[Point]:
 
 def _draw_face(head: Head, look: Look, *, mouth_open: float, eye_open: float, gaze: float) -> None:
     turn = head.turn
-    center = 0.3 * turn
+    center = FACE_SHIFT * turn
     cheek = tone(look.skin, -0.12)
     blush = (min(255, look.skin[0] + 8), max(0, look.skin[1] - 38), max(0, look.skin[2] - 26))
     for side in (-1.0, 1.0):
@@ -168,7 +169,7 @@ def _draw_brows(head: Head, look: Look, raised: float) -> None:
     color = tone(look.hair, -0.6 if sum(look.hair) > 150 else 0.4)
     for side in (-1.0, 1.0):
         squeeze = 1.0 - 0.22 * max(0.0, side * turn)
-        u = 0.3 * turn + side * 0.4 * squeeze
+        u = FACE_SHIFT * turn + side * 0.4 * squeeze
         brow = [(u - 0.2 * squeeze, v - 0.03 * side), (u + 0.2 * squeeze, v + 0.03 * side)]
         head.stroke(brow, 0.13, color)
 

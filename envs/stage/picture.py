@@ -9,6 +9,7 @@ import pygame
 
 from envs.stage.character import draw_character, draw_portrait
 from envs.stage.conditioner import StageConditioner
+from envs.stage.face import FACE_SHIFT, HEAD_RADIUS
 from envs.stage.game import COIN_HEIGHTS, MAX_HEARTS, GameObject, Kind, StageGame
 from envs.stage.scenery import Scenery
 from envs.stage.skeleton import CENTER_X, GROUND_Y
@@ -20,6 +21,7 @@ MAX_OBJECTS = 16
 
 _PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
 _HEARTS_REGION = (36, 15, 30, 9)  # centre, half width and half height
+_HALF_EYES = 11
 _STUMBLE_RADIANS = 0.35
 # Half width, half height and how far the middle lies above the place, px.
 _THING_SIZES = {Kind.COIN: (10, 10, 0), Kind.ROCK: (16, 12, 9), Kind.FIRE: (14, 18, 14)}
@@ -101,6 +103,11 @@ class StagePicture:
         if talks:
             regions[1] = *_PORTRAIT.center, *np.divide(_PORTRAIT.size, 2)
         return regions * self._shown_scale
+
+    def eyes(self, turn: float) -> np.ndarray:
+        """Return (4,) float32 of the character's eyes: centre x, y, half width, half height."""
+        x, y = self.keypoints[0] + (FACE_SHIFT * turn * HEAD_RADIUS, 0.0)
+        return np.array((x, y, _HALF_EYES, _HALF_EYES), np.float32) * self._scale
 
     def _draw_object(
         self, item: GameObject, conditioner: StageConditioner, light: tuple[int, int, int]

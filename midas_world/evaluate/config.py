@@ -64,7 +64,7 @@ class EvaluationConfig:
             actions do not decide must not happen, for a world cannot know of it.
         probe: The keypoint probe.
         thing_probe: What sees things.
-        mouth_probe: What sees how far the mouth is open.
+        mouth_probe: What sees how far the mouth is open, and likewise how far the eyes are turned.
     """
 
     world_env_id: str = "envs:midas/Stage-v0"

@@ -29,6 +29,7 @@ from midas_world.evaluate.probes.keypoints import (
     save_probe,
     train_probe,
 )
+from midas_world.evaluate.probes.pictures import NumberProbe, cut, train_number_probe
 from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.rollouts import (
     Moment,
@@ -275,6 +276,42 @@ class Study:
             NotApplicableError: The teacher gives no keypoints.
         """
         return self.once("probe", self._train_probe)
+
+    def number_probe(
+        self,
+        name: str,
+        region: Callable[[Mapping[str, Any]], np.ndarray],
+        env: gymnasium.Env,
+        policy: Policy,
+    ) -> NumberProbe:
+        """Return what reads info[name] off a part of frames; it learns from the teacher's, once.
+
+        Args:
+            name: Of a number.
+            region: Returns where in the frame it is to be seen, as `cut` wants it.
+            env: The teacher.
+            policy: Plays it.
+
+        Raises:
+            NotApplicableError: The teacher tells no such number or region, or never shows it.
+        """
+
+        def train() -> NumberProbe:
+            config = self.config.mouth_probe
+            views, numbers = [], []
+            for moment in self.sample_moments(env, config, policy=policy):
+                try:
+                    place, number = region(moment.info), moment.info[name]
+                except KeyError as error:
+                    raise NotApplicableError(f"the teacher gives no info[{error}]") from error
+                if place[2]:
+                    views.append(cut(moment.frame[None], place)[0])
+                    numbers.append(number)
+            if not views:
+                raise NotApplicableError(f"the teacher never shows what {name} is")
+            return train_number_probe(np.stack(views), np.array(numbers), config)
+
+        return self.once(f"{name} probe", train)
 
     def _play_episodes(self) -> list[TeacherEpisode]:
         first = self.world.config.data.first_validation_seed

@@ -139,7 +139,7 @@ def new_sentences(study: Study, speaker: Speaker, *, num_steps: int) -> list[Sai
     Args:
         study: Of the world and its teacher.
         speaker: "own": the character says them; "other": it listens.
-        num_steps: For which it does; silence follows on what is shorter.
+        num_steps: For which it does; silence follows on the sentence's steps.
     """
     config, context = study.config, study.context_frames
     env, policy = study.make_teacher(), _script(study, speaker)
@@ -154,7 +154,8 @@ def new_sentences(study: Study, speaker: Speaker, *, num_steps: int) -> list[Sai
     seeds = range(_NEW_SEED, _NEW_SEED + len(chosen))
     check_held_out(seeds, study.world.config.data)
     for seed, (language, features) in zip(seeds, chosen, strict=True):
-        live = LiveTeacher(env, speaker, features, first=context - 1)
+        spoken = features[: config.sentence_steps]
+        live = LiveTeacher(env, speaker, spoken, first=context - 1)
         played = teacher_moments(live, policy, seed=seed, options=config.teacher_options)
         moments = list(islice(played, context + num_steps))
         if len(moments) == context + num_steps:

@@ -1,4 +1,4 @@
-"""Two more probes: one that sees things in a frame, one that sees how far the mouth is open.
+"""Two more probes: one that sees things in a frame, one that reads a number off a part of it.
 
 Shapes: B frames, H W pixels, J things, h w cells of 8 px.
 """
@@ -136,8 +136,8 @@ def train_thing_probe(
     return ThingProbe(network)
 
 
-class MouthNetwork(nn.Module):
-    """Close-ups of a face to how far the mouth is open."""
+class NumberNetwork(nn.Module):
+    """Views to one number each."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -160,35 +160,33 @@ class MouthNetwork(nn.Module):
         return self.layers(pictures - 0.5)[:, 0]
 
 
-class MouthProbe:
-    """Sees how far the mouth is open, 0 to 1."""
+class NumberProbe:
+    """Sees a number: how far the mouth is open, say."""
 
-    def __init__(self, network: MouthNetwork) -> None:
+    def __init__(self, network: NumberNetwork) -> None:
         self.network = network.eval()
 
     @torch.inference_mode()
-    def read(self, closeups: np.ndarray) -> np.ndarray:
-        """Return the opening in each close-up, uint8 (B, h, w, 3) -> (B,) float64."""
+    def read(self, views: np.ndarray) -> np.ndarray:
+        """Return the number in each view, uint8 (B, h, w, 3) -> (B,) float64."""
         parts = [
-            self.network(to_input(closeups[index : index + _BATCH])).double().numpy()
-            for index in range(0, len(closeups), _BATCH)
+            self.network(to_input(views[index : index + _BATCH])).double().numpy()
+            for index in range(0, len(views), _BATCH)
         ]
         return np.concatenate(parts)
 
 
-def train_mouth_probe(
-    closeups: np.ndarray, openings: np.ndarray, config: ProbeConfig
-) -> MouthProbe:
-    """Return a probe that learned from close-ups (B, h, w, 3) uint8 and openings (B,)."""
+def train_number_probe(views: np.ndarray, numbers: np.ndarray, config: ProbeConfig) -> NumberProbe:
+    """Return a probe that learned from views (B, h, w, 3) uint8 and their numbers (B,)."""
     with seeded_weights(config.seed):
-        network = MouthNetwork(config.width)
-    truth = torch.from_numpy(openings.astype(np.float32))
+        network = NumberNetwork(config.width)
+    truth = torch.from_numpy(numbers.astype(np.float32))
 
     def loss_of(pictures: Tensor, rows: np.ndarray) -> Tensor:
         return functional.mse_loss(network(pictures), truth[rows])
 
-    fit(network, closeups, loss_of, config, desc="mouth probe")
-    return MouthProbe(network)
+    fit(network, views, loss_of, config, desc="number probe")
+    return NumberProbe(network)
 
 
 def cut(frames: np.ndarray, region: np.ndarray) -> np.ndarray:

@@ -1,31 +1,35 @@
-"""The section on gestures: do hands follow the voice, and does who listens nod at its pauses?
+"""The section on gestures: do hands follow the voice, and does who listens nod and look?
 
-Shapes: T steps, K keypoints, H W pixels.
+Shapes: T steps, K keypoints or other numbers, H W pixels.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from midas_world.evaluate.metrics import best_lag, follows
-from midas_world.evaluate.probes.keypoints import Probe
+from midas_world.evaluate.probes.pictures import cut
 from midas_world.evaluate.report import Section, Table
+from midas_world.evaluate.rollouts import Moment, Script
 from midas_world.evaluate.study import NotApplicableError, Study
-from midas_world.evaluate.voices import Said, Speaker, new_sentences
+from midas_world.evaluate.voices import LiveTeacher, Said, Speaker, new_sentences
 from midas_world.tables import Cell
 from midas_world.train.strips import save_strip
 
-_FIRST = 6  # steps in which the arms leave where they were
-_LISTENS = 20  # steps after a sentence, in which a nod plays out
-_NUM_MOVING: dict[Speaker, int] = {"own": 2, "other": 1}  # keypoints: two hands, one head
+_LISTENS = 28  # steps after a sentence, in which a nod plays out and the eyes turn back
+_PROBE_WAITS = 20  # steps until somebody speaks, while the probe learns
 _STRIP_FRAMES = 8
-_SPEAKERS: dict[str, Speaker] = {"gestures": "own", "nods": "other"}
+
+Reader = Callable[[np.ndarray, Sequence[Moment]], np.ndarray]
+"""Reads numbers (T, K) off frames (T, H, W, 3); the teacher's moments say where to look."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Moved:
-    """How high the keypoints were at each step of a sentence, (T, K) px.
+    """The numbers at each step of a sentence, (T, K).
 
     Attributes:
         teacher: As drawn by the teacher.
@@ -40,46 +44,117 @@ class Moved:
     silent: np.ndarray
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Follower:
+    """What is to follow a voice.
+
+    Attributes:
+        name: In the report.
+        first: Steps in which it is not there yet.
+        num_moving: How many of the numbers count: those that vary most in the teacher.
+        truth: Returns the numbers (K,) of a moment of the teacher.
+        make_reader: Returns what reads them off frames.
+    """
+
+    name: str
+    first: int
+    num_moving: int
+    truth: Callable[[Moment], np.ndarray]
+    make_reader: Callable[[Study], Reader]
+
+    def moved(self, said: Said, views: Sequence[np.ndarray], read: Reader) -> Moved:
+        """Return the numbers in the frames of teacher, world and world in silence."""
+        moments = said.moments[-len(said.silent) :]
+        truth = np.stack([self.truth(moment) for moment in moments])
+        return Moved(*(row[self.first :] for row in (truth, *(read(v, moments) for v in views))))
+
+
+def _heights(moment: Moment) -> np.ndarray:
+    return moment.info["keypoints"][:, 1]
+
+
+def _gaze(moment: Moment) -> np.ndarray:
+    return np.array([moment.info["gaze"]])
+
+
+def _height_reader(study: Study) -> Reader:
+    """Return what reads how high the keypoints are, px."""
+    probe = study.probe()
+    return lambda frames, _: probe.keypoints(frames)[..., 1]
+
+
+def _gaze_reader(study: Study) -> Reader:
+    """Return what reads how far the eyes are turned, 0 to 1."""
+    env, rng = study.make_teacher(), np.random.default_rng(0)
+    features = env.get_wrapper_attr("new_sentences")[0][1][: study.config.sentence_steps]
+    listens = LiveTeacher(env, "other", features, first=_PROBE_WAITS)
+
+    def near_eyes(info: Mapping[str, Any]) -> np.ndarray:
+        """Return their place, or one beside it: in a world they are not exactly there."""
+        return info["eyes"] + (*rng.integers(-2, 3, 2), 0, 0)
+
+    probe = study.number_probe("gaze", near_eyes, listens, Script([0]))
+
+    def read(frames: np.ndarray, moments: Sequence[Moment]) -> np.ndarray:
+        pairs = zip(frames, moments, strict=True)
+        return probe.read(np.stack([cut(f[None], m.info["eyes"])[0] for f, m in pairs]))[:, None]
+
+    return read
+
+
+_GESTURES = _Follower(
+    name="gestures", first=6, num_moving=2, truth=_heights, make_reader=_height_reader
+)
+_NODS = _Follower(name="nods", first=6, num_moving=1, truth=_heights, make_reader=_height_reader)
+_LOOKS = _Follower(name="looks", first=0, num_moving=1, truth=_gaze, make_reader=_gaze_reader)
+_FOLLOWERS: dict[Speaker, tuple[_Follower, ...]] = {"own": (_GESTURES,), "other": (_NODS, _LOOKS)}
+
+
 def gestures_section(study: Study) -> Section:
-    """Measure hands that follow the character's voice, and nods that follow another's.
+    """Measure hands that follow the character's voice, nods and looks that follow another's.
 
     Raises:
-        NotApplicableError: The teacher has no new sentences, or gives no keypoints.
+        NotApplicableError: The teacher has no new sentences, or gives no keypoints or gaze.
     """
     table: list[tuple[Cell, ...]] = []
     values: dict[str, float] = {}
     pictures = []
-    for name, speaker in _SPEAKERS.items():
+    for speaker, followers in _FOLLOWERS.items():
         steps = study.config.sentence_steps + (_LISTENS if speaker == "other" else 0)
         said = new_sentences(study, speaker, num_steps=steps)
         if not said:
             raise NotApplicableError("the teacher has no new sentences")
-        probe = study.probe()
-        pictures.append(f"{name}-strip.png")
+        readers = [follower.make_reader(study) for follower in followers]
+        pictures.append(f"{followers[0].name}-strip.png")
         env = study.make_endless_world(steps, action="conditions")
-        moved = []
-        for item in tqdm(said, desc=name, mininterval=5.0):
+        moved: list[list[Moved]] = [[] for _ in followers]
+        for number, item in enumerate(tqdm(said, desc=speaker, mininterval=5.0)):
             views = item.frames(env)
-            if not moved:
-                rows = np.linspace(_FIRST, steps - 1, _STRIP_FRAMES).astype(int)
+            if not number:
+                rows = np.linspace(followers[0].first, steps - 1, _STRIP_FRAMES).astype(int)
                 save_strip([list(view[rows]) for view in views], study.output / pictures[-1])
-            moved.append(_moved(item, views, probe))
-        row = summarise(moved, _NUM_MOVING[speaker])
-        table.append((name, len(moved), *row))
-        names = ("correlation", "slope", "lag", "control", "probe_correlation", "probe_slope")
-        values |= {f"{name}_{key}": value for key, value in zip(names, row, strict=True)}
+            for found, follower, read in zip(moved, followers, readers, strict=True):
+                found.append(follower.moved(item, views, read))
+        for found, follower in zip(moved, followers, strict=True):
+            row = summarise(found, follower.num_moving)
+            table.append((follower.name, len(found), *row))
+            names = ("correlation", "slope", "lag", "control", "probe_correlation", "probe_slope")
+            values |= {f"{follower.name}_{key}": n for key, n in zip(names, row, strict=True)}
     return Section(
         title="Gestures and listening",
         method=(
-            f"{study.config.num_new_sentences} sentences that no world has heard, said by the "
-            "character, and then by the other speaker while it does nothing. A probe that learned "
-            "from the teacher's frames reads how high those keypoints are that move most up and "
-            "down in the teacher: two while it talks, the hands; one while it listens, the head. "
-            "Against where the teacher has them: correlation, slope, and the lag in steps at which "
-            "the correlation is largest. Control: the world when it is told what it is told in "
-            "silence, its pose too, for sound moves the pose. So this says whether the world shows "
-            "the pose; that the pose follows the sound, both have from the same code. Strips: "
-            "teacher, world, world in silence."
+            f"{study.config.num_new_sentences} sentences that no world has heard, "
+            f"{study.config.sentence_steps} steps of each, said by the character, and then by the "
+            "other speaker while it does nothing. A probe that learned from the teacher's frames "
+            "reads how high those keypoints are that move most up and down in the teacher: two "
+            "while it talks, the hands; one while it listens, the head. Another one reads off the "
+            "eyes, where the teacher has them, how far they are turned to the speaker: by a pixel "
+            "or two. Against the teacher's own: correlation, slope, and the lag in "
+            "steps at which the correlation is largest; the probes' own on the teacher's frames "
+            "stand beside them. Control: the world when it is told what it is told in silence, its "
+            "pose too, for sound moves the pose. So this says whether the world shows the pose; "
+            "that the pose follows the sound, both have from the same code. Strips: teacher, "
+            "world, world in silence."
         ),
         values=values,
         tables=(
@@ -113,11 +188,3 @@ def summarise(moved: list[Moved], num_moving: int) -> tuple[float, ...]:
         for number in follows(np.concatenate(parts(name)), np.concatenate(real))
     )
     return correlation, slope, best_lag(parts("world"), real), control, own, own_slope
-
-
-def _moved(said: Said, views: tuple[np.ndarray, ...], probe: Probe) -> Moved:
-    """Return how high the keypoints are in the frames of teacher, world and world in silence."""
-    real = np.stack([moment.info["keypoints"] for moment in said.moments[-len(said.silent) :]])
-    places = [real, *(probe.keypoints(frames) for frames in views)]
-    teacher, own, world, silent = (place[_FIRST:, :, 1] for place in places)
-    return Moved(teacher=teacher, probe=own, world=world, silent=silent)

@@ -11,11 +11,9 @@ from tqdm import tqdm
 
 from midas_world.evaluate.metrics import best_lag, centred, follows
 from midas_world.evaluate.plots import save_curves
-from midas_world.evaluate.probes.pictures import MouthProbe, cut, train_mouth_probe
+from midas_world.evaluate.probes.pictures import NumberProbe, cut
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import (
-    Script,
-)
+from midas_world.evaluate.rollouts import Script
 from midas_world.evaluate.study import NotApplicableError, Study
 from midas_world.evaluate.voices import new_sentences, taught_sentences
 from midas_world.tables import Cell
@@ -57,7 +55,11 @@ class Sentence:
 
 def voice_section(study: Study) -> Section:
     """Measure how the mouth in the close-up follows the voice, language by language."""
-    config, probe = study.config, study.once("mouth probe", lambda: _mouth_probe(study))
+    config = study.config
+    talks = Script([study.action(config.talk_action)])
+    probe = study.number_probe(
+        "mouth", lambda info: info["regions"][-1], study.make_teacher(), talks
+    )
     sentences = _play(study, probe)
     languages = {item.group: item.language for item in sentences}
     new = [item for item in sentences if item.is_new]
@@ -118,7 +120,7 @@ def voice_section(study: Study) -> Section:
     )
 
 
-def _play(study: Study, probe: MouthProbe) -> list[Sentence]:
+def _play(study: Study, probe: NumberProbe) -> list[Sentence]:
     """Return the sentences as teacher and world say them."""
     steps = study.config.sentence_steps
     env = study.make_endless_world(steps, action="conditions")
@@ -145,24 +147,3 @@ def _play(study: Study, probe: MouthProbe) -> list[Sentence]:
     if not sentences:
         raise NotApplicableError("the teacher's character says nothing")
     return sentences
-
-
-def _mouth_probe(study: Study) -> MouthProbe:
-    """Return the probe, newly trained.
-
-    Raises:
-        NotApplicableError: The teacher has no close-up or does not tell how far the mouth is open.
-    """
-    config, env = study.config, study.make_teacher()
-    policy = Script([study.action(config.talk_action)])
-    views, openings = [], []
-    for moment in study.sample_moments(env, config.mouth_probe, policy=policy):
-        if "mouth" not in moment.info or "regions" not in moment.info:
-            raise NotApplicableError('the teacher gives no info["mouth"] or no info["regions"]')
-        region = moment.info["regions"][-1]
-        if region[2]:
-            views.append(cut(moment.frame[None], region)[0])
-            openings.append(moment.info["mouth"])
-    if not views:
-        raise NotApplicableError("the teacher never shows the face from near")
-    return train_mouth_probe(np.stack(views), np.array(openings), config.mouth_probe)
