@@ -15,7 +15,10 @@ from midas_world.evaluate.voices import new_sentences
 from midas_world.world import load_world
 from tests.fakes import make_tiny_world
 
-SIZE = ("world.height=192", "world.width=320", "world.token_block=8")
+SIZE = (
+    *("world.height=192", "world.width=320", "world.token_block=8", "data.env_kwargs.scale=1"),
+    "world.conditions.camera.loop=1600",
+)
 
 
 @pytest.fixture(scope="module")
