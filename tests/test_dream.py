@@ -20,6 +20,7 @@ from midas_world.evaluate import command as evaluation
 from midas_world.evaluate.report import Section
 from midas_world.teachers.collect import CollectResult
 from midas_world.teachers.options import add_teacher_options
+from midas_world.train import pack
 from midas_world.world import load_world
 
 DISC = "tests.disc_env:Fake/Disc-v0"
@@ -69,6 +70,21 @@ def test_one_command_makes_a_world_that_can_be_played(dreamt):
         if ended:  # it has learned for four steps alone
             env.reset(seed=1)
     env.close()
+
+
+def test_a_world_begins_from_what_was_collected(dreamt, monkeypatch):
+    folder, _ = dreamt
+    config = load_preset(str(folder / "work" / "dream.yaml"))
+    monkeypatch.setattr(pack, "make_teacher", pytest.fail)  # slow envs would play for minutes
+    runs = {part: folder / "work" / part for part in ("autoencoder", "dynamics")}
+    pack.pack_world(config, folder / "again", **runs, data=folder / "work" / "data")
+    first, again = load_world(folder / "disc"), load_world(folder / "again")
+    assert again.keymap == first.keymap
+    state = again.start_states[0]
+    np.testing.assert_array_equal(state.latents, first.start_states[0].latents)
+    assert str(state.conditions[-1].text).startswith("x ")
+    assert state.conditions[-1].pose is not None
+    assert set(state.conditioner_state) == set(first.start_states[0].conditioner_state)
 
 
 def test_the_world_says_how_good_it_is(dreamt):

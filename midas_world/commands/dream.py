@@ -130,7 +130,7 @@ def _dream(request: DreamRequest) -> Path:
                 train(config, runs[stage], None)
     if not work.is_done("pack", request.output / "config.yaml"):
         with work.doing("pack"):
-            pack_world(config, request.output, **runs)
+            pack_world(config, request.output, **runs, data=data)
     report = request.work / "evaluation"
     part = f"{request.evaluation} evaluation"
     if request.evaluation != "none":

@@ -47,7 +47,8 @@ def pack_world(
     Start states come from fresh teacher episodes, whose seeds were neither trained on nor are
     held out. Each place and time of day (in ``info["scene"]``, where the teacher gives them) takes
     an equal share of them, so that words find what they ask for. Without a teacher they are pieces
-    of the recordings that were trained on, which then lie in the folder `data`.
+    of the recordings that were trained on, which then lie in the folder `data`; so they are of a
+    foreign env, which may be slow, if its episodes are there.
 
     Raises:
         ValueError: There is nothing to begin from.
@@ -68,12 +69,12 @@ def _pack_world(
     coder = load_autoencoder(autoencoder, config)
     model = WorldModel(config.world)
     load_weights(model, load_part(dynamics, "model"), source=str(dynamics))
-    if config.data.has_teacher:
+    folder = _recordings(config, data)
+    if folder is None:
         with contextlib.closing(make_teacher(config.data)) as env:
             states, keymap = make_start_states(env, coder, config), keymap_of(env)
     else:
         assert config.data.teacher is not None, "DataConfig asks for it"
-        folder = episodes_folder(config, data or Path()) / "train"
         states = recorded_start_states(folder, coder, config)
         keymap = KeyMap.of(config.data.teacher.actions)
     save_world(
@@ -87,6 +88,17 @@ def _pack_world(
     size = (world / WEIGHTS_NAME).stat().st_size / 1e6
     logger.info("packed %s: weights %.1f MB, %d start states", world, size, len(states))
     return world
+
+
+def _recordings(config: ProjectConfig, data: Path | None) -> Path | None:
+    """Return the episodes that start states are taken from; None: a teacher plays for them."""
+    own = config.data
+    if not own.has_teacher:
+        return episodes_folder(config, data or Path()) / "train"
+    if own.teacher is None or own.conditioner or data is None:
+        return None  # Stage's are to show all its scenes; a conditioner's state was not recorded
+    folder = Path(own.folder or data) / "train"
+    return folder if folder.is_dir() and list_episodes(folder) else None
 
 
 def keymap_of(env: gymnasium.Env[Any, Any]) -> KeyMap:
