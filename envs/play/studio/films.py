@@ -64,12 +64,7 @@ def save_film(film: Film, path: Path, look: FilmLook) -> str:
         for view in film.views():
             saver.add(replace(view, frame=look.picture(view)))
         saver.close()
-    return saved_words(film.num_frames / film.fps, path, saver.words)
-
-
-def saved_words(seconds: float, path: Path, left_out: str) -> str:
-    """Return what the player is told of a film that was written."""
-    return f"saved {left_out or f'{seconds:.0f} s'}: {path}"
+    return f"saved {saver.words or f'{film.num_frames / film.fps:.0f} s'}: {path}"
 
 
 def open_film(path: Path) -> Film:

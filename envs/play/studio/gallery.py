@@ -15,14 +15,10 @@ from envs.play.studio.films import (
     free_path,
     open_film,
     save_film,
-    saved_words,
 )
-from midas_world.sessions.export import films
-from midas_world.sessions.export.pictures import PictureOptions
 from midas_world.sessions.session import HEADER, VIDEO, load_session
 
 FILM_ENDINGS = (".mp4", ".gif")
-_SESSION_SCALE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +68,11 @@ class Recording:
         """
         target = free_path(self.path.parent, self.path.stem, ending)
         if not self.is_session:
-            look = FilmLook(shape=shape, grows=False)
-            return save_film(open_film(self.path), target, look)
-        session = load_session(self.path)
-        options = PictureOptions(
-            start=0,
-            stop=session.num_frames,
-            has_keys=has_keys,
-            shape=shape,
-            scale=1 if ending == ".gif" else _SESSION_SCALE,
-        )
-        write = films.export_gif if ending == ".gif" else films.export_mp4
-        return saved_words(session.seconds, target, write(session, target, options))
+            return save_film(open_film(self.path), target, FilmLook(shape=shape, grows=False))
+        tape = Tape(load_session(self.path))
+        keys = tape.session.header.action_keys if has_keys else None
+        look = FilmLook(shape=shape, keys=keys, grows=ending != ".gif")
+        return save_film(tape.film(), target, look)
 
     def delete(self) -> str:
         """Delete it; return words for the player.

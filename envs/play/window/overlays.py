@@ -15,6 +15,8 @@ from envs.play.window import hud, panels
 from envs.play.window.layout import Plate, Side
 from envs.play.window.scoreboard import Flashes, first_keys, score_plate
 
+Measured = Callable[[], Sequence[tuple[str, str]]]
+
 _MESSAGE_S = 5.0
 _FIRST_KEYS_S = 10.0
 _WIDE = 500  # px
@@ -104,47 +106,8 @@ class Overlays:
             self.message = ""
         return [look.words("message", self.message, side="center")] if self.message else []
 
-    def of_game(self, session: Session, view: View, look: Look, *, now: float) -> list[Plate]:
-        """Return what is always shown of a game, the most important first.
-
-        Args:
-            session: What is played.
-            view: What is shown.
-            look: How plates are drawn.
-            now: Seconds.
-        """
-        plates = [*self._score(session, view, look, now), *_recording(session, look)]
-        if session.status == "rewinding" and session.rewind is not None:
-            before = session.rewind.num_before
-            picture = panels.rewind_plate(
-                share=before / max(len(session.rewind) - 1, 1),
-                seconds=before * session.period_s,
-                size=look.size,
-            )
-            plates.append(Plate(name="rewind", picture=picture, edge="top", side="center"))
-        words = ""
-        if session.status == "paused":
-            words = "paused: P goes on, N makes one step"
-        elif session.pilot is not None and session.pilot.is_flying:
-            words = "an agent plays: press a key of the game, and it is your turn"
-        if words:
-            plates.append(look.words("status", words, side="center"))
-        return plates
-
-    def of_film(
-        self,
-        session: Session,
-        look: Look,
-        *,
-        measured: Callable[[], Sequence[tuple[str, str]]],
-    ) -> list[Plate]:
-        """Return what is shown over a film, the most important first.
-
-        Args:
-            session: Whose film it is.
-            look: How plates are drawn.
-            measured: Returns what is known of the frame.
-        """
+    def of_film(self, session: Session, look: Look, *, measured: Measured) -> list[Plate]:
+        """Return what is shown over a film, the most important first."""
         plates: list[Plate] = []
         if session.status == "loading":
             plates.append(look.words("status", session.progress))
@@ -152,16 +115,10 @@ class Overlays:
             plates.append(look.table("measurements", facts))
         return plates
 
-    def of_player(
-        self,
-        session: Session,
-        view: View,
-        look: Look,
-        *,
-        now: float,
-        measured: Callable[[], Sequence[tuple[str, str]]],
+    def of_game(
+        self, session: Session, view: View, look: Look, *, now: float, measured: Measured
     ) -> list[Plate]:
-        """Return what the player has asked to see, the most important first.
+        """Return what is shown over a game, the most important first.
 
         Args:
             session: What is played.
@@ -170,27 +127,32 @@ class Overlays:
             now: Seconds.
             measured: Returns the session's numbers.
         """
+        always = [
+            *self._score(session, view, look, now),
+            *_recording(session, look),
+            *_status(session, look),
+        ]
         plates: list[Plate] = []
-        keymap = session.playable.keymap if session.playable is not None else None
+        playable, settings = session.playable, look.settings
         if self.shows_measurements:
             plates.append(look.table("measurements", measured()))
-        if look.settings.shows_held_keys and keymap is not None:
-            caps = hud.keycaps(keymap.keys.get(view.action_name, ()), look.size)
+        if settings.shows_held_keys and playable is not None:
+            caps = hud.keycaps(playable.keymap.keys.get(view.action_name, ()), look.size)
             if caps is not None:
                 plates.append(Plate(name="held", picture=caps, edge="bottom", side="center"))
         is_free = not (self.message or plates or session.comparison)
-        if self._is_beginning(now) and keymap is not None and is_free:
-            plates.append(look.table("first keys", first_keys(keymap.keys)))
-        if look.settings.shows_bookmarks and session.bookmarks.shown:
+        if self._is_beginning(now) and playable is not None and is_free:
+            plates.append(look.table("first keys", first_keys(playable.keymap.keys)))
+        if settings.shows_bookmarks and session.bookmarks.shown:
             pictures = [(number, item.view.frame) for number, item in session.bookmarks.shown]
             picture = panels.bookmarks_plate(pictures, look.size)
             plates.append(
                 Plate(name="bookmarks", picture=picture, edge="bottom", side="right", least=0.4)
             )
-        preparation = session.playable.preparation if session.playable else None
+        preparation = playable.preparation if playable is not None else None
         if preparation is not None and preparation.words:
             plates.append(look.words("preparation", preparation.words))
-        return plates
+        return always + plates
 
     def keys(self, rows: Sequence[Sequence[str]], look: Look) -> Plate:
         """Return the key map."""
@@ -220,6 +182,25 @@ class Overlays:
 
     def _is_beginning(self, now: float) -> bool:
         return self._first_view_at is not None and now - self._first_view_at < _FIRST_KEYS_S
+
+
+def _status(session: Session, look: Look) -> list[Plate]:
+    """Return what the game is doing, unless it is played."""
+    if session.status == "rewinding" and session.rewind is not None:
+        before = session.rewind.num_before
+        picture = panels.rewind_plate(
+            share=before / max(len(session.rewind) - 1, 1),
+            seconds=before * session.period_s,
+            size=look.size,
+        )
+        return [Plate(name="rewind", picture=picture, edge="top", side="center")]
+    if session.status == "paused":
+        words = "paused: P goes on, N makes one step"
+    elif session.pilot is not None and session.pilot.is_flying:
+        words = "an agent plays: press a key of the game, and it is your turn"
+    else:
+        return []
+    return [look.words("status", words, side="center")]
 
 
 def _recording(session: Session, look: Look) -> list[Plate]:

@@ -367,8 +367,7 @@ class Window:
         facts = partial(measurements, session, view, self.latencies)
         return [
             *told,
-            *self.overlays.of_game(session, view, look, now=now),
-            *self.overlays.of_player(session, view, look, now=now, measured=facts),
+            *self.overlays.of_game(session, view, look, now=now, measured=facts),
         ]
 
     def _draw_view(
