@@ -9,7 +9,6 @@ from envs.world.outcomes import OutcomeRule
 from midas_world.config import load_preset
 from midas_world.evaluate.forced import (
     LatentEpisode,
-    forced_steps,
     sequence_conditions,
     to_latent_episode,
 )
@@ -116,19 +115,6 @@ def latent_episode(world: World, *, steps: int, seed: int) -> LatentEpisode:
         costs=rng.integers(0, 2, steps).astype(float),
         terminated=np.arange(steps) == steps - 1,
     )
-
-
-def test_forced_steps_are_those_of_each_episode_alone(tiny_world):
-    episodes = [latent_episode(tiny_world, steps=n, seed=n) for n in (9, 5, 2, 7)]
-    model = tiny_world.model
-    seen = dict.fromkeys(range(4), 0)
-    for step in forced_steps(model, episodes, first=4):
-        for row, index in enumerate(step.episodes):
-            assert step.made[row].shape == episodes[index].latents[0].shape
-            assert len(step.outcome.cost) == len(step.episodes)
-            seen[index] += 1
-    # Frames 4 to T; the episode of two steps has none.
-    assert seen == {0: 6, 1: 2, 2: 0, 3: 4}
 
 
 def teacher_episode(seed: int) -> TeacherEpisode:

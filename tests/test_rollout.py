@@ -68,15 +68,6 @@ def lively(fake: FakeEngine) -> FakeEngine:
     return fake
 
 
-def test_chance_decides_what_comes_into_view_and_seeds_decide_chance(fake):
-    rollout = Rollout(lively(fake), 3)
-    rollout.reset([start_of(fake)] * 3, seeds=[1, 2, 1])
-    told = torch.stack(walk(rollout, range(1, 30)))
-    assert (told[..., 0] == 0).any()
-    assert torch.equal(told[:, 0], told[:, 2])
-    assert not torch.equal(told[:, 0], told[:, 1])
-
-
 def test_forks_meet_the_same_things_again_unless_they_are_reseeded(fake):
     rollout = Rollout(lively(fake))
     rollout.reset([start_of(fake)], seeds=[4])
