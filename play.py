@@ -113,7 +113,8 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable], loadi
     )
     with contextlib.ExitStack() as stack:
         stack.callback(voices.close)
-        stack.push(lambda kind, *_: window.close(waits=kind is None))
+        # Films are waited for, unless Ctrl-C or SIGTERM ends it.
+        stack.push(lambda kind, *_: window.close(waits=not kind or issubclass(kind, Exception)))
         if args.global_hotkey:
             _listen_everywhere(session, stack)
         session.start()

@@ -77,18 +77,20 @@ def test_a_window_that_is_closed_while_loading_does_not_wait():
     assert session.status == "closed"
 
 
-def test_a_film_that_is_still_written_is_waited_for_but_not_by_a_signal():
+def test_a_film_that_is_still_written_is_waited_for_but_not_by_a_signal(caplog):
     window, may_end, done = Window("a world"), threading.Event(), []
     window._gallery._jobs.start(
         lambda: (may_end.wait(20.0) and done.append(1)) or "", words="a film"
     )
     started = time.perf_counter()
-    window.close(waits=False)  # as play.py does where an exception ends the game
+    window.close(waits=False)  # as play.py does for Ctrl-C and SIGTERM
     assert time.perf_counter() - started < 1.0
     assert not pygame.display.get_init()
     threading.Timer(0.2, may_end.set).start()
-    window.close()
+    with caplog.at_level("INFO"):
+        window.close()
     assert done == [1]
+    assert "a film, and then it ends" in caplog.text
 
 
 def test_the_process_ends_at_once_whatever_still_runs():

@@ -1,9 +1,12 @@
 """What takes long and need not hold up the game, such as writing a film: in a thread beside it."""
 
+import logging
 import threading
 from collections.abc import Callable
 
 from midas_world.types import MidasWorldError
+
+_logger = logging.getLogger(__name__)
 
 
 class Jobs:
@@ -32,6 +35,8 @@ class Jobs:
 
     def close(self) -> None:
         """Wait until everything is done; may be called twice."""
+        if self.words:
+            _logger.info("%s, and then it ends", self.words)
         for thread in self._threads:
             thread.join()
 
