@@ -11,7 +11,6 @@ import pytest
 import envs  # noqa: F401 - registers the learned world
 from midas_world.commands import dream as dream_module
 from midas_world.commands.cli import main
-from midas_world.commands.collected import Collected, look_at
 from midas_world.commands.dream import _fitting_steps, evaluation_for, with_train_steps
 from midas_world.commands.dream_card import verdict
 from midas_world.commands.dream_work import STATE_FILE, DreamRequest, WorkFolder
@@ -19,6 +18,7 @@ from midas_world.config import ProjectConfig, load_config, load_preset
 from midas_world.evaluate import command as evaluation
 from midas_world.evaluate.report import Section
 from midas_world.teachers.collect import CollectResult
+from midas_world.teachers.collected import Collected, look_at
 from midas_world.teachers.options import add_teacher_options
 from midas_world.train import pack
 from midas_world.world import load_world

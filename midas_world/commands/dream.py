@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from midas_world.commands.collected import FEW_FRAMES, look_at
 from midas_world.commands.dream_card import verdict, write_card
 from midas_world.commands.dream_work import DreamRequest, Stage, WorkFolder
 from midas_world.config import OptimizerConfig, ProjectConfig, load_preset, save_preset
@@ -28,6 +27,7 @@ from midas_world.evaluate.config import EvaluationConfig
 from midas_world.evaluate.report import JSON_NAME, read_report
 from midas_world.locks import alone_in
 from midas_world.teachers.collect import CollectConfig, CollectResult, collect
+from midas_world.teachers.collected import FEW_FRAMES, look_at
 from midas_world.teachers.project import (
     CPU_TOKENS,
     GPU_TOKENS,

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from midas_world.commands.collected import FEW_FRAMES, Collected
 from midas_world.config import ProjectConfig
 from midas_world.files import write_whole
+from midas_world.teachers.collected import FEW_FRAMES, Collected
 
 CARD_NAME = "README.md"
 

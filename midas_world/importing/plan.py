@@ -16,10 +16,10 @@ from midas_world.importing.opening import OpenOptions, Several, open_source
 from midas_world.importing.preset import project_for_recordings
 from midas_world.importing.recording import RecordingError
 from midas_world.importing.writing import describe, held_every, preset_name, write_folder
+from midas_world.teachers.collected import FEW_FRAMES
 from midas_world.teachers.options import WANTED_FPS
 
 _FEW_EPISODES = 8
-_FEW_FRAMES = 20_000
 _RARE = 0.01
 # On disk as H.264 (data/video.py): 6.4 KB of a frame of 192 x 320.
 _BYTES_PER_PIXEL = 6400 / (192 * 320)
@@ -107,7 +107,7 @@ class ImportPlan:
         length = timedelta(seconds=round(found.num_frames * cut.step_s))
         held = -(-found.num_episodes // held_every(found.num_episodes, self.request.held_out))
         size = world.height * world.width * found.num_frames
-        is_little = "; a world of so few knows little" * (found.num_frames < _FEW_FRAMES)
+        is_little = "; a world of so few knows little" * (found.num_frames < FEW_FRAMES)
         lines = [
             self.source.label,
             f"  frames   {found.num_frames:,}, {length}, {1 / cut.step_s:.4g} a second of "
