@@ -15,8 +15,6 @@ from midas_world.evaluate.metrics import (
     keypoint_error,
 )
 from midas_world.evaluate.probes.keypoints import (
-    load_probe,
-    save_probe,
     train_probe,
 )
 from midas_world.evaluate.probes.training import ProbeConfig, halve
@@ -102,6 +100,7 @@ def write_dot_world(folder: Path, *, env_id: str) -> Path:
     data = replace(
         config.data,
         env_id=env_id,
+        env_kwargs={},
         policy_factory="tests.test_evaluate:make_policy",
     )
     make_tiny_world(folder, config=replace(config, data=data))
@@ -115,7 +114,7 @@ def stage_starts(folder: Path) -> tuple[StartState, ...]:
     return load_world(folder).start_states
 
 
-def test_a_probe_learns_where_a_dot_is_and_survives_the_disk(tmp_path):
+def test_a_probe_learns_where_a_dot_is():
     rng = np.random.default_rng(0)
     places = rng.uniform((15, 10), (65, 38), (400, 2)).astype(np.float32)
     frames = np.stack([dot_frame(*place) for place in places])
@@ -126,9 +125,6 @@ def test_a_probe_learns_where_a_dot_is_and_survives_the_disk(tmp_path):
     assert keypoint_error(made, keypoints[350:], height=HEIGHT).mean() < 0.03
     still = np.broadcast_to(keypoints[:350].mean(axis=0), made.shape)
     assert keypoint_error(still, keypoints[350:], height=HEIGHT).mean() > 0.2
-    save_probe(probe, tmp_path / "probe.safetensors")
-    loaded = load_probe(tmp_path / "probe.safetensors", config, num_keypoints=1)
-    np.testing.assert_array_equal(loaded.keypoints(frames[350:]), made)
 
 
 def test_bookends_repeat_an_early_stretch_at_last():
@@ -236,7 +232,6 @@ def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
     assert outcomes["num_steps"] > 0
     assert 0 <= outcomes["reward_hits"] <= outcomes["reward_positives"]
     assert values["games"]["random_teacher_steps"] > 0
-    assert len(list(output.glob("probe-*.safetensors"))) == 1
 
 
 def test_a_missing_env_fails_its_sections_only(dot_world, tmp_path):

@@ -23,12 +23,7 @@ from midas_world.checkpoint import WEIGHTS_NAME
 from midas_world.data.episodes import list_episodes, load_episode
 from midas_world.evaluate.config import EvaluationConfig
 from midas_world.evaluate.forced import LatentEpisode, to_latent_episode
-from midas_world.evaluate.probes.keypoints import (
-    Probe,
-    load_probe,
-    save_probe,
-    train_probe,
-)
+from midas_world.evaluate.probes.keypoints import Probe, train_probe
 from midas_world.evaluate.probes.pictures import NumberProbe, cut, train_number_probe
 from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.rollouts import (
@@ -270,7 +265,7 @@ class Study:
         return self.once("rollouts", self._play_rollouts)
 
     def probe(self) -> Probe:
-        """Return the keypoint probe, from the output folder's cache if it is there.
+        """Return the keypoint probe.
 
         Raises:
             NotApplicableError: The teacher gives no keypoints.
@@ -382,26 +377,14 @@ class Study:
             yield self.play_teacher(teacher, seed, num_steps=num_steps, options=options)
 
     def _train_probe(self) -> Probe:
-        config, data = self.config.probe, self.world.config.data
-        env = self.make_teacher()
-        keypoints = env.reset(seed=config.first_seed)[1].get("keypoints")
-        if keypoints is None:
+        config, env = self.config.probe, self.make_teacher()
+        if env.reset(seed=config.first_seed)[1].get("keypoints") is None:
             raise NotApplicableError('the teacher gives no info["keypoints"]')
-        size = (self.world.config.world.height, self.world.config.world.width)
-        key = config.key(data.env_id, data.policy_factory, self.policies, size, keypoints.shape)
-        path = self.output / f"probe-{key}.safetensors"
-        if not path.is_file():
-            halves, truth = self._probe_frames(env)
-            save_probe(train_probe(halves, truth, config), path)
-        return load_probe(path, config, num_keypoints=len(keypoints))
-
-    def _probe_frames(self, env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
-        """Return teacher frames at half resolution and their keypoints."""
-        moments = self.sample_moments(env, self.config.probe)
-        shown = tqdm(moments, total=self.config.probe.num_frames, desc="probe", mininterval=5.0)
+        moments = self.sample_moments(env, config)
+        shown = tqdm(moments, total=config.num_frames, desc="probe", mininterval=5.0)
         pairs = [(halve(m.frame[None])[0], m.info["keypoints"]) for m in shown]
         halves, keypoints = zip(*pairs, strict=True)
-        return np.stack(halves), np.stack(keypoints)
+        return train_probe(np.stack(halves), np.stack(keypoints), config)
 
     def sample_moments(
         self,

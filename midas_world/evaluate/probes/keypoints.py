@@ -6,19 +6,16 @@ Shapes: B frames, H W pixels of a frame, h w pixels of the box, K keypoints.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from midas_world.checkpoint import load_tensors, load_weights, save_tensors
 from midas_world.evaluate.probes.training import ProbeConfig, fit, halve, to_input
 from midas_world.train.loop import seeded_weights
 
 _MARGIN = 7  # px of half resolution around the keypoints: more than a heat map's cell
 _PEAK_CELLS = 2
-_BOX_KEY = "box"
 
 
 class ResidualBlock(nn.Module):
@@ -175,21 +172,4 @@ def train_probe(halves: np.ndarray, keypoints: np.ndarray, config: ProbeConfig) 
         return heat_loss(network(pictures), places[rows])
 
     fit(network, box.cut(halves), loss_of, config, desc="probe")
-    return Probe(network, box)
-
-
-def save_probe(probe: Probe, path: Path) -> None:
-    """Write a probe as one safetensors file."""
-    box = torch.tensor([probe.box.top, probe.box.left, probe.box.bottom, probe.box.right])
-    save_tensors({**probe.network.state_dict(), _BOX_KEY: box}, path)
-
-
-def load_probe(path: Path, config: ProbeConfig, *, num_keypoints: int) -> Probe:
-    """Return a probe that `save_probe` wrote; `CheckpointError` if it does not fit."""
-    tensors = load_tensors(path)
-    network = KeypointNetwork(num_keypoints, config.width)
-    own = {name: tensor for name, tensor in tensors.items() if name != _BOX_KEY}
-    load_weights(network, own, source=str(path))
-    box = Box(*tensors[_BOX_KEY].tolist())
-    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return Probe(network, box)

@@ -8,11 +8,9 @@ beside what it measures.
 Shapes: B frames, H W pixels.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-_VERSION = 1  # of the networks and their training: another one makes cached probes invalid
 _WARMUP_STEPS = 50
 
 
@@ -47,11 +44,6 @@ class ProbeConfig:
     batch_size: int = 24
     learning_rate: float = 3e-3
     seed: int = 0
-
-    def key(self, *parts: object) -> str:
-        """Return 16 hex digits of this config and of what else decides the probe."""
-        text = json.dumps([_VERSION, asdict(self), *map(str, parts)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def halve(frames: np.ndarray) -> np.ndarray:
