@@ -126,23 +126,23 @@ class NumberedEnv(gym.Env):
         return picture(self.count), float(action == 2), self.count >= 60, False, {}
 
 
-def make_session(folder: Path) -> Path:
-    """Record two episodes of 60 steps."""
+def make_session(folder: Path, num_steps: int = 60) -> Path:
+    """Record two episodes of so many steps."""
     place = folder / "session"
     with contextlib.closing(RecordSession(NumberedEnv(), place)) as env:
         for _ in range(2):
             env.reset(seed=1)
-            for number in range(60):
+            for number in range(num_steps):
                 env.step(NAMES.index(done_at(number)))
     return place
 
 
-def make_minari(folder: Path) -> Path:
-    return folder / export_minari(load_session(make_session(folder)), folder)
+def make_minari(folder: Path, num_steps: int = 60) -> Path:
+    return folder / export_minari(load_session(make_session(folder, num_steps)), folder)
 
 
-def make_lerobot(folder: Path) -> Path:
-    export_lerobot(load_session(make_session(folder)), folder / "lerobot")
+def make_lerobot(folder: Path, num_steps: int = 60) -> Path:
+    export_lerobot(load_session(make_session(folder, num_steps)), folder / "lerobot")
     return folder / "lerobot"
 
 

@@ -226,6 +226,18 @@ def test_a_damaged_episode_of_a_minari_dataset_is_left_out(tmp_path, caplog):
     assert sum(len(episode.frames) for episode in episodes_in(tmp_path / "data")) <= 61
 
 
+def test_a_damaged_picture_of_a_minari_dataset_ends_a_stretch(tmp_path, caplog):
+    h5py = pytest.importorskip("h5py")
+    folder = make_minari(tmp_path)
+    with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
+        file["episode_0/observations"][30] = np.frombuffer(b"no JPEG", np.uint8)
+    assert import_to(tmp_path / "data", folder, "--source-fps", "20", "--steps", "20") == 0
+    assert "1 pictures that cannot be read" in caplog.text
+    for episode in episodes_in(tmp_path / "data"):
+        steps = np.diff([number_of(frame) for frame in episode.frames]) % 26
+        assert (steps == 1).all()
+
+
 def test_what_fails_while_writing_leaves_nothing(tmp_path, monkeypatch, capsys):
     film = make_film(tmp_path, 100)
     real, count = writing.save_episode, []

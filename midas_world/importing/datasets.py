@@ -8,6 +8,7 @@ Shapes: T steps of an episode.
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ from midas_world.sessions.video import VideoError
 from midas_world.teachers.env import to_picture
 
 MINARI_FILE = "main_data.hdf5"
+# What h5py raises for files that are.
+_DAMAGED = (KeyError, IndexError, OSError, TypeError, ValueError, RuntimeError)
 _PICTURE_KEYS = ("pixels", "image", "rgb", "screen", "frame")
 
 
@@ -108,17 +111,24 @@ class Minari:
         self.problems: Counter[str] = Counter()
         self.num_points, self.has_sound = 0, False
         self.actions: Mapping[str, ActionConfig] = {}
-        with self._opened() as file:
-            self._episodes = sorted(
-                (name for name in file if name.startswith("episode_")),
-                key=lambda name: int(name.removeprefix("episode_")),
-            )
-            if not self._episodes:
-                raise RecordingError(f"{folder} holds no episode")
-            self._key, first = self._find_pictures(file[self._episodes[0]]["observations"])
+        try:
+            self._key, first = self._look()
+        except RecordingError:
+            raise
+        except _DAMAGED as error:
+            raise RecordingError(f"{self._path} is damaged: {error}") from error
         self.size = first.shape[:2]
         name = metadata.get("dataset_id", folder.parent.name)
         self.label = f"{name} (Minari, {len(self._episodes)} episodes)"
+
+    def _look(self) -> tuple[str, np.ndarray]:
+        """Find the episodes; return the key of their pictures, and the first picture."""
+        with self._opened() as file:
+            names = (n for n in file if re.fullmatch(r"episode_\d+", n))
+            self._episodes = sorted(names, key=lambda name: int(name.removeprefix("episode_")))
+            if not self._episodes:
+                raise RecordingError(f"{self._path} holds no episode")
+            return self._find_pictures(file[self._episodes[0]]["observations"])
 
     def moments(self, *, pixels: bool) -> Iterator[Moment]:
         """Walk through its episodes, step by step: one picture is in memory at a time."""
@@ -129,7 +139,7 @@ class Minari:
                 try:
                     yield from self._episode(file[name], time_s, pixels=pixels)
                     time_s += (len(file[name]["rewards"]) + 2) / self.fps
-                except (KeyError, OSError, ValueError) as error:
+                except _DAMAGED as error:
                     self.problems[f"damaged episodes ({error!s:.60})"] += 1
 
     def _episode(self, group: Any, time_s: float, *, pixels: bool) -> Iterator[Moment]:
@@ -137,7 +147,13 @@ class Minari:
         count = len(group["rewards"])
         actions, rewards = group["actions"][()], group["rewards"][()]
         ends = group["terminations"][()]
+        is_lost = True
         for step in range(min(count + 1, len(rows))):
+            picture = _picture_of(rows[step]) if pixels else None
+            if pixels and picture is None:
+                self.problems["pictures that cannot be read"] += 1
+                is_lost = True
+                continue
             deeds = ()
             if step < count:
                 action = np.asarray(actions[step])
@@ -148,15 +164,15 @@ class Minari:
                         reward=float(rewards[step]),
                     ),
                 )
-            picture = _picture_of(rows[step]) if pixels else None
             yield Moment(
                 time_s=time_s + step / self.fps,
                 picture=None if picture is None else still(picture),
                 deeds=deeds,
-                begins=not step,
+                begins=is_lost,
                 terminated=bool(step and ends[step - 1]),
                 size=self.size,
             )
+            is_lost = False
 
     def _opened(self) -> Any:
         try:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,11 +35,13 @@ from midas_world.data.episodes import load_episode
 from midas_world.data.packing import pack
 from midas_world.data.shard_index import open_shards
 from midas_world.data.shards import Losses, read_samples
+from midas_world.importing.plan import ImportRequest, plan_import
 from midas_world.sessions.session import load_session
 from midas_world.teachers.actions import configured_actions
 from midas_world.teachers.project import KeyMapFile
 from midas_world.world import load_world
 from tests.fakes import make_tiny_world
+from tests.recordings import make_lerobot, make_minari
 from tests.sessions import record_steps
 from tests.shard_data import save_all
 
@@ -152,6 +155,20 @@ def _use_shards(folder: Path) -> None:
         raise SilentlyWrongError("an episode came twice")
 
 
+def _use_recording(path: Path, **options) -> None:
+    output = path.parent / "imported"
+    shutil.rmtree(output, ignore_errors=True)
+    request = ImportRequest(sources=[path], to=output, preset="tiny", **options)
+    plan = plan_import(request)
+    assert str(plan)
+    try:
+        plan.write()
+    except ValueError:
+        if output.exists():
+            raise SilentlyWrongError("half an import was left") from None
+        raise
+
+
 def _use_keymap(folder: Path) -> None:
     actions = load_config(KeyMapFile, folder / "keys.yaml").actions
     configured_actions(actions, spaces.Discrete(3))
@@ -233,6 +250,10 @@ SUBJECTS = {
         lambda f: load_config(ProjectConfig, f / "my.yaml"),
     ),
     "key map": Subject(lambda f: (f / "keys.yaml").write_text(KEYS), _use_keymap),
+    "lerobot": Subject(lambda f: make_lerobot(f, 20), lambda f: _use_recording(f / "lerobot")),
+    "minari": Subject(
+        lambda f: make_minari(f, 20), lambda f: _use_recording(f / "session-v0", source_fps=20.0)
+    ),
     "cache": Subject(_make_cache, _use_cache),
     "outline": Subject(_make_outlines, _use_outlines),
     "actions": Subject(
