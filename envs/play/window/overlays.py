@@ -13,7 +13,7 @@ from envs.play.game.session import Session
 from envs.play.game.settings import Settings
 from envs.play.window import hud, panels
 from envs.play.window.layout import Plate, Side
-from envs.play.window.scoreboard import Flashes, first_keys, score_plate
+from envs.play.window.scoreboard import Flashes, clock, first_keys, score_plate
 
 Measured = Callable[[], Sequence[tuple[str, str]]]
 
@@ -212,8 +212,7 @@ def _recording(session: Session, look: Look) -> list[Plate]:
             hud.RECORDING_COLOR,
         )
     elif (recording := session.recording) is not None:
-        minutes, seconds = divmod(int(recording.seconds), 60)
-        text = f"{minutes}:{seconds:02d}  {recording.num_bytes / 1e6:.1f} MB"
+        text = f"{clock(recording.seconds)}  {recording.num_bytes / 1e6:.1f} MB"
         if recording.waited_s >= 1.0:
             text += f"  the disk is slow: waited {recording.waited_s:.0f} s"
     said = [("recording", text, color)] if text else []
