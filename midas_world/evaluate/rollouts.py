@@ -97,6 +97,26 @@ class TeacherEpisode:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """T' steps of a world and of its teacher, after the same context and by the same actions.
+
+    Attributes:
+        teacher: The teacher's episode; its frames up to ``first - 1`` are the context.
+        first: Index of the teacher's frame that the world's first one is compared with.
+        frames: (T', H, W, 3) uint8 of the world.
+    """
+
+    teacher: TeacherEpisode
+    first: int
+    frames: np.ndarray
+
+    @property
+    def real(self) -> np.ndarray:
+        """The teacher's frames, (T', H, W, 3)."""
+        return self.teacher.frames[self.first :]
+
+
 def check_held_out(seeds: Sequence[int], data: DataConfig) -> None:
     """Raise ValueError if a seed is one that the world was trained on."""
     trained = range(data.first_seed, data.first_seed + data.num_episodes)

@@ -8,7 +8,6 @@ and the probes', which they learn from and nothing is measured on.
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
@@ -28,6 +27,7 @@ from midas_world.evaluate.probes.pictures import NumberProbe, cut, train_number_
 from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.rollouts import (
     Moment,
+    Rollout,
     TeacherEpisode,
     as_action,
     check_held_out,
@@ -59,26 +59,6 @@ REVISIT_SEED = 19_000
 
 class NotApplicableError(Exception):
     """A section has no meaning for this teacher; the message says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rollout:
-    """T' steps of a world and of its teacher, after the same context and by the same actions.
-
-    Attributes:
-        teacher: The teacher's episode; its frames up to ``first - 1`` are the context.
-        first: Index of the teacher's frame that the world's first one is compared with.
-        frames: (T', H, W, 3) uint8 of the world.
-    """
-
-    teacher: TeacherEpisode
-    first: int
-    frames: np.ndarray
-
-    @property
-    def real(self) -> np.ndarray:
-        """The teacher's frames, (T', H, W, 3)."""
-        return self.teacher.frames[self.first :]
 
 
 def _never(outlook: Any) -> np.ndarray:

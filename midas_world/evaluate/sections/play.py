@@ -19,7 +19,8 @@ from midas_world.evaluate.metrics import (
 )
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.study import NotApplicableError, Rollout, Study
+from midas_world.evaluate.rollouts import Rollout
+from midas_world.evaluate.study import NotApplicableError, Study
 from midas_world.machine import cpu_name, load_average, num_cores
 from midas_world.psnr import psnr
 from midas_world.tables import Cell
