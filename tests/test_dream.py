@@ -104,13 +104,14 @@ def test_the_world_says_how_good_it_is(dreamt):
     assert set(statuses.values()) == {"ok"}, statuses
 
 
-def test_the_same_command_again_goes_on_and_does_nothing_twice(dreamt, capsys):
+def test_the_same_command_again_goes_on_and_does_nothing_twice(dreamt, capsys, caplog):
     folder, command = dreamt
     weights = folder / "disc" / "weights.safetensors"
     before = weights.stat().st_mtime_ns
     assert main(command) == 0
     assert weights.stat().st_mtime_ns == before
     assert f"python play.py --world {folder / 'disc'}" in capsys.readouterr().out
+    assert "frames in 2 episodes are few: under 20000 a world knows little" in caplog.text
 
 
 def test_what_could_not_be_measured_is_measured_by_the_next_call(dreamt, monkeypatch):
