@@ -1,6 +1,5 @@
-"""Modes, results and the best list; the menus, settings, and the show while nobody plays."""
+"""Modes, results and the best list; agents that play, and the show while nobody plays."""
 
-import json
 import threading
 import time
 from datetime import date
@@ -14,29 +13,13 @@ from envs.play.game.game import Game
 from envs.play.game.goals import COIN_RUN, FREE_PLAY, SURVIVE, BestList, Run
 from envs.play.game.moments import View
 from envs.play.game.opening import open_teacher, open_world
-from envs.play.game.session import Session
-from envs.play.game.settings import Settings, SettingsFile
 from envs.play.window import attract
 from envs.play.window.scoreboard import Flashes, first_keys
-from envs.play.window.window import Window
 from envs.stage.picture import objects_of_things
 from tests.fakes import CountingEnv
-from tests.windows import playable, playing, press, release, run_until, start, words_shown
+from tests.windows import playing, press, push, release, run_until, words_shown
 
 DAY = date(2026, 3, 1)
-
-
-def click(rect: pygame.Rect) -> None:
-    pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, pos=rect.center, button=1))
-
-
-def act(button: int) -> None:
-    pygame.event.post(pygame.Event(pygame.JOYBUTTONDOWN, button=button, instance_id=1))
-
-
-def hat(value: tuple[int, int]) -> None:
-    for place in (value, (0, 0)):
-        pygame.event.post(pygame.Event(pygame.JOYHATMOTION, hat=0, value=place, instance_id=1))
 
 
 def view(num_steps: int, **changes) -> View:
@@ -92,19 +75,6 @@ def test_the_best_ten_are_kept_in_a_file_and_a_file_of_others_is_left_alone(tmp_
     assert broken.add("stage, coin run", 50) == 1
     assert "cannot be read" in broken.problem
     assert path.read_text() == "[1"
-
-
-def test_settings_are_kept_and_a_file_that_is_none_is_told_and_left(tmp_path):
-    path = tmp_path / "settings.json"
-    SettingsFile(path).change(volume=3, keys={"left": "q"})
-    assert SettingsFile(path).settings == Settings(volume=3, keys={"left": "q"})
-    for text in ("{", '{"volume": 11}', "[]", '{"keys": {"left": 3}}'):
-        path.write_text(text)
-        file = SettingsFile(path)
-        assert file.settings == Settings()
-        assert "settings are not read" in file.problem
-        file.change(volume=1)
-        assert (file.settings.volume, path.read_text()) == (1, text)
 
 
 # In the window
@@ -176,7 +146,7 @@ def test_keys_of_the_game_mean_nothing_while_it_waits_for_a_menu():
         steps = session.view.num_steps
         for key in (pygame.K_p, pygame.K_n, pygame.K_b, pygame.K_t, pygame.K_g, pygame.K_BACKSPACE):
             press(key)
-        act(6)  # of the pad: pause
+        push(6)  # of the pad: pause
         press(pygame.K_MINUS)
         run_until(window, session, lambda: "volume" in window.overlays.message)
         done = threading.Event()
@@ -292,157 +262,6 @@ def test_the_agent_of_a_world_sees_what_the_world_knows_to_be_near(tiny_folder):
     assert names[0] == "run_right"
     assert set(names[1:]) <= {"leap_right", "kick"}
     game.close()
-
-
-def test_scenes_are_shown_and_gone_to_and_start_states_too():
-    scenes = open_teacher().scenes
-    starts = ("first", "second")
-    pictures = [np.full((24, 40, 3), value, np.uint8) for value in (10, 200)]
-    env = CountingEnv()
-    with playing(env, scenes=scenes, starts=starts, show_start=pictures.__getitem__) as (
-        window, session,
-    ):  # fmt: skip
-        window._screens.open_scenes(session)
-        press(pygame.K_RIGHT)  # the place after the first
-        press(pygame.K_RETURN)
-        run_until(window, session, lambda: env.prompt is not None)
-        assert env.prompt.split(", ")[0] == scenes.fields["place"][1]
-        run_until(window, session, lambda: window._screens.menu is None)
-        window._screens.open_scenes(session)
-        tiles = window._screens.menu
-        for _ in range(4):
-            press(pygame.K_DOWN)
-        press(pygame.K_RIGHT)
-        run_until(window, session, lambda: 1 in session.start_pictures)
-        run_until(window, session, lambda: tiles.rows[4].rects and not window._is_dirty)
-        click(tiles.rows[0].rects[2])  # marks a place alone
-        run_until(window, session, lambda: tiles.rows[0].chosen == 2)
-        click(tiles.rows[4].rects[1])
-        run_until(window, session, lambda: tiles.current == 4)
-        click(tiles.rows[4].rects[1])
-        run_until(window, session, lambda: env.resets[-1][1] == {"start_state": 1})
-
-
-def test_a_gamepad_picks_a_scene():
-    env = CountingEnv()
-    with playing(env, scenes=open_teacher().scenes) as (window, session):
-        act(7)
-        run_until(window, session, lambda: window._screens.menu is not None)
-        window._screens.open_scenes(session)
-        row = window._screens.menu.rows[1]
-        before = row.chosen
-        hat((0, -1))
-        hat((1, 0))
-        act(0)
-        run_until(window, session, lambda: env.prompt is not None)
-        assert env.prompt.split(", ")[1] == row.labels[(before + 1) % len(row.labels)]
-
-
-def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
-    settings = SettingsFile(tmp_path / "settings.json")
-    window = Window("a world", settings=settings)
-    session = Session(lambda: playable(CountingEnv()), window.inputs, fps=100,
-                      notify=window.notify)  # fmt: skip
-    start(window, session)
-    window._screens._settings._open_keys(session, "keys", back=lambda: None)
-    labels = [entry.label() for entry in window._screens.menu.entries]
-    for _ in range(labels.index("kick:  k")):
-        press(pygame.K_DOWN)
-    press(pygame.K_RETURN)
-    press(pygame.K_p)  # now kicks, and pauses no more
-    run_until(window, session, lambda: settings.settings.keys == {"k": "p"})
-    window._screens.close(session)
-    press(pygame.K_p)
-    run_until(window, session, lambda: session.view.action_name == "kick")
-    assert session.status == "playing"
-    release(pygame.K_p)
-    run_until(window, session, lambda: session.view.action_name == "idle")
-    session.close()
-    window.close()
-    assert json.loads((tmp_path / "settings.json").read_text())["keys"] == {"k": "p"}
-
-
-def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
-    settings = SettingsFile(tmp_path / "settings.json")
-    window = Window("a world", settings=settings)
-    session = Session(lambda: playable(CountingEnv()), window.inputs, fps=100,
-                      notify=window.notify)  # fmt: skip
-    start(window, session)
-    o = pygame.Event(pygame.KEYDOWN, key=pygame.K_o, mod=0, unicode="", scancode=0)
-    button = pygame.Event(pygame.JOYBUTTONDOWN, button=5, instance_id=1)
-    for kind, label, event in (
-        ("keys", "pause:  p", o),
-        ("pad", "drop a bookmark:  L3", button),
-    ):
-        window._screens._settings._open_keys(session, kind, back=lambda: None)
-        menu = window._screens.menu
-        menu.chosen = [entry.label() for entry in menu.entries].index(label)
-        press(pygame.K_RETURN)
-        pygame.event.post(event)
-        run_until(window, session, lambda kind=kind: getattr(settings.settings, kind))
-        window._screens.close(session)
-    press(pygame.K_o)
-    run_until(window, session, lambda: session.status == "paused")
-    act(5)
-    run_until(window, session, lambda: session.bookmarks.shown)
-    session.close()
-    window.close()
-    kept = json.loads((tmp_path / "settings.json").read_text())
-    assert (kept["keys"], kept["pad"]) == ({"p": "o"}, {"b": "RB"})
-
-
-@pytest.mark.parametrize("language", ["", "fr-fr"])
-def test_a_language_that_was_chosen_is_spoken_the_next_time(tmp_path, language):
-    settings = SettingsFile(tmp_path / "settings.json")
-    settings.change(language=language)
-    window = Window("a world", settings=settings)
-    session = Session(lambda: playable(CountingEnv()), window.inputs, notify=window.notify)
-    start(window, session)
-    run_until(window, session, lambda: window._has_begun)
-    assert session.voices.is_live == bool(language)
-    assert session.voices.language == (language or "en-us")
-    press(pygame.K_l)
-    run_until(window, session, lambda: settings.settings.language != language)
-    session.close()
-    window.close()
-    assert SettingsFile(tmp_path / "settings.json").settings.language == session.voices.language
-
-
-@pytest.mark.parametrize("size", [(320, 192), (960, 576)])
-def test_menus_fit_and_are_clicked(size):
-    with playing(CountingEnv(), scenes=open_teacher().scenes) as (window, session):
-        window._surface = pygame.display.set_mode(size, pygame.RESIZABLE)
-        window._screens.open_main(session)
-        run_until(window, session, lambda: session.status == "paused")
-        window.run_once(session)
-        window._is_dirty = True
-        time.sleep(0.02)
-        window.run_once(session)
-        menu = window._screens.menu
-        shown = [rect for rect in menu._rects if rect.width]
-        assert all(window._surface.get_rect().contains(rect) for rect in shown)
-        place = menu._rects[0].center
-        pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, pos=place, button=1))
-        run_until(window, session, lambda: session.status == "playing")
-
-
-def test_a_menu_that_is_closed_at_once_leaves_a_slow_game_playing():
-    with playing(CountingEnv(delay_s=0.3), fps=50) as (window, session):
-        steps = session.view.num_steps
-        window._screens.open_main(session)  # both within one step
-        window._screens.close(session)
-        run_until(window, session, lambda: session.view.num_steps > steps + 2)
-        assert session.status == "playing"
-
-
-def test_full_screen_and_back_by_key():
-    with playing(CountingEnv()) as (window, session):
-        for key, mod, is_full in (
-            (pygame.K_F11, 0, True),
-            (pygame.K_RETURN, pygame.KMOD_ALT, False),
-        ):
-            press(key, mod)
-            run_until(window, session, lambda wanted=is_full: window._full_screen.is_on is wanted)
 
 
 def test_a_stranger_s_first_keys_fit_the_game():

@@ -8,6 +8,7 @@ import pygame
 
 from envs.play.game.playable import Playable
 from envs.play.game.session import Session
+from envs.play.game.settings import SettingsFile
 from envs.play.window import hud
 from envs.play.window.window import Window
 from tests.fakes import CountingEnv, stage_keymap
@@ -24,6 +25,11 @@ def press(key: int, mod: int = 0) -> None:
 
 def release(key: int) -> None:
     pygame.event.post(pygame.Event(pygame.KEYUP, key=key, mod=0, unicode="", scancode=0))
+
+
+def push(button: int) -> None:
+    """Push a gamepad's button."""
+    pygame.event.post(pygame.Event(pygame.JOYBUTTONDOWN, button=button, instance_id=1))
 
 
 def run_until(window: Window, session: Session, condition, *, timeout_s: float = 10.0) -> None:
@@ -59,9 +65,11 @@ def words_shown(monkeypatch) -> list[str]:
 
 
 @contextmanager
-def playing(env: CountingEnv, *, fps: float = 200, **changes) -> Iterator[tuple[Window, Session]]:
+def playing(
+    env: CountingEnv, *, fps: float = 200, settings: SettingsFile | None = None, **changes
+) -> Iterator[tuple[Window, Session]]:
     """Yield a window and the session of a game that is being played on it."""
-    window = Window("a world")
+    window = Window("a world", settings=settings)
     session = Session(
         lambda: playable(env, **changes), window.inputs, fps=fps, notify=window.notify
     )
