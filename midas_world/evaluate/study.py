@@ -66,12 +66,27 @@ def _never(outlook: Any) -> np.ndarray:
     return np.zeros(len(outlook.step), bool)
 
 
+def _held_out(world: World, data: Path | None) -> list[Path]:
+    """Return the held-out recordings of a world without a teacher."""
+    folder = (data or Path("data") / world.folder.resolve().name) / "validation"
+    paths = list_episodes(folder) if folder.is_dir() else []
+    if not paths:
+        raise ValueError(
+            f"the world {world.folder} learned from recordings, and no held-out ones are in "
+            f"{folder}: name their folder with --data"
+        )
+    return paths
+
+
 class Study:
     """One world under study; what it has played is kept until it is dropped.
 
     Args:
         data: Folder of the recordings of a world without a teacher, whose held-out ones stand for
             it; None: data/NAME.
+
+    Raises:
+        ValueError: There are none in it.
     """
 
     def __init__(
@@ -82,7 +97,7 @@ class Study:
         self.world = world
         self.config = config
         self.output = output
-        self._data = data
+        self._recordings = [] if self.has_teacher else _held_out(world, data)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.results: dict[str, Any] = {}
         self.autoencoder = world.autoencoder.to(self.device)
@@ -304,13 +319,10 @@ class Study:
         """Yield so many pieces of held-out recordings, spread over them, each once.
 
         Raises:
-            ValueError: There are none, or they are of another size.
+            ValueError: They are of another size.
         """
         data, world = self.world.config.data, self.world.config.world
-        folder = (self._data or Path("data") / self.world.folder.resolve().name) / "validation"
-        paths = list_episodes(folder) if folder.is_dir() else []
-        if not paths:
-            raise ValueError(f"no held-out recordings in {folder}: name their folder with --data")
+        paths = self._recordings
         rounds = -(-count // len(paths))
         for place in range(min(count, len(paths))):
             number = round(place * len(paths) / min(count, len(paths)))

@@ -62,6 +62,9 @@ def horizon_section(study: Study) -> Section:
     )
     pictures = [_save_rollout_strip(study, rollout, marks) for rollout in rollouts[:_NUM_STRIPS]]
     played = sum(len(rollout.frames) for rollout in rollouts)
+    chosen = f"fresh seeds, policies {', '.join(study.policies)} in turn, no scene changes"
+    if not study.has_teacher:
+        chosen = "held-out recordings, which stand for the teacher, under all that was recorded"
     values = {"num_rollouts": len(rollouts), "num_steps": played}
     values |= {f"psnr_{mark}": float(curves["world"][mark - 1]) for mark in marks}
     held = curves["hold the last real frame (baseline)"]
@@ -71,10 +74,9 @@ def horizon_section(study: Study) -> Section:
         title="Horizon",
         method=(
             f"{len(rollouts)} rollouts of up to {steps} steps from the teacher's first "
-            f"{study.context_frames} frames (fresh seeds, policies {', '.join(study.policies)} in "
-            "turn, no scene changes), with the teacher's actions, against its frames at the same "
-            "step. Things that lie where chance puts them - coins, rocks - are left out of both. "
-            "Strips: teacher above, world below."
+            f"{study.context_frames} frames ({chosen}), with the teacher's actions, against its "
+            "frames at the same step. Things that lie where chance puts them - coins, rocks - are "
+            "left out of both. Strips: teacher above, world below."
         ),
         values=values,
         tables=(
