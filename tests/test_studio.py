@@ -224,7 +224,6 @@ def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_pat
         press(pygame.K_ESCAPE)
         run_until(window, session, lambda: session.status == "paused")
         assert session.view.num_steps >= steps
-        press(pygame.K_F10)
         for label, wanted in (("Export as MP4, 1:1", 2), ("Export as GIF", 3)):
             menu(Tiles, "Recordings")
             window._screens.menu.rows[0].take(0)
@@ -279,6 +278,10 @@ def test_a_film_of_the_gallery_is_scrubbed_and_the_game_hears_nothing_of_it(tmp_
         press(pygame.K_ESCAPE)
         run_until(window, session, lambda: session.projector is None)
         assert (session.status, session.view.num_steps) == ("paused", steps)
+        run_until(window, session, lambda: isinstance(window._screens.menu, Tiles))
+        for _ in range(2):  # from there to the menu, and to the game
+            press(pygame.K_ESCAPE)
+        run_until(window, session, lambda: session.view.num_steps > steps)
         assert not any((session.bookmarks.shown, session.pilot.is_flying))
 
 

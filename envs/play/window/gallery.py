@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.play.game.film import Film
+from envs.play.game.film import Film, Projector
 from envs.play.game.session import Session
 from envs.play.game.settings import SettingsFile
 from envs.play.studio.films import FilmLook, free_path, save_film
@@ -34,6 +34,7 @@ class Gallery:
         self._tell = tell
         self._jobs = Jobs(tell)
         self._tiles: Tiles | None = None
+        self._shown: Film | None = None
         self._reopen: Callable[[], object] = lambda: None
 
     def save_last(self, session: Session) -> None:
@@ -83,6 +84,7 @@ class Gallery:
                 self._tell(str(error))
                 return
             leave()
+            self._shown = film
             session.watch(film)
 
         def export(item: Recording, ending: str, shape: str | None) -> None:
@@ -157,6 +159,10 @@ class Gallery:
     def words(self) -> str:
         """What is being saved, for the player; empty if nothing is."""
         return self._jobs.words
+
+    def has_shown(self, projector: Projector | None) -> bool:
+        """Return whether a film that is shown was picked here."""
+        return projector is not None and projector.film is self._shown
 
     def refresh(self, menu: object) -> None:
         """Look again for what was recorded, if a menu is the tiles of that."""

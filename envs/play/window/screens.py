@@ -129,7 +129,7 @@ class Screens:
         self._gallery.open(
             session,
             show=self._show,
-            leave=lambda: self._do(session, lambda: None),
+            leave=lambda: self._show(None),
             back=lambda: self.open_main(session),
             pictures=self.pictures,
         )
@@ -141,7 +141,7 @@ class Screens:
             self._is_pausing = False
             session.set_paused(False)
 
-    def _show(self, menu: _Screen) -> None:
+    def _show(self, menu: _Screen | None) -> None:
         self.menu = menu
 
     def _pause(self, session: Session) -> None:

@@ -274,6 +274,10 @@ class Window:
             self._command(name, session)
             return True
         is_far = bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT)
+        if name == "escape" and self._gallery.has_shown(session.projector):
+            session.end_film()
+            self._screens.open_gallery(session)
+            return True
         return self._film.obey(name, session, is_far=is_far, now=time.perf_counter())
 
     def _ask(self, session: Session) -> None:
