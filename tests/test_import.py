@@ -149,6 +149,18 @@ def test_a_table_by_time_steers_a_film_of_variable_rate(tmp_path, capsys):
         assert all(done_at(number) == name for number, name in found)
 
 
+def test_a_key_is_still_held_after_a_gap_in_the_film(tmp_path, capsys):
+    times = [0.05 * n + 3 * (n >= 80) for n in range(160)]
+    film = write_film(tmp_path / "gap.mkv", [picture(n) for n in range(160)], times=times)
+    write_table(tmp_path / "gap.csv", [{"time_s": t, "keys": "right"} for t in (0, 12)])
+    assert import_to(tmp_path / "data", film, "--fps", "20") == 0
+    said = capsys.readouterr().out
+    assert "1 gaps of more than 2 s, or backwards, in time" in said
+    assert "frames without an action" not in said
+    kept = [number for episode in episodes_in(tmp_path / "data") for number, _ in deeds(episode)]
+    assert len(kept) > 130
+
+
 def test_keypoints_and_sound_become_pose_and_audio(tmp_path):
     # A tone from 2 s on; the second point walks to the right, in px of the film.
     sound = np.zeros(16_000 * 6, np.int16)

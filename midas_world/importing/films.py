@@ -9,6 +9,7 @@ Shapes: h w of a picture as it is shown, K keypoints.
 
 import contextlib
 import heapq
+import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -25,6 +26,7 @@ from midas_world.config import ActionConfig
 from midas_world.data.video import import_av
 from midas_world.importing.naming import WATCHED
 from midas_world.importing.recording import (
+    LONGEST_GAP_S,
     Deed,
     Moment,
     Picture,
@@ -116,7 +118,7 @@ class Pictures(ABC):
             for path in (self._tables.actions, self._tables.points)
         )
         pairs = [] if points is None else point_columns(points.columns)
-        shots, is_first = chain(self._shots(pixels=pixels), [None]), True
+        shots, last_s = chain(self._shots(pixels=pixels), [None]), -math.inf
         for shot, following in pairwise(shots):
             assert shot is not None
             until_s = shot.time_s + 1 / self.fps if following is None else following.time_s
@@ -124,10 +126,11 @@ class Pictures(ABC):
             if deeds is not None:
                 row = deeds.row(shot.number, shot.time_s) or {}
                 done, text = [_deed(shot.time_s, row)], str(row.get("text") or "")
-                if deeds.by_time and row and not is_first and not shot.begins:
+                follows = not shot.begins and shot.time_s - last_s <= LONGEST_GAP_S
+                if deeds.by_time and row and follows:
                     done = []  # it is being done since before
                 done += [_deed(*item) for item in deeds.until(until_s)]
-            is_first = False
+            last_s = shot.time_s
             known = points.row(shot.number, shot.time_s) if points is not None else None
             yield Moment(
                 time_s=shot.time_s,

@@ -20,6 +20,9 @@ from midas_world.types import MidasWorldError
 # "stretch"); only for moments that are kept.
 Picture = Callable[[tuple[int, int], str], np.ndarray]
 
+LONGEST_GAP_S = 2.0
+"""Pictures that are farther apart belong to different stretches."""
+
 
 class RecordingError(MidasWorldError, ValueError):
     """A recording cannot be imported; the message says which and why."""

@@ -9,12 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from midas_world.importing.naming import Namer
-from midas_world.importing.recording import Deed, Moment, Source
+from midas_world.importing.recording import LONGEST_GAP_S, Deed, Moment, Source
 
 # Times are rounded, so what begins so shortly before a step, in its length, is of that step.
 _EDGE = 0.1
-# Two pictures that are farther apart belong to different stretches.
-LONGEST_GAP_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +103,7 @@ class _Grid:
         begun = [deed for deed in self._deeds if deed.time_s < end]
         later = self._deeds[len(begun) :]
         spans: defaultdict[int | None, float] = defaultdict(float)
-        for deed, next_s in zip(begun, [*(d.time_s for d in begun[1:]), end], strict=True):
+        for deed, next_s in zip(begun, [*(d.time_s for d in begun[1:]), end], strict=False):
             length = next_s - max(deed.time_s, first)
             if deed.time_s > first or len(begun) == 1 or length > 3 * edge:
                 spans[self._namer.place_of(deed.action)] += length
