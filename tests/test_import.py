@@ -285,6 +285,9 @@ def test_what_is_added_joins_what_is_there(tmp_path, capsys):
         after["train"],
         after["validation"],
     )
+    (tmp_path / "short").mkdir()
+    assert import_to(data, make_film(tmp_path / "short", 12), "--add") == 0  # one episode will do
+    assert len(list(data.glob("train/episode-*"))) == after["train"] + 1
     assert import_to(data, film, "--add", "--size", "96x160") == 2
     assert "is of another frame size" in capsys.readouterr().err
     assert not list(data.glob(".tmp*"))

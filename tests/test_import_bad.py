@@ -137,7 +137,9 @@ def test_fewer_actions_than_frames_and_lines_that_are_none(tmp_path, capsys):
 def test_too_short(tmp_path, capsys):
     film = make_film(tmp_path, 12)
     line = fails(tmp_path, capsys, film)
-    assert "9 frames can be used, at least 18 are needed, for two episodes" in line
+    assert (
+        "9 frames can be used, at least 18 are needed (missing: 3 frames of stretches below" in line
+    )
 
 
 def test_sizes_and_times_that_do_not_fit(tmp_path, capsys):
@@ -214,6 +216,16 @@ def test_pictures_that_cannot_be_read_end_a_stretch(tmp_path, capsys):
         numbers = [number_of(frame) for frame in episode.frames]
         steps = np.diff(numbers) % 26
         assert (steps == 1).all()
+
+
+def test_an_episode_is_held_out_also_if_the_chosen_one_is_damaged(tmp_path):
+    folder = make_pictures(tmp_path)
+    for number in range(50, 120):
+        path = folder / f"frame{number}.png"
+        path.write_bytes(path.read_bytes()[:60])  # its size can be read, its pixels cannot
+    assert import_to(tmp_path / "data", folder, "--source-fps", "20") == 0
+    assert len(episodes_in(tmp_path / "data", "train")) == 2
+    assert len(episodes_in(tmp_path / "data", "validation")) == 1
 
 
 def test_a_damaged_episode_of_a_minari_dataset_is_left_out(tmp_path, caplog):

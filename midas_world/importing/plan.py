@@ -105,7 +105,7 @@ class ImportPlan:
     def __str__(self) -> str:
         found, cut, world = self.found, self.cut, self.config.world
         length = timedelta(seconds=round(found.num_frames * cut.step_s))
-        held = -(-found.num_episodes // held_every(found.num_episodes, self.request.held_out))
+        held = round(found.num_episodes / held_every(found.num_episodes, self.request.held_out))
         size = world.height * world.width * found.num_frames
         is_little = "; a world of so few knows little" * (found.num_frames < FEW_FRAMES)
         lines = [
@@ -187,17 +187,17 @@ def plan_import(request: ImportRequest) -> ImportPlan:
         text=request.text,
     )
     found = survey(source, namer, cut)
-    if found.num_episodes < _FEW_EPISODES and request.steps is None:
+    if found.num_episodes < _FEW_EPISODES and request.steps is None and old is None:
         shorter = max(LEAST_STEPS, found.num_frames // _FEW_EPISODES - 1)
         if shorter < cut.num_steps:
             cut = replace(cut, num_steps=shorter)
             found = survey(source, namer, cut)
-    if found.num_episodes < 2:
-        least = 2 * (LEAST_STEPS + 1)
+    least = 2 if old is None else 1
+    if found.num_episodes < least:
         missing = "; ".join(describe(found.problems))
         raise RecordingError(
-            f"{source.label}: {found.num_frames} frames can be used, at least {least} are needed, "
-            f"for two episodes{f' (missing: {missing})' if missing else ''}"
+            f"{source.label}: {found.num_frames} frames can be used, at least "
+            f"{least * (LEAST_STEPS + 1)} are needed{f' (missing: {missing})' if missing else ''}"
         )
     longest = max(found.lengths)
     backbone = world.backbone

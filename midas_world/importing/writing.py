@@ -63,7 +63,17 @@ def write_folder(
     period = held_every(found.num_episodes, held_share)
 
     def write(place: Path) -> Counter[str]:
-        return _write(source, namer, cut, place, found, period=period, config=config, video=video)
+        return _write(
+            source,
+            namer,
+            cut,
+            place,
+            found,
+            period=period,
+            config=config,
+            video=video,
+            is_added=is_added,
+        )
 
     if is_added:
         return _add(write, folder, config, cut, found)
@@ -113,6 +123,7 @@ def _write(
     period: int,
     config: ProjectConfig,
     video: VideoOptions,
+    is_added: bool,
 ) -> Counter[str]:
     problems: Counter[str] = Counter()
     counts: Counter[str] = Counter()
@@ -129,7 +140,11 @@ def _write(
         save_episode(episode, place / part / _episode_name(number), video=video)
         counts[part] += 1
         num_frames += len(episode.frames)
-    if not counts[TRAIN] or not counts[HELD]:
+    if counts[TRAIN] > 1 and not counts[HELD] and not is_added:  # it could not be read
+        last = list_episodes(place / TRAIN)[-1]
+        last.rename(place / HELD / last.name)
+        counts.update({TRAIN: -1, HELD: 1})
+    if not counts[TRAIN] or not (counts[HELD] or is_added):
         raise RecordingError(
             f"{source.label}: {counts.total()} episodes can be read, two are needed: "
             + ("; ".join(describe(problems)) or "it is too short")
