@@ -161,7 +161,7 @@ def test_a_key_is_still_held_after_a_gap_in_the_film(tmp_path, capsys):
     assert len(kept) > 130
 
 
-def test_keypoints_and_sound_become_pose_and_audio(tmp_path):
+def test_keypoints_and_sound_become_pose_and_audio(tmp_path, capsys):
     # A tone from 2 s on; the second point walks to the right, in px of the film.
     sound = np.zeros(16_000 * 6, np.int16)
     sound[32_000:] = (8000 * np.sin(np.arange(64_000) * 2 * np.pi * 300 / 16_000)).astype(np.int16)
@@ -171,6 +171,7 @@ def test_keypoints_and_sound_become_pose_and_audio(tmp_path):
     points = write_table(tmp_path / "points.csv", rows)
     words = ["--watch", "--keypoints", points, "--sound", "--text", "a man at a desk"]
     assert import_to(tmp_path / "data", film, *words) == 0
+    assert "watch 100 %" in capsys.readouterr().out
     for episode in episodes_in(tmp_path / "data"):
         begin = round(episode.metadata.details["begins_s"] * 20)
         count = episode.num_steps + 1

@@ -131,7 +131,7 @@ class ImportPlan:
             share = self.found.actions[place] / total
             keys = f" ({'+'.join(action.keys)})" if action.keys else ""
             rare = " rare" if 0 < share < _RARE else " never" * (not share)
-            parts.append(f"{name}{keys} {100 * share:.2g} %{rare}")
+            parts.append(f"{name}{keys} {100 * share:.{int(share < 0.1)}f} %{rare}")
         return ", ".join(parts)
 
 
