@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,13 +24,18 @@ class DiscEnv(gymnasium.Env):
         dying: Seeds whose third step ends the process.
         disk_full: Seeds whose third step finds the disk full.
         deaf: Whether the process hears no SIGTERM, as with envs that SDL draws.
+        engine: A file that gets the number of a process that the env starts, as ViZDoom does.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - as in Env
 
-    def __init__(self, render_mode=None, failing=(), dying=(), disk_full=(), deaf=False):
+    def __init__(
+        self, render_mode=None, failing=(), dying=(), disk_full=(), deaf=False, engine=None
+    ):
         if deaf:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if engine:
+            Path(engine).write_text(str(subprocess.Popen(["sleep", "1000"]).pid))
         self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(0, 255, (32, 48, 3), np.uint8)
         self.action_space = gymnasium.spaces.Discrete(3)

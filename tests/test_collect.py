@@ -68,7 +68,13 @@ def test_a_failing_or_dying_seed_is_reported_and_the_others_go_on(tmp_path, capl
 
 @pytest.mark.timeout(60)
 def test_what_is_enough_ends_workers_that_hear_no_signal(tmp_path):
-    config = config_for(tmp_path, num_episodes=1000, num_workers=2, env_kwargs={"deaf": True})
+    engine = tmp_path / "engine"
+    config = config_for(
+        tmp_path / "data",
+        num_episodes=1000,
+        num_workers=1,
+        env_kwargs={"deaf": True, "engine": str(engine)},
+    )
     asked = []
 
     def enough(frames: int, failed: int) -> bool:
@@ -77,9 +83,11 @@ def test_what_is_enough_ends_workers_that_hear_no_signal(tmp_path):
 
     result = collect(config, enough=enough)
     assert 30 < result.frames < 60
-    assert result.collected == len(asked) == len(list_episodes(tmp_path))
+    assert result.collected == len(asked) == len(list_episodes(tmp_path / "data"))
     assert asked[-1] == (result.frames, 0)
     assert result.exit_code == 0
+    state = Path(f"/proc/{engine.read_text()}/stat")  # nor is what the env started left behind
+    assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
 def test_a_full_disk_ends_the_run_and_is_named(tmp_path, caplog):

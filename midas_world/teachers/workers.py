@@ -100,7 +100,7 @@ def run_workers(
                     _join_worker(connection, workers)
     finally:
         for process in workers.values():
-            process.kill()  # SDL, which draws many an env, catches the signal of terminate()
+            _kill(process)
         for connection in list(workers):
             _join_worker(connection, workers)
 
@@ -115,6 +115,18 @@ def _start_worker(make_collector: Callable[[], Collector]) -> tuple[Connection, 
     return ours, process
 
 
+def _kill(process: BaseProcess) -> None:
+    """End a worker and what its env has started, such as ViZDoom's engine.
+
+    Not by terminate(): SDL, which draws many an env, catches its signal.
+    """
+    assert process.pid is not None
+    if os.name == "posix":
+        with contextlib.suppress(ProcessLookupError):  # it has not begun, or has ended
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
 def _join_worker(connection: Connection, workers: dict[Connection, BaseProcess]) -> int | None:
     """Wait for a worker that is ending, take it from the table, and return its exit code."""
     process = workers.pop(connection)
@@ -127,6 +139,8 @@ def _work(make_collector: Callable[[], Collector], connection: Connection) -> No
     """Collect the seeds that come down the pipe until None comes; the body of a worker."""
     # Ctrl-C reaches the whole process group; the parent decides what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.name == "posix":
+        os.setpgid(0, 0)  # with all that the env starts
     threading.Thread(target=_die_with_parent, daemon=True).start()
     connection.send(None)
     collector = None
@@ -149,4 +163,6 @@ def _die_with_parent() -> None:
     assert parent is not None
     parent.join()
     # A killed parent leaves nobody to clean up or to report to; the next start clears away.
+    if os.name == "posix":
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
