@@ -1,5 +1,5 @@
 import shutil
-from dataclasses import replace
+from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +9,7 @@ import torch
 
 from engine.backends import BACKENDS, Request
 from midas_world.commands import cli
+from midas_world.config import WorldConfig, load_preset
 from midas_world.world import WORLDS_FOLDER, World, load_world
 
 onnx = pytest.importorskip("onnx")
@@ -18,7 +19,7 @@ pytest.importorskip("onnxruntime")
 from engine.on_onnx import export as onnx_export  # noqa: E402
 from engine.on_onnx.engine import DEFAULT_PRECISION, OnnxEngine  # noqa: E402
 from engine.on_onnx.export import can_start, export_graphs  # noqa: E402
-from engine.on_onnx.files import _weights_hash, outlines_folder  # noqa: E402
+from engine.on_onnx.files import _declared, _weights_hash, outlines_folder  # noqa: E402
 from engine.on_onnx.graphs import GRAPHS  # noqa: E402
 from engine.on_onnx.outlines import fill_outline, outline_of, read_made_of  # noqa: E402
 
@@ -95,6 +96,16 @@ def test_outlines_of_another_world_or_code_are_not_used(
     for contents in (b"", b"no outline"):
         (outlines_folder(changed) / "head-k1.onnx").write_bytes(contents)
         assert not BACKENDS["onnx"].is_ready(replace(request, world=load_world(folder)))
+
+
+def test_a_field_that_a_config_gets_later_leaves_outlines_of_use():
+    new = [("new", str, field(default="")), ("more", dict, field(default_factory=dict))]
+    later = make_dataclass("Later", new, bases=(WorldConfig,), frozen=True, kw_only=True)
+    config = load_preset("tiny").world
+    same = {part.name: getattr(config, part.name) for part in fields(config)}
+    assert _declared(later(**same)) == _declared(config) != {}
+    assert _declared(later(**same, new="x")) != _declared(config)
+    assert _declared(replace(config, fps=config.fps + 1)) != _declared(config)
 
 
 def test_the_command_writes_outlines_in_place_of_older_ones(

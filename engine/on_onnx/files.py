@@ -13,8 +13,9 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -58,9 +59,28 @@ def made_of(world: World) -> str:
         {
             "version": GRAPHS_VERSION,
             "weights": _weights_hash(world),
-            "config": asdict(world.config.world),
+            "config": _declared(world.config.world),
         }
     )
+
+
+def _declared(config: Any) -> Any:
+    """Return a config as a dict without what is as by default.
+
+    So graphs stay of use when configs get a new field that changes nothing for them.
+    """
+    if isinstance(config, Mapping):
+        return {name: _declared(value) for name, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_declared(value) for value in config]
+    if not is_dataclass(config):
+        return config
+    found = {field: getattr(config, field.name) for field in fields(config)}
+    return {
+        field.name: _declared(value)
+        for field, value in found.items()
+        if value != (field.default if field.default_factory is MISSING else field.default_factory())
+    }
 
 
 def _weights_hash(world: World) -> str:
