@@ -205,6 +205,7 @@ def _fit_preset(arguments: argparse.Namespace) -> Path:
         summary_of,
     )
 
+    name = name_of(arguments.env)
     config = project_for(
         arguments.env,
         arguments,
@@ -213,7 +214,7 @@ def _fit_preset(arguments: argparse.Namespace) -> Path:
         max_tokens=CPU_TOKENS,
         is_to_play=False,
     )
-    folder = episodes_root(config.data, arguments.data or Path("data") / name_of(arguments.env))
+    folder = episodes_root(config.data, arguments.data or Path("data") / name)
     path = folder / f"{folder.name}.yaml"
     keep_preset(config, path)
     print(f"{summary_of(config)}\n  preset   {path}")
@@ -243,6 +244,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
+    from midas_world.checkpoint import WEIGHTS_NAME
     from midas_world.config import load_preset
     from midas_world.train.pack import pack_world
     from midas_world.trust import check_data
@@ -250,7 +252,8 @@ def _pack(arguments: argparse.Namespace) -> int:
     config = load_preset(arguments.preset, arguments.overrides)
     check_data(config.data, source=Path(arguments.preset), trust=arguments.trust)
     output = _folder(arguments.output, "runs", arguments.preset)
-    last = "decoder" if config.train_decoder else "autoencoder"
+    # The decoder's stage may not have been run.
+    last = "decoder" if (output / "decoder" / WEIGHTS_NAME).is_file() else "autoencoder"
     autoencoder = arguments.autoencoder or output / last
     pack_world(
         config,
