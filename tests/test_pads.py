@@ -8,6 +8,7 @@ import pygame
 import pytest
 
 from envs.play.game.inputs import Inputs
+from envs.play.game.settings import SettingsFile
 from envs.play.window.menu import Entry, Menu
 from envs.play.window.pads import Pads
 from envs.stage.env import ACTION_KEYS
@@ -175,3 +176,30 @@ def test_a_stick_moves_in_a_menu_one_entry_for_each_push(sdl):
                 window.run_once(session)
             assert menu.chosen == chosen, value
         pad.pull_out()
+
+
+def test_pads_are_switched_off_and_on_in_the_settings(sdl, tmp_path):
+    settings = SettingsFile(tmp_path / "settings.json")
+    with playing(CountingEnv(), settings=settings) as (window, session):
+
+        def turn() -> None:
+            window._screens._open_settings(session)
+            entries = window._screens.menu.entries
+            next(e for e in entries if e.label().startswith("gamepads")).change(1)
+            window._screens.close(session)
+
+        def walk() -> None:
+            pad = VirtualPad(sdl, GAME_CONTROLLER)
+            run_until(window, session, lambda: window._pads._controllers)
+            pad.axis(0, -0.5)
+            run_until(window, session, lambda: session.view.action_name == "walk_left")
+
+        walk()
+        turn()  # SDL lets go of its pads; the virtual one is gone with them
+        run_until(window, session, lambda: session.view.action_name == "idle")
+        VirtualPad(sdl, GAME_CONTROLLER)
+        for _ in range(20):
+            window.run_once(session)
+        assert not window._pads._controllers
+        turn()
+        walk()

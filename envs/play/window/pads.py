@@ -79,9 +79,9 @@ class Pads:
         controller.init()
 
     def close(self) -> None:
-        """Stop listening; may be called twice."""
-        self._joysticks.clear()
-        self._controllers.clear()
+        """Stop listening and let go of everything; may be called twice."""
+        for pad in (*self._joysticks, *self._controllers):
+            self._remove(pad)
         controller.quit()
         pygame.joystick.quit()
 
@@ -119,7 +119,8 @@ class Pads:
             of keys of the game, which are held or let go here.
         """
         if event.type == pygame.JOYDEVICEADDED:
-            self._add(event.device_index)
+            if controller.get_init():  # else it is an event from before `close`
+                self._add(event.device_index)
         elif event.type == pygame.JOYDEVICEREMOVED:
             self._remove(event.instance_id)
         elif event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERBUTTONUP):
