@@ -1,6 +1,7 @@
 """What a teacher declares of its conditions: the layout of poses, of words and of sound."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from midas_world.config.limits import MOST_BUCKETS, MOST_TRAVEL, check_range
 
@@ -26,6 +27,10 @@ class CameraConfig:
     def is_declared(self) -> bool:
         """Whether the pose tells it."""
         return self.index >= 0
+
+    def travel(self, before: Any, after: Any) -> Any:
+        """Return the shorter way from places to others within the loop, px, of their shape."""
+        return (after - before + self.loop / 2) % self.loop - self.loop / 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from midas_world.psnr import check_pairs
+from midas_world.train.picture_loss import LUMA
 
-_LUMA = (0.299, 0.587, 0.114)
 _MAX_LAG = 5
 _CONSTANT = 1e-9
 
 
 def luma(frames: np.ndarray) -> Tensor:
     """Return the BT.601 luma of frames, uint8 (B, H, W, 3) -> float64 (B, 1, H, W), 0 to 255."""
-    return torch.from_numpy(frames.astype(np.float64) @ np.array(_LUMA))[:, None]
+    return torch.from_numpy(frames.astype(np.float64) @ np.array(LUMA))[:, None]
 
 
 def sharpness(frames: np.ndarray) -> np.ndarray:

@@ -190,9 +190,9 @@ class Study:
             raise NotApplicableError("no camera is declared (conditions.camera)")
         if any(step.pose is None for step in conditions):
             raise NotApplicableError('the teacher gives no info["pose"]')
-        place = np.array([step.pose[camera.index] for step in conditions if step.pose is not None])
-        travel = np.diff(place * camera.loop, prepend=place[0] * camera.loop)
-        return np.cumsum((travel + camera.loop / 2) % camera.loop - camera.loop / 2)
+        shares = [step.pose[camera.index] for step in conditions if step.pose is not None]
+        places = np.array(shares) * camera.loop
+        return np.cumsum(camera.travel(np.concatenate((places[:1], places[:-1])), places))
 
     def play_teacher(
         self,

@@ -98,8 +98,7 @@ class EntryBook:
         told = np.full((len(self.camera), self._entries.capacity, 2), -1, np.float32)
         if not self._entries.num_classes:
             return told
-        loop = self.config.conditions.camera.loop
-        self.camera += (loop_cameras - self.loop_camera + loop / 2) % loop - loop / 2
+        self.camera += self.config.conditions.camera.travel(self.loop_camera, loop_cameras)
         self.loop_camera[:] = loop_cameras
         for row, reach in enumerate(self._reach(self.camera)):
             while self.frontier[row, 0] > reach[0]:

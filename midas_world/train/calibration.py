@@ -67,10 +67,10 @@ def new_travel(store: LatentStore, config: WorldConfig) -> np.ndarray:
     It is negative to the left, and 0 where the camera had been before.
     """
     camera = config.conditions.camera
-    share = store.conditions.pose[0, :, camera.index].double().numpy()
-    travel = np.zeros(len(share))
+    places = store.conditions.pose[0, :, camera.index].double().numpy() * camera.loop
+    travel = np.zeros(len(places))
     for start, end in pairwise(store.starts):
-        steps = ((np.diff(share[start:end]) + 0.5) % 1.0 - 0.5) * camera.loop
+        steps = camera.travel(places[start : end - 1], places[start + 1 : end])
         way = np.concatenate(([0.0], np.cumsum(steps)))
         travel[start + 1 : end] = np.diff(np.maximum.accumulate(way))
         travel[start + 1 : end] += np.diff(np.minimum.accumulate(way))

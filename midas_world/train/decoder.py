@@ -190,8 +190,8 @@ def _own_latents(
     order = torch.randperm(len(first), generator=step_generator(seed, 0)).numpy()
     first = first[order[: settings.num_rollouts]]
     rows, latents = [], []
+    logger.info("%d rollouts of %d steps", len(first), steps)
     for part in np.array_split(first, -(-len(first) // _BATCH)):
-        logger.info("rollouts: %d of %d frames", len(rows), len(first))
         for step, places, made in roll_out(model, store, part, steps, device=device):
             if step <= _FIRST_STEPS or step % settings.keep_every == 0:
                 rows.append(torch.from_numpy(places))

@@ -181,12 +181,12 @@ def thing_codes(
     if not config.entries.num_classes:
         return codes, gone
     camera, half = config.conditions.camera, config.width / 2
-    shares = pose[:, camera.index].astype(np.float64)
+    cameras = pose[:, camera.index].astype(np.float64) * camera.loop
     before: dict[tuple[float, float], float] = {}
     seen: set[tuple[float, float]] = set()
     for row, listed in enumerate(things):
         now = {(t[0], t[5]): float(t[1]) - half for t in listed if t[0] >= 0}
-        travel = ((shares[row] - shares[row - 1] + 0.5) % 1.0 - 0.5) * camera.loop if row else 0.0
+        travel = camera.travel(cameras[row - 1], cameras[row]) if row else 0.0
         known = {name: place - travel for name, place in before.items()} | now
         reach = half + config.entries.outside
         told = sorted((abs(p), name, p) for name, p in known.items() if abs(p) <= reach)

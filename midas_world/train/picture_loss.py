@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _ENERGY_CELL = 32
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)  # BT.601
 # Of a fine grid's weights in pixels.
 _MOST_WEIGHT = 3.0
 
@@ -83,7 +83,7 @@ def local_energy(frames: Tensor) -> Tensor:
 
     (B, 3, H, W) -> (B, 1, H // 32, W // 32), in the frames' units per px.
     """
-    luma = (frames * frames.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+    luma = (frames * frames.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
     down = functional.pad(luma.diff(dim=2), (0, 0, 0, 1))
     right = functional.pad(luma.diff(dim=3), (0, 1))
     # Below a level of 255 nothing is seen, and the root would have no slope.

@@ -246,8 +246,8 @@ class Pool:
         camera = self.world.conditions.camera
         if not camera.is_declared:
             return 0.0
-        share = self.store.conditions.pose[0, [row, later], camera.index]
-        return float((share[1] - share[0] + 0.5) % 1.0 - 0.5) * camera.loop
+        places = self.store.conditions.pose[0, [row, later], camera.index] * camera.loop
+        return float(camera.travel(*places))
 
     def _crops(self, targets: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Tensor]:
         """Return the corners of crops, (B, 2) in fine latents, and their pixels (B, S, S, 3)."""
