@@ -32,11 +32,11 @@ from midas_world.model.world_model import WorldModel
 from midas_world.psnr import psnr_of
 from midas_world.train.autoencoder import decode_latents, gradient_energy, load_autoencoder
 from midas_world.train.boxes import place_weights
+from midas_world.train.latent_rollouts import roll_out, rollout_starts
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import Trainer, step_generator
 from midas_world.train.picture_loss import picture_losses
 from midas_world.train.processes import alone
-from midas_world.train.rollouts import roll_out, rollout_starts
 from midas_world.train.sources import episodes_folder
 from midas_world.train.strips import save_strip
 

@@ -30,6 +30,7 @@ from midas_world.model.entries import kept
 from midas_world.model.world_model import Before, WorldModel
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.calibration import calibrate_prior
+from midas_world.train.latent_rollouts import evaluate_dynamics
 from midas_world.train.latents import LatentStore, open_latents
 from midas_world.train.loop import (
     STATE_NAME,
@@ -39,7 +40,6 @@ from midas_world.train.loop import (
 )
 from midas_world.train.pool import Pool
 from midas_world.train.processes import alone, start_processes
-from midas_world.train.rollouts import evaluate_dynamics
 from midas_world.train.scenery import fate_loss, fit_scenery
 from midas_world.train.sources import episodes_folder
 

@@ -1,4 +1,4 @@
-"""Rollouts beside episodes, from their beginnings: what dynamics and decoder are judged by.
+"""Rollouts in latents, beside episodes: what dynamics and decoder are judged by.
 
 Shapes: B episodes, c latent channels, h w fine grid.
 """
