@@ -7,6 +7,7 @@ import numpy as np
 import pygame
 import pytest
 
+from envs.stage.pixels import load_art
 from envs.stage.scenery import PLACES, TIMES, WEATHER_PERIOD, WEATHERS, Scenery
 
 WORLD_LENGTH = 1600
@@ -17,6 +18,14 @@ class Words:
     place: str
     time_of_day: str = "noon"
     weather: str = "clear"
+
+
+@pytest.mark.parametrize("name", [*PLACES, "clouds", "sprites"])
+def test_what_is_painted_is_the_same_at_both_scales(name: str) -> None:
+    small, large = (load_art(name, scale=scale).astype(float) for scale in (1, 2))
+    height, width, _ = small.shape
+    halved = large.reshape(height, 2, width, 2, 4).mean(axis=(1, 3))
+    assert np.abs(halved - small).mean() < 2.0
 
 
 @pytest.fixture(scope="module")

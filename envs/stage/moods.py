@@ -9,23 +9,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from envs.stage.canvas import Canvas, Pixels, pixel_centers
 from envs.stage.looks import load_tables
+from envs.stage.pixels import Pixels, load_art, pixel_centers
 
 WIDTH, HEIGHT = 320, 192
 TIMES = ("morning", "noon", "sunset", "night")
 WEATHERS = ("clear", "rain", "snow", "fog")
 
 Rgb = tuple[float, float, float]
-
-_CLOUDS = ((60, 52, 17), (176, 34, 13), (262, 62, 19), (352, 26, 12))
-_PUFFS = (
-    (-0.9, 0.0, 0.5),
-    (0.9, 0.0, 0.46),
-    (-0.35, 0.3, 0.62),
-    (0.4, 0.22, 0.56),
-    (0.0, 0.5, 0.5),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +66,7 @@ _SKY_TINTS: dict[str, Rgb] = {
     "snow forest": (0.98, 0.99, 1.03),
     "desert": (1.08, 0.97, 0.88),
 }
+PLACES = (*_SKY_TINTS, "night city")
 
 
 @lru_cache(maxsize=256)
@@ -99,7 +91,7 @@ def mood_of(place: str, time_of_day: str, weather: str) -> Mood:
             # The far layer is mostly near water, which thick air would turn gray.
             mood = replace(mood, haze_far=mood.haze_far * 0.4)
     else:
-        raise ValueError(f"place must be one of {(*_SKY_TINTS, 'night city')}, got {place!r}")
+        raise ValueError(f"place must be one of {PLACES}, got {place!r}")
     dark = mood.lamps == 1.0
     if weather == "rain":
         gray = (46, 52, 86) if dark else (120, 136, 158)
@@ -165,27 +157,9 @@ def paint_sky(mood: Mood, *, scale: int = 1) -> Pixels:
     return image + (sun - image) * disc[..., None]
 
 
-def paint_clouds(mood: Mood, period: int, *, scale: int = 1) -> Pixels:
-    """Return a looping strip of soft clouds, premultiplied.
-
-    Returns:
-        (192 * scale, period * scale, 4) float32.
-    """
-    canvas = Canvas(period, HEIGHT, loop=True, scale=scale)
-    for x, y, size in _CLOUDS:
-        for dx, dy, r in _PUFFS:
-            canvas.ellipse(
-                x + dx * size,
-                y - dy * size,
-                r * size,
-                r * size * 0.8,
-                (255, 255, 255),
-                (206, 214, 232),
-            )
-        canvas.ellipse(
-            x, y + size * 0.12, size * 1.5, size * 0.24, (224, 230, 242), (206, 214, 232)
-        )
-    clouds = canvas.pixels()
+def paint_clouds(mood: Mood, *, scale: int = 1) -> Pixels:
+    """Return a looping strip of soft clouds, (192 * scale, 400 * scale, 4) float, premultiplied."""
+    clouds = load_art("clouds", scale=scale).astype(np.float32)
     tint = np.array([*mood.cloud, 255], dtype=np.float32) / 255
     return clouds * tint * mood.cloud_alpha
 

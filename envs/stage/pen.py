@@ -60,7 +60,12 @@ class Pen:
         pygame.draw.polygon(self.surface, color, spots)
 
     def capsule(
-        self, start: Sequence[float], end: Sequence[float], wide: float, thin: float, color: Color
+        self,
+        start: Sequence[float],
+        end: Sequence[float],
+        wide: float,
+        thin: float,
+        color: Color | tuple[int, int, int, int],
     ) -> None:
         """Draw a limb that tapers from half width `wide` at its start to `thin` at its end."""
         (ax, ay), (bx, by) = self.at(start), self.at(end)

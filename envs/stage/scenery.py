@@ -1,8 +1,8 @@
 """Draws the places of Stage: sky, three parallax layers and the weather in front.
 
-A place is painted once in neutral daylight (places.py); a mood (moods.py) then shades the painting
-for a time and a weather. What comes out is cached, so that a frame costs only a few blits. All of
-it loops after 1600 px of the camera. Positions are px of the 192 x 320 frame at every scale.
+A place is painted in neutral daylight (art/); a mood (moods.py) shades that for a time and a
+weather. What comes out is cached, so that a frame costs only a few blits. All of it loops after
+1600 px of the camera. Positions are px of the 192 x 320 frame at every scale.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 import pygame
 
-from envs.stage.canvas import Pixels, nearest_pixel, pixel_centers, surface_of
 from envs.stage.moods import (
     HEIGHT,
+    PLACES,
     TIMES,
     WEATHERS,
     WIDTH,
@@ -24,11 +24,13 @@ from envs.stage.moods import (
     paint_sky,
     sprite_light,
 )
-from envs.stage.places import FAR_PERIOD, PLACES, paint_place
+from envs.stage.pixels import Pixels, load_art, nearest_pixel, pixel_centers, surface_of
 from envs.stage.weather import WEATHER_PERIOD, draw_fog, draw_rain, draw_snow
 
 __all__ = ["PLACES", "TIMES", "WEATHERS", "WEATHER_PERIOD", "SceneLike", "Scenery"]
 
+# Where far, mid and ground end in a painting, in px; each loops.
+_ENDS = (400, 1200, 2000)
 _SOLID_GROUND = 160
 # A shaded scene takes about 1.3 MB, four times that at scale 2.
 _CACHED_SCENES = 48
@@ -74,8 +76,8 @@ class _Strip:
 class Scenery:
     """Draws any scene at any camera position; needs no display.
 
-    The first frame of a scene takes some 50 to 150 ms, each later one about 0.1 ms; at scale 2, of
-    four times the pixels, some 250 to 550 ms and 0.25 ms.
+    The first frame of a scene takes some 50 ms, each later one about 0.1 ms; at scale 2, of four
+    times the pixels, some 250 ms and 0.25 ms.
 
     Args:
         scale: Pixels of the frame per px: 1 for frames of 192 x 320, 2 for 384 x 640.
@@ -130,7 +132,7 @@ def _shaded(
     mood = mood_of(place, time_of_day, weather)
     far, mid, ground = _painting(place, scale)
     far_pixels = _lit(*far, mood, mood.haze_far, 0.4 * mood.snow)
-    far_pixels = _over(paint_clouds(mood, FAR_PERIOD, scale=scale), far_pixels)
+    far_pixels = _over(paint_clouds(mood, scale=scale), far_pixels)
     mid_pixels = _lit(*mid, mood, mood.haze_mid, mood.snow)
     ground_pixels = _lit(*ground, mood, mood.haze_ground, mood.snow)
     solid_from = _SOLID_GROUND * scale
@@ -145,12 +147,14 @@ def _shaded(
 
 
 @lru_cache(maxsize=len(PLACES) * _SCALES)
-def _painting(place: str, scale: int) -> tuple[tuple[Pixels, Pixels], ...]:
-    """Return (base, lamp) of the far, mid and ground layers in daylight, uint8."""
-    return tuple(
-        (layer.base.pixels().astype(np.uint8), layer.lamp.pixels().astype(np.uint8))
-        for layer in paint_place(place, scale=scale)
-    )
+def _painting(place: str, scale: int) -> list[tuple[Pixels, Pixels]]:
+    """Return far, mid and ground in daylight: what light shades, and what shines by itself.
+
+    The latter are windows, lamps and neon, which come out when it is dark. In a picture they lie
+    below what they are in.
+    """
+    layers = np.split(load_art(place, scale=scale), [scale * x for x in _ENDS[:-1]], axis=1)
+    return [(layer[: HEIGHT * scale], layer[HEIGHT * scale :]) for layer in layers]
 
 
 def _strip(pixels: Pixels, parallax: float) -> _Strip:

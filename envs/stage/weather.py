@@ -11,8 +11,9 @@ from functools import lru_cache
 import numpy as np
 import pygame
 
-from envs.stage.canvas import Canvas, nearest_pixel, pixel_centers, surface_of
 from envs.stage.moods import HEIGHT, WIDTH, Mood
+from envs.stage.pen import Pen
+from envs.stage.pixels import nearest_pixel, pixel_centers, surface_of
 
 WEATHER_PERIOD = 16
 _TILE = 400
@@ -77,21 +78,30 @@ def _pale(mood: Mood, amount: float) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=32)
-def _drop(color: tuple[int, int, int], scale: int) -> pygame.Surface:
-    canvas = Canvas(12, 26, loop=False, scale=scale)
-    canvas.stroke([(8.4, 2), (3.6, 24)], 0.9, (*color, 70), 2.4)
-    return surface_of(canvas.pixels())
+def _drop(color: tuple[int, ...], scale: int) -> pygame.Surface:
+    zoom, alpha = Pen.zoom_of(scale), 70
+    drawn = pygame.Surface((12 * zoom, 26 * zoom), pygame.SRCALPHA, 32)
+    red, green, blue = (c * alpha // 255 for c in color)
+    tone = red, green, blue, alpha
+    Pen(drawn, origin=(0.0, 0.0), scale=scale).capsule((8.4, 2), (3.6, 24), 0.45, 1.2, tone)
+    return pygame.transform.smoothscale(drawn, (12 * scale, 26 * scale))
 
 
 @lru_cache(maxsize=32)
-def _flake(color: tuple[int, int, int], radius: float, scale: int) -> pygame.Surface:
-    canvas = Canvas(8, 8, loop=False, scale=scale)
-    canvas.glow(4, 4, radius * 1.7, radius * 1.7, color, 0.95)
-    return surface_of(canvas.pixels())
+def _flake(color: tuple[int, ...], radius: float, scale: int) -> pygame.Surface:
+    """Return a soft light that fades to nothing at 1.7 times the radius."""
+    zoom, reach = Pen.zoom_of(scale), 1.7 * radius
+    across = np.linspace(-1, 1, math.ceil(2 * reach * zoom), dtype=np.float32) ** 2
+    alpha = 0.95 * np.maximum(0, 1 - across[None, :] - across[:, None]) ** 2
+    light = surface_of(alpha[..., None] * np.array([*color, 255], dtype=np.float32))
+    drawn = pygame.Surface((8 * zoom, 8 * zoom), pygame.SRCALPHA, 32)
+    place = math.floor((4 - reach) * zoom)
+    drawn.blit(light, (place, place), special_flags=pygame.BLEND_PREMULTIPLIED)
+    return pygame.transform.smoothscale(drawn, (8 * scale, 8 * scale))
 
 
 @lru_cache(maxsize=32)
-def _veil(color: tuple[int, int, int], scale: int) -> pygame.Surface:
+def _veil(color: tuple[int, ...], scale: int) -> pygame.Surface:
     rows, columns = pixel_centers(HEIGHT, scale), pixel_centers(_TILE, scale)
     y, x = np.meshgrid(rows, columns, indexing="ij")
     turn = 2 * math.pi * x / _TILE
