@@ -234,12 +234,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, kw_only=True)
 class Understanding:
-    """What of a text was understood.
-
-    Attributes:
-        names: The name of each field that it speaks of.
-        unknown: What was not understood, each with the nearest name, or nothing.
-    """
+    """What of a text was understood."""
 
     names: Mapping[str, str]
     unknown: tuple[tuple[str, str], ...]

@@ -24,14 +24,7 @@ _LIGHT_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Captured:
-    """What came of a recording.
-
-    Attributes:
-        num_frames: Pictures of the film.
-        num_late: Of these, shown twice for want of a new one.
-        num_changes: Rows of the table.
-        why: It ended.
-    """
+    """What came of a recording."""
 
     num_frames: int
     num_late: int

@@ -30,9 +30,6 @@ _NAMES = {
 class DesktopKeys:
     """Notes when which of some keys are held; close it.
 
-    Args:
-        names: As pygame has them.
-
     Raises:
         KeyboardError: The keyboard cannot be heard here.
     """

@@ -18,16 +18,7 @@ _MAX_REPEATS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a run without a display measured.
-
-    Attributes:
-        num_steps: Steps made.
-        num_episodes: Episodes begun.
-        total_reward: Sum over all of them.
-        seconds: From the first step's start to the last one's end.
-        median_ms: Of the step times.
-        p99_ms: Of the step times.
-    """
+    """What a run without a display measured."""
 
     num_steps: int
     num_episodes: int
@@ -108,14 +99,7 @@ def run_headless(
     fps: float | None = None,
     keep: Callable[[View], None] = lambda _: None,
 ) -> Report:
-    """Play actions, starting anew where an episode ends, and return what was measured.
-
-    Args:
-        game: What to play.
-        actions: One per step.
-        fps: Steps per second; None is as fast as it goes.
-        keep: Called with what there is to see and hear at every frame, the first one too.
-    """
+    """Play actions, starting anew where an episode ends, and return what was measured."""
     clock = StepClock(1.0 / fps if fps else 0.0)
     times = Samples(capacity=100_000)
     finished_reward = 0.0

@@ -139,18 +139,6 @@ class EnvRecorder:
     ) -> None:
         """Record what one step took and gave, and how many seconds that took.
 
-        Args:
-            action: What was taken.
-            frame: uint8 (H, W, 3).
-            reward: What came of it.
-            terminated: Likewise.
-            truncated: Likewise.
-            info: Likewise.
-            step_time: Seconds.
-            sound: int16 (3, 800) of the frame; None is silence.
-            live: Which voices were live audio; see `Record`.
-            state: The environment's, to be kept in a file.
-
         Raises:
             ValueError: `begin` was not called.
         """

@@ -42,14 +42,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class GameObject:
-    """One thing on the stage.
-
-    Attributes:
-        kind: What it is.
-        x: World x of its centre in px.
-        y: Screen y in px: a coin's centre, or the ground.
-        variant: 0 to 2, for the drawing.
-    """
+    """One thing on the stage."""
 
     kind: Kind
     x: float

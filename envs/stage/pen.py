@@ -15,11 +15,6 @@ _OVERSAMPLING = 3
 class Pen:
     """Draws shapes given in px on a surface that will be shrunk, which antialiases them.
 
-    Args:
-        surface: What it draws on, `Pen.zoom_of(scale)` pixels for each px.
-        origin: The px at the surface's left top corner.
-        scale: Pixels of the frame per px.
-
     Attributes:
         zoom: Pixels of the surface per px.
         detail: How many times as many corners as at scale 1 a curve should have.

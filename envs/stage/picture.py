@@ -31,9 +31,6 @@ class StagePicture:
     """What a state of Stage looks like.
 
     Below a scale of 1 it is drawn at 1, and made smaller.
-
-    Attributes:
-        keypoints: (15, 2) float32 px, as last drawn.
     """
 
     def __init__(self, *, scale: float) -> None:

@@ -70,11 +70,7 @@ class RandomPolicy(_HoldingPolicy):
 
 
 class ExpertPolicy:
-    """Runs one way, leaps over rocks and fires and for high coins, kicks a rock at times.
-
-    Attributes:
-        direction: 1 runs right, -1 runs left.
-    """
+    """Runs one way, leaps over rocks and fires and for high coins, kicks a rock at times."""
 
     def reset(self, rng: np.random.Generator) -> None:
         """Start an episode."""

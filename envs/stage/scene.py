@@ -86,13 +86,7 @@ def verb_phrase(action_name: str, variant: int) -> str:
 
 @lru_cache(maxsize=4096)
 def describe(scene: Scene, action_name: str, variant: int) -> str:
-    """Return a sentence that says what the picture shows; equal arguments, equal sentence.
-
-    Args:
-        scene: What the stage looks like.
-        action_name: One of ACTIONS.
-        variant: Which wording, 0 or more. words.py understands all of them.
-    """
+    """Return a sentence that says what the picture shows; equal arguments, equal sentence."""
     rng = np.random.default_rng((variant, 0))
     return _pick(_WHOLE["forms"], rng).format(
         person=_pick(_WHOLE["persons"], rng),

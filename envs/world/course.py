@@ -44,7 +44,6 @@ class Course:
 
     Attributes:
         rollout: Cache, latents and noise.
-        conditioners: As given.
         conditions: Of each game's present frame.
         actions: That led to it; None where none did.
         told: Of the last step, (B,) each: what infos tell.

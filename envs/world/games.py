@@ -38,14 +38,8 @@ OPTIONS = ("prompt", "start_state", "things")
 class Games:
     """B games of one world; each has its own start state, conditioner, noise and clock.
 
-    Args:
-        world: A shipped world's name, a folder, or a loaded world.
-        num_games: B.
-        options: All else.
-
     Attributes:
         world: As loaded.
-        options: As given.
         engine: What runs it.
         observation_space: Of one game.
         action_space: Of one game.

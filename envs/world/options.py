@@ -18,24 +18,6 @@ DEFAULT_HORIZON = 1000
 class GameOptions(OutcomeRule):
     """What environments of a learned world take beside the world; see `WorldEnv`.
 
-    Attributes:
-        observation: "pixels", "latent" or "dict".
-        action: "discrete", "keys" or "conditions".
-        actions: The only ones that may be chosen with action="discrete", by name; None: all.
-        frame_skip: Steps for which an action is held.
-        horizon: Steps after which a game is truncated.
-        task: One of `envs.tasks.TASKS`; None: what the world pays and ends.
-        goal: Of the task "goal", x in px of the 192 x 320 frame along the loop.
-        start_states: What episodes begin from, unless a reset says otherwise.
-        prompt: Likewise, the words that steer.
-        backend: What runs the networks.
-        num_denoise_steps: Quality against speed; None takes the world's.
-        infos: "all" or "numeric", which leaves out words.
-        weights_sha256: What the world's weights must have, if it matters.
-        engine: A running engine of this world, instead of the one that all games of a world that
-            is given by its name share.
-        trust: Whether modules that the world's config names may be imported.
-
     Raises:
         ValueError: An argument cannot be used; the message says why.
     """

@@ -101,16 +101,6 @@ class Told:
 class OutcomeRule:
     """How what the network tells becomes rewards, costs and ends.
 
-    Attributes:
-        outcomes: One of OUTCOMES.
-        reward_threshold: Expected rewards of at most this size are paid as 0 by "threshold"; None
-            is half the world's `reward_unit`.
-        cost_threshold: Probability above which there is a hit, but for "sample".
-        termination_threshold: Likewise of the end.
-        reward: In the place of the rule's rewards, (B,).
-        cost: In the place of its costs, (B,).
-        end: In the place of the ends that it and lost lives bring, (B,) bool.
-
     Raises:
         ValueError: A threshold cannot be used, or there is no such rule.
     """
@@ -183,13 +173,7 @@ def _checked(name: str, given: Any, own: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a step brought to each game.
-
-    Attributes:
-        rewards: (B,) float64.
-        terminated: (B,) bool.
-        truncated: (B,) bool.
-    """
+    """What a step brought to each game."""
 
     rewards: np.ndarray
     terminated: np.ndarray

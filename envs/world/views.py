@@ -27,11 +27,7 @@ class Last:
 
 
 class Views:
-    """What games show.
-
-    Attributes:
-        last: What is shown of games in place of their present, by their number.
-    """
+    """What games show."""
 
     def __init__(self, course: Course, space: spaces.Space[Any]) -> None:
         self._course, self._space = course, space

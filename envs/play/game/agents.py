@@ -19,11 +19,7 @@ class Agent(Protocol):
 
 
 class Wanderer:
-    """Holds each action for a while, never the first, which is to do nothing.
-
-    Args:
-        num_actions: To choose from.
-    """
+    """Holds each action for a while, never the first, which is to do nothing."""
 
     def __init__(self, num_actions: int) -> None:
         self._num_actions = num_actions
@@ -43,12 +39,7 @@ class Wanderer:
 
 
 class Seer:
-    """Shows an agent, which expects `info["objects"]`, a world that tells of them by itself.
-
-    Args:
-        agent: Who plays.
-        look: Returns the objects at the present step.
-    """
+    """Shows an agent, which expects `info["objects"]`, a world that tells of them by itself."""
 
     def __init__(self, agent: Agent, look: Callable[[], np.ndarray]) -> None:
         self._agent, self._look = agent, look
@@ -63,12 +54,7 @@ class Seer:
 
 
 class Pilot:
-    """An agent that can take over from the player and hand back.
-
-    Args:
-        make_agent: Makes one that knows this game; None has a wanderer.
-        num_actions: To choose from.
-    """
+    """An agent that can take over from the player and hand back."""
 
     def __init__(self, make_agent: Callable[[], Agent] | None, num_actions: int) -> None:
         self._agent = make_agent() if make_agent is not None else Wanderer(num_actions)

@@ -5,11 +5,7 @@ _TOLERANCE = 0.1
 
 
 class StepClock:
-    """When steps are due at a fixed rate. A late step delays the next ones: none are caught up.
-
-    Attributes:
-        num_missed: Steps that started late.
-    """
+    """When steps are due at a fixed rate. A late step delays the next ones: none are caught up."""
 
     def __init__(self, period_s: float) -> None:
         self.period_s = period_s

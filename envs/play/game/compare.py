@@ -45,15 +45,7 @@ class Pair:
 
 
 class Twin:
-    """A teacher that is taken along a branch of a world, step by step.
-
-    Args:
-        env: The teacher; its reset takes the option "conditioner_state".
-
-    Attributes:
-        num_steps: Of the branch that have been played.
-        frame: The newest, as the teacher draws it.
-    """
+    """A teacher that is taken along a branch of a world, step by step."""
 
     def __init__(self, env: gym.Env[np.ndarray, np.int64]) -> None:
         self.env: Any = env.unwrapped

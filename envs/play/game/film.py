@@ -32,17 +32,7 @@ class Film:
 
 
 class Projector:
-    """Shows a film.
-
-    Args:
-        film: What is shown.
-
-    Attributes:
-        film: As given.
-        number: Of the frame that is shown.
-        speed: 1 is that of play.
-        is_paused: Whether the film stands still, as it does at its end.
-    """
+    """Shows a film."""
 
     def __init__(self, film: Film) -> None:
         self.film = film

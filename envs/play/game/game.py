@@ -24,22 +24,8 @@ from midas_world.teachers.words import clean_prompt
 class Game:
     """Plays episodes of an environment, one step at a time.
 
-    Args:
-        playable: What to play.
-        seed: Of the first episode.
-        prompt: The player's words, kept over resets.
-        voices: Live ones, in place of the world's.
-
     Raises:
         ValueError: There are live voices, and nobody talks in this game.
-
-    Attributes:
-        playable: As given.
-        prompt: The player's words at present.
-        branch: How the present moment was reached.
-        is_over: The episode has ended; only a reset goes on.
-        info: What the environment told of the present moment.
-        recorder: Records what happens while it is asked to.
     """
 
     def __init__(

@@ -52,9 +52,6 @@ class BestList:
 
     Args:
         path: The file; None keeps them in memory alone.
-
-    Attributes:
-        problem: Why the file is not read or written, in words; empty if it is.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -104,11 +101,6 @@ class Run:
         best: Where results are kept.
         today: Names the daily start.
         is_counted: False for one that nobody else could compare with, such as in slow motion.
-
-    Attributes:
-        mode: As given.
-        place: On the list, once it has ended and is there.
-        is_counted: Whether its result may be kept: going back in time ends that.
     """
 
     def __init__(
@@ -161,15 +153,7 @@ class Run:
 
 
 class Goals:
-    """What is played for at present, from try to try.
-
-    Args:
-        best: Where results are kept.
-
-    Attributes:
-        mode: What the next tries are for.
-        run: The present try; None before the first.
-    """
+    """What is played for at present, from try to try."""
 
     def __init__(self, best: BestList) -> None:
         self.mode = FREE_PLAY

@@ -37,11 +37,6 @@ class HumanTeacher(gym.Env[np.ndarray, np.int64]):
     and begun again from the same seed is replaced; so running backwards, which plays the beginning
     again, takes back what was played after it. All other play is kept.
 
-    Args:
-        teacher: What is played; closed with this.
-        data: Its config.
-        folder: Where the episodes go; None keeps none.
-
     Raises:
         BusyError: Another process plays or collects into the same folder.
     """

@@ -4,12 +4,7 @@ from collections.abc import Mapping, Sequence
 
 
 class Loading:
-    """What is being done at present, and the game's keys as soon as they are known.
-
-    Attributes:
-        stage: In words.
-        keys: Action names and the keys that call them; empty while unknown.
-    """
+    """What is being done at present, and the game's keys as soon as they are known."""
 
     def __init__(self, stage: str = "loading") -> None:
         self.stage = stage

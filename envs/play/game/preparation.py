@@ -38,10 +38,6 @@ class Preparation:
             by: ("progress", words) any number of times, and at the end ("made", words), or
             ("failed", words).
         arguments: For the work.
-
-    Attributes:
-        words: What is being done, for the player; empty once it has ended.
-        is_made: Whether all is made.
     """
 
     def __init__(self, work: Work, arguments: Sequence[object]) -> None:
@@ -87,13 +83,7 @@ class Preparation:
 def prepare_engines(
     world: "World", engine: "Engine", *, num_denoise_steps: int | None
 ) -> Preparation | None:
-    """Begin to make the files of backends that could run here; None if there are none to make.
-
-    Args:
-        world: That is played.
-        engine: That plays it meanwhile.
-        num_denoise_steps: As the player asked.
-    """
+    """Begin to make the files of backends that could run here; None if there are none to make."""
     from engine.backends import Request
     from engine.select import unbuilt_backends
     from midas_world.user_folders import cache_folder

@@ -13,15 +13,7 @@ _KEY_BOUNCE_S = 0.3
 
 
 class RecordSwitch:
-    """Starts and stops recordings of a game.
-
-    Args:
-        notify: Called when there is something new to see, also from the recorder's thread.
-
-    Attributes:
-        recorder: The game's own; None while loading.
-        error: Why the last recording ended by itself; empty if it did not.
-    """
+    """Starts and stops recordings of a game."""
 
     def __init__(self, *, notify: Callable[[], object]) -> None:
         self.recorder: GameRecorder | None = None

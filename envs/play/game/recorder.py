@@ -22,11 +22,7 @@ STATE_EVERY_S = 10.0
 
 
 class GameRecorder:
-    """Records what a game does while it is asked to.
-
-    Args:
-        playable: What is played.
-    """
+    """Records what a game does while it is asked to."""
 
     def __init__(self, playable: Playable) -> None:
         self._playable = playable
@@ -90,16 +86,7 @@ class GameRecorder:
         sound: np.ndarray | None,
         live: Sequence[str],
     ) -> None:
-        """Follow the game by a step.
-
-        Args:
-            action: What was taken.
-            outcome: What the environment gave.
-            branch: How the game came here.
-            step_time: Seconds that the step took.
-            sound: int16 (3, 800) of the frame; None is silence.
-            live: Which voices were live audio.
-        """
+        """Follow the game by a step."""
         frame, reward, terminated, truncated, info = outcome
         self._last, self._is_over = (frame, info, branch), terminated or truncated
         if self._recorder is not None and not self._is_jumping:

@@ -28,14 +28,7 @@ _NO_FRAME = np.zeros((0, 0, 3), np.uint8)
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """One shown moment.
-
-    Attributes:
-        snapshot: Its view has no frame; its state is None for most.
-        packed: The frame.
-        is_jump: It does not follow from the entry before it: a reset, or a bookmark.
-        num_bytes: What it takes.
-    """
+    """One shown moment."""
 
     snapshot: Snapshot
     packed: bytes
@@ -49,10 +42,6 @@ class _Entry:
 
 class Rewind:
     """What was shown lately, in the order in which it was shown.
-
-    Args:
-        num_steps: How many steps to keep at most.
-        budget_bytes: How much memory to take at most.
 
     Attributes:
         num_bytes: Memory taken by frames and states.
@@ -127,10 +116,6 @@ class Rewind:
         self, game: Game, *, on_step: Callable[[int, int], object] = lambda *_: None
     ) -> View:
         """Let a game go on from the moment that `back` has come to, and forget what came later.
-
-        Args:
-            game: What was shown.
-            on_step: See `Game.restore`.
 
         Raises:
             ValueError: Nothing was ever added.

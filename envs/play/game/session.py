@@ -49,19 +49,6 @@ class Session(TimeTraveller):
         speaker: Where the sound goes; None plays nothing.
         best: Where results are kept; None keeps them in memory alone.
         notify: Called in the thread after each new view and each change of status.
-
-    Attributes:
-        status: What the thread does.
-        playable: What is played; None while loading.
-        prompt: The player's words at present.
-        error: What ended the thread, if its status is "failed".
-        step_times: Seconds of each step.
-        step_intervals: Seconds between the starts of steps.
-        voices: As given, or none that are live.
-        speaker: As given, or one that is never opened.
-        progress: What the player waits for, while a film is on and the status is "loading".
-        start_pictures: Frames of start states, as far as they were asked for.
-        pilot: Who plays while nobody does; None while loading.
     """
 
     def __init__(

@@ -54,9 +54,6 @@ class Settings:
 class SettingsFile:
     """Settings and the file that they are kept in.
 
-    Args:
-        path: The file; None keeps nothing.
-
     Attributes:
         settings: As they are now.
         problem: Why the file is not read or written, in words; empty if it is.

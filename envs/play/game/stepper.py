@@ -38,15 +38,7 @@ class _ClosedError(Exception):
 
 
 class Stepper:
-    """A thread that plays; other threads ask for things by commands, and look at what it tells.
-
-    Args:
-        notify: Called in the thread after each change that somebody may want to see.
-
-    Attributes:
-        status: What the thread does.
-        error: What ended the thread, if its status is "failed".
-    """
+    """A thread that plays; other threads ask for things by commands, and look at what it tells."""
 
     def __init__(self, *, notify: Callable[[], object]) -> None:
         self.status: Status = "loading"

@@ -20,15 +20,10 @@ from envs.play.game.stepper import Status, Stepper, in_turn
 class TimeTraveller(Stepper):
     """A stepper that can go back.
 
-    Args:
-        goals: What is played for: a run that goes back is not counted.
-        rewind_seconds: How far the player can go back.
-        notify: Called in the thread after each new view and each change of status.
-
     Attributes:
         view: The newest frame and what belongs to it; None while loading.
         message: What the player should be told, such as why a prompt was refused.
-        goals: As given.
+        goals: What is played for; a run that goes back is not counted.
         bookmarks: Moments that the player can jump back to.
         rewind: What was shown lately; None while loading.
         comparison: The teacher beside the world; None while that is off.

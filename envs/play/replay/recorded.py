@@ -53,13 +53,6 @@ class Mark:
 class Tape:
     """A recorded session to look at and to go on from.
 
-    Args:
-        session: At least one frame long.
-
-    Attributes:
-        session: As given.
-        marks: One per frame.
-
     Raises:
         ValueError: The session has no frame.
     """
@@ -241,11 +234,6 @@ def open_recorded(
     session: RecordedSession, *, world: str | None = None, trust: bool = False
 ) -> Playable:
     """Open what a session was played with, to play on.
-
-    Args:
-        session: What was recorded.
-        world: A folder or name to take instead of the recorded one.
-        trust: Whether modules that the world names may be imported.
 
     Raises:
         ValueError: It cannot be played in the window, or the recorded world is not here.

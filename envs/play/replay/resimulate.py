@@ -57,11 +57,6 @@ def resimulate(
 ) -> Resimulation:
     """Run a session again until something differs.
 
-    Args:
-        tape: What was recorded.
-        env: What it was recorded from, made again.
-        on_frame: Called after each frame that was equal, with how many were.
-
     Raises:
         ValueError: The log does not tell how a moment was reached, or the environment refuses to
             be put there.

@@ -17,17 +17,7 @@ from midas_world.types import MidasWorldError
 
 
 class ReplaySession(Session):
-    """A recorded session that is shown, and can be played on from any frame.
-
-    Args:
-        tape: What was recorded.
-        open_game: Makes what it was played with; called when the player takes over.
-        inputs: What the player holds down.
-        options: See `Session`.
-
-    Attributes:
-        tape: As given.
-    """
+    """A recorded session that is shown, and can be played on from any frame."""
 
     def __init__(
         self, tape: Tape, open_game: Callable[[], Playable], inputs: Inputs, **options: Any

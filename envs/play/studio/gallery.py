@@ -23,12 +23,7 @@ FILM_ENDINGS = (".mp4", ".gif")
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """Something that was recorded.
-
-    Attributes:
-        path: A session's folder, or a film.
-        is_session: Which of the two.
-    """
+    """Something that was recorded."""
 
     path: Path
     is_session: bool

@@ -12,9 +12,6 @@ _logger = logging.getLogger(__name__)
 class Jobs:
     """Work that is done one piece after the other.
 
-    Args:
-        tell: Called in the thread with words for the player, at the end of each.
-
     Attributes:
         words: What is being done, for the player; empty if nothing is.
     """

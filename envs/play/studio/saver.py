@@ -25,10 +25,6 @@ class FrameSaver:
         fps: Of MP4 and GIF.
         num_frames: How many frames will come.
 
-    Attributes:
-        path: As given.
-        words: On what is left out of a long GIF.
-
     Raises:
         ValueError: The path has another ending, or something lies there.
     """

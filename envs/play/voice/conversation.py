@@ -35,8 +35,6 @@ class Conversation:
         respond: Gives the answer; called in a thread, since it may take its time.
 
     Attributes:
-        message: See `Voice`.
-        listens: See `Voice`.
         latencies_ms: Of each answer: from the end of speech to its first sound.
 
     Raises:

@@ -21,10 +21,6 @@ _GONE_S = 2.0  # without any sound, not even silence
 class Microphone:
     """What the default microphone hears, mono, at whatever rate it has.
 
-    Attributes:
-        message: See `Voice`.
-        listens: Whether it is open.
-
     Raises:
         SoundError: sounddevice or PortAudio is not installed, or there is no microphone, or no
             permission to use it.

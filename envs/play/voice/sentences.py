@@ -73,14 +73,6 @@ def choose_sentence(language: str, rng: np.random.Generator) -> np.ndarray:
 class BankVoice:
     """Says sentences of the bank in one language while the character talks.
 
-    Args:
-        language: See `find_language`.
-        rng: Chooses the sentences.
-
-    Attributes:
-        message: See `Voice`.
-        listens: See `Voice`.
-
     Raises:
         ValueError: The bank does not have the language.
     """
@@ -122,11 +114,6 @@ def in_steps(samples: np.ndarray) -> Iterator[np.ndarray]:
 
 def synthesise(text: str, *, language: str = "en-us", variant: str = "f2") -> np.ndarray:
     """Return a spoken text as (A,) int16 at 16 kHz, by espeak-ng wherever it is.
-
-    Args:
-        text: At most MAX_CHARACTERS.
-        language: A code of espeak-ng, such as "en-us" or "ja".
-        variant: Of its voices.
 
     Raises:
         SoundError: espeak-ng is not installed, does not know the language, or has nothing to say.

@@ -30,11 +30,6 @@ _VOLUME_STEP = 0.1
 class Speaker:
     """Where a game's sound goes; silent where there is no device.
 
-    Args:
-        volume: From 0 to 1.
-        is_muted: Whether it begins in silence.
-        clock: Returns seconds.
-
     Attributes:
         problem: Why nothing is heard, in words; empty if all is well.
         num_dropped: Steps whose sound was left out, since what came before was not over.

@@ -54,13 +54,6 @@ class Voice(Protocol):
 class FileVoice:
     """A voice from an audio file, once from its beginning to its end; read as it is needed.
 
-    Args:
-        path: Any kind that PyAV reads.
-
-    Attributes:
-        message: See `Voice`.
-        listens: See `Voice`.
-
     Raises:
         SoundError: There is no such file, or no sound in it.
     """
@@ -197,11 +190,7 @@ class LiveVoices:
     def step(
         self, *, talks: bool
     ) -> tuple[tuple[np.ndarray | None, np.ndarray | None], Heard, bool]:
-        """Return the sound of the next step, its features, and whether the own voice is heard.
-
-        Args:
-            talks: Whether the player lets the character talk.
-        """
+        """Return the sound of the next step, its features, and whether the own voice is heard."""
         # The own voice may answer what the other one says in this step.
         other = self._other.step(talks=talks) if self._other is not None else None
         own = self._own.step(talks=talks) if self._own is not None else None

@@ -21,11 +21,7 @@ _TOUCHES = frozenset(
 
 
 class Attract:
-    """Lets an agent play when nobody has touched anything for a while.
-
-    Attributes:
-        is_on: Whether it does.
-    """
+    """Lets an agent play when nobody has touched anything for a while."""
 
     def __init__(self) -> None:
         self.is_on = False

@@ -13,15 +13,7 @@ _NEED_A_GAME = frozenset(("r", "t", "f8", "f10", "f12"))  # and do nothing while
 
 
 class Commands:
-    """Obeys command keys.
-
-    Args:
-        settings: The player's.
-        overlays: What stands over the picture.
-        screens: The menus.
-        gallery: What was recorded.
-        ask: Lets the player type what the world should look like.
-    """
+    """Obeys command keys."""
 
     def __init__(
         self,

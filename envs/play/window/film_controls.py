@@ -60,14 +60,7 @@ class FilmControls:
         return "" if move is None else _PAD[move]
 
     def obey(self, name: str, session: Session, *, is_far: bool, now: float) -> bool:
-        """Do what a key stands for; return False if the window is to close.
-
-        Args:
-            name: Of the key.
-            session: Whose film it is.
-            is_far: Whether Shift is held.
-            now: Seconds.
-        """
+        """Do what a key stands for; return False if the window is to close."""
         projector = session.projector
         if projector is None:
             return True

@@ -6,11 +6,7 @@ START_SIZE = (960, 576)
 
 
 class FullScreen:
-    """Whether the window fills the screen.
-
-    Attributes:
-        is_on: Whether it does.
-    """
+    """Whether the window fills the screen."""
 
     def __init__(self) -> None:
         self.is_on = False

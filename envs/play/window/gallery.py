@@ -22,12 +22,7 @@ RECORDINGS_FOLDER = Path("recordings")
 
 
 class Gallery:
-    """Saves, lists, shows, exports and deletes what was recorded.
-
-    Args:
-        settings: The player's.
-        tell: Called with words for the player, also from another thread.
-    """
+    """Saves, lists, shows, exports and deletes what was recorded."""
 
     def __init__(self, settings: SettingsFile, *, tell: Callable[[str], object]) -> None:
         self._settings = settings
@@ -63,15 +58,7 @@ class Gallery:
         back: Callable[[], object],
         pictures: Pictures,
     ) -> None:
-        """Open the tiles of all recordings.
-
-        Args:
-            session: What is played.
-            show: Opens a menu.
-            leave: Closes it; the game waits.
-            back: Goes where the player came from.
-            pictures: Where pictures of tiles are kept.
-        """
+        """Open the tiles of all recordings."""
         found = recordings(RECORDINGS_FOLDER)
 
         def reopen() -> None:

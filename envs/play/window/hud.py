@@ -45,13 +45,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
 def key_rows(
     keys: Mapping[str, Sequence[str]], aliases: Mapping[str, str], pad: Mapping[str, str]
 ) -> list[tuple[str, str, str]]:
-    """Return of each action and command: its keys, what it does, its button.
-
-    Args:
-        keys: Action names and the keys that call them.
-        aliases: Other keys that count as these.
-        pad: Buttons and the keys that they stand for.
-    """
+    """Return of each action and command: its keys, what it does, its button."""
     others: dict[str, list[str]] = {}
     for alias, name in aliases.items():
         if not alias.startswith("[") and alias != "right shift":

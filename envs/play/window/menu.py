@@ -43,17 +43,7 @@ class Entry:
 
 
 class Menu:
-    """A list of entries with a title.
-
-    Args:
-        title: Above.
-        entries: To choose from.
-        back: Called where the player wants none of them; None: there is no way back but these.
-        notes: Lines between title and entries.
-
-    Attributes:
-        chosen: Index of the marked entry.
-    """
+    """A list of entries with a title."""
 
     def __init__(
         self,

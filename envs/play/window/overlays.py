@@ -24,13 +24,7 @@ _WIDE = 500  # px
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How plates are drawn.
-
-    Attributes:
-        size: Of the letters, px.
-        area: (width, height) in px that there is for plates.
-        settings: The player's.
-    """
+    """How plates are drawn."""
 
     size: int
     area: tuple[int, int]
@@ -53,13 +47,7 @@ class Look:
 
 
 class Overlays:
-    """What stands over the picture of a game, and what the player has asked to see.
-
-    Attributes:
-        shows_measurements: Whether the session's numbers are.
-        message: What the player was told last; empty after a while.
-        flashes: Lights of coins and hits.
-    """
+    """What stands over the picture of a game, and what the player has asked to see."""
 
     def __init__(self) -> None:
         self.shows_measurements = False
@@ -118,15 +106,7 @@ class Overlays:
     def of_game(
         self, session: Session, view: View, look: Look, *, now: float, measured: Measured
     ) -> list[Plate]:
-        """Return what is shown over a game, the most important first.
-
-        Args:
-            session: What is played.
-            view: What is shown.
-            look: How plates are drawn.
-            now: Seconds.
-            measured: Returns the session's numbers.
-        """
+        """Return what is shown over a game, the most important first."""
         always = [
             *self._score(session, view, look, now),
             *_recording(session, look),
@@ -232,13 +212,7 @@ def _recording(session: Session, look: Look) -> list[Plate]:
 
 
 def measurements(session: Session, view: View, latencies: Samples) -> list[tuple[str, str]]:
-    """Return the session's numbers: what, and how much.
-
-    Args:
-        session: What is played.
-        view: What is shown.
-        latencies: From key presses to pictures, seconds.
-    """
+    """Return the session's numbers: what, and how much."""
     interval = session.step_intervals.mean()
     rate = f"{1 / interval:.1f}" if interval > 0 else "-"
     return [

@@ -59,11 +59,7 @@ def pressed_arrow(event: pygame.Event) -> str | None:
 
 
 class Pads:
-    """All gamepads.
-
-    Args:
-        inputs: Told what is held.
-    """
+    """All gamepads."""
 
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs

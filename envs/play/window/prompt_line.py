@@ -10,13 +10,7 @@ _ASKS = "the world shows: "
 
 
 class PromptLine:
-    """A line that the player types a prompt into.
-
-    Attributes:
-        is_open: Whether keys go into the line.
-        text: What was typed.
-        cursor: How many letters stand before it.
-    """
+    """A line that the player types a prompt into."""
 
     def __init__(self, max_bytes: int = 300) -> None:
         self.is_open = False

@@ -34,16 +34,7 @@ def amount(run: Run, value: float) -> str:
 def score_plate(
     run: Run, view: View, *, max_lives: int, counts_coins: bool, size: int, glow: float = 0.0
 ) -> pygame.Surface:
-    """Return score, hearts, time and the best in a row.
-
-    Args:
-        run: What is counted.
-        view: What is shown.
-        max_lives: How many hearts there can be.
-        counts_coins: Whether the score is coins.
-        size: Of the letters, px.
-        glow: From 0 to 1: a coin was just taken.
-    """
+    """Return score, hearts, time and the best in a row."""
     left = run.seconds_left(view)
     value = run.value(view) if run.is_counted else 0.0
     lit = pygame.Color(TEXT_COLOR).lerp(pygame.Color(COIN_COLOR), glow)

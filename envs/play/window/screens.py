@@ -30,19 +30,7 @@ class _Screen(Protocol):
 
 
 class Screens:
-    """The menu that is open, if one is.
-
-    Args:
-        settings: Changed here.
-        apply: Called after each change of a setting.
-        show_keys: Shows the list of all keys.
-        gallery: What was recorded.
-
-    Attributes:
-        menu: What is open.
-        quits: Whether the player has chosen to quit.
-        pictures: Of tiles.
-    """
+    """The menu that is open, if one is."""
 
     def __init__(
         self,

@@ -39,13 +39,7 @@ _STICK = dict.fromkeys(("left", "right", "down"), "stick")
 
 
 class SettingScreens:
-    """Menus that change a player's settings.
-
-    Args:
-        settings: Changed here.
-        apply: Called after each change.
-        show: Opens a menu.
-    """
+    """Menus that change a player's settings."""
 
     def __init__(
         self,

@@ -39,15 +39,7 @@ _PATIENCE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class SoakReport:
-    """How memory went.
-
-    Attributes:
-        num_frames: That were shown.
-        num_recordings: That were begun.
-        seconds: Of it all.
-        memory_mib: At the end.
-        bytes_per_step: That memory grew by, in the last two thirds.
-    """
+    """How memory went."""
 
     num_frames: int
     num_recordings: int

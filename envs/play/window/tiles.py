@@ -19,11 +19,7 @@ _KEPT = 400
 
 
 class Pictures:
-    """Small pictures, each made once; one at a time, so that the window goes on meanwhile.
-
-    Attributes:
-        is_behind: Whether one is still to be made.
-    """
+    """Small pictures, each made once; one at a time, so that the window goes on meanwhile."""
 
     def __init__(self) -> None:
         self.is_behind = False
@@ -76,20 +72,7 @@ class Row:
 
 
 class Tiles:
-    """Rows of tiles with a title, to be used like a menu.
-
-    Args:
-        title: Above.
-        rows: To choose from; those that are empty are left out.
-        back: Called where the player wants none of them.
-        pictures: Where pictures are kept.
-        hint: What keys do, in words.
-
-    Attributes:
-        title: As given.
-        rows: Those that are not empty.
-        current: Number of the row that is used.
-    """
+    """Rows of tiles with a title, to be used like a menu."""
 
     def __init__(
         self,

@@ -44,11 +44,6 @@ _SAY = '"'  # before words that the character is to say
 class Window:
     """A resizable window on a session.
 
-    Args:
-        title: Shown on top and while loading.
-        loading: How far loading has come.
-        settings: The player's; None keeps none.
-
     Raises:
         pygame.error: There is no display.
     """
