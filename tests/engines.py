@@ -12,10 +12,10 @@ from engine import make_engine
 from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
+from midas_world.model.conditions import Conditions
 from midas_world.psnr import psnr as frames_psnr
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import StartState, World
-from tests.graphs import StandIn, with_stand_in
 
 # What runs on a device.
 ON_GPU = ("torch-cuda", "tensorrt-fp16", "rtx-fp16")
@@ -26,8 +26,6 @@ _CAMERA = 405.0
 def make_backend(name: str, world: World, folder: Path) -> Engine:
     """Return one of the engines under test, or skip with the reason."""
     backend, _, kind = name.partition("-")
-    if name == "torch-graphs":
-        return with_stand_in(world, StandIn())
     if name == "torch-cuda":
         return TorchEngine(world, device="cuda")
     if name in ON_GPU:
@@ -103,6 +101,17 @@ def play(engine: Engine, world: World, count: int, *, games: list[int]) -> tuple
         made.append(rollout.latents)
         rewards.append(torch.from_numpy(result.reward))
     return torch.stack(made), torch.stack(rewards)
+
+
+def with_codes(conditions: Conditions, generator: torch.Generator) -> Conditions:
+    """Return conditions with the first two codes of each game told, and some lives lost."""
+    entries = conditions.entries.clone()
+    entries[:, :, :2, 0] = torch.randint(
+        0, 7, entries[:, :, :2, 0].shape, generator=generator
+    ).float()
+    entries[:, :, :2, 1] = 80 * torch.rand(entries[:, :, :2, 1].shape, generator=generator) - 40
+    tally = torch.rand(conditions.tally.shape, generator=generator) * torch.tensor([1.0, 64.0])
+    return replace(conditions, entries=entries, tally=tally)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -14,7 +14,6 @@ from engine.on_torch.engine import TorchEngine
 from engine.spec import Engine
 from envs.world.env import WorldEnv
 from midas_world.world import World
-from tests.graphs import StandIn, with_stand_in
 
 RUN = 4
 ACTIONS = (RUN, RUN, 5, 14, 0, RUN)
@@ -41,8 +40,6 @@ BLOCKS = {
 def make(world: World, kind: str, kept_graphs) -> Engine:
     if kind == "onnx":
         return OnnxEngine(world, precision="int8", num_threads=1, folder=kept_graphs)
-    if kind == "graphs":
-        return with_stand_in(world, StandIn())
     return TorchEngine(world, device="cpu", dtype=torch.float32)
 
 
@@ -97,7 +94,7 @@ def test_making_and_playing_leave_torch_as_it_was(tiny_folder):
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("kind", ["torch", "graphs", "onnx"])
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
 def test_games_that_share_an_engine_may_play_in_threads(tiny_world, kept_graphs, kind):
     engine = make(tiny_world, kind, kept_graphs)
     seeds = range(3)

@@ -12,8 +12,7 @@ from engine.spec import Engine, Made
 from midas_world.model.conditions import Conditions
 from midas_world.types import StepConditions
 from midas_world.world import World
-from tests.engines import ON_GPU, make_backend, play, psnr, seeded, steps_of
-from tests.graphs import with_codes
+from tests.engines import ON_GPU, make_backend, play, psnr, seeded, steps_of, with_codes
 
 STEPS = 50
 BATCH = 3
@@ -25,7 +24,6 @@ BATCH = 3
 # Measured over three games: a half of these distances or less, and 4 dB or more above these PSNRs.
 TOLERANCES = {
     "torch-float32": (1e-4, 1e-5, 80.0),
-    "torch-graphs": (1e-4, 1e-5, 80.0),  # on the CPU, with a stand-in for capture
     "torch-bfloat16": (0.15, 0.015, 42.0),
     "onnx-float32": (1e-3, 1e-4, 60.0),
     "onnx-int8": (1e-3, 1e-4, 38.0),
@@ -38,7 +36,6 @@ TOLERANCES = {
 # another order.
 BATCH_TOLERANCES = {
     "torch-float32": (1e-4, 1e-5),
-    "torch-graphs": (1e-4, 1e-5),
     "torch-bfloat16": (0.4, 0.03),
     "onnx-float32": (1e-3, 1e-4),
     "onnx-int8": (1e-3, 1e-4),

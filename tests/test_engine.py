@@ -15,7 +15,7 @@ from midas_world.model.entries import kept
 from midas_world.model.world_model import Before, WorldModel
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import KeyMap, World
-from tests.graphs import with_codes
+from tests.engines import with_codes
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def time_steps(engine: Engine, start: StartState, *, batch_size: int, num_steps:
 def time_parts(
     engine: Engine, start: StartState, *, batch_size: int, num_steps: int
 ) -> dict[str, Times]:
-    """Return how long each part of each of so many steps took, without CUDA graphs; {}: no parts.
+    """Return how long each part of each of so many steps took; {}: no parts.
 
     A GPU is waited for at both ends of a part, so that the whole is slower than undisturbed.
     """
@@ -68,8 +68,6 @@ def time_parts(
         for part, (owner, name) in places.items():
             work = clocked(getattr(owner, name), times[part])
             stack.enter_context(patch.object(owner, name, work))
-        if isinstance(engine, TorchEngine):
-            stack.enter_context(patch.object(engine, "_graphs", None))
         time_steps(engine, start, batch_size=batch_size, num_steps=num_steps)
     return {part: own[-num_steps:] for part, own in times.items()}
 

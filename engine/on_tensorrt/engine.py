@@ -98,7 +98,6 @@ class TensorRTEngine:
                 world,
                 device=self._memory.torch_device,
                 num_denoise_steps=steps,
-                graphs=False,
                 sampler=_HeadNetwork(networks["head"]),
                 decode=lambda grid: networks["decoder"]({"latents": grid}),
             )

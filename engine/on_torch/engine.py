@@ -3,23 +3,16 @@
 The backbone, the head's convolutions and the decoder run in one dtype, cast once; what is around
 them and the latents between steps stay float32 (networks.py).
 
-On a CUDA device a step is one CUDA graph, and the decoding of its frame another (graphs.py); a
-device that refuses to capture them gets the plain path, and the spec says why.
-
 Shapes: B games, R rows of them, F frames, N tokens per frame, C their channels, K classes of
 things, w columns of the fine grid.
 """
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.on_torch.capture import CaptureError, CudaCapturer
-from engine.on_torch.graphs import StepGraphs
 from engine.on_torch.networks import (
     Sampler,
     autoencoder_for_play,
@@ -37,8 +30,6 @@ from midas_world.world import World
 
 # What of a KV cache changes, beside the count of frames.
 _CHANGING = "keys", "values", "frames_held", "before", "camera", "audio"
-
-_log = logging.getLogger(__name__)
 
 
 class TorchCache:
@@ -85,13 +76,12 @@ class TorchEngine:
         dtype: Of the large networks; None takes the first of `native_dtypes`.
         num_denoise_steps: Head passes per frame; None takes the world's own number.
         compile: Compile head and decoder with torch.compile: a minute of waiting for faster steps.
-        graphs: Whether steps run as CUDA graphs; None: on a CUDA device they do.
         sampler: In the place of the head's own: runs it elsewhere, from guidance and noise.
         decode: In the place of the decoder, likewise: latents (B, c, h, w) float32 to pixels.
         reason: In words, why the backend was chosen, for the spec.
 
     Raises:
-        ValueError: num_denoise_steps is below 1, or there are to be graphs on another device.
+        ValueError: num_denoise_steps is below 1.
     """
 
     def __init__(
@@ -102,7 +92,6 @@ class TorchEngine:
         dtype: torch.dtype | None = None,
         num_denoise_steps: int | None = None,
         compile: bool = False,
-        graphs: bool | None = None,
         sampler: nn.Module | None = None,
         decode: Callable[[Tensor], Tensor] | None = None,
         reason: str = "as asked",
@@ -127,13 +116,6 @@ class TorchEngine:
         self._decode = decode
         if compile:
             self._compile()
-        self._graphs: StepGraphs | None = None
-        if graphs is None:
-            graphs = self._device.type == "cuda"
-        if graphs:
-            if self._device.type != "cuda":
-                raise ValueError(f"graphs need a CUDA device, got {str(self._device)!r}")
-            self._graphs = StepGraphs(CudaCapturer(self._device), self._spec)
 
     @property
     def spec(self) -> EngineSpec:
@@ -162,9 +144,6 @@ class TorchEngine:
     def step(self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor) -> Made:
         """Make the next frame of every game and add it to the cache; see `Engine.step`."""
         assert isinstance(cache, TorchCache)
-        made = self._step_by_graph(cache, latents, conditions, noise)
-        if made is not None:
-            return made
         conditions = conditions.to(self._device)
         guided = self._guide(cache.kv_cache, latents.to(self._device), conditions)
         cache.kv_cache.commit()
@@ -174,9 +153,6 @@ class TorchEngine:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return the frames of latents (B, N, C) as a new array, uint8 (B, H, W, 3)."""
-        frames = self._frames_by_graph(latents)
-        if frames is not None:
-            return frames
         return self._pixels(latents.to(self._device)).cpu().numpy()
 
     @plain_torch()
@@ -190,35 +166,6 @@ class TorchEngine:
     def _compile(self) -> None:
         self._model.head.compile(dynamic=False)
         self._autoencoder.decoder.compile(dynamic=False)
-
-    def _step_by_graph(
-        self, cache: TorchCache, latents: Tensor, conditions: Conditions, noise: Tensor
-    ) -> Made | None:
-        """Return what `step` does, or None where there are no graphs."""
-        if self._graphs is None:
-            return None
-        try:
-            return self._graphs.step(
-                self, cache, cache.kv_cache, latents=latents, conditions=conditions, noise=noise
-            )
-        except CaptureError as error:
-            self._give_up_graphs(error)
-            return None
-
-    def _frames_by_graph(self, latents: Tensor) -> np.ndarray | None:
-        """Return what `decode` does, or None where there are no graphs."""
-        if self._graphs is None:
-            return None
-        try:
-            return self._graphs.frames(self, latents)
-        except CaptureError as error:
-            self._give_up_graphs(error)
-            return None
-
-    def _give_up_graphs(self, error: CaptureError) -> None:
-        _log.warning("%s; the plain path runs instead, which is slower", error)
-        self._graphs = None
-        self._spec = replace(self._spec, reason=f"{self._spec.reason}; no graphs: {error}")
 
     def _guide(
         self, cache: KVCache, latents: Tensor, conditions: Conditions
