@@ -4,6 +4,7 @@ done at each.
 
 import contextlib
 import csv
+import functools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -141,6 +142,32 @@ def make_minari(folder: Path, num_steps: int = 60) -> Path:
     return folder / export_minari(load_session(make_session(folder, num_steps)), folder)
 
 
+def make_minari_tables(folder: Path, data_format: str, *, is_jpeg: bool) -> Path:
+    """Return the dataset of `make_minari` as Minari itself writes it in another format."""
+    from minari import MinariDataset
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    made = MinariDataset(make_minari(folder) / "data")
+    place = folder / data_format
+    place.mkdir()
+    observations = spaces.Dict({"speed": spaces.Box(0, 1, (2,)), "pixels": made.observation_space})
+    storage = MinariStorage.new(
+        place,
+        observation_space=observations,
+        action_space=made.action_space,
+        data_format=data_format,
+        jpeg_encoding=is_jpeg,
+    )
+    for episode in made.iterate_episodes():
+        values = {name: getattr(episode, name) for name in (
+            "actions", "rewards", "terminations", "truncations")}  # fmt: skip
+        speed = np.zeros((len(episode.observations), 2), np.float32)
+        both = {"speed": speed, "pixels": episode.observations}
+        storage.update_episodes([EpisodeBuffer(observations=both, **values)])
+    return place
+
+
 def make_lerobot(folder: Path, num_steps: int = 60) -> Path:
     export_lerobot(load_session(make_session(folder, num_steps)), folder / "lerobot")
     return folder / "lerobot"
@@ -153,7 +180,11 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "minari": make_minari,
     "lerobot": make_lerobot,
 }
-OPTIONS = {"pictures": ["--source-fps", "20"], "minari": ["--source-fps", "20"]}
+TABLES: dict[str, Callable[[Path], Path]] = {
+    "arrow": functools.partial(make_minari_tables, data_format="arrow", is_jpeg=True),
+    "parquet": functools.partial(make_minari_tables, data_format="parquet", is_jpeg=False),
+}
+OPTIONS = {kind: ["--source-fps", "20"] for kind in ("pictures", "minari", "arrow", "parquet")}
 
 
 def import_to(folder: Path, *words: object) -> int:

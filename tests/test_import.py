@@ -19,6 +19,7 @@ from tests.recordings import (
     MAKERS,
     NAMES,
     OPTIONS,
+    TABLES,
     done_at,
     episodes_in,
     import_to,
@@ -37,9 +38,9 @@ def deeds(episode) -> list[tuple[int, str]]:
     return [(number_of(frame), names[action]) for frame, action in pairs]
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", MAKERS | TABLES)
 def test_every_kind_becomes_episodes_of_what_was_done(kind, tmp_path, capsys):
-    source = MAKERS[kind](tmp_path)
+    source = (MAKERS | TABLES)[kind](tmp_path)
     keymap = tmp_path / "keys.yaml"
     keymap.write_text(KEYMAP)
     words = [source, *OPTIONS.get(kind, []), "--keymap", keymap, "--steps", "20"]

@@ -11,6 +11,7 @@ from midas_world.commands.cli import main
 from midas_world.config import ProjectConfig, load_config
 from midas_world.importing import writing
 from tests.recordings import (
+    TABLES,
     done_at,
     episodes_in,
     import_to,
@@ -248,6 +249,21 @@ def test_a_damaged_picture_of_a_minari_dataset_ends_a_stretch(tmp_path, caplog):
     for episode in episodes_in(tmp_path / "data"):
         steps = np.diff([number_of(frame) for frame in episode.frames]) % 26
         assert (steps == 1).all()
+
+
+def test_a_damaged_episode_of_minari_s_tables_is_left_out(tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    folder = TABLES["arrow"](tmp_path)
+    (file,) = (folder / "1").glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:1000])
+    assert import_to(tmp_path / "made", folder, "--source-fps", "20") == 0
+    assert sum(len(episode.frames) for episode in episodes_in(tmp_path / "made")) <= 61
+    assert "1 damaged episodes" in capsys.readouterr().out
+    metadata = json.loads((folder / "metadata.json").read_text())
+    for changes in ({"observation_space": 3}, {"observation_space": "[]"}, {"data_format": "tar"}):
+        (folder / "metadata.json").write_text(json.dumps(metadata | changes))
+        line = fails(tmp_path, capsys, folder, "--source-fps", "20")
+        assert "is damaged" in line or "cannot be read" in line
 
 
 def test_what_fails_while_writing_leaves_nothing(tmp_path, monkeypatch, capsys):

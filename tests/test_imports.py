@@ -103,6 +103,7 @@ OWNERS = {
     "pyarrow": (
         "midas_world/sessions/export/lerobot_dataset.py",
         "midas_world/importing/lerobot.py",
+        "midas_world/importing/minari_tables.py",
     ),
     "pandas": ("midas_world/sessions/export/lerobot_dataset.py",),
     "omegaconf": ("midas_world/config/", "midas_world/world.py", "engine/"),

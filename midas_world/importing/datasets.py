@@ -1,7 +1,7 @@
 """Sources that know their actions and episodes: our own sessions, Minari and LeRobot datasets.
 
 Their files are a stranger's: nothing in them is run. Of a Minari dataset the HDF5 file is read, as
-its library lays it out; LeRobot's is lerobot.py.
+its library lays it out, or its tables (minari_tables.py); LeRobot's is lerobot.py.
 
 Shapes: T steps of an episode.
 """
@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ import numpy as np
 from PIL import Image
 
 from midas_world.config import ActionConfig
+from midas_world.importing.minari_tables import TABLE_FORMATS, MinariTables
 from midas_world.importing.recording import Deed, Moment, RecordingError, still
+from midas_world.packages import needs
 from midas_world.sessions.session import load_session
 from midas_world.sessions.video import VideoError
 from midas_world.teachers.env import to_picture
 
 MINARI_FILE = "main_data.hdf5"
-# What h5py raises for files that are.
-_DAMAGED = (KeyError, IndexError, OSError, TypeError, ValueError, RuntimeError)
+METADATA_FILE = "metadata.json"
+# What h5py and pyarrow raise for files that are, or JSON of another shape.
+_DAMAGED = (AttributeError, LookupError, OSError, TypeError, ValueError, RuntimeError)
 _PICTURE_KEYS = ("pixels", "image", "rgb", "screen", "frame")
 
 
@@ -88,23 +92,19 @@ class Minari:
     """A Minari dataset of pictures.
 
     Args:
-        folder: With `MINARI_FILE` and its metadata in it.
+        path: Of it, or of the data in it.
         fps: Steps per second; None: as its env says.
 
     Raises:
         RecordingError: It holds no pictures, or is of another layout.
-        ImportError: h5py is not installed.
+        ImportError: h5py or pyarrow is not installed.
     """
 
-    def __init__(self, folder: Path, *, fps: float | None) -> None:
-        try:
-            import h5py
-        except ModuleNotFoundError as error:
-            raise ImportError(
-                "Minari datasets need h5py: pip install 'midas-world[export]'"
-            ) from error
-        self._h5py, self._path = h5py, folder / MINARI_FILE
-        metadata = read_json(folder / "metadata.json")
+    def __init__(self, path: Path, *, fps: float | None) -> None:
+        folder = minari_folder(path) or path
+        self._metadata = metadata = read_json(folder / METADATA_FILE)
+        is_hdf5 = metadata.get("data_format") not in TABLE_FORMATS
+        self._path = folder / MINARI_FILE if is_hdf5 else folder
         if fps is None:
             raise RecordingError(f"{folder} does not say how fast it is: name --source-fps")
         self.fps = fps
@@ -137,8 +137,9 @@ class Minari:
         with self._opened() as file:
             for name in self._episodes:
                 try:
-                    yield from self._episode(file[name], time_s, pixels=pixels)
-                    time_s += (len(file[name]["rewards"]) + 2) / self.fps
+                    group = file[name]
+                    yield from self._episode(group, time_s, pixels=pixels)
+                    time_s += (len(group["rewards"]) + 2) / self.fps
                 except _DAMAGED as error:
                     self.problems[f"damaged episodes ({error!s:.60})"] += 1
 
@@ -175,18 +176,23 @@ class Minari:
             is_lost = False
 
     def _opened(self) -> Any:
+        """Return the episodes by name, to be closed."""
+        if self._path.is_dir():
+            return nullcontext(MinariTables(self._path, self._metadata))
+        with needs("a Minari dataset", extra="export"):
+            import h5py
         try:
-            return self._h5py.File(self._path, "r")
+            return h5py.File(self._path, "r")
         except OSError as error:
             raise RecordingError(f"{self._path} cannot be read: {error}") from error
 
     def _find_pictures(self, observations: Any) -> tuple[str, np.ndarray]:
         """Return the key of the pictures among observations, and the first of them."""
-        is_group = isinstance(observations, self._h5py.Group)
+        is_group = isinstance(observations, Mapping)
         keys = [key for key in _PICTURE_KEYS if key in observations] if is_group else [""]
         for key in [*keys, *(observations if is_group else ())]:
             rows = observations[key] if key else observations
-            if not isinstance(rows, self._h5py.Group) and len(rows):
+            if not isinstance(rows, Mapping) and len(rows):
                 picture = _picture_of(rows[0])
                 if picture is not None:
                     return key, picture
@@ -203,6 +209,18 @@ def _picture_of(value: Any) -> np.ndarray | None:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
     return to_picture(array)
+
+
+def minari_folder(path: Path) -> Path | None:
+    """Return where a Minari dataset's data lie: its folder, or the one in it; None: it is none."""
+    for folder in (path, path / "data"):
+        if (folder / MINARI_FILE).is_file():
+            return folder
+        if (folder / METADATA_FILE).is_file() and any(
+            item.is_dir() and item.name.isdecimal() for item in folder.iterdir()
+        ):
+            return folder
+    return None
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

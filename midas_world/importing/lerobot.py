@@ -17,13 +17,8 @@ from PIL import Image
 from midas_world.config import ActionConfig
 from midas_world.importing.datasets import read_json
 from midas_world.importing.films import Film, Tables
-from midas_world.importing.recording import (
-    Deed,
-    Moment,
-    Picture,
-    RecordingError,
-    still,
-)
+from midas_world.importing.recording import Deed, Moment, Picture, RecordingError, still
+from midas_world.packages import needs
 
 INFO_FILE = "meta/info.json"
 _VERSION = "v3."
@@ -44,12 +39,8 @@ class LeRobot:
     """
 
     def __init__(self, folder: Path, *, camera: str = "") -> None:
-        try:
+        with needs("a LeRobot dataset", extra="export"):
             import pyarrow.parquet as pq
-        except ModuleNotFoundError as error:
-            raise ImportError(
-                "LeRobot datasets need pyarrow: pip install 'midas-world[export]'"
-            ) from error
         self._pq, self._folder = pq, folder
         info = read_json(folder / INFO_FILE)
         version = str(info.get("codebase_version"))

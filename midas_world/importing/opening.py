@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from midas_world.importing.datasets import MINARI_FILE, Minari, Session
+from midas_world.importing.datasets import Minari, Session, minari_folder
 from midas_world.importing.films import PICTURE_SUFFIXES, Film, PictureFolder, Tables
 from midas_world.importing.lerobot import INFO_FILE, LeRobot
 from midas_world.importing.recording import Moment, RecordingError, Source
@@ -53,8 +53,7 @@ def open_source(path: Path, options: OpenOptions) -> Source:
         if kind == "session":
             return Session(path)
         if kind == "Minari":
-            folder = path if (path / MINARI_FILE).is_file() else path / "data"
-            return Minari(folder, fps=options.fps)
+            return Minari(path, fps=options.fps)
         return LeRobot(path, camera=options.camera)
     tables = Tables(
         actions=None if options.is_watched else options.actions or _table_of(path, options.points),
@@ -75,15 +74,15 @@ def _kind_of(path: Path) -> str:
         return "film"
     if (path / STEPS).is_file():
         return "session"
-    if (path / MINARI_FILE).is_file() or (path / "data" / MINARI_FILE).is_file():
-        return "Minari"
     if (path / INFO_FILE).is_file():
         return "LeRobot"
+    if minari_folder(path):
+        return "Minari"
     if any(item.suffix.lower() in PICTURE_SUFFIXES for item in path.iterdir()):
         return "pictures"
     raise RecordingError(
         f"{path} is no recording: neither a film, nor a folder with pictures, a session, a Minari "
-        "dataset (HDF5) or a LeRobot dataset"
+        "dataset or a LeRobot dataset"
     )
 
 
