@@ -168,7 +168,7 @@ def test_an_env_that_fails_in_every_episode_is_told(tmp_path, monkeypatch, capsy
     assert f"no episode of {DISC} could be collected: it broke" in capsys.readouterr().err
 
 
-def test_train_steps_fit_the_time_at_the_measured_rate(tmp_path):
+def test_train_steps_fit_the_time_at_the_measured_rate(tmp_path, caplog):
     config = load_preset("tiny")
     lengths = []
 
@@ -185,10 +185,26 @@ def test_train_steps_fit_the_time_at_the_measured_rate(tmp_path):
     assert _fitting_steps("dynamics", train, config, request, 2000.0) in (899, 900)
     # The whole course of a run was measured: its last steps cost most.
     assert lengths == [(12, 12)]
+    assert not caplog.messages
+    assert _fitting_steps("dynamics", train, config, request, 20.0) == 20
+    assert caplog.messages == ["those are the least: --minutes is too little for them here"]
     given = request_for(tmp_path, train_steps=7)
     assert _fitting_steps("dynamics", train, config, given, 2000.0) == 7
     own = replace(request, overrides=("train_dynamics.optimizer.train_steps=8",))
     assert _fitting_steps("dynamics", train, config, own, 2000.0) == 8
+
+
+@pytest.mark.parametrize(("minutes", "is_told"), [(2.0, True), (4.0, False), (None, False)])
+def test_less_than_the_least_minutes_is_told_before_anything_begins(
+    tmp_path, monkeypatch, caplog, minutes, is_told
+):
+    def begin(*_):
+        raise ArithmeticError
+
+    monkeypatch.setattr(dream_module, "_collect", begin)
+    with pytest.raises(ArithmeticError):
+        dream_module.dream(request_for(tmp_path, minutes=minutes))
+    assert ("the least is about 3 minutes" in caplog.text) == is_told
 
 
 def test_all_parts_share_the_minutes_and_leave_some_to_measure(tmp_path, monkeypatch):

@@ -63,6 +63,8 @@ _GPU_OVERRIDES = (
 _DISK_SHARE = 0.5
 _RATE_STEPS, _SHORT_S = 12, 120.0
 _MIN_STEPS = 20
+# Of CartPole on one free core, that many steps of each stage, packing and measuring took 160 s.
+_LEAST_MINUTES = 3.0
 _EVALUATIONS, _EVALUATE_EVERY = 5, 200
 # Train steps that fit, but for what saving and evaluating take on the way.
 _TRAIN_SHARE = 0.9
@@ -95,6 +97,12 @@ def _dream(request: DreamRequest) -> Path:
     work = WorkFolder(request)
     config = _decide(request, work)
     logger.info("%s", summary_of(config))
+    if request.train_steps is None and request.budget_s < 60 * _LEAST_MINUTES:
+        logger.warning(
+            "the least is about %g minutes, on a slow machine or of a slow game more: so long take "
+            "%d train steps of each stage, packing and measuring, which are done in any case",
+            *(_LEAST_MINUTES, _MIN_STEPS),
+        )
     data = episodes_root(config.data, request.work / "data")
     config = _collect(config, request, work, data)
     assert config.data.teacher is not None
@@ -295,9 +303,12 @@ def _fitting_steps(
             rates = [row for row in csv.DictReader(file) if row["name"] == "items_per_s"]
     step_s = settings.optimizer.batch_size / float(rates[-1]["value"])
     seconds -= time.monotonic() - started
-    train_steps = max(_MIN_STEPS, int(_TRAIN_SHARE * seconds / step_s))
+    fitting = int(_TRAIN_SHARE * seconds / step_s)
+    train_steps = max(_MIN_STEPS, fitting)
     minutes = train_steps * step_s / 60
     logger.info("%s: %d train steps, about %.1f minutes", stage, train_steps, minutes)
+    if fitting < _MIN_STEPS:
+        logger.warning("those are the least: --minutes is too little for them here")
     return train_steps
 
 
