@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import midas_world.environments
+from midas_world.commands import cli
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -50,6 +51,19 @@ def test_what_is_asked_for_is_what_the_extra_brings():
         for module in set(modules) - {"examples"}:
             name = {"webrtcvad": "webrtcvad-wheels"}.get(module, module.replace("_", "-"))
             assert name in EXTRAS[extra], f"{file.name}: {extra} does not bring {name}"
+
+
+def test_an_extra_that_is_there_and_cannot_be_loaded_says_why(tmp_path, monkeypatch, capsys):
+    """pyarrow 26 says this with NumPy 1.26."""
+    why = "pyarrow requires NumPy 2.0 or newer, found 1.26.4"
+    (tmp_path / "pyarrow.py").write_text(f"raise ImportError({why!r})")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("pandas", "pyarrow")]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "data" / "meta").mkdir(parents=True)
+    (tmp_path / "data" / "meta" / "info.json").write_text("{}")
+    assert cli.main(["import", str(tmp_path / "data"), "--to", str(tmp_path / "made")]) == 2
+    assert capsys.readouterr().err == f"midas-world import: {why}\n"
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

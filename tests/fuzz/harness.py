@@ -36,12 +36,12 @@ def run(num_inputs: int, *, seconds: float, first_seed: int = 0) -> tuple[Counte
     """Open so many changed files, for so many seconds at most; return counts and what was bad."""
     counts: Counter[tuple[str, str]] = Counter()
     notes: list[str] = []
-    end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="midas-fuzz-") as folder:
         for name, subject in SUBJECTS.items():
             (Path(folder) / "good" / name).mkdir(parents=True)
             subject.make(Path(folder) / "good" / name)
             subject.use(Path(folder) / "good" / name)  # which has to work
+        end = time.monotonic() + seconds
         seed, last = first_seed, first_seed + num_inputs
         while seed < last and time.monotonic() < end:
             seed = _run_child(

@@ -41,7 +41,7 @@ from midas_world.teachers.actions import configured_actions
 from midas_world.teachers.project import KeyMapFile
 from midas_world.world import load_world
 from tests.fakes import make_tiny_world
-from tests.recordings import make_lerobot, make_minari
+from tests.recordings import TABLES, make_lerobot, make_minari
 from tests.sessions import record_steps
 from tests.shard_data import save_all
 
@@ -253,6 +253,9 @@ SUBJECTS = {
     "lerobot": Subject(lambda f: make_lerobot(f, 20), lambda f: _use_recording(f / "lerobot")),
     "minari": Subject(
         lambda f: make_minari(f, 20), lambda f: _use_recording(f / "session-v0", source_fps=20.0)
+    ),
+    "arrow": Subject(
+        lambda f: TABLES["arrow"](f), lambda f: _use_recording(f / "arrow", source_fps=20.0)
     ),
     "cache": Subject(_make_cache, _use_cache),
     "outline": Subject(_make_outlines, _use_outlines),

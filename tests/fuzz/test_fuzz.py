@@ -19,7 +19,7 @@ pytestmark = [
 
 def test_changed_files_are_used_or_refused_in_words():
     num_inputs = 6 * len(SUBJECTS)
-    counts, notes = run(num_inputs, seconds=60)
+    counts, notes = run(num_inputs, seconds=200)
     print(table(counts))
     assert not notes
     assert counts.total() == num_inputs
