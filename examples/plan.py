@@ -11,8 +11,10 @@ it plans anew. Beside it plays the prior alone: the same random actions without 
 import argparse
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -21,8 +23,8 @@ from tqdm import tqdm
 import midas_world  # noqa: F401 - registers the ids
 from envs.world.env import WorldEnv
 from examples.actions import ACTION_INDICES, TEACHER_ID, WORLD_ID
-from examples.real_starts import LastFrames
 from midas_world.edge import run_command
+from midas_world.types import StepConditions
 
 # Neither the world's training nor its validation saw these.
 FIRST_SEED = 500_000
@@ -121,22 +123,30 @@ class TeacherView:
     def __init__(self, world: WorldEnv, teacher: gym.Env) -> None:
         self._world = world
         self._teacher = teacher
-        self._last = LastFrames(world.engine.spec.config.backbone.context_frames)
+        count = world.engine.spec.config.backbone.context_frames
+        self._last: deque[tuple[np.ndarray, dict[str, Any]]] = deque(maxlen=count)
 
     def reset(self, seed: int) -> None:
         """Begin an episode of the teacher."""
         self._last.clear()
-        self._last.add(*self._teacher.reset(seed=seed))
+        self._last.append(self._teacher.reset(seed=seed))
 
     def step(self, action: int) -> tuple[float, bool]:
         """Play an action in the teacher; return the reward and whether the episode is over."""
         frame, reward, terminated, truncated, info = self._teacher.step(action)
-        self._last.add(frame, info)
+        self._last.append((frame, info))
         return float(reward), terminated or truncated
 
     def show_world(self, seed: int) -> None:
         """Let the world go on from what the teacher showed last."""
-        self._world.reset(seed=seed, options={"start_state": self._last.start_state()})
+        frames, infos = zip(*self._last, strict=True)
+        conditions = [
+            StepConditions(pose=info["pose"], text=info["text"], audio=info["audio"])
+            for info in infos
+        ]
+        last = {name: infos[-1][name] for name in ("conditioner_state", "things")}
+        start = {"frames": np.stack(frames), "conditions": conditions, **last}
+        self._world.reset(seed=seed, options={"start_state": start})
 
 
 def play_teacher(view: TeacherView, plan: Plan, *, seed: int, needs_world: bool) -> float:

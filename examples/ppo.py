@@ -18,7 +18,7 @@ from examples.games import PICTURE_SHAPE, Choose, GameConfig, Played, small_pict
 from midas_world.checkpoint import load_tensors, load_weights
 
 # Few steps must do: many passes over each rollout, and a view of some 20 choices ahead.
-ROLLOUT_CHOICES = 512
+ROLLOUT_CHOICES = 256
 PPO_SETTINGS = {
     "n_epochs": 8,
     "learning_rate": 5e-4,

@@ -2,13 +2,11 @@
 
     python -m examples.train_ppo --output runs/ppo
 
-Trains Stable-Baselines3's PPO in the learned world and, with equal steps, in the teacher; evaluates
-both in the teacher, from seeds that neither the world nor the policies trained on; and plays a
-random policy, one that looks at nothing, and the scripted expert beside them. Dreams are short
-episodes that begin in the midst of real play, where there are coins in sight, and pay what the
-world expects; `--dream-starts 0 --dream-horizon 200 --reward-threshold 0.5` begins them in the
-world's own start states and pays what is likelier than not. Every finished run is a file under
-`--output`, so a call that was cut goes on where it was.
+Trains Stable-Baselines3's PPO in the learned world and, with equal steps, in the teacher, by the
+same task and horizon; evaluates both in the teacher, from seeds that neither the world nor the
+policies trained on, and in the dream; and plays a random policy, one that looks at nothing, and the
+scripted expert beside them. Every finished run is a file under `--output`, so a call that was cut
+goes on where it was, and one with more seeds adds to them.
 report.py makes the table and the picture of them.
 """
 
@@ -26,13 +24,12 @@ from tqdm import tqdm
 
 from engine import Engine, make_engine
 from envs.tasks import TASKS
-from examples.real_starts import make_real_starts
 from examples.report import report
 from midas_world.checkpoint import WEIGHTS_NAME, save_tensors
 from midas_world.edge import run_command
 from midas_world.files import write_whole
 from midas_world.packages import needs
-from midas_world.world import StartState, World, load_world
+from midas_world.world import World, load_world
 
 with needs("train_ppo", extra="rl", error=SystemExit):
     from stable_baselines3 import PPO
@@ -63,34 +60,20 @@ class ExperimentConfig:
     Attributes:
         num_steps: Steps of the environment per training, in the dream as in the teacher.
         num_points: Evaluations in the course of one training, the last at its end.
-        num_episodes: Episodes of every evaluation but the last.
+        num_episodes: Episodes of every evaluation but the last, and of those in the dream.
         num_final_episodes: Episodes of the last.
-        dream_horizon: Steps of an episode of training in the dream.
-        dream_starts: How many moments of the teacher's play those begin from; 0: they begin from
-            the world's start states.
-        reward_threshold: Smaller expected rewards are paid as 0 in training in the dream.
     """
 
     num_steps: int = 40_000
     num_points: int = 8
     num_episodes: int = 16
     num_final_episodes: int = 64
-    dream_horizon: int = 24
-    dream_starts: int = 512
-    reward_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that there is something to do."""
         for name, value in asdict(self).items():
-            least = 0 if name in ("dream_starts", "reward_threshold") else 1
-            if not value >= least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-
-    @property
-    def of_dreams(self) -> dict[str, float]:
-        """What the training in the dream alone depends on."""
-        names = ("dream_horizon", "dream_starts", "reward_threshold")
-        return {name: getattr(self, name) for name in names}
+            if not value >= 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 class Experiment:
@@ -105,19 +88,17 @@ class Experiment:
         self.world = world
         self._device = device
         self._engine: Engine | None = None
-        self._starts: tuple[StartState, ...] | None = None
         self._teacher: VecEnv | None = None
         self._dream: VecEnv | None = None
-        self._seeds = range(EVALUATION_SEED, EVALUATION_SEED + config.num_final_episodes)
         weights = (world.folder / WEIGHTS_NAME).read_bytes()
-        self._dream_settings = {"world": hashlib.sha256(weights).hexdigest(), **config.of_dreams}
+        self._dream_settings = {"world": hashlib.sha256(weights).hexdigest()}
         self._play_settings = {
             "games": asdict(games),
             "num_final_episodes": config.num_final_episodes,
         }
         self._train_settings = {
             "games": asdict(games),
-            "config": {k: v for k, v in asdict(config).items() if k not in config.of_dreams},
+            "config": asdict(config),
             "ppo": PPO_SETTINGS | {"rollout_choices": ROLLOUT_CHOICES},
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,10 +112,11 @@ class Experiment:
         """Return the run of the policy "random", "blind" or "expert", from disk if it is there."""
 
         def run() -> dict[str, Any]:
+            seeds = self._seeds(seed)
             if policy == "expert":
-                played = play_expert(self.games, seeds=self._seeds, policy_seed=seed)
+                played = play_expert(self.games, seeds=seeds, policy_seed=seed)
             else:
-                played = play(self._teacher_games(), untrained(policy, seed), seeds=self._seeds)
+                played = play(self._teacher_games(), untrained(policy, seed), seeds=seeds)
             return {"points": [{"steps": 0, "training_return": None, **asdict(played)}]}
 
         return self._kept(f"{policy}-{seed}", self._play_settings, run)
@@ -148,7 +130,7 @@ class Experiment:
                 choose = load_choice(self._policy_file(policy, seed), self.games)
             else:
                 choose = untrained(policy, seed)
-            seeds = self._seeds[: self.config.num_episodes]
+            seeds = self._seeds(seed)[: self.config.num_episodes]
             return {"points": [{"steps": 0, **asdict(play(games, choose, seeds=seeds))}]}
 
         settings = self._train_settings | self._dream_settings
@@ -162,9 +144,9 @@ class Experiment:
 
     def _train(self, where: str, seed: int) -> dict[str, Any]:
         config, frame_skip = self.config, self.games.frame_skip
-        teacher = self._teacher_games()
+        teacher, seeds = self._teacher_games(), self._seeds(seed)
         games = VecMonitor(
-            self._make_training_dream()
+            self._make_dream(self.games)
             if where == "dream"
             else make_games(self.games.teacher_id, self.games)
         )
@@ -172,18 +154,23 @@ class Experiment:
         model = self._make_ppo(games, seed)
         with tqdm(total=config.num_steps, desc=f"{where} {seed}", unit="step") as bar:
             evaluate = Evaluate(
-                lambda choose: play(teacher, choose, seeds=self._seeds[: config.num_episodes]),
+                lambda choose: play(teacher, choose, seeds=seeds[: config.num_episodes]),
                 every=config.num_steps / frame_skip / config.num_points,
                 frame_skip=frame_skip,
                 bar=bar,
             )
             model.learn(config.num_steps // frame_skip, callback=evaluate)
-            evaluate.add_point(lambda choose: play(teacher, choose, seeds=self._seeds))
+            evaluate.add_point(lambda choose: play(teacher, choose, seeds=seeds))
         games.close()
         # The policy shares its eyes between actor and critic; a file holds them once for each.
         weights = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
         save_tensors(weights, self._policy_file(where, seed))
         return {"points": evaluate.points, "wall_s": round(time.monotonic() - begin, 1)}
+
+    def _seeds(self, seed: int) -> range:
+        """Return the seeds of the episodes that judge a training, others for each."""
+        first = EVALUATION_SEED + seed * self.config.num_final_episodes
+        return range(first, first + self.config.num_final_episodes)
 
     def _make_ppo(self, games: VecEnv, seed: int) -> PPO:
         return make_ppo(
@@ -218,30 +205,11 @@ class Experiment:
     def _policy_file(self, where: str, seed: int) -> Path:
         return self.folder / f"{where}-{seed}.safetensors"
 
-    def _running_engine(self) -> Engine:
+    def _make_dream(self, games: GameConfig) -> VecEnv:
         if self._engine is None:
             device = None if self._device == "auto" else self._device
             self._engine = make_engine(self.world, device=device)
-        return self._engine
-
-    def _make_training_dream(self) -> VecEnv:
-        config = self.config
-        if config.dream_starts and self._starts is None:
-            with tqdm(total=config.dream_starts, desc="start states", unit="state") as bar:
-                self._starts = make_real_starts(
-                    self._running_engine(),
-                    config.dream_starts,
-                    num_steps=self.games.horizon,
-                    on_progress=bar.update,
-                )
-        games = replace(self.games, horizon=config.dream_horizon)
-        return self._make_dream(
-            games, start_states=self._starts, reward_threshold=config.reward_threshold
-        )
-
-    def _make_dream(self, games: GameConfig, **options: Any) -> VecEnv:
-        engine = self._running_engine()
-        return make_games(games.world_id, games, world=self.world, engine=engine, **options)
+        return make_games(games.world_id, games, world=self.world, engine=self._engine)
 
     def _teacher_games(self) -> VecEnv:
         if self._teacher is None:
@@ -250,7 +218,8 @@ class Experiment:
 
     def _dream_games(self) -> VecEnv:
         if self._dream is None:
-            self._dream = self._make_dream(self.games)
+            count = min(self.games.num_games, self.config.num_episodes)
+            self._dream = self._make_dream(replace(self.games, num_games=count))
         return self._dream
 
 
@@ -277,21 +246,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=config.num_points, help="of a curve")
     parser.add_argument("--episodes", type=int, default=config.num_episodes, help="per point")
     parser.add_argument("--final-episodes", type=int, default=config.num_final_episodes)
-    parser.add_argument(
-        "--dream-horizon", type=int, default=config.dream_horizon, help="steps of a dream"
-    )
-    parser.add_argument(
-        "--dream-starts",
-        type=int,
-        default=config.dream_starts,
-        help="moments of real play that dreams begin from; 0: the world's start states",
-    )
-    parser.add_argument(
-        "--reward-threshold",
-        type=float,
-        default=config.reward_threshold,
-        help="smaller expected rewards are paid as 0 in the dream",
-    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
         "--policies", nargs="+", default=POLICIES, choices=POLICIES, help="rows of the table"
@@ -314,9 +268,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_points=options.points,
         num_episodes=options.episodes,
         num_final_episodes=options.final_episodes,
-        dream_horizon=options.dream_horizon,
-        dream_starts=options.dream_starts,
-        reward_threshold=options.reward_threshold,
     )
     experiment = Experiment(
         options.output, games, config, load_world(options.world), options.device

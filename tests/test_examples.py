@@ -1,19 +1,16 @@
 """The examples run end to end on the tiny world, go on where they were, and count rightly."""
 
 import json
-from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 
 import envs  # noqa: F401 - registers the ids
 from engine import make_engine
 from envs.stage.controller import ACTIONS
 from envs.world.env import WorldEnv
 from examples.actions import ACTION_INDICES
-from midas_world.world import load_world
 
 LEAP = ACTIONS.index("leap_right")
 
@@ -112,43 +109,6 @@ def test_the_table_counts_gains_from_random_and_shares_of_the_teacher_s(games_mo
     assert "survives 50% of episodes there, 75% in the teacher" in text
 
 
-# Start states of real play
-
-
-class BlackEncoder:
-    """Stands for an engine: remembers what it is asked to encode."""
-
-    def __init__(self) -> None:
-        self.seen = []
-        backbone = SimpleNamespace(context_frames=5)
-        entries = SimpleNamespace(num_classes=7)
-        self.spec = SimpleNamespace(config=SimpleNamespace(backbone=backbone, entries=entries))
-
-    def encode(self, frames):
-        self.seen.append(frames)
-        return torch.zeros(len(frames), 15, 4)
-
-
-def test_dreams_begin_in_the_midst_of_the_teacher_s_play(games_module):
-    from examples.real_starts import make_real_starts
-
-    def make() -> tuple:
-        engine, told = BlackEncoder(), []
-        starts = make_real_starts(engine, 3, num_steps=60, on_progress=told.append)
-        assert told == [1, 1, 1]
-        return starts, engine.seen
-
-    (starts, frames), (again, _) = make(), make()
-    assert [len(start.conditions) for start in starts] == [5, 5, 5]
-    assert all(start.latents.shape == (5, 15, 4) for start in starts)
-    # Two of the first episode, 25 steps apart; then one of the next.
-    assert not np.array_equal(frames[0][-1], frames[1][-1])
-    assert len({start.description for start in starts}) > 1
-    for first, second in zip(starts, again, strict=True):
-        assert first.description == second.description
-        np.testing.assert_array_equal(first.conditions[-1].pose, second.conditions[-1].pose)
-
-
 # The experiment
 
 
@@ -161,24 +121,16 @@ def test_the_experiment_runs_and_goes_on_where_it_was(
 
     def make_games(env_id, config, **options):
         if "Teacher" not in env_id:
-            starts = options.get("start_states")
-            dreams.append((config.horizon, starts and len(starts), options.get("reward_threshold")))
+            dreams.append((config.horizon, config.num_games))
         return games_module.make_games(env_id, config, **options)
 
-    def make_real_starts(engine, count, *, num_steps, on_progress):
-        assert num_steps == 8
-        on_progress(count)
-        return load_world(tiny_folder).start_states[:1] * count
-
     monkeypatch.setattr(train_ppo, "make_games", make_games)
-    monkeypatch.setattr(train_ppo, "make_real_starts", make_real_starts)
     arguments = ["--world", str(tiny_folder), "--output", str(tmp_path), "--device", "cpu"]
-    arguments += ["--seeds", "1", "--steps", "16", "--envs", "1", "--horizon", "8"]
+    arguments += ["--seeds", "1", "--steps", "16", "--envs", "2", "--horizon", "8"]
     arguments += ["--points", "1", "--episodes", "1", "--final-episodes", "2"]
-    arguments += ["--dream-horizon", "4", "--dream-starts", "7", "--reward-threshold", "0"]
     train_ppo.main(arguments)
-    # Short ones from real play to train in, whole games to be judged in.
-    assert dreams == [(4, 7, 0.0), (8, None, None)]
+    # Of one horizon; no more of them than are looked at.
+    assert dreams == [(8, 2), (8, 1)]
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {"table.md", "curves.png", "results.json", "dream-0.safetensors"}
     results = json.loads((tmp_path / "results.json").read_text())
