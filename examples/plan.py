@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -24,7 +23,7 @@ import midas_world  # noqa: F401 - registers the ids
 from envs.world.env import WorldEnv
 from examples.actions import ACTION_INDICES, TEACHER_ID, WORLD_ID
 from midas_world.edge import run_command
-from midas_world.types import StepConditions
+from midas_world.evaluate.rollouts import Moment, to_episode
 
 # Neither the world's training nor its validation saw these.
 FIRST_SEED = 500_000
@@ -124,28 +123,23 @@ class TeacherView:
         self._world = world
         self._teacher = teacher
         count = world.engine.spec.config.backbone.context_frames
-        self._last: deque[tuple[np.ndarray, dict[str, Any]]] = deque(maxlen=count)
+        self._last: deque[Moment] = deque(maxlen=count)
 
     def reset(self, seed: int) -> None:
         """Begin an episode of the teacher."""
         self._last.clear()
-        self._last.append(self._teacher.reset(seed=seed))
+        frame, info = self._teacher.reset(seed=seed)
+        self._last.append(Moment(frame=frame, info=info))
 
     def step(self, action: int) -> tuple[float, bool]:
         """Play an action in the teacher; return the reward and whether the episode is over."""
         frame, reward, terminated, truncated, info = self._teacher.step(action)
-        self._last.append((frame, info))
+        self._last.append(Moment(frame=frame, action=action, info=info))
         return float(reward), terminated or truncated
 
     def show_world(self, seed: int) -> None:
         """Let the world go on from what the teacher showed last."""
-        frames, infos = zip(*self._last, strict=True)
-        conditions = [
-            StepConditions(pose=info["pose"], text=info["text"], audio=info["audio"])
-            for info in infos
-        ]
-        last = {name: infos[-1][name] for name in ("conditioner_state", "things")}
-        start = {"frames": np.stack(frames), "conditions": conditions, **last}
+        start = to_episode(list(self._last), name="plan", seed=seed).start_state(len(self._last))
         self._world.reset(seed=seed, options={"start_state": start})
 
 

@@ -4,27 +4,45 @@
 
 Six favourite actions, taken always, in two of three or in one of three choices, and chance between;
 chance alone; and leaping and running by turns: policies that look at nothing, so that nobody
-trained them for one side. `--ppo runs/ppo` adds those of train_ppo.py. The rank correlation is
-Spearman's; its interval is that of 1,000 draws of the policies with repetition.
+trained them for one side. `--ppo runs/ppo` adds those of train_ppo.py. Dreams begin where games do:
+standing, in the scenes and places of the teacher's own episodes. The rank correlation is
+Spearman's; its interval is that of 1,000 draws of the policies with repetition. The teacher plays
+all of it a second time, on other seeds: how far it agrees with itself is the most that so few
+episodes can show.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 
+from engine import Engine
 from engine.shared import shared_engine, shared_world
+from envs.stage.picture import FRAME_HEIGHT
 from envs.tasks import TASKS
+from envs.world.starts import choose_start
 from examples.actions import ACTION_NAMES
 from midas_world.edge import run_command
+from midas_world.evaluate.rollouts import Script, play_teacher
 from midas_world.files import write_whole
 from midas_world.packages import needs
 from midas_world.tables import table_lines
+from midas_world.world import StartState
 
 with needs("rank", extra="rl", error=SystemExit):
-    from examples.games import Choose, GameConfig, choose_always, choose_at_random, make_games, play
+    from examples.games import (
+        Choose,
+        GameConfig,
+        Played,
+        choose_always,
+        choose_at_random,
+        make_games,
+        play,
+    )
     from examples.ppo import load_choice
 
 # No policy is trained on these seeds, and no world.
@@ -38,6 +56,27 @@ def blind_policies(seed: int) -> dict[str, Choose]:
         for share in (1.0, 2 / 3, 1 / 3):
             policies[f"{name} {share:.0%}"] = choose_always(name, share=share, seed=seed)
     return policies
+
+
+def first_moments(engine: Engine, teacher_id: str, seeds: Sequence[int]) -> list[StartState]:
+    """Return start states of a world at which the teacher's episodes begin, the character idle.
+
+    Args:
+        engine: Of the world; its encoder sees the frames.
+        teacher_id: Of the environment.
+        seeds: Of the episodes.
+    """
+    env = gym.make(teacher_id, scale=engine.spec.frame_shape[0] / FRAME_HEIGHT)
+    count = engine.spec.config.backbone.context_frames
+    starts = []
+    for seed in seeds:
+        episode = play_teacher(
+            env, Script([0]), name="idle", seed=seed, num_steps=count - 1, options={}
+        )
+        rng = np.random.default_rng(seed)
+        starts.append(choose_start(episode.start_state(count), (), rng=rng, engine=engine)[1])
+    env.close()
+    return starts
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
@@ -95,29 +134,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
         policies |= {f"PPO {file.stem}": load_choice(file, games) for file in files}
     world = shared_world(options.world, trust=False)
     engine = shared_engine(options.world, world, "auto", num_denoise_steps=None)
-    sides = (
-        make_games(games.teacher_id, games),
-        make_games(games.world_id, games, world=world, engine=engine),
-    )
+    teacher = make_games(games.teacher_id, games)
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
+    others = range(seeds.stop, seeds.stop + options.episodes)
+    starts = first_moments(engine, games.teacher_id, seeds)
+    dream = make_games(games.world_id, games, world=world, engine=engine, start_states=starts)
     rows = []
     for name, choose in policies.items():
-        rows.append((name, *(play(side, choose, seeds=seeds).mean_return for side in sides)))
-        print(*table_lines((), rows[-1:], digits=2)[2:])
-    for side in sides:
+        played = [
+            play(side, choose, seeds=given)
+            for side, given in ((teacher, seeds), (teacher, others), (dream, seeds))
+        ]
+        returns = [each.mean_return for each in played]
+        hits = [_hits(each, games.frame_skip) for each in (played[0], played[2])]
+        rows.append((name, *returns, *hits))
+        print(*table_lines((), rows[-1:], digits=2)[2:], flush=True)
+    for side in (teacher, dream):
         side.close()
-    rows.sort(key=lambda row: -row[1])
-    _, teacher, dream = zip(*rows, strict=True)
-    low, high = interval(teacher, dream, seed=0)
-    lines = table_lines(("policy", "return in the teacher", "return in the dream"), rows, digits=2)
-    rho = rank_correlation(teacher, dream)
-    text = "\n".join(lines) + (
-        f"\n\nRank correlation of {len(rows)} policies: {rho:.2f} (95 %: {low:.2f} to {high:.2f}); "
+    text = report(rows) + (
         f"{options.episodes} episodes of {options.horizon} steps each, task {options.task}.\n"
     )
     options.output.mkdir(parents=True, exist_ok=True)
     write_whole(options.output / "rank.md", text)
     print(text)
+
+
+def report(rows: Sequence[tuple[str, float, float, float, float, float]]) -> str:
+    """Return the table and what it says.
+
+    Args:
+        rows: Name, return in the teacher, there again, in the dream, and hits of both.
+    """
+    head = ("policy", "teacher", "teacher again", "dream", "hits a 1,000 steps", "dream's")
+    lines = table_lines(head, sorted(rows, key=itemgetter(1), reverse=True), digits=2)
+    _, first, again, dream, *hits = zip(*rows, strict=True)
+    low, high = interval(first, dream, seed=0)
+    return "\n".join(lines) + (
+        f"\n\nRank correlation of {len(rows)} policies: {rank_correlation(first, dream):.2f} "
+        f"(95 %: {low:.2f} to {high:.2f}); of the teacher with itself on other seeds: "
+        f"{rank_correlation(first, again):.2f}. The dream's hits are "
+        f"{np.mean(hits[1]) / max(np.mean(hits[0]), 1e-9):.0%} of the teacher's.\n"
+    )
+
+
+def _hits(played: Played, frame_skip: int) -> float:
+    """Return the hits in 1,000 steps."""
+    return 1000 * sum(played.costs) / (sum(played.lengths) * frame_skip)
 
 
 if __name__ == "__main__":

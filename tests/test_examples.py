@@ -180,6 +180,31 @@ def test_policies_of_both_sides_are_ranked(tiny_folder, tmp_path, capsys):
     assert table.count("\n| ") == 21  # below the head, 20 policies
     assert "| leap_right 67% |" in table
     assert "Rank correlation of 20 policies: " in table
+    assert "of the teacher with itself on other seeds: " in table
+
+
+def test_dreams_that_are_ranked_begin_where_games_do(tiny_world):
+    pytest.importorskip("stable_baselines3")
+    from examples.rank import first_moments
+
+    starts = first_moments(make_engine(tiny_world), "midas/StageCoinsTeacher-v0", [5, 6])
+    env = gym.make("midas/StageTeacher-v0")
+    for seed, start in zip((5, 6), starts, strict=True):
+        pose, last = env.reset(seed=seed)[1]["pose"], start.conditions[-1].pose
+        assert last[31] == 0.0  # stands
+        assert (last[30], last[36]) == (pose[30], pose[36])  # faces and is where the game begins
+        assert len(start.conditions) == tiny_world.config.world.backbone.context_frames
+
+
+def test_what_the_ranks_say_is_of_the_right_columns():
+    pytest.importorskip("stable_baselines3")
+    from examples.rank import report
+
+    first, again, dream = (1.0, 2.0, 3.0), (1.0, 3.0, 2.0), (3.0, 2.0, 1.0)
+    text = report([("abc"[i], first[i], again[i], dream[i], 4.0, 3.0) for i in range(3)])
+    assert text.index("| c | 3.00 | 2.00 | 1.00 | 4.00 | 3.00 |") < text.index("| b |")
+    assert "of 3 policies: -1.00" in text
+    assert "on other seeds: 0.50. The dream's hits are 75% of the teacher's." in text
 
 
 # Minari's collector leaves its folder to be cleaned up.
