@@ -219,3 +219,33 @@ def test_the_goal_pays_and_ends_where_it_is_in_the_world_as_in_the_game(tiny_wor
             assert abs(len(rewards) - steps_to_go) <= 3
     with pytest.raises(ValueError, match="task must be None or one of coins, care, goal"):
         make(tiny_world, task="coin")
+
+
+@pytest.mark.parametrize("kind", ["world", "teacher"])
+@pytest.mark.parametrize(("goal", "way"), [("60 px to the right", 60.0), ("60 left", -60.0)])
+def test_words_for_a_goal_count_from_where_an_episode_begins(tiny_world, kind, goal, way):
+    options = {"task": "goal", "goal": goal}
+    env = StageEnv(**options) if kind == "teacher" else make(tiny_world, **options)
+    action = RUN if way > 0 else ACTIONS.index("run_left")
+    for seed in (1, 2):
+        _, info = env.reset(seed=seed)
+        start, ended = info["pose"][36] * 1600, False
+        for _ in range(30):
+            _, reward, ended, _, info = env.step(action)
+            if ended:
+                break
+        assert (reward, ended) == (1.0, True)
+        off = abs((info["pose"][36] * 1600 - start - way + 800) % 1600 - 800)
+        assert 14.0 < off <= 20.0
+    with pytest.raises(ValueError, match="like '300 px to the right', got 'home'"):
+        StageEnv(task="goal", goal="home")
+
+
+def test_a_goal_in_words_is_part_of_the_state(tiny_world):
+    env, other = (make(tiny_world, task="goal", goal=goal) for goal in ("60 right", "90 right"))
+    state = env.save_state()
+    assert other.save_state().tensors["goals"] != state.tensors["goals"]
+    other.restore_state(state)
+    assert other.save_state().tensors["goals"] == state.tensors["goals"]
+    older = {name: tensor for name, tensor in state.tensors.items() if name != "goals"}
+    other.restore_state(replace(state, tensors=older))

@@ -25,7 +25,7 @@ from envs.stage.picture import FRAME_HEIGHT, FRAME_WIDTH, StagePicture, objects_
 from envs.stage.scene import Scene
 from envs.stage.speech import load_speech_bank
 from envs.stage.words import understand
-from envs.tasks import DEFAULT_GOAL, check_task, has_arrived
+from envs.tasks import DEFAULT_GOAL, check_task, goal_x, has_arrived
 from midas_world.teachers.words import clean_prompt
 from midas_world.types import StepConditions
 
@@ -130,7 +130,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     | `horizon`     | **int** | `1000`  | Steps until an episode is truncated                |
     | `scale`       | **float** | `1`   | 1: frames of 192 x 320; 2: 384 x 640; 0.25: 48 x 80 |
     | `task`        | **str** | `None`  | `"coins"`, `"care"`, `"goal"`; see `envs.tasks`    |
-    | `goal`        | **int** | `800`   | Of the task goal: x in px along the loop           |
+    | `goal`        | **int** | `800`   | Of the task goal: x in px along the loop, or words |
 
     | Option of `reset`   | Type          | Description                                       |
     |---------------------|---------------|---------------------------------------------------|
@@ -160,7 +160,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         scale: float = 1,
         *,
         task: str | None = None,
-        goal: float = DEFAULT_GOAL,
+        goal: float | str = DEFAULT_GOAL,
     ) -> None:
         check_task(task, goal)
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -182,6 +182,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._make_picture()
         self._conditioner = StageConditioner()
         self._game = StageGame(seed=0, start_x=0.0)
+        self._goal_x = goal_x(goal, 0.0)
         self._num_steps = 0
         self._cost = 0.0
         self._needs_reset = True
@@ -230,6 +231,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             self._conditioner.load_state(state)
             conditions, x = self._conditioner.conditions(), self._conditioner.controller.x
         self._game = StageGame(seed=int(rng.integers(2**31)), start_x=x)
+        self._goal_x = goal_x(self.goal, x)
         self._num_steps = 0
         self._cost = 0.0
         self._needs_reset = False
@@ -266,7 +268,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._game.hearts = max(0, self._game.hearts)
         terminated = self._game.is_over and self.task != "care"
         if self.task == "goal":
-            arrived = bool(has_arrived(self._conditioner.controller.x, self.goal))
+            arrived = bool(has_arrived(self._conditioner.controller.x, self._goal_x))
             reward, terminated = float(arrived), terminated or arrived
         truncated = self._num_steps >= self.horizon
         self._needs_reset = terminated or truncated

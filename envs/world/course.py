@@ -50,6 +50,7 @@ class Course:
         over: (B,) bool: games that have ended, or have not begun.
         starts: (B,) start state where each episode began; -1 is none of the world's.
         scenes: (B,) start state that each game goes on from.
+        goals: (B,) px: of the task "goal"; states of before goals had words leave them as they are.
     """
 
     def __init__(self, world: World, engine: Engine, conditioners: Sequence[Conditioner]) -> None:
@@ -64,6 +65,7 @@ class Course:
         self.over = np.ones(num_games, bool)
         self.starts = np.full(num_games, -1)
         self.scenes = np.full(num_games, -1)
+        self.goals = np.zeros(num_games)
 
     @property
     def has_begun(self) -> bool:
@@ -103,7 +105,7 @@ class Course:
                 f"the state must be of 1 or {num_games} games, got {state.num_games}: pick some "
                 "with its select()"
             )
-        tensors = state.tensors
+        tensors = {"goals": torch.from_numpy(self.goals.copy()), **state.tensors}
         rows = rows_like(tensors, self._rows(rngs))
         streams = [unpack_rng(words) for words in rows["rng"].numpy()]
         for name in ("starts", "scenes"):
@@ -120,7 +122,7 @@ class Course:
 
     def _counts(self) -> dict[str, np.ndarray]:
         """Return this object's own arrays of what is kept of each game."""
-        return {name: getattr(self, name) for name in ("over", "starts", "scenes")}
+        return {name: getattr(self, name) for name in ("over", "starts", "scenes", "goals")}
 
     def _rows(self, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         """Return copies of what a state has beside the rollout and the conditioners."""

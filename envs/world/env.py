@@ -144,7 +144,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     | `reward`, `cost`, `end` | callable   | `None`       | Your own, see Rewards                  |
     | `frame_skip`            | **int**    | `1`          | Steps for which an action is held      |
     | `actions`               | **list**   | `None`       | Names of those that may be chosen      |
-    | `task`, `goal`          |            | `None`       | See `envs.tasks`; `goal` is x in px    |
+    | `task`, `goal`          |            | `None`       | See `envs.tasks`; `goal` is x or words |
     | `start_states`          | any        | `None`       | A `start_state` as below, or a list of |
     |                         |            |              | them, of which each reset draws one    |
     | `prompt`                | **str**    | `None`       | Words of every episode                 |

@@ -20,7 +20,7 @@ from engine.rollout import RolloutStep
 from engine.shared import shared_engine, shared_world
 from envs.contract import check_names
 from envs.recording.header import weights_hash
-from envs.tasks import LOOP, has_arrived
+from envs.tasks import LOOP, goal_x, has_arrived
 from envs.world.conditioners import SpeakingConditioner, load_conditioner, make_conditioner
 from envs.world.course import Course
 from envs.world.options import GameOptions
@@ -202,7 +202,7 @@ class Games:
         if self.options.task != "goal":
             return told
         px = LOOP / self.world.config.world.conditions.camera.loop
-        arrived = has_arrived(outlook.x * px, self.options.goal)
+        arrived = has_arrived(outlook.x * px, self.course.goals)
         return replace(told, rewards=arrived.astype(np.float64), ends=told.ends | arrived)
 
     def _outlook(self, made: RolloutStep) -> Outlook:
@@ -322,6 +322,9 @@ class Games:
         if prompt is not None:
             self.set_prompt(prompt, [row])
         self.course.conditions[row] = replace(conditions)
+        camera, pose = self.world.config.world.conditions.camera, conditions.pose
+        x = np.nan if pose is None or not camera.is_declared else pose[camera.index] * LOOP
+        self.course.goals[row] = goal_x(self.options.goal, x)
         self.course.actions[row] = None if isinstance(self.action_space, spaces.Dict) else 0
         self.course.forget_told([row])
         self.views.last.pop(row, None)

@@ -28,7 +28,7 @@ class GameOptions(OutcomeRule):
     frame_skip: int = 1
     horizon: int = DEFAULT_HORIZON
     task: str | None = None
-    goal: float = DEFAULT_GOAL
+    goal: float | str = DEFAULT_GOAL
     start_states: Any = None
     prompt: str | None = None
     backend: str = "auto"
