@@ -308,8 +308,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         default="auto",
-        help="what runs the networks: auto, torch, torch-compile, onnx, tensorrt or rtx; torch's "
-        "precision may follow: torch:float32",
+        help="what runs the networks: auto, torch, onnx, tensorrt or rtx; torch's precision may "
+        "follow: torch:float32",
     )
     parser.add_argument("--denoise-steps", type=count, help="quality against speed")
     parser.add_argument(

@@ -2,13 +2,12 @@
 
 from pkgutil import extend_path
 
-from engine.make import BACKENDS, TORCH_BACKENDS, make_engine
+from engine.make import BACKENDS, make_engine
 from engine.on_torch.engine import TorchEngine
 from engine.spec import Cache, Engine, EngineSpec, Made
 
 __all__ = [
     "BACKENDS",
-    "TORCH_BACKENDS",
     "Cache",
     "Engine",
     "EngineSpec",

@@ -3,13 +3,10 @@
 A backend to add is one more entry of `BACKENDS`.
 """
 
-import hashlib
 import importlib.util
-import json
-import logging
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,13 +14,9 @@ import torch
 from engine.on_torch.engine import TorchEngine
 from engine.on_torch.networks import native_dtypes
 from engine.spec import Engine
-from midas_world.files import write_first
 from midas_world.machine import cpu_name
-from midas_world.types import BackendUnavailableError, StepConditions
-from midas_world.user_folders import or_not_kept
+from midas_world.types import BackendUnavailableError
 from midas_world.world import World
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +29,6 @@ class Request:
         num_denoise_steps: Head passes per frame; None takes the world's own number.
         folder: Where exported graphs and measurements are kept.
         dtype: Of torch's networks; None takes the fastest.
-        remembers: Whether a later "auto" may take what was compiled for this request.
         reason: In words, why the backend was chosen, for the engine's spec.
     """
 
@@ -45,7 +37,6 @@ class Request:
     num_denoise_steps: int | None
     folder: Path
     dtype: torch.dtype | None = None
-    remembers: bool = True
     reason: str = "as asked"
 
     @property
@@ -66,18 +57,15 @@ class Backend:
 
     Attributes:
         check: Raises BackendUnavailableError if a request cannot be met here.
-        is_ready: Whether it can start with nothing to export, to build or to compile for the first
-            time.
+        is_ready: Whether it can start with nothing to export or to build.
         make: Return the engine, waiting for whatever has to be made.
         dtypes: Return the precisions worth measuring; None: it has one of its own.
-        is_file_based: Whether it is ready at once in every start after its files were made.
     """
 
     check: Callable[[Request], None]
     is_ready: Callable[[Request], bool]
     make: Callable[[Request], Engine]
     dtypes: Callable[[Request], Sequence[torch.dtype | None]] = lambda _: (None,)
-    is_file_based: bool = False
 
 
 def device_name(request: Request) -> str:
@@ -100,58 +88,14 @@ def _torch_dtypes(request: Request) -> Sequence[torch.dtype]:
     return native_dtypes(torch.device(request.device))
 
 
-def _make_torch(request: Request, *, compile: bool = False) -> Engine:
+def _make_torch(request: Request) -> Engine:
     return TorchEngine(
         request.world,
         device=request.device,
         dtype=request.dtype,
         num_denoise_steps=request.num_denoise_steps,
-        compile=compile,
         reason=request.reason,
     )
-
-
-def _compiled_is_ready(request: Request) -> bool:
-    return _compiled_mark(request).is_file()
-
-
-def _make_compiled(request: Request) -> Engine:
-    """Return torch's engine with kernels compiled for one game, and keep that there are some.
-
-    Other numbers of games are compiled when they are first played.
-    """
-    # Kernels outlive the process there, and the next start takes seconds instead of a minute.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(request.folder / "inductor"))
-    engine = _make_torch(request, compile=True)
-    try:
-        _draw_one(engine)
-    except RuntimeError as error:
-        _compiled_mark(request).unlink(missing_ok=True)
-        words = str(error).strip().partition("\n")[0]
-        raise BackendUnavailableError(
-            f"backend 'torch-compile' does not work here ({words}); use backend='torch'"
-        ) from error
-    if request.remembers:
-        with or_not_kept():
-            write_first(_compiled_mark(request), b"kernels of this world were compiled here\n")
-    return engine
-
-
-def _draw_one(engine: Engine) -> None:
-    """Make one step of an empty game and draw its frame."""
-    latents = torch.zeros(1, *engine.spec.latent_shape)
-    conditions = engine.spec.stack([StepConditions()])
-    made = engine.step(engine.new_cache(1), latents, conditions, latents)
-    engine.decode(made.latents)
-
-
-def _compiled_mark(request: Request) -> Path:
-    sizes = {"world": asdict(request.world.config.world), "steps": request.denoise_steps}
-    dtype = str(request.dtype or native_dtypes(torch.device(request.device))[0])
-    machine = {"device": device_name(request), "dtype": dtype, "torch": torch.__version__}
-    key = json.dumps({**sizes, **machine})
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return request.folder / "inductor" / f"{digest}.ready"
 
 
 def _check_onnx(request: Request) -> None:
@@ -167,8 +111,8 @@ def _check_onnx(request: Request) -> None:
 
 
 def _onnx_is_ready(request: Request) -> bool:
-    from engine.on_onnx.engine import DEFAULT_PRECISION
     from engine.on_onnx.export import can_start
+    from engine.on_onnx.files import DEFAULT_PRECISION
 
     return can_start(
         request.world,
@@ -189,71 +133,60 @@ def _make_onnx(request: Request) -> Engine:
     )
 
 
-def _trt_check(backend: str) -> Callable[[Request], None]:
-    """Return the check of "tensorrt" or "rtx": packages first, then the GPU."""
-    module = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}[backend]
+def _check_tensorrt(backend: str, request: Request) -> None:
+    from engine.on_tensorrt.build import Target, capability_here
+    from engine.on_tensorrt.runtime import MODULES
 
-    def check(request: Request) -> None:
-        missing = _missing((module, "pycuda", "onnx", "onnxscript"))
-        if missing:
-            raise BackendUnavailableError(
-                f"backend {backend!r} needs {', '.join(missing)}: "
-                f"pip install \"midas-world[{backend}]\" (or use backend='torch')"
-            )
-        if request.is_cpu or not torch.cuda.is_available():
-            raise BackendUnavailableError(
-                f"backend {backend!r} needs an NVIDIA GPU, and runs on {request.device!r} here; "
-                "use backend='torch' (or 'auto')"
-            )
-        from engine.on_tensorrt.build import capability_here
-        from engine.on_tensorrt.engine import BACKENDS
-        from engine.on_tensorrt.plan import DEFAULT_PLANS, load_plans
-
-        for name, plan in load_plans(DEFAULT_PLANS).items():
-            if words := plan.objection(BACKENDS[backend], capability_here()):
-                raise BackendUnavailableError(f"backend {backend!r} cannot run {name}: {words}")
-
-    return check
-
-
-def _trt_is_ready(backend: str) -> Callable[[Request], bool]:
-    def is_ready(request: Request) -> bool:
-        from engine.on_tensorrt.build import Target, capability_here, is_built
-        from engine.on_tensorrt.engine import BACKENDS
-        from engine.on_tensorrt.plan import DEFAULT_PLANS, load_plans
-
-        target = Target(
-            flavour=BACKENDS[backend],
-            capability=capability_here(),
-            folder=request.folder / "tensorrt",
+    missing = _missing((MODULES[backend], "onnx", "onnxscript"))
+    if missing:
+        raise BackendUnavailableError(
+            f"backend {backend!r} needs {', '.join(missing)}: "
+            f"pip install \"midas-world[{backend}]\" (or use backend='torch')"
         )
-        plans = load_plans(DEFAULT_PLANS)
-        return is_built(request.world, plans, target, steps=request.denoise_steps)
-
-    return is_ready
-
-
-def _trt_make(backend: str) -> Callable[[Request], Engine]:
-    def make(request: Request) -> Engine:
-        from engine.on_tensorrt.engine import TensorRTEngine
-
-        return TensorRTEngine(
-            request.world,
-            backend=backend,
-            num_denoise_steps=request.num_denoise_steps,
-            folder=request.folder / "tensorrt",
-            reason=request.reason,
+    if request.is_cpu or not torch.cuda.is_available():
+        raise BackendUnavailableError(
+            f"backend {backend!r} needs an NVIDIA GPU, and runs on {request.device!r} here; "
+            "use backend='torch' (or 'auto')"
         )
+    Target(backend=backend, capability=capability_here(), folder=request.folder).check()
 
-    return make
+
+def _tensorrt_is_ready(backend: str, request: Request) -> bool:
+    from engine.on_onnx.files import is_intact
+    from engine.on_tensorrt.build import Target, capability_here, engine_path
+    from engine.on_tensorrt.plan import PLAN_GRAPHS
+
+    target = Target(
+        backend=backend, capability=capability_here(), folder=request.folder / "tensorrt"
+    )
+    steps = request.denoise_steps
+    paths = (
+        engine_path(request.world, graph, target, num_denoise_steps=steps) for graph in PLAN_GRAPHS
+    )
+    return all(map(is_intact, paths))
+
+
+def _make_tensorrt(backend: str, request: Request) -> Engine:
+    from engine.on_tensorrt.engine import make_tensorrt
+
+    return make_tensorrt(
+        request.world,
+        backend,
+        num_denoise_steps=request.denoise_steps,
+        folder=request.folder / "tensorrt",
+        reason=request.reason,
+    )
 
 
 BACKENDS = {
     "torch": Backend(_check_torch, lambda _: True, _make_torch, _torch_dtypes),
-    "torch-compile": Backend(_check_torch, _compiled_is_ready, _make_compiled),
-    "onnx": Backend(_check_onnx, _onnx_is_ready, _make_onnx, is_file_based=True),
+    "onnx": Backend(_check_onnx, _onnx_is_ready, _make_onnx),
     **{
-        name: Backend(_trt_check(name), _trt_is_ready(name), _trt_make(name), is_file_based=True)
+        name: Backend(
+            partial(_check_tensorrt, name),
+            partial(_tensorrt_is_ready, name),
+            partial(_make_tensorrt, name),
+        )
         for name in ("tensorrt", "rtx")
     },
 }

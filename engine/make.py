@@ -15,8 +15,7 @@ from midas_world.user_folders import cache_folder
 from midas_world.world import World
 
 BACKENDS = ("auto", *_BACKENDS)
-# Those whose precision can be named.
-TORCH_BACKENDS = ("torch", "torch-compile")
+# Precisions of torch's that can be named.
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 _log = logging.getLogger(__name__)
@@ -30,7 +29,6 @@ def make_engine(
     device: str | torch.device | None = None,
     num_denoise_steps: int | None = None,
     folder: Path | None = None,
-    remembers: bool = True,
 ) -> Engine:
     """Return an engine that runs a world.
 
@@ -43,16 +41,13 @@ def make_engine(
 
     A named backend makes what it lacks first (the ONNX graphs of a world take a minute, once; so
     does `midas-world build`), and is an error if it cannot run: there is no silent fallback.
-    "torch-compile" makes every start wait while it compiles, and every new number of games; it
-    joins what "auto" measures after it was asked for by name.
 
     Args:
         world: What to run.
-        backend: One of BACKENDS; of torch's two, with or without ":bfloat16" or ":float32".
+        backend: One of BACKENDS; "torch" with or without ":bfloat16" or ":float32".
         device: "cpu" or "cuda"; None takes the GPU if there is one and the backend can use it.
         num_denoise_steps: Head passes per frame; None takes the world's own number.
         folder: Where exported graphs and measurements are kept; None is the user's cache folder.
-        remembers: Whether a later "auto" may take what is compiled now.
 
     Raises:
         ValueError: No backend or precision has this name, or num_denoise_steps is below 1.
@@ -65,10 +60,10 @@ def make_engine(
             f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}, "
             f"did you mean {nearest!r}?"
         )
-    if precision and (backend not in TORCH_BACKENDS or precision not in TORCH_DTYPES):
+    if precision and (backend != "torch" or precision not in TORCH_DTYPES):
         raise ValueError(
-            f"only {' and '.join(TORCH_BACKENDS)} take a precision, which is one of "
-            f"{', '.join(TORCH_DTYPES)}; got {backend}:{precision}"
+            f"only torch takes a precision, which is one of {', '.join(TORCH_DTYPES)}; "
+            f"got {backend}:{precision}"
         )
     has_gpu = torch.cuda.is_available() and backend != "onnx"
     request = Request(
@@ -77,7 +72,6 @@ def make_engine(
         num_denoise_steps=num_denoise_steps,
         folder=folder or cache_folder(),
         dtype=TORCH_DTYPES[precision] if precision else None,
-        remembers=remembers,
     )
     with kept_random_stream():
         engine = make_fastest(request) if backend == "auto" else make_named(backend, request)

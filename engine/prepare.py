@@ -1,11 +1,14 @@
 """The files that backends start from, ONNX graphs and TensorRT engines: those missing are made."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from engine.on_tensorrt.build import Target, capability_here, provide_engine
-from engine.on_tensorrt.plan import DEFAULT_PLANS, TrtPlan, load_plans
+from engine.on_onnx.export import export_graphs
+from engine.on_onnx.files import DEFAULT_PRECISION, graph_paths, graphs_folder, is_intact
+from engine.on_tensorrt.build import Target, capability_here, engine_path, provide_engine
+from engine.on_tensorrt.plan import PLAN_GRAPHS
 from midas_world.world import World
 
 
@@ -15,12 +18,13 @@ class Job:
 
     Attributes:
         name: What is made, in a few words.
-        make: Makes it if it is missing, tells which share is done meanwhile, and returns its path
-            and whether it is new.
+        path: Where it comes to be.
+        make: Makes it if it is missing.
     """
 
     name: str
-    make: Callable[[Callable[[float], None]], tuple[Path, bool]]
+    path: Path
+    make: Callable[[], object]
 
 
 def prepare(
@@ -32,90 +36,56 @@ def prepare(
     """Make files one after another.
 
     Args:
-        jobs: Of `jobs_of`, `graph_jobs` or `engine_jobs`.
-        on_progress: Told what is being made and which share of all is done, before each file, and
-            while it is made where that is known.
+        jobs: Of `jobs_of`.
+        on_progress: Told before each file what is being made, and which share of all is done.
         on_made: Told what became of each file.
 
     Raises:
-        BackendUnavailableError: A package or the GPU is missing.
-        EngineBuildError: TensorRT cannot build a plan.
+        BackendUnavailableError: A package or the GPU is missing, or a file cannot be made.
     """
     for place, job in enumerate(jobs):
-        furthest = 0.0
-
-        def on_share(share: float) -> None:
-            # Phases of a build follow each other, each from its own beginning.
-            nonlocal furthest
-            furthest = max(furthest, share)
-            on_progress(job.name, (place + furthest) / len(jobs))  # noqa: B023 - called in this turn
-
-        on_share(0.0)
-        path, is_new = job.make(on_share)
-        size = path.stat().st_size / 2**20
-        on_made(f"{path}: {'built' if is_new else 'up to date'}, {size:.1f} MiB")
+        on_progress(job.name, place / len(jobs))
+        was_there = is_intact(job.path)
+        job.make()
+        size = job.path.stat().st_size / 2**20
+        on_made(f"{job.path}: {'up to date' if was_there else 'built'}, {size:.1f} MiB")
 
 
-def jobs_of(backend: str, world: World, *, num_denoise_steps: int, folder: Path) -> list[Job]:
-    """Return what a backend starts from on the machine at hand."""
-    if backend == "onnx":
-        return graph_jobs(world, num_denoise_steps=num_denoise_steps, folder=folder / "onnx")
-    from engine.on_tensorrt.engine import BACKENDS
-
-    target = Target(
-        flavour=BACKENDS[backend], capability=capability_here(), folder=folder / "tensorrt"
-    )
-    plans = load_plans(DEFAULT_PLANS)
-    return engine_jobs(world, plans, target, num_denoise_steps=num_denoise_steps)
-
-
-def graph_jobs(world: World, *, num_denoise_steps: int, folder: Path | None) -> list[Job]:
-    """Return the ONNX graphs of a world; they are kept below a folder, None is the user's cache."""
-    # TensorRT does without ONNX Runtime, which may not be there.
-    from engine.on_onnx.engine import DEFAULT_PRECISION
-    from engine.on_onnx.export import export_graphs
-    from engine.on_onnx.files import graph_paths, graphs_folder, is_intact
-
-    paths = graph_paths(
-        graphs_folder(world, folder=folder),
-        precision=DEFAULT_PRECISION,
-        num_denoise_steps=num_denoise_steps,
-    )
-
-    def job(name: str, path: Path) -> Job:
-        def make(_: Callable[[float], None]) -> tuple[Path, bool]:
-            was_there = is_intact(path)
-            export_graphs(
-                world,
-                num_denoise_steps=num_denoise_steps,
-                precision=DEFAULT_PRECISION,
-                names=[name],
-                folder=folder,
-            )
-            return path, not was_there
-
-        return Job(f"onnx {name}", make)
-
-    return [job(name, path) for name, path in paths.items()]
-
-
-def engine_jobs(
-    world: World, plans: Mapping[str, TrtPlan], target: Target, *, num_denoise_steps: int
+def jobs_of(
+    backend: str,
+    world: World,
+    *,
+    num_denoise_steps: int,
+    folder: Path,
+    capability: int | None = None,
 ) -> list[Job]:
-    """Return TensorRT's engine files of plans by their names."""
+    """Return what a backend starts from.
 
-    def job(name: str, plan: TrtPlan) -> Job:
-        def make(on_share: Callable[[float], None]) -> tuple[Path, bool]:
-            made = provide_engine(
-                world,
-                name,
-                plan,
-                target,
-                num_denoise_steps=num_denoise_steps,
-                on_progress=lambda _, done, total: on_share(done / max(total, 1)),
-            )
-            return made.path, made.is_new
+    Args:
+        backend: One that starts from files.
+        world: What it runs.
+        num_denoise_steps: Head passes per frame.
+        folder: Above those of the backends.
+        capability: Of the GPU to build for; None is the one at hand.
 
-        return Job(f"{target.flavour} {name} sm{target.capability}", make)
-
-    return [job(name, plan) for name, plan in plans.items()]
+    Raises:
+        BackendUnavailableError: There is no GPU, or it is none of the backend's.
+    """
+    given = {"num_denoise_steps": num_denoise_steps}
+    if backend == "onnx":
+        folder /= "onnx"
+        graphs, precision = graphs_folder(world, folder=folder), DEFAULT_PRECISION
+        paths = graph_paths(graphs, precision=precision, num_denoise_steps=num_denoise_steps)
+        export = partial(export_graphs, world, folder=folder, precision=precision, **given)
+        return [Job(f"onnx {n}", path, partial(export, names=[n])) for n, path in paths.items()]
+    capability = capability or capability_here()
+    target = Target(backend=backend, capability=capability, folder=folder / "tensorrt")
+    target.check()
+    return [
+        Job(
+            f"{backend} {graph} sm{capability}",
+            engine_path(world, graph, target, **given),
+            partial(provide_engine, world, graph, target, **given),
+        )
+        for graph in PLAN_GRAPHS
+    ]

@@ -71,9 +71,9 @@ def make_fastest(request: Request) -> Engine:
     Raises:
         BackendUnavailableError: There is no such device.
     """
-    can_run = {name: backend for name, backend in BACKENDS.items() if _can_run(backend, request)}
-    ready = [name for name, backend in can_run.items() if backend.is_ready(request)]
-    missing = [name for name, each in can_run.items() if each.is_file_based and name not in ready]
+    can_run = [name for name, backend in BACKENDS.items() if _can_run(backend, request)]
+    missing = unbuilt_backends(request)
+    ready = [name for name in can_run if name not in missing]
     if missing:
         _log.info("%s could run, too, after `midas-world build`", " and ".join(missing))
     if not ready:
@@ -89,14 +89,11 @@ def make_fastest(request: Request) -> Engine:
 
 
 def unbuilt_backends(request: Request) -> list[str]:
-    """Return the backends that could meet a request, were their files made first.
-
-    Not torch-compile: it would keep every later start waiting, so it has to be asked for.
-    """
+    """Return the backends that could meet a request, were their files made first."""
     return [
         name
         for name, backend in BACKENDS.items()
-        if backend.is_file_based and _can_run(backend, request) and not backend.is_ready(request)
+        if _can_run(backend, request) and not backend.is_ready(request)
     ]
 
 

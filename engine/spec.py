@@ -26,7 +26,7 @@ class EngineSpec:
 
     Attributes:
         config: Of the world: picture, steps per second, tokens and conditions.
-        backend: "torch", "torch-compile", "onnx", "tensorrt" or "rtx".
+        backend: "torch", "onnx", "tensorrt" or "rtx".
         device: Where the networks run, such as "cpu" or "cuda:0".
         dtype: What most of their weights are, such as "bfloat16".
         num_denoise_steps: K, head passes per frame.

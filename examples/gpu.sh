@@ -23,14 +23,12 @@ for part in ${PARTS:-tests build bench train}; do
   case $part in
     tests) try tests -m pytest -o addopts=-ra -m "gpu or tensorrt" tests ;;
     build)
-      for flavour in tensorrt tensorrt-rtx; do verb "build-$flavour" build --flavour $flavour; done
+      for backend in tensorrt rtx; do verb "build-$backend" build --backend $backend; done
       ;;
     bench)
-      for backend in torch torch-compile tensorrt rtx; do
-        verb "bench-$backend" bench --backend $backend --batches 1 8 64 --quality 50 \
-          --output "$output/bench/$backend"
+      for backend in torch tensorrt rtx; do
+        verb "bench-$backend" bench --backend $backend --batches 1 8 64 --quality 50
       done
-      verb bench-paper bench --preset paper --batches 1 2 4 8 --output "$output/bench/paper"
       ;;
     train)
       try train -m midas_world.commands.train_shipped --data "$output/data" \

@@ -93,7 +93,9 @@ def kept_graphs(
     from engine.on_onnx.export import export_graphs
 
     cache = getattr(pytestconfig, "cache", None)
-    folder = cache.mkdir("onnx") if cache else tmp_path_factory.mktemp("onnx")
+    above = cache.mkdir("graphs") if cache else tmp_path_factory.mktemp("graphs")
+    folder = above / "onnx"  # as in a cache folder
+    folder.mkdir(exist_ok=True)
     # Tests of torch ask for it, too, where nothing can be exported.
     with FileLock(folder / "exporting.lock"), suppress(BackendUnavailableError, ImportError):
         for precision in ("float32", "int8"):

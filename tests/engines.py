@@ -18,7 +18,7 @@ from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import StartState, World
 
 # What runs on a device.
-ON_GPU = ("torch-cuda", "tensorrt-fp16", "rtx-fp16")
+ON_GPU = ("torch-cuda", "tensorrt", "rtx")
 # px; a middle of 5 px in which no strip of the tiny preset comes near the picture.
 _CAMERA = 405.0
 
@@ -33,8 +33,6 @@ def make_backend(name: str, world: World, folder: Path) -> Engine:
             return make_engine(world, backend, folder=folder)
         except BackendUnavailableError as error:
             pytest.skip(str(error))
-    if kind == "compile":
-        return TorchEngine(world, device="cpu", dtype=torch.float32, compile=True)
     if backend == "torch":
         return TorchEngine(world, device="cpu", dtype=getattr(torch, kind))
     for package in ("onnx", "onnxscript", "onnxruntime"):

@@ -1,6 +1,5 @@
-"""Measuring worlds: times and their parts, frames against float32's, the command, both reports."""
+"""Measuring worlds: times and their parts, frames against float32's, and what the command shows."""
 
-import json
 import math
 import re
 from contextlib import nullcontext
@@ -13,10 +12,8 @@ import torch
 from torch import Tensor
 
 from engine import TorchEngine
-from engine.bench import run
-from engine.bench.quality import conditions_of, measure_quality, quality_result
-from engine.bench.run import BenchConfig, bench
-from engine.bench.subject import Subject, preset_subject
+from engine.bench import command
+from engine.bench.quality import conditions_of, measure_quality
 from engine.bench.timing import time_parts
 from midas_world.commands import cli
 from midas_world.config import load_preset
@@ -24,46 +21,43 @@ from midas_world.types import BackendUnavailableError
 from midas_world.world import World
 from tests.fakes import FakeEngine, make_start_state
 
-CPU = torch.device("cpu")
 PARTS = ["backbone", "head", "decoder"]
 
 
-def subject_of(world: World) -> Subject:
-    return Subject(name="tiny", config=world.config.world, weights="", make=lambda _: world)
+def rows_of(text: str) -> dict[str, list[str]]:
+    """Return the rows of tables, by their first cells."""
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return {first: rest for first, *rest in cells}
 
 
-def test_the_command_measures_speed_and_quality_and_writes_both_files(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+def test_the_command_shows_speed_parts_and_quality(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    monkeypatch.setattr(
-        run, "make_engine", lambda world, *_, **__: TorchEngine(world, dtype=torch.bfloat16)
-    )
+    def make_engine(world: World, backend: str, **given):
+        assert given == {"device": "cpu", "num_denoise_steps": 2}
+        if backend == "onnx":
+            raise BackendUnavailableError("install it")
+        return TorchEngine(world, dtype=torch.bfloat16, **given)
+
+    monkeypatch.setattr(command, "make_engine", make_engine)
     words = ["bench", "--world", str(tiny_folder), "--batches", "2", "1", "--steps", "2"]
-    words += ["--quality", "2", "--device", "cpu", "--output", str(tmp_path)]
-    assert cli.main(words) == 0
-    report = json.loads((tmp_path / "bench.json").read_text())
-    [result] = report["results"]
-    assert report["subject"]["weights"] == "of the world 'tiny'"
-    assert [row["batch_size"] for row in result["batches"]] == [1, 2]
-    for row in result["batches"]:
-        assert row["frames_per_s"] == pytest.approx(1e3 * row["batch_size"] / row["median_ms"])
-        assert row["peak_mib"] > 10
-    medians = {row["part"]: row["median_ms"] for row in result["parts"]}
-    assert list(medians) == [*PARTS, "the rest", "whole step"]
-    *parts, whole = medians.values()
-    assert sum(parts) == pytest.approx(whole) == result["batches"][0]["median_ms"]
-    quality = result["quality"]
-    assert (quality["num_steps"], quality["num_games"]) == (2, 3)
-    assert all(25 < quality[name] < 90 for name in ("decoder", "rollout", "last_step"))
-    markdown = (tmp_path / "bench.md").read_text()
-    assert markdown.strip() == capsys.readouterr().out.strip()
-    for row, key in (
-        ("decoder: frames of equal latents", "decoder"),
-        ("rollout: mean of steps 1 to 2", "rollout"),
-        ("rollout: step 2", "last_step"),
-    ):
-        assert f"| {row} | {quality[key]:.1f} |" in markdown
-    assert "torch float32 on cpu, 1 denoise steps, over 3 start states" in markdown
+    words += ["--quality", "2", "--device", "cpu", "--num-denoise-steps", "2"]
+    assert cli.main([*words, "--backend", "onnx", "torch"]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("# Speed of tiny\n")
+    assert "## onnx\n\n**Not measured**: install it\n" in shown
+    assert "## torch bfloat16 on cpu, 2 denoise steps\n" in shown
+    rows = rows_of(shown)
+    for games in (1, 2):
+        median, p99, rate = map(float, rows[str(games)])
+        assert p99 >= median > 0
+        assert rate == pytest.approx(1e3 * games / median, rel=0.05)
+    assert rows["part of a step, games: 1"] == ["median ms", "p99 ms"]
+    assert all(float(rows[part][0]) > 0 for part in PARTS)
+    # The reference takes as many denoise steps as the engine, not as the world.
+    assert rows["frames against torch float32 on cpu, 2 denoise steps, 8 games at most"]
+    for name in ("decoder", "rollout, steps 1 to 2", "rollout, step 2"):
+        assert 25 < float(rows[name][0]) < 90
 
 
 def test_parts_are_those_of_a_step_and_leave_the_engine_as_it_was(
@@ -83,40 +77,8 @@ def test_parts_are_those_of_a_step_and_leave_the_engine_as_it_was(
         assert own == (vars(engine), after)
 
 
-def test_what_is_too_large_for_a_cpu_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run, "MAX_CPU_PARAMETERS", 1000)
-
-    def make(_: torch.device) -> World:
-        raise AssertionError("its weights must not be made")
-
-    config = load_preset("tiny").world
-    subject = Subject(name="large", config=config, weights="random", make=make)
-    report = bench(subject, BenchConfig(device="cpu"), tmp_path)
-    assert report["results"][0]["status"] == "unavailable"
-    assert "parameters need a GPU" in (tmp_path / "bench.md").read_text()
-    counts = report["subject"]["part_parameters"]
-    assert all(counts.values())
-
-
-def test_a_backend_that_cannot_run_is_told_and_the_others_are_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def make_engine(world: World, backend: str, **_):
-        if backend == "tensorrt":
-            raise BackendUnavailableError("install the extra")
-        return FakeEngine(world.config.world)
-
-    monkeypatch.setattr(run, "make_engine", make_engine)
-    monkeypatch.delattr(run, "quality_result")  # it was not asked for
-    config = BenchConfig(backends=("tensorrt", "onnx"), batch_sizes=(1,), num_steps=1, device="cpu")
-    report = bench(preset_subject("tiny"), config, tmp_path)
-    assert [result["status"] for result in report["results"]] == ["unavailable", "measured"]
-    assert "**Not measured**: install the extra" in (tmp_path / "bench.md").read_text()
-    assert [row["part"] for row in report["results"][1]["parts"]] == ["whole step"]
-
-
 def test_more_games_than_memory_holds_end_the_series(
-    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     class Full(FakeEngine):
         def new_cache(self, batch_size: int):
@@ -124,34 +86,11 @@ def test_more_games_than_memory_holds_end_the_series(
                 raise torch.OutOfMemoryError("no room")
             return super().new_cache(batch_size)
 
-    monkeypatch.setattr(run, "make_engine", lambda world, *_, **__: Full(world.config.world))
-    config = BenchConfig(batch_sizes=(1, 2, 4), num_steps=1, device="cpu")
-    [result] = bench(subject_of(tiny_world), config, tmp_path)["results"]
-    assert [row["reason"] for row in result["batches"]] == ["", "out of GPU memory"]
-    assert "| 2 | out of GPU memory |" in (tmp_path / "bench.md").read_text()
-
-
-def test_a_preset_without_a_world_says_that_its_weights_are_random():
-    subject, before = preset_subject("tiny"), torch.get_rng_state()
-    assert subject.weights == "random: the preset has no trained world"
-    world, again = subject.make(CPU), subject.make(CPU)
-    first = world.model.state_dict()
-    for name, tensor in again.model.state_dict().items():
-        torch.testing.assert_close(tensor, first[name], rtol=0, atol=0)
-    # Training starts these at zero.
-    assert world.model.head.hidden.weight.abs().min() > 0
-    assert len(world.start_states[0].latents) == subject.config.backbone.context_frames
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_preset_takes_the_weights_of_the_shipped_world_of_its_sizes(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("engine.bench.subject.WORLDS_FOLDER", tiny_folder.parent)
-    assert preset_subject("tiny").weights == "of the world 'tiny'"
-    other = load_preset("tiny", ["world.backbone.num_layers=1"])
-    monkeypatch.setattr("engine.bench.subject.load_preset", lambda _: other)
-    assert "the shipped world 'tiny' has other sizes" in preset_subject("tiny").weights
+    monkeypatch.setattr(command, "make_engine", lambda world, *_, **__: Full(world.config.world))
+    assert cli.main(["bench", "--world", str(tiny_folder), "--steps", "1"]) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert list(rows) == ["games at once", "---", "1", "2"]
+    assert rows["2"] == ["out of GPU memory", "-", "-"]
 
 
 @pytest.mark.parametrize(
@@ -161,26 +100,16 @@ def test_a_preset_takes_the_weights_of_the_shipped_world_of_its_sizes(
         (["--batches", "0"], "at least 1, got '0'"),
         (["--steps", "0"], "at least 1, got '0'"),
         (["--quality", "-3"], "expected one argument|at least 0"),
-        (["--preset", "papre"], "no preset 'papre'; did you mean 'paper'"),
         (["--world", "stgae"], "no world 'stgae'"),
     ],
 )
 def test_command_says_what_is_wrong(words, message, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) if words[0] not in ("--preset", "--world") else nullcontext():
+    with pytest.raises(SystemExit) if words[0] != "--world" else nullcontext():
         assert cli.main(["bench", *words]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
 # Frames against float32's
-
-
-def test_float32_torch_is_equal_to_itself(tiny_world: World):
-    engine = TorchEngine(tiny_world, device="cpu", dtype=torch.float32, num_denoise_steps=2)
-    result = quality_result(engine, tiny_world, num_steps=2)
-    assert result["reason"] == ""
-    assert result["decoder"] == result["rollout"] == result["last_step"] > 100
-    # The reference takes as many denoise steps as the engine, not as the world.
-    assert result["reference"] == "torch float32 on cpu, 2 denoise steps"
 
 
 def test_closeness_is_the_mean_of_frames(tiny_world: World):
@@ -201,15 +130,12 @@ def test_closeness_is_the_mean_of_frames(tiny_world: World):
         values = [20 * math.log10(255 / level) for level in levels]
         return pytest.approx(sum(values) / len(values), abs=1e-4)
 
-    # Per game: one frame of the decoder alone, then those of its steps.
+    # Per game: the frame that it begins with, then those of its steps.
     assert found == {
-        "num_games": 3,
         "decoder": mean(1, 2, 4),
-        "rollout": mean(1, 8, 4, 2, 2, 2),
-        "last_step": mean(8, 2, 2),
+        "rollout, steps 1 to 2": mean(1, 8, 4, 2, 2, 2),
+        "rollout, step 2": mean(8, 2, 2),
     }
-    with pytest.raises(ValueError, match="needs a start state"):
-        measure_quality(tested, reference, [], num_steps=1)
 
 
 def test_each_engine_feeds_on_its_own_latents_with_the_same_noise(tiny_world: World):
@@ -257,19 +183,8 @@ def test_conditions_go_back_and_forth_over_a_start_state():
     assert conditions_of(alone, 2) == [third, third]
 
 
-def test_a_reference_that_memory_does_not_hold_is_told(tiny_world: World):
-    class Full(FakeEngine):
-        def decode(self, latents: Tensor) -> np.ndarray:
-            raise torch.OutOfMemoryError("no room")
-
-    result = quality_result(Full(tiny_world.config.world), tiny_world, num_steps=1)
-    assert result == {"reason": "the GPU's memory does not hold float32 torch beside the engine"}
-
-
 @pytest.mark.gpu
-def test_a_gpu_times_parts_and_tells_its_memory(tmp_path: Path):
-    config = BenchConfig(batch_sizes=(1,), num_steps=2, device="cuda")
-    [result] = bench(preset_subject("tiny"), config, tmp_path)["results"]
-    assert result["batches"][0]["gpu_peak_mib"] > 0
-    times = {row["part"]: row["median_ms"] for row in result["parts"]}
-    assert all(times[part] > 0 for part in PARTS)
+def test_a_gpu_times_parts(tiny_world: World):
+    engine = TorchEngine(tiny_world, device="cuda")
+    times = time_parts(engine, tiny_world.start_states[0], batch_size=1, num_steps=2)
+    assert all(min(times[part]) > 0 for part in PARTS)

@@ -29,8 +29,8 @@ TOLERANCES = {
     "onnx-int8": (1e-3, 1e-4, 38.0),
     "torch-cuda": (0.15, 0.015, 42.0),
     # The backbone in bfloat16, head and decoder in float16, which keeps 11 bits: no worse than it.
-    "tensorrt-fp16": (0.15, 0.015, 42.0),
-    "rtx-fp16": (0.15, 0.015, 42.0),
+    "tensorrt": (0.15, 0.015, 42.0),
+    "rtx": (0.15, 0.015, 42.0),
 }
 # A game of a batch and the game alone after 10 steps, likewise: products of other sizes sum in
 # another order.
@@ -40,8 +40,8 @@ BATCH_TOLERANCES = {
     "onnx-float32": (1e-3, 1e-4),
     "onnx-int8": (1e-3, 1e-4),
     "torch-cuda": (0.4, 0.03),
-    "tensorrt-fp16": (0.4, 0.03),
-    "rtx-fp16": (0.4, 0.03),
+    "tensorrt": (0.4, 0.03),
+    "rtx": (0.4, 0.03),
 }
 
 

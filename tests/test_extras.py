@@ -17,7 +17,7 @@ EXTRAS = {
     name: {re.match(r"[\w-]+", wish)[0] for wish in wishes}
     for name, wishes in PROJECT["optional-dependencies"].items()
 }
-MODULES = ("Xlib", "espeakng_loader", "h5py", "minari", "pandas", "pyarrow", "pycuda", "pynput",
+MODULES = ("Xlib", "espeakng_loader", "h5py", "minari", "pandas", "pyarrow", "pynput",
            "sounddevice", "stable_baselines3", "tensorrt", "tensorrt_rtx", "vizdoom",
            "webrtcvad")  # fmt: skip
 EXAMPLES = sorted(

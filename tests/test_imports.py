@@ -115,9 +115,8 @@ OWNERS = {
     "diffusers": (),
     "onnx": ("engine/",),
     "onnxruntime": ("engine/on_onnx/runtime.py",),
-    "tensorrt": ("engine/on_tensorrt/runtime.py",),
-    "tensorrt_rtx": ("engine/on_tensorrt/runtime.py",),
-    "pycuda": ("engine/on_tensorrt/memory.py",),
+    "tensorrt": (),  # of both, runtime.py takes the one that is asked for, by its name
+    "tensorrt_rtx": (),
 }
 
 # What a run learns from where its preset does not say, and what ids stand for: values, which are

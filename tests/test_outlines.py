@@ -17,9 +17,14 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from engine.on_onnx import export as onnx_export  # noqa: E402
-from engine.on_onnx.engine import DEFAULT_PRECISION, OnnxEngine  # noqa: E402
+from engine.on_onnx.engine import OnnxEngine  # noqa: E402
 from engine.on_onnx.export import can_start, export_graphs  # noqa: E402
-from engine.on_onnx.files import _declared, _weights_hash, outlines_folder  # noqa: E402
+from engine.on_onnx.files import (  # noqa: E402
+    DEFAULT_PRECISION,
+    _declared,
+    _weights_hash,
+    outlines_folder,
+)
 from engine.on_onnx.graphs import GRAPHS  # noqa: E402
 from engine.on_onnx.outlines import fill_outline, outline_of, read_made_of  # noqa: E402
 
@@ -117,11 +122,11 @@ def test_the_command_writes_outlines_in_place_of_older_ones(
     older = folder / "outlines" / "head-k7-int8.onnx"
     older.write_bytes(b"")
     (folder / "outlines" / "backbone.onnx").unlink()
-    words = ["build", "--world", str(folder), "--folder", str(kept_graphs), "--outlines"]
+    words = ["build", "--world", str(folder), "--folder", str(kept_graphs.parent), "--outlines"]
     assert cli.main(words) == 0
     assert f"{len(expected)} outlines" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in older.parent.iterdir()} == expected
-    assert cli.main([*words, "--flavour", "tensorrt-rtx"]) == 2
+    assert cli.main([*words, "--backend", "rtx"]) == 2
     assert "outlines are of ONNX graphs" in capsys.readouterr().err
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from engine import backends, select
-from engine.on_tensorrt.build import EngineFile
 from envs.play.game import preparation
 from envs.play.game.game import Game
 from envs.play.game.opening import open_world
@@ -88,27 +87,23 @@ def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypa
     pytest.importorskip("onnx")
     asked = []
 
-    def provide_engine(world, name, plan, target, *, num_denoise_steps, on_progress):
-        asked.append((name, target.flavour, target.capability, num_denoise_steps))
-        for done in (1, 2, 1):  # the second phase begins anew
-            on_progress("a phase", done, 4)
-        return EngineFile(path=Path(__file__), contents=b"", key={}, tensors={})
+    def provide_engine(world, graph, target, *, num_denoise_steps):
+        asked.append((graph, target.backend, target.capability, num_denoise_steps))
 
     monkeypatch.setattr("engine.prepare.capability_here", lambda: 89)
+    monkeypatch.setattr("engine.prepare.engine_path", lambda *_, **__: Path(__file__))
     monkeypatch.setattr("engine.prepare.provide_engine", provide_engine)
     sender = Sender()
     build(tiny_world.folder, ["tensorrt", "rtx"], 3, Path("cache"), sender)
     assert asked == [
-        (name, flavour, 89, 3)
-        for flavour in ("tensorrt", "tensorrt-rtx")
-        for name in ("head-fp16", "decoder-fp16")
+        (graph, backend, 89, 3) for backend in ("tensorrt", "rtx") for graph in ("head", "decoder")
     ]
     *progress, (kind, end) = sender.sent
     assert kind == "made"
     assert end == "a faster engine is made: R starts again on tensorrt, rtx"
     percents = [int(words.split(", ")[1].split(" ")[0]) for _, words in progress]
-    assert percents == [0, 6, 12, 25, 31, 38, 50, 56, 62, 75, 81, 88]
-    assert progress[3][1].startswith("making tensorrt decoder-fp16")
+    assert percents == [0, 25, 50, 75]
+    assert progress[1][1].startswith("making tensorrt decoder")
 
 
 def test_a_build_that_fails_says_why(tiny_world: World, monkeypatch):
@@ -136,16 +131,15 @@ def test_a_build_that_fails_in_the_exporter_says_why(tiny_world: World, monkeypa
 
 
 def test_only_what_could_run_here_and_is_not_built_is_prepared(tiny_world: World, monkeypatch):
-    def backend(*, runs: bool, ready: bool, is_file_based: bool = True) -> backends.Backend:
+    def backend(*, runs: bool, ready: bool) -> backends.Backend:
         def check(request):
             if not runs:
                 raise BackendUnavailableError("not here")
 
-        return backends.Backend(check, lambda _: ready, lambda _: None, is_file_based=is_file_based)
+        return backends.Backend(check, lambda _: ready, lambda _: None)
 
     known = {
         "torch": backend(runs=True, ready=True),
-        "torch-compile": backend(runs=True, ready=False, is_file_based=False),
         "tensorrt": backend(runs=False, ready=False),
         "rtx": backend(runs=True, ready=False),
     }

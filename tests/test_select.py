@@ -10,7 +10,6 @@ import torch
 from engine import backends, make_engine, select
 from engine.on_torch.engine import TorchEngine
 from engine.select import TURNS, measure_in_turns, measure_one_by_one
-from midas_world.types import BackendUnavailableError
 from midas_world.world import World
 
 
@@ -90,62 +89,3 @@ def test_a_choice_that_cannot_be_kept_is_told(
     assert engine.spec.backend == "torch"
     assert "not kept" in caplog.text
     assert str(tmp_path / "choices") in caplog.text
-
-
-def test_what_was_compiled_once_joins_what_auto_measures(
-    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(TorchEngine, "_compile", lambda engine: None)  # it takes half a minute
-    monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.float32,))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
-    rounds = []
-
-    def fake(candidates, world) -> dict[str, float]:
-        rounds.append(list(candidates))
-        return {"torch float32": 0.004, "torch-compile": 0.003}
-
-    monkeypatch.setattr(select, "measure_in_turns", fake)
-    asked = {"device": "cpu", "folder": tmp_path}
-    assert make_engine(tiny_world, **asked).spec.backend == "torch"
-    assert make_engine(tiny_world, "torch-compile", **asked).spec.backend == "torch-compile"
-    assert rounds == []
-    assert make_engine(tiny_world, **asked).spec.backend == "torch-compile"
-    assert rounds == [["torch float32", "torch-compile"]]
-    # Another number of denoise steps is another program.
-    assert make_engine(tiny_world, num_denoise_steps=3, **asked).spec.backend == "torch"
-
-
-def test_without_a_compiler_torch_compile_says_so(
-    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def pixels(engine, latents):
-        raise RuntimeError("no compiler\nand a long trace")
-
-    monkeypatch.setattr(TorchEngine, "_compile", lambda engine: None)
-    monkeypatch.setattr(TorchEngine, "_pixels", pixels)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
-    with pytest.raises(BackendUnavailableError, match=r"\(no compiler\); use backend='torch'"):
-        make_engine(tiny_world, "torch-compile", device="cpu", folder=tmp_path)
-    assert not list(tmp_path.rglob("*.ready"))
-
-
-def test_a_compiler_that_went_away_leaves_torch(
-    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
-):
-    monkeypatch.setattr(TorchEngine, "_compile", lambda engine: None)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
-    make_engine(tiny_world, "torch-compile", device="cpu", folder=tmp_path, remembers=False)
-    assert not list(tmp_path.rglob("*.ready"))  # as a benchmark asks
-    make_engine(tiny_world, "torch-compile", device="cpu", folder=tmp_path)
-    assert list(tmp_path.rglob("*.ready"))
-
-    def pixels(engine, latents):
-        if engine.spec.backend == "torch-compile":
-            raise RuntimeError("no compiler")
-        return real(engine, latents)
-
-    real = TorchEngine._pixels
-    monkeypatch.setattr(TorchEngine, "_pixels", pixels)
-    assert make_engine(tiny_world, device="cpu", folder=tmp_path).spec.backend == "torch"
-    assert "(no compiler); use backend='torch'" in caplog.text
-    assert not list(tmp_path.rglob("*.ready"))

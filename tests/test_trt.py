@@ -1,6 +1,8 @@
-"""TensorRT: plans, graphs, and engine files built for real, without a GPU."""
+"""TensorRT: plans, graphs, engine files built without a GPU, and the engine that runs them.
 
-import logging
+The engine's own logic runs on a stand-in for TensorRT's part; what needs a GPU is marked gpu.
+"""
+
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +12,9 @@ import pytest
 import torch
 
 from engine import make_engine
-from engine.on_tensorrt.plan import (
-    DEFAULT_PLANS,
-    load_plan,
-    load_plans,
-    parse_capability,
-    shipped_plans,
-)
+from engine.on_tensorrt import plan as trt_plan
+from engine.on_tensorrt.plan import PLAN_GRAPHS, TrtPlan, load_plan
+from engine.on_torch.engine import TorchEngine
 from midas_world.commands import cli
 from midas_world.config import (
     CameraConfig,
@@ -28,7 +26,7 @@ from midas_world.config import (
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.head import Guidance
 from midas_world.model.world_model import WorldModel
-from midas_world.types import BackendUnavailableError
+from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World, load_world
 from tests.fakes import randomize
 
@@ -36,24 +34,24 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 from engine.on_tensorrt import build as trt_build  # noqa: E402
+from engine.on_tensorrt import engine as trt_engine  # noqa: E402
 from engine.on_tensorrt import graphs as trt_graphs  # noqa: E402
-from engine.on_tensorrt.build import Target, engine_path, is_built, provide_engine  # noqa: E402
+from engine.on_tensorrt.build import Target, parse_capability, provide_engine  # noqa: E402
 from engine.on_tensorrt.graphs import plan_graph  # noqa: E402
-from engine.on_tensorrt.runtime import Built, EngineBuildError, build_engine  # noqa: E402
+from engine.on_tensorrt.runtime import build_engine  # noqa: E402
 
-PLANS = shipped_plans()
 CAPABILITIES = (80, 89, 120)
 
 
-class Graphs(dict[str, bytes]):
-    """A world's graph of every plan, with one denoise step, exported when first asked for."""
+class Graphs(dict[tuple[str, str], bytes]):
+    """A world's graphs by name and precision, with one denoise step, each exported once."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def __missing__(self, name: str) -> bytes:
-        self[name] = plan_graph(self.world, load_plan(name), num_denoise_steps=1)
-        return self[name]
+    def __missing__(self, key: tuple[str, str]) -> bytes:
+        self[key] = plan_graph(self.world, *key, num_denoise_steps=1)
+        return self[key]
 
 
 @pytest.fixture(scope="module")
@@ -64,105 +62,85 @@ def graphs(tiny_world: World) -> Graphs:
 @pytest.fixture
 def target(tmp_path: Path) -> Target:
     pytest.importorskip("tensorrt_rtx")
-    return Target(flavour="tensorrt-rtx", capability=89, folder=tmp_path)
+    return Target(backend="rtx", capability=89, folder=tmp_path)
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, graphs: Graphs) -> None:
-    """Take graphs that are exported already."""
-    names = {plan: name for name, plan in load_plans(PLANS).items()}
-    monkeypatch.setattr(trt_build, "plan_graph", lambda _, plan, **__: graphs[names[plan]])
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let engine files be words, and return the graphs that they were built of so far."""
+    built: list[str] = []
+    monkeypatch.setattr(trt_build, "plan_graph", lambda _, graph, *__, **___: graph.encode())
+    monkeypatch.setattr(
+        trt_build,
+        "build_engine",
+        lambda graph, *_, **__: built.append(graph.decode()) or 5000 * b"x",
+    )
+    return built
 
 
-def provide(world: World, target: Target, name: str = "decoder-fp16"):
-    return provide_engine(world, name, load_plan(name), target, num_denoise_steps=1)
-
-
-def test_shipped_plans_are_what_their_names_say():
-    assert set(DEFAULT_PLANS) <= set(PLANS)
-    for name in PLANS:
-        plan = load_plan(name)
-        assert name == f"{plan.graph}-{plan.precision}"
+def provide(world: World, target: Target) -> Path:
+    return provide_engine(world, "decoder", target, num_denoise_steps=1)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("graph: head\nprecison: fp16", "no key precison; did you mean precision"),
-        ("graph: head\nbatch: {mx: 3}", "no key batch.mx; did you mean batch.max"),
-        ("graph: sampler", "graph must be head or decoder, got 'sampler'"),
-        ("graph: head\nprecision: fp4", "fp4"),
-        ("graph: head\nbatch: {min: 4, opt: 2, max: 8}", "1 <= min <= opt <= max, got 4, 2, 8"),
-        ("graph: head\nbuilder_level: 6", "builder_level must be from 0 to 5, got 6"),
-        ("graph: head\nworkspace_mib: 0", "workspace_mib must be at least 1"),
+        ("precison: fp16\nmax_batch: 1", "no key precison; did you mean precision"),
+        ("precision: fp4\nmax_batch: 1", "fp4"),
+        ("precision: fp16\nmax_batch: 0", "max_batch must be at least 1, got 0"),
         ("- head", "must hold keys and values"),
     ],
 )
-def test_bad_plans_say_what_is_wrong(text: str, message: str, tmp_path: Path):
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        load_plan(path)
+def test_bad_plans_say_what_is_wrong(text: str, message: str, tmp_path: Path, monkeypatch):
+    (tmp_path / "head.yaml").write_text(text)
+    monkeypatch.setattr(trt_plan, "PLANS_FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_plan("head")
 
 
-def test_unknown_plans_name_the_nearest():
-    with pytest.raises(ValueError, match="no plan 'head-fp61'; did you mean 'head-fp16'"):
-        load_plan("head-fp61")
+@pytest.mark.parametrize(
+    ("text", "capability"), [("sm89", 89), ("8.9", 89), ("SM_120", 120), ("12.0", 120)]
+)
+def test_capabilities_are_read_both_ways(text: str, capability: int):
+    assert parse_capability(text) == capability
+    with pytest.raises(ValueError, match=r"such as sm89 or 8\.9, got 'ada'"):
+        parse_capability("ada")
 
 
-def test_capabilities_are_read_both_ways():
-    assert [parse_capability(text) for text in ("sm89", "8.9", "SM_120", "12.0")] == [
-        89,
-        89,
-        120,
-        120,
-    ]
-
-
-def test_plans_object_to_gpus_that_cannot():
-    assert not load_plan("head-bf16").objection("tensorrt-rtx", 80)
-    assert "needs sm80" in load_plan("head-bf16").objection("tensorrt-rtx", 75)
-    assert "use flavour tensorrt" in load_plan("head-fp16").objection("tensorrt-rtx", 90)
-
-
+@pytest.mark.parametrize("graph", PLAN_GRAPHS)
 @pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("name", PLANS)
-def test_every_plan_builds_without_a_gpu(
-    name: str, capability: int, graphs: Graphs, tiny_world: World
-):
+def test_every_plan_builds_without_a_gpu(graph: str, capability: int, graphs: Graphs):
     pytest.importorskip("tensorrt_rtx")
-    plan, config = load_plan(name), tiny_world.config.world
-    heard: list[tuple[str, int, int]] = []
-    built = build_engine(
-        graphs[name],
-        plan,
-        flavour="tensorrt-rtx",
-        capability=capability,
-        on_progress=lambda *step: heard.append(step),
-    )
-    told = {key: (item["kind"], item["shape"]) for key, item in built.tensors.items()}
-    latents = [-1, config.autoencoder.latent_channels, *config.grid]
-    if plan.graph == "decoder":
-        pixels = [-1, 3, config.height, config.width]
-        assert told == {"latents": ("input", latents), "pixels": ("output", pixels)}
-    else:
-        assert told.pop("next_latents") == ("output", latents)
-        assert list(told) == [*Guidance._fields, "noise"]
-        assert told["last"] == told["noise"] == ("input", latents)
-        assert told["copies"] == ("input", [-1, config.num_copies, *latents[1:]])
-    assert {item["dtype"] for item in built.tensors.values()} == {"float"}
-    assert heard[-1][1] == heard[-1][2] > 0
+    plan = load_plan(graph)
+    contents = graphs[graph, plan.precision]
+    assert build_engine(contents, plan, backend="rtx", capability=capability)
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_weights_are_stored_in_the_plans_precision(name: str, graphs: Graphs):
-    model = onnx.load_from_string(graphs[name])
-    kinds = onnx.TensorProto
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("graph", PLAN_GRAPHS)
+def test_weights_are_of_the_precision_and_what_goes_in_and_out_is_float32(
+    graph: str, precision: str, graphs: Graphs, tiny_world: World
+):
+    config, kinds = tiny_world.config.world, onnx.TensorProto
+    model = onnx.load_from_string(graphs[graph, precision]).graph
     wanted = {"fp32": kinds.FLOAT, "fp16": kinds.FLOAT16, "bf16": kinds.BFLOAT16}
     sizes: dict[int, int] = {}
-    for item in model.graph.initializer:
+    for item in model.initializer:
         sizes[item.data_type] = sizes.get(item.data_type, 0) + int(np.prod(item.dims))
-    assert max(sizes, key=sizes.__getitem__) == wanted[load_plan(name).precision]
+    assert max(sizes, key=sizes.__getitem__) == wanted[precision]
+    told = {
+        item.name: [dim.dim_value for dim in item.type.tensor_type.shape.dim][1:]
+        for item in (*model.input, *model.output)
+    }
+    latents = [config.autoencoder.latent_channels, *config.grid]
+    if graph == "decoder":
+        assert told == {"latents": latents, "pixels": [3, config.height, config.width]}
+    else:
+        assert list(told) == [*Guidance._fields, "noise", "next_latents"]
+        assert told["last"] == told["noise"] == told["next_latents"] == latents
+        assert told["copies"] == [config.num_copies, *latents]
+    types = {item.type.tensor_type.elem_type for item in (*model.input, *model.output)}
+    assert types == {kinds.FLOAT}
 
 
 @pytest.mark.parametrize(("steps", "has_camera"), [(1, True), (2, True), (1, False)])
@@ -200,110 +178,154 @@ def test_graphs_make_what_torch_makes(steps: int, has_camera: bool):
 
 def test_a_graph_that_tensorrt_cannot_read_is_said():
     pytest.importorskip("tensorrt_rtx")
-    with pytest.raises(EngineBuildError, match="cannot parse the decoder graph"):
-        build_engine(b"nonsense", load_plan("decoder-fp16"), flavour="tensorrt-rtx", capability=89)
-
-
-@pytest.mark.usefixtures("quick")
-def test_engine_files_are_kept_whole(tiny_world: World, target: Target):
-    plans = load_plans(["decoder-fp16"])
-    assert not is_built(tiny_world, plans, target, steps=1)
-    first = provide(tiny_world, target)
-    again = provide(tiny_world, target)
-    assert (first.is_new, again.is_new) == (True, False)
-    assert again.contents == first.contents
-    assert again.tensors == first.tensors
-    assert is_built(tiny_world, plans, target, steps=1)
-    assert [file.name for file in first.path.parent.iterdir()] == [first.path.name]
+    with pytest.raises(BackendUnavailableError, match="cannot parse a graph"):
+        build_engine(b"nonsense", load_plan("decoder"), backend="rtx", capability=89)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: data[:-1000], "corrupt"),
-        (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "corrupt"),
-        (lambda data: b"", "corrupt or foreign"),
-        (lambda data: b"ftrt" + data, "corrupt or foreign"),
-        (lambda data: data.replace(b'{"key"', b'{"kye"', 1), "head cannot be read"),
-        (lambda data: data.replace(b'"version": "', b'"version": "0.', 1), "stale: its version"),
-        (lambda data: data.replace(b'"builder_level": 3', b'"builder_level": 2', 1), "its plan"),
-        (lambda data: data.replace(b'"compute capability": 89', b'"compute capability": 80', 1),
-         "its compute capability is 80, now 89"),
-    ],
-)  # fmt: skip
-@pytest.mark.usefixtures("quick")
-def test_files_that_are_not_right_are_said_and_built_again(
-    change, message: str, tiny_world: World, target: Target, monkeypatch, caplog
+    "damage", [lambda data: data[:-1000], lambda data: b"y" + data[1:], lambda data: b""]
+)
+def test_engine_files_are_kept_and_damaged_ones_are_built_again(
+    damage, tiny_world: World, target: Target, builds, caplog
 ):
-    built = Built(contents=b"x" * 5000, tensors={})
-    calls = []
-    monkeypatch.setattr(trt_build, "build_engine", lambda *_, **__: calls.append(1) or built)
-    path = provide(tiny_world, target).path
-    data = path.read_bytes()
-    path.write_bytes(change(data))
-    assert path.read_bytes() != data
-    with caplog.at_level(logging.WARNING):
-        assert provide(tiny_world, target).is_new
-    assert message in caplog.text
-    assert "building it again" in caplog.text
-    assert path.read_bytes() == data
-    assert len(calls) == 2
+    path = provide(tiny_world, target)
+    whole = path.read_bytes()
+    assert provide(tiny_world, target) == path
+    assert builds == ["decoder"]
+    path.write_bytes(damage(whole))
+    assert provide(tiny_world, target).read_bytes() == whole
+    assert builds == ["decoder"] * 2
+    assert "is damaged; it is made again" in caplog.text
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_build_that_fails_leaves_no_file(tiny_world: World, target: Target, monkeypatch):
+def test_another_plan_version_gpu_or_world_is_another_file(
+    tiny_world: World, tiny_folder: Path, target: Target, builds, monkeypatch
+):
+    other = load_world(tiny_folder)
+    other.model.places[0, 0] += 1.0
+    paths = {provide(tiny_world, target), provide(other, target)}
+    paths.add(provide(tiny_world, replace(target, capability=80)))
+    monkeypatch.setattr(trt_build, "load_plan", lambda _: TrtPlan(precision="fp16", max_batch=3))
+    paths.add(provide(tiny_world, target))
+    monkeypatch.setattr("tensorrt_rtx.__version__", "0.1")
+    paths.add(provide(tiny_world, target))
+    assert len(paths) == len(builds) == 5
+
+
+def test_a_build_that_fails_leaves_no_file(tiny_world: World, target: Target, builds, monkeypatch):
     def fail(*_, **__):
-        raise EngineBuildError("no")
+        raise BackendUnavailableError("no")
 
     monkeypatch.setattr(trt_build, "build_engine", fail)
-    with pytest.raises(EngineBuildError):
+    with pytest.raises(BackendUnavailableError):
         provide(tiny_world, target)
-    assert not engine_path(tiny_world, "decoder-fp16", target).exists()
+    assert not list(target.folder.rglob("*"))
 
 
-@pytest.mark.usefixtures("quick")
-def test_the_command_builds_and_says_what_it_left_out(
-    tiny_world: World, target: Target, capsys, caplog
+def test_the_command_builds_for_gpus_that_are_named(
+    tiny_world: World, target: Target, builds, capsys
 ):
     words = ["build", "--world", str(tiny_world.folder), "--folder", str(target.folder)]
-    words += ["--compute-capability", "sm75", "--plan", "head-bf16", "--plan", "decoder-fp16"]
-    with caplog.at_level(logging.INFO):
-        assert cli.main(words) == 0
-    assert "head-bf16 is left out: bf16 needs sm80" in caplog.text
-    shown = capsys.readouterr()
-    assert "decoder-fp16-tensorrt-rtx-sm75.engine: built" in shown.out + shown.err
-    assert cli.main(words) == 0
-    shown = capsys.readouterr()
-    assert "up to date" in shown.out + shown.err
-    assert cli.main([*words[:-4], "--plan", "head-bf16"]) == 2
-    assert "none of the plans" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to build for")
-def test_the_command_without_a_gpu_wants_a_name(tiny_folder: Path, capsys):
-    pytest.importorskip("tensorrt_rtx")
-    assert cli.main(["build", "--world", str(tiny_folder), "--flavour", "tensorrt-rtx"]) == 2
-    assert "name the compute capability" in capsys.readouterr().err
+    for told in ("built", "up to date"):
+        assert cli.main([*words, "--compute-capability", "sm75", "--backend", "rtx"]) == 0
+        shown = capsys.readouterr()
+        for graph in PLAN_GRAPHS:
+            assert f"{graph}-rtx-sm75-" in shown.out + shown.err
+        assert (shown.out + shown.err).count(f".engine: {told}") == len(PLAN_GRAPHS)
+    assert cli.main([*words, "--compute-capability", "sm90"]) == 2
+    assert "'rtx' knows sm75, sm80, " in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert cli.main([*words, "--backend", "rtx"]) == 2
+        assert "name the compute capability" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "rtx"])
-def test_backends_without_their_packages_name_the_extra(backend: str, tiny_world: World):
-    try:
-        import pycuda  # noqa: F401
-    except ImportError:
-        with pytest.raises(BackendUnavailableError, match=rf"midas-world\[{backend}\]"):
-            make_engine(tiny_world, backend)
-    else:
-        pytest.skip("the packages are installed")
+def test_backends_without_their_packages_name_the_extra(
+    backend: str, tiny_world: World, monkeypatch
+):
+    monkeypatch.setattr("engine.backends._missing", lambda packages: packages[:1])
+    with pytest.raises(BackendUnavailableError, match=rf"midas-world\[{backend}\]"):
+        make_engine(tiny_world, backend)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DEFAULT_PLANS)
-def test_shipped_worlds_plans_build(name: str):
+@pytest.mark.parametrize("graph", PLAN_GRAPHS)
+def test_shipped_worlds_plans_build(graph: str):
     if not os.environ.get("MIDAS_TEST_LARGE"):
         pytest.skip("exporting the shipped world takes minutes: set MIDAS_TEST_LARGE=1")
     pytest.importorskip("tensorrt_rtx")
-    world, plan = load_world("stage"), load_plan(name)
-    graph = plan_graph(world, plan, num_denoise_steps=2)
+    world, plan = load_world("stage"), load_plan(graph)
+    contents = plan_graph(world, graph, plan.precision, num_denoise_steps=2)
     for capability in CAPABILITIES:
-        assert build_engine(graph, plan, flavour="tensorrt-rtx", capability=capability).contents
+        assert build_engine(contents, plan, backend="rtx", capability=capability)
+
+
+@pytest.fixture
+def stand_in(tiny_world: World, tmp_path: Path, monkeypatch) -> tuple[TorchEngine, list[int]]:
+    """Return an engine whose files are torch's modules, and the games of each of its calls."""
+    modules = {
+        "head": trt_graphs.HeadGraph(tiny_world.model, torch.float32, 1),
+        "decoder": trt_graphs.DecoderGraph(tiny_world.autoencoder, torch.float32),
+    }
+    calls: list[int] = []
+
+    class Runner:
+        def __init__(self, path: Path, *, backend: str) -> None:
+            self.module = modules[path.name]
+
+        def run(self, inputs):
+            calls.append(len(next(iter(inputs.values()))))
+            return self.module(inputs)
+
+    monkeypatch.setattr(trt_engine, "EngineRunner", Runner)
+    monkeypatch.setattr(trt_engine, "provide_engine", lambda _, graph, *__, **___: Path(graph))
+    monkeypatch.setattr(trt_engine, "load_plan", lambda _: TrtPlan(precision="fp32", max_batch=2))
+    given = {"num_denoise_steps": 1, "folder": tmp_path, "device": "cpu", "capability": 89}
+    return trt_engine.make_tensorrt(tiny_world, "rtx", **given), calls
+
+
+def one_step(engine, batch: int):
+    generator = torch.Generator().manual_seed(batch)
+    shape = (batch, *engine.spec.latent_shape)
+    pose = np.linspace(-0.5, 0.5, engine.spec.config.conditions.pose_size, dtype=np.float32)
+    given = [StepConditions(pose=pose / (row + 1), text="a person runs") for row in range(batch)]
+    return (
+        torch.randn(shape, generator=generator),
+        engine.spec.stack(given),
+        torch.randn(shape, generator=generator),
+    )
+
+
+@pytest.mark.parametrize(("batch", "parts"), [(1, [1]), (2, [2]), (5, [2, 2, 1])])
+def test_the_engine_makes_torchs_frames_in_as_many_calls_as_games_need(
+    batch: int, parts: list[int], stand_in, tiny_world: World
+):
+    made, calls = stand_in
+    plain = TorchEngine(tiny_world, device="cpu", num_denoise_steps=1)
+    step = one_step(made, batch)
+    results = made.step(made.new_cache(batch), *step)
+    expected = plain.step(plain.new_cache(batch), *step)
+    for a, b in zip(results, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.1, atol=0.1)  # torch may compute in bfloat16
+    frames = made.decode(results[0])
+    assert calls == [*parts, *parts]
+    exact = TorchEngine(tiny_world, device="cpu", dtype=torch.float32).decode(results[0])
+    assert np.abs(frames.astype(int) - exact).max() <= 1
+    assert made.spec.backend == "rtx"
+    torch.testing.assert_close(made.encode(frames), plain.encode(frames))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["tensorrt", "rtx"])
+def test_on_a_gpu_frames_are_torchs(backend: str, tiny_world: World, tmp_path: Path):
+    try:
+        made = make_engine(tiny_world, backend, folder=tmp_path)
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+    plain = TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
+    cache, (latents, conditions, noise) = made.new_cache(2), one_step(made, 2)
+    for _ in range(3):
+        latents = made.step(cache, latents, conditions, noise).latents
+        frames = made.decode(latents)
+        assert np.abs(frames.astype(int) - plain.decode(latents)).mean() < 2
+        np.testing.assert_array_equal(frames, made.decode(latents.clone()))

@@ -1,1 +1,1 @@
-"""How fast a world runs here, where the time goes, and how fast it could: ``midas-world bench``."""
+"""How fast a world runs here, where the time goes, and how exact it is: ``midas-world bench``."""

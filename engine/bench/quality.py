@@ -12,73 +12,52 @@ teacher, and drawn ones would lead a trained world where its latents grow withou
 has the same number of denoise steps, so it is the backend's arithmetic alone that differs.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import cycle, islice
-from typing import Any
 
 import numpy as np
 import torch
 
-from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
 from midas_world.psnr import psnr
 from midas_world.types import StepConditions
-from midas_world.world import StartState, World
+from midas_world.world import StartState
 
 MAX_GAMES = 8
-
-_log = logging.getLogger(__name__)
-
-
-def quality_result(engine: Engine, world: World, *, num_steps: int) -> dict[str, Any]:
-    """Return what the report says of an engine's frames in rollouts of so many steps.
-
-    Raises:
-        ValueError: The world has no start state.
-    """
-    spec = engine.spec
-    try:
-        reference = TorchEngine(
-            world,
-            device=spec.device,
-            dtype=torch.float32,
-            num_denoise_steps=spec.num_denoise_steps,
-        )
-        closeness = measure_quality(engine, reference, world.start_states, num_steps=num_steps)
-    except torch.OutOfMemoryError:
-        return {"reason": "the GPU's memory does not hold float32 torch beside the engine"}
-    return {"reason": "", "reference": str(reference.spec), "num_steps": num_steps, **closeness}
 
 
 def measure_quality(
     engine: Engine, reference: Engine, start_states: Sequence[StartState], *, num_steps: int
 ) -> dict[str, float]:
-    """Return mean PSNRs in dB against a reference: `decoder`, `rollout` and its `last_step`.
-
-    Raises:
-        ValueError: There is no start state.
-    """
-    if not start_states:
-        raise ValueError("quality needs a start state to play from, and the world has none")
-    decoder, rollout = [], []
-    count = min(len(start_states), MAX_GAMES)
+    """Return mean PSNRs in dB against a reference, of one start state or more."""
+    values = []  # of each game: the decoder's, and those of its steps
+    count, cudnn = min(len(start_states), MAX_GAMES), torch.backends.cudnn
+    kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
     for game in (place * len(start_states) // count for place in range(count)):
-        _log.info("quality: %d steps from start state %d", num_steps, game)
         start = start_states[game]
-        latents = start.latents[-1:].float()
-        with _whole_float32():
-            expected = reference.decode(latents)
-        decoder.append(psnr(engine.decode(latents), expected)[0])
-        rollout.append(_play_both(engine, reference, start, game=game, num_steps=num_steps))
+        made = _frames(engine, start, num_steps, seed=game)
+        # By default a GPU's convolutions round float32 to TF32's 10 bits.
+        with cudnn.flags(**kept, allow_tf32=False):
+            expected = _frames(reference, start, num_steps, seed=game)
+        values.append(psnr(made, expected))
+    decoder, *steps = np.mean(values, axis=0)
     return {
-        "num_games": count,
-        "decoder": float(np.mean(decoder)),
-        "rollout": float(np.mean(rollout)),
-        "last_step": float(np.mean(rollout, axis=0)[-1]),
+        "decoder": float(decoder),
+        f"rollout, steps 1 to {num_steps}": float(np.mean(steps)),
+        f"rollout, step {num_steps}": float(steps[-1]),
     }
+
+
+def _frames(engine: Engine, start: StartState, num_steps: int, *, seed: int) -> np.ndarray:
+    """Return the frame of a start state, and those of the steps of a game from there."""
+    rollout = Rollout(engine, 1)
+    rollout.reset([start], seeds=[seed])
+    frames = [rollout.frames()]
+    for step in conditions_of(start, num_steps):
+        rollout.step([step])
+        frames.append(rollout.frames())
+    return np.concatenate(frames)
 
 
 def conditions_of(start: StartState, num_steps: int) -> list[StepConditions]:
@@ -86,35 +65,3 @@ def conditions_of(start: StartState, num_steps: int) -> list[StepConditions]:
     given = start.conditions
     turn = [*given[-2::-1], *given[1:]] or [*given]
     return list(islice(cycle(turn), num_steps))
-
-
-def _play_both(
-    engine: Engine, reference: Engine, start: StartState, *, game: int, num_steps: int
-) -> list[float]:
-    """Return the PSNR of each step's frame of one game, the game's number being its seed, too."""
-    tested, held_to = Rollout(engine, 1), Rollout(reference, 1)
-    tested.reset([start], seeds=[game])
-    with _whole_float32():
-        held_to.reset([start], seeds=[game])
-    values = []
-    # Side by side, so that no more than two frames are in memory at once.
-    for step in conditions_of(start, num_steps):
-        tested.step([step])
-        with _whole_float32():
-            held_to.step([step])
-            expected = held_to.frames()
-        values.append(psnr(tested.frames(), expected)[0])
-    return values
-
-
-@contextmanager
-def _whole_float32() -> Iterator[None]:
-    """Let a GPU's convolutions keep float32 whole; by default they round it to TF32's 10 bits."""
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    ):
-        yield

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.on_onnx.export import discard_graph, export_graphs
+from engine.on_onnx.files import DEFAULT_PRECISION
 from engine.on_onnx.graphs import GUIDANCE, backbone_inputs, make_graph
 from engine.on_onnx.runtime import GraphRunner
 from engine.on_torch.engine import TorchCache
@@ -27,8 +28,6 @@ from midas_world.model.kv_cache import KVCache
 from midas_world.plain_torch import plain_torch
 from midas_world.types import CheckpointError
 from midas_world.world import World
-
-DEFAULT_PRECISION = "int8"
 
 _log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ runtime.py. Where a world came with outlines of them, these are filled in.
 """
 
 import contextlib
+import importlib.util
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from engine.on_onnx.files import (
     graphs_folder,
     has_narrow_sums,
     is_intact,
+    kept_in,
     made_of,
     outline_path,
     outlines_folder,
@@ -81,15 +83,10 @@ def export_graphs(
     names = GRAPHS if names is None else tuple(names)
     if unknown := set(names) - set(wanted):
         raise ValueError(f"graphs are {', '.join(wanted)}; got {sorted(unknown)}")
-    try:
+    with kept_in(graphs):
         for name in names:
             if not is_intact(wanted[name]) and not _fill(name, world, wanted[name], steps):
                 _make(name, world, plain[name], wanted[name], steps, is_narrow=is_narrow)
-    except OSError as error:
-        raise BackendUnavailableError(
-            f"graphs cannot be kept in {graphs} ({error.strerror or error}): MIDAS_WORLD_CACHE "
-            "names another cache folder"
-        ) from error
     return {name: wanted[name] for name in names}
 
 
@@ -236,11 +233,9 @@ def discard_graph(world: World, path: Path, words: str) -> None:
 
 def _export(name: str, world: World, path: Path, num_denoise_steps: int) -> None:
     """Write one checked float32 graph."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  # torch's exporter needs it
-    except ModuleNotFoundError as error:
-        raise BackendUnavailableError(f"exporting to ONNX needs {error.name}: {INSTALL}") from error
+    check_packages()
+    import onnx
+
     # An example batch of 1 would be taken for a constant.
     graph = make_graph(name, world, num_denoise_steps=num_denoise_steps, batch_size=2)
     batch, axes = torch.export.Dim("batch", min=1), graph.batch_axes
@@ -264,6 +259,17 @@ def _export(name: str, world: World, path: Path, num_denoise_steps: int) -> None
     num_bytes = sum(p.numel() * p.element_size() for p in graph.module.parameters())
     exported.save(path, external_data=num_bytes > _MAX_INLINE_BYTES)
     onnx.checker.check_model(path, full_check=True)
+
+
+def check_packages() -> None:
+    """Check that graphs can be written.
+
+    Raises:
+        BackendUnavailableError: A package that writes ONNX is not installed.
+    """
+    for name in ("onnx", "onnxscript"):  # the second is what torch's exporter needs
+        if importlib.util.find_spec(name) is None:
+            raise BackendUnavailableError(f"exporting to ONNX needs {name}: {INSTALL}")
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ it was written. So a file that is there is right. Outlines lie
 in the world's own folder and say themselves what they were made of.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor
 from engine.on_onnx.graphs import GRAPHS
 from midas_world.checkpoint import tensors_hash
 from midas_world.model.world_model import WorldModel
+from midas_world.types import BackendUnavailableError
 from midas_world.user_folders import cache_folder
 from midas_world.world import World
 
@@ -33,6 +35,7 @@ OPSET = 20
 _log = logging.getLogger(__name__)
 
 PRECISIONS = ("float32", "int8")
+DEFAULT_PRECISION = "int8"
 # Graphs whose convolutions int8 changes. The backbone's would gain a fifteenth of a step, and the
 # head's a third, but what the head makes feeds the next step: Stage's frames came to 33 dB of
 # float32's within 50 steps, however few of its layers were eight-bit.
@@ -142,6 +145,22 @@ def is_intact(graph: Path) -> bool:
     if not is_same:
         _log.warning("%s is damaged; it is made again", graph)
     return is_same
+
+
+@contextlib.contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """Say what to do where files cannot be written.
+
+    Raises:
+        BackendUnavailableError: They cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BackendUnavailableError(
+            f"nothing can be kept in {folder} ({error.strerror or error}): MIDAS_WORLD_CACHE "
+            "names another cache folder"
+        ) from error
 
 
 def discard(graph: Path) -> None:

@@ -1,4 +1,4 @@
-"""A world's head and decoder as ONNX of the plan's precision, ready for TensorRT's parser.
+"""A world's head and decoder as ONNX of a plan's precision, ready for TensorRT's parser.
 
 TensorRT takes every dtype from the graph ("strongly typed"), so a precision is a way to export, not
 a switch of the builder. Networks are cast where they begin; inputs, outputs, the copies that
@@ -13,14 +13,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from engine.on_onnx.export import quiet_export
-from engine.on_tensorrt.plan import TrtPlan
+from engine.on_onnx.export import check_packages, quiet_export
 from engine.on_torch.networks import Sampler
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.conditions import stack_conditions
 from midas_world.model.head import Guidance
 from midas_world.model.world_model import WorldModel
-from midas_world.types import BackendUnavailableError, StepConditions
+from midas_world.types import StepConditions
 from midas_world.world import World
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -29,15 +28,15 @@ _OPSET = 22  # the first whose convolutions may be bfloat16
 _ENTRANCES = ("input", "vector", "hidden")
 
 
-def plan_graph(world: World, plan: TrtPlan, *, num_denoise_steps: int) -> bytes:
-    """Return the ONNX graph that a plan's engine file is built from.
+def plan_graph(world: World, graph: str, precision: str, *, num_denoise_steps: int) -> bytes:
+    """Return the ONNX graph that an engine file is built from.
 
     Raises:
         BackendUnavailableError: A package that writes ONNX is not installed.
     """
-    dtype = _DTYPES[plan.precision]
+    dtype = _DTYPES[precision]
     guidance, noise = _example(world.model)
-    if plan.graph == "head":
+    if graph == "head":
         module = HeadGraph(world.model, dtype, num_denoise_steps)
         return _export(module, head_inputs(guidance, noise), "next_latents")
     return _export(DecoderGraph(world.autoencoder, dtype), {"latents": noise}, "pixels")
@@ -99,13 +98,7 @@ def _example(model: WorldModel) -> tuple[Guidance, Tensor]:
 
 
 def _export(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> bytes:
-    try:
-        import onnxscript  # noqa: F401  # torch's exporter needs it
-    except ModuleNotFoundError as error:
-        raise BackendUnavailableError(
-            f'building for TensorRT needs {error.name}: pip install "midas-world[rtx]", or '
-            "[tensorrt]"
-        ) from error
+    check_packages()
     batch = torch.export.Dim("batch", min=1)
     with quiet_export(), torch.no_grad():
         program = torch.onnx.export(

@@ -1,269 +1,173 @@
-"""The one file that knows TensorRT, in both flavours: `tensorrt` and `tensorrt-rtx`.
+"""The one file that knows TensorRT, in both flavours: `tensorrt` and, for RTX, `tensorrt_rtx`.
 
-Builds engine files' contents from ONNX and runs them at given addresses. The two flavours have one
-Python interface; where they differ (RTX builds without a GPU and compiles its last kernels on the
-player's machine, with a runtime cache; TensorRT times kernels on the GPU, with a timing cache) it
-says so here.
+Builds engine files' contents from ONNX and runs them on torch's tensors. The two have one Python
+interface; where they differ (RTX builds without a GPU and compiles its last kernels on the player's
+machine, which are kept beside the engine file) it says so here.
 """
 
+import importlib
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine.on_tensorrt.plan import TrtPlan
-from midas_world.types import BackendUnavailableError, MidasWorldError
+import torch
+from torch import Tensor
 
-EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+from engine.on_tensorrt.plan import TrtPlan
+from midas_world.files import write_whole
+from midas_world.types import BackendUnavailableError
+from midas_world.user_folders import or_not_kept
+
+# By backend; each is an extra of the same name.
+MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 
 _log = logging.getLogger(__name__)
 
 
-class EngineBuildError(MidasWorldError):
-    """TensorRT cannot parse or build a graph; the message is TensorRT's own."""
-
-
-class EngineLoadError(MidasWorldError):
-    """TensorRT does not take an engine file's contents on this machine."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Built:
-    """What the builder made.
-
-    Attributes:
-        contents: Of the engine file.
-        tensors: Inputs and outputs by name: "input" or "output", dtype, and shape with -1 for the
-            batch.
-        timing_cache: To be given to the next build; empty with TensorRT for RTX.
-    """
-
-    contents: bytes
-    tensors: dict[str, dict[str, Any]]
-    timing_cache: bytes = b""
-
-
-def load_flavour(flavour: str) -> ModuleType:
+def load_tensorrt(backend: str) -> ModuleType:
     """Return TensorRT's module.
 
     Raises:
         BackendUnavailableError: It is not installed; the message says which extra to install.
     """
     try:
-        if flavour == "tensorrt-rtx":
-            import tensorrt_rtx as trt
-        else:
-            import tensorrt as trt  # pyright: ignore[reportMissingImports]
+        return importlib.import_module(MODULES[backend])
     except ImportError as error:
-        extra = EXTRAS[flavour]
         raise BackendUnavailableError(
-            f'{flavour} cannot be loaded ({error}): pip install "midas-world[{extra}]" (or use '
-            "backend='torch')"
+            f"backend {backend!r} cannot be loaded ({error}): "
+            f"pip install \"midas-world[{backend}]\" (or use backend='torch')"
         ) from error
-    return trt
 
 
-def flavour_version(flavour: str) -> str:
-    """Return the installed version; see `load_flavour` for the error."""
-    return load_flavour(flavour).__version__
-
-
-def build_engine(
-    graph: bytes,
-    plan: TrtPlan,
-    *,
-    flavour: str,
-    capability: int,
-    timing_cache: bytes = b"",
-    on_progress: Callable[[str, int, int], None] | None = None,
-) -> Built:
-    """Return what TensorRT builds of a graph.
+def build_engine(graph: bytes, plan: TrtPlan, *, backend: str, capability: int) -> bytes:
+    """Return what TensorRT builds of a graph, the contents of an engine file.
 
     Args:
         graph: ONNX whose inputs have the batch as their first axis, open.
         plan: How to build it.
-        flavour: Which TensorRT.
+        backend: Which TensorRT.
         capability: Of the GPU it is for. TensorRT builds for the GPU at hand alone, whose this
             must be; TensorRT for RTX builds for any, without one.
-        timing_cache: Of an earlier build, or empty; only TensorRT uses it.
-        on_progress: Called with a phase's name, its steps done and its steps in all.
 
     Raises:
-        EngineBuildError: TensorRT cannot parse or build it.
-        BackendUnavailableError: The flavour is not installed.
+        BackendUnavailableError: It is not installed, or cannot parse or build the graph.
     """
-    trt = load_flavour(flavour)
+    trt = load_tensorrt(backend)
     logger = _make_logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(graph):
         words = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
-        raise EngineBuildError(f"{flavour} cannot parse the {plan.graph} graph: {words}")
+        raise BackendUnavailableError(f"{backend} cannot parse a graph: {words}")
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, plan.workspace_mib << 20)
-    config.builder_optimization_level = plan.builder_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    cache = None
-    if flavour == "tensorrt-rtx":
+    if backend == "rtx":
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability}"), 0)
-    else:
-        cache = config.create_timing_cache(timing_cache)
-        config.set_timing_cache(cache, ignore_mismatch=False)
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         rest = tuple(tensor.shape)[1:]
-        sizes = [(count, *rest) for count in (plan.batch.min, plan.batch.opt, plan.batch.max)]
-        profile.set_shape(tensor.name, *sizes)
+        profile.set_shape(tensor.name, (1, *rest), (1, *rest), (plan.max_batch, *rest))
     config.add_optimization_profile(profile)
-    if on_progress is not None:
-        config.progress_monitor = _make_monitor(trt, on_progress)
     contents = builder.build_serialized_network(network, config)
     if contents is None:
-        raise EngineBuildError(
-            f"{flavour} cannot build the {plan.graph} graph in {plan.precision} for "
-            f"sm{capability}: {logger.last_error or 'it does not say why'}"
+        raise BackendUnavailableError(
+            f"{backend} cannot build a graph in {plan.precision} for sm{capability}: "
+            f"{logger.last_error or 'it does not say why'}"
         )
-    return Built(
-        contents=bytes(contents),
-        tensors=_describe(network),
-        timing_cache=bytes(cache.serialize()) if cache is not None else b"",
-    )
+    return bytes(contents)
 
 
-class LoadedEngine:
-    """An engine file's contents on the GPU, to be bound to addresses.
-
-    The primary context must be current in every call.
+class EngineRunner:
+    """An engine file on the GPU.
 
     Args:
-        contents: Of an engine file.
-        flavour: Which TensorRT built it.
-        runtime_cache: Kernels that TensorRT for RTX compiled here before, or empty.
+        path: Of the file.
+        backend: Which TensorRT built it.
 
     Raises:
-        EngineLoadError: TensorRT does not take it.
-        BackendUnavailableError: The flavour is not installed.
+        BackendUnavailableError: TensorRT is not installed, or does not take the file.
     """
 
-    def __init__(self, contents: bytes, *, flavour: str, runtime_cache: bytes = b"") -> None:
-        trt = load_flavour(flavour)
-        self._logger = _make_logger(trt)
+    def __init__(self, path: Path, *, backend: str) -> None:
+        trt = load_tensorrt(backend)
+        self._logger, self._path = _make_logger(trt), path
         self._runtime = trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(contents)
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
-            raise EngineLoadError(f"{flavour} does not load it: {self._logger.last_error}")
-        self._config = self._cache = None
-        if flavour == "tensorrt-rtx":
-            self._config = self._engine.create_runtime_config()
+            raise self._error("does not load")
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        mode = trt.TensorIOMode.OUTPUT
+        (self._output,) = (n for n in names if self._engine.get_tensor_mode(n) == mode)
+        self._kernels, self._known = None, set[int]()
+        if backend == "rtx":
+            config = self._engine.create_runtime_config()
             # Kernels of a shape are compiled before the first call returns, not while playing.
             strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-            self._config.dynamic_shapes_kernel_specialization_strategy = strategy
-            self._cache = self._config.create_runtime_cache()
-            if runtime_cache and not self._cache.deserialize(runtime_cache):
-                _log.warning("the runtime cache is of another version; compiling kernels again")
-            self._config.set_runtime_cache(self._cache)
+            config.dynamic_shapes_kernel_specialization_strategy = strategy
+            self._kernels = config.create_runtime_cache()
+            if self._kernels_path.is_file():
+                self._kernels.deserialize(self._kernels_path.read_bytes())
+            config.set_runtime_cache(self._kernels)
+            self._context = self._engine.create_execution_context(config)
+        else:
+            self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise self._error("cannot be run")
+        self._lock, self._stream = threading.Lock(), torch.cuda.Stream()
 
-    def bind(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> "Bound":
-        """Return a context of its own with fixed shapes, as one CUDA graph needs it.
-
-        Args:
-            addresses: On the device, of every input and output.
-            shapes: Of every input.
-        """
-        engine = self._engine
-        context = (
-            engine.create_execution_context()
-            if self._config is None
-            else engine.create_execution_context(self._config)
-        )
-        if context is None:
-            raise EngineLoadError(f"there is no execution context: {self._logger.last_error}")
-        for name, shape in shapes.items():
-            if not context.set_input_shape(name, shape):
-                raise EngineLoadError(f"the engine file takes no {name} of shape {shape}")
-        for name, address in addresses.items():
-            if not context.set_tensor_address(name, address):
-                raise EngineLoadError(f"the engine file has no tensor {name}")
-        return Bound(context, self._logger)
-
-    def runtime_cache(self) -> bytes:
-        """Return the kernels compiled so far, to be given to the next load; may be empty."""
-        return b"" if self._cache is None else bytes(self._cache.serialize())
-
-
-class Bound:
-    """An engine with its shapes and addresses."""
-
-    def __init__(self, context: Any, logger: Any) -> None:
-        self._context, self._logger = context, logger
-
-    def enqueue(self, stream: int) -> None:
-        """Put the work on a stream, given by its handle.
+    def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the output, (B, ...), of all inputs by name, (B, ...); float32, on the GPU.
 
         Raises:
-            EngineLoadError: TensorRT refuses.
+            BackendUnavailableError: TensorRT refuses.
         """
-        if not self._context.execute_async_v3(stream):
-            raise EngineLoadError(f"the engine file does not run: {self._logger.last_error}")
+        given = {name: tensor.float().contiguous() for name, tensor in inputs.items()}
+        batch = len(next(iter(given.values())))
+        with self._lock:
+            for name, tensor in given.items():
+                self._context.set_input_shape(name, tuple(tensor.shape))
+                self._context.set_tensor_address(name, tensor.data_ptr())
+            shape = tuple(self._context.get_tensor_shape(self._output))
+            made = torch.empty(shape, device="cuda")
+            self._context.set_tensor_address(self._output, made.data_ptr())
+            # A stream of its own, between torch's work: on the default one TensorRT waits.
+            usual = torch.cuda.current_stream()
+            self._stream.wait_stream(usual)
+            if not self._context.execute_async_v3(self._stream.cuda_stream):
+                raise self._error("does not run")
+            usual.wait_stream(self._stream)
+            if self._kernels is not None and batch not in self._known:
+                self._known.add(batch)
+                with or_not_kept():
+                    write_whole(self._kernels_path, bytes(self._kernels.serialize()))
+        return made
 
+    @property
+    def _kernels_path(self) -> Path:
+        return self._path.with_suffix(".kernels")
 
-def _describe(network: Any) -> dict[str, dict[str, Any]]:
-    tensors = {}
-    for kind, count, get in (
-        ("input", network.num_inputs, network.get_input),
-        ("output", network.num_outputs, network.get_output),
-    ):
-        for index in range(count):
-            tensor = get(index)
-            dtype = tensor.dtype.name.lower()
-            tensors[tensor.name] = {"kind": kind, "dtype": dtype, "shape": list(tensor.shape)}
-    return tensors
+    def _error(self, words: str) -> BackendUnavailableError:
+        return BackendUnavailableError(f"{self._path} {words}: {self._logger.last_error}")
 
 
 def _make_logger(trt: ModuleType) -> Any:
-    """Return TensorRT's logger that passes on to ours and keeps the last error."""
+    """Return TensorRT's logger that keeps the last error, which reaches the user once."""
 
     class Logger(trt.ILogger):
+        last_error = ""
+
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.last_error = ""
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                # An error reaches the user as an exception, which says it once.
                 self.last_error = message
-                _log.debug("%s", message)
-            elif severity == trt.ILogger.WARNING:
-                _log.debug("%s", message)
+            _log.debug("%s", message)
 
     return Logger()
-
-
-def _make_monitor(trt: ModuleType, on_progress: Callable[[str, int, int], None]) -> Any:
-    """Return TensorRT's progress monitor that tells of the outermost phases."""
-
-    class Monitor(trt.IProgressMonitor):
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.phases: dict[str, int] = {}
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            if parent_phase is None:
-                self.phases[phase_name] = num_steps
-                on_progress(phase_name, 0, num_steps)
-
-        def phase_finish(self, phase_name: str) -> None:
-            if phase_name in self.phases:
-                total = self.phases.pop(phase_name)
-                on_progress(phase_name, total, total)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name in self.phases:
-                on_progress(phase_name, step + 1, self.phases[phase_name])
-            return True
-
-    return Monitor()

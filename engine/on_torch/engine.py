@@ -75,7 +75,7 @@ class TorchEngine:
         device: "cpu" or "cuda"; None takes the GPU if there is one.
         dtype: Of the large networks; None takes the first of `native_dtypes`.
         num_denoise_steps: Head passes per frame; None takes the world's own number.
-        compile: Compile head and decoder with torch.compile: a minute of waiting for faster steps.
+        backend: What it is called, for the spec.
         sampler: In the place of the head's own: runs it elsewhere, from guidance and noise.
         decode: In the place of the decoder, likewise: latents (B, c, h, w) float32 to pixels.
         reason: In words, why the backend was chosen, for the spec.
@@ -91,7 +91,7 @@ class TorchEngine:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         num_denoise_steps: int | None = None,
-        compile: bool = False,
+        backend: str = "torch",
         sampler: nn.Module | None = None,
         decode: Callable[[Tensor], Tensor] | None = None,
         reason: str = "as asked",
@@ -103,7 +103,7 @@ class TorchEngine:
         steps = steps if num_denoise_steps is None else num_denoise_steps
         self._spec = EngineSpec(
             config=config,
-            backend="torch-compile" if compile else "torch",
+            backend=backend,
             device=str(self._device),
             dtype=str(self._dtype).removeprefix("torch."),
             num_denoise_steps=steps,
@@ -114,8 +114,6 @@ class TorchEngine:
         self._sampler = sampler or Sampler(self._model, steps)
         self._autoencoder = autoencoder_for_play(world.autoencoder, **cast)
         self._decode = decode
-        if compile:
-            self._compile()
 
     @property
     def spec(self) -> EngineSpec:
@@ -162,10 +160,6 @@ class TorchEngine:
         self._spec.check_frames(frames)
         pixels = normalize_frames(torch.tensor(np.ascontiguousarray(frames), device=self._device))
         return self._model.to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
-
-    def _compile(self) -> None:
-        self._model.head.compile(dynamic=False)
-        self._autoencoder.decoder.compile(dynamic=False)
 
     def _guide(
         self, cache: KVCache, latents: Tensor, conditions: Conditions

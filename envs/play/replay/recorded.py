@@ -253,11 +253,9 @@ def open_recorded(
 
 def _backend_of(header: SessionHeader) -> str:
     """Return what ran the networks, with torch's precision: another one gives other frames."""
-    from engine.make import TORCH_BACKENDS
-
     backend = header.backend.get("backend", "auto")
     dtype = header.backend.get("dtype")
-    return f"{backend}:{dtype}" if dtype and backend in TORCH_BACKENDS else backend
+    return f"{backend}:{dtype}" if dtype and backend == "torch" else backend
 
 
 def make_recorded(
