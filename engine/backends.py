@@ -112,11 +112,9 @@ def _check_onnx(request: Request) -> None:
 
 def _onnx_is_ready(request: Request) -> bool:
     from engine.on_onnx.export import can_start
-    from engine.on_onnx.files import DEFAULT_PRECISION
 
     return can_start(
         request.world,
-        precision=DEFAULT_PRECISION,
         num_denoise_steps=request.denoise_steps,
         folder=request.folder / "onnx",
     )

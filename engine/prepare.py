@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.on_onnx.export import export_graphs
-from engine.on_onnx.files import DEFAULT_PRECISION, graph_paths, graphs_folder, is_intact
+from engine.on_onnx.files import graph_paths, graphs_folder, is_intact
 from engine.on_tensorrt.build import Target, capability_here, engine_path, provide_engine
 from engine.on_tensorrt.plan import PLAN_GRAPHS
 from midas_world.world import World
@@ -74,9 +74,8 @@ def jobs_of(
     given = {"num_denoise_steps": num_denoise_steps}
     if backend == "onnx":
         folder /= "onnx"
-        graphs, precision = graphs_folder(world, folder=folder), DEFAULT_PRECISION
-        paths = graph_paths(graphs, precision=precision, num_denoise_steps=num_denoise_steps)
-        export = partial(export_graphs, world, folder=folder, precision=precision, **given)
+        paths = graph_paths(graphs_folder(world, folder=folder), **given)
+        export = partial(export_graphs, world, folder=folder, **given)
         return [Job(f"onnx {n}", path, partial(export, names=[n])) for n, path in paths.items()]
     capability = capability or capability_here()
     target = Target(backend=backend, capability=capability, folder=folder / "tensorrt")

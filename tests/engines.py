@@ -41,12 +41,11 @@ def make_backend(name: str, world: World, folder: Path) -> Engine:
     from engine.on_onnx import files as onnx_files
     from engine.on_onnx.engine import OnnxEngine
 
-    precision, _, sums = kind.partition("-")
     with pytest.MonkeyPatch.context() as patch:
-        if sums == "narrow":  # as on an older CPU
+        if kind == "narrow":  # as on an older CPU
             for module in (onnx_export, onnx_files):
                 patch.setattr(module, "has_narrow_sums", lambda: True)
-        return OnnxEngine(world, precision=precision, num_threads=1, folder=folder)
+        return OnnxEngine(world, folder=folder)
 
 
 def seeded(seed: int) -> torch.Generator:

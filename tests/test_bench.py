@@ -67,7 +67,7 @@ def test_parts_are_those_of_a_step_and_leave_the_engine_as_it_was(
     if pytest.importorskip("onnxruntime") and pytest.importorskip("onnxscript"):
         from engine.on_onnx.engine import OnnxEngine
 
-        engines.append(OnnxEngine(tiny_world, num_threads=1, folder=kept_graphs))
+        engines.append(OnnxEngine(tiny_world, folder=kept_graphs))
     for engine in engines:
         own = dict(vars(engine)), [dict(vars(s)) for s in getattr(engine, "_sessions", {}).values()]
         times = time_parts(engine, tiny_world.start_states[0], batch_size=2, num_steps=3)

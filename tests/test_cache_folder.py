@@ -132,12 +132,12 @@ def test_on_a_full_disk_torch_plays(outlined: World, tmp_path, caplog):
 
 
 def decoder(world: World, folder: Path) -> Path:
-    return export_graphs(world, precision="int8", names=["decoder"], folder=folder)["decoder"]
+    return export_graphs(world, names=["decoder"], folder=folder)["decoder"]
 
 
 def starts(world: World, folder: Path) -> bool:
     steps = world.config.world.head.num_denoise_steps
-    return can_start(world, precision="int8", num_denoise_steps=steps, folder=folder)
+    return can_start(world, num_denoise_steps=steps, folder=folder)
 
 
 def cut(data: bytes) -> bytes:
@@ -186,7 +186,7 @@ def test_a_damaged_outline_is_as_if_absent_and_told_once(
     with caplog.at_level(logging.WARNING):
         assert not starts(world, tmp_path)
         assert not starts(world, tmp_path)
-        export_graphs(world, precision="int8", names=["head"], folder=tmp_path)
+        export_graphs(world, names=["head"], folder=tmp_path)
     assert exported == ["head"]
     (warning,) = caplog.messages
     assert f"{outline} is damaged, or no outline" in warning
@@ -210,7 +210,7 @@ def test_outlines_of_damage_that_no_checksum_tells_are_refused_when_filled(
     outline.write_bytes(model.SerializeToString())
     exported: list[str] = []
     monkeypatch.setattr(export, "_make", lambda name, *_, **__: exported.append(name))
-    export_graphs(world, precision="int8", names=["head"], folder=tmp_path)
+    export_graphs(world, names=["head"], folder=tmp_path)
     assert exported == ["head"]
     assert not list(tmp_path.rglob("*.tmp-*"))
 

@@ -39,7 +39,7 @@ BLOCKS = {
 
 def make(world: World, kind: str, kept_graphs) -> Engine:
     if kind == "onnx":
-        return OnnxEngine(world, precision="int8", num_threads=1, folder=kept_graphs)
+        return OnnxEngine(world, folder=kept_graphs)
     return TorchEngine(world, device="cpu", dtype=torch.float32)
 
 

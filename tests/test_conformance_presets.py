@@ -26,16 +26,14 @@ IS_LARGE = bool(os.environ.get("MIDAS_TEST_LARGE"))
 # by itself, and of a start state's latents decoded by each.
 LEAST_PSNR = {
     "torch-bfloat16": (30.0, 40.0),
-    "onnx-float32": (60.0, 60.0),
-    "onnx-int8": (60.0, 40.0),
-    "onnx-int8-narrow": (60.0, 40.0),
+    "onnx": (60.0, 40.0),
+    "onnx-narrow": (60.0, 40.0),
 }
 # Of expected rewards, likewise.
 MOST_REWARD_ERROR = {
     "torch-bfloat16": 0.1,
-    "onnx-float32": 1e-3,
-    "onnx-int8": 1e-3,
-    "onnx-int8-narrow": 1e-3,
+    "onnx": 1e-3,
+    "onnx-narrow": 1e-3,
 }
 
 
@@ -94,9 +92,8 @@ def play_on(engine: Engine, world: World, count: int) -> tuple[Tensor, Tensor]:
 def test_a_game_is_close_to_float32_torch(
     name: str, world: World, plain: TorchEngine, kept_graphs: Path
 ):
-    # Of what takes long, the shipped world on eight-bit ONNX alone is tested: people play it.
-    is_played = name.startswith("onnx-int8") and world.folder.name == "stage"
-    if name.startswith("onnx") and not is_played and not IS_LARGE:
+    # Of what takes long, the shipped world alone is tested: people play it.
+    if name.startswith("onnx") and world.folder.name != "stage" and not IS_LARGE:
         pytest.skip("minutes of exporting: set MIDAS_TEST_LARGE=1")
     engine = make_backend(name, world, kept_graphs)
     latents, rewards = play_on(engine, world, STEPS)

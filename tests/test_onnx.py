@@ -22,7 +22,7 @@ from engine.on_onnx import export as onnx_export  # noqa: E402
 from engine.on_onnx import runtime as onnx_runtime  # noqa: E402
 from engine.on_onnx.engine import OnnxEngine  # noqa: E402
 from engine.on_onnx.export import export_graphs  # noqa: E402
-from engine.on_onnx.files import OPSET, graph_paths, graphs_folder  # noqa: E402
+from engine.on_onnx.files import OPSET, float32_path, graph_paths, graphs_folder  # noqa: E402
 from engine.on_onnx.graphs import GRAPHS, make_graph  # noqa: E402
 from engine.on_onnx.runtime import GraphRunner, _first_outputs, quantize  # noqa: E402
 
@@ -30,7 +30,8 @@ from engine.on_onnx.runtime import GraphRunner, _first_outputs, quantize  # noqa
 @pytest.fixture(scope="module")
 def paths(tiny_world: World, kept_graphs: Path) -> dict[str, Path]:
     """Return the float32 files."""
-    return export_graphs(tiny_world, folder=kept_graphs)
+    made = export_graphs(tiny_world, folder=kept_graphs)
+    return {name: float32_path(path) for name, path in made.items()}
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_graphs_give_what_their_modules_give(
 
 @pytest.mark.parametrize("is_narrow", [False, True], ids=["wide", "narrow"])
 def test_int8_graphs_use_int8(tiny_world: World, kept_graphs: Path, is_narrow: bool):
-    files = export_graphs(tiny_world, precision="int8", folder=kept_graphs, is_narrow=is_narrow)
+    files = export_graphs(tiny_world, folder=kept_graphs, is_narrow=is_narrow)
     words = "int8-narrow" if is_narrow else "int8"
     names = [path.name for path in files.values()]
     assert names == ["backbone.onnx", "head-k1.onnx", f"decoder-{words}.onnx"]
@@ -128,9 +129,7 @@ def test_graphs_are_int8_as_far_as_what_they_make_allows(
 def test_int8_frames_are_close_and_a_game_does_not_feel_the_others(
     tiny_world: World, paths: dict[str, Path], kept_graphs: Path
 ):
-    (path,) = export_graphs(
-        tiny_world, precision="int8", names=["decoder"], folder=kept_graphs
-    ).values()
+    (path,) = export_graphs(tiny_world, names=["decoder"], folder=kept_graphs).values()
     samples = onnx_export.calibration(tiny_world, 1)
     exact, made = (_first_outputs(file, samples) for file in (paths["decoder"], path))
     error = np.sqrt(np.mean(np.square(made - exact)))
@@ -161,15 +160,9 @@ def test_another_weight_or_version_is_another_folder(
     assert graphs_folder(load_world(tiny_folder), folder=tmp_path) != before
 
 
-def test_wrong_names_are_refused(tiny_world: World, tmp_path: Path):
-    with pytest.raises(ValueError, match="precision must be one of float32, int8, got 'fp4'"):
-        export_graphs(tiny_world, precision="fp4", folder=tmp_path)
-    with pytest.raises(ValueError, match=r"graphs are .*; got \['sampler'\]"):
-        export_graphs(tiny_world, names=["sampler"], folder=tmp_path)
+def test_no_denoise_steps_are_refused(tiny_world: World, tmp_path: Path):
     with pytest.raises(ValueError, match="num_denoise_steps must be at least 1, got 0"):
         OnnxEngine(tiny_world, num_denoise_steps=0, folder=tmp_path)
-    with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
-        OnnxEngine(tiny_world, num_threads=0, folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -240,7 +233,7 @@ def test_the_command_makes_what_auto_then_measures(
 ):
     monkeypatch.setenv("MIDAS_WORLD_CACHE", str(folder))
     graphs = graphs_folder(tiny_world)
-    graph_paths(graphs, precision="int8", num_denoise_steps=1)["decoder"].unlink()
+    graph_paths(graphs, num_denoise_steps=1)["decoder"].unlink()
     with caplog.at_level(logging.INFO):
         make_engine(tiny_world)
     assert "onnx could run, too, after `midas-world build`" in caplog.text

@@ -20,7 +20,6 @@ from engine.on_onnx import export as onnx_export  # noqa: E402
 from engine.on_onnx.engine import OnnxEngine  # noqa: E402
 from engine.on_onnx.export import can_start, export_graphs  # noqa: E402
 from engine.on_onnx.files import (  # noqa: E402
-    DEFAULT_PRECISION,
     _declared,
     _weights_hash,
     outlines_folder,
@@ -47,11 +46,9 @@ def same_graphs(one: Path, other: Path) -> bool:
 def test_filled_outlines_are_the_graphs_that_were_exported(
     outlined: World, kept_graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    exported = export_graphs(outlined, precision="int8", folder=kept_graphs)
+    exported = export_graphs(outlined, folder=kept_graphs)
     monkeypatch.setattr(onnx_export, "_export", None)  # there is nothing to export
-    filled = export_graphs(
-        outlined, precision="int8", folder=tmp_path, names=[*_outlined_names(outlined)]
-    )
+    filled = export_graphs(outlined, folder=tmp_path, names=[*_outlined_names(outlined)])
     assert filled.keys() == exported.keys()
     for name, path in filled.items():
         assert same_graphs(path, exported[name]), name
@@ -69,7 +66,7 @@ def test_a_world_with_outlines_starts_at_once(
     monkeypatch.setattr(onnx_export, "_export", None)
     request = Request(world=outlined, device="cpu", num_denoise_steps=None, folder=tmp_path)
     assert BACKENDS["onnx"].is_ready(request)
-    engine = OnnxEngine(outlined, num_threads=1, folder=tmp_path / "onnx")
+    engine = OnnxEngine(outlined, folder=tmp_path / "onnx")
     assert engine.decode(torch.zeros(1, *engine.spec.latent_shape)).any()
     assert not BACKENDS["onnx"].is_ready(replace(request, num_denoise_steps=3))
 
@@ -170,8 +167,7 @@ def test_shipped_outlines_are_of_the_world_and_the_code_as_they_are(folder: Path
     world = load_world(folder)
     if not outlines_folder(world).is_dir():
         pytest.skip("this world comes without outlines: it is exported at its first start")
-    asked = {"precision": DEFAULT_PRECISION, "folder": tmp_path}
     steps = world.config.world.head.num_denoise_steps
-    assert can_start(world, num_denoise_steps=steps, **asked), (
+    assert can_start(world, num_denoise_steps=steps, folder=tmp_path), (
         f"out of date: midas-world build --world {folder.name} --outlines writes them anew"
     )

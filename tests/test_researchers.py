@@ -56,7 +56,7 @@ def test_the_default_context_of_async_vectors_works(tiny_folder, two_threads):
 
 
 def test_an_onnx_game_of_another_process_is_refused(tiny_world, kept_graphs, monkeypatch):
-    engine = OnnxEngine(tiny_world, precision="int8", num_threads=1, folder=kept_graphs)
+    engine = OnnxEngine(tiny_world, folder=kept_graphs)
     env = WorldEnv(tiny_world, engine=engine)
     env.reset(seed=0)
     monkeypatch.setattr("os.getpid", lambda: -1)
@@ -166,7 +166,7 @@ def test_numeric_infos_become_tensors(tiny_folder):
 
 
 def test_a_row_on_int8_is_the_game_alone(tiny_world, kept_graphs):
-    engine = OnnxEngine(tiny_world, precision="int8", num_threads=1, folder=kept_graphs)
+    engine = OnnxEngine(tiny_world, folder=kept_graphs)
     games = WorldVectorEnv(3, tiny_world, engine=engine, observation="latent")
     alone = WorldEnv(tiny_world, engine=engine, observation="latent")
     rows, (own, _) = games.reset(seed=5)[0], alone.reset(seed=7)

@@ -1,13 +1,12 @@
 """The ONNX Runtime engine: the fastest on a CPU.
 
-In "int8" the decoder's convolutions are eight-bit; what makes the next step's latents stays
-float32, so that errors do not add up. The KV cache is never copied: the graph reads the ring
-where it lies and gives the new frame's rows alone.
+The decoder's convolutions are eight-bit; what makes the next step's latents stays float32, so that
+errors do not add up. The KV cache is never copied: the graph reads the ring where it lies and gives
+the new frame's rows alone.
 
 Shapes: B games, R rows of them, F frames, T positions per frame, N tokens per frame, C channels.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.on_onnx.export import discard_graph, export_graphs
-from engine.on_onnx.files import DEFAULT_PRECISION
+from engine.on_onnx.export import export_graphs
 from engine.on_onnx.graphs import GUIDANCE, backbone_inputs, make_graph
 from engine.on_onnx.runtime import GraphRunner
 from engine.on_torch.engine import TorchCache
@@ -26,10 +24,7 @@ from midas_world.model.conditions import Conditions
 from midas_world.model.diffusion import sigma_schedule
 from midas_world.model.kv_cache import KVCache
 from midas_world.plain_torch import plain_torch
-from midas_world.types import CheckpointError
 from midas_world.world import World
-
-_log = logging.getLogger(__name__)
 
 
 class OnnxCache(TorchCache):
@@ -56,14 +51,12 @@ class OnnxEngine(Engine):
 
     Args:
         world: What to run; it is not changed.
-        precision: "int8" or "float32".
-        num_threads: That work on one graph; None is as many as torch would use.
         num_denoise_steps: Head passes per frame; None takes the world's own number.
         folder: Above the folder of graphs; None is the user's cache.
         reason: In words, why it was chosen, for the spec.
 
     Raises:
-        ValueError: num_denoise_steps or num_threads is below 1, or no precision has this name.
+        ValueError: num_denoise_steps is below 1.
         BackendUnavailableError: The graphs are not there and cannot be exported.
     """
 
@@ -71,8 +64,6 @@ class OnnxEngine(Engine):
         self,
         world: World,
         *,
-        precision: str = DEFAULT_PRECISION,
-        num_threads: int | None = None,
         num_denoise_steps: int | None = None,
         folder: Path | None = None,
         reason: str = "as asked",
@@ -80,21 +71,20 @@ class OnnxEngine(Engine):
         config = world.config.world
         steps = config.head.num_denoise_steps if num_denoise_steps is None else num_denoise_steps
         sigma_schedule(steps)  # says what is wrong with a number of steps
-        threads = torch.get_num_threads() if num_threads is None else num_threads
-        if threads < 1:
-            raise ValueError(f"num_threads must be at least 1, got {threads}")
-        self._world, self._folder, self._num_threads = world, folder, threads
+        self._world = world
         self._spec = EngineSpec(
             config=config,
             backend="onnx",
             device="cpu",
-            dtype=precision,
+            dtype="int8",
             num_denoise_steps=steps,
             reason=reason,
         )
         head = make_graph("head", world, num_denoise_steps=1, batch_size=1).inputs
         self._guidance = {name: tuple(head[name].shape[1:]) for name in GUIDANCE}
-        self._sessions = self._load()
+        paths = export_graphs(world, num_denoise_steps=steps, folder=folder)
+        threads = torch.get_num_threads()
+        self._sessions = {n: GraphRunner(path, num_threads=threads) for n, path in paths.items()}
 
     @property
     def spec(self) -> EngineSpec:
@@ -152,27 +142,6 @@ class OnnxEngine(Engine):
         self._spec.check_frames(frames)
         pixels = normalize_frames(torch.from_numpy(np.ascontiguousarray(frames)))
         return self._world.model.to_tokens(self._world.autoencoder.encode(pixels)).contiguous()
-
-    def _load(self) -> dict[str, GraphRunner]:
-        """Return graphs ready to run, exporting those that are missing or corrupt."""
-
-        def export() -> dict[str, Path]:
-            return export_graphs(
-                self._world,
-                num_denoise_steps=self._spec.num_denoise_steps,
-                precision=self._spec.dtype,
-                folder=self._folder,
-            )
-
-        sessions = {}
-        for name, path in export().items():
-            try:
-                sessions[name] = GraphRunner(path, num_threads=self._num_threads)
-            except CheckpointError as error:
-                _log.warning("%s; exporting it again", error)
-                discard_graph(self._world, path, str(error))
-                sessions[name] = GraphRunner(export()[name], num_threads=self._num_threads)
-        return sessions
 
     def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> np.ndarray:
         """Run one frame through the backbone, and return which codes are gone, (B, J) bool.

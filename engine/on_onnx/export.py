@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engine.on_onnx.files import (
     OPSET,
-    discard,
+    float32_path,
     graph_paths,
     graphs_folder,
     has_narrow_sums,
@@ -30,7 +30,7 @@ from engine.on_onnx.files import (
     outlines_folder,
     seal,
 )
-from engine.on_onnx.graphs import GRAPHS, make_graph
+from engine.on_onnx.graphs import make_graph
 from engine.on_torch.networks import Sampler
 from midas_world.config import WorldConfig
 from midas_world.files import whole, write_whole
@@ -53,7 +53,6 @@ def export_graphs(
     world: World,
     *,
     num_denoise_steps: int | None = None,
-    precision: str = "float32",
     names: Iterable[str] | None = None,
     folder: Path | None = None,
     is_narrow: bool | None = None,
@@ -63,13 +62,11 @@ def export_graphs(
     Args:
         world: What to export.
         num_denoise_steps: Of the head; None takes the world's own number.
-        precision: "float32", or "int8": eight-bit convolutions in the decoder.
         names: Which graphs; others are neither written nor returned. None: all.
         folder: Above the folder of graphs; None is the user's cache.
         is_narrow: Whether int8 is for CPUs that add products in 16 bits; None: if this one does.
 
     Raises:
-        ValueError: No precision or graph has this name.
         BackendUnavailableError: A package that writes ONNX is not installed, or the folder cannot
             be written.
     """
@@ -77,17 +74,13 @@ def export_graphs(
     steps = steps if num_denoise_steps is None else num_denoise_steps
     is_narrow = has_narrow_sums() if is_narrow is None else is_narrow
     graphs = graphs_folder(world, folder=folder)
-    sizes = {"num_denoise_steps": steps, "is_narrow": is_narrow}
-    plain = graph_paths(graphs, precision="float32", **sizes)
-    wanted = graph_paths(graphs, precision=precision, **sizes)
-    names = GRAPHS if names is None else tuple(names)
-    if unknown := set(names) - set(wanted):
-        raise ValueError(f"graphs are {', '.join(wanted)}; got {sorted(unknown)}")
+    paths = graph_paths(graphs, num_denoise_steps=steps, is_narrow=is_narrow)
+    wanted = paths if names is None else {name: paths[name] for name in names}
     with kept_in(graphs):
-        for name in names:
-            if not is_intact(wanted[name]) and not _fill(name, world, wanted[name], steps):
-                _make(name, world, plain[name], wanted[name], steps, is_narrow=is_narrow)
-    return {name: wanted[name] for name in names}
+        for name, path in wanted.items():
+            if not is_intact(path) and not _fill(name, world, path, steps):
+                _make(name, world, path, steps, is_narrow=is_narrow)
+    return wanted
 
 
 def _fill(name: str, world: World, path: Path, num_denoise_steps: int) -> bool:
@@ -107,8 +100,9 @@ def _fill(name: str, world: World, path: Path, num_denoise_steps: int) -> bool:
     return True
 
 
-def _make(name: str, world: World, plain: Path, path: Path, steps: int, *, is_narrow: bool) -> None:
-    """Export a graph to `plain`, if it is not there, and turn it to int8 if `path` is another."""
+def _make(name: str, world: World, path: Path, steps: int, *, is_narrow: bool) -> None:
+    """Export a graph, if it is not there, and turn it to int8 if it is to be."""
+    plain = float32_path(path)
     if not is_intact(plain):
         _log.info("exporting the %s graph of %s to ONNX", name, world.folder.name)
         with whole(plain) as place:
@@ -124,37 +118,35 @@ def _make(name: str, world: World, plain: Path, path: Path, steps: int, *, is_na
                 plain,
                 place,
                 calibration(world, steps),
-                precise=_precise_parts(name, world),
+                precise=_precise_parts(world),
                 is_narrow=is_narrow,
             )
             seal(place)
 
 
-def can_start(world: World, *, precision: str, num_denoise_steps: int, folder: Path) -> bool:
+def can_start(world: World, *, num_denoise_steps: int, folder: Path) -> bool:
     """Return whether nothing is left to export: all of a world's graphs or outlines are there."""
-    paths = graph_paths(
-        graphs_folder(world, folder=folder),
-        precision=precision,
-        num_denoise_steps=num_denoise_steps,
-    )
+    graphs = graphs_folder(world, folder=folder)
+    paths = graph_paths(graphs, num_denoise_steps=num_denoise_steps)
     missing = [path for path in paths.values() if not is_intact(path)]
     return all(_is_of(outline_path(world, path), world) for path in missing)
 
 
-def _precise_parts(name: str, world: World) -> list[str]:
-    """Return parts of the names of a graph's weights that stay float32 in int8.
+def _precise_parts(world: World) -> list[str]:
+    """Return parts of the names of the decoder's weights that stay float32 in int8.
 
-    What latents and pixels come in and go out by; of the decoder also what is added to the finest
-    features as it is, which costs a third of its time and is worth 12 dB.
+    What latents and pixels come in and go out by, and what is added to the finest features as it
+    is, which costs a third of its time and is worth 12 dB.
     """
-    parts = [f"{name}.{end}." for end in ("input", "output", "conv_in", "conv_out")]
-    if name == "decoder":
-        layers = list(world.autoencoder.decoder.layers)
-        ups = [place for place, layer in enumerate(layers) if isinstance(layer, Upsample)]
-        finest = range(ups[-1] + 1 if ups else 0, len(layers))
-        parts += [f"decoder.layers.{place}.conv." for place in ups]
-        parts += [f"decoder.layers.{place}.conv_2." for place in finest]
-    return parts
+    layers = list(world.autoencoder.decoder.layers)
+    ups = [place for place, layer in enumerate(layers) if isinstance(layer, Upsample)]
+    finest = range(ups[-1] + 1 if ups else 0, len(layers))
+    ends = ("input", "output", "conv_in", "conv_out")
+    return [
+        *(f"decoder.{end}." for end in ends),
+        *(f"decoder.layers.{place}.conv." for place in ups),
+        *(f"decoder.layers.{place}.conv_2." for place in finest),
+    ]
 
 
 # Of this process, whose owner has been told.
@@ -205,7 +197,7 @@ def write_outlines(world: World, *, folder: Path | None = None) -> list[Path]:
     written: dict[Path, bytes] = {}
     steps = world.config.world.head.num_denoise_steps
     for is_narrow in (False, True):
-        made = export_graphs(world, precision="int8", is_narrow=is_narrow, folder=folder)
+        made = export_graphs(world, is_narrow=is_narrow, folder=folder)
         for name, path in made.items():
             target = outline_path(world, path)
             if target in written:
@@ -221,14 +213,6 @@ def write_outlines(world: World, *, folder: Path | None = None) -> list[Path]:
         if path not in written:
             path.unlink()
     return list(written)
-
-
-def discard_graph(world: World, path: Path, words: str) -> None:
-    """Remove a graph that cannot be loaded although it is whole, and what it is made of."""
-    discard(path.with_name(path.name.replace("-int8", "").replace("-narrow", "")))
-    discard(path)
-    if _is_of(outline := outline_path(world, path), world):
-        _set_aside(outline, words)
 
 
 def _export(name: str, world: World, path: Path, num_denoise_steps: int) -> None:

@@ -22,7 +22,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from engine.on_onnx.graphs import GRAPHS
 from midas_world.checkpoint import tensors_hash
 from midas_world.model.world_model import WorldModel
 from midas_world.types import BackendUnavailableError
@@ -33,13 +32,6 @@ from midas_world.world import World
 GRAPHS_VERSION = 4
 OPSET = 20
 _log = logging.getLogger(__name__)
-
-PRECISIONS = ("float32", "int8")
-DEFAULT_PRECISION = "int8"
-# Graphs whose convolutions int8 changes. The backbone's would gain a fifteenth of a step, and the
-# head's a third, but what the head makes feeds the next step: Stage's frames came to 33 dB of
-# float32's within 50 steps, however few of its layers were eight-bit.
-QUANTIZED = ("decoder",)
 _OUTLINES_NAME = "outlines"
 
 # Hashes of worlds whose tensors lie where they lay and were not changed since.
@@ -104,29 +96,25 @@ def _digest(key: Mapping[str, object]) -> str:
 
 
 def graph_paths(
-    graphs: Path,
-    *,
-    precision: str,
-    num_denoise_steps: int,
-    is_narrow: bool | None = None,
+    graphs: Path, *, num_denoise_steps: int, is_narrow: bool | None = None
 ) -> dict[str, Path]:
     """Return where each graph's file is in the folder of a world's graphs, or will be.
 
-    Raises:
-        ValueError: No precision has this name.
+    The decoder's convolutions are eight-bit. The backbone's would gain a fifteenth of a step, and
+    the head's a third, but what the head makes feeds the next step: Stage's frames came to 33 dB of
+    float32's within 50 steps, however few of its layers were eight-bit.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     is_narrow = has_narrow_sums() if is_narrow is None else is_narrow
-    paths = {}
-    for name in GRAPHS:
-        words = [name]
-        if name == "head":
-            words.append(f"k{num_denoise_steps}")
-        if precision == "int8" and name in QUANTIZED:
-            words.append("int8-narrow" if is_narrow else "int8")
-        paths[name] = graphs / f"{'-'.join(words)}.onnx"
-    return paths
+    return {
+        "backbone": graphs / "backbone.onnx",
+        "head": graphs / f"head-k{num_denoise_steps}.onnx",
+        "decoder": graphs / f"decoder-int8{'-narrow' if is_narrow else ''}.onnx",
+    }
+
+
+def float32_path(path: Path) -> Path:
+    """Return where the float32 graph is that a graph of `graph_paths` is made of, or itself."""
+    return path.with_name("decoder.onnx") if path.name.startswith("decoder") else path
 
 
 def seal(graph: Path) -> None:
@@ -161,12 +149,6 @@ def kept_in(folder: Path) -> Iterator[None]:
             f"nothing can be kept in {folder} ({error.strerror or error}): MIDAS_WORLD_CACHE "
             "names another cache folder"
         ) from error
-
-
-def discard(graph: Path) -> None:
-    """Remove a graph."""
-    for path in (graph, _checksum_path(graph)):
-        path.unlink(missing_ok=True)
 
 
 def _checksum_path(graph: Path) -> Path:

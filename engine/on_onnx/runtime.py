@@ -17,7 +17,7 @@ import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
 
 from midas_world.psnr import psnr_of
-from midas_world.types import CheckpointError
+from midas_world.types import BackendUnavailableError
 
 # That tell how much int8 costs.
 _NUM_JUDGED = 8
@@ -33,13 +33,10 @@ class GraphRunner:
     """A graph ready to run on arrays that the caller owns.
 
     Raises:
-        ValueError: num_threads is below 1.
-        CheckpointError: The file is corrupt.
+        BackendUnavailableError: ONNX Runtime does not take the file.
     """
 
     def __init__(self, path: Path, *, num_threads: int) -> None:
-        if num_threads < 1:
-            raise ValueError(f"num_threads must be at least 1, got {num_threads}")
         self._process = os.getpid()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
@@ -52,7 +49,7 @@ class GraphRunner:
                 path, options, providers=["CPUExecutionProvider"]
             )
         except (Fail, InvalidGraph, InvalidProtobuf) as error:
-            raise CheckpointError(f"{path} is corrupt: {error}") from error
+            raise BackendUnavailableError(f"{path} cannot be loaded: {error}") from error
 
     def run(self, inputs: Arrays, outputs: Arrays) -> None:
         """Fill the outputs; nothing is copied, so all arrays must be contiguous.
