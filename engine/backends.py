@@ -11,8 +11,14 @@ from pathlib import Path
 
 import torch
 
+from engine.on_onnx.export import can_start
+from engine.on_onnx.files import is_intact
+from engine.on_tensorrt.build import Target, capability_here
+from engine.on_tensorrt.engine import make_tensorrt
+from engine.on_tensorrt.runtime import MODULES
 from engine.on_torch.engine import TorchEngine
 from engine.on_torch.networks import native_dtypes
+from engine.prepare import jobs_of
 from engine.spec import Engine
 from midas_world.machine import cpu_name
 from midas_world.types import BackendUnavailableError
@@ -111,8 +117,6 @@ def _check_onnx(request: Request) -> None:
 
 
 def _onnx_is_ready(request: Request) -> bool:
-    from engine.on_onnx.export import can_start
-
     return can_start(
         request.world,
         num_denoise_steps=request.denoise_steps,
@@ -121,7 +125,7 @@ def _onnx_is_ready(request: Request) -> bool:
 
 
 def _make_onnx(request: Request) -> Engine:
-    from engine.on_onnx.engine import OnnxEngine
+    from engine.on_onnx.engine import OnnxEngine  # ONNX Runtime may not be there
 
     return OnnxEngine(
         request.world,
@@ -132,9 +136,6 @@ def _make_onnx(request: Request) -> Engine:
 
 
 def _check_tensorrt(backend: str, request: Request) -> None:
-    from engine.on_tensorrt.build import Target, capability_here
-    from engine.on_tensorrt.runtime import MODULES
-
     missing = _missing((MODULES[backend], "onnx", "onnxscript"))
     if missing:
         raise BackendUnavailableError(
@@ -150,23 +151,12 @@ def _check_tensorrt(backend: str, request: Request) -> None:
 
 
 def _tensorrt_is_ready(backend: str, request: Request) -> bool:
-    from engine.on_onnx.files import is_intact
-    from engine.on_tensorrt.build import Target, capability_here, engine_path
-    from engine.on_tensorrt.plan import PLAN_GRAPHS
-
-    target = Target(
-        backend=backend, capability=capability_here(), folder=request.folder / "tensorrt"
-    )
     steps = request.denoise_steps
-    paths = (
-        engine_path(request.world, graph, target, num_denoise_steps=steps) for graph in PLAN_GRAPHS
-    )
-    return all(map(is_intact, paths))
+    jobs = jobs_of(backend, request.world, num_denoise_steps=steps, folder=request.folder)
+    return all(is_intact(job.path) for job in jobs)
 
 
 def _make_tensorrt(backend: str, request: Request) -> Engine:
-    from engine.on_tensorrt.engine import make_tensorrt
-
     return make_tensorrt(
         request.world,
         backend,

@@ -22,6 +22,7 @@ import torch
 
 import midas_world
 from engine.backends import BACKENDS, Backend, Request, device_name
+from engine.on_onnx.files import made_of
 from engine.spec import Engine
 from midas_world.files import write_first
 from midas_world.types import BackendUnavailableError, StepConditions
@@ -184,10 +185,8 @@ def _can_run(backend: Backend, request: Request) -> bool:
 
 def _choice_key(request: Request, ready: Sequence[str]) -> str:
     """Return a hash of all that a measurement is true for."""
-    from engine.on_onnx.files import graphs_folder  # its name tells the world and the code
-
     key = {
-        "world": graphs_folder(request.world, folder=request.folder).name,
+        "world": made_of(request.world),
         "device": device_name(request),
         "num_threads": torch.get_num_threads(),
         "num_denoise_steps": request.denoise_steps,

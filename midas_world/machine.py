@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def cpu_name() -> str:
@@ -58,12 +57,3 @@ def give_back_memory() -> None:
     """Let the operating system have what was freed, where the C library (glibc) can."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
-
-
-def forget_peak_memory() -> bool:
-    """Let the peak begin again at what is held now; return False where that cannot be done."""
-    try:
-        _CLEAR_REFS.write_text("5", encoding="utf-8")
-    except OSError:
-        return False
-    return True
