@@ -74,7 +74,8 @@ def jobs_of(
     given = {"num_denoise_steps": num_denoise_steps}
     if backend == "onnx":
         folder /= "onnx"
-        paths = graph_paths(graphs_folder(world, folder=folder), **given)
+        graphs = graphs_folder(world, folder=folder)
+        paths = graph_paths(graphs, num_denoise_steps=num_denoise_steps)
         export = partial(export_graphs, world, folder=folder, **given)
         return [Job(f"onnx {n}", path, partial(export, names=[n])) for n, path in paths.items()]
     capability = capability or capability_here()
