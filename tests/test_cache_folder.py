@@ -179,7 +179,7 @@ def test_a_damaged_outline_is_as_if_absent_and_told_once(
     outline.write_bytes(damage(outline.read_bytes()))
     exported: list[str] = []
 
-    def make(name, world, plain, path, steps, *, is_narrow):
+    def make(name, world, path, steps, *, is_narrow):
         exported.append(name)
 
     monkeypatch.setattr(export, "_make", make)
