@@ -116,14 +116,14 @@ def test_every_plan_builds_without_a_gpu(graph: str, capability: int, graphs: Gr
     assert build_engine(contents, plan, backend="rtx", capability=capability)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])  # of fp32 they are as they were
 @pytest.mark.parametrize("graph", PLAN_GRAPHS)
 def test_weights_are_of_the_precision_and_what_goes_in_and_out_is_float32(
     graph: str, precision: str, graphs: Graphs, tiny_world: World
 ):
     config, kinds = tiny_world.config.world, onnx.TensorProto
     model = onnx.load_from_string(graphs[graph, precision]).graph
-    wanted = {"fp32": kinds.FLOAT, "fp16": kinds.FLOAT16, "bf16": kinds.BFLOAT16}
+    wanted = {"fp16": kinds.FLOAT16, "bf16": kinds.BFLOAT16}
     sizes: dict[int, int] = {}
     for item in model.initializer:
         sizes[item.data_type] = sizes.get(item.data_type, 0) + int(np.prod(item.dims))
@@ -143,7 +143,7 @@ def test_weights_are_of_the_precision_and_what_goes_in_and_out_is_float32(
     assert types == {kinds.FLOAT}
 
 
-@pytest.mark.parametrize(("steps", "has_camera"), [(1, True), (2, True), (1, False)])
+@pytest.mark.parametrize(("steps", "has_camera"), [(2, True), (1, False)])
 def test_graphs_make_what_torch_makes(steps: int, has_camera: bool):
     runtime = pytest.importorskip("onnxruntime")
     config = load_preset("tiny").world
@@ -165,7 +165,7 @@ def test_graphs_make_what_torch_makes(steps: int, has_camera: bool):
         for name, tensor in trt_graphs.head_inputs(guidance, noise).items()
     }
     graphs = [(trt_graphs.HeadGraph(model, torch.float32, steps), given)]
-    if steps == 2:  # all three would be the same
+    if has_camera:  # both would be the same
         decoder = trt_graphs.DecoderGraph(autoencoder.eval(), torch.float32)
         graphs.append((decoder, {"latents": given["last"]}))
     for graph, inputs in graphs:
