@@ -49,7 +49,7 @@ def test_every_command_is_one_that_there_is(tmp_path):
 @pytest.mark.parametrize(
     ("parts", "fails", "told"),
     [
-        ("tests bench", "tensorrt", "failed: bench-tensorrt"),
+        ("tests bench", "rtx", "failed: bench-rtx"),
         ("benhc", "nothing", "failed: benhc(no such part)"),
     ],
 )
