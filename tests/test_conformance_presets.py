@@ -77,6 +77,11 @@ def plain(world: World) -> TorchEngine:
     return TorchEngine(world, device="cpu", dtype=torch.float32)
 
 
+@pytest.fixture(scope="module")
+def game(plain: TorchEngine, world: World) -> tuple[Tensor, Tensor]:
+    return play_on(plain, world, STEPS)
+
+
 def play_on(engine: Engine, world: World, count: int) -> tuple[Tensor, Tensor]:
     """Return latents (count, 1, N, C) and rewards (count, 1) of a game by true conditions."""
     rollout, start = Rollout(engine, 1), world.start_states[0]
@@ -90,7 +95,7 @@ def play_on(engine: Engine, world: World, count: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", sorted(LEAST_PSNR))
 def test_a_game_is_close_to_float32_torch(
-    name: str, world: World, plain: TorchEngine, kept_graphs: Path
+    name: str, world: World, plain: TorchEngine, game, kept_graphs: Path
 ):
     # Of what takes long, the shipped world alone is tested: people play it.
     if name.startswith("onnx") and world.folder.name != "stage" and not IS_LARGE:
@@ -99,7 +104,7 @@ def test_a_game_is_close_to_float32_torch(
     latents, rewards = play_on(engine, world, STEPS)
     again, _ = play_on(engine, world, 2)
     assert torch.equal(again, latents[:2])
-    expected, expected_rewards = play_on(plain, world, STEPS)
+    expected, expected_rewards = game
     # Latents of random weights grow; no decoder, least of all an int8 one, is made for that.
     scale = max(1.0, float(expected[-1].std()))
     made, right = plain.decode(latents[-1] / scale), plain.decode(expected[-1] / scale)
