@@ -21,7 +21,7 @@ verb() { try "$1" -m midas_world.commands.cli "${@:2}"; }
 
 for part in ${PARTS:-tests build bench train}; do
   case $part in
-    tests) try tests -m pytest -o addopts=-ra -m "gpu or tensorrt" tests ;;
+    tests) try tests -m pytest -o addopts=-ra -m gpu tests ;;
     build)
       for backend in tensorrt rtx; do verb "build-$backend" build --backend $backend; done
       ;;

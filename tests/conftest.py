@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
-        if item.get_closest_marker("gpu") or item.get_closest_marker("tensorrt"):
+        if item.get_closest_marker("gpu"):
             item.add_marker(skip)
 
 
