@@ -136,7 +136,7 @@ def test_a_session_that_names_an_env_runs_none(stranger, capsys, caplog):
     assert play.main(["--replay", str(session), "--resimulate"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert f"names the module '{stranger.inside}' (env_id)" in said[0]
+    assert f"names the module '{stranger.inside}' (env_id), whose code would run" in said[0]
     assert play.main(["--replay", str(session), "--resimulate", "--trust"]) == 2
     assert "lies in that folder" in capsys.readouterr().err
     pytest.importorskip("minari")
