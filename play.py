@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pygame
 
+from envs.keyboard import KeyboardError, hotkey
 from envs.picture import open_display
 from envs.play.game.agents import Wanderer
 from envs.play.game.game import Game
@@ -165,12 +166,9 @@ def _speaker(args: argparse.Namespace, settings: Settings) -> Speaker:
 
 def _listen_everywhere(session: Session, stack: contextlib.ExitStack) -> None:
     """Let F9 record whatever has the focus, or say why it cannot; play goes on either way."""
-    # pynput is loaded by those who want it.
-    from envs.play.window.hotkey import GlobalHotkey, HotkeyError
-
     try:
-        stack.callback(GlobalHotkey("<f9>", session.toggle_recording).close)
-    except HotkeyError as error:
+        stack.callback(hotkey("<f9>", session.toggle_recording).stop)
+    except KeyboardError as error:
         session.message = f"F9 records in this window only: {error}"
         print(f"play: {session.message}", file=sys.stderr)
 
@@ -178,17 +176,16 @@ def _listen_everywhere(session: Session, stack: contextlib.ExitStack) -> None:
 def _replay(args: argparse.Namespace) -> int:
     # PyAV is loaded by those who want to see a film.
     from envs.play.replay.recorded import Tape, open_recorded
-    from envs.play.replay.session import ReplaySession
     from midas_world.sessions.session import load_session
 
     tape = Tape(load_session(args.replay))
     open_display(instead="midas-world export SESSION --to mp4 makes a film of it")
     settings = SettingsFile(settings_folder() / "settings.json")
     window = Window(args.replay.resolve().name, settings=settings)
-    session = ReplaySession(
-        tape,
+    session = Session(
         partial(open_recorded, tape.session, world=args.world, trust=args.trust),
         window.inputs,
+        film=tape.film(),
         rewind_seconds=args.rewind_seconds,
         speaker=_speaker(args, settings.settings),
         notify=window.notify,

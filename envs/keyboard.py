@@ -62,6 +62,20 @@ def listen(make: Callable[[Any], Any], *, what: str, extra: str) -> Any:
     return listener
 
 
+def hotkey(key: str, on_press: Callable[[], None]) -> Any:
+    """Return a listener that calls something, in its own thread, whenever a key is pressed.
+
+    Args:
+        key: In pynput's notation, such as "<f9>"; no other is looked at.
+        on_press: Called whatever has the focus.
+
+    Raises:
+        KeyboardError: See `listen`.
+    """
+    made = {"what": "a global hotkey", "extra": "hotkey"}
+    return listen(lambda keyboard: keyboard.GlobalHotKeys({key: on_press}), **made)
+
+
 def _is_for_old_programs_only() -> bool:
     """Return whether the X server is one that Wayland runs for them, whatever the session says."""
     try:

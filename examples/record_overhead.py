@@ -53,7 +53,7 @@ def measure(
             began = time.perf_counter()
             outcome = env.step(action)
             if records:
-                recorder.step(action, *outcome, step_time=time.perf_counter() - began)
+                recorder.step(action, outcome, step_time=time.perf_counter() - began)
             if outcome[2] or outcome[3]:
                 observation, info = env.reset()
                 if records:

@@ -12,7 +12,6 @@ import pytest
 import play
 from envs.play.game.game import Game
 from envs.play.game.opening import open_teacher
-from envs.play.voice import sentences
 from envs.play.voice.conversation import Conversation
 from envs.play.voice.sentences import (
     BankVoice,
@@ -321,7 +320,7 @@ def test_a_text_becomes_sound_by_program_or_library(how, monkeypatch):
         pytest.skip("espeak-ng is not installed")
     if how == "library":
         pytest.importorskip("espeakng_loader")
-        monkeypatch.setattr(sentences.shutil, "which", lambda _: None)
+        monkeypatch.setattr(shutil, "which", lambda _: None)
     samples = synthesise("Guten Tag, wie geht es dir?", language="de")
     assert samples.dtype == np.int16
     assert 1.0 < samples.size / SAMPLE_RATE_HZ < 3.0

@@ -76,16 +76,18 @@ def test_a_russian_and_a_french_keyboard_play_and_command():
         run_until(window, session, lambda: session.status == "paused")
 
 
-def test_the_keypad_s_enter_goes_on_and_starts_again():
+@pytest.mark.parametrize(("enter", "place"), [(pygame.K_RETURN, 40), (pygame.K_KP_ENTER, 88)])
+def test_enter_and_the_keypad_s_goes_on_and_starts_again(enter, place):
     env = CountingEnv(over_after=3)
     with playing(env) as (window, session):
         run_until(window, session, lambda: session.status == "over")
-        pygame.event.post(key(pygame.K_KP_ENTER, 88))
+        assert session.view.total_reward == 3.0
+        pygame.event.post(key(enter, place))
         run_until(window, session, lambda: len(env.resets) == 2)
     with playing(CountingEnv()) as (window, session):
         pygame.event.post(key(pygame.K_p, P))
         run_until(window, session, lambda: session.status == "paused")
-        pygame.event.post(key(pygame.K_KP_ENTER, 88))
+        pygame.event.post(key(enter, place))
         run_until(window, session, lambda: session.status == "playing")
 
 

@@ -83,7 +83,7 @@ def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
     settings = SettingsFile(tmp_path / "settings.json")
     with playing(CountingEnv(), fps=100, settings=settings) as (window, session):
         window._screens._settings._open_keys(session, "keys", back=lambda: None)
-        labels = [entry.label() for entry in window._screens.menu.entries]
+        labels = [str(entry) for entry in window._screens.menu.entries]
         for _ in range(labels.index("kick:  k")):
             press(pygame.K_DOWN)
         press(pygame.K_RETURN)
@@ -109,7 +109,7 @@ def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
         ):
             window._screens._settings._open_keys(session, kind, back=lambda: None)
             menu = window._screens.menu
-            menu.chosen = [entry.label() for entry in menu.entries].index(label)
+            menu.chosen = [str(entry) for entry in menu.entries].index(label)
             press(pygame.K_RETURN)
             pygame.event.post(event)
             run_until(window, session, lambda kind=kind: getattr(settings.settings, kind))

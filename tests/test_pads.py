@@ -146,7 +146,7 @@ def test_a_button_of_a_controller_takes_one_entry_of_a_menu_and_a_trigger_can_be
         pad = VirtualPad(sdl, GAME_CONTROLLER)
         run_until(window, session, lambda: window._pads._controllers)
         taken = []
-        entries = [Entry(label=lambda: "one", take=lambda: taken.append(1))]
+        entries = [Entry("one", lambda: taken.append(1))]
         window._screens.menu = Menu("a menu", entries)
         pad.button(0, is_down=True)
         run_until(window, session, lambda: taken)
@@ -185,7 +185,7 @@ def test_pads_are_switched_off_and_on_in_the_settings(sdl, tmp_path):
         def turn() -> None:
             window._screens._open_settings(session)
             entries = window._screens.menu.entries
-            next(e for e in entries if e.label().startswith("gamepads")).change(1)
+            next(e for e in entries if str(e).startswith("gamepads")).change(1)
             window._screens.close(session)
 
         def walk() -> None:

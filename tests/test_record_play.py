@@ -15,10 +15,10 @@ import pygame
 import pytest
 
 import play
+from envs.keyboard import KeyboardError, hotkey
 from envs.play.game.game import Game
 from envs.play.game.inputs import Inputs
 from envs.play.game.session import Session
-from envs.play.window.hotkey import GlobalHotkey, HotkeyError
 from envs.play.window.window import Window
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import RecordedSession, load_session
@@ -296,8 +296,8 @@ def test_a_hotkey_that_cannot_be_had_is_told_and_the_window_plays_on(
     monkeypatch, capsys, spoil, words
 ):
     spoil(monkeypatch)
-    with pytest.raises(HotkeyError, match=words):
-        GlobalHotkey("<f9>", lambda: None)
+    with pytest.raises(KeyboardError, match=words):
+        hotkey("<f9>", lambda: None)
     told = []
 
     def run(window: Window, session: Session) -> None:
@@ -313,11 +313,11 @@ def test_a_hotkey_that_cannot_be_had_is_told_and_the_window_plays_on(
 
 LISTENS = """
 import threading
-from envs.play.window.hotkey import GlobalHotkey, HotkeyError
+from envs.keyboard import KeyboardError, hotkey
 pressed = threading.Event()
 try:
-    hotkey = GlobalHotkey("<f9>", pressed.set)
-except HotkeyError as error:
+    listener = hotkey("<f9>", pressed.set)
+except KeyboardError as error:
     raise SystemExit(f"no hotkey: {error}")
 from pynput.keyboard import Controller, Key
 keys = Controller()
@@ -325,8 +325,8 @@ keys.tap(Key.f8)
 assert not pressed.wait(0.05)
 keys.tap(Key.f9)
 print("heard" if pressed.wait(20) else "deaf")
-hotkey.close()
-hotkey.close()
+listener.stop()
+listener.stop()
 """
 
 

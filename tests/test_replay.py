@@ -133,31 +133,26 @@ def test_the_first_difference_is_named(recorded, tmp_path, number, field, value,
     assert number <= result.num_equal <= number + 1
 
 
-def test_other_versions_are_named_beside_a_difference(recorded, tmp_path):
+def test_what_is_other_here_is_named_beside_a_difference(recorded, tmp_path):
     folder = changed(recorded[0], tmp_path, 2, frame_hash="0" * 16)
-    header = json.loads((folder / "header.json").read_text())
-    header["versions"]["numpy"] = "0.1"
-    header["machine"]["processor"] = "an abacus"
-    (folder / "header.json").write_text(json.dumps(header))
-    tape = Tape(load_session(folder))
-    result = str(resimulate(tape, make_recorded(tape.session)))
-    assert "version of numpy: 0.1 when recorded" in result
-    assert "machine's processor: an abacus when recorded" in result
-
-
-def test_another_world_or_backend_is_named_beside_a_difference(recorded, tmp_path):
-    folder = changed(recorded[0], tmp_path, 2, frame_hash="0" * 16)
-    header = json.loads((folder / "header.json").read_text())
     env = make_recorded(load_session(folder))
     result = str(resimulate(Tape(load_session(folder)), env))
     assert "weights" not in result
     assert "backend" not in result
+    header = json.loads((folder / "header.json").read_text())
+    header["versions"]["numpy"] = "0.1"
+    header["machine"]["processor"] = "an abacus"
     header["world"]["weights_sha256"] = "0" * 64
     header["backend"]["dtype"] = "float8"
     (folder / "header.json").write_text(json.dumps(header))
     result = str(resimulate(Tape(load_session(folder)), env))
-    assert "has other weights than the one that was recorded" in result
-    assert "backend's dtype: float8 when recorded, " in result
+    for words in (
+        "version of numpy: 0.1 when recorded",
+        "machine's processor: an abacus when recorded",
+        "has other weights than the one that was recorded",
+        "backend's dtype: float8 when recorded, ",
+    ):
+        assert words in result
 
 
 def test_a_session_of_another_world_says_so_in_one_line(recorded, tmp_path, capsys):

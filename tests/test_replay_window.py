@@ -7,8 +7,8 @@ import pytest
 
 from envs.play.game.inputs import Inputs
 from envs.play.game.opening import open_world
+from envs.play.game.session import Session
 from envs.play.replay.recorded import Tape, open_recorded
-from envs.play.replay.session import ReplaySession
 from envs.play.window.window import Window
 from midas_world.sessions.session import load_session
 from tests.replays import NUM_FRAMES, record
@@ -33,10 +33,10 @@ def watching(recorded):
     """Yield a window and the session that is watched in it."""
     tape = Tape(load_session(recorded))
     window = Window("a session")
-    session = ReplaySession(
-        tape,
+    session = Session(
         lambda: open_recorded(tape.session),
         window.inputs,
+        film=tape.film(),
         notify=window.notify,
     )
     start(window, session)
@@ -45,7 +45,7 @@ def watching(recorded):
     window.close()
 
 
-def pause(window: Window, session: ReplaySession) -> None:
+def pause(window: Window, session: Session) -> None:
     press(pygame.K_p)
     run_until(window, session, lambda: session.projector.is_paused)
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_taken_over_is_told_and_the_film_goes_on(recorded):
         raise ValueError("no such world")
 
     window = Window("a session")
-    session = ReplaySession(tape, fails, Inputs(), notify=window.notify)
+    session = Session(fails, Inputs(), film=tape.film(), notify=window.notify)
     session.start()
     try:
         said = []

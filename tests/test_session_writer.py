@@ -1,13 +1,16 @@
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from envs.recording.record import EnvRecorder, RecordSession, new_session_folder
+from envs.recording import record
+from envs.recording.record import EnvRecorder, RecordSession, new_path
 from midas_world.data.video import VideoError
 from midas_world.sessions import writer as session_writer
 from midas_world.sessions.film_index import scan_film
@@ -107,14 +110,16 @@ def test_a_session_is_never_written_over(tmp_path):
     writer.close()
     assert "exists already" in writer.error
     assert (tmp_path / "session" / "end.json").read_bytes() == before
-    assert new_session_folder("a b/c", tmp_path).name.startswith("a-b-c-2")
+    assert new_path(tmp_path, "a b/c").name.startswith("a-b-c-2")
 
 
-def test_two_programs_that_record_in_the_same_second_keep_both(tmp_path, monkeypatch):
+def test_two_programs_that_record_at_the_same_moment_keep_both(tmp_path, monkeypatch):
+    moment = datetime(2026, 3, 1, tzinfo=UTC)
+    monkeypatch.setattr(record, "datetime", SimpleNamespace(now=lambda: moment))
     folders = []
     for program in (1, 2):
         monkeypatch.setattr(os, "getpid", lambda number=program: number)
-        folders.append(new_session_folder("stage", tmp_path))
+        folders.append(new_path(tmp_path, "stage"))
     assert folders[0] != folders[1]
 
 
@@ -213,7 +218,7 @@ def test_handing_over_a_frame_costs_less_than_a_twentieth_of_a_step(tmp_path):
     times = []
     for _ in range(60):
         started = time.perf_counter()
-        recorder.step(3, frame, 0.0, False, False, info, step_time=0.01)
+        recorder.step(3, (frame, 0.0, False, False, info), step_time=0.01)
         times.append(time.perf_counter() - started)
         while recorder.status.num_pending > 3:  # as a paced game would
             time.sleep(0.001)

@@ -6,8 +6,8 @@ import pytest
 from envs.stage.conditioner import AUDIO_SIZE, POSE_SIZE, StageConditioner
 from envs.stage.controller import ACTIONS
 from envs.stage.looks import OUTFITS
+from envs.stage.moods import PLACES, TIMES, WEATHERS
 from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe
-from envs.stage.scenery import PLACES, TIMES, WEATHERS
 from envs.stage.skeleton import KEYPOINTS
 from envs.stage.speech import (
     NUM_MELS,

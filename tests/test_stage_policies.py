@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -35,40 +37,33 @@ def test_equal_seeds_give_equal_actions(name):
     assert play(name, 5, 60)[2] == play(name, 5, 60)[2]
 
 
-def test_random_play_tries_every_action_and_moves_most_of_the_time():
-    policy = make_policy("random")
-    policy.reset(np.random.default_rng(0))
-    actions = [policy.act(np.zeros(0), {}) for _ in range(4000)]
-    assert set(actions) == set(range(len(ACTIONS)))
-    assert np.mean(np.diff(actions) != 0) < 1 / 6
-    moving = [ACTIONS[a].startswith(("walk", "run", "leap")) for a in actions]
-    assert np.mean(moving) > 0.5
+def names_of(policy, seed: int, count: int) -> list[str]:
+    policy.reset(np.random.default_rng(seed))
+    return [ACTIONS[policy.act(np.zeros(0), {})] for _ in range(count)]
 
 
-def test_gestures_are_waves_punches_and_kicks_most_of_the_time():
-    policy = make_policy("gestures")
-    policy.reset(np.random.default_rng(0))
-    names = [ACTIONS[policy.act(np.zeros(0), {})] for _ in range(4000)]
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        ("random", {"walk": 0.1, "run": 0.1, "leap": 0.1}),  # it moves more often than not
+        ("gestures", {"wave": 0.15, "punch": 0.15, "kick": 0.15}),
+        ("talking", {"talk": 0.6, "idle": 0.1}),
+    ],
+)
+def test_a_policy_does_most_of_the_time_what_it_is_for_and_everything_at_times(name, shares):
+    names = names_of(make_policy(name), 0, 4000)
     assert set(names) == set(ACTIONS)
-    for gesture in ("wave", "punch", "kick"):
-        assert names.count(gesture) > 0.15 * len(names)
-
-
-def test_talking_is_what_it_does_most_of_the_time():
-    policy = make_policy("talking")
-    policy.reset(np.random.default_rng(0))
-    names = [ACTIONS[policy.act(np.zeros(0), {})] for _ in range(4000)]
-    assert names.count("talk") > 0.6 * len(names)
-    assert names.count("idle") > 0.1 * len(names)
-    assert set(names) == set(ACTIONS)
+    assert np.mean([one != other for one, other in pairwise(names)]) < 1 / 6
+    kinds = [action.partition("_")[0] for action in names]
+    for kind, share in shares.items():
+        assert kinds.count(kind) > share * len(kinds)
+    assert name != "random" or sum(kinds.count(kind) for kind in shares) > 0.5 * len(kinds)
 
 
 def test_the_reckless_run_in_some_episodes_and_leap_in_others():
-    policy = make_policy("reckless")
     ways = set()
     for seed in range(10):
-        policy.reset(np.random.default_rng(seed))
-        names = [ACTIONS[policy.act(np.zeros(0), {})] for _ in range(100)]
+        names = names_of(make_policy("reckless"), seed, 100)
         ways.add(max(names, key=names.count).partition("_")[0])
     assert ways == {"run", "leap"}
 

@@ -1,7 +1,5 @@
 """Stage at 384 x 640 is the same game: all of it at the same places, with twice the detail."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pygame
 import pytest
@@ -11,9 +9,11 @@ import envs  # noqa: F401 - registers the ids
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from envs.stage.game import GameObject, Kind
+from envs.stage.moods import WEATHERS
 from envs.stage.scene import Scene
-from envs.stage.scenery import WEATHER_PERIOD, WEATHERS, Scenery
+from envs.stage.scenery import Scenery
 from envs.stage.skeleton import GROUND_Y
+from envs.stage.weather import WEATHER_PERIOD
 from midas_world.commands.cli import main
 from midas_world.config import load_preset
 from midas_world.teachers.env import make_teacher
@@ -32,13 +32,6 @@ PARTS = {
     "sun": (228, 12, 266, 52),
     "scenery": (200, 60, 320, 190),
 }
-
-
-@dataclass(frozen=True)
-class Words:
-    place: str = "meadow"
-    time_of_day: str = "noon"
-    weather: str = "clear"
 
 
 def halved(picture: np.ndarray) -> np.ndarray:
@@ -107,7 +100,7 @@ def test_each_part_is_drawn_sharper_and_at_the_same_place(small, large, part):
 @pytest.mark.parametrize("falling", WEATHERS[1:])
 def test_weather_falls_at_the_same_places_and_repeats(falling):
     pictures = []
-    words = Words(weather=falling)
+    words = Scene(weather=falling)
     for scale in (1, 2):
         surface = pygame.Surface((320 * scale, 192 * scale), 0, 32)
         for camera_x, step in ((41.3, 5), (41.3 + 1600, 5 + WEATHER_PERIOD)):

@@ -1,23 +1,18 @@
 """Scenery loops, is deterministic, and every place, time and weather has its own look."""
 
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pygame
 import pytest
 
+from envs.stage.moods import PLACES, TIMES, WEATHERS
 from envs.stage.pixels import load_art
-from envs.stage.scenery import PLACES, TIMES, WEATHER_PERIOD, WEATHERS, Scenery
+from envs.stage.scene import Scene
+from envs.stage.scenery import Scenery
+from envs.stage.weather import WEATHER_PERIOD
 
 WORLD_LENGTH = 1600
-
-
-@dataclass(frozen=True)
-class Words:
-    place: str
-    time_of_day: str = "noon"
-    weather: str = "clear"
 
 
 @pytest.mark.parametrize("name", [*PLACES, "clouds", "sprites"])
@@ -33,14 +28,14 @@ def scenery() -> Scenery:
     return Scenery()
 
 
-def background(scenery: Scenery, words: Words, camera_x: float) -> np.ndarray:
+def background(scenery: Scenery, words: Scene, camera_x: float) -> np.ndarray:
     surface = pygame.Surface((320, 192), 0, 32)
     surface.fill((255, 0, 255))
     scenery.draw_background(surface, words, camera_x)
     return pygame.surfarray.array3d(surface)
 
 
-def weather(scenery: Scenery, words: Words, camera_x: float, step: int) -> np.ndarray:
+def weather(scenery: Scenery, words: Scene, camera_x: float, step: int) -> np.ndarray:
     surface = pygame.Surface((320, 192), 0, 32)
     surface.fill((60, 90, 120))
     scenery.draw_weather(surface, words, camera_x, step)
@@ -50,15 +45,15 @@ def weather(scenery: Scenery, words: Words, camera_x: float, step: int) -> np.nd
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("camera_x", [0, 3, 157, 1598, -2501])
 def test_background_loops_after_world_length(scenery: Scenery, place: str, camera_x: int) -> None:
-    words = Words(place)
+    words = Scene(place)
     first = background(scenery, words, camera_x)
     np.testing.assert_array_equal(first, background(scenery, words, camera_x + WORLD_LENGTH))
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_ground_moves_with_the_camera(scenery: Scenery, place: str) -> None:
-    first = background(scenery, Words(place), 700)
-    moved = background(scenery, Words(place), 740)
+    first = background(scenery, Scene(place), 700)
+    moved = background(scenery, Scene(place), 740)
     np.testing.assert_array_equal(first[40:, 170:], moved[:-40, 170:])
 
 
@@ -67,7 +62,7 @@ def test_every_scene_has_its_own_look(scenery: Scenery) -> None:
     for place, time_of_day, falling in product(PLACES, TIMES, WEATHERS):
         if place == "night city" and time_of_day != "night":
             continue
-        words = Words(place, time_of_day, falling)
+        words = Scene(place, time_of_day, falling)
         looks[words] = background(scenery, words, 200).mean(axis=0).round(1).tobytes()
     assert len(set(looks.values())) == len(looks)
 
@@ -76,7 +71,7 @@ def test_every_scene_has_its_own_look(scenery: Scenery) -> None:
 def test_weather_repeats_after_its_period_and_after_the_world(
     scenery: Scenery, falling: str
 ) -> None:
-    words = Words("city", "morning", falling)
+    words = Scene("city", "morning", falling)
     first = weather(scenery, words, 41, 5)
     np.testing.assert_array_equal(first, weather(scenery, words, 41, 5 + WEATHER_PERIOD))
     np.testing.assert_array_equal(first, weather(scenery, words, 41 + WORLD_LENGTH, 5))
@@ -85,19 +80,6 @@ def test_weather_repeats_after_its_period_and_after_the_world(
 
 @pytest.mark.parametrize("falling", ["rain", "snow"])
 def test_rain_and_snow_are_sparse_and_visible(scenery: Scenery, falling: str) -> None:
-    words = Words("meadow", "noon", falling)
+    words = Scene("meadow", "noon", falling)
     changed = (weather(scenery, words, 0, 3) != (60, 90, 120)).any(axis=2)
     assert 0.002 < changed.mean() < 0.1
-
-
-@pytest.mark.parametrize(
-    ("words", "name"),
-    [
-        (Words("moon"), "place"),
-        (Words("city", "midnight"), "time_of_day"),
-        (Words("city", "noon", "hail"), "weather"),
-    ],
-)
-def test_unknown_words_are_refused(scenery: Scenery, words: Words, name: str) -> None:
-    with pytest.raises(ValueError, match=name):
-        background(scenery, words, 0)

@@ -72,7 +72,7 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
 
     def choose(label: str) -> None:
         menu = window._screens.menu
-        while not menu.entries[menu.chosen].label().startswith(label):
+        while not str(menu.entries[menu.chosen]).startswith(label):
             before = menu.chosen
             press(pygame.K_DOWN)
             wait(lambda was=before: menu.chosen != was)

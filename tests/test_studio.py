@@ -13,7 +13,7 @@ from envs.play.game.game import Game
 from envs.play.game.opening import open_teacher
 from envs.play.game.rewind import Rewind
 from envs.play.game.session import Session
-from envs.play.studio.films import FilmLook, free_path, open_film, save_film
+from envs.play.studio.films import FilmLook, open_film, save_film
 from envs.play.studio.gallery import recordings
 from envs.play.studio.jobs import Jobs
 from envs.play.studio.saver import FrameSaver
@@ -21,6 +21,7 @@ from envs.play.window.film_controls import _bar
 from envs.play.window.menu import Menu
 from envs.play.window.tiles import Tiles
 from envs.play.window.window import Window
+from envs.recording.record import new_path
 from midas_world.data import gif
 from midas_world.sessions.export.pictures import SHAPES, PictureOptions, pictures, shaped, with_keys
 from midas_world.sessions.session import load_session
@@ -61,7 +62,7 @@ def session(tmp_path):
 
 def test_what_was_shown_lately_becomes_a_film_with_its_sound(talk, tmp_path):
     game, rewind = talk
-    path = free_path(tmp_path, "stage (the teacher)", ".mp4")
+    path = new_path(tmp_path, "stage (the teacher)", ".mp4")
     look = FilmLook(keys=game.playable.keymap.keys)
     assert save_film(rewind.film(20, fps=20), path, look) == f"saved 1 s: {path}"
     with av.open(str(path)) as film:
@@ -201,7 +202,7 @@ def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_pat
             run_until(window, session, is_open)
 
         def choose(label: str) -> None:
-            entries = [entry.label() for entry in window._screens.menu.entries]
+            entries = [str(entry) for entry in window._screens.menu.entries]
             window._screens.menu.chosen = entries.index(label)
             press(pygame.K_RETURN)
 
@@ -319,7 +320,7 @@ def test_what_is_being_recorded_is_not_deleted(tmp_path, monkeypatch):
         window._screens.menu.rows[0].take(0)
         for label in ("Delete", "Delete it for good"):
             menu = window._screens.menu
-            menu.entries[[entry.label() for entry in menu.entries].index(label)].take()
+            menu.entries[[str(entry) for entry in menu.entries].index(label)].take()
         run_until(window, session, lambda: "it is being recorded" in window.overlays.message)
         assert len(recordings(Path("recordings"))) == 1
 

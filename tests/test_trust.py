@@ -32,11 +32,11 @@ EVIL = """
 from pathlib import Path
 import gymnasium
 from gymnasium.envs.classic_control import CartPoleEnv
-from envs.world.conditioners import StageWorldConditioner
+from envs.stage.conditioner import StageConditioner
 (Path(__file__).parent / "ran").touch()
 gymnasium.register("Evil-v0", entry_point=CartPoleEnv)
 def make(keymap):
-    return StageWorldConditioner()
+    return StageConditioner()
 """
 
 

@@ -77,5 +77,6 @@ def playing(
         start(window, session)
         yield window, session
     finally:
-        session.close()
-        window.close()
+        for _ in range(2):  # nothing is amiss if it is said twice
+            session.close()
+            window.close()

@@ -119,7 +119,7 @@ def run_headless(
         clock.start_step(started)
         view = game.step(action)
         ended = time.perf_counter()
-        times.add(ended - started)
+        times.append(ended - started)
         num_steps += 1
         keep(view)
     return Report(

@@ -29,19 +29,17 @@ from midas_world.types import StepConditions
 
 RECORDINGS_FOLDER = Path("recordings")
 
+Outcome = tuple[np.ndarray, SupportsFloat, bool, bool, Mapping[str, Any]]
+"""What a step gave: frame (H, W, 3) uint8, reward, terminated, truncated, info."""
+
 _DEFAULT_FPS = 20.0
 
 
-def new_session_folder(name: str, root: Path = RECORDINGS_FOLDER) -> Path:
-    """Return a folder for a session that nobody else takes, named after time and process."""
-    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+def new_path(folder: Path, name: str, ending: str = "") -> Path:
+    """Return a path that nobody else takes, named after something, the time and the process."""
     words = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") or "session"
-    folder = root / f"{words}-{stamp}-{os.getpid()}"
-    number = 2
-    while folder.exists():
-        folder = root / f"{words}-{stamp}-{os.getpid()}-{number}"
-        number += 1
-    return folder
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
+    return folder / f"{words}-{stamp}-{os.getpid()}{ending}"
 
 
 class EnvRecorder:
@@ -126,11 +124,7 @@ class EnvRecorder:
     def step(
         self,
         action: Any,
-        frame: np.ndarray,
-        reward: SupportsFloat,
-        terminated: bool,
-        truncated: bool,
-        info: Mapping[str, Any],
+        outcome: Outcome,
         *,
         step_time: float,
         sound: np.ndarray | None = None,
@@ -144,6 +138,7 @@ class EnvRecorder:
         """
         if self._writer is None:
             raise ValueError("call begin() before step()")
+        frame, reward, terminated, truncated, info = outcome
         self._episode_step += 1
         record = Record(
             kind="step",
@@ -281,11 +276,7 @@ class RecordSession(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
         with self._without_harm():
             self._recorder.step(
                 action,
-                self._frame(observation),
-                reward,
-                terminated,
-                truncated,
-                info,
+                (self._frame(observation), reward, terminated, truncated, info),
                 step_time=step_time,
                 sound=self._soundtrack.step(info, float(reward), is_over=terminated or truncated),
                 live=self._live,

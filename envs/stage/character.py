@@ -12,7 +12,7 @@ from functools import lru_cache
 import pygame
 
 from envs.stage.face import HEAD_RADIUS, Head, draw_back_hair, draw_head
-from envs.stage.looks import LOOKS, OUTFITS, OUTLINE, Color, Look, Point, tone
+from envs.stage.looks import LOOKS, OUTLINE, Color, Look, Point, tone
 from envs.stage.pen import OUTLINE_WIDTH, Pen
 from envs.stage.skeleton import GROUND_Y, KEYPOINTS
 
@@ -168,11 +168,8 @@ def draw_character(
         flash: 0 to 1, mixes the figure to red when it is hurt.
         turn: The way the body points while turning around, -1 to 1; `facing` where None.
         scale: Pixels of the surface per px.
-
-    Raises:
-        ValueError: The outfit is unknown.
     """
-    look = _look(outfit)
+    look = LOOKS[outfit]
     turn = float(facing) if turn is None else turn
     points = [(float(x), float(y)) for x, y in keypoints]
     joints = dict(zip(KEYPOINTS, points, strict=True))
@@ -208,12 +205,6 @@ def draw_character(
     surface.blit(sprite, (x, y))
 
 
-def _look(outfit: str) -> Look:
-    if outfit not in LOOKS:
-        raise ValueError(f"outfit must be one of {OUTFITS}, got {outfit!r}")
-    return LOOKS[outfit]
-
-
 def draw_portrait(
     surface: pygame.Surface,
     rect: pygame.Rect | tuple[int, int, int, int],
@@ -229,7 +220,7 @@ def draw_portrait(
     scale: int = 1,
 ) -> None:
     """Draw a close-up of the face with shoulders in a frame, a rect in px; see `draw_character`."""
-    look = _look(outfit)
+    look = LOOKS[outfit]
     frame = pygame.Rect(rect)
     width, height = frame.size
     zoom = Pen.zoom_of(scale)

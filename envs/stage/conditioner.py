@@ -5,16 +5,17 @@ a prompt and its own random stream only, never on what happens in the world. It 
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from envs.stage.controller import ACTIONS, RUN_SPEED, WORLD_LENGTH, PoseController
 from envs.stage.looks import OUTFITS
+from envs.stage.moods import PLACES, TIMES, WEATHERS
 from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe
-from envs.stage.scenery import PLACES, TIMES, WEATHERS
 from envs.stage.skeleton import smooth
 from envs.stage.speech import NOTHING, NUM_MELS, SpeechTrack, load_speech_bank, loudness
-from envs.stage.words import understand
+from envs.stage.words import scene_from_text, understand
 from midas_world.teachers.words import PROMPT_BYTES, clean_prompt
 from midas_world.types import StepConditions
 
@@ -59,7 +60,14 @@ class StageConditioner:
         spoken: (2, 2) int64: sentence of the bank and its step that the character and the other
             speaker say at this frame; sentence -1 is silence, or live audio.
         clock: Steps since the start, across states; what turns, flickers or falls goes by it.
+        pose_entries: Entries of the pose that have names, and their units.
     """
+
+    pose_entries: ClassVar[Mapping[str, tuple[int, float]]] = {
+        "facing": (30, 1.0),
+        "velocity": (31, RUN_SPEED),
+        "height": (32, 64.0),
+    }
 
     def __init__(self) -> None:
         bank = load_speech_bank()
@@ -70,18 +78,25 @@ class StageConditioner:
         self.reset(scene=Scene(), rng=np.random.default_rng(0))
 
     def reset(
-        self, *, scene: Scene, rng: np.random.Generator, x: float = 0.0, facing: int = 1
+        self,
+        *,
+        rng: np.random.Generator,
+        description: str = "",
+        scene: Scene | None = None,
+        x: float = 0.0,
+        facing: int = 1,
     ) -> StepConditions:
         """Start anew and return the conditions of the first frame.
 
         Args:
-            scene: What the world looks like.
+            description: What the world looks like, in words.
+            scene: The same as a value.
             rng: Seeds the wording and the voices; drawn from here only.
             x: World x in px.
             facing: 1 right, -1 left.
         """
         self.controller.reset(x=x, facing=facing)
-        self.scene = scene
+        self.scene = scene_from_text(description, Scene()) if scene is None else scene
         self.prompt: str | None = None
         self.clock = 0
         self.mouth_open = 0.0
@@ -193,6 +208,18 @@ class StageConditioner:
         if text:
             self.scene, _ = understand(text, self.scene)
         self.prompt = text or None
+
+    def understand(self, text: str) -> str:
+        """Return what of a player's words Stage can show, and what it did not understand.
+
+        Raises:
+            ValueError: As with `set_prompt`.
+        """
+        return understand(clean_prompt(text), self.scene)[1]
+
+    def scene_after(self, prompt: str, present: str) -> str:
+        """Return place, time of day, weather and outfit, in the words that Stage has for them."""
+        return str(scene_from_text(prompt, scene_from_text(present, Scene())))
 
     def state(self) -> dict[str, np.ndarray]:
         """Return everything that changes, as numeric arrays of fixed shapes."""

@@ -6,6 +6,7 @@ the last pose fades out over a few steps, so that no joint jumps.
 """
 
 import math
+from itertools import islice
 
 import numpy as np
 
@@ -86,6 +87,13 @@ _PUNCH_KEYS = (
     (5.2, 1.48, 0.1),
     (6.5, 0.6, 1.5),
     (8.5, 0.5, 1.7),
+)
+
+# All numbers that change, each of one type for ever, in the order of a state.
+_STATE = (
+    *("x", "facing", "turn", "velocity", "height", "crouching", "talking", "_clock", "_phase"),
+    *("_jump_step", "_jump_lead", "_landing", "_overlay", "_overlay_step", "_punch_arm"),
+    *("_motion", "_blend_step", "_blend_steps"),
 )
 
 
@@ -326,26 +334,7 @@ class PoseController:
 
     def state(self) -> np.ndarray:
         """Return everything the future depends on, as a float64 vector of fixed size."""
-        numbers = [
-            self.x,
-            self.facing,
-            self.turn,
-            self.velocity,
-            self.height,
-            self.crouching,
-            self.talking,
-            self._clock,
-            self._phase,
-            self._jump_step,
-            self._jump_lead,
-            self._landing,
-            self._overlay,
-            self._overlay_step,
-            self._punch_arm,
-            self._motion,
-            self._blend_step,
-            self._blend_steps,
-        ]
+        numbers = [getattr(self, name) for name in _STATE]
         return np.array([*numbers, *self._pose, *self._offset], dtype=np.float64)
 
     def load_state(self, vector: np.ndarray) -> None:
@@ -357,13 +346,8 @@ class PoseController:
         size = self.state().size
         if vector.shape != (size,):
             raise ValueError(f"state must have shape ({size},), got {vector.shape}")
-        values = [float(value) for value in vector]
-        self.x, facing, self.turn, self.velocity, self.height = values[:5]
-        self.facing = int(facing)
-        self.crouching, self.talking = bool(values[5]), bool(values[6])
-        self._phase = values[8]
-        self._clock, self._jump_step = int(values[7]), int(values[9])
-        self._jump_lead, self._landing, self._overlay, self._overlay_step = map(int, values[10:14])
-        self._punch_arm, self._motion, self._blend_step, self._blend_steps = map(int, values[14:18])
-        split = 18 + len(Pose._fields)
-        self._pose, self._offset = Pose(*values[18:split]), Pose(*values[split:])
+        values = iter(vector.tolist())
+        for name in _STATE:
+            setattr(self, name, type(getattr(self, name))(next(values)))
+        self._pose = Pose(*islice(values, len(Pose._fields)))
+        self._offset = Pose(*values)

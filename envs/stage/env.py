@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from envs.contract import check_action, check_running, may_render
+from envs.contract import check_action, check_names, check_running, may_render
 from envs.picture import FrameWindow
 from envs.stage.conditioner import StageConditioner
 from envs.stage.controller import ACTIONS, WORLD_LENGTH
@@ -24,9 +24,7 @@ from envs.stage.game import StageGame
 from envs.stage.picture import FRAME_HEIGHT, FRAME_WIDTH, StagePicture, objects_of
 from envs.stage.scene import Scene
 from envs.stage.speech import load_speech_bank
-from envs.stage.words import understand
 from envs.tasks import DEFAULT_GOAL, check_task, goal_x, has_arrived
-from midas_world.teachers.words import clean_prompt
 from midas_world.types import StepConditions
 
 SCALES = (0.25, 1, 2)
@@ -217,9 +215,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         """
         super().reset(seed=seed)
         options = options or {}
-        unknown = sorted(set(options) - set(_OPTIONS))
-        if unknown:
-            raise ValueError(f"unknown reset options {unknown}; known are {list(_OPTIONS)}")
+        check_names("reset option", options, _OPTIONS)
         rng = self.np_random
         scene = _scene_from_option(options.get("scene", {}), Scene.sample(rng))
         random_x, random_facing = float(rng.integers(WORLD_LENGTH)), int(rng.choice((-1, 1)))
@@ -297,7 +293,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         Raises:
             ValueError: Nothing is, or the text is too long.
         """
-        return understand(clean_prompt(text), self.scene)[1]
+        return self._conditioner.understand(text)
 
     def set_voices(self, own: np.ndarray | None, other: np.ndarray | None) -> None:
         """Let live audio be the voices of the next step: (20,) features; None leaves one alone."""
@@ -382,9 +378,7 @@ def _scene_from_option(option: Scene | Mapping[str, str], default: Scene) -> Sce
     if isinstance(option, Scene):
         return option
     fields = asdict(default)
-    unknown = sorted(set(option) - set(fields))
-    if unknown:
-        raise ValueError(f"unknown scene fields {unknown}; known are {list(fields)}")
+    check_names("scene field", option, list(fields))
     return Scene(**(fields | dict(option)))
 
 

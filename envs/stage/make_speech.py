@@ -6,11 +6,7 @@ sound that they are of.
 
 import argparse
 import logging
-import shutil
-import subprocess
 import sys
-import tempfile
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +14,14 @@ import numpy as np
 from safetensors.numpy import save
 
 from envs.stage.looks import load_tables
-from envs.stage.speech import BANK_PATH, SOUND_PATH, features_from_audio, resample
-from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, to_int16, write_opus
+from envs.stage.speech import BANK_PATH, SOUND_PATH, by_program, features_from_audio, resample
+from midas_world.data.sound import (
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_STEP,
+    SoundError,
+    to_int16,
+    write_opus,
+)
 from midas_world.edge import run_command
 from midas_world.files import whole, write_whole
 
@@ -35,25 +37,6 @@ SENTENCES = load_tables("taught", file="sentences.toml")
 FURTHER = load_tables("further", file="sentences.toml")
 
 
-def synthesise(sentence: str, *, language: str, voice: str) -> tuple[np.ndarray, int]:
-    """Return a spoken sentence as mono float32 samples and their rate in Hz.
-
-    Raises:
-        FileNotFoundError: espeak-ng is not installed.
-        subprocess.CalledProcessError: espeak-ng knows no such language or voice.
-    """
-    program = shutil.which("espeak-ng")
-    if program is None:
-        raise FileNotFoundError("espeak-ng is needed to make the speech bank; install espeak-ng")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sentence.wav"
-        command = [program, "-v", f"{language}+{voice}", "-w", str(path), sentence]
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed program
-        with wave.open(str(path), "rb") as audio:
-            data = np.frombuffer(audio.readframes(audio.getnframes()), "<i2")
-            return data.astype(np.float32) / 32768.0, audio.getframerate()
-
-
 def make_bank(features_path: Path, sound_path: Path) -> None:
     """Write the features and the sound of all sentences."""
     features: list[np.ndarray] = []
@@ -62,7 +45,10 @@ def make_bank(features_path: Path, sound_path: Path) -> None:
     for language, sentences in (*SENTENCES.items(), *FURTHER.items()):
         for sentence in sentences:
             voice = VOICES[len(features) % len(VOICES)]
-            of_sentence, samples = _steps(*synthesise(sentence, language=language, voice=voice))
+            said = by_program(sentence, f"{language}+{voice}")
+            if said is None:
+                raise SoundError("espeak-ng is needed to make the speech bank: install it")
+            of_sentence, samples = _steps(*said)
             features.append(of_sentence)
             sound.append(samples)
             languages.append(language)
@@ -79,7 +65,7 @@ def make_bank(features_path: Path, sound_path: Path) -> None:
 
 def _steps(samples: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
     """Return features (S, 20) and 16 kHz samples (800 S,), without silent steps at the ends."""
-    samples = resample(samples.astype(np.float64), sample_rate_hz)
+    samples = resample(samples / 32768.0, sample_rate_hz)
     features = features_from_audio(samples, SAMPLE_RATE_HZ)
     samples = np.pad(samples, (0, len(features) * SAMPLES_PER_STEP - samples.size))
     loud = np.flatnonzero(features.max(axis=1) > 0.1)

@@ -71,18 +71,10 @@ PLACES = (*_SKY_TINTS, "night city")
 
 @lru_cache(maxsize=256)
 def mood_of(place: str, time_of_day: str, weather: str) -> Mood:
-    """Return the mood of a place, time and weather.
-
-    Raises:
-        ValueError: One of the three is not a word Stage knows.
-    """
-    if time_of_day not in TIMES:
-        raise ValueError(f"time_of_day must be one of {TIMES}, got {time_of_day!r}")
-    if weather not in WEATHERS:
-        raise ValueError(f"weather must be one of {WEATHERS}, got {weather!r}")
+    """Return the mood of a place, time and weather that Stage knows."""
     if place == "night city":
         mood = _MOODS["neon night"]
-    elif place in _SKY_TINTS:
+    else:
         mood = _MOODS[time_of_day]
         tint = _SKY_TINTS[place]
         top, middle, horizon = (_times(color, tint) for color in mood.sky)
@@ -90,8 +82,6 @@ def mood_of(place: str, time_of_day: str, weather: str) -> Mood:
         if place == "beach":
             # The far layer is mostly near water, which thick air would turn gray.
             mood = replace(mood, haze_far=mood.haze_far * 0.4)
-    else:
-        raise ValueError(f"place must be one of {PLACES}, got {place!r}")
     dark = mood.lamps == 1.0
     if weather == "rain":
         gray = (46, 52, 86) if dark else (120, 136, 158)

@@ -1,10 +1,10 @@
 """Policies that play Stage to collect data: from random and scripted play to much talking."""
 
-import difflib
 from typing import Any, Protocol
 
 import numpy as np
 
+from envs.contract import check_names
 from envs.stage.controller import ACTIONS
 from envs.stage.game import Kind
 
@@ -206,7 +206,5 @@ def make_policy(name: str) -> Policy:
     Raises:
         ValueError: There is no such policy; the message names the nearest.
     """
-    if name not in POLICIES:
-        near = difflib.get_close_matches(name, POLICIES, n=1, cutoff=0.0)[0]
-        raise ValueError(f"no policy {name!r} among {list(POLICIES)}, did you mean {near!r}?")
+    check_names("policy", [name], list(POLICIES))
     return POLICIES[name]()

@@ -4,7 +4,6 @@ Drawing is left to scenery.py and character.py, which also define the names of w
 free text turned into a scene, to words.py.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,9 +11,10 @@ from typing import Self
 
 import numpy as np
 
+from envs.contract import check_names
 from envs.stage.controller import ACTIONS
 from envs.stage.looks import OUTFITS, load_tables
-from envs.stage.scenery import PLACES, TIMES, WEATHERS
+from envs.stage.moods import PLACES, TIMES, WEATHERS
 
 _WEATHER_WEIGHTS = {"clear": 0.55, "rain": 0.15, "snow": 0.15, "fog": 0.15}
 NUM_TEXT_VARIANTS = 64
@@ -34,10 +34,10 @@ class Scene:
     outfit: str = "red jacket"
 
     def __post_init__(self) -> None:
-        check_name("place", self.place, PLACES)
-        check_name("time_of_day", self.time_of_day, TIMES)
-        check_name("weather", self.weather, WEATHERS)
-        check_name("outfit", self.outfit, OUTFITS)
+        check_names("place", [self.place], PLACES)
+        check_names("time_of_day", [self.time_of_day], TIMES)
+        check_names("weather", [self.weather], WEATHERS)
+        check_names("outfit", [self.outfit], OUTFITS)
 
     def __str__(self) -> str:
         """Return the four names, as start states are described."""
@@ -53,19 +53,6 @@ class Scene:
             weather=WEATHERS[rng.choice(len(WEATHERS), p=weights)],
             outfit=OUTFITS[rng.integers(len(OUTFITS))],
         )
-
-
-def check_name(what: str, name: str, known: Sequence[str]) -> None:
-    """Check that `name` is one of `known`.
-
-    Raises:
-        ValueError: It is not; the message names the nearest known word.
-    """
-    if name in known:
-        return
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-    words = ", ".join(repr(word) for word in known)
-    raise ValueError(f"{what} must be one of {words}; got {name!r}, did you mean {near!r}?")
 
 
 # Phrases by meaning, as describe writes them. words.py understands them, and more.

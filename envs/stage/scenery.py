@@ -7,7 +7,6 @@ weather. What comes out is cached, so that a frame costs only a few blits. All o
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import pygame
@@ -15,8 +14,6 @@ import pygame
 from envs.stage.moods import (
     HEIGHT,
     PLACES,
-    TIMES,
-    WEATHERS,
     WIDTH,
     Mood,
     mood_of,
@@ -25,9 +22,8 @@ from envs.stage.moods import (
     sprite_light,
 )
 from envs.stage.pixels import Pixels, load_art, nearest_pixel, pixel_centers, surface_of
+from envs.stage.scene import Scene
 from envs.stage.weather import WEATHER_PERIOD, draw_fog, draw_rain, draw_snow
-
-__all__ = ["PLACES", "TIMES", "WEATHERS", "WEATHER_PERIOD", "SceneLike", "Scenery"]
 
 # Where far, mid and ground end in a painting, in px; each loops.
 _ENDS = (400, 1200, 2000)
@@ -35,25 +31,6 @@ _SOLID_GROUND = 160
 # A shaded scene takes about 1.3 MB, four times that at scale 2.
 _CACHED_SCENES = 48
 _SCALES = 2
-
-
-class SceneLike(Protocol):
-    """The words of a scene that scenery depends on."""
-
-    @property
-    def place(self) -> str:
-        """One of PLACES."""
-        ...
-
-    @property
-    def time_of_day(self) -> str:
-        """One of TIMES."""
-        ...
-
-    @property
-    def weather(self) -> str:
-        """One of WEATHERS."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +63,7 @@ class Scenery:
     def __init__(self, *, scale: int = 1) -> None:
         self._scale = scale
 
-    def draw_background(self, surface: pygame.Surface, scene: SceneLike, camera_x: float) -> None:
+    def draw_background(self, surface: pygame.Surface, scene: Scene, camera_x: float) -> None:
         """Draw sky, far, mid and ground layers over the whole surface.
 
         Args:
@@ -100,7 +77,7 @@ class Scenery:
             strip.draw(surface, camera_x, scale=self._scale)
 
     def draw_weather(
-        self, surface: pygame.Surface, scene: SceneLike, camera_x: float, step: int
+        self, surface: pygame.Surface, scene: Scene, camera_x: float, step: int
     ) -> None:
         """Draw what falls in front of the scene; it repeats every WEATHER_PERIOD steps."""
         mood = mood_of(scene.place, scene.time_of_day, scene.weather)
@@ -113,12 +90,12 @@ class Scenery:
         elif scene.weather == "fog":
             draw_fog(surface, mood, camera, step, scale=scale)
 
-    def light(self, scene: SceneLike) -> tuple[int, int, int]:
+    def light(self, scene: Scene) -> tuple[int, int, int]:
         """Return what the colours of sprites and character are multiplied by, 0 to 255."""
         return sprite_light(scene.place, scene.time_of_day, scene.weather)
 
 
-def _look(scene: SceneLike) -> tuple[str, str, str]:
+def _look(scene: Scene) -> tuple[str, str, str]:
     """Return what tells two pictures apart: it is always night in the night city."""
     time_of_day = "night" if scene.place == "night city" else scene.time_of_day
     return scene.place, time_of_day, scene.weather

@@ -88,22 +88,6 @@ class Pose(NamedTuple):
     elbow_r: float
 
 
-class JointAngles(NamedTuple):
-    """Angles of all joints in radians; limbs from straight down, forward positive, absolute."""
-
-    spine: float
-    head: float
-    twist: float
-    upper_arm_l: float
-    forearm_l: float
-    upper_arm_r: float
-    forearm_r: float
-    thigh_l: float
-    shin_l: float
-    thigh_r: float
-    shin_r: float
-
-
 def leg_angles(forward: float, down: float) -> tuple[float, float]:
     """Return the absolute (thigh, shin) angles that bring the ankle to a point seen from the hip.
 
@@ -120,51 +104,36 @@ def leg_angles(forward: float, down: float) -> tuple[float, float]:
     return thigh, math.atan2(end_forward - knee_forward, end_down - knee_down)
 
 
-def joint_angles(pose: Pose) -> JointAngles:
-    """Return all joint angles of a pose; the legs come from inverse kinematics."""
-    down = STANDING_PELVIS - pose.drop - ANKLE_HEIGHT
-    hip_shift = -0.6 * HIP_HALF_WIDTH * math.sin(pose.twist)
-    thigh_l, shin_l = leg_angles(pose.foot_l_x - hip_shift, down - pose.foot_l_up)
-    thigh_r, shin_r = leg_angles(pose.foot_r_x + hip_shift, down - pose.foot_r_up)
-    return JointAngles(
-        spine=pose.lean,
-        head=0.6 * pose.lean + pose.nod,
-        twist=pose.twist,
-        upper_arm_l=pose.arm_l,
-        forearm_l=pose.arm_l + pose.elbow_l,
-        upper_arm_r=pose.arm_r,
-        forearm_r=pose.arm_r + pose.elbow_r,
-        thigh_l=thigh_l,
-        shin_l=shin_l,
-        thigh_r=thigh_r,
-        shin_r=shin_r,
-    )
-
-
-def forward_kinematics(angles: JointAngles, *, pelvis_up: float, turn: float) -> np.ndarray:
+def pose_keypoints(pose: Pose, *, height: float, turn: float) -> np.ndarray:
     """Return the 15 keypoints on the screen, (15, 2) float32 px in the order of `KEYPOINTS`.
 
+    The legs come from inverse kinematics.
+
     Args:
-        angles: Joint angles.
-        pelvis_up: Height of the pelvis above the ground, in px.
+        pose: What the body does.
+        height: How far it is off the ground, in px.
         turn: -1 faces left, 0 the viewer, +1 right.
     """
+    pelvis_up = STANDING_PELVIS - pose.drop + height
     width = SIDE_VIEW_WIDTH + (1.0 - SIDE_VIEW_WIDTH) * math.sqrt(max(0.0, 1.0 - turn * turn))
-    lean_x, lean_y = math.sin(angles.spine), math.cos(angles.spine)
-    twist_forward, twist_side = math.sin(angles.twist), math.cos(angles.twist)
+    lean_x, lean_y = math.sin(pose.lean), math.cos(pose.lean)
+    twist_forward, twist_side = math.sin(pose.twist), math.cos(pose.twist)
 
     def joint(forward: float, up: float, side: float) -> tuple[float, float]:
         return CENTER_X + forward * turn + side * width, GROUND_Y - up
 
     neck = (SPINE * lean_x, pelvis_up + SPINE * lean_y)
-    head = (neck[0] + HEAD * math.sin(angles.head), neck[1] + HEAD * math.cos(angles.head))
+    tilt = 0.6 * pose.lean + pose.nod
+    head = (neck[0] + HEAD * math.sin(tilt), neck[1] + HEAD * math.cos(tilt))
+    down = STANDING_PELVIS - pose.drop - ANKLE_HEIGHT
     # Arms hang a little off the body, which shows while it faces the viewer.
     arms = []
     legs = []
-    for sign, upper, fore, thigh, shin in (
-        (1.0, angles.upper_arm_l, angles.forearm_l, angles.thigh_l, angles.shin_l),
-        (-1.0, angles.upper_arm_r, angles.forearm_r, angles.thigh_r, angles.shin_r),
+    for sign, upper, bend, foot_x, foot_up in (
+        (1.0, pose.arm_l, pose.elbow_l, pose.foot_l_x, pose.foot_l_up),
+        (-1.0, pose.arm_r, pose.elbow_r, pose.foot_r_x, pose.foot_r_up),
     ):
+        fore = upper + bend
         side = sign * SHOULDER_HALF_WIDTH * twist_side
         forward = CHEST * lean_x + sign * SHOULDER_HALF_WIDTH * twist_forward
         up = pelvis_up + CHEST * lean_y
@@ -180,6 +149,7 @@ def forward_kinematics(angles: JointAngles, *, pelvis_up: float, turn: float) ->
         forward = -0.6 * sign * HIP_HALF_WIDTH * twist_forward
         up = pelvis_up
         hip = joint(forward, up, side)
+        thigh, shin = leg_angles(foot_x - forward, down - foot_up)
         forward += THIGH * math.sin(thigh)
         up -= THIGH * math.cos(thigh)
         knee = joint(forward, up, side + 0.5 * sign)
@@ -189,13 +159,6 @@ def forward_kinematics(angles: JointAngles, *, pelvis_up: float, turn: float) ->
     pairs = [point for limb in (arms, legs) for pair in zip(*limb, strict=True) for point in pair]
     return np.array(
         [joint(*head, 0.0), joint(*neck, 0.0), joint(0.0, pelvis_up, 0.0), *pairs], dtype=np.float32
-    )
-
-
-def pose_keypoints(pose: Pose, *, height: float, turn: float) -> np.ndarray:
-    """Return the screen keypoints, (15, 2) float32 px, of a pose `height` px off the ground."""
-    return forward_kinematics(
-        joint_angles(pose), pelvis_up=STANDING_PELVIS - pose.drop + height, turn=turn
     )
 
 

@@ -9,6 +9,10 @@ when are left to others.
 S is the number of steps of a sentence, A of samples.
 """
 
+import shutil
+import subprocess
+import tempfile
+import wave
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, read_sound
+from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError, read_sound
 
 NUM_MELS = 20
 BANK_PATH = Path(__file__).with_name("speech_bank.safetensors")
@@ -188,6 +192,25 @@ def features_from_audio(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     decibels = 10.0 * np.log10(power @ _mel_filters().T + 1e-12)
     scaled = (decibels - _SILENCE_DB) / (_LOUD_DB - _SILENCE_DB)
     return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+
+
+def by_program(text: str, voice: str) -> tuple[np.ndarray, int] | None:
+    """Return (A,) int16 of a text that espeak-ng says, and its rate; None where it is not here.
+
+    Raises:
+        SoundError: It cannot say it in this voice, such as "de+f2".
+    """
+    if (program := shutil.which("espeak-ng")) is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text.wav"
+        command = [program, "-v", voice, "-w", str(path), "--stdin"]
+        done = subprocess.run(command, check=False, capture_output=True, input=text.encode())  # noqa: S603 - fixed program
+        if done.returncode or not path.is_file():
+            words = done.stderr.decode(errors="replace").strip() or "it failed"
+            raise SoundError(f"espeak-ng cannot say it as {voice.partition('+')[0]!r}: {words}")
+        with wave.open(str(path), "rb") as audio:
+            return np.frombuffer(audio.readframes(audio.getnframes()), "<i2"), audio.getframerate()
 
 
 def resample(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:

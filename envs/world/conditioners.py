@@ -5,11 +5,11 @@ controller and voices; any other teacher gets the action alone, unless its maker
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from midas_world.teachers.words import HearingConditioner, WordsConditioner, clean_prompt
+from midas_world.teachers.words import HearingConditioner, WordsConditioner
 from midas_world.trust import import_function
 from midas_world.types import StepConditions
 from midas_world.world import World
@@ -49,8 +49,8 @@ class Conditioner(Protocol):
         """
         ...
 
-    def describe(self, prompt: str, present: str) -> str:
-        """Describe the scene that a prompt makes of the present one, as start states are."""
+    def scene_after(self, prompt: str, present: str) -> str:
+        """Return the scene that a prompt makes of the present one, described as start states."""
         ...
 
     def state(self) -> dict[str, np.ndarray]:
@@ -88,73 +88,6 @@ class SpeakingConditioner(Conditioner, Protocol):
         ...
 
 
-class StageWorldConditioner:
-    """The teacher's own conditioner behind the calls that every world's conditioner answers.
-
-    Attributes:
-        pose_entries: Entries of the pose that have names, and their units; see `StageConditioner`.
-    """
-
-    pose_entries: ClassVar[Mapping[str, tuple[int, float]]] = {
-        "facing": (30, 1.0),
-        "velocity": (31, 6.0),  # px per step of a run
-        "height": (32, 64.0),
-    }
-
-    def __init__(self) -> None:
-        # Stage's drawing loads pygame: worlds of other teachers do without.
-        from envs.stage.conditioner import StageConditioner
-
-        self._inner = StageConditioner()
-
-    def reset(self, *, rng: np.random.Generator, description: str = "") -> StepConditions:
-        """Start anew in the scene that the description speaks of."""
-        from envs.stage.scene import Scene
-        from envs.stage.words import scene_from_text
-
-        return self._inner.reset(scene=scene_from_text(description, Scene()), rng=rng)
-
-    def step(
-        self,
-        action: int,
-        *,
-        own_voice: np.ndarray | None = None,
-        other_voice: np.ndarray | None = None,
-    ) -> StepConditions:
-        """Return the conditions of the frame that an action leads to."""
-        return self._inner.step(action, own_voice=own_voice, other_voice=other_voice)
-
-    @property
-    def spoken(self) -> np.ndarray:
-        """Who says what at this frame."""
-        return self._inner.spoken
-
-    def set_prompt(self, text: str | None) -> None:
-        """Let a player's words change the scene, as the teacher does."""
-        self._inner.set_prompt(text)
-
-    def understand(self, text: str) -> str:
-        """Return what of the words Stage can show, and what it did not understand."""
-        from envs.stage.words import understand
-
-        return understand(clean_prompt(text), self._inner.scene)[1]
-
-    def describe(self, prompt: str, present: str) -> str:
-        """Return place, time of day, weather and outfit, in the words that Stage has for them."""
-        from envs.stage.scene import Scene
-        from envs.stage.words import scene_from_text
-
-        return str(scene_from_text(prompt, scene_from_text(present, Scene())))
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return everything that changes, as numeric arrays."""
-        return self._inner.state()
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on exactly from what `state` gave."""
-        self._inner.load_state(state)
-
-
 def make_conditioner(world: World) -> Conditioner:
     """Return the conditioner of a world: the one that its config names, or that of its teacher.
 
@@ -167,7 +100,10 @@ def make_conditioner(world: World) -> Conditioner:
         given = {"source": world.folder, "trust": world.trust}
         return import_function(data.conditioner, field="data.conditioner", **given)(world.keymap)
     if data.env_id.rpartition(":")[2].startswith(_STAGE_IDS):
-        return StageWorldConditioner()
+        # Stage's drawing loads pygame: worlds of other teachers do without.
+        from envs.stage.conditioner import StageConditioner
+
+        return StageConditioner()
     gives_pose = data.teacher is not None and data.teacher.conditions == "action"
     if hears_alone(world):
         size = world.config.world.conditions.audio_size

@@ -334,7 +334,7 @@ class Games:
         starts = self.world.start_states
         if not isinstance(prompt, str) or present < 0:
             return present
-        wanted = self.course.conditioners[row].describe(prompt, starts[present].description)
+        wanted = self.course.conditioners[row].scene_after(prompt, starts[present].description)
         return find_scene(wanted, starts, present=present)
 
     def _cut(self, row: int, prompt: str | None) -> None:

@@ -78,7 +78,7 @@ class WordsConditioner:
             pose[self._action] = 1.0
         return StepConditions(text=f"{self._prompt}, {words}" if self._prompt else words, pose=pose)
 
-    def describe(self, prompt: str, present: str) -> str:  # noqa: ARG002
+    def scene_after(self, prompt: str, present: str) -> str:  # noqa: ARG002
         """Return the prompt: nothing more is known of what words mean."""
         return prompt
 

@@ -1,21 +1,11 @@
 """Who plays while nobody does: Stage's expert where it sees what lies ahead, else a wanderer."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-
-class Agent(Protocol):
-    """Chooses actions from frames and infos."""
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Start to play."""
-        ...
-
-    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
-        """Return the next action."""
-        ...
+from envs.stage.policies import Policy
 
 
 class Wanderer:
@@ -41,7 +31,7 @@ class Wanderer:
 class Seer:
     """Shows an agent, which expects `info["objects"]`, a world that tells of them by itself."""
 
-    def __init__(self, agent: Agent, look: Callable[[], np.ndarray]) -> None:
+    def __init__(self, agent: Policy, look: Callable[[], np.ndarray]) -> None:
         self._agent, self._look = agent, look
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -56,7 +46,7 @@ class Seer:
 class Pilot:
     """An agent that can take over from the player and hand back."""
 
-    def __init__(self, make_agent: Callable[[], Agent] | None, num_actions: int) -> None:
+    def __init__(self, make_agent: Callable[[], Policy] | None, num_actions: int) -> None:
         self._agent = make_agent() if make_agent is not None else Wanderer(num_actions)
         self.is_flying = False
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from envs.play.game.game import Game
 from envs.play.game.moments import View
 
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -18,6 +19,8 @@ class Film:
         view: Returns what is seen and heard at a frame; ValueError: it cannot be read.
         beginnings: Numbers of the frames that do not follow from the one before.
         facts: Returns what is known of a frame: what, and how much.
+        go_to: Brings a game to a frame, from where it goes on, as `Game.restore` does; returns
+            what is seen, and whether it is bit-equal. None: that cannot be done.
     """
 
     num_frames: int
@@ -25,6 +28,7 @@ class Film:
     view: Callable[[int], View]
     beginnings: Sequence[int] = ()
     facts: Callable[[int], Sequence[tuple[str, str]]] = lambda _: ()
+    go_to: Callable[[Game, int, Callable[[int, int], object]], tuple[View, bool]] | None = None
 
     def views(self) -> Iterator[View]:
         """Yield what is seen and heard, from the first frame on."""

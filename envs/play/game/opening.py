@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from envs.play.game.agents import Agent, Seer
+from envs.play.game.agents import Seer
 from envs.play.game.loading import Loading
 from envs.play.game.playable import Playable, SceneChoices, TeacherLink
+from envs.stage.policies import Policy, make_policy
 
 if TYPE_CHECKING:
     from midas_world.world import World
@@ -89,7 +90,6 @@ def open_world(
 def open_teacher() -> Playable:
     """Open Stage itself, the game that the shipped world learned from."""
     from envs.stage.env import StageEnv
-    from envs.stage.policies import make_policy
     from midas_world.world import KeyMap
 
     env = StageEnv(horizon=ENDLESS)
@@ -124,10 +124,9 @@ def _stage_scenes() -> SceneChoices:
     )
 
 
-def _make_expert(env: Any) -> Agent:
+def _make_expert(env: Any) -> Policy:
     """Return Stage's expert, who sees what a world learned from Stage knows to be near."""
     from envs.stage.picture import objects_of_things
-    from envs.stage.policies import make_policy
 
     return Seer(make_policy("expert"), lambda: objects_of_things(env.things()))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import gymnasium as gym
 import numpy as np
 
-from envs.play.game.agents import Agent
+from envs.stage.policies import Policy
 
 if TYPE_CHECKING:
     from envs.play.game.preparation import Preparation
@@ -79,7 +79,7 @@ class Playable:
     reopen: "Callable[[], Playable] | None" = None
     hears: bool = False
     counts_coins: bool = False
-    make_agent: Callable[[], Agent] | None = None
+    make_agent: Callable[[], Policy] | None = None
     starts: tuple[str, ...] = ()
     show_start: Callable[[int], np.ndarray] | None = None
     scenes: SceneChoices | None = None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envs.play.game.recorder import GameRecorder
-from envs.recording.record import new_session_folder
+from envs.recording.record import RECORDINGS_FOLDER, new_path
 from midas_world.sessions.writer import RecordingStatus
 
 # The window and a global hotkey may both report one press of a key.
@@ -50,7 +50,7 @@ class RecordSwitch:
             self.recorder.stop()
             return f"recorded {status.seconds:.0f} s: {status.folder}"
         if may_start:
-            self.start(new_session_folder(title), fps=fps)
+            self.start(new_path(RECORDINGS_FOLDER, title), fps=fps)
         return ""
 
     def _end(self, words: str) -> None:

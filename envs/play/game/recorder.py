@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.play.game.moments import Branch
 from envs.play.game.playable import Playable
-from envs.recording.record import EnvRecorder
+from envs.recording.record import EnvRecorder, Outcome
 from midas_world.sessions.log import Kind
 from midas_world.sessions.writer import RecordingStatus
 
@@ -79,7 +79,7 @@ class GameRecorder:
     def step(
         self,
         action: int,
-        outcome: tuple[np.ndarray, Any, bool, bool, Mapping[str, Any]],
+        outcome: Outcome,
         branch: Branch,
         *,
         step_time: float,
@@ -87,18 +87,14 @@ class GameRecorder:
         live: Sequence[str],
     ) -> None:
         """Follow the game by a step."""
-        frame, reward, terminated, truncated, info = outcome
+        frame, _, terminated, truncated, info = outcome
         self._last, self._is_over = (frame, info, branch), terminated or truncated
         if self._recorder is not None and not self._is_jumping:
             self._since_state += 1
             is_due = self._since_state >= STATE_EVERY_S * self._playable.fps
             self._recorder.step(
                 action,
-                frame,
-                reward,
-                terminated,
-                truncated,
-                info,
+                outcome,
                 step_time=step_time,
                 sound=sound,
                 live=live,

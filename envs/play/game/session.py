@@ -15,6 +15,7 @@ import numpy as np
 from envs.play.game.agents import Pilot
 from envs.play.game.clock import StepClock
 from envs.play.game.compare import Comparison
+from envs.play.game.film import Film
 from envs.play.game.game import Game
 from envs.play.game.goals import BestList, Goals, Mode
 from envs.play.game.inputs import Inputs, unknown_keys
@@ -30,20 +31,14 @@ from envs.play.voice.voices import LiveVoices
 from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import MidasWorldError
 
-# Playing so many steps again is worth a word to the player.
-_LONG_WAY_STEPS = 40
-
 
 class Session(TimeTraveller):
     """A game in its own thread.
 
     Args:
         open_game: Makes what is played; called in the thread, since loading takes seconds.
-        inputs: What the player holds down.
-        seed: Of the first episode.
-        prompt: The player's words.
         fps: Steps per second; None takes the game's own number.
-        rewind_seconds: How far the player can go back.
+        film: To be watched first; the player may take over. Its rate is that of play.
         record: Folder of a session to record from the start; None waits for the player.
         voices: Live ones, in place of the world's.
         speaker: Where the sound goes; None plays nothing.
@@ -60,6 +55,7 @@ class Session(TimeTraveller):
         prompt: str | None = None,
         fps: float | None = None,
         rewind_seconds: float = DEFAULT_SECONDS,
+        film: Film | None = None,
         record: Path | None = None,
         voices: LiveVoices | None = None,
         speaker: Speaker | None = None,
@@ -77,13 +73,14 @@ class Session(TimeTraveller):
         self._is_heard = speaker is not None
         self.start_pictures: dict[int, np.ndarray] = {}
         self.pilot: Pilot | None = None
-        self.progress = ""
         self._record = record
         self._recording = RecordSwitch(notify=self._tell)
         self._open_game = open_game
         self._inputs = inputs
         self._seed = seed
-        self._fps = fps
+        self._film = film
+        self._takes_over = False
+        self._fps = fps if film is None else film.fps
         self._last_start: float | None = None
         self._lock = threading.Lock()
         self._presses: list[float] = []
@@ -166,6 +163,9 @@ class Session(TimeTraveller):
 
     def take_over(self) -> None:
         """Play on from the frame of the film that is shown, if that can be."""
+        if self._film is not None and self.rewind is None:
+            self._commands.put(lambda _: setattr(self, "_takes_over", True))
+            return
         self.message = "to play on from a recorded session: python play.py --replay SESSION"
         self._tell()
 
@@ -202,6 +202,39 @@ class Session(TimeTraveller):
         self._tell()
 
     def _play(self) -> None:
+        if self._film is None:
+            self._play_game()
+        else:
+            self._show_first(self._film)
+        self._set_status("closed")
+
+    def _show_first(self, film: Film) -> None:
+        """Show a film until the player takes over."""
+        self._open_speaker(film.fps)
+        self._project(film)
+        while not self._closing.is_set():
+            # None of the commands that come while a film is shown look at the game.
+            self._turn(None)  # pyright: ignore[reportArgumentType]
+            if self._takes_over and not self._closing.is_set():
+                self._try_to_play()
+        self.speaker.close()
+
+    def _try_to_play(self) -> None:
+        """Take over, or say why that cannot be and show the film again."""
+        self._takes_over = False
+        self.progress = "loading the world, then it is your turn"
+        self._set_status("loading")
+        try:
+            self._play_game()
+        except (MidasWorldError, ValueError, OSError) as error:
+            if self.projector is None:
+                raise
+            self.message = f"cannot take over: {error}"
+            self.projector.is_paused = True
+            self.rewind = None
+            self._set_status("watching")
+
+    def _play_game(self) -> None:
         self._is_opening = True
         self._end_if_closing()
         self.playable = self._open_game()
@@ -230,7 +263,6 @@ class Session(TimeTraveller):
             self.speaker.close()
             self.goals.finish(self.view)
             game.close()
-        self._set_status("closed")
 
     def _turn(self, game: Game) -> None:
         """Obey a command if there is one before the next step is due; else make that step."""
@@ -265,9 +297,9 @@ class Session(TimeTraveller):
         self.speaker.play(view.sound)
         self.message = self.voices.take_message() or self.message
         self._remember(game, view)
-        self.step_times.add(time.perf_counter() - started)
+        self.step_times.append(time.perf_counter() - started)
         if self._last_start is not None:
-            self.step_intervals.add(started - self._last_start)
+            self.step_intervals.append(started - self._last_start)
         self._last_start = started
         if self.goals.is_done(view):
             self.goals.finish(view)
@@ -286,7 +318,14 @@ class Session(TimeTraveller):
 
     def _first_view(self, game: Game) -> View:
         """Bring a game to where playing begins."""
-        return game.reset()
+        if self._film is None or self._film.go_to is None or self.projector is None:
+            return game.reset()
+        view, is_equal = self._film.go_to(game, self.projector.number, self._tell_progress)
+        self.message = "your turn"
+        if not is_equal:
+            self.message += "; the frame is not bit-equal to the recorded one"
+        self.projector = None
+        return view
 
     def _remember(self, game: Game, view: View, *, is_jump: bool = False) -> None:
         """Keep what is shown now, to go back to, and let the teacher follow."""
@@ -354,10 +393,3 @@ class Session(TimeTraveller):
         if self.comparison is not None:
             self.comparison.close()
             self.comparison = None
-
-    def _tell_progress(self, done: int, total: int) -> None:
-        """Tell the player about a long way; end it if the window is closed meanwhile."""
-        self._end_if_closing()
-        if total >= _LONG_WAY_STEPS and done % 10 == 0:
-            self.message = f"playing {total} steps again: {done} done"
-            self._tell()

@@ -6,7 +6,7 @@ What makes steps, and what else can be asked for, is up to the session that deri
 import time
 from collections.abc import Callable
 
-from envs.play.game.bookmarks import Bookmarks
+from envs.play.game.bookmarks import NUM_BOOKMARKS, Bookmarks
 from envs.play.game.clock import StepClock
 from envs.play.game.compare import Comparison
 from envs.play.game.film import Film, Projector
@@ -15,6 +15,9 @@ from envs.play.game.goals import Goals
 from envs.play.game.moments import View
 from envs.play.game.rewind import Rewind
 from envs.play.game.stepper import Status, Stepper, in_turn
+
+# Playing so many steps again is worth a word to the player.
+_LONG_WAY_STEPS = 40
 
 
 class TimeTraveller(Stepper):
@@ -36,6 +39,7 @@ class TimeTraveller(Stepper):
         super().__init__(notify=notify)
         self.view: View | None = None
         self.message = ""
+        self.progress = ""  # what the player waits for, while a film is on
         self.goals = goals
         self.bookmarks = Bookmarks()
         self.rewind: Rewind | None = None
@@ -83,10 +87,10 @@ class TimeTraveller(Stepper):
         """Keep the present moment to jump back to."""
         if self.view is None or self.status == "rewinding":
             return
-        were = dict(self.bookmarks.shown)
+        is_full = len(self.bookmarks) == NUM_BOOKMARKS
         number = self.bookmarks.drop(game.snapshot(self.view))
         self.message = f"bookmark {number}: key {number} comes back here"
-        if number in were:
+        if is_full:
             self.message += ", in the place of the oldest"
         self._tell()
 
@@ -120,8 +124,9 @@ class TimeTraveller(Stepper):
 
     def end_film(self) -> bool:
         """Go back from a film to the game; return whether there is one."""
-        self._commands.put(lambda _: self._end_film())
-        return True
+        if self.rewind is not None:
+            self._commands.put(lambda _: self._end_film())
+        return self.rewind is not None
 
     def _project(self, film: Film) -> None:
         """Show a film from its beginning."""
@@ -173,5 +178,10 @@ class TimeTraveller(Stepper):
         raise NotImplementedError
 
     def _tell_progress(self, done: int, total: int) -> None:
-        """Tell the player how far the way to a moment is."""
-        raise NotImplementedError
+        """Tell the player about a long way; end it if the window is closed meanwhile."""
+        self._end_if_closing()
+        if self.projector is not None:
+            self.progress = f"playing {total} steps again, {total - done} to go"
+        if total >= _LONG_WAY_STEPS and done % 10 == 0:
+            self.message = f"playing {total} steps again: {done} done"
+            self._tell()

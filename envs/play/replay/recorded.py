@@ -5,7 +5,7 @@ Reads; plays nothing and draws nothing.
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,11 +15,12 @@ import gymnasium as gym
 import numpy as np
 
 from envs.play.game.film import Film
+from envs.play.game.game import Game
 from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.opening import ENDLESS, open_teacher, open_world
 from envs.play.game.playable import Playable
 from envs.recording.header import weights_hash
-from midas_world.sessions.log import Heard, Record, SessionError
+from midas_world.sessions.log import Heard, Record, SessionError, hash_frame
 from midas_world.sessions.session import RecordedSession, SessionHeader
 from midas_world.trust import check_env
 from midas_world.types import CheckpointError
@@ -119,7 +120,15 @@ class Tape:
             view=self.view,
             beginnings=self.beginnings,
             facts=self._facts,
+            go_to=self._go_to,
         )
+
+    def _go_to(
+        self, game: Game, number: int, on_step: Callable[[int, int], object]
+    ) -> tuple[View, bool]:
+        goal, base = self.snapshots(number)
+        view = game.restore(goal, base=base, on_step=on_step)
+        return view, hash_frame(view.frame) == self.marks[number].record.frame_hash
 
     def _facts(self, number: int) -> list[tuple[str, str]]:
         """Return what is known of a frame: what, and how much."""

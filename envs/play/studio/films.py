@@ -6,7 +6,6 @@ Shapes: H W frame size.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,13 +43,6 @@ class FilmLook:
         if self.keys:
             picture = with_keys(picture, self.keys.get(view.action_name, ()))
         return shaped(picture, self.shape)
-
-
-def free_path(folder: Path, name: str, ending: str) -> Path:
-    """Return a path in a folder at which nothing lies, named after something and the time."""
-    words = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") or "film"
-    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
-    return folder / f"{words}-{stamp}{ending}"
 
 
 def save_film(film: Film, path: Path, look: FilmLook) -> str:

@@ -12,10 +12,10 @@ from envs.play.replay.recorded import Tape
 from envs.play.studio.films import (
     FilmLook,
     first_frame,
-    free_path,
     open_film,
     save_film,
 )
+from envs.recording.record import new_path
 from midas_world.sessions.session import HEADER, VIDEO, load_session
 
 FILM_ENDINGS = (".mp4", ".gif")
@@ -61,7 +61,7 @@ class Recording:
             ValueError: It cannot be read.
             OSError: The film cannot be written.
         """
-        target = free_path(self.path.parent, self.path.stem, ending)
+        target = new_path(self.path.parent, self.path.stem, ending)
         if not self.is_session:
             return save_film(open_film(self.path), target, FilmLook(shape=shape, grows=False))
         tape = Tape(load_session(self.path))

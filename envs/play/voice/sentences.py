@@ -1,17 +1,12 @@
 """Sentences as live voices: of the bank in one language, or of any text through espeak-ng."""
 
 import ctypes
-import shutil
-import subprocess
-import tempfile
-import wave
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from envs.stage.speech import load_speech_bank, load_speech_sound, resample
+from envs.stage.speech import by_program, load_speech_bank, load_speech_sound, resample
 from midas_world.data.sound import SAMPLES_PER_STEP, SoundError, to_int16
 
 MAX_CHARACTERS = 500
@@ -121,23 +116,10 @@ def synthesise(text: str, *, language: str = "en-us", variant: str = "f2") -> np
     if not text.strip() or len(text) > MAX_CHARACTERS:
         raise SoundError(f"a text must have 1 to {MAX_CHARACTERS} characters, got {len(text)}")
     voice = f"{language}+{variant}"
-    program = shutil.which("espeak-ng")
-    samples, rate = _by_program(program, text, voice) if program else _by_library(text, voice)
+    samples, rate = by_program(text, voice) or _by_library(text, voice)
     if not samples.any():
         raise SoundError(f"espeak-ng finds nothing to say in {text!r}")
     return to_int16(resample(samples / 32768.0, rate))
-
-
-def _by_program(program: str, text: str, voice: str) -> tuple[np.ndarray, int]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "text.wav"
-        command = [program, "-v", voice, "-w", str(path), "--stdin"]
-        done = subprocess.run(command, check=False, capture_output=True, input=text.encode())  # noqa: S603 - fixed program
-        if done.returncode or not path.is_file():
-            words = done.stderr.decode(errors="replace").strip() or "it failed"
-            raise SoundError(f"espeak-ng cannot say it as {voice.partition('+')[0]!r}: {words}")
-        with wave.open(str(path), "rb") as audio:
-            return np.frombuffer(audio.readframes(audio.getnframes()), "<i2"), audio.getframerate()
 
 
 def _by_library(text: str, voice: str) -> tuple[np.ndarray, int]:

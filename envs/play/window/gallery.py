@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,15 @@ import numpy as np
 from envs.play.game.film import Film, Projector
 from envs.play.game.session import Session
 from envs.play.game.settings import SettingsFile
-from envs.play.studio.films import FilmLook, free_path, save_film
+from envs.play.studio.films import FilmLook, save_film
 from envs.play.studio.gallery import Recording, recordings
 from envs.play.studio.jobs import Jobs
 from envs.play.window.menu import Entry, Menu
 from envs.play.window.tiles import Pictures, Row, Tiles
+from envs.recording.record import RECORDINGS_FOLDER, new_path
 from midas_world.sessions.export.pictures import SHAPES
 
 FILM_SECONDS = 30.0
-RECORDINGS_FOLDER = Path("recordings")
 
 
 class Gallery:
@@ -41,7 +40,7 @@ class Gallery:
             shape=settings.film_shape or None,
             keys=playable.keymap.keys if settings.shows_held_keys else None,
         )
-        path = free_path(RECORDINGS_FOLDER, playable.title, ".mp4")
+        path = new_path(RECORDINGS_FOLDER, playable.title, ".mp4")
 
         def use(film: Film) -> None:
             words = f"saving the last {min(film.num_frames / film.fps, FILM_SECONDS):.0f} seconds"
@@ -94,8 +93,8 @@ class Gallery:
 
         def ask(item: Recording) -> None:
             entries = [
-                Entry(label=lambda: "Keep it", take=partial(choose, item)),
-                Entry(label=lambda: "Delete it for good", take=partial(delete, item)),
+                Entry("Keep it", partial(choose, item)),
+                Entry("Delete it for good", partial(delete, item)),
             ]
             show(Menu(f"Delete {item.name}?", entries, back=partial(choose, item)))
 
@@ -103,16 +102,13 @@ class Gallery:
             ways = [("MP4", ".mp4", None), *((f"MP4, {name}", ".mp4", name) for name in SHAPES)]
             ways.append(("GIF", ".gif", None))
             entries = [
-                Entry(label=lambda: "Watch", take=partial(watch, item)),
+                Entry("Watch", partial(watch, item)),
                 *(
-                    Entry(
-                        label=lambda name=name: f"Export as {name}",
-                        take=partial(export, item, ending, shape),
-                    )
+                    Entry(f"Export as {name}", partial(export, item, ending, shape))
                     for name, ending, shape in ways
                 ),
-                Entry(label=lambda: "Delete", take=partial(ask, item)),
-                Entry(label=lambda: "Back", take=reopen),
+                Entry("Delete", partial(ask, item)),
+                Entry("Back", reopen),
             ]
             replay = f"to play on from it: python play.py --replay {item.path}"
             notes = [replay] if item.is_session else []

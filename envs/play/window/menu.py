@@ -27,19 +27,23 @@ _BUTTONS = {"A": TAKE, "B": BACK, "Start": BACK}
 _ARROWS = {"up": UP, "down": DOWN, "left": LEFT, "right": RIGHT}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Entry:
     """A line of a menu.
 
     Attributes:
-        label: What it is; may change.
+        label: What it is, or returns that where it changes.
         take: Called when it is chosen; None where only left and right change it.
         change: Called with -1 or 1 for left and right.
     """
 
-    label: Callable[[], str]
+    label: str | Callable[[], str]
     take: Callable[[], object] | None = None
     change: Callable[[int], object] | None = None
+
+    def __str__(self) -> str:
+        """What it is now."""
+        return self.label if isinstance(self.label, str) else self.label()
 
 
 class Menu:
@@ -86,7 +90,7 @@ class Menu:
         heading = written(self.title, round(1.4 * size))
         notes = [written(note, size - 2, color=DIM, width=area.width - 4 * PADDING)
                  for note in self._notes]  # fmt: skip
-        lines = [written(entry.label(), size) for entry in self.entries]
+        lines = [written(str(entry), size) for entry in self.entries]
         width = max(item.get_width() for item in (heading, *notes, *lines)) + 4 * PADDING
         height = min(area.height, self._height(size))
         plate = pygame.Surface((min(width, area.width), height), pygame.SRCALPHA)

@@ -80,14 +80,14 @@ class Screens:
         """Open the main menu; the game waits meanwhile."""
         self._pause(session)
         entries = [
-            Entry(label=lambda: "Go on", take=lambda: self.close(session)),
+            Entry("Go on", lambda: self.close(session)),
             *(self._mode_entry(session, mode) for mode in MODES),
-            Entry(label=lambda: "Scenes", take=lambda: self.open_scenes(session)),
-            Entry(label=lambda: "Recordings (F10)", take=lambda: self.open_gallery(session)),
-            Entry(label=lambda: "Watch an agent play (G)", take=lambda: self._fly(session)),
-            Entry(label=lambda: "Settings", take=lambda: self._open_settings(session)),
-            Entry(label=lambda: "All keys (F1)", take=lambda: self._list_keys(session)),
-            Entry(label=lambda: "Quit", take=self._quit),
+            Entry("Scenes", lambda: self.open_scenes(session)),
+            Entry("Recordings (F10)", lambda: self.open_gallery(session)),
+            Entry("Watch an agent play (G)", lambda: self._fly(session)),
+            Entry("Settings", lambda: self._open_settings(session)),
+            Entry("All keys (F1)", lambda: self._list_keys(session)),
+            Entry("Quit", self._quit),
         ]
         self.menu = Menu("Menu", entries, back=lambda: self.close(session))
 
@@ -97,12 +97,9 @@ class Screens:
             self._do(session, session.reset)
             return
         entries = [
-            Entry(label=lambda: "Start again", take=lambda: self._do(session, session.reset)),
-            Entry(
-                label=lambda: "Another scene",
-                take=lambda: self._do(session, session.reset_to_next_start),
-            ),
-            Entry(label=lambda: "Go on", take=lambda: self.close(session)),
+            Entry("Start again", lambda: self._do(session, session.reset)),
+            Entry("Another scene", lambda: self._do(session, session.reset_to_next_start)),
+            Entry("Go on", lambda: self.close(session)),
         ]
         self._pause(session)
         self.menu = Menu(_AGAIN, entries, back=lambda: self.close(session))
@@ -145,8 +142,7 @@ class Screens:
     def _mode_entry(self, session: Session, mode: Mode) -> Entry:
         name = mode.name.capitalize()
         return Entry(
-            label=lambda: f"{name}: {mode.words}",
-            take=lambda: self._do(session, partial(session.begin_mode, mode)),
+            f"{name}: {mode.words}", lambda: self._do(session, partial(session.begin_mode, mode))
         )
 
     def _fly(self, session: Session) -> None:
@@ -176,13 +172,10 @@ class Screens:
         if run.best:
             notes.append("best: " + ", ".join(amount(run, best) for best in run.best[:5]))
         entries = [
-            Entry(label=lambda: "Again", take=lambda: self._do(session, self._again(session))),
-            Entry(
-                label=lambda: "Another scene",
-                take=lambda: self._do(session, session.reset_to_next_start),
-            ),
-            Entry(label=lambda: "Watch the replay", take=lambda: self._do(session, session.watch)),
-            Entry(label=lambda: "Menu", take=lambda: self.open_main(session)),
+            Entry("Again", lambda: self._do(session, self._again(session))),
+            Entry("Another scene", lambda: self._do(session, session.reset_to_next_start)),
+            Entry("Watch the replay", lambda: self._do(session, session.watch)),
+            Entry("Menu", lambda: self.open_main(session)),
         ]
         title = "The end" if view.is_over else "Time!"
         self.menu = Menu(title, entries, back=lambda: self.open_main(session), notes=notes)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pygame
 
-from envs.play.studio.films import free_path
+from envs.recording.record import new_path
 from midas_world.files import whole
 
 SCREENSHOTS_FOLDER = Path("screenshots")
@@ -12,7 +12,7 @@ SCREENSHOTS_FOLDER = Path("screenshots")
 
 def save_screenshot(picture: pygame.Surface, folder: Path = SCREENSHOTS_FOLDER) -> str:
     """Write a picture as PNG; return where it is, or why it is not, in words."""
-    path = free_path(folder, "picture", ".png")
+    path = new_path(folder, "picture", ".png")
     try:
         with whole(path) as place:
             pygame.image.save(picture, str(place))

@@ -1,6 +1,7 @@
 """The menus of settings: sound, picture, language, keys, gamepad."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pygame
@@ -115,11 +116,9 @@ class SettingScreens:
             switch("shows_held_keys", "keys that are held (F4)"),
             choice("film_shape", "saved films (F8)", ("", *SHAPES), "as played"),
             switch("uses_pads", "gamepads"),
-            Entry(label=lambda: "Keys", take=lambda: self._open_keys(session, "keys", back=reopen)),
-            Entry(
-                label=lambda: "Gamepad", take=lambda: self._open_keys(session, "pad", back=reopen)
-            ),
-            Entry(label=lambda: "Back", take=back),
+            Entry("Keys", lambda: self._open_keys(session, "keys", back=reopen)),
+            Entry("Gamepad", lambda: self._open_keys(session, "pad", back=reopen)),
+            Entry("Back", back),
         ]
         notes = [file.problem] if file.problem else []
         self._show(Menu("Settings", entries, back=back, notes=notes))
@@ -152,9 +151,9 @@ class SettingScreens:
             self._wanted = kind, name
 
         entries = [
-            *(Entry(label=lambda n=n: label(n), take=lambda n=n: want(n)) for n in meanings),
-            Entry(label=lambda: "as they were", take=lambda: self._change(**{kind: {}})),
-            Entry(label=lambda: "Back", take=back),
+            *(Entry(partial(label, n), partial(want, n)) for n in meanings),
+            Entry("as they were", lambda: self._change(**{kind: {}})),
+            Entry("Back", back),
         ]
         self._show(Menu("Keys" if kind == "keys" else "Gamepad", entries, back=back))
 

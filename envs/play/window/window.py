@@ -347,7 +347,7 @@ class Window:
         pygame.display.flip()
         shown_at = time.perf_counter()
         for pressed_at in presses:
-            self.latencies.add(shown_at - pressed_at)
+            self.latencies.append(shown_at - pressed_at)
         self._drawn, self._drawn_at, self._is_dirty = view, now, False
         self._drawn_menu = self._screens.menu
 
