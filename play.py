@@ -23,9 +23,8 @@ from envs.play.game.agents import Wanderer
 from envs.play.game.game import Game
 from envs.play.game.goals import BestList
 from envs.play.game.human import open_human_teacher
-from envs.play.game.loading import Loading
 from envs.play.game.opening import open_teacher, open_world
-from envs.play.game.playable import Playable
+from envs.play.game.playable import Loading, Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.session import Session
 from envs.play.game.settings import MAX_VOLUME, Settings, SettingsFile

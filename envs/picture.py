@@ -57,11 +57,17 @@ def draw_frame(surface: pygame.Surface, frame: np.ndarray, *, is_whole: bool = T
     """Draw a frame, uint8 (H, W, 3), into the middle of a surface; return where it lies."""
     height, width, _ = frame.shape
     rect = picture_rect(surface.get_size(), (width, height), is_whole=is_whole)
-    picture = pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
+    picture = picture_of(frame)
     if not rect.contains(surface.get_rect()):
         surface.fill(BORDER_COLOR)
     surface.blit(pygame.transform.scale(picture, rect.size), rect)
     return rect
+
+
+def picture_of(frame: np.ndarray) -> pygame.Surface:
+    """Return a frame, uint8 (H, W, 3), as a picture."""
+    height, width, _ = frame.shape
+    return pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
 
 
 def pack_frame(frame: np.ndarray) -> bytes:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
@@ -33,12 +34,13 @@ def make_bare(world: Path, **kwargs) -> gym.Env:
     return gym.make(WORLD, world=str(world), **kwargs).unwrapped
 
 
-@pytest.fixture(params=TEACHERS)
-def teacher(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture(params=[*TEACHERS, WORLD])
+def env(request, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     if "Doom" in request.param:
         pytest.importorskip("vizdoom")
         monkeypatch.chdir(tmp_path)  # it writes where it is started
-    env = gym.make(request.param, render_mode="rgb_array").unwrapped
+    own = {"world": str(tiny_folder)} if request.param == WORLD else {}
+    env = gym.make(request.param, render_mode="rgb_array", **own).unwrapped
     yield env
     env.close()
 
@@ -70,19 +72,24 @@ def test_ids_make_the_learned_world(tiny_folder, name):
     assert env.unwrapped.world.folder == tiny_folder
 
 
-def test_wrong_calls_of_a_teacher_are_told_in_the_words_of_the_learned_world(teacher):
+def test_wrong_calls_are_told_in_the_same_words_by_all(env):
     with pytest.raises(ResetNeeded, match=r"call reset\(\) before step\(\), and again after"):
-        teacher.step(0)
+        env.step(0)
     with pytest.raises(ResetNeeded, match=r"call reset\(\) before render\(\)"):
-        teacher.render()
-    teacher.reset(seed=0)
-    for action in (99, -1, 1.5, "run"):
-        with pytest.raises(InvalidAction, match=r"must be an integer 0 to \d+, got"):
-            teacher.step(action)
-    teacher.render_mode = None
+        env.render()
+    env.reset(seed=0)
+    last = env.action_space.n - 1
+    for action in (last + 1, -1, 1.5, "run"):
+        with pytest.raises(InvalidAction, match=rf"must be an integer 0 to {last}, got"):
+            env.step(action)
+    frame = env.step(0)[0]
+    np.testing.assert_array_equal(env.render(), frame)
+    frame[:] = 0
+    assert env.render().any()
+    env.render_mode = None
     with pytest.warns(UserWarning, match="does nothing without a render_mode") as warnings:
-        assert teacher.render() is None
-    assert warnings[0].filename == inspect.getfile(type(teacher))
+        assert env.render() is None
+    assert warnings[0].filename == inspect.getfile(type(env))
 
 
 def test_a_vector_spec_survives_pickling(tiny_folder):

@@ -130,20 +130,15 @@ def test_frames_are_saved_as_folder_strip_and_gif(tmp_path):
 # The command
 
 
-def test_command_plays_a_world_without_a_window(tiny_folder, tmp_path, capsys):
+def test_command_plays_the_teacher_by_a_list_of_actions(tmp_path, capsys):
     actions = tmp_path / "actions.txt"
     actions.write_text("run_right x 3\n")
-    command = ["--headless", "--world", str(tiny_folder), "--actions", str(actions)]
+    command = ["--headless", "--teacher", "--actions", str(actions), "--prompt", "a beach"]
     assert play.main([*command, "--steps", "5", "--save", str(tmp_path / "out.png")]) == 0
     out = capsys.readouterr().out
     assert "5 steps in" in out
-    assert "torch" in out
+    assert "pygame drawing" in out
     assert (tmp_path / "out.png").is_file()
-
-
-def test_command_plays_the_teacher(capsys):
-    assert play.main(["--headless", "--teacher", "--steps", "3", "--prompt", "a beach"]) == 0
-    assert "pygame drawing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import pygame
 import pytest
 
 from envs.picture import draw_frame, picture_rect
-from envs.play.game.clock import StepClock
 from envs.play.game.inputs import PAD_BUTTONS, Inputs, aliases_of
 from envs.play.game.playable import Playable
 from envs.play.game.session import Session
 from envs.play.game.settings import Settings
+from envs.play.game.stepper import StepClock
 from envs.play.window import hud
 from envs.play.window.overlays import Look, Overlays
 from envs.play.window.window import Window

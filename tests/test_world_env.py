@@ -171,8 +171,6 @@ def test_a_threshold_of_0_pays_what_is_expected_in_forks_too(tiny_world):
     assert rewards == [pytest.approx(0.4), pytest.approx(-0.3)]
     futures = env.fork(2)
     np.testing.assert_allclose(futures.step(np.zeros(2, int))[1], 0.2, atol=1e-6)
-    with pytest.raises(ValueError, match="reward_threshold must be at least 0, got -1"):
-        WorldEnv(tiny_world, engine=engine, reward_threshold=-1.0)
 
 
 def test_episodes_terminate_by_probability_and_truncate_at_the_horizon(fake):
@@ -225,33 +223,33 @@ def test_hits_end_nothing_in_a_world_without_lives(tiny_world):
         assert "lives" not in info
 
 
-def test_step_and_render_before_reset_and_wrong_actions_are_errors(tiny_world, fake):
-    with pytest.raises(ResetNeeded):
-        fake.step(0)
+def test_there_is_no_state_before_a_reset(fake):
     with pytest.raises(ResetNeeded):
         fake.save_state()
-    env = WorldEnv(tiny_world, engine=fake.engine, render_mode="rgb_array")
-    with pytest.raises(ResetNeeded):
-        env.render()
-    env.reset(seed=0)
-    for action in (15, -1, 1.5, "run"):
-        with pytest.raises(InvalidAction, match="0 to 14"):
-            env.step(action)
-    frame = env.step(3)[0]
-    np.testing.assert_array_equal(env.render(), frame)
-    frame[:] = 0
-    assert env.render().any()
 
 
-def test_constructor_says_what_is_wrong(tiny_world, tmp_path):
-    with pytest.raises(ValueError, match="render_mode"):
-        WorldEnv(tiny_world, render_mode="ansi")
-    with pytest.raises(ValueError, match="horizon"):
-        WorldEnv(tiny_world, horizon=0)
-    with pytest.raises(BackendUnavailableError):
-        WorldEnv(tiny_world, backend="tensorrt")
-    with pytest.raises(CheckpointError, match="no world"):
-        WorldEnv(tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"render_mode": "ansi"}, ValueError, "render_mode"),
+        ({"horizon": 0}, ValueError, "horizon must be at least 1"),
+        ({"backend": "tensorrt"}, BackendUnavailableError, ""),
+        ({"world": "nowhere"}, CheckpointError, "no world"),
+        ({"observation": "pixel"}, ValueError, "unknown observation .*did you mean 'pixels'"),
+        ({"action": "key"}, ValueError, "unknown action .*did you mean 'keys'"),
+        ({"outcomes": "mean"}, ValueError, "must be one of threshold, expected, sample, got mean"),
+        ({"cost_threshold": 1.5}, ValueError, "cost_threshold must be from 0 to 1"),
+        ({"reward_threshold": -1.0}, ValueError, "reward_threshold must be at least 0, got -1"),
+        ({"frame_skip": 0}, ValueError, "frame_skip must be at least 1"),
+        ({"actions": ["fly"]}, ValueError, "unknown action 'fly'"),
+        ({"actions": ["idle"], "action": "keys"}, ValueError, "goes with action='discrete'"),
+        ({"task": "coin"}, ValueError, "task must be None or one of coins, care, goal"),
+        ({"horizn": 3}, TypeError, "horizn"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named(tiny_world, arguments, error, words):
+    with pytest.raises(error, match=words):
+        WorldEnv(**{"world": tiny_world} | arguments)
 
 
 def test_human_mode_opens_a_window_and_closes_twice(fake, tiny_world):
@@ -345,9 +343,3 @@ def test_conditions_go_straight_to_the_network(tiny_world):
         env.set_prompt("a beach")
     with pytest.raises(ValueError, match="no prompt"):
         env.reset(options={"prompt": "a beach"})
-
-
-def test_unknown_modes_are_named(tiny_world, fake):
-    for name, nearest in (("observation", "pixels"), ("action", "keys")):
-        with pytest.raises(ValueError, match=f"unknown {name} .*did you mean '{nearest}'"):
-            WorldEnv(tiny_world, engine=fake.engine, **{name: nearest[:-1]})

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from envs.play.game.clock import StepClock
 from envs.play.game.game import Game
 from envs.play.game.moments import View
 from envs.play.game.samples import Samples
+from envs.play.game.stepper import StepClock
 
 _MAX_REPEATS = 1_000_000
 

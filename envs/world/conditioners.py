@@ -78,13 +78,7 @@ class SpeakingConditioner(Conditioner, Protocol):
         own_voice: np.ndarray | None = None,
         other_voice: np.ndarray | None = None,
     ) -> StepConditions:
-        """Return the conditions of the frame that an action leads to.
-
-        Args:
-            action: Its index.
-            own_voice: (20,) features of live audio instead of the character's own voice.
-            other_voice: Likewise of the other speaker.
-        """
+        """As above; (20,) features of live audio may take the place of either voice."""
         ...
 
 

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pygame
 
-from envs.picture import pack_frame, unpack_frame
+from envs.picture import pack_frame, picture_of, unpack_frame
 from envs.play.game.game import Game
 from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.playable import TeacherLink
@@ -248,7 +248,5 @@ def _resized(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return a frame in another height and width."""
     if frame.shape == shape:
         return frame
-    height, width, _ = frame.shape
-    picture = pygame.image.frombytes(frame.tobytes(), (width, height), "RGB")
-    scaled = pygame.transform.smoothscale(picture, (shape[1], shape[0]))
+    scaled = pygame.transform.smoothscale(picture_of(frame), (shape[1], shape[0]))
     return np.ascontiguousarray(pygame.surfarray.array3d(scaled).transpose(1, 0, 2))

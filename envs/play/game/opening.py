@@ -10,8 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.play.game.agents import Seer
-from envs.play.game.loading import Loading
-from envs.play.game.playable import Playable, SceneChoices, TeacherLink
+from envs.play.game.playable import Loading, Playable, SceneChoices, TeacherLink
 from envs.stage.policies import Policy, make_policy
 
 if TYPE_CHECKING:

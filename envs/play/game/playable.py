@@ -1,6 +1,6 @@
-"""What can be played, and what goes with it."""
+"""What can be played, what goes with it, and how far opening it has come."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,3 +83,17 @@ class Playable:
     starts: tuple[str, ...] = ()
     show_start: Callable[[int], np.ndarray] | None = None
     scenes: SceneChoices | None = None
+
+
+class Loading:
+    """How far opening has come, told by the thread that opens to the window that waits."""
+
+    def __init__(self, stage: str = "loading") -> None:
+        self.stage = stage
+        self.keys: Mapping[str, Sequence[str]] = {}
+
+    def tell(self, stage: str, *, keys: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Say what is done now."""
+        self.stage = stage
+        if keys is not None:
+            self.keys = keys

@@ -4,6 +4,7 @@ Follows what the game reports, jumps included; what a session looks like on disk
 it does not hold up the game, is the business of envs/recording/record.py and what lies below it.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,15 @@ import numpy as np
 
 from envs.play.game.moments import Branch
 from envs.play.game.playable import Playable
-from envs.recording.record import EnvRecorder, Outcome
+from envs.recording.record import RECORDINGS_FOLDER, EnvRecorder, Outcome, new_path
 from midas_world.sessions.log import Kind
 from midas_world.sessions.writer import RecordingStatus
 
 # To take over anywhere, so much is played again at most.
 STATE_EVERY_S = 10.0
+
+# The window and a global hotkey may both report one press of a key.
+_KEY_BOUNCE_S = 0.3
 
 
 class GameRecorder:
@@ -153,3 +157,50 @@ class GameRecorder:
         env: Any = self._playable.env.unwrapped
         self._since_state = 0
         return env.save_state() if hasattr(env, "save_state") and not self._is_over else None
+
+
+class RecordSwitch:
+    """What F9 does: a recording begins, or ends and says where it is."""
+
+    def __init__(self, *, notify: Callable[[], object]) -> None:
+        self.recorder: GameRecorder | None = None
+        self.error = ""
+        self._notify = notify
+        self._pressed_at = -_KEY_BOUNCE_S
+
+    @property
+    def status(self) -> RecordingStatus | None:
+        """How the recording is doing; None if nothing is recorded."""
+        return self.recorder.status if self.recorder is not None else None
+
+    def is_new_press(self) -> bool:
+        """Return whether a press of the key is not the one that was just told."""
+        now = time.perf_counter()
+        is_new = now - self._pressed_at >= _KEY_BOUNCE_S
+        if is_new:
+            self._pressed_at = now
+        return is_new
+
+    def start(self, folder: Path, *, fps: float) -> None:
+        """Record into a new folder from now on."""
+        assert self.recorder is not None
+        self.recorder.stop()
+        self.error = ""
+        self.recorder.start(folder, fps=fps, on_error=self._end)
+        self._notify()
+
+    def toggle(self, title: str, *, fps: float, may_start: bool) -> str:
+        """Stop, or start a session named after what is played; return words for the player."""
+        assert self.recorder is not None
+        status = self.status
+        if status is not None and status.error is None:
+            self.recorder.stop()
+            return f"recorded {status.seconds:.0f} s: {status.folder}"
+        if may_start:
+            self.start(new_path(RECORDINGS_FOLDER, title), fps=fps)
+        return ""
+
+    def _end(self, words: str) -> None:
+        """Let the player know at once; called from the recorder's thread."""
+        self.error = words
+        self._notify()

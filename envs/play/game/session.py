@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from envs.play.game.agents import Pilot
-from envs.play.game.clock import StepClock
 from envs.play.game.compare import Comparison
 from envs.play.game.film import Film
 from envs.play.game.game import Game
@@ -21,10 +20,10 @@ from envs.play.game.goals import BestList, Goals, Mode
 from envs.play.game.inputs import Inputs, unknown_keys
 from envs.play.game.moments import View
 from envs.play.game.playable import Playable
-from envs.play.game.record_switch import RecordSwitch
+from envs.play.game.recorder import RecordSwitch
 from envs.play.game.rewind import DEFAULT_SECONDS, Rewind
 from envs.play.game.samples import Samples
-from envs.play.game.stepper import in_turn
+from envs.play.game.stepper import StepClock, in_turn
 from envs.play.game.time_travel import TimeTraveller
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import LiveVoices

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable
 
 from envs.play.game.bookmarks import NUM_BOOKMARKS, Bookmarks
-from envs.play.game.clock import StepClock
 from envs.play.game.compare import Comparison
 from envs.play.game.film import Film, Projector
 from envs.play.game.game import Game
 from envs.play.game.goals import Goals
 from envs.play.game.moments import View
 from envs.play.game.rewind import Rewind
-from envs.play.game.stepper import Status, Stepper, in_turn
+from envs.play.game.stepper import Status, StepClock, Stepper, in_turn
 
 # Playing so many steps again is worth a word to the player.
 _LONG_WAY_STEPS = 40

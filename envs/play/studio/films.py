@@ -15,7 +15,7 @@ import numpy as np
 from envs.play.game.film import Film
 from envs.play.game.moments import View
 from envs.play.studio.saver import FrameSaver
-from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, TRACKS
+from midas_world.data.sound import SAMPLES_PER_STEP, TRACKS, read_sound
 from midas_world.data.video import import_av, to_rgb
 from midas_world.sessions.export.pictures import shaped, with_keys
 
@@ -148,17 +148,10 @@ def first_frame(path: Path) -> np.ndarray:
 
 def _read_sound(path: Path) -> np.ndarray:
     """Return the sound of each frame, int16 (T, 3, 800), all of it on the first track."""
-    av = import_av()
     with _reading(path) as film:
         if not film.streams.audio:
             return np.zeros((0, len(TRACKS), SAMPLES_PER_STEP), np.int16)
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
-        parts = [
-            part.to_ndarray()[0]
-            for frame in [*film.decode(audio=0), None]
-            for part in resampler.resample(frame)
-        ]
-    samples = np.concatenate([*parts, np.zeros(SAMPLES_PER_STEP, np.int16)])
+    samples = np.concatenate([*read_sound(path), np.zeros(SAMPLES_PER_STEP, np.int16)])
     count = len(samples) // SAMPLES_PER_STEP
     steps = np.zeros((count, len(TRACKS), SAMPLES_PER_STEP), np.int16)
     steps[:, 0] = samples[: count * SAMPLES_PER_STEP].reshape(count, SAMPLES_PER_STEP)

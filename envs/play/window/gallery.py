@@ -1,10 +1,12 @@
-"""The studio at the window: the last seconds as a film, and what was recorded, to be picked."""
+"""The studio at the window: screenshots, the last seconds as a film, what was recorded."""
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pygame
 
 from envs.play.game.film import Film, Projector
 from envs.play.game.session import Session
@@ -15,9 +17,11 @@ from envs.play.studio.jobs import Jobs
 from envs.play.window.menu import Entry, Menu
 from envs.play.window.tiles import Pictures, Row, Tiles
 from envs.recording.record import RECORDINGS_FOLDER, new_path
+from midas_world.files import whole
 from midas_world.sessions.export.pictures import SHAPES
 
 FILM_SECONDS = 30.0
+SCREENSHOTS_FOLDER = Path("screenshots")
 
 
 class Gallery:
@@ -155,3 +159,14 @@ class Gallery:
     def close(self) -> None:
         """Wait for what is still written; may be called twice."""
         self._jobs.close()
+
+
+def save_screenshot(picture: pygame.Surface, folder: Path = SCREENSHOTS_FOLDER) -> str:
+    """Write a picture as PNG; return where it is, or why it is not, in words."""
+    path = new_path(folder, "picture", ".png")
+    try:
+        with whole(path) as place:
+            pygame.image.save(picture, str(place))
+    except (OSError, pygame.error) as error:  # a full disk, a folder that is not ours
+        return f"no screenshot: {error}"
+    return f"saved {path}"

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pygame
 
+from envs.picture import picture_of
 from envs.play.window.hud import DIM, PADDING, SHADE
 from envs.play.window.letters import TEXT_COLOR, fitted, font, letter_size, width_of, written
 from envs.play.window.menu import BACK, CHOSEN_COLOR, DOWN, LEFT, RIGHT, TAKE, UP, move_of
-from envs.play.window.panels import ACCENT, picture_of
+from envs.play.window.panels import ACCENT
 
 _RATIO = 0.6  # height by width of a tile
 _MOST_IN_SIGHT = 6  # tiles of a row, unless the window is small

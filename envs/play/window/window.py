@@ -11,8 +11,8 @@ import pygame
 
 from envs.play.game.compare import Pair
 from envs.play.game.inputs import Inputs
-from envs.play.game.loading import Loading
 from envs.play.game.moments import View
+from envs.play.game.playable import Loading
 from envs.play.game.samples import Samples
 from envs.play.game.session import Session
 from envs.play.game.settings import SettingsFile
@@ -23,17 +23,16 @@ from envs.play.window.attract import Attract
 from envs.play.window.commands import Commands
 from envs.play.window.film_controls import COMMANDS, KEYS, FilmControls, band_height, draw_bar
 from envs.play.window.full_screen import START_SIZE, FullScreen
-from envs.play.window.gallery import Gallery
+from envs.play.window.gallery import Gallery, save_screenshot
 from envs.play.window.keys import meaning_of, place_of
 from envs.play.window.layout import Layout, Plate, arrange, draw
 from envs.play.window.letters import letter_size
 from envs.play.window.menu import PAD_AS_KEYS, move_of
 from envs.play.window.overlays import Look, Overlays, measurements
 from envs.play.window.pads import Pads
-from envs.play.window.picture import draw_alone, draw_beside
+from envs.play.window.panels import draw_alone, draw_beside
 from envs.play.window.prompt_line import PromptLine
 from envs.play.window.screens import Screens
-from envs.play.window.screenshots import save_screenshot
 
 _DRAW_PERIOD_S = 1 / 60
 _WAIT_MS = 10
