@@ -21,12 +21,12 @@ from envs.keyboard import KeyboardError, hotkey
 from envs.picture import open_display
 from envs.play.game.agents import Wanderer
 from envs.play.game.game import Game
+from envs.play.game.game_thread import GameThread
 from envs.play.game.goals import BestList
 from envs.play.game.human import open_human_teacher
 from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.playable import Loading, Playable
 from envs.play.game.rewind import DEFAULT_SECONDS
-from envs.play.game.session import Session
 from envs.play.game.settings import MAX_VOLUME, Settings, SettingsFile
 from envs.play.headless import read_actions, run_headless
 from envs.play.studio.saver import FrameSaver
@@ -98,7 +98,7 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable], loadi
     open_display(instead="use --headless to play without one")
     settings = SettingsFile(folder / "settings.json")
     window = Window(f"{name}, {kind}", loading=loading, settings=settings)
-    session = Session(
+    thread = GameThread(
         opener,
         window.inputs,
         seed=args.seed,
@@ -116,11 +116,11 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable], loadi
         # Films are waited for, unless Ctrl-C or SIGTERM ends it.
         stack.push(lambda kind, *_: window.close(waits=not kind or issubclass(kind, Exception)))
         if args.global_hotkey:
-            _listen_everywhere(session, stack)
-        session.start()
-        window.run(session)
-    if session.error is not None:
-        raise session.error
+            _listen_everywhere(thread, stack)
+        thread.start()
+        window.run(thread)
+    if thread.error is not None:
+        raise thread.error
     return 0
 
 
@@ -163,13 +163,13 @@ def _speaker(args: argparse.Namespace, settings: Settings) -> Speaker:
     return Speaker(volume=volume, is_muted=args.mute)
 
 
-def _listen_everywhere(session: Session, stack: contextlib.ExitStack) -> None:
+def _listen_everywhere(thread: GameThread, stack: contextlib.ExitStack) -> None:
     """Let F9 record whatever has the focus, or say why it cannot; play goes on either way."""
     try:
-        stack.callback(hotkey("<f9>", session.toggle_recording).stop)
+        stack.callback(hotkey("<f9>", thread.toggle_recording).stop)
     except KeyboardError as error:
-        session.message = f"F9 records in this window only: {error}"
-        print(f"play: {session.message}", file=sys.stderr)
+        thread.message = f"F9 records in this window only: {error}"
+        print(f"play: {thread.message}", file=sys.stderr)
 
 
 def _replay(args: argparse.Namespace) -> int:
@@ -181,7 +181,7 @@ def _replay(args: argparse.Namespace) -> int:
     open_display(instead="midas-world export SESSION --to mp4 makes a film of it")
     settings = SettingsFile(settings_folder() / "settings.json")
     window = Window(args.replay.resolve().name, settings=settings)
-    session = Session(
+    thread = GameThread(
         partial(open_recorded, tape.session, world=args.world, trust=args.trust),
         window.inputs,
         film=tape.film(),
@@ -189,13 +189,13 @@ def _replay(args: argparse.Namespace) -> int:
         speaker=_speaker(args, settings.settings),
         notify=window.notify,
     )
-    session.start()
+    thread.start()
     try:
-        window.run(session)
+        window.run(thread)
     finally:
         window.close()
-    if session.error is not None:
-        raise session.error
+    if thread.error is not None:
+        raise thread.error
     return 0
 
 

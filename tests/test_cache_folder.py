@@ -10,8 +10,8 @@ import pytest
 
 import play
 from engine import make_engine
+from envs.play.game.game_thread import GameThread
 from envs.play.game.preparation import prepare_engines
-from envs.play.game.session import Session
 from envs.play.window.window import Window
 from midas_world import user_folders as module
 from midas_world.types import BackendUnavailableError
@@ -91,7 +91,7 @@ def test_without_a_home_all_is_kept_in_a_temporary_folder(tmp_path, caplog):
 def test_without_a_home_the_window_plays(tmp_path, monkeypatch):
     once = Window.run_once
 
-    def run_once(window: Window, session: Session) -> bool:
+    def run_once(window: Window, session: GameThread) -> bool:
         if session.view is not None:
             window._settings.change(volume=3)
             pygame.event.post(pygame.Event(pygame.QUIT))

@@ -15,7 +15,7 @@ import pytest
 
 import play
 from envs.picture import FrameWindow
-from envs.play.game.session import Session
+from envs.play.game.game_thread import GameThread
 from envs.play.window.window import Window
 from midas_world import __version__
 from midas_world.commands import cli
@@ -42,7 +42,7 @@ def _heeds_ctrl_c():
 def test_a_signal_ends_a_game_within_a_second_and_closes_it(monkeypatch, end, code):
     sessions, once = [], Window.run_once
 
-    def run_once(window: Window, session: Session) -> bool:
+    def run_once(window: Window, session: GameThread) -> bool:
         if session.view is not None and not sessions:
             sessions.append((session, time.perf_counter()))
             end()
@@ -64,7 +64,7 @@ def test_a_window_that_is_closed_while_loading_does_not_wait():
         may_load.wait(10.0)
         return playable(CountingEnv())
 
-    session = Session(load, window.inputs, notify=window.notify)
+    session = GameThread(load, window.inputs, notify=window.notify)
     session.start()
     press(pygame.K_ESCAPE)
     press(pygame.K_ESCAPE)
@@ -135,7 +135,7 @@ def test_both_commands_tell_their_version(main, capsys):
 
 def test_a_prompt_with_nul_and_half_letters_plays_and_is_drawn():
     window = Window("a world")
-    session = Session(lambda: playable(CountingEnv()), window.inputs, notify=window.notify)
+    session = GameThread(lambda: playable(CountingEnv()), window.inputs, notify=window.notify)
     start(window, session)
     session.set_prompt("snow\0 at \ud800night")
     run_until(window, session, lambda: session.prompt == "snow at night")

@@ -6,9 +6,9 @@ import pygame
 import pytest
 
 from envs.picture import draw_frame, picture_rect
+from envs.play.game.game_thread import GameThread
 from envs.play.game.inputs import PAD_BUTTONS, Inputs, aliases_of
 from envs.play.game.playable import Playable
-from envs.play.game.session import Session
 from envs.play.game.settings import Settings
 from envs.play.game.stepper import StepClock
 from envs.play.window import hud
@@ -280,7 +280,7 @@ def test_a_game_that_cannot_be_opened_ends_the_window_with_its_error():
         raise ValueError("no such world")
 
     window = Window("a world")
-    session = Session(fails, window.inputs, notify=window.notify)
+    session = GameThread(fails, window.inputs, notify=window.notify)
     session.start()
     window.run(session)
     window.close()

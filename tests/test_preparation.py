@@ -11,11 +11,11 @@ import pytest
 from engine import backends, select
 from envs.play.game import preparation
 from envs.play.game.game import Game
+from envs.play.game.game_thread import GameThread
 from envs.play.game.opening import open_world
 from envs.play.game.playable import Playable
 from envs.play.game.preparation import Preparation, build, prepare_engines
 from envs.play.game.recorder import GameRecorder
-from envs.play.game.session import Session
 from envs.play.window.window import Window
 from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import BackendUnavailableError
@@ -189,7 +189,7 @@ def test_the_window_shows_what_is_built_and_why_the_backend_was_chosen(monkeypat
 
 
 @contextmanager
-def changing_over(reopen) -> Iterator[tuple[Window, Session, Told, CountingEnv]]:
+def changing_over(reopen) -> Iterator[tuple[Window, GameThread, Told, CountingEnv]]:
     """Yield a game whose faster engine is made."""
     told, env = Told(words="", is_made=True), CountingEnv()
     with playing(env, preparation=told, reopen=reopen) as (window, session):
@@ -225,7 +225,7 @@ def test_bookmarks_and_rewind_go_on_after_changing_over(tiny_folder: Path):
     reopen = partial(open_world, first.env.unwrapped.world, backend="torch:bfloat16")
     made = Told(words="", is_made=True)
     window = Window("a world")
-    session = Session(
+    session = GameThread(
         lambda: replace(first, preparation=made, reopen=reopen),
         window.inputs,
         fps=200,

@@ -17,8 +17,8 @@ import pytest
 import play
 from envs.keyboard import KeyboardError, hotkey
 from envs.play.game.game import Game
+from envs.play.game.game_thread import GameThread
 from envs.play.game.inputs import Inputs
-from envs.play.game.session import Session
 from envs.play.window.window import Window
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import RecordedSession, load_session
@@ -101,7 +101,7 @@ def test_f9_starts_a_session_and_ends_it(tmp_path, monkeypatch):
 
 
 def test_one_press_heard_twice_counts_once():
-    session = Session(lambda: playable(CountingEnv()), Inputs())
+    session = GameThread(lambda: playable(CountingEnv()), Inputs())
     session.toggle_recording()
     session.toggle_recording()  # the window's and the global hotkey's
     assert session._commands.qsize() == 1
@@ -300,7 +300,7 @@ def test_a_hotkey_that_cannot_be_had_is_told_and_the_window_plays_on(
         hotkey("<f9>", lambda: None)
     told = []
 
-    def run(window: Window, session: Session) -> None:
+    def run(window: Window, session: GameThread) -> None:
         told.append(session.message)
         run_until(window, session, lambda: session.view is not None)
         session.close()

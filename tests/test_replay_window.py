@@ -5,9 +5,9 @@ from pathlib import Path
 import pygame
 import pytest
 
+from envs.play.game.game_thread import GameThread
 from envs.play.game.inputs import Inputs
 from envs.play.game.opening import open_world
-from envs.play.game.session import Session
 from envs.play.replay.recorded import Tape, open_recorded
 from envs.play.window.window import Window
 from midas_world.sessions.session import load_session
@@ -33,7 +33,7 @@ def watching(recorded):
     """Yield a window and the session that is watched in it."""
     tape = Tape(load_session(recorded))
     window = Window("a session")
-    session = Session(
+    session = GameThread(
         lambda: open_recorded(tape.session),
         window.inputs,
         film=tape.film(),
@@ -45,7 +45,7 @@ def watching(recorded):
     window.close()
 
 
-def pause(window: Window, session: Session) -> None:
+def pause(window: Window, session: GameThread) -> None:
     press(pygame.K_p)
     run_until(window, session, lambda: session.projector.is_paused)
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_taken_over_is_told_and_the_film_goes_on(recorded):
         raise ValueError("no such world")
 
     window = Window("a session")
-    session = Session(fails, Inputs(), film=tape.film(), notify=window.notify)
+    session = GameThread(fails, Inputs(), film=tape.film(), notify=window.notify)
     session.start()
     try:
         said = []

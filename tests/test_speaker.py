@@ -7,8 +7,8 @@ import numpy as np
 import pygame
 import pytest
 
+from envs.play.game.game_thread import GameThread
 from envs.play.game.opening import open_teacher
-from envs.play.game.session import Session
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import FileVoice, LiveVoices
 from envs.stage.controller import ACTIONS
@@ -155,7 +155,7 @@ def test_without_an_audio_device_the_game_goes_on_and_says_so(monkeypatch):
     assert not speaker.is_open
     assert "nothing is heard" in speaker.problem
     speaker.play(np.ones((3, 800), np.int16))
-    session = Session(lambda: playable(CountingEnv()), no_inputs(), fps=200, speaker=Speaker())
+    session = GameThread(lambda: playable(CountingEnv()), no_inputs(), fps=200, speaker=Speaker())
     session.start()
     wait_for(session, lambda: session.view is not None and session.view.num_steps > 3)
     assert "nothing is heard" in session.message
@@ -165,7 +165,7 @@ def test_without_an_audio_device_the_game_goes_on_and_says_so(monkeypatch):
 
 def test_a_session_plays_each_step_once_with_its_picture(hello):
     ear = Ear()
-    session = Session(
+    session = GameThread(
         open_teacher,
         no_inputs(),
         fps=200,

@@ -16,9 +16,9 @@ import av
 import pygame
 import pytest
 
+from envs.play.game.game_thread import GameThread
 from envs.play.game.goals import COIN_RUN, FREE_PLAY, BestList
 from envs.play.game.opening import open_teacher
-from envs.play.game.session import Session
 from envs.play.game.settings import SettingsFile
 from envs.play.window import screens
 from envs.play.window.menu import Menu
@@ -58,7 +58,7 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(screens, "MODES", (FREE_PLAY, SHORT_RUN))
     window = Window("stage, the real game", settings=SettingsFile(tmp_path / "settings.json"))
-    session = Session(
+    session = GameThread(
         open_teacher, window.inputs, best=BestList(tmp_path / "best.json"), notify=window.notify
     )
     start(window, session, timeout_s=60.0)

@@ -10,9 +10,9 @@ import pytest
 
 from envs.play.game.film import Film
 from envs.play.game.game import Game
+from envs.play.game.game_thread import GameThread
 from envs.play.game.opening import open_teacher
 from envs.play.game.rewind import Rewind
-from envs.play.game.session import Session
 from envs.play.studio.films import FilmLook, open_film, save_film
 from envs.play.studio.gallery import recordings
 from envs.play.studio.jobs import Jobs
@@ -328,7 +328,7 @@ def test_what_is_being_recorded_is_not_deleted(tmp_path, monkeypatch):
 def test_while_a_game_loads_there_is_nothing_to_save_or_to_open(monkeypatch):
     may_load = threading.Event()
     window = Window("a world")
-    session = Session(
+    session = GameThread(
         lambda: may_load.wait(10.0) and playable(CountingEnv()),
         window.inputs,
         notify=window.notify,

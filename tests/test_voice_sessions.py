@@ -9,8 +9,8 @@ import pytest
 
 from envs.play.game.film import Projector
 from envs.play.game.game import Game
+from envs.play.game.game_thread import GameThread
 from envs.play.game.opening import open_teacher
-from envs.play.game.session import Session
 from envs.play.replay.recorded import Tape, make_recorded
 from envs.play.replay.resimulate import resimulate
 from envs.play.voice.voices import FileVoice, LiveVoices
@@ -113,7 +113,7 @@ def test_a_replay_plays_the_recorded_sound_at_speed_1_only(spoken_session):
     faster, slower = (
         partial(Projector.change_speed, faster=is_faster) for is_faster in (True, False)
     )
-    session = Session(open_teacher, no_inputs(), film=tape.film(), speaker=ear)
+    session = GameThread(open_teacher, no_inputs(), film=tape.film(), speaker=ear)
     for _ in range(2):
         session.control_film(faster)
     for _ in range(2):

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pygame
 
+from envs.play.game.game_thread import GameThread
 from envs.play.game.playable import Playable
-from envs.play.game.session import Session
 from envs.play.game.settings import SettingsFile
 from envs.play.window import hud
 from envs.play.window.window import Window
@@ -32,7 +32,7 @@ def push(button: int) -> None:
     pygame.event.post(pygame.Event(pygame.JOYBUTTONDOWN, button=button, instance_id=1))
 
 
-def run_until(window: Window, session: Session, condition, *, timeout_s: float = 10.0) -> None:
+def run_until(window: Window, session: GameThread, condition, *, timeout_s: float = 10.0) -> None:
     end = time.perf_counter() + timeout_s
     while not condition():
         assert time.perf_counter() < end, f"not within {timeout_s} s; status {session.status}"
@@ -40,7 +40,7 @@ def run_until(window: Window, session: Session, condition, *, timeout_s: float =
         window.run_once(session)
 
 
-def start(window: Window, session: Session, *, timeout_s: float = 10.0) -> None:
+def start(window: Window, session: GameThread, *, timeout_s: float = 10.0) -> None:
     """Start a session and wait until it plays; what is pressed earlier is not meant for it."""
     session.start()
     run_until(window, session, lambda: session.status != "loading", timeout_s=timeout_s)
@@ -67,10 +67,10 @@ def words_shown(monkeypatch) -> list[str]:
 @contextmanager
 def playing(
     env: CountingEnv, *, fps: float = 200, settings: SettingsFile | None = None, **changes
-) -> Iterator[tuple[Window, Session]]:
+) -> Iterator[tuple[Window, GameThread]]:
     """Yield a window and the session of a game that is being played on it."""
     window = Window("a world", settings=settings)
-    session = Session(
+    session = GameThread(
         lambda: playable(env, **changes), window.inputs, fps=fps, notify=window.notify
     )
     try:

@@ -1,6 +1,6 @@
 """Going back in a game that is played: running backwards, bookmarks, and the film of an episode.
 
-What makes steps, and what else can be asked for, is up to the session that derives from it.
+What makes steps, and what else can be asked for, is up to the thread that derives from it.
 """
 
 import time

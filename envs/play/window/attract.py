@@ -4,8 +4,8 @@ import time
 
 import pygame
 
+from envs.play.game.game_thread import GameThread
 from envs.play.game.goals import FREE_PLAY
-from envs.play.game.session import Session
 
 IDLE_S = 60.0
 
@@ -27,37 +27,37 @@ class Attract:
         self.is_on = False
         self._touched_at = time.perf_counter()
 
-    def notice(self, event: pygame.Event, session: Session) -> bool:
+    def notice(self, event: pygame.Event, thread: GameThread) -> bool:
         """Look at an event; return whether it ended the show, and means nothing else."""
-        return event.type in _TOUCHES and self._touch(session)
+        return event.type in _TOUCHES and self._touch(thread)
 
-    def follow(self, session: Session, *, is_busy: bool, is_held: bool) -> None:
+    def follow(self, thread: GameThread, *, is_busy: bool, is_held: bool) -> None:
         """Begin the show if it is time, and let it go on after an episode's end.
 
         Args:
-            session: What is played.
+            thread: Of what is played.
             is_busy: Whether the player is in the middle of something else, such as typing.
             is_held: Whether a key or a stick is held, which tells nothing as long as it is.
         """
         if is_held:
-            self._touch(session)
+            self._touch(thread)
         elif self.is_on:
-            if session.status == "over":
-                session.reset_to_next_start()
+            if thread.status == "over":
+                thread.reset_to_next_start()
         elif (
             time.perf_counter() - self._touched_at >= IDLE_S
-            and session.status in ("playing", "over")
-            and session.goals.mode is FREE_PLAY
-            and session.recording is None
+            and thread.status in ("playing", "over")
+            and thread.goals.mode is FREE_PLAY
+            and thread.recording is None
             and not is_busy
         ):
             self.is_on = True
-            session.fly(True)
+            thread.fly(True)
 
-    def _touch(self, session: Session) -> bool:
+    def _touch(self, thread: GameThread) -> bool:
         """Somebody is there; return whether that ended the show."""
         self._touched_at = time.perf_counter()
         was_on, self.is_on = self.is_on, False
         if was_on:
-            session.fly(False)
+            thread.fly(False)
         return was_on

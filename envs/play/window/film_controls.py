@@ -6,7 +6,7 @@ from functools import partial
 import pygame
 
 from envs.play.game.film import Projector
-from envs.play.game.session import Session
+from envs.play.game.game_thread import GameThread
 from envs.play.window.hud import DIM, MARGIN, SHADE
 from envs.play.window.keys import meaning_of
 from envs.play.window.letters import TEXT_COLOR, letter_size, written
@@ -59,9 +59,9 @@ class FilmControls:
         move = move_of(event)
         return "" if move is None else _PAD[move]
 
-    def obey(self, name: str, session: Session, *, is_far: bool, now: float) -> bool:
+    def obey(self, name: str, thread: GameThread, *, is_far: bool, now: float) -> bool:
         """Do what a key stands for; return False if the window is to close."""
-        projector = session.projector
+        projector = thread.projector
         if projector is None:
             return True
         second = max(1, round(projector.film.fps)) * (10 if is_far else 1)
@@ -69,31 +69,31 @@ class FilmControls:
         if name in ways:
             is_step = abs(ways[name]) == 1
             skip = partial(Projector.skip, num_frames=ways[name], pauses=is_step)
-            self._held = partial(session.control_film, skip)
+            self._held = partial(thread.control_film, skip)
             self._held()
             self._repeats_at = now + _REPEAT_S[0]
         elif name in ("space", "p"):
-            session.control_film(Projector.toggle_pause)
+            thread.control_film(Projector.toggle_pause)
         elif name in ("home", "end"):
             place = 0 if name == "home" else projector.last
-            session.control_film(partial(Projector.seek, number=place))
+            thread.control_film(partial(Projector.seek, number=place))
         elif name in ("up", "down"):
-            session.control_film(partial(Projector.change_speed, faster=name == "up"))
+            thread.control_film(partial(Projector.change_speed, faster=name == "up"))
         elif name in ("t", "return", "enter"):
-            session.take_over()
+            thread.take_over()
         elif name == "escape":
-            return session.end_film()
+            return thread.end_film()
         return True
 
-    def point(self, event: pygame.Event, session: Session, size: tuple[int, int]) -> None:
+    def point(self, event: pygame.Event, thread: GameThread, size: tuple[int, int]) -> None:
         """Go to the place of the bar at which the mouse is pressed or drawn along."""
-        bar, projector = _bar(size), session.projector
+        bar, projector = _bar(size), thread.projector
         if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             self._is_dragging = bar.inflate(0, 16).collidepoint(event.pos)
         if self._is_dragging and projector is not None:
             share = (event.pos[0] - bar.left) / max(1, bar.width - 1)
             place = round(share * projector.last)
-            session.control_film(partial(Projector.seek, number=place))
+            thread.control_film(partial(Projector.seek, number=place))
 
 
 def band_height(size: tuple[int, int]) -> int:

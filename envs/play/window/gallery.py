@@ -9,7 +9,7 @@ import numpy as np
 import pygame
 
 from envs.play.game.film import Film, Projector
-from envs.play.game.session import Session
+from envs.play.game.game_thread import GameThread
 from envs.play.game.settings import SettingsFile
 from envs.play.studio.films import FilmLook, save_film
 from envs.play.studio.gallery import Recording, recordings
@@ -35,9 +35,9 @@ class Gallery:
         self._shown: Film | None = None
         self._reopen: Callable[[], object] = lambda: None
 
-    def save_last(self, session: Session) -> None:
+    def save_last(self, thread: GameThread) -> None:
         """Save what was shown in the last seconds as a film."""
-        playable, settings = session.playable, self._settings.settings
+        playable, settings = thread.playable, self._settings.settings
         if playable is None:
             return
         look = FilmLook(
@@ -50,11 +50,11 @@ class Gallery:
             words = f"saving the last {min(film.num_frames / film.fps, FILM_SECONDS):.0f} seconds"
             self._jobs.start(lambda: f"{save_film(film, path, look)} (F10 shows it)", words=words)
 
-        session.take_film(FILM_SECONDS, use)
+        thread.take_film(FILM_SECONDS, use)
 
     def open(
         self,
-        session: Session,
+        thread: GameThread,
         *,
         show: Callable[[Any], object],
         leave: Callable[[], object],
@@ -65,7 +65,7 @@ class Gallery:
         found = recordings(RECORDINGS_FOLDER)
 
         def reopen() -> None:
-            self.open(session, show=show, leave=leave, back=back, pictures=pictures)
+            self.open(thread, show=show, leave=leave, back=back, pictures=pictures)
 
         def watch(item: Recording) -> None:
             try:
@@ -75,7 +75,7 @@ class Gallery:
                 return
             leave()
             self._shown = film
-            session.watch(film)
+            thread.watch(film)
 
         def export(item: Recording, ending: str, shape: str | None) -> None:
             has_keys = self._settings.settings.shows_held_keys
@@ -86,7 +86,7 @@ class Gallery:
             reopen()
 
         def delete(item: Recording) -> None:
-            recorded = session.recording
+            recorded = thread.recording
             try:
                 if recorded is not None and recorded.folder.resolve() == item.path.resolve():
                     raise OSError("it is being recorded, F9 ends that")

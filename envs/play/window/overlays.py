@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from envs.play.game.game_thread import GameThread
 from envs.play.game.moments import View
 from envs.play.game.samples import Samples, milliseconds
-from envs.play.game.session import Session
 from envs.play.game.settings import Settings
 from envs.play.window import hud, panels
 from envs.play.window.layout import Plate, Side
@@ -76,7 +76,7 @@ class Overlays:
         self._keys_page = page if page < self._num_key_pages else None
 
     def toggle_measurements(self) -> None:
-        """Show the session's numbers, or hide them."""
+        """Show the game's numbers, or hide them."""
         self.shows_measurements = not self.shows_measurements
 
     def wish_screenshot(self) -> None:
@@ -94,37 +94,37 @@ class Overlays:
             self.message = ""
         return [look.words("message", self.message, side="center")] if self.message else []
 
-    def of_film(self, session: Session, look: Look, *, measured: Measured) -> list[Plate]:
+    def of_film(self, thread: GameThread, look: Look, *, measured: Measured) -> list[Plate]:
         """Return what is shown over a film, the most important first."""
         plates: list[Plate] = []
-        if session.status == "loading":
-            plates.append(look.words("status", session.progress))
+        if thread.status == "loading":
+            plates.append(look.words("status", thread.progress))
         if self.shows_measurements and (facts := measured()):
             plates.append(look.table("measurements", facts))
         return plates
 
     def of_game(
-        self, session: Session, view: View, look: Look, *, now: float, measured: Measured
+        self, thread: GameThread, view: View, look: Look, *, now: float, measured: Measured
     ) -> list[Plate]:
         """Return what is shown over a game, the most important first."""
         always = [
-            *self._score(session, view, look, now),
-            *_recording(session, look),
-            *_status(session, look),
+            *self._score(thread, view, look, now),
+            *_recording(thread, look),
+            *_status(thread, look),
         ]
         plates: list[Plate] = []
-        playable, settings = session.playable, look.settings
+        playable, settings = thread.playable, look.settings
         if self.shows_measurements:
             plates.append(look.table("measurements", measured()))
         if settings.shows_held_keys and playable is not None:
             caps = hud.keycaps(playable.keymap.keys.get(view.action_name, ()), look.size)
             if caps is not None:
                 plates.append(Plate(name="held", picture=caps, edge="bottom", side="center"))
-        is_free = not (self.message or plates or session.comparison)
+        is_free = not (self.message or plates or thread.comparison)
         if self._is_beginning(now) and playable is not None and is_free:
             plates.append(look.table("first keys", first_keys(playable.keymap.keys)))
-        if settings.shows_bookmarks and session.bookmarks.shown:
-            pictures = [(number, item.view.frame) for number, item in session.bookmarks.shown]
+        if settings.shows_bookmarks and thread.bookmarks.shown:
+            pictures = [(number, item.view.frame) for number, item in thread.bookmarks.shown]
             picture = panels.bookmarks_plate(pictures, look.size)
             plates.append(
                 Plate(name="bookmarks", picture=picture, edge="bottom", side="right", least=0.4)
@@ -142,8 +142,8 @@ class Overlays:
         picture = pages[min(self._keys_page or 0, len(pages) - 1)]
         return Plate(name="keys", picture=picture, edge="bottom", side="center", least=0.2)
 
-    def _score(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
-        run, playable = session.goals.run, session.playable
+    def _score(self, thread: GameThread, view: View, look: Look, now: float) -> list[Plate]:
+        run, playable = thread.goals.run, thread.playable
         if run is None or playable is None:
             return []
         self._first_view_at = self._first_view_at or now
@@ -164,39 +164,39 @@ class Overlays:
         return self._first_view_at is not None and now - self._first_view_at < _FIRST_KEYS_S
 
 
-def _status(session: Session, look: Look) -> list[Plate]:
+def _status(thread: GameThread, look: Look) -> list[Plate]:
     """Return what the game is doing, unless it is played."""
-    if session.status == "rewinding" and session.rewind is not None:
-        before = session.rewind.num_before
+    if thread.status == "rewinding" and thread.rewind is not None:
+        before = thread.rewind.num_before
         picture = panels.rewind_plate(
-            share=before / max(len(session.rewind) - 1, 1),
-            seconds=before * session.period_s,
+            share=before / max(len(thread.rewind) - 1, 1),
+            seconds=before * thread.period_s,
             size=look.size,
         )
         return [Plate(name="rewind", picture=picture, edge="top", side="center")]
-    if session.status == "paused":
+    if thread.status == "paused":
         words = "paused: P goes on, N makes one step"
-    elif session.pilot is not None and session.pilot.is_flying:
+    elif thread.pilot is not None and thread.pilot.is_flying:
         words = "an agent plays: press a key of the game, and it is your turn"
     else:
         return []
     return [look.words("status", words, side="center")]
 
 
-def _recording(session: Session, look: Look) -> list[Plate]:
+def _recording(thread: GameThread, look: Look) -> list[Plate]:
     """Return how the recording is doing, or why it is not, and whether the microphone is open."""
     text, color = "", hud.TEXT_COLOR
-    if session.recording_error:
+    if thread.recording_error:
         text, color = (
-            f"not recording: {session.recording_error} (F9 tries again)",
+            f"not recording: {thread.recording_error} (F9 tries again)",
             hud.RECORDING_COLOR,
         )
-    elif (recording := session.recording) is not None:
+    elif (recording := thread.recording) is not None:
         text = f"{clock(recording.seconds)}  {recording.num_bytes / 1e6:.1f} MB"
         if recording.waited_s >= 1.0:
             text += f"  the disk is slow: waited {recording.waited_s:.0f} s"
     said = [("recording", text, color)] if text else []
-    if session.voices.listens:
+    if thread.voices.listens:
         said.append(("microphone", "the microphone is open", hud.TEXT_COLOR))
     return [
         Plate(
@@ -211,19 +211,19 @@ def _recording(session: Session, look: Look) -> list[Plate]:
     ]
 
 
-def measurements(session: Session, view: View, latencies: Samples) -> list[tuple[str, str]]:
-    """Return the session's numbers: what, and how much."""
-    interval = session.step_intervals.mean()
+def measurements(thread: GameThread, view: View, latencies: Samples) -> list[tuple[str, str]]:
+    """Return the game's numbers: what, and how much."""
+    interval = thread.step_intervals.mean()
     rate = f"{1 / interval:.1f}" if interval > 0 else "-"
     return [
         ("steps per second", rate),
-        ("step p50 / p99", milliseconds(session.step_times, (50, 99))),
+        ("step p50 / p99", milliseconds(thread.step_times, (50, 99))),
         ("key to picture p50 / p95 / p99", milliseconds(latencies, (50, 95, 99))),
-        ("missed deadlines", str(session.num_missed)),
+        ("missed deadlines", str(thread.num_missed)),
         ("action", view.action_name.replace("_", " ")),
-        ("prompt", session.prompt or "-"),
+        ("prompt", thread.prompt or "-"),
         ("words", view.text),
         ("step, score", f"{view.num_steps}, {round(view.score, 1):g}"),
-        ("backend", session.playable.backend if session.playable else "-"),
-        ("because", (session.playable.why if session.playable else "") or "-"),
+        ("backend", thread.playable.backend if thread.playable else "-"),
+        ("because", (thread.playable.why if thread.playable else "") or "-"),
     ]

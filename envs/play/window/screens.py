@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 import pygame
 
+from envs.play.game.game_thread import GameThread
 from envs.play.game.goals import MODES, Mode
-from envs.play.game.session import Session
 from envs.play.game.settings import SettingsFile
 from envs.play.window.gallery import Gallery
 from envs.play.window.menu import Entry, Menu
@@ -69,98 +69,98 @@ class Screens:
         """Return whether a command is obeyed while a menu is open."""
         return name in _MEANT_IN_MENUS or (name == "r" and self._asks_again)
 
-    def follow(self, session: Session) -> None:
+    def follow(self, thread: GameThread) -> None:
         """Open the end of a run when it comes, and close it when it is gone."""
-        if session.status == "over" and self.menu is None:
-            self._open_end(session)
-        elif self._is_end and session.status not in ("over", "failed"):
+        if thread.status == "over" and self.menu is None:
+            self._open_end(thread)
+        elif self._is_end and thread.status not in ("over", "failed"):
             self.menu, self._is_end = None, False
 
-    def open_main(self, session: Session) -> None:
+    def open_main(self, thread: GameThread) -> None:
         """Open the main menu; the game waits meanwhile."""
-        self._pause(session)
+        self._pause(thread)
         entries = [
-            Entry("Go on", lambda: self.close(session)),
-            *(self._mode_entry(session, mode) for mode in MODES),
-            Entry("Scenes", lambda: self.open_scenes(session)),
-            Entry("Recordings (F10)", lambda: self.open_gallery(session)),
-            Entry("Watch an agent play (G)", lambda: self._fly(session)),
-            Entry("Settings", lambda: self._open_settings(session)),
-            Entry("All keys (F1)", lambda: self._list_keys(session)),
+            Entry("Go on", lambda: self.close(thread)),
+            *(self._mode_entry(thread, mode) for mode in MODES),
+            Entry("Scenes", lambda: self.open_scenes(thread)),
+            Entry("Recordings (F10)", lambda: self.open_gallery(thread)),
+            Entry("Watch an agent play (G)", lambda: self._fly(thread)),
+            Entry("Settings", lambda: self._open_settings(thread)),
+            Entry("All keys (F1)", lambda: self._list_keys(thread)),
             Entry("Quit", self._quit),
         ]
-        self.menu = Menu("Menu", entries, back=lambda: self.close(session))
+        self.menu = Menu("Menu", entries, back=lambda: self.close(thread))
 
-    def ask_again(self, session: Session) -> None:
+    def ask_again(self, thread: GameThread) -> None:
         """Ask whether to begin anew; to be asked twice is a yes."""
         if self._asks_again:
-            self._do(session, session.reset)
+            self._do(thread, thread.reset)
             return
         entries = [
-            Entry("Start again", lambda: self._do(session, session.reset)),
-            Entry("Another scene", lambda: self._do(session, session.reset_to_next_start)),
-            Entry("Go on", lambda: self.close(session)),
+            Entry("Start again", lambda: self._do(thread, thread.reset)),
+            Entry("Another scene", lambda: self._do(thread, thread.reset_to_next_start)),
+            Entry("Go on", lambda: self.close(thread)),
         ]
-        self._pause(session)
-        self.menu = Menu(_AGAIN, entries, back=lambda: self.close(session))
+        self._pause(thread)
+        self.menu = Menu(_AGAIN, entries, back=lambda: self.close(thread))
 
     @property
     def _asks_again(self) -> bool:
         return self.menu is not None and self.menu.title == _AGAIN
 
-    def open_gallery(self, session: Session) -> None:
+    def open_gallery(self, thread: GameThread) -> None:
         """Open what was recorded."""
-        self._pause(session)
+        self._pause(thread)
         self._gallery.open(
-            session,
+            thread,
             show=self._show,
             leave=lambda: self._show(None),
-            back=lambda: self.open_main(session),
+            back=lambda: self.open_main(thread),
             pictures=self.pictures,
         )
 
-    def close(self, session: Session) -> None:
+    def close(self, thread: GameThread) -> None:
         """Close what is open and let the game go on if it waits for that."""
         self.menu = None
         if self._is_pausing:
             self._is_pausing = False
-            session.set_paused(False)
+            thread.set_paused(False)
 
     def _show(self, menu: _Screen | None) -> None:
         self.menu = menu
 
-    def _pause(self, session: Session) -> None:
-        if session.status == "playing":
-            session.set_paused(True)
+    def _pause(self, thread: GameThread) -> None:
+        if thread.status == "playing":
+            thread.set_paused(True)
             self._is_pausing = True
         self._is_end = False
 
-    def _do(self, session: Session, act: Callable[[], object]) -> None:
+    def _do(self, thread: GameThread, act: Callable[[], object]) -> None:
         self.menu, self._is_pausing = None, False
         act()
 
-    def _mode_entry(self, session: Session, mode: Mode) -> Entry:
+    def _mode_entry(self, thread: GameThread, mode: Mode) -> Entry:
         name = mode.name.capitalize()
         return Entry(
-            f"{name}: {mode.words}", lambda: self._do(session, partial(session.begin_mode, mode))
+            f"{name}: {mode.words}", lambda: self._do(thread, partial(thread.begin_mode, mode))
         )
 
-    def _fly(self, session: Session) -> None:
-        self.close(session)
-        session.fly(True)
+    def _fly(self, thread: GameThread) -> None:
+        self.close(thread)
+        thread.fly(True)
 
-    def _list_keys(self, session: Session) -> None:
-        self.close(session)
+    def _list_keys(self, thread: GameThread) -> None:
+        self.close(thread)
         self._show_keys()
 
     def _quit(self) -> None:
         self.quits = True
 
-    def _open_settings(self, session: Session) -> None:
-        self._settings.open(session, back=lambda: self.open_main(session))
+    def _open_settings(self, thread: GameThread) -> None:
+        self._settings.open(thread, back=lambda: self.open_main(thread))
 
-    def _open_end(self, session: Session) -> None:
-        run, view = session.goals.run, session.view
+    def _open_end(self, thread: GameThread) -> None:
+        run, view = thread.goals.run, thread.view
         if run is None or view is None:
             return
         value = amount(run, run.value(view))
@@ -172,28 +172,28 @@ class Screens:
         if run.best:
             notes.append("best: " + ", ".join(amount(run, best) for best in run.best[:5]))
         entries = [
-            Entry("Again", lambda: self._do(session, self._again(session))),
-            Entry("Another scene", lambda: self._do(session, session.reset_to_next_start)),
-            Entry("Watch the replay", lambda: self._do(session, session.watch)),
-            Entry("Menu", lambda: self.open_main(session)),
+            Entry("Again", lambda: self._do(thread, self._again(thread))),
+            Entry("Another scene", lambda: self._do(thread, thread.reset_to_next_start)),
+            Entry("Watch the replay", lambda: self._do(thread, thread.watch)),
+            Entry("Menu", lambda: self.open_main(thread)),
         ]
         title = "The end" if view.is_over else "Time!"
-        self.menu = Menu(title, entries, back=lambda: self.open_main(session), notes=notes)
+        self.menu = Menu(title, entries, back=lambda: self.open_main(thread), notes=notes)
         self._is_end = True
 
-    def _again(self, session: Session) -> Callable[[], object]:
-        mode = session.goals.mode
-        return partial(session.begin_mode, mode) if mode.is_daily else session.reset
+    def _again(self, thread: GameThread) -> Callable[[], object]:
+        mode = thread.goals.mode
+        return partial(thread.begin_mode, mode) if mode.is_daily else thread.reset
 
-    def open_scenes(self, session: Session) -> None:
+    def open_scenes(self, thread: GameThread) -> None:
         """Open the tiles of scenes and start states."""
-        playable = session.playable
+        playable = thread.playable
         if playable is None:
             return
-        self._pause(session)
+        self._pause(thread)
         rows: list[Row] = []
         if (choices := playable.scenes) is not None:
-            here = dict(choices.read(session.view.text if session.view is not None else ""))
+            here = dict(choices.read(thread.view.text if thread.view is not None else ""))
             fields = list(choices.fields.items())
 
             def scene(row: int, index: int) -> dict[str, str]:
@@ -206,8 +206,8 @@ class Screens:
                 return choices.draw(scene(row, index))
 
             def go(row: int, index: int) -> None:
-                session.set_prompt(", ".join(scene(row, index).values()))
-                self.close(session)
+                thread.set_prompt(", ".join(scene(row, index).values()))
+                self.close(thread)
 
             rows += [
                 Row(
@@ -226,19 +226,19 @@ class Screens:
                 title="begin at",
                 labels=playable.starts,
                 key=lambda index: ("start", index),
-                draw=lambda index: _start_picture(session, index),
-                take=lambda index: self._do(session, partial(session.begin_at, index)),
+                draw=lambda index: _start_picture(thread, index),
+                take=lambda index: self._do(thread, partial(thread.begin_at, index)),
             )
         )
         self.menu = Tiles(
             "Scenes",
             rows,
-            back=lambda: self.open_main(session),
+            back=lambda: self.open_main(thread),
             pictures=self.pictures,
             hint=_SCENES_HINT,
         )
 
 
-def _start_picture(session: Session, index: int) -> np.ndarray | None:
-    session.ask_for_start(index)
-    return session.start_pictures.get(index)
+def _start_picture(thread: GameThread, index: int) -> np.ndarray | None:
+    thread.ask_for_start(index)
+    return thread.start_pictures.get(index)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pygame
 
+from envs.play.game.game_thread import GameThread
 from envs.play.game.inputs import PAD_BUTTONS
-from envs.play.game.session import Session
 from envs.play.game.settings import MAX_VOLUME, SettingsFile
 from envs.play.voice.sentences import language_name, languages
 from envs.play.window.keys import place_of
@@ -73,7 +73,7 @@ class SettingScreens:
             self._change(**{kind: kept | {name: place}})
         return is_key or button is not None
 
-    def open(self, session: Session, *, back: Callable[[], object]) -> None:
+    def open(self, thread: GameThread, *, back: Callable[[], object]) -> None:
         """Open the settings."""
         file = self._file
 
@@ -91,7 +91,7 @@ class SettingScreens:
                 place = known.index(getattr(file.settings, name))
                 self._change(**{name: known[(place + step) % len(known)]})
                 if name == "language":
-                    session.voices.speak(file.settings.language)
+                    thread.voices.speak(file.settings.language)
 
             def label() -> str:
                 return f"{words}:  < {language_name(getattr(file.settings, name)) or own} >"
@@ -99,14 +99,14 @@ class SettingScreens:
             return Entry(label=label, change=turn)
 
         def louder(step: int) -> None:
-            session.speaker.change_volume(louder=step > 0)
-            file.change(volume=round(MAX_VOLUME * session.speaker.volume))
+            thread.speaker.change_volume(louder=step > 0)
+            file.change(volume=round(MAX_VOLUME * thread.speaker.volume))
 
         def reopen() -> None:
-            self.open(session, back=back)
+            self.open(thread, back=back)
 
         entries = [
-            Entry(label=lambda: f"sound (M, -, +):  < {session.speaker.words} >", change=louder),
+            Entry(label=lambda: f"sound (M, -, +):  < {thread.speaker.words} >", change=louder),
             choice(
                 "language", "the character speaks (L)", ("", *languages()), "as the world has it"
             ),
@@ -116,16 +116,16 @@ class SettingScreens:
             switch("shows_held_keys", "keys that are held (F4)"),
             choice("film_shape", "saved films (F8)", ("", *SHAPES), "as played"),
             switch("uses_pads", "gamepads"),
-            Entry("Keys", lambda: self._open_keys(session, "keys", back=reopen)),
-            Entry("Gamepad", lambda: self._open_keys(session, "pad", back=reopen)),
+            Entry("Keys", lambda: self._open_keys(thread, "keys", back=reopen)),
+            Entry("Gamepad", lambda: self._open_keys(thread, "pad", back=reopen)),
             Entry("Back", back),
         ]
         notes = [file.problem] if file.problem else []
         self._show(Menu("Settings", entries, back=back, notes=notes))
 
-    def _open_keys(self, session: Session, kind: str, *, back: Callable[[], object]) -> None:
+    def _open_keys(self, thread: GameThread, kind: str, *, back: Callable[[], object]) -> None:
         """Open the keys of game and commands, to be moved to other places or buttons."""
-        keys = session.playable.keymap.keys if session.playable is not None else {}
+        keys = thread.playable.keymap.keys if thread.playable is not None else {}
         alone = {
             held[0]: action.replace("_", " ") for action, held in keys.items() if len(held) == 1
         }

@@ -18,9 +18,9 @@ from pathlib import Path
 import pygame
 
 from envs.picture import open_display
+from envs.play.game.game_thread import GameThread
 from envs.play.game.opening import open_world
 from envs.play.game.playable import Playable
-from envs.play.game.session import Session
 from envs.play.window.window import Window
 from midas_world.arguments import count
 from midas_world.machine import give_back_memory, memory_mib
@@ -59,31 +59,31 @@ class SoakReport:
 def soak(opener: Callable[[], Playable], *, num_frames: int) -> SoakReport:
     """Play in a window until so many frames were shown; the game's own errors are raised."""
     window = Window("soak")
-    session = Session(
+    thread = GameThread(
         opener,
         window.inputs,
         fps=_FASTEST,
         rewind_seconds=_REWIND_SECONDS,
         notify=window.notify,
     )
-    player = _Player(session)
+    player = _Player(thread)
     samples: list[float] = []
     began = time.perf_counter()
     try:
-        session.start()
-        while player.num_frames < num_frames and session.status != "failed":
-            window.run_once(session)
+        thread.start()
+        while player.num_frames < num_frames and thread.status != "failed":
+            window.run_once(thread)
             is_due = player.look() and player.num_frames % max(1, num_frames // _NUM_SAMPLES) == 0
             if is_due:
                 gc.collect()  # a recording that has ended holds some MB until then
                 give_back_memory()
                 samples.append(memory_mib())
     finally:
-        session.close()
+        thread.close()
         window.close()
         player.tidy_up()
-    if session.error is not None:
-        raise session.error
+    if thread.error is not None:
+        raise thread.error
     return SoakReport(
         num_frames=player.num_frames,
         num_recordings=player.num_recordings,
@@ -107,10 +107,10 @@ def growth(samples: Sequence[float]) -> float:
 class _Player:
     """Does one thing after another, by the number of frames that it has seen."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, thread: GameThread) -> None:
         self.num_frames = 0
         self.num_recordings = 0
-        self._session = session
+        self._thread = thread
         self._prompts, self._keys = cycle(_PROMPTS), cycle(_KEYS)
         self._key: int | None = None
         self._view: object = None
@@ -123,16 +123,16 @@ class _Player:
         Raises:
             TimeoutError: There was none for long.
         """
-        session, now = self._session, time.perf_counter()
-        if recording := session.recording:
+        thread, now = self._thread, time.perf_counter()
+        if recording := thread.recording:
             self._folders.add(recording.folder)
-        if session.status == "over" or (session.status == "rewinding" and self._is_back()):
-            (session.reset if session.status == "over" else session.stop_rewind)()
-        if session.view is self._view:
+        if thread.status == "over" or (thread.status == "rewinding" and self._is_back()):
+            (thread.reset if thread.status == "over" else thread.stop_rewind)()
+        if thread.view is self._view:
             if now - self._seen_at > _PATIENCE_S and self._view is not None:
-                raise TimeoutError(f"no frame for {_PATIENCE_S:.0f} s; status {session.status}")
+                raise TimeoutError(f"no frame for {_PATIENCE_S:.0f} s; status {thread.status}")
             return False
-        self._view, self._seen_at = session.view, now
+        self._view, self._seen_at = thread.view, now
         self.num_frames += 1
         self._act(self.num_frames)
         return True
@@ -144,27 +144,27 @@ class _Player:
 
     def _is_back(self) -> bool:
         """Whether running backwards has nowhere left to go."""
-        rewind = self._session.rewind
+        rewind = self._thread.rewind
         return rewind is None or rewind.num_before == 0
 
     def _act(self, number: int) -> None:
-        session = self._session
+        thread = self._thread
         if number % _TURN == 0:
             if self._key is not None:
                 _post(pygame.KEYUP, self._key)
             self._key = next(self._keys)
             _post(pygame.KEYDOWN, self._key)
         if number % _PROMPT == 0:
-            session.set_prompt(next(self._prompts) or None)
+            thread.set_prompt(next(self._prompts) or None)
         if number % _REWIND == 0:
-            session.start_rewind()
+            thread.start_rewind()
         if number % _REWIND == _REWOUND:
-            session.stop_rewind()
+            thread.stop_rewind()
         if number % _RECORD == 0:
-            if session.recording is None:
+            if thread.recording is None:
                 self.tidy_up()  # those before are closed by now
                 self.num_recordings += 1
-            session.toggle_recording()
+            thread.toggle_recording()
 
 
 def _post(kind: int, key: int) -> None:

@@ -1,6 +1,6 @@
 """The window: shows the newest frame, reads keys and gamepads, and writes over the picture.
 
-It never waits for a step: a session's thread makes the frames. It opens before anything is loaded.
+It never waits for a step: a game's thread makes the frames. It opens before anything is loaded.
 """
 
 import contextlib
@@ -10,11 +10,11 @@ from functools import partial
 import pygame
 
 from envs.play.game.compare import Pair
+from envs.play.game.game_thread import GameThread
 from envs.play.game.inputs import Inputs
 from envs.play.game.moments import View
 from envs.play.game.playable import Loading
 from envs.play.game.samples import Samples
-from envs.play.game.session import Session
 from envs.play.game.settings import SettingsFile
 from envs.play.voice.sentences import languages
 from envs.play.voice.voices import TALK
@@ -41,7 +41,7 @@ _SAY = '"'  # before words that the character is to say
 
 
 class Window:
-    """A resizable window on a session.
+    """A resizable window on a game.
 
     Raises:
         pygame.error: There is no display.
@@ -106,38 +106,38 @@ class Window:
         with contextlib.suppress(pygame.error):  # it is closed meanwhile
             pygame.event.post(pygame.Event(self._new_view_event))
 
-    def run(self, session: Session) -> None:
-        """Show a session until the player quits or it fails; the session is closed then."""
+    def run(self, thread: GameThread) -> None:
+        """Show a game until the player quits or it fails; it is closed then."""
         try:
-            while session.status != "failed" and self.run_once(session):
+            while thread.status != "failed" and self.run_once(thread):
                 pass
         finally:
-            session.close()
+            thread.close()
 
-    def run_once(self, session: Session) -> bool:
+    def run_once(self, thread: GameThread) -> bool:
         """Handle what has happened and draw if there is something new; False at the end."""
         events = [pygame.event.wait(_WAIT_MS), *pygame.event.get()]
-        answers = [self._handle(event, session) for event in events]
+        answers = [self._handle(event, thread) for event in events]
         self._film.repeat(time.perf_counter())
-        if session.message:
-            self._say(session.message)
-            session.message = ""
+        if thread.message:
+            self._say(thread.message)
+            thread.message = ""
         if self._told:
             self._say(self._told)
             self._told = ""
             self._gallery.refresh(self._screens.menu)
-        if session.playable is not None and not self._has_begun:
-            self._begin(session)
-        preparation = session.playable.preparation if session.playable else None
+        if thread.playable is not None and not self._has_begun:
+            self._begin(thread)
+        preparation = thread.playable.preparation if thread.playable else None
         if preparation is not None and (end := preparation.take_end()):
             self._say(end)
         is_busy = self._prompt.is_open or self._screens.takes_all
-        self._attract.follow(session, is_busy=is_busy, is_held=self.inputs.is_held)
+        self._attract.follow(thread, is_busy=is_busy, is_held=self.inputs.is_held)
         if not self._attract.is_on:
-            self._screens.follow(session)
+            self._screens.follow(thread)
         now = time.perf_counter()
         since_drawn = now - self._drawn_at
-        is_quick = session.status == "loading" or self._is_flashing or self._screens.is_behind
+        is_quick = thread.status == "loading" or self._is_flashing or self._screens.is_behind
         is_slow = (
             self.overlays.shows_measurements
             or self.overlays.message
@@ -147,8 +147,8 @@ class Window:
             is_slow and since_drawn >= _IDLE_PERIOD_S
         ):
             self._is_dirty = True
-        if self._has_news(session) and since_drawn >= _DRAW_PERIOD_S:
-            self._draw(session, now)
+        if self._has_news(thread) and since_drawn >= _DRAW_PERIOD_S:
+            self._draw(thread, now)
         return all(answers) and not self._screens.quits
 
     def close(self, *, waits: bool = True) -> None:
@@ -158,7 +158,7 @@ class Window:
         if waits:
             self._gallery.close()
 
-    def _handle(self, event: pygame.Event, session: Session) -> bool:
+    def _handle(self, event: pygame.Event, thread: GameThread) -> bool:
         """Change what an event asks for; return False if it asks to quit."""
         if event.type == pygame.QUIT:
             return False
@@ -168,7 +168,7 @@ class Window:
         elif event.type == pygame.WINDOWFOCUSLOST:
             self.inputs.release_all()
             self._film.let_go()
-            session.stop_rewind()
+            thread.stop_rewind()
         elif event.type == pygame.MOUSEBUTTONUP:
             self._film.let_go()
         elif event.type == pygame.KEYUP:
@@ -176,38 +176,38 @@ class Window:
             place = place_of(event)
             self.inputs.release(place)
             if self.inputs.command_of(place, meaning_of(event)) == "backspace":
-                session.stop_rewind()
-        elif self._attract.notice(event, session):
+                thread.stop_rewind()
+        elif self._attract.notice(event, thread):
             self._is_dirty = True
         elif self._full_screen.is_its_key(event):
             self._settings.change(is_fullscreen=not self._full_screen.is_on)
             self._apply_settings()
         else:
-            return self._use(event, session)
+            return self._use(event, thread)
         return True
 
-    def _use(self, event: pygame.Event, session: Session) -> bool:
+    def _use(self, event: pygame.Event, thread: GameThread) -> bool:
         """Obey a key, a button or the mouse; return False if it asks to quit."""
         button = self._pads.handle(event)
         if self._pads.is_told_twice(event):
             return True
         event = self._pads.push_of(event) or event
         if self._prompt.is_open:
-            self._type(event, session)
+            self._type(event, thread)
         elif self._screens.handle(event):
             self._is_dirty = True
-        elif session.projector is not None:
-            return self._direct(event, button, session)
+        elif thread.projector is not None:
+            return self._direct(event, button, thread)
         elif button is not None:
             name, is_down = button
             if name == "escape":
-                return not is_down or self._escape(session)
+                return not is_down or self._escape(thread)
             if is_down:
-                self._command(name, session)
+                self._command(name, thread)
             elif name == "backspace":
-                session.stop_rewind()
+                thread.stop_rewind()
         elif event.type == pygame.KEYDOWN:
-            return self._press(event, session)
+            return self._press(event, thread)
         return True
 
     def _apply_settings(self) -> None:
@@ -222,85 +222,85 @@ class Window:
             self._pads.close()
         self._is_dirty = True
 
-    def _type(self, event: pygame.Event, session: Session) -> None:
+    def _type(self, event: pygame.Event, thread: GameThread) -> None:
         if event.type != pygame.KEYDOWN and (key := PAD_AS_KEYS.get(move_of(event))):
             # By buttons: earlier lines, taking one, and leaving.
             event = pygame.Event(pygame.KEYDOWN, key=key, mod=0, unicode="", scancode=0)
         text = self._prompt.handle(event)
         if text is not None and text.startswith(_SAY):
-            actions = session.playable.keymap.actions if session.playable is not None else ()
-            self._say(session.voices.say_or_tell(text.strip(_SAY), actions))
+            actions = thread.playable.keymap.actions if thread.playable is not None else ()
+            self._say(thread.voices.say_or_tell(text.strip(_SAY), actions))
         elif text is not None:
-            session.set_prompt(text or None)
+            thread.set_prompt(text or None)
         self._is_dirty = True
 
-    def _press(self, event: pygame.Event, session: Session) -> bool:
+    def _press(self, event: pygame.Event, thread: GameThread) -> bool:
         if event.key == pygame.K_ESCAPE:
-            return self._escape(session)
+            return self._escape(thread)
         place, meaning = place_of(event), meaning_of(event)
         if meaning == "r" and event.mod & pygame.KMOD_SHIFT:
             meaning = "shift r"
         # A key map may use letters that are commands here: the game has them, Ctrl reaches these.
         has_ctrl = bool(event.mod & pygame.KMOD_CTRL)
         name = meaning if has_ctrl else self.inputs.command_of(place, meaning)
-        if not name or not self._command(name, session):
+        if not name or not self._command(name, thread):
             self.inputs.press(place)
         return True
 
-    def _escape(self, session: Session) -> bool:
-        if session.status == "loading":
+    def _escape(self, thread: GameThread) -> bool:
+        if thread.status == "loading":
             return False
-        self._screens.open_main(session)
+        self._screens.open_main(thread)
         self._is_dirty = True
         return True
 
     def _direct(
-        self, event: pygame.Event, button: tuple[str, bool] | None, session: Session
+        self, event: pygame.Event, button: tuple[str, bool] | None, thread: GameThread
     ) -> bool:
         """Obey while a film is shown; return False if it is left, and there is nothing else."""
         if event.type in (pygame.MOUSEBUTTONDOWN, pygame.MOUSEMOTION):
-            self._film.point(event, session, self._surface.get_size())
+            self._film.point(event, thread, self._surface.get_size())
             return True
         name = button[0] if button is not None and button[1] else self._film.name_of(event)
-        if session.status == "loading":  # the world, to be taken over
+        if thread.status == "loading":  # the world, to be taken over
             return name != "escape"
         if name in COMMANDS:
-            self._command(name, session)
+            self._command(name, thread)
             return True
         is_far = bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT)
-        if name == "escape" and self._gallery.has_shown(session.projector):
-            session.end_film()
-            self._screens.open_gallery(session)
+        if name == "escape" and self._gallery.has_shown(thread.projector):
+            thread.end_film()
+            self._screens.open_gallery(thread)
             return True
-        return self._film.obey(name, session, is_far=is_far, now=time.perf_counter())
+        return self._film.obey(name, thread, is_far=is_far, now=time.perf_counter())
 
-    def _ask(self, session: Session) -> None:
+    def _ask(self, thread: GameThread) -> None:
         self.inputs.release_all()
-        self._prompt.open(session.prompt or "")
+        self._prompt.open(thread.prompt or "")
 
-    def _begin(self, session: Session) -> None:
+    def _begin(self, thread: GameThread) -> None:
         """Let a game that is loaded be as the player wants."""
         self._has_begun = True
         language = self._settings.settings.language
-        speaks = session.playable is not None and TALK in session.playable.keymap.actions
-        if language in languages() and speaks and not session.voices.is_live:
-            session.voices.speak(language)
+        speaks = thread.playable is not None and TALK in thread.playable.keymap.actions
+        if language in languages() and speaks and not thread.voices.is_live:
+            thread.voices.speak(language)
 
-    def _command(self, name: str, session: Session) -> bool:
+    def _command(self, name: str, thread: GameThread) -> bool:
         """Obey a command key; return whether it is one, or means nothing where a menu is open."""
         if self._screens.takes_all and not self._screens.lets_through(name):
             return True
-        is_one = self._commands.obey(name, session)
+        is_one = self._commands.obey(name, thread)
         self._is_dirty |= is_one
         return is_one
 
-    def _has_news(self, session: Session) -> bool:
+    def _has_news(self, thread: GameThread) -> bool:
         """Return whether what is on the window is not the newest there is."""
-        comparison = session.comparison
+        comparison = thread.comparison
         pair = comparison.pair if comparison is not None else None
         return (
             self._is_dirty
-            or session.view is not self._drawn
+            or thread.view is not self._drawn
             or pair is not self._drawn_pair
             or self._screens.menu is not self._drawn_menu
         )
@@ -314,11 +314,11 @@ class Window:
         self._told = message
         self.notify()
 
-    def _draw(self, session: Session, now: float) -> None:
+    def _draw(self, thread: GameThread, now: float) -> None:
         """Draw everything, and measure how long key presses took to get here."""
-        view, presses = session.newest()
+        view, presses = thread.newest()
         area = self._surface.get_rect()
-        if session.projector is not None:
+        if thread.projector is not None:
             area.height -= band_height(area.size)
         if self._prompt.is_open:
             area.height -= self._prompt.height(self._surface)
@@ -329,14 +329,14 @@ class Window:
             hud.draw_loading(self._surface, self._title, elapsed, stage=self._loading.stage)
             plates = self.overlays.told(look, now)
             if self.overlays.shows_keys:
-                plates = [self.overlays.keys(self._key_rows(session), look)]
+                plates = [self.overlays.keys(self._key_rows(thread), look)]
             self.layout = arrange(area, plates)
             draw(self._surface, plates, self.layout)
         else:
-            plates = self._plates(session, view, look, now)
-            self._draw_view(session, view, area, plates)
-            if session.projector is not None:
-                draw_bar(self._surface, session.projector)
+            plates = self._plates(thread, view, look, now)
+            self._draw_view(thread, view, area, plates)
+            if thread.projector is not None:
+                draw_bar(self._surface, thread.projector)
             self._is_flashing = self.overlays.flashes.draw(self._surface, now)
             draw(self._surface, plates, self.layout)
         if self._screens.menu is not None:
@@ -350,30 +350,30 @@ class Window:
         self._drawn, self._drawn_at, self._is_dirty = view, now, False
         self._drawn_menu = self._screens.menu
 
-    def _plates(self, session: Session, view: View, look: Look, now: float) -> list[Plate]:
+    def _plates(self, thread: GameThread, view: View, look: Look, now: float) -> list[Plate]:
         """Return what stands over the picture, the most important first."""
         if self.overlays.shows_keys and self._screens.menu is None:
-            return [self.overlays.keys(self._key_rows(session), look)]
+            return [self.overlays.keys(self._key_rows(thread), look)]
         told = self.overlays.told(look, now)
         if self._gallery.words:
             told.append(look.words("saving", self._gallery.words))
         if self._screens.menu is not None:
             return told
-        if (projector := session.projector) is not None:
+        if (projector := thread.projector) is not None:
             facts = partial(projector.film.facts, projector.number)
-            return told + self.overlays.of_film(session, look, measured=facts)
-        facts = partial(measurements, session, view, self.latencies)
+            return told + self.overlays.of_film(thread, look, measured=facts)
+        facts = partial(measurements, thread, view, self.latencies)
         return [
             *told,
-            *self.overlays.of_game(session, view, look, now=now, measured=facts),
+            *self.overlays.of_game(thread, view, look, now=now, measured=facts),
         ]
 
     def _draw_view(
-        self, session: Session, view: View, area: pygame.Rect, plates: list[Plate]
+        self, thread: GameThread, view: View, area: pygame.Rect, plates: list[Plate]
     ) -> None:
         """Draw the frame, or the world's beside the teacher's of the same step."""
-        surface, comparison = self._surface, session.comparison
-        is_film = session.projector is not None
+        surface, comparison = self._surface, thread.comparison
+        is_film = thread.projector is not None
         if comparison is None or is_film or self.overlays.shows_keys:
             is_whole = not (self._settings.settings.fills_window or is_film)
             drawn = draw_alone(surface, area, view, plates, is_whole=is_whole)
@@ -383,8 +383,8 @@ class Window:
         if self.overlays.take_wish():
             self._say(save_screenshot(surface.subsurface(drawn.shown)))
 
-    def _key_rows(self, session: Session) -> list[tuple[str, str, str]]:
-        if session.projector is not None:
+    def _key_rows(self, thread: GameThread) -> list[tuple[str, str, str]]:
+        if thread.projector is not None:
             return [*KEYS]
-        keys = session.playable.keymap.keys if session.playable else self._loading.keys
+        keys = thread.playable.keymap.keys if thread.playable else self._loading.keys
         return hud.key_rows(keys, self.inputs.aliases, self.inputs.pad)

@@ -31,7 +31,7 @@ from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import MidasWorldError
 
 
-class Session(TimeTraveller):
+class GameThread(TimeTraveller):
     """A game in its own thread.
 
     Args:
