@@ -14,7 +14,6 @@ from envs.stage.scene import Scene
 from envs.stage.scenery import Scenery
 from envs.stage.skeleton import GROUND_Y
 from envs.stage.weather import WEATHER_PERIOD
-from midas_world.commands.cli import main
 from midas_world.config import load_preset
 from midas_world.teachers.env import make_teacher
 from midas_world.train.data import character_weight
@@ -175,13 +174,6 @@ def test_the_character_weighs_the_same_at_both_sizes():
     alone = character_weight(torch.tensor([[[59.0, 50.0]]]), 192, 320)
     near = alone[0, 0, 49:51, 49:51].mean().item()
     assert near == pytest.approx(np.exp(-0.5), abs=0.01)
-
-
-def test_the_tiny_preset_learns_from_what_it_collects(tmp_path):
-    words = ["--preset", "tiny", "--data", str(tmp_path / "data")]
-    assert main(["collect", *words, "--workers", "1", "--codec", "raw"]) == 0
-    assert main(["train", "autoencoder", *words, "--output", str(tmp_path / "run")]) == 0
-    assert (tmp_path / "run/autoencoder/weights.safetensors").is_file()
 
 
 def test_a_quarter_shows_all_where_it_was():
