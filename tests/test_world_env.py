@@ -233,7 +233,7 @@ def test_there_is_no_state_before_a_reset(fake):
     [
         ({"render_mode": "ansi"}, ValueError, "render_mode"),
         ({"horizon": 0}, ValueError, "horizon must be at least 1"),
-        ({"backend": "tensorrt"}, BackendUnavailableError, ""),
+        ({"backend": "tensorrt"}, BackendUnavailableError, "(?i)tensorrt"),
         ({"world": "nowhere"}, CheckpointError, "no world"),
         ({"observation": "pixel"}, ValueError, "unknown observation .*did you mean 'pixels'"),
         ({"action": "key"}, ValueError, "unknown action .*did you mean 'keys'"),
