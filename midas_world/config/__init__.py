@@ -26,6 +26,7 @@ from midas_world.config.train import (
     DataConfig,
     DecoderTrainConfig,
     DynamicsTrainConfig,
+    FaceConfig,
     OptimizerConfig,
     TeacherConfig,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "DecoderTrainConfig",
     "DynamicsTrainConfig",
     "EntriesConfig",
+    "FaceConfig",
     "HeadConfig",
     "LayerConfig",
     "MotionConfig",

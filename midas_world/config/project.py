@@ -264,6 +264,15 @@ class ProjectConfig:
     train_decoder: DecoderTrainConfig | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Check what training says of the world."""
+        face, count = self.train_dynamics.face, self.world.conditions.num_keypoints
+        if face is not None and face.keypoint >= count:
+            raise ValueError(
+                f"train_dynamics.face.keypoint must be one of {count} keypoints, got "
+                f"{face.keypoint}"
+            )
+
 
 def preset_path(name: str) -> Path:
     """Return the YAML file of a preset, given its name or any path to a YAML file.

@@ -65,6 +65,29 @@ class AutoencoderTrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FaceConfig:
+    """Where the character has what is small and looked at most.
+
+    Attributes:
+        keypoint: Its middle.
+        radius: px.
+        weight: Of the error there, for windows that follow keypoints (train/windows.py).
+    """
+
+    keypoint: int
+    radius: float
+    weight: float
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.keypoint < 0 or not 0.0 < self.radius < 1e4 or not 0.0 <= self.weight < 1e4:
+            raise ValueError(
+                "face must have a keypoint from 0 on, a radius above 0 and a weight from 0 on, got "
+                f"{self.keypoint}, {self.radius} and {self.weight}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DynamicsTrainConfig:
     """The second stage of training; rates are points (progress, rate) joined by straight lines.
 
@@ -89,6 +112,7 @@ class DynamicsTrainConfig:
         thing_weight: Of the error where a thing is, against 1 elsewhere.
         character_weight: Where the character is.
         region_weight: Where else the teacher says that small things matter.
+        face: Where a window that follows the character looks closest; None: nowhere.
         pixel_weight: Of the loss on decoded crops beside that on latents.
         pixel_after: Progress from which it counts.
         backbone_after: Progress from which the backbone learns with the rest; before, the head
@@ -101,6 +125,8 @@ class DynamicsTrainConfig:
         crop_size: Of the decoded crops, px.
         scenery: How words and the scenery memory are taught before all else (train/scenery.py),
             after which they stay; None: they learn with the rest.
+        windows: How each window learns on, alone, after that (train/windows.py): the largest for
+            so many train steps, the others for fewer; None: not at all.
         sharding: "none": every process of several holds the whole model; "full": its share of the
             weights, gradients, averages and optimizer state, for models too large for one device.
     """
@@ -120,6 +146,7 @@ class DynamicsTrainConfig:
     thing_weight: float = 6.0
     character_weight: float = 3.0
     region_weight: float = 3.0
+    face: FaceConfig | None = None
     pixel_weight: float = 2.0
     pixel_after: float = 0.3
     backbone_after: float = 0.6
@@ -129,6 +156,7 @@ class DynamicsTrainConfig:
     happening_weight: float = 4.0
     crop_size: int = 96
     scenery: OptimizerConfig | None = None
+    windows: OptimizerConfig | None = None
     sharding: Literal["none", "full"] = "none"
     num_validation: int = 16
     evaluate_every: int = 500

@@ -15,6 +15,7 @@ c latent channels, h w fine grid, D backbone width, A audio size, K entry classe
 
 import math
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -255,17 +256,20 @@ class WorldModel(nn.Module):
         _, cost, _ = self.outcome.split(self.outcome.fates(fate.told))
         return with_hits(conditions, cost > 0, lives=self.config.lives)
 
-    def painted(self, scenery: Tensor, conditions: Conditions, vector: Tensor) -> Tensor:
+    def painted(
+        self, scenery: Tensor, conditions: Conditions, vector: Tensor, *, stop: int | None = None
+    ) -> Tensor:
         """Return the scenery's latents (B, c, h, w) with the windows painted into it.
 
         Args:
             scenery: Latents of the same shape, float32.
             conditions: Whose first frame is meant.
             vector: (B, V') of them, as the condition encoder gives it.
+            stop: The first window that is not painted; None: all are.
         """
         middle = self.conditions.middle_of(conditions)
         waves = partial(self.conditions.waves, conditions)
-        for window in self.windows:
+        for window in islice(self.windows, stop):
             scenery = window(scenery, vector, middle, waves)
         return scenery
 

@@ -42,6 +42,7 @@ from midas_world.train.pool import Pool
 from midas_world.train.processes import alone, start_processes
 from midas_world.train.scenery import fate_loss, fit_scenery
 from midas_world.train.sources import episodes_folder
+from midas_world.train.windows import fit_windows
 
 logger = logging.getLogger(__name__)
 
@@ -251,16 +252,17 @@ def train_dynamics(
     fit_to_autoencoder(module, store, coder)
     if settings.scenery is not None and model.scenery is not None:
         if init_from is None and not (folder / STATE_NAME).is_file():
-            fit_scenery(
-                model,
-                coder,
-                store,
-                held,
-                config,
-                folder / "scenery",
-                channel_weight=module.channel_weight,
-                device=device,
-            )
+            for fit, name in ((fit_scenery, "scenery"), (fit_windows, "windows")):
+                fit(
+                    model,
+                    coder,
+                    store,
+                    held,
+                    config,
+                    folder / name,
+                    channel_weight=module.channel_weight,
+                    device=device,
+                )
         for part in (model.scenery, model.windows, model.entries, model.fates):
             part.requires_grad_(requires_grad=False)
         model.conditions.words.requires_grad_(requires_grad=False)

@@ -12,8 +12,6 @@ from torch.nn import functional
 
 _ENERGY_CELL = 32
 LUMA = (0.299, 0.587, 0.114)  # BT.601
-# Of a fine grid's weights in pixels.
-_MOST_WEIGHT = 3.0
 
 
 class PictureLoss(torch.autograd.Function):
@@ -57,18 +55,25 @@ class PictureLoss(torch.autograd.Function):
 
 
 def picture_losses(
-    made: Tensor, target: Tensor, weight: Tensor, *, squared_weight: float, gradient_weight: float
+    made: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    *,
+    squared_weight: float,
+    gradient_weight: float,
+    most_weight: float = 3.0,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of the error and that of the local gradient energy.
 
     Args:
         made: (B, 3, H, W) float32 in [-1, 1].
         target: The same.
-        weight: (B, 1, h, w) of each place of the fine grid; at most 3 counts.
+        weight: (B, 1, h, w) of each place of the fine grid.
         squared_weight: s of `PictureLoss`.
         gradient_weight: g of `PictureLoss`.
+        most_weight: That a place can have.
     """
-    pixels = functional.interpolate(weight.clamp(max=_MOST_WEIGHT), size=target.shape[2:])
+    pixels = functional.interpolate(weight.clamp(max=most_weight), size=target.shape[2:])
     error, _ = PictureLoss.apply(made - target, pixels, squared_weight, gradient_weight)
     wanted = local_energy(target)
     cells = functional.avg_pool2d(pixels, _ENERGY_CELL)

@@ -1,0 +1,301 @@
+"""The windows, each learned alone before what is painted already.
+
+Beside the scenery they learn too little: a window is a small part of a picture, and what it shows
+is rare. Here each window sees only its own cut of the picture, every cut is judged as latents and,
+decoded, as a picture, and half the rows are drawn by how badly they were painted when they last
+came (online batch selection, Loshchilov and Hutter 2015, arXiv 1511.06343): stumbles, kicks and
+ends of games are few.
+
+Shapes: B batch, F rows, c latent channels, h w fine grid, r s rows and columns of the cut.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from midas_world.config import OptimizerConfig, ProjectConfig
+from midas_world.model.autoencoder import Autoencoder, normalize_frames
+from midas_world.model.windows import Window
+from midas_world.model.world_model import WorldModel
+from midas_world.psnr import psnr_of
+from midas_world.train.boxes import paint_box
+from midas_world.train.latents import LatentStore
+from midas_world.train.loop import Trainer, mixed_precision
+from midas_world.train.picture_loss import picture_losses
+from midas_world.train.scenery import scenery_rows
+
+_HELD_FRAMES = 96
+_CANDIDATES = 16  # rows of which one that was painted badly is drawn
+_SHARPNESS = 0.7  # of the odds: the power of the loss
+_SQUARED_WEIGHT = 4.0
+_LEAST_STEPS = 0.25
+
+
+class WindowLoss(nn.Module):
+    """A window with its loss.
+
+    Args:
+        window: Learns.
+        coder: Decodes.
+        channel_weight: (c,) how much the picture hangs on each latent channel, 1 on average.
+        energy_weight: Of the error of the gradient energy beside that of the pixels.
+
+    Attributes:
+        found: (B,) the last batch's losses on latents.
+    """
+
+    channel_weight: Tensor
+
+    def __init__(
+        self, window: Window, coder: Autoencoder, channel_weight: Tensor, *, energy_weight: float
+    ) -> None:
+        super().__init__()
+        self.window, self.energy_weight = window, energy_weight
+        self.register_buffer("channel_weight", channel_weight.clone()[:, None, None])
+        self.found = torch.zeros(0)
+        self._coder = (coder,)  # does not learn
+
+    def forward(self, *, frames: Tensor, **batch: Tensor) -> dict[str, Tensor]:
+        """Return the losses of a batch of `WindowRows.batch`."""
+        made, target, weight, frames = self.cuts(frames=frames, **batch)
+        error = ((made - target).square() * self.channel_weight).mean(dim=1, keepdim=True) * weight
+        self.found = error.detach().sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1.0)
+        pixels, energy = picture_losses(
+            self.decoded(made),
+            normalize_frames(frames).contiguous(),
+            weight,
+            squared_weight=_SQUARED_WEIGHT,
+            gradient_weight=1.0,
+            most_weight=torch.inf,
+        )
+        latents = error.sum() / weight.sum().clamp_min(1.0)
+        loss = latents + pixels + self.energy_weight * energy
+        return {"loss": loss, "latents": latents, "pixels": pixels, "energy": energy}
+
+    def cuts(
+        self,
+        *,
+        behind: Tensor,
+        vector: Tensor,
+        middle: Tensor,
+        waves: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        frames: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return latents as painted and as they are, weights and frames, about the window.
+
+        Each (B, ..., r, s), frames (B, 8r, 8s, 3) where a latent is of 8 px.
+        """
+        made = self.window(behind, vector, middle, lambda _: waves)
+        size = [
+            min(n + 2, most)
+            for n, most in zip(self.window.config.size, self.window.grid, strict=True)
+        ]
+        most = torch.tensor(self.window.grid) - torch.tensor(size)
+        corners = (self.window.corner(middle).cpu() - 1).clamp_min(0).minimum(most).tolist()
+        step = self.window.step
+
+        def cut(whole: Tensor, scale: int = 1) -> Tensor:
+            return torch.stack(
+                [
+                    own.narrow(-2, row * scale, size[0] * scale).narrow(
+                        -1, column * scale, size[1] * scale
+                    )
+                    for own, (row, column) in zip(whole, corners, strict=True)
+                ]
+            )
+
+        pictures = cut(frames.movedim(-1, 1), step).movedim(1, -1)
+        return cut(made), cut(target), cut(weight), pictures
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        """Return latents as pictures, float32."""
+        latents = latents.contiguous(memory_format=torch.channels_last)
+        return self._coder[0].decode(latents).float().contiguous()
+
+
+class WindowRows:
+    """Which rows a window learns from, and what it is given of them.
+
+    Args:
+        model: In evaluation mode.
+        number: Which of its windows.
+        store: The rows.
+        config: Weights of places.
+        device: Of the model.
+
+    Attributes:
+        odds: (F,) of each row, by how badly it was painted when it last came.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        number: int,
+        store: LatentStore,
+        config: ProjectConfig,
+        *,
+        device: torch.device,
+    ) -> None:
+        self.model, self.number, self.store, self.config = model, number, store, config
+        self.device = device
+        window = model.windows[number]
+        assert isinstance(window, Window)
+        self.window = window
+        self.odds = torch.ones(store.frames.num_frames)
+        self._rows = torch.zeros(0, dtype=torch.int64)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the odds."""
+        return {"odds": self.odds}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with them."""
+        self.odds = state["odds"].clone()
+
+    def draw(self, generator: torch.Generator, count: int) -> Tensor:
+        """Return rows (count,): half at random, half of several candidates each by their odds."""
+        total = len(self.odds)
+        rows = torch.randint(total, (count,), generator=generator)
+        some = torch.randint(total, (count // 2, _CANDIDATES), generator=generator)
+        chosen = torch.multinomial(self.odds[some], 1, generator=generator)
+        rows[: count // 2] = some.gather(1, chosen)[:, 0]
+        self._rows = rows
+        return rows
+
+    def learn(self, found: Tensor) -> None:
+        """Take the losses (B,) of the rows that were drawn last."""
+        self.odds[self._rows] = (0.3 + (found / found.mean().clamp_min(1e-8)).cpu()) ** _SHARPNESS
+
+    @torch.no_grad()
+    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Return the arguments of `WindowLoss` of rows (B,)."""
+        model, device = self.model, self.device
+        assert model.scenery is not None
+        given = scenery_rows(self.store, rows, self.config)
+        conditions, entries = given["conditions"].to(device), given["entries"].to(device)
+        with mixed_precision(device, enabled=True):
+            cues = model.conditions.cues(conditions)
+            behind = model.scenery(*cues, model.entries(entries, cues.clock))
+            last_audio = given["last_audio"].to(device)
+            vector = model.conditions.vector(conditions, cues, last_audio)
+            behind = model.painted(behind, conditions, vector, stop=self.number)
+        middle = model.conditions.middle_of(conditions)
+        points = self.window.points(self.window.corner(middle))
+        return {
+            "behind": behind,
+            "vector": vector.float(),
+            "middle": middle,
+            "waves": model.conditions.waves(conditions, points),
+            "target": given["target"].to(device),
+            "weight": self._weights(given["weight"], rows).to(device),
+            "frames": torch.from_numpy(self.store.frames.gather(rows)).to(device),
+        }
+
+    def _weights(self, weight: Tensor, rows: np.ndarray) -> Tensor:
+        """Return how much each place counts, (B, 1, h, w)."""
+        frames, face = self.store.frames, self.config.train_dynamics.face
+        if self.window.config.at is not None:
+            return weight
+        step = self.config.world.autoencoder.downsampling
+        for own, row in zip(weight[:, 0].numpy(), rows, strict=True):
+            if face is not None:
+                middle = frames.keypoints[row][face.keypoint]
+                box = np.array((*middle, face.radius, face.radius))
+                paint_box(own, box, face.weight, step=step)
+            for region in frames.regions[row]:  # is painted over
+                if region[2] > 0:
+                    paint_box(own, region, 0.0, step=step)
+        return weight
+
+
+def fit_windows(
+    model: WorldModel,
+    coder: Autoencoder,
+    store: LatentStore,
+    held: LatentStore,
+    config: ProjectConfig,
+    folder: Path,
+    *,
+    channel_weight: Tensor,
+    device: torch.device,
+) -> None:
+    """Train each window, or go on training it; the model holds the result.
+
+    Args:
+        model: Its scenery and words are finished.
+        coder: Decodes.
+        store: What is learned.
+        held: Held-out episodes.
+        config: `train_dynamics.windows` has the settings; without, nothing is trained.
+        folder: Receives a folder for each window, with state and logs; what was begun goes on.
+        channel_weight: (c,), as `WindowLoss` has it.
+        device: Of the model.
+    """
+    training = config.train_dynamics
+    if training.windows is None:
+        return
+    sizes = [int(np.prod(window.size)) for window in config.world.scenery.windows.values()]
+    is_training = model.training
+    model.eval()
+    for number, name in enumerate(config.world.scenery.windows):
+        # What is small learns sooner.
+        share = max(_LEAST_STEPS, sizes[number] / max(sizes))
+        steps = max(1, round(share * training.windows.train_steps))
+        _fit_window(
+            WindowRows(model, number, store, config, device=device),
+            WindowRows(model, number, held, config, device=device),
+            coder,
+            channel_weight,
+            replace(training.windows, train_steps=steps),
+            folder / name,
+            device=device,
+        )
+    model.train(is_training)
+
+
+def _fit_window(
+    rows: WindowRows,
+    held: WindowRows,
+    coder: Autoencoder,
+    channel_weight: Tensor,
+    settings: OptimizerConfig,
+    folder: Path,
+    *,
+    device: torch.device,
+) -> None:
+    """Train one window."""
+    energy_weight = rows.config.train_dynamics.energy_weight
+    loss = WindowLoss(rows.window, coder, channel_weight, energy_weight=energy_weight)
+    trainer = Trainer(loss, settings, folder, seed=rows.config.seed, device=device, keeper=rows)
+    trainer.resume()
+    every = max(1, settings.train_steps // 10)
+    trainer.run(
+        lambda generator, _: rows.batch(rows.draw(generator, settings.batch_size).numpy()),
+        save_every=min(every, 500),
+        evaluate_every=every,
+        evaluate=lambda: window_psnr(loss, held),
+        after_step=lambda: rows.learn(loss.found),
+    )
+    loss.load_state_dict(trainer.average)
+
+
+@torch.no_grad()
+def window_psnr(loss: WindowLoss, rows: WindowRows) -> dict[str, float]:
+    """Return the mean PSNR in dB of the cuts of held-out rows, where they count."""
+    found = []
+    total = rows.store.frames.num_frames
+    for row in np.linspace(0, total - 1, min(_HELD_FRAMES, total)).astype(int).reshape(-1, 1):
+        with mixed_precision(rows.device, enabled=True):
+            made, _, weight, frames = loss.cuts(**rows.batch(row))
+            shown = loss.decoded(made).clamp(-1.0, 1.0)
+        error = (shown - normalize_frames(frames)).square().mean(dim=1, keepdim=True)
+        counts = nn.functional.interpolate((weight > 1.0).float(), size=error.shape[2:])
+        if counts.any():
+            found.append(psnr_of((error * counts).sum() / counts.sum()))
+    return {"psnr": float(torch.stack(found).mean())} if found else {}

@@ -1,0 +1,113 @@
+"""Windows learn alone, from rows that were painted badly, and go on where they were stopped."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.world_model import WorldModel
+from midas_world.train.autoencoder import load_autoencoder
+from midas_world.train.latents import LatentStore, open_latents
+from midas_world.train.loop import seeded_weights
+from midas_world.train.windows import WindowLoss, WindowRows, fit_windows
+from tests.training import CPU, tiny
+
+EVEN = torch.ones(tiny().world.autoencoder.latent_channels)
+PLACE = {"channel_weight": EVEN, "device": CPU}
+CHARACTER, PORTRAIT = range(2)
+
+
+@pytest.fixture(scope="module")
+def coder(trained: Path) -> Autoencoder:
+    return load_autoencoder(trained / "autoencoder", tiny()).requires_grad_(requires_grad=False)
+
+
+@pytest.fixture(scope="module")
+def store(data: Path, coder: Autoencoder) -> LatentStore:
+    return open_latents(data / "train", coder, tiny().world, device=CPU)
+
+
+@pytest.fixture
+def model() -> WorldModel:
+    with seeded_weights(0):
+        return WorldModel(tiny().world).eval()
+
+
+def rows_of(model: WorldModel, store: LatentStore, number: int = CHARACTER) -> WindowRows:
+    return WindowRows(model, number, store, tiny(), device=CPU)
+
+
+def loss_of(model: WorldModel, coder: Autoencoder, number: int = CHARACTER) -> WindowLoss:
+    window = model.windows[number]
+    return WindowLoss(window, coder, EVEN, energy_weight=1.0)  # pyright: ignore[reportArgumentType]
+
+
+def test_windows_learn_and_nothing_else_does(model, coder, store, tmp_path):
+    before = copy.deepcopy(model.state_dict())
+    batch = rows_of(model, store).batch(np.arange(0, 60, 7))
+    config = tiny("train_dynamics.windows.train_steps=60")
+    with torch.no_grad():
+        first = float(loss_of(model, coder)(**batch)["loss"])
+    fit_windows(model, coder, store, store, config, tmp_path, **PLACE)
+    with torch.no_grad():
+        assert float(loss_of(model, coder)(**batch)["loss"]) < 0.9 * first
+    for name, value in model.state_dict().items():
+        assert name.startswith("windows.") or torch.equal(value, before[name]), name
+    # The largest takes all train steps, and finished windows are taken as they are.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["character", "portrait"]
+    again = copy.deepcopy(model)
+    again.load_state_dict(before)
+    fit_windows(again, coder, store, store, config, tmp_path, **PLACE)
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+@torch.no_grad()
+def test_a_window_is_judged_by_a_cut_around_it_as_at_play(model, coder, store):
+    rows = np.array([3, 17])
+    made, target, weight, frames = loss_of(model, coder).cuts(**rows_of(model, store).batch(rows))
+    assert made.shape == target.shape == (2, 8, 4, 4)
+    assert weight.shape == (2, 1, 4, 4)
+    assert frames.shape == (2, 32, 32, 3)
+    # The cut's place is found again in the whole frame, and what is painted is what play paints.
+    batch = rows_of(model, store, PORTRAIT).batch(rows)
+    for index, row in enumerate(rows):
+        whole, cut = store.frames.gather(rows[index : index + 1])[0], frames[index].numpy()
+        at = [
+            (y, x)
+            for y in range(0, 17, 8)
+            for x in range(0, 49, 8)
+            if np.array_equal(whole[y : y + 32, x : x + 32], cut)
+        ]
+        assert at, row
+        y, x = (n // 8 for n in at[0])
+        behind = batch["behind"][index, :, y : y + 4, x : x + 4]
+        assert torch.allclose(behind, made[index], atol=0.02)  # one in bfloat16
+
+
+def test_what_is_painted_over_does_not_count_and_the_face_counts_most(model, store):
+    row = int(np.flatnonzero((store.frames.regions[:, :, 2] > 0).any(axis=1))[0])
+    weight = rows_of(model, store).batch(np.array([row]))["weight"][0, 0]
+    for x, y, half_width, _ in store.frames.regions[row]:
+        assert half_width <= 0 or weight[int(y // 8), int(x // 8)] == 0.0
+    assert weight.max() == tiny().train_dynamics.face.weight
+    portrait = rows_of(model, store, PORTRAIT).batch(np.array([row]))["weight"]
+    assert portrait.min() == 1.0
+
+
+def test_rows_that_were_painted_badly_come_oftener(model, store):
+    rows, generator = rows_of(model, store), torch.Generator().manual_seed(0)
+    drawn = rows.draw(generator, 8)
+    rows.learn(torch.full((8,), 1e-6).index_fill(0, torch.tensor([2]), 50.0))
+    counts = torch.zeros(len(rows.odds))
+    for _ in range(200):
+        for row in rows.draw(generator, 8):
+            counts[row] += 1
+    assert counts[drawn[2]] > 1.7 * counts.mean()
+    assert (counts > 0).sum() > 0.9 * len(counts)
+    other = rows_of(model, store)
+    other.load_state(rows.state())
+    assert torch.equal(other.odds, rows.odds)
