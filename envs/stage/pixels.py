@@ -2,7 +2,9 @@
 
 The places, clouds and sprites are pictures in art/, one file for each scale, with alpha that is
 premultiplied: what covers half of a pixel has half of its colour, so that blits need
-`BLEND_PREMULTIPLIED` and leave no dark fringes.
+`BLEND_PREMULTIPLIED` and leave no dark fringes. They are WebP without loss; one that was changed is
+written by PIL's `save(path, lossless=True, exact=True)`, and worlds have to be trained anew. Of a
+place far, mid and ground lie side by side; what shines by itself lies below what light shades.
 
 Coordinates all over Stage are px of the 192 x 320 frame, whatever the scale. A frame of scale 2 is
 drawn, not enlarged, with two pixels for each px; `nearest_pixel` and `pixel_centers` convert.

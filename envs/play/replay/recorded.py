@@ -7,7 +7,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -365,7 +364,7 @@ def _marks(session: RecordedSession) -> list[Mark]:
                 first=first,
             )
         )
-    return list(islice(marks, session.num_frames))
+    return marks
 
 
 def _prompt_at(begin: Mapping[str, Any]) -> str | None:
