@@ -99,7 +99,7 @@ def test_the_world_says_how_good_it_is(dreamt):
     assert 'pose: skipped, the teacher gives no info["keypoints"]' in card
     statuses = {name: section["status"] for name, section in report["sections"].items()}
     # The disc tells of no keypoints and no things, listens to no words, and never talks or walks.
-    for name in ("pose", "things", "prompts", "voice", "gestures", "weather", "revisit"):
+    for name in ("pose", "things", "prompts", "voice", "gestures", "weather"):
         assert statuses.pop(name) == "skipped"
     assert set(statuses.values()) == {"ok"}, statuses
 
@@ -243,7 +243,7 @@ def test_when_the_time_is_over_only_what_tells_the_worth_is_measured(
     monkeypatch.setattr(
         evaluation, "SECTIONS", dict.fromkeys(evaluation.SECTIONS, lambda _: measured)
     )
-    names = ["next_frame", "horizon", "stillness", "speed"]
+    names = ["next_frame", "horizon", "sharpness", "speed"]
     for until, wanted in ((0.0, names[:2]), (1e12, names), (None, names)):
         report = evaluation.evaluate(
             tiny_world, evaluation.QUICK, tmp_path, sections=names, until=until

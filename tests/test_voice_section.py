@@ -7,8 +7,9 @@ import pytest
 from midas_world.evaluate.metrics import best_lag, centred, follows
 from midas_world.evaluate.probes.pictures import cut, train_number_probe
 from midas_world.evaluate.probes.training import ProbeConfig
-from midas_world.evaluate.sections.gestures import Moved, summarise
-from midas_world.evaluate.voices import LiveTeacher, as_action
+from midas_world.evaluate.rollouts import as_action
+from midas_world.evaluate.sections.gestures import summarise
+from midas_world.evaluate.voices import LiveTeacher, Moved
 from midas_world.types import StepConditions
 
 

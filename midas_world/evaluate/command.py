@@ -42,9 +42,7 @@ from midas_world.evaluate.sections.play import (
     speed_section,
 )
 from midas_world.evaluate.sections.prompt import prompt_section
-from midas_world.evaluate.sections.revisit import revisit_section
 from midas_world.evaluate.sections.sharpness import sharpness_section
-from midas_world.evaluate.sections.stillness import stillness_section
 from midas_world.evaluate.sections.thing import thing_section
 from midas_world.evaluate.sections.voice import voice_section
 from midas_world.evaluate.sections.weather import weather_section
@@ -61,14 +59,12 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "pose": pose_section,
     "things": thing_section,
     "sharpness": sharpness_section,
-    "stillness": stillness_section,
     "prompts": prompt_section,
     "outcomes": outcomes_section,
     "games": game_section,
     "voice": voice_section,
     "gestures": gestures_section,
     "weather": weather_section,
-    "revisit": revisit_section,
     "speed": speed_section,
 }
 
@@ -88,8 +84,6 @@ QUICK = EvaluationConfig(
     num_long_runs=1,
     long_steps=40,
     sharpness_window=5,
-    num_still_runs=2,
-    still_steps=30,
     num_prompt_runs=2,
     prompt_steps=12,
     num_outcome_episodes=2,
@@ -106,7 +100,6 @@ QUICK = EvaluationConfig(
     sentence_steps=12,
     num_weather_runs=1,
     weather_steps=12,
-    num_revisits=1,
     num_speed_steps=20,
     probe=ProbeConfig(num_frames=32, episode_steps=32, width=16, train_steps=20, batch_size=8),
     thing_probe=_QUICK_PROBE,
@@ -124,17 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     config = QUICK if arguments.quick else EvaluationConfig()
-    config = replace(
-        config,
-        world_env_id=arguments.env_id,
-        num_denoise_steps=arguments.num_denoise_steps,
-    )
     if arguments.episodes is not None:
         count = arguments.episodes
         long_runs = min(config.num_long_runs, max(1, count // 4))
         config = replace(config, num_episodes=count, num_rollouts=count, num_long_runs=long_runs)
-    if arguments.outcome_episodes is not None:
-        config = replace(config, num_outcome_episodes=arguments.outcome_episodes)
     world = load_world(arguments.world, trust=arguments.trust)
     report = evaluate(
         world, config, arguments.output, sections=arguments.sections, data=arguments.data
@@ -206,7 +192,9 @@ def _earlier(output: Path, subject: dict[str, Any]) -> dict[str, Any]:
     report = read_report(output)
     if report is None:
         return {}
-    same = all(report["subject"].get(key) == subject[key] for key in ("weights", "settings"))
+    there, settings = report["subject"], subject["settings"]
+    known = {name: value for name, value in there["settings"].items() if name in settings}
+    same = (there["weights"], known) == (subject["weights"], settings)
     return dict(report["sections"]) if same else {}
 
 
@@ -244,13 +232,6 @@ def _parser() -> argparse.ArgumentParser:
         help=f"held-out episodes and rollouts; default: {defaults.num_episodes} and "
         f"{defaults.num_rollouts}",
     )
-    parser.add_argument(
-        "--outcome-episodes",
-        type=int,
-        metavar="N",
-        help=f"held-out episodes for rewards, hits and ends; default: "
-        f"{defaults.num_outcome_episodes}",
-    )
     parser.add_argument("--quick", action="store_true", help="as little as shows that it runs")
     parser.add_argument(
         "--sections",
@@ -258,12 +239,6 @@ def _parser() -> argparse.ArgumentParser:
         default=list(SECTIONS),
         metavar="NAME[,NAME]",
         help=f"of {', '.join(SECTIONS)}; default: all",
-    )
-    parser.add_argument(
-        "--num-denoise-steps", type=int, metavar="K", help="default: the world's own"
-    )
-    parser.add_argument(
-        "--env-id", default=defaults.world_env_id, help="Gymnasium id of the learned env"
     )
     add_trust_option(parser)
     return parser

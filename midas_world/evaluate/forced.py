@@ -119,7 +119,6 @@ def forced_steps(
     episodes: Sequence[LatentEpisode],
     *,
     first: int,
-    num_denoise_steps: int | None = None,
 ) -> Iterator[ForcedStep]:
     """Yield the steps of all episodes; how they are grouped is of no meaning.
 
@@ -127,7 +126,6 @@ def forced_steps(
         model: In evaluation mode.
         episodes: Those too short to have frame ``first`` are passed over.
         first: First frame that is made; the world's context makes all contexts full.
-        num_denoise_steps: K; None takes the world's own.
 
     Raises:
         ValueError: No episode is that long.
@@ -139,12 +137,11 @@ def forced_steps(
     )
     if not order:
         raise ValueError(f"no held-out episode is longer than the context of {first} frames")
-    count = num_denoise_steps or model.config.head.num_denoise_steps
     for start in range(0, len(order), _FORCED_BATCH):
         chosen = order[start : start + _FORCED_BATCH]
         batch = [episodes[index] for index in chosen]
         lengths = np.array([episode.num_steps for episode in batch])
-        for number, made, outcome in _batch_steps(model, batch, first=first, count=count):
+        for number, made, outcome in _batch_steps(model, batch, first=first):
             # Rows of episodes that have ended run on, and nobody looks at them.
             alive = int(np.searchsorted(lengths, number))
             yield ForcedStep(
@@ -157,7 +154,7 @@ def forced_steps(
 
 @torch.no_grad()
 def _batch_steps(
-    model: WorldModel, episodes: Sequence[LatentEpisode], *, first: int, count: int
+    model: WorldModel, episodes: Sequence[LatentEpisode], *, first: int
 ) -> Iterator[tuple[int, Tensor, Outcome]]:
     """Yield t, tokens (B, N, C) and outcomes of episodes side by side, for t from ``first`` on."""
     device = episodes[0].latents.device
@@ -178,6 +175,7 @@ def _batch_steps(
             if number < first:
                 continue
             noise = sample_noise(guidance.last.shape, model.config.head, generator).to(device)
-            made = model.sample(guidance, noise, num_denoise_steps=count)
+            steps = model.config.head.num_denoise_steps
+            made = model.sample(guidance, noise, num_denoise_steps=steps)
             outcome = model.outcomes(made, guidance, model.near(conditions), fate.told)
         yield number, model.to_tokens(made.float()), outcome

@@ -7,7 +7,7 @@ reads the conditions ("pose", "text", "audio"), "keypoints", "things", "cost" an
 Shapes: T steps, F context frames, H W pixels, K keypoints, J things.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
@@ -135,7 +135,7 @@ def teacher_moments(
     yield moment
     while not (moment.terminated or moment.truncated):
         action = policy.act(moment.frame, dict(moment.info))
-        moment = _step(env, action)
+        moment = step_env(env, action)
         yield moment
 
 
@@ -220,32 +220,21 @@ def play_world(
     words = {} if prompt is None else {"prompt": prompt}
     env.reset(seed=seed, options={"start_state": dict(start_state), "things": things, **words})
     for number, action in enumerate(actions, start=1):
-        moment = _step(env, action)
+        moment = step_env(env, action)
         yield moment
         if (moment.terminated or moment.truncated) and number < len(actions):
             raise ValueError(f"the world's env ended after {number} of {len(actions)} steps")
 
 
-def follow(
-    frames: Iterable[np.ndarray], marks: Sequence[int], measure: Callable[[np.ndarray], float]
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return a measure of each frame, and the frames at some steps, counted from 1."""
-    values, shown = [], []
-    for step, frame in enumerate(frames, start=1):
-        values.append(measure(frame))
-        if step in marks:
-            shown.append(frame)
-    return np.array(values), shown
-
-
-def _step(env: gymnasium.Env, action: Any) -> Moment:
+def step_env(env: gymnasium.Env, action: Any) -> Moment:
+    """Step an environment."""
     frame, reward, terminated, truncated, info = env.step(action)
     return Moment(
         frame=frame,
         action=action,
         reward=float(reward),
-        terminated=terminated,
-        truncated=truncated,
+        terminated=bool(terminated),
+        truncated=bool(truncated),
         info=info,
     )
 

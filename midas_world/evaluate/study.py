@@ -49,12 +49,10 @@ ROLLOUT_SEED = 10_000
 LONG_SEED = 11_000
 OUTCOME_SEED = 12_000
 GAME_SEED = 13_000
-STILL_SEED = 14_000
 PROMPT_SEED = 15_000
 THING_SEED = 16_000
 VOICE_SEED = 17_000
 WEATHER_SEED = 18_000
-REVISIT_SEED = 19_000
 
 
 class NotApplicableError(Exception):
@@ -114,12 +112,6 @@ class Study:
         return self.world.config.world.backbone.context_frames
 
     @property
-    def num_denoise_steps(self) -> int:
-        """K, head passes per frame."""
-        own = self.world.config.world.head.num_denoise_steps
-        return self.config.num_denoise_steps or own
-
-    @property
     def policies(self) -> list[str]:
         """Names of the policies, which take turns."""
         if not self.has_teacher:
@@ -151,9 +143,8 @@ class Study:
     def make_world_env(self, **kwargs: Any) -> gymnasium.Env:
         """Return the world as an environment."""
         return gymnasium.make(
-            self.config.world_env_id,
+            "envs:midas/Stage-v0",
             world=str(self.world.folder),
-            num_denoise_steps=self.config.num_denoise_steps,
             disable_env_checker=True,
             **({"trust": True} if self.world.trust else {}),
             **kwargs,

@@ -15,6 +15,7 @@ import numpy as np
 from midas_world.evaluate.rollouts import (
     Moment,
     Script,
+    as_action,
     check_held_out,
     play_world,
     teacher_moments,
@@ -63,6 +64,23 @@ class Said:
         return own, heard, silent
 
 
+@dataclass(frozen=True)
+class Moved:
+    """What a voice moves, at each step of a sentence: (T, ...) numbers.
+
+    Attributes:
+        teacher: As drawn by the teacher.
+        probe: The probe's reading of the teacher's frames.
+        world: Its reading of the world's.
+        silent: Its reading of the world's when it was told what it is told in silence.
+    """
+
+    teacher: np.ndarray
+    probe: np.ndarray
+    world: np.ndarray
+    silent: np.ndarray
+
+
 class LiveTeacher(gymnasium.Wrapper):
     """A teacher in which live audio is somebody's voice from a step on, and silence after its end.
 
@@ -95,11 +113,6 @@ class LiveTeacher(gymnasium.Wrapper):
             voices = (voice, None) if self._speaker == "own" else (None, voice)
             self.env.unwrapped.set_voices(*voices)  # pyright: ignore[reportAttributeAccessIssue]
         return self.env.step(action)
-
-
-def as_action(step: StepConditions) -> dict[str, Any]:
-    """Return conditions as an action of the world's env with action="conditions"."""
-    return {name: value for name, value in vars(step).items() if value is not None}
 
 
 def taught_sentences(study: Study) -> list[Said]:

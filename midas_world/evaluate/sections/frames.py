@@ -89,9 +89,9 @@ def next_frame_section(study: Study) -> Section:
         method=(
             f"{len(real)} frames of {len(episodes)} held-out episodes, each predicted from the "
             f"teacher's true frames and conditions before it (at least {study.context_frames}), "
-            f"{study.num_denoise_steps} denoise steps; no codes of what enters are told. Moving: "
-            f"{int(moving.sum())} frames whose mean absolute change from the last one exceeds "
-            f"{threshold:g} of 255. Strip: teacher, world."
+            f"{study.model.config.head.num_denoise_steps} denoise steps; no codes of what enters "
+            f"are told. Moving: {int(moving.sum())} frames whose mean absolute change from the "
+            f"last one exceeds {threshold:g} of 255. Strip: teacher, world."
         ),
         values=values,
         tables=(Table(columns=("", "PSNR dB", "PSNR dB, moving"), rows=tuple(table)),),
@@ -108,9 +108,7 @@ def _made_frames(
     every = [(i, t) for i, e in enumerate(latent) for t in range(first, e.num_steps + 1)]
     chosen = {every[row] for row in _spread(len(every), wanted)}
     made: dict[tuple[int, int], Tensor] = {}
-    steps = forced_steps(
-        study.model, latent, first=first, num_denoise_steps=study.config.num_denoise_steps
-    )
+    steps = forced_steps(study.model, latent, first=first)
     for step in tqdm(steps, desc="next frame", mininterval=5.0):
         for tokens, index in zip(step.made.cpu(), step.episodes, strict=True):
             if (index, step.number) in chosen:

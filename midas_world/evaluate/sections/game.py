@@ -17,6 +17,7 @@ from midas_world.evaluate.rollouts import (
     Moment,
     Script,
     check_held_out,
+    step_env,
     teacher_moments,
     to_episode,
 )
@@ -126,18 +127,9 @@ def _actions(study: Study, name: str, seed: int, count: int) -> list[int]:
 
 def _play(env: Any, actions: Sequence[int]) -> list[Moment]:
     """Return the moments of the world's game after its start, to its end."""
-    moments = []
+    moments: list[Moment] = []
     for action in actions:
-        frame, reward, terminated, truncated, info = env.step(action)
-        moments.append(
-            Moment(
-                frame=frame,
-                reward=float(reward),
-                terminated=bool(terminated),
-                truncated=bool(truncated),
-                info=info,
-            )
-        )
-        if terminated or truncated:
+        moments.append(step_env(env, action))
+        if moments[-1].terminated or moments[-1].truncated:
             break
     return moments

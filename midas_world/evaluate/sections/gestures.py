@@ -15,7 +15,7 @@ from midas_world.evaluate.probes.pictures import cut
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import Moment, Script
 from midas_world.evaluate.study import NotApplicableError, Study
-from midas_world.evaluate.voices import LiveTeacher, Said, Speaker, new_sentences
+from midas_world.evaluate.voices import LiveTeacher, Moved, Said, Speaker, new_sentences
 from midas_world.tables import Cell
 from midas_world.train.strips import save_strip
 
@@ -25,23 +25,6 @@ _STRIP_FRAMES = 8
 
 Reader = Callable[[np.ndarray, Sequence[Moment]], np.ndarray]
 """Reads numbers (T, K) off frames (T, H, W, 3); the teacher's moments say where to look."""
-
-
-@dataclass(frozen=True)
-class Moved:
-    """The numbers at each step of a sentence, (T, K).
-
-    Attributes:
-        teacher: As drawn by the teacher.
-        probe: The probe's reading of the teacher's frames.
-        world: Its reading of the world's.
-        silent: Its reading of the world's when it was told what it is told in silence.
-    """
-
-    teacher: np.ndarray
-    probe: np.ndarray
-    world: np.ndarray
-    silent: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)

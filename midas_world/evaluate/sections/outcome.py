@@ -77,7 +77,6 @@ def predict_outcomes(
     episodes: list[LatentEpisode],
     *,
     first: int,
-    num_denoise_steps: int | None = None,
 ) -> Outcomes:
     """Return what the world says of every step of the teacher's episodes that has a full context.
 
@@ -85,7 +84,7 @@ def predict_outcomes(
         ValueError: No episode is that long.
     """
     told = [np.zeros((4, max(0, episode.num_steps - first + 1))) for episode in episodes]
-    steps = forced_steps(model, episodes, first=first, num_denoise_steps=num_denoise_steps)
+    steps = forced_steps(model, episodes, first=first)
     for step in tqdm(steps, desc="outcomes", mininterval=5.0):
         rows = torch.stack(
             (
@@ -155,9 +154,7 @@ def outcomes_section(study: Study) -> Section:
     """Measure reward, hits and termination as predicted from a real context."""
     first = study.context_frames
     episodes = study.outcome_episodes()
-    outcomes = predict_outcomes(
-        study.model, episodes, first=first, num_denoise_steps=study.config.num_denoise_steps
-    )
+    outcomes = predict_outcomes(study.model, episodes, first=first)
     judged = {
         "reward": judge_rewards(outcomes),
         "cost": judge_costs(outcomes),

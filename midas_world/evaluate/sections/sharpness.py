@@ -18,7 +18,6 @@ from midas_world.evaluate.rollouts import (
     Endless,
     Moment,
     check_held_out,
-    follow,
     play_world,
     teacher_moments,
     to_episode,
@@ -165,9 +164,13 @@ def _long_run(study: Study, seed: int, *, early_end: int, marks: list[int]) -> L
 def _follow(
     frames: Iterator[np.ndarray], marks: list[int], *, desc: str
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the sharpness of each frame, and the frames at some steps."""
-    shown = tqdm(frames, desc=desc, mininterval=5.0)
-    return follow(shown, marks, lambda frame: float(sharpness(frame[None])[0]))
+    """Return the sharpness of each frame, and the frames at some steps, counted from 1."""
+    values, shown = [], []
+    for step, frame in enumerate(tqdm(frames, desc=desc, mininterval=5.0), start=1):
+        values.append(float(sharpness(frame[None])[0]))
+        if step in marks:
+            shown.append(frame)
+    return np.array(values), shown
 
 
 def _window_spread(energy: np.ndarray, window: int) -> float:

@@ -3,7 +3,6 @@
 Shapes: T steps, H W pixels.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from midas_world.evaluate.probes.pictures import NumberProbe, cut
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import Script
 from midas_world.evaluate.study import NotApplicableError, Study
-from midas_world.evaluate.voices import new_sentences, taught_sentences
+from midas_world.evaluate.voices import Moved, Said, new_sentences, taught_sentences
 from midas_world.tables import Cell
 from midas_world.train.strips import save_strip
 
@@ -27,32 +26,6 @@ _NAMES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sentence:
-    """One sentence: how far the mouth was open at each step, in [0, 1].
-
-    Attributes:
-        language: Its code.
-        is_new: Whether no world has heard sentence and language.
-        teacher: (T,) as drawn by the teacher.
-        probe: (T,) the probe's reading of the teacher's frames.
-        world: (T,) its reading of the world's.
-        silent: (T,) its reading of the world's when the sound told is silence.
-    """
-
-    language: str
-    is_new: bool
-    teacher: np.ndarray
-    probe: np.ndarray
-    world: np.ndarray
-    silent: np.ndarray
-
-    @property
-    def group(self) -> str:
-        """What it is counted under."""
-        return f"{self.language} (new)" if self.is_new else self.language
-
-
 def voice_section(study: Study) -> Section:
     """Measure how the mouth in the close-up follows the voice, language by language."""
     config = study.config
@@ -60,24 +33,30 @@ def voice_section(study: Study) -> Section:
     probe = study.number_probe(
         "mouth", lambda info: info["regions"][-1], study.make_teacher(), talks
     )
-    sentences = _play(study, probe)
-    languages = {item.group: item.language for item in sentences}
-    new = [item for item in sentences if item.is_new]
-    groups = {name: [item for item in sentences if item.group == name] for name in languages}
-    groups |= ({"all new": new} if new else {}) | {"all": sentences}
+    said, sentences = _play(study, probe)
+    languages = {_group(item): item.language for item in said}
+    groups = {
+        name: [moved for item, moved in zip(said, sentences, strict=True) if _group(item) == name]
+        for name in languages
+    }
+    if new := [moved for item, moved in zip(said, sentences, strict=True) if item.is_new]:
+        groups["all new"] = new
+    groups["all"] = sentences
     suffixes = {name: f"_{code}" for name, code in languages.items()}
     suffixes |= {"all new": "_new", "all": ""}
     table: list[tuple[Cell, ...]] = []
     values: dict[str, Any] = {"num_sentences": len(sentences)}
     for name, chosen in groups.items():
-        real = np.concatenate([item.teacher for item in chosen])
-        correlation, slope = follows(np.concatenate([item.world for item in chosen]), real)
-        control, control_slope = follows(
-            centred([item.silent for item in chosen]), centred([item.teacher for item in chosen])
+        real, own, world, silent = (
+            [getattr(moved, part) for moved in chosen]
+            for part in ("teacher", "probe", "world", "silent")
         )
-        lag = best_lag([item.world for item in chosen], [item.teacher for item in chosen])
-        own, own_slope = follows(np.concatenate([item.probe for item in chosen]), real)
-        row = (correlation, slope, lag, control, control_slope, own, own_slope)
+        row = (
+            *follows(np.concatenate(world), np.concatenate(real)),
+            best_lag(world, real),
+            *follows(centred(silent), centred(real)),
+            *follows(np.concatenate(own), np.concatenate(real)),
+        )
         table.append((name, len(chosen), *row))
         values |= {key + suffixes[name]: value for key, value in zip(_NAMES, row, strict=True)}
     values["control_size"] = abs(values["control"])
@@ -120,11 +99,16 @@ def voice_section(study: Study) -> Section:
     )
 
 
-def _play(study: Study, probe: NumberProbe) -> list[Sentence]:
-    """Return the sentences as teacher and world say them."""
+def _group(said: Said) -> str:
+    """Return what a sentence is counted under."""
+    return f"{said.language} (new)" if said.is_new else said.language
+
+
+def _play(study: Study, probe: NumberProbe) -> tuple[list[Said], list[Moved]]:
+    """Return the sentences, and how far the mouth is open at each step, in [0, 1]."""
     steps = study.config.sentence_steps
     env = study.make_endless_world(steps, action="conditions")
-    sentences = []
+    sentences: list[Moved] = []
     chosen = [*taught_sentences(study), *new_sentences(study, "own", num_steps=steps)]
     for said in tqdm(chosen, desc="voice", mininterval=5.0):
         shown = said.moments[-steps:]
@@ -133,17 +117,8 @@ def _play(study: Study, probe: NumberProbe) -> list[Sentence]:
         if not sentences:
             rows = np.linspace(_FIRST, steps - 1, _STRIP_FRAMES).astype(int)
             save_strip([list(view[rows]) for view in views], study.output / "voice-strip.png")
-        own, world, silent = (probe.read(view)[_FIRST:] for view in views)
-        sentences.append(
-            Sentence(
-                language=said.language,
-                is_new=said.is_new,
-                teacher=np.array([moment.info["mouth"] for moment in shown[_FIRST:]]),
-                probe=own,
-                world=world,
-                silent=silent,
-            )
-        )
+        teacher = np.array([moment.info["mouth"] for moment in shown[_FIRST:]])
+        sentences.append(Moved(teacher, *(probe.read(view)[_FIRST:] for view in views)))
     if not sentences:
         raise NotApplicableError("the teacher's character says nothing")
-    return sentences
+    return chosen, sentences
