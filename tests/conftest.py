@@ -18,7 +18,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from midas_world.data.episodes import VideoOptions, save_episode
+from midas_world.data.episodes import save_episode
 from midas_world.data.packing import pack
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
@@ -129,7 +129,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, seeds in (("train", (1, 2)), ("validation", (3,))):
         for seed in seeds:
             path = folder / name / f"episode-{seed:08d}"
-            save_episode(make_episode(seed), path, video=VideoOptions(codec="raw"))
+            save_episode(make_episode(seed), path, codec="raw")
     return folder
 
 

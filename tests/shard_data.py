@@ -8,7 +8,6 @@ from midas_world.config import load_preset
 from midas_world.data.episodes import (
     Episode,
     EpisodeMetadata,
-    VideoOptions,
     list_episodes,
     save_episode,
 )
@@ -46,7 +45,7 @@ def save_all(folder: Path, seeds, **options) -> list[Path]:
     paths = []
     for seed in seeds:
         paths.append(folder / f"episode-{seed:08d}")
-        save_episode(make_episode(seed, **options), paths[-1], video=VideoOptions(codec="raw"))
+        save_episode(make_episode(seed, **options), paths[-1], codec="raw")
     return paths
 
 

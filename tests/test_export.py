@@ -12,7 +12,6 @@ from PIL import Image
 from envs.play.game.game import Game
 from envs.play.game.opening import open_world
 from envs.play.replay.recorded import Tape
-from examples.record_overhead import measure
 from midas_world.commands import cli
 from midas_world.data.gif import MAX_GIF_WIDTH
 from midas_world.sessions.export.pictures import PictureOptions, _hud_lines, pictures
@@ -250,16 +249,3 @@ def test_command_says_what_is_wrong(session, options, message, capsys, monkeypat
 def test_command_says_what_is_no_session(tmp_path, capsys):
     assert cli.main(["export", str(tmp_path / "nowhere"), "--to", "mp4"]) == 2
     assert "there is no session at" in capsys.readouterr().err
-
-
-# What recording costs
-
-
-def test_the_overhead_is_measured_with_and_without_in_one_run(tmp_path):
-    words = measure(
-        CountingEnv(delay_s=0.004), tmp_path / "session", num_steps=80, steps_per_turn=10
-    )
-    assert "41 frames recorded, 41 held, 0 dropped" in words
-    rate = float(words.split("without recording ")[1].split(" ")[0])
-    assert 0 < rate < 250
-    print(words)

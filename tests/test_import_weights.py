@@ -159,6 +159,7 @@ def test_what_is_written_is_theirs(skeleton, qwen2, dc_ae):
     coder = load_tensors(skeleton / "autoencoder/weights.safetensors")
     theirs = load_file(dc_ae / "diffusion_pytorch_model.safetensors")
     torch.testing.assert_close(coder["encoder.conv_in.weight"], theirs["encoder.conv_in.weight"])
+    assert coder["latent_std"].tolist() == [2.0] * 4  # one over the scaling factor
 
 
 def test_words_are_the_tokens_of_their_tokenizer(skeleton):
@@ -189,63 +190,12 @@ def test_the_paper_preset_takes_sizes_of_files(dc_ae, tmp_path):
     assert not (tmp_path / "to/init").exists()
 
 
-def write_dc_ae(folder: Path) -> Path:
-    """Write a DC-AE of two stages of residual blocks by hand, in the layout of diffusers."""
-    folder.mkdir()
-    values = DC_AE | {
-        "encoder_qkv_multiscales": [[], []],
-        "decoder_qkv_multiscales": [[], []],
-        "upsample_block_type": "interpolate",
-        "downsample_block_type": "conv",
-    }
-    tensors = {}
-    for side, downs in (("encoder", "down_blocks"), ("decoder", "up_blocks")):
-        values |= {
-            f"{side}_block_types": "ResBlock",
-            f"{side}_block_out_channels": [4, 8],
-            f"{side}_layers_per_block": [1, 1],
-        }
-        # A change of resolution ends a stage of the encoder and begins one of the decoder.
-        places = ("0.0", "1.0") if side == "encoder" else ("0.1", "1.0")
-        for place, width in zip(places, (4, 8), strict=True):
-            block = f"{side}.{downs}.{place}"
-            for conv in ("conv1", "conv2"):
-                tensors[f"{block}.{conv}.weight"] = noise(width, width, 3, 3)
-            tensors[f"{block}.conv1.bias"] = noise(width)
-            tensors |= {
-                f"{block}.norm.weight": torch.ones(width),
-                f"{block}.norm.bias": noise(width),
-            }
-    convs = {
-        "encoder.conv_in": (4, 3),
-        "encoder.down_blocks.0.1.conv": (8, 4),
-        "encoder.conv_out": (4, 8),
-        "decoder.conv_in": (8, 4),
-        "decoder.up_blocks.0.0.conv": (4, 8),
-        "decoder.conv_out": (3, 4),
-    }
-    for name, (out, inner) in convs.items():
-        tensors |= {f"{name}.weight": noise(out, inner, 3, 3), f"{name}.bias": noise(out)}
-    tensors |= {"decoder.norm_out.weight": torch.ones(4), "decoder.norm_out.bias": noise(4)}
-    save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
-    (folder / "config.json").write_text(json.dumps(values))
-    return folder
-
-
-def test_a_dc_ae_written_by_hand_is_read(tmp_path):
-    folder = write_dc_ae(tmp_path / "theirs")
-    config = import_dc_ae(folder, tmp_path / "to", preset="dream", overrides=[])
-    assert (config.world.autoencoder.downsampling, config.world.tokens_per_frame) == (2, 192)
-    coder = load_tensors(tmp_path / "to/autoencoder/weights.safetensors")
-    theirs = load_file(folder / "diffusion_pytorch_model.safetensors")
-    torch.testing.assert_close(
-        coder["encoder.layers.1.conv.weight"], theirs["encoder.down_blocks.0.1.conv.weight"]
-    )
-    assert coder["latent_std"].tolist() == [2.0] * 4  # one over the scaling factor
-    with pytest.raises(ValueError, match=r"does not fit the preset: scenery\.layers\.ground"):
-        import_dc_ae(folder, tmp_path / "other", preset="tiny", overrides=[])
+def test_what_does_not_fit_is_told(dc_ae, tmp_path):
+    with pytest.raises(ValueError, match=r"does not fit the preset: .*token_block"):
+        import_dc_ae(dc_ae, tmp_path / "to", preset="tiny", overrides=["world.token_block=7"])
     with pytest.raises(CheckpointError, match="is of no qwen2"):
-        import_qwen2(folder, tmp_path / "to", preset="tiny", overrides=[])
+        import_qwen2(dc_ae, tmp_path / "to", preset="tiny", overrides=[])
+    assert not (tmp_path / "to").exists()
 
 
 def damage_config(folder: Path, **changes) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from midas_world.config import load_preset
-from midas_world.data.episodes import VideoOptions, save_episode
+from midas_world.data.episodes import save_episode
 from midas_world.teachers.rewards import with_reward_scale
 from tests.training import make_episode
 
@@ -23,7 +23,7 @@ def test_unit_and_limit_follow_the_data(tmp_path, rewards, unit, limit):
         episode = make_episode(seed)
         filled = np.resize(np.array(rewards, np.float32), episode.rewards.shape)
         episode = replace(episode, rewards=filled)
-        save_episode(episode, tmp_path / f"episode-{seed}", video=VideoOptions(codec="raw"))
+        save_episode(episode, tmp_path / f"episode-{seed}", codec="raw")
     world = with_reward_scale(load_preset("tiny"), tmp_path).world
     assert world.reward_unit == pytest.approx(unit)
     assert world.reward_limit == pytest.approx(limit)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from midas_world.checkpoint import load_tensors, select
 from midas_world.config import ProjectConfig, load_config
-from midas_world.data.episodes import VideoOptions, save_episode
+from midas_world.data.episodes import save_episode
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import (
@@ -245,7 +245,7 @@ def test_two_processes_share_data_caches_and_end_with_equal_weights(tmp_path):
     for name, seeds in (("train", (1, 2)), ("validation", (3,))):
         for seed in seeds:
             path = tmp_path / "data" / name / f"episode-{seed:08d}"
-            save_episode(make_episode(seed), path, video=VideoOptions(codec="raw"))
+            save_episode(make_episode(seed), path, codec="raw")
     run_two_processes(WORKER, tmp_path, tmp_path / "data", tmp_path / "run")
     for stage in ("autoencoder", "dynamics"):
         folder = tmp_path / "run" / stage

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from midas_world.checkpoint import load_tensors
 from midas_world.config import OptimizerConfig
-from midas_world.data.episodes import Episode, VideoOptions, load_episode, save_episode
+from midas_world.data.episodes import Episode, load_episode, save_episode
 from midas_world.model.world_model import WorldModel
 from midas_world.train import data as train_data
 from midas_world.train import latents
@@ -82,9 +82,7 @@ def test_damaged_files_of_the_cache_are_made_again(data, trained, tmp_path, capl
 
 def test_a_damaged_episode_is_passed_over_with_a_warning(tmp_path, caplog):
     for seed in (1, 2):
-        save_episode(
-            make_episode(seed, num_steps=4), tmp_path / f"e{seed}", video=VideoOptions(codec="raw")
-        )
+        save_episode(make_episode(seed, num_steps=4), tmp_path / f"e{seed}", codec="raw")
     (tmp_path / "e1" / "steps.safetensors").write_bytes(b"broken")
     store = open_frames(tmp_path)
     assert store.episodes == (tmp_path / "e2",)

@@ -64,22 +64,6 @@ def _run(argv: list[str]) -> int:
 
 
 DEFAULT_PRESET = "stage"
-VERBS = (
-    *(
-        "play",
-        "collect",
-        "capture",
-        "import",
-        "train",
-        "pack",
-        "eval",
-        "dream",
-        "bench",
-        "build",
-        "export",
-    ),
-    "shards",
-)
 OF_ROOMS = {
     "capture": ("midas_world.commands.capture_command", "record your own game, to import it"),
     "import": (
@@ -95,6 +79,10 @@ OF_ROOMS = {
 }
 """Verbs whose parser stands in the room that does the work: its module, and a line of help."""
 
+VERBS = (
+    *("play", "collect", "capture", "import", "train", "pack", "eval", "dream", "bench", "build"),
+    *("export", "shards"),
+)
 
 _OF = "default: the preset's own folder if it has episodes, else data/PRESET"
 

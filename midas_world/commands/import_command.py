@@ -29,14 +29,16 @@ def main(argv: Sequence[str]) -> int:
     overrides = find_overrides([*argv, "--env-kwargs"])  # paths may have a "=" in them
     arguments = _parser().parse_args([word for word in argv if word not in overrides])
     # What reads recordings loads torch: --help does not wait for it.
-    from midas_world.importing.plan import ImportRequest, plan_import
+    from midas_world.importing.opening import ImportRequest
+    from midas_world.importing.plan import plan_import
+    from midas_world.importing.writing import write_plan
 
     given = {name: value for name, value in vars(arguments).items() if name != "dry_run"}
     plan = plan_import(ImportRequest(**given, overrides=tuple(overrides)))
     print(plan)
     if arguments.dry_run:
         return 0
-    plan.write()
+    write_plan(plan)
     folder, world = plan.request.to, Path("worlds") / plan.preset_path.stem
     preset, data, made = (shlex.quote(str(path)) for path in (plan.preset_path, folder, world))
     print(

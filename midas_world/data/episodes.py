@@ -31,10 +31,10 @@ import safetensors.numpy
 
 from midas_world import __version__
 from midas_world.data.video import (
-    DEFAULT_VIDEO,
     FRAMES_FILES,
+    H264,
+    Codec,
     VideoError,
-    VideoOptions,
     read_frames,
     write_frames,
 )
@@ -167,7 +167,7 @@ class Episode:
         return len(self.actions)
 
 
-def save_episode(episode: Episode, path: Path, *, video: VideoOptions = DEFAULT_VIDEO) -> None:
+def save_episode(episode: Episode, path: Path, *, codec: Codec = "h264") -> None:
     """Write an episode as the new folder `path`; whole, or not at all.
 
     Raises:
@@ -184,7 +184,7 @@ def save_episode(episode: Episode, path: Path, *, video: VideoOptions = DEFAULT_
     with whole(path) as temporary:
         temporary.mkdir()
         fps = episode.metadata.fps
-        frames_file = write_frames(temporary, episode.frames, video=video, fps=fps)
+        frames_file = write_frames(temporary, episode.frames, codec=codec, fps=fps)
         texts = None if episode.text is None else tuple(dict.fromkeys(episode.text))
         steps_file = temporary / STEPS
         steps_file.write_bytes(safetensors.numpy.save(_to_columns(episode, texts)))
@@ -194,7 +194,7 @@ def save_episode(episode: Episode, path: Path, *, video: VideoOptions = DEFAULT_
             "metadata": asdict(episode.metadata),
             "num_steps": episode.num_steps,
             "frame_size": [height, width],
-            "video": asdict(video),
+            "video": {"codec": codec, **H264},
             "texts": texts,
             "files": {file.name: _fingerprint(file) for file in (frames_file, steps_file)},
         }

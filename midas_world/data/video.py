@@ -12,7 +12,6 @@ Shape letters: N frames of H x W pixels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -34,71 +33,41 @@ class VideoError(MidasWorldError, ValueError):
     """A video cannot be decoded, or holds another number of frames; the message says which."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VideoOptions:
-    """How frames are stored.
+Codec = Literal["h264", "raw"]
+"""How frames are stored: "h264" needs PyAV; "raw" is lossless and large."""
 
-    Measured on 600 frames of Stage at 192 x 320, one thread; PSNR over RGB of what is read back:
+H264 = {"crf": 10, "pix_fmt": "yuv444p", "preset": "veryfast", "tune": "psnr", "threads": 1}
+"""How libx264 stores frames: with full colour resolution, and near to the pixels.
 
-        =====================================  =======  ==========
-        options                                PSNR     KB / frame
-        =====================================  =======  ==========
-        yuv444p, crf 8, tune psnr              47.0 dB  7.7
-        yuv444p, crf 10, tune psnr (default)   46.1 dB  6.4
-        yuv444p, crf 12, tune psnr             45.0 dB  5.3
-        yuv444p, crf 10, tune animation        43.3 dB  4.5
-        yuv444p, crf 0 (lossless YUV)          52.1 dB  14.4
-        yuv420p, crf 10, tune psnr             36.1 dB  4.5
-        yuv420p, crf 18, tune animation        34.9 dB  2.2
-        raw                                    exact    184.3
-        =====================================  =======  ==========
+Measured on 600 frames of Stage at 192 x 320, one thread; PSNR over RGB of what is read back:
 
-    The default encodes about 350 and decodes about 600 frames a second.
+    =====================================  =======  ==========
+    options                                PSNR     KB / frame
+    =====================================  =======  ==========
+    yuv444p, crf 8, tune psnr              47.0 dB  7.7
+    yuv444p, crf 10, tune psnr (these)     46.1 dB  6.4
+    yuv444p, crf 12, tune psnr             45.0 dB  5.3
+    yuv444p, crf 10, tune animation        43.3 dB  4.5
+    yuv444p, crf 0 (lossless YUV)          52.1 dB  14.4
+    yuv420p, crf 10, tune psnr             36.1 dB  4.5
+    raw                                    exact    184.3
+    =====================================  =======  ==========
 
-    Attributes:
-        codec: "h264" (needs PyAV) or "raw", which is lossless and large.
-        crf: libx264's quality, 0 (lossless YUV) to 51.
-        pix_fmt: "yuv444p" keeps full colour resolution; "yuv420p" plays in every browser.
-        preset: libx264's speed, "ultrafast" to "veryslow".
-        tune: What libx264 aims at: "psnr" is nearest to the pixels, "animation" to the eye.
-        threads: Encoder threads. 1 gives the same bytes whatever the number of cores.
-    """
-
-    codec: Literal["h264", "raw"] = "h264"
-    crf: int = 10
-    pix_fmt: Literal["yuv444p", "yuv420p"] = "yuv444p"
-    preset: str = "veryfast"
-    tune: str = "psnr"
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.codec not in FRAMES_FILES:
-            raise ValueError(f'codec must be "h264" or "raw", got {self.codec!r}')
-        if self.pix_fmt not in ("yuv444p", "yuv420p"):
-            raise ValueError(f'pix_fmt must be "yuv444p" or "yuv420p", got {self.pix_fmt!r}')
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf must be from 0 to 51, got {self.crf}")
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {self.threads}")
+They encode about 350 and decode about 600 frames a second. One thread gives the same bytes whatever
+the number of cores.
+"""
 
 
-DEFAULT_VIDEO = VideoOptions()
-"""For training: nearest to the pixels for its size."""
-
-PLAYS_EVERYWHERE = VideoOptions(pix_fmt="yuv420p", crf=18, tune="animation")
-"""For sharing: what browsers and phones decode."""
-
-
-def write_frames(folder: Path, frames: np.ndarray, *, video: VideoOptions, fps: float) -> Path:
+def write_frames(folder: Path, frames: np.ndarray, *, codec: Codec, fps: float) -> Path:
     """Write (N, H, W, 3) uint8 frames into the file of their codec in `folder`; return its path.
 
     Raises:
         ValueError: H or W is odd, which H.264 cannot hold.
         ImportError: codec "h264" without PyAV.
     """
-    file = folder / FRAMES_FILES[video.codec]
-    if video.codec == "h264":
-        _write_h264(file, frames, video=video, fps=fps)
+    file = folder / FRAMES_FILES[codec]
+    if codec == "h264":
+        _write_h264(file, frames, fps=fps)
     else:
         file.write_bytes(safetensors.numpy.save({"frames": np.ascontiguousarray(frames)}))
     return file
@@ -204,24 +173,24 @@ def _scaling(av: ModuleType) -> int:
     return kind.BICUBIC | kind.ACCURATE_RND | kind.FULL_CHR_H_INT | kind.FULL_CHR_H_INP
 
 
-def _write_h264(file: Path, frames: np.ndarray, *, video: VideoOptions, fps: float) -> None:
+def _write_h264(file: Path, frames: np.ndarray, *, fps: float) -> None:
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f'codec "h264" needs an even frame size, got {height} x {width}')
     av = import_av()
     rate = Fraction(fps).limit_denominator(1001)
-    options = {"crf": str(video.crf), "preset": video.preset, "tune": video.tune}
+    options = {name: str(H264[name]) for name in ("crf", "preset", "tune")}
     # Macroblock-tree makes libx264's output differ from run to run, even on one thread (seen with
     # AVX-512), and takes bits from what is soon out of sight, which training sees all the same.
     options["x264-params"] = "mbtree=0"
     with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, video.pix_fmt
+        stream.width, stream.height, stream.pix_fmt = width, height, H264["pix_fmt"]
         context = stream.codec_context
-        context.thread_count = video.threads
+        context.thread_count = H264["threads"]
         tag_colors(context)
         for pixels in frames:
-            container.mux(stream.encode(to_yuv(av, pixels, video.pix_fmt)))
+            container.mux(stream.encode(to_yuv(av, pixels, stream.pix_fmt)))
         container.mux(stream.encode())
 
 

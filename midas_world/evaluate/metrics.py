@@ -7,7 +7,6 @@ Shapes: B frames, H W pixels, K keypoints, T steps.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -45,33 +44,6 @@ def keypoint_error(keypoints: np.ndarray, others: np.ndarray, *, height: int) ->
     """Return the mean distance of keypoints (B, K, 2) px as a share of the frame's height, (B,)."""
     distance = np.linalg.norm(keypoints.astype(np.float64) - others, axis=-1)
     return distance.mean(axis=-1) / height
-
-
-@dataclass(frozen=True, kw_only=True)
-class Detection:
-    """How well a yes-or-no prediction does.
-
-    Attributes:
-        positives: How often yes was right.
-        predicted: How often yes was said.
-        hits: How often both.
-        count: Predictions in all.
-    """
-
-    positives: int
-    predicted: int
-    hits: int
-    count: int
-
-    @property
-    def precision(self) -> float:
-        """Share of hits in what was said; NaN if nothing was."""
-        return self.hits / self.predicted if self.predicted else math.nan
-
-    @property
-    def recall(self) -> float:
-        """Share of hits in what was right; NaN if nothing was."""
-        return self.hits / self.positives if self.positives else math.nan
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:

@@ -1,6 +1,6 @@
 """Plots of the report, as PNG files and without pyplot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,25 +10,24 @@ from matplotlib.figure import Figure
 
 def save_curves(
     path: Path,
-    series: Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]],
+    series: Mapping[str, np.ndarray],
     *,
     title: str,
-    x_label: str,
     y_label: str,
 ) -> None:
-    """Write curves as a PNG; a name that ends in "(baseline)" is drawn thin and dashed."""
+    """Write curves over steps from 1 as a PNG; names that end in "(baseline)" are dashed."""
     figure = Figure(figsize=(8.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for name, (x, y) in series.items():
+    for name, curve in series.items():
         is_baseline = name.endswith("(baseline)")
         axes.plot(
-            np.asarray(x),
-            np.asarray(y),
+            np.arange(1, len(curve) + 1),
+            curve,
             label=name,
             linewidth=1.2 if is_baseline else 2.0,
             linestyle="--" if is_baseline else "-",
         )
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.set(title=title, xlabel="step", ylabel=y_label)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ its library lays it out, or its tables (minari_tables.py); LeRobot's is lerobot.
 Shapes: T steps of an episode.
 """
 
-import io
 import json
 import re
 from collections import Counter
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from midas_world.config import ActionConfig
 from midas_world.importing.minari_tables import TABLE_FORMATS, MinariTables
-from midas_world.importing.recording import Deed, Moment, RecordingError, still
+from midas_world.importing.recording import Deed, Moment, RecordingError, read_picture, still
 from midas_world.packages import needs
 from midas_world.sessions.session import load_session
 from midas_world.sessions.video import VideoError
@@ -203,11 +201,7 @@ def _picture_of(value: Any) -> np.ndarray | None:
     """Return a stored observation as a picture: plain, or as the bytes of a JPEG."""
     array = np.asarray(value)
     if array.dtype == np.uint8 and array.ndim == 1:
-        try:
-            with Image.open(io.BytesIO(array.tobytes())) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return None
+        return read_picture(array.tobytes())
     return to_picture(array)
 
 

@@ -5,17 +5,18 @@ Shapes: T actions and T + 1 frames of an episode, H W of a frame, K keypoints, P
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 
 from midas_world.data.episodes import Episode, EpisodeMetadata
+from midas_world.data.recorder import EpisodeRecorder
 from midas_world.importing.naming import Namer
 from midas_world.importing.recording import Source, placement
 from midas_world.importing.sampling import Step, steps_of
 from midas_world.teachers.words import PROMPT_BYTES, WordsConditioner
-from midas_world.types import StepConditions
 
 LEAST_STEPS = 8
 """Shorter stretches teach nothing, and are left out."""
@@ -130,19 +131,15 @@ def _cut(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What an episode needs of a step; `action` is what follows it."""
+    """What an episode needs of a step: its frame, and what a teacher's info would tell of it."""
 
     frame: np.ndarray
-    conditions: StepConditions
-    points: np.ndarray | None
-    action: int | None
-    reward: float
-    terminated: bool
-    time_s: float
+    info: dict[str, Any]
+    step: Step
 
 
 class _Look:
-    """Makes frames and conditions of steps."""
+    """Makes frames, and what a teacher would tell of them, of steps."""
 
     def __init__(self, namer: Namer, cut: Cut, *, gives_pose: bool, num_points: int) -> None:
         self._cut = cut
@@ -159,23 +156,19 @@ class _Look:
         text = ", ".join(filter(None, (self._cut.text, moment.text)))
         self._words.set_prompt(text.encode()[:PROMPT_BYTES].decode(errors="ignore"))
         told = self._words.step(self._before)
-        pose, points = told.pose, None
+        info: dict[str, Any] = {"text": told.text, "pose": told.pose}
         if len(self._unknown):
             if moment.points is not None:
                 self._points = _moved(moment.points, moment.size, self._cut)
             points = self._points.astype(np.float32)
             pose = (points / (size[1] / 2, size[0] / 2) - 1).astype(np.float32).ravel()
-        audio = None if moment.sound is None else moment.sound.features(step.time_s)
+            info |= {"pose": pose, "keypoints": points}
+        if moment.sound is not None:
+            info["audio"] = moment.sound.features(step.time_s)
         self._before = step.action or 0
-        return _Seen(
-            frame=moment.picture(size, self._cut.fit),
-            conditions=StepConditions(text=told.text, pose=pose, audio=audio),
-            points=points,
-            action=step.action,
-            reward=step.reward,
-            terminated=moment.terminated,
-            time_s=step.time_s,
-        )
+        # A film's own picture is large, and not wanted any more.
+        kept = replace(step, moment=replace(moment, picture=None))
+        return _Seen(moment.picture(size, self._cut.fit), info, kept)
 
 
 def _moved(points: np.ndarray, size: tuple[int, int], cut: Cut) -> np.ndarray:
@@ -188,33 +181,15 @@ def _moved(points: np.ndarray, size: tuple[int, int], cut: Cut) -> np.ndarray:
 def _episode(
     rows: Sequence[_Seen], *, label: str, names: tuple[str, ...], step_s: float
 ) -> Episode:
-    count = len(rows) - 1
-    terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
-    terminated[-1] = rows[-1].terminated
-    truncated[-1] = not rows[-1].terminated
-    told = [row.conditions for row in rows]
-    points = [row.points for row in rows if row.points is not None]
-    poses = [item.pose for item in told if item.pose is not None]
-    sounds = [item.audio for item in told if item.audio is not None]
-    return Episode(
-        frames=np.stack([row.frame for row in rows]),
-        actions=np.array([row.action for row in rows[:-1]], np.int64),
-        rewards=np.array([row.reward for row in rows[:-1]], np.float32),
-        terminated=terminated,
-        truncated=truncated,
-        pose=np.stack(poses) if poses else None,
-        text=tuple(item.text or "" for item in told),
-        audio=np.stack(sounds) if sounds else None,
-        extras={"keypoints": np.stack(points)} if points else {},
-        metadata=EpisodeMetadata(
-            env_id="",
-            seed=None,
-            policy="recorded",
-            fps=1 / step_s,
-            details={
-                "source": label,
-                "begins_s": round(rows[0].time_s, 3),
-                "action_names": list(names),
-            },
-        ),
+    first, last = rows[0], rows[-1].step.moment
+    recorder = EpisodeRecorder(extra_keys=["keypoints"] if "keypoints" in first.info else [])
+    recorder.reset(first.frame, first.info)
+    for before, row in pairwise(rows):
+        is_last = row is rows[-1]
+        ends = is_last and last.terminated, is_last and not last.terminated
+        recorder.step(before.step.action, row.frame, before.step.reward, *ends, row.info)
+    begins_s = round(first.step.time_s, 3)
+    details = {"source": label, "begins_s": begins_s, "action_names": list(names)}
+    return recorder.to_episode(
+        EpisodeMetadata(env_id="", seed=None, policy="recorded", fps=1 / step_s, details=details)
     )

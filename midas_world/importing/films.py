@@ -27,6 +27,7 @@ from midas_world.data.video import import_av
 from midas_world.importing.naming import WATCHED
 from midas_world.importing.recording import (
     LONGEST_GAP_S,
+    UNREADABLE,
     Deed,
     Moment,
     Picture,
@@ -34,6 +35,7 @@ from midas_world.importing.recording import (
     Sound,
     place,
     placement,
+    read_picture,
     still,
 )
 from midas_world.importing.sound import StepSound
@@ -345,9 +347,7 @@ class PictureFolder(Pictures):
     def __init__(self, folder: Path, tables: Tables, *, fps: float) -> None:
         self._paths = sorted(
             (path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES),
-            key=lambda path: [
-                int(n) if n.isdecimal() else n for n in re.split(r"(\d+)", path.name)
-            ],
+            key=_in_order,
         )
         self.fps = fps
         self.label = f"{folder.name} ({len(self._paths)} pictures)"
@@ -360,7 +360,7 @@ class PictureFolder(Pictures):
         is_lost = False
         for number, path in enumerate(self._paths):
             size = _size_of(path)
-            picture = None if size is None or not pixels else _read(path)
+            picture = None if size is None or not pixels else read_picture(path)
             if size is None or (pixels and picture is None):
                 self.problems["pictures that cannot be read"] += 1
                 is_lost = True
@@ -381,13 +381,5 @@ def _size_of(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-
-
-def _read(path: Path) -> np.ndarray | None:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except UNREADABLE:
         return None

@@ -4,20 +4,23 @@ Row t of an episode holds the picture before action t and the action; the pictur
 action is in no row. What the layout is, sessions/export/lerobot_dataset.py says.
 """
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from midas_world.config import ActionConfig
 from midas_world.importing.datasets import read_json
 from midas_world.importing.films import Film, Tables
-from midas_world.importing.recording import Deed, Moment, Picture, RecordingError, still
+from midas_world.importing.recording import (
+    Deed,
+    Moment,
+    Picture,
+    RecordingError,
+    read_picture,
+    still,
+)
 from midas_world.packages import needs
 
 INFO_FILE = "meta/info.json"
@@ -115,12 +118,9 @@ class LeRobot:
     ) -> tuple[Picture | None, tuple[int, int]]:
         """Return the picture of a row and its size; None if it is missing."""
         if not self._is_film:
-            try:
-                with Image.open(io.BytesIO(row[self._camera]["bytes"])) as image:
-                    pixels = np.asarray(image.convert("RGB"))
-            except (KeyError, TypeError, OSError, ValueError, SyntaxError):
-                return None, (0, 0)
-            return still(pixels), pixels.shape[:2]
+            data = _mapping(row.get(self._camera)).get("bytes")
+            pixels = read_picture(data) if isinstance(data, bytes) else None
+            return (None, (0, 0)) if pixels is None else (still(pixels), pixels.shape[:2])
         prefix = f"videos/{self._camera}"
         try:
             path = self._video_path.format(

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from midas_world.importing.datasets import Minari, Session, minari_folder
 from midas_world.importing.films import PICTURE_SUFFIXES, Film, PictureFolder, Tables
@@ -14,27 +15,31 @@ from midas_world.sessions.log import STEPS
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenOptions:
-    """What else is known of recordings.
+class ImportRequest:
+    """What is asked for; see the command's help."""
 
-    Attributes:
-        actions: Table of what was done; None: it lies beside the film, or in the folder.
-        points: Table of keypoints.
-        is_watched: Whether nobody does anything in the film.
-        has_sound: Whether its sound is wanted.
-        fps: Pictures per second, where the recording does not say it.
-        camera: Of a LeRobot dataset.
-    """
-
+    sources: Sequence[Path]
+    to: Path
+    add: bool = False
     actions: Path | None = None
-    points: Path | None = None
-    is_watched: bool = False
-    has_sound: bool = False
+    watch: bool = False
+    keymap: Path | None = None
+    text: str = ""
+    keypoints: Path | None = None
+    sound: bool = False
+    size: tuple[int, int] | None = None
+    fit: str | None = None
     fps: float | None = None
+    source_fps: float | None = None
     camera: str = ""
+    steps: int | None = None
+    held_out: float = 0.05
+    codec: Literal["h264", "raw"] = "h264"
+    preset: str = "dream"
+    overrides: Sequence[str] = ()
 
 
-def open_source(path: Path, options: OpenOptions) -> Source:
+def open_source(path: Path, request: ImportRequest) -> Source:
     """Return the recording at a path.
 
     Raises:
@@ -45,7 +50,7 @@ def open_source(path: Path, options: OpenOptions) -> Source:
         raise RecordingError(f"there is nothing at {path}")
     kind = _kind_of(path)
     if kind in ("session", "Minari", "LeRobot"):
-        if options.actions or options.points or options.has_sound or options.is_watched:
+        if request.actions or request.keypoints or request.sound or request.watch:
             raise RecordingError(
                 f"{path} is a {kind} recording and brings its actions itself: --actions, "
                 "--keypoints, --sound and --watch are for films and folders of pictures"
@@ -53,20 +58,20 @@ def open_source(path: Path, options: OpenOptions) -> Source:
         if kind == "session":
             return Session(path)
         if kind == "Minari":
-            return Minari(path, fps=options.fps)
-        return LeRobot(path, camera=options.camera)
+            return Minari(path, fps=request.source_fps)
+        return LeRobot(path, camera=request.camera)
     tables = Tables(
-        actions=None if options.is_watched else options.actions or _table_of(path, options.points),
-        points=options.points,
-        has_sound=options.has_sound,
+        actions=None if request.watch else request.actions or _table_of(path, request.keypoints),
+        points=request.keypoints,
+        has_sound=request.sound,
     )
     if kind == "film":
         return Film(path, tables)
-    if options.has_sound:
+    if request.sound:
         raise RecordingError(f"{path} is a folder of pictures, which have no sound")
-    if options.fps is None:
+    if request.source_fps is None:
         raise RecordingError(f"{path}: pictures do not say how fast they are: name --source-fps")
-    return PictureFolder(path, tables, fps=options.fps)
+    return PictureFolder(path, tables, fps=request.source_fps)
 
 
 def _kind_of(path: Path) -> str:

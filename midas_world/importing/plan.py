@@ -1,25 +1,24 @@
-"""From recordings and a few options to a folder of episodes and a preset: decided, then written."""
+"""From recordings and a few options to what will be written, before anything is (writing.py)."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from midas_world.config import ActionConfig, ProjectConfig, load_config
 from midas_world.data.sound import STEPS_PER_SECOND
-from midas_world.data.video import VideoOptions
 from midas_world.importing.episodes import LEAST_STEPS, Cut, Survey, survey
 from midas_world.importing.naming import Namer, found_actions
-from midas_world.importing.opening import OpenOptions, Several, open_source
+from midas_world.importing.opening import ImportRequest, Several, open_source
 from midas_world.importing.preset import project_for_recordings
 from midas_world.importing.recording import RecordingError
-from midas_world.importing.writing import describe, held_every, preset_name, write_folder
 from midas_world.teachers.collected import FEW_FRAMES
 from midas_world.teachers.options import WANTED_FPS
 
-_FEW_EPISODES = 8
+_FEW_EPISODES, _MOST_HELD = 8, 64
 _RARE = 0.01
 # On disk as H.264 (data/video.py): 6.4 KB of a frame of 192 x 320.
 _BYTES_PER_PIXEL = 6400 / (192 * 320)
@@ -36,31 +35,6 @@ class RecordedMap:
 
     actions: dict[str, ActionConfig] = field(default_factory=dict)
     limbs: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportRequest:
-    """What is asked for; see the command's help."""
-
-    sources: Sequence[Path]
-    to: Path
-    add: bool = False
-    actions: Path | None = None
-    watch: bool = False
-    keymap: Path | None = None
-    text: str = ""
-    keypoints: Path | None = None
-    sound: bool = False
-    size: tuple[int, int] | None = None
-    fit: str | None = None
-    fps: float | None = None
-    source_fps: float | None = None
-    camera: str = ""
-    steps: int | None = None
-    held_out: float = 0.05
-    codec: Literal["h264", "raw"] = "h264"
-    preset: str = "dream"
-    overrides: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,25 +62,12 @@ class ImportPlan:
         """The preset that is written."""
         return self.request.to / preset_name(self.request.to)
 
-    def write(self) -> ProjectConfig:
-        """Write all of it; see `write_folder`."""
-        return write_folder(
-            self.source,
-            self.namer,
-            self.cut,
-            self.config,
-            self.request.to,
-            self.found,
-            held_share=self.request.held_out,
-            video=VideoOptions(codec=self.request.codec),
-            is_added=self.request.add,
-        )
-
     def __str__(self) -> str:
         found, cut, world = self.found, self.cut, self.config.world
         length = timedelta(seconds=round(found.num_frames * cut.step_s))
         held = round(found.num_episodes / held_every(found.num_episodes, self.request.held_out))
         size = world.height * world.width * found.num_frames
+        shown = "x".join(map(str, self.source.size))
         is_little = "; a world of so few knows little" * (found.num_frames < FEW_FRAMES)
         lines = [
             self.source.label,
@@ -117,7 +78,7 @@ class ImportPlan:
             f"  actions  {self._balance()}",
             f"  rewards  {found.num_rewards or 'none'}",
             f"  missing  {'; '.join(describe(found.problems)) or 'nothing'}",
-            f"  size     {world.height}x{world.width} ({cut.fit}) of {_shown(self.source.size)}, "
+            f"  size     {world.height}x{world.width} ({cut.fit}) of {shown}, "
             f"{world.tokens_per_frame} tokens",
             f"  disk     about {_BYTES_PER_PIXEL * size / 1e6:,.1f} MB; "
             f"{3 * size / 1e6:,.1f} MB decoded while training",
@@ -135,6 +96,21 @@ class ImportPlan:
         return ", ".join(parts)
 
 
+def preset_name(folder: Path) -> str:
+    """Return the name of a folder's preset."""
+    return f"{folder.resolve().name}.yaml"
+
+
+def held_every(num_episodes: int, share: float) -> int:
+    """Return the n of which every n-th episode is held out, at least one and not too many."""
+    return max(2, min(round(1 / max(share, 1e-9)), num_episodes), -(-num_episodes // _MOST_HELD))
+
+
+def describe(problems: Counter[str]) -> list[str]:
+    """Return what is left out, in words, the most frequent first."""
+    return [f"{count:,} {words}" for words, count in problems.most_common() if count > 0]
+
+
 def plan_import(request: ImportRequest) -> ImportPlan:
     """Return what is to be written; looks at the recordings, writes nothing.
 
@@ -147,15 +123,7 @@ def plan_import(request: ImportRequest) -> ImportPlan:
         raise RecordingError(
             "--actions and --keypoints are of one film: leave several with a table beside each"
         )
-    options = OpenOptions(
-        actions=request.actions,
-        points=request.keypoints,
-        is_watched=request.watch,
-        has_sound=request.sound,
-        fps=request.source_fps,
-        camera=request.camera,
-    )
-    source = Several([open_source(path, options) for path in request.sources])
+    source = Several([open_source(path, request) for path in request.sources])
     given = load_config(RecordedMap, request.keymap) if request.keymap else RecordedMap()
     actions: Mapping[str, ActionConfig] = given.actions or (old and _actions_of(old)) or {}
     namer = Namer(actions or source.actions or found_actions(source.moments(pixels=False)))
@@ -165,16 +133,14 @@ def plan_import(request: ImportRequest) -> ImportPlan:
         size = size or (old.world.height, old.world.width)
         fit = fit or cast("str", old.data.teacher and old.data.teacher.fit)
     config = project_for_recordings(
+        source,
+        namer.actions,
         preset=request.preset if old is None else str(request.to / preset_name(request.to)),
         overrides=request.overrides,
-        actions=namer.actions,
-        source_size=source.size,
         size=size,
         fit=fit or "pad",
         fps=1 / step_s,
-        num_points=source.num_points,
         limbs=given.limbs,
-        has_sound=source.has_sound,
     )
     if old is not None:
         _check_same(old, config, request.to)
@@ -277,7 +243,3 @@ def _check_disk(plan: ImportPlan) -> None:
         raise RecordingError(
             f"the episodes take about {wanted / 1e9:.2g} GB, {free / 1e9:.2g} GB are free"
         )
-
-
-def _shown(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

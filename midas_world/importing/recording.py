@@ -8,9 +8,12 @@ Shapes: h w of the source's picture, H W of a frame, K keypoints.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from midas_world.config import ActionConfig
 from midas_world.teachers.env import fit_frame
@@ -117,6 +120,19 @@ class Source(Protocol):
 def still(pixels: np.ndarray) -> Picture:
     """Return what makes frames of a picture that is in memory, (h, w, 3) uint8."""
     return lambda size, fit: fit_frame(pixels, size, fit=fit)
+
+
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is no picture."""
+
+
+def read_picture(file: Path | bytes) -> np.ndarray | None:
+    """Return a picture file, or what one holds, as (h, w, 3) uint8; None if it is none."""
+    try:
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
+            return np.asarray(image.convert("RGB"))
+    except UNREADABLE:
+        return None
 
 
 def placement(

@@ -35,13 +35,13 @@ class FilmIndex:
         num_lost: Bytes after that which belong to a fragment that was cut off.
     """
 
-    header_size: int
-    offsets: tuple[int, ...]
-    first_frames: tuple[int, ...]
-    keyframes: tuple[int, ...]
-    num_frames: int
-    size: int
-    num_lost: int
+    header_size: int = 0
+    offsets: tuple[int, ...] = ()
+    first_frames: tuple[int, ...] = ()
+    keyframes: tuple[int, ...] = ()
+    num_frames: int = 0
+    size: int = 0
+    num_lost: int = 0
 
 
 def scan_film(path: Path) -> FilmIndex:
@@ -51,7 +51,7 @@ def scan_film(path: Path) -> FilmIndex:
         VideoError: The file is no MP4.
     """
     if not path.is_file() or not path.stat().st_size:
-        return _index(0, [], [], [], 0, 0, 0)
+        return FilmIndex()
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if len(data) >= 8 and data[4:8] != b"ftyp":
             raise VideoError(f"{path} is no MP4")
@@ -59,11 +59,11 @@ def scan_film(path: Path) -> FilmIndex:
 
 
 def _scan(data: mmap.mmap) -> FilmIndex:
-    header_size = end = num_frames = 0
+    header_size = end = num_frames = default_flags = 0
     offsets: list[int] = []
     first_frames: list[int] = []
     keyframes: list[int] = []
-    default_flags, fragment = 0, None
+    fragment, size = None, len(data)
     for kind, start, stop in _boxes(data, 0, len(data)):
         if kind == b"moov":
             header_size = end = stop
@@ -79,28 +79,16 @@ def _scan(data: mmap.mmap) -> FilmIndex:
             num_frames += count
             end, fragment = stop, None
         elif kind == b"mfra":  # the index at the end of a film that was closed
-            return _index(header_size, offsets, first_frames, keyframes, num_frames, end, 0)
-    lost = len(data) - end
-    return _index(header_size, offsets, first_frames, keyframes, num_frames, end, lost)
-
-
-def _index(
-    header_size: int,
-    offsets: list[int],
-    first_frames: list[int],
-    keyframes: list[int],
-    num_frames: int,
-    size: int,
-    num_lost: int,
-) -> FilmIndex:
+            size = end
+            break
     return FilmIndex(
         header_size=header_size,
         offsets=tuple(offsets),
         first_frames=tuple(first_frames),
         keyframes=tuple(keyframes),
         num_frames=num_frames,
-        size=size,
-        num_lost=num_lost,
+        size=end,
+        num_lost=size - end,
     )
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -40,7 +40,7 @@ from midas_world.data.episodes import (
     save_episode,
 )
 from midas_world.data.recorder import EpisodeRecorder
-from midas_world.data.video import VideoOptions
+from midas_world.data.video import Codec
 from midas_world.files import remove_temporaries
 from midas_world.locks import alone_in
 from midas_world.teachers.env import adapt
@@ -77,7 +77,6 @@ class CollectConfig:
         first_seed: Seed of the first episode.
         num_steps: Steps per episode at most; the last one is then marked truncated.
         env_kwargs: Keyword arguments for gymnasium.make.
-        frames: Where pixels come from: the "observation", or env.render() ("render").
         teacher: How a foreign env is adapted; its frames then are the observation. None: the env
             is a teacher as it is.
         policy_factory: "module:function" that takes a policy's name and returns a Policy; None or
@@ -85,7 +84,7 @@ class CollectConfig:
         policies: Weights of the named policies that play.
         num_workers: Worker processes.
         extra_keys: Info keys kept as columns where the env gives them.
-        video: How frames are stored.
+        codec: Of the frames.
     """
 
     env_id: str
@@ -94,13 +93,12 @@ class CollectConfig:
     first_seed: int = 0
     num_steps: int = 200
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    frames: Literal["observation", "render"] = "observation"
     teacher: TeacherConfig | None = None
     policy_factory: str | None = None
     policies: dict[str, float] = field(default_factory=lambda: {"random": 1.0})
     num_workers: int = 1
     extra_keys: tuple[str, ...] = ("keypoints", "things", "regions", "hearts", "cost")
-    video: VideoOptions = field(default_factory=VideoOptions)
+    codec: Codec = "h264"
 
     def __post_init__(self) -> None:
         for name in ("num_episodes", "num_steps", "num_workers"):
@@ -108,8 +106,6 @@ class CollectConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.first_seed < 0:
             raise ValueError(f"first_seed must not be negative, got {self.first_seed}")
-        if self.frames not in ("observation", "render"):
-            raise ValueError(f'frames must be "observation" or "render", got {self.frames!r}')
         weights = self.policies.values()
         if not weights or min(weights) < 0 or not sum(weights) > 0:
             raise ValueError(f"policies must have positive weights, got {self.policies}")
@@ -152,10 +148,7 @@ def make_env(config: CollectConfig) -> gymnasium.Env:
     """Return the env that the config names, adapted if it says how."""
     if config.teacher is not None:
         return adapt(config.env_id, config.env_kwargs, config.teacher)
-    kwargs = dict(config.env_kwargs)
-    if config.frames == "render":
-        kwargs.setdefault("render_mode", "rgb_array")
-    return gymnasium.make(config.env_id, disable_env_checker=True, **kwargs)
+    return gymnasium.make(config.env_id, disable_env_checker=True, **config.env_kwargs)
 
 
 def choose_policy(config: CollectConfig, seed: int) -> str:
@@ -207,14 +200,13 @@ def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episod
     observation, info = env.reset(seed=seed)
     recorder = EpisodeRecorder(extra_keys=[key for key in config.extra_keys if key in info])
     scene = info.get("scene", {})
-    recorder.reset(_frame(env, config, observation), info)
+    recorder.reset(observation, info)
     ended = False
     while not ended:
         action = policy.act(observation, info)
         observation, reward, terminated, truncated, info = env.step(action)
         truncated = truncated or (not terminated and recorder.num_steps + 1 == config.num_steps)
-        frame = _frame(env, config, observation)
-        recorder.step(action, frame, float(reward), terminated, truncated, info)
+        recorder.step(action, observation, float(reward), terminated, truncated, info)
         ended = terminated or truncated
     metadata = EpisodeMetadata(
         env_id=config.env_id,
@@ -299,7 +291,7 @@ class _EpisodeCollector:
 
     def collect(self, seed: int) -> int:
         episode = play_episode(self._env, self._config, seed)
-        save_episode(episode, self._config.path_of(seed), video=self._config.video)
+        save_episode(episode, self._config.path_of(seed), codec=self._config.codec)
         return len(episode.frames)
 
     def close(self) -> None:
@@ -341,7 +333,7 @@ def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
         def saved(num_steps: int) -> tuple[int, int]:
             path = Path(folder) / str(num_steps)
             episode = play_episode(env, replace(config, num_steps=num_steps), seeds[0])
-            save_episode(episode, path, video=config.video)
+            save_episode(episode, path, codec=config.codec)
             return sum(file.stat().st_size for file in path.iterdir()), episode.num_steps
 
         # A video's first frame is far larger than the others, so it is measured apart; that also
@@ -370,13 +362,3 @@ def _details(env: gymnasium.Env, config: CollectConfig) -> dict[str, Any]:
         details["action_names"] = list(getattr(env, "action_names", ()))
         details["repeat"] = config.teacher.repeat
     return details
-
-
-def _frame(env: gymnasium.Env, config: CollectConfig, observation: Any) -> np.ndarray:
-    pixels = env.render() if config.frames == "render" else observation
-    if not isinstance(pixels, np.ndarray) or pixels.ndim != 3 or pixels.dtype != np.uint8:
-        raise ValueError(
-            f'{config.frames} of {config.env_id} is no (H, W, 3) uint8 picture; use frames="render"'
-            " for an env whose observation is something else"
-        )
-    return pixels

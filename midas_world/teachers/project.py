@@ -31,7 +31,6 @@ from midas_world.config import (
     override_config,
     save_preset,
 )
-from midas_world.data.video import VideoOptions
 from midas_world.teachers.collect import CollectConfig, load_policy
 from midas_world.teachers.env import TeacherEnv, adapt, check_teacher, shipped_keymap
 from midas_world.teachers.options import WANTED_FPS
@@ -97,13 +96,9 @@ def project_for(
     with contextlib.closing(adapt(env_id, kwargs, first)) as env:
         fps = float(env.metadata["render_fps"])
         repeat = options.repeat or max(1, round(fps / WANTED_FPS))
-        size = options.size or (base.world.height, base.world.width)
-        is_free = preset == "dream" and not any(
-            word.startswith(("world.height=", "world.width=")) for word in overrides
+        size = options.size or size_for(
+            env.env_frame_size, base, preset=preset, overrides=overrides, max_tokens=max_tokens
         )
-        if is_free and options.size is None:
-            step = base.world.autoencoder.downsampling * base.world.token_block
-            size = fitting_size(env.env_frame_size, step=step, max_tokens=max_tokens)
         teacher = dataclasses.replace(
             first,
             height=size[0],
@@ -125,13 +120,7 @@ def project_for(
         num_steps=options.steps or base.data.num_steps,
     )
     fitted = [
-        f"world.height={size[0]}",
-        f"world.width={size[1]}",
-        f"world.fps={max(1, round(fps / repeat))}",
-        *(
-            f"{stage}.crop_size={min(getattr(base, stage).crop_size, *size)}"
-            for stage in ("train_autoencoder", "train_dynamics")
-        ),
+        *words_for(size, fps / repeat, base),
         *_tried_out(data, base),
     ]
     config = override_config(neutral, [*fitted, *overrides])
@@ -213,7 +202,7 @@ def collect_configs(
         policy_factory=data.policy_factory,
         policies=data.policy_weights,
         num_workers=num_workers,
-        video=VideoOptions(codec=codec),
+        codec=codec,
     )
     held = dataclasses.replace(
         train,
@@ -258,6 +247,31 @@ def parse_kwargs(words: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise ValueError(f"--env-kwargs {word!r}: {error}") from error
     return found
+
+
+def size_for(
+    frame: tuple[int, int],
+    base: ProjectConfig,
+    *,
+    preset: str,
+    overrides: Sequence[str],
+    max_tokens: int,
+) -> tuple[int, int]:
+    """Return a preset's H and W; of one that is for any size, what fits frames of (h, w)."""
+    is_given = any(word.startswith(("world.height=", "world.width=")) for word in overrides)
+    if preset != "dream" or is_given:
+        return base.world.height, base.world.width
+    step = base.world.autoencoder.downsampling * base.world.token_block
+    return fitting_size(frame, step=step, max_tokens=max_tokens)
+
+
+def words_for(size: tuple[int, int], fps: float, base: ProjectConfig) -> list[str]:
+    """Return overrides for frames of a size, at so many steps a second."""
+    words = [f"world.height={size[0]}", f"world.width={size[1]}"]
+    words.append(f"world.fps={max(1, round(fps))}")
+    for stage in ("train_autoencoder", "train_dynamics"):
+        words.append(f"{stage}.crop_size={min(getattr(base, stage).crop_size, *size)}")
+    return words
 
 
 def fitting_size(frame: tuple[int, int], *, step: int, max_tokens: int) -> tuple[int, int]:

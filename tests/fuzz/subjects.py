@@ -34,7 +34,9 @@ from midas_world.data.episodes import load_episode
 from midas_world.data.packing import pack
 from midas_world.data.shard_index import open_shards
 from midas_world.data.shards import Losses, read_samples
-from midas_world.importing.plan import ImportRequest, plan_import
+from midas_world.importing.opening import ImportRequest
+from midas_world.importing.plan import plan_import
+from midas_world.importing.writing import write_plan
 from midas_world.sessions.session import load_session
 from midas_world.teachers.actions import configured_actions
 from midas_world.teachers.project import KeyMapFile
@@ -161,7 +163,7 @@ def _use_recording(path: Path, **options) -> None:
     plan = plan_import(request)
     assert str(plan)
     try:
-        plan.write()
+        write_plan(plan)
     except ValueError:
         if output.exists():
             raise SilentlyWrongError("half an import was left") from None

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from midas_world.evaluate.forced import LatentEpisode, forced_steps
 from midas_world.evaluate.metrics import (
-    Detection,
     average_precision,
     mean_of,
     recall_at_precision,
@@ -132,20 +131,15 @@ def _judge(
     said: np.ndarray, happened: np.ndarray, hits: np.ndarray, probability: np.ndarray
 ) -> dict[str, float]:
     """Return how a yes-or-no prediction did at the env's threshold, and its probability at all."""
-    found = Detection(
-        positives=int(happened.sum()),
-        predicted=int(said.sum()),
-        hits=int(hits.sum()),
-        count=len(said),
-    )
+    positives, predicted, both = (int(which.sum()) for which in (happened, said, hits))
     return {
-        "positives": found.positives,
-        "predicted": found.predicted,
-        "hits": found.hits,
-        "precision": found.precision,
-        "recall": found.recall,
+        "positives": positives,
+        "predicted": predicted,
+        "hits": both,
+        "precision": both / predicted if predicted else math.nan,
+        "recall": both / positives if positives else math.nan,
         "average_precision": average_precision(probability, happened),
-        "base_rate": found.positives / found.count,
+        "base_rate": positives / len(said),
         "recall_at_precision": recall_at_precision(probability, happened, precision=_PRECISION),
     }
 

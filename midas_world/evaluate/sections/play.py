@@ -35,7 +35,8 @@ def horizon_section(study: Study) -> Section:
     """Measure how rollouts stay with the teacher under the same actions."""
     rollouts, steps = study.rollouts(), study.config.rollout_steps
     marks = [mark for mark in _MARKS if mark <= steps]
-    rows = {"world": [], "hold the last real frame (baseline)": [], "previous teacher frame": []}
+    names = "world", "hold the last real frame (baseline)", "previous teacher frame (baseline)"
+    rows = {name: [] for name in names}
     for rollout in tqdm(rollouts, desc="horizon", mininterval=5.0):
         real = rollout.real
         held = np.broadcast_to(rollout.teacher.frames[rollout.first - 1], real.shape)
@@ -48,16 +49,10 @@ def horizon_section(study: Study) -> Section:
         (mark, *(float(curve[mark - 1]) for curve in curves.values()), number)
         for mark, number in zip(marks, counts, strict=True)
     ]
-    x = np.arange(1, steps + 1)
     save_curves(
         study.output / "horizon.png",
-        {
-            "world": (x, curves["world"]),
-            "hold the last real frame (baseline)": (x, curves[list(rows)[1]]),
-            "previous teacher frame (baseline)": (x, curves[list(rows)[2]]),
-        },
+        curves,
         title=f"Rollouts against the teacher, mean of {len(rollouts)}",
-        x_label="step",
         y_label="PSNR, dB",
     )
     pictures = [_save_rollout_strip(study, rollout, marks) for rollout in rollouts[:_NUM_STRIPS]]
@@ -128,16 +123,14 @@ def pose_section(study: Study) -> Section:
         for low, high in pairwise(marks)
     ]
     table.append(("all", *means.values()))
-    x = np.arange(1, steps + 1)
     save_curves(
         study.output / "pose.png",
         {
-            "world, by the probe": (x, curves["world"]),
-            "teacher, by the probe (baseline)": (x, curves["probe"]),
-            "standing still (baseline)": (x, curves["still"]),
+            "world, by the probe": curves["world"],
+            "teacher, by the probe (baseline)": curves["probe"],
+            "standing still (baseline)": curves["still"],
         },
         title=f"Keypoints against the teacher's, mean of {len(rollouts)} rollouts",
-        x_label="step",
         y_label="mean error, % of frame height",
     )
     config = study.config.probe

@@ -72,12 +72,10 @@ def prompt_section(study: Study) -> Section:
             save_strip(rows, study.output / pictures[-1])
     means = {name: np.mean(rows, axis=0) for name, rows in curves.items()}
     settled = settled_step(means["world"])
-    x = np.arange(1, steps + 1)
     save_curves(
         study.output / "prompts.png",
-        {name: (x, curve) for name, curve in means.items()},
+        means,
         title=f"After words for another scene, against the teacher, mean of {len(seeds)} games",
-        x_label="step",
         y_label="PSNR, dB",
     )
     values: dict[str, Any] = {"num_runs": len(seeds), "settled_step": settled}

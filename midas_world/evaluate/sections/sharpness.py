@@ -52,37 +52,27 @@ def sharpness_section(study: Study) -> Section:
         for index in range(study.config.num_long_runs)
     ]
     early, late = slice(early_end - window, early_end), slice(steps - window, steps)
-    tenth = max(1, steps // 10)
     table: list[tuple[Cell, ...]] = []
     for index, run in enumerate(runs):
         seed = LONG_SEED + index
         ratio, own = (mean_of(x[late]) / mean_of(x[early]) for x in (run.world, run.teacher))
         level, late_level = (mean_of(run.world[x]) / mean_of(run.teacher[x]) for x in (early, late))
-        trend, own_trend = (
-            mean_of(x[-tenth:]) / mean_of(x[:tenth]) for x in (run.world, run.teacher)
-        )
-        spread = _window_spread(run.teacher, window)
-        table.append((seed, ratio, own, level, late_level, trend, own_trend, spread))
+        table.append((seed, ratio, own, level, late_level))
         save_strip([run.teacher_frames, run.frames], study.output / f"long-run-{seed}.png")
-    names = (
-        *("ratio", "teacher_ratio", "level_early", "level_late", "trend", "teacher_trend"),
-        "teacher_spread",
-    )
+    names = ("ratio", "teacher_ratio", "level_early", "level_late")
     columns = zip(*(row[1:] for row in table), strict=True)
     values: dict[str, Any] = {
         name: mean_of(np.array(column, float)) for name, column in zip(names, columns, strict=True)
     }
     values |= {"num_runs": len(runs), "num_steps": steps}
     table.append(("mean", *(values[name] for name in names)))
-    x = np.arange(1, steps + 1)
     save_curves(
         study.output / "sharpness.png",
         {
-            "world": _smooth(x, np.mean([run.world for run in runs], axis=0), window),
-            "teacher (baseline)": _smooth(x, np.mean([r.teacher for r in runs], axis=0), window),
+            "world": _smooth(np.mean([run.world for run in runs], axis=0), window),
+            "teacher (baseline)": _smooth(np.mean([run.teacher for run in runs], axis=0), window),
         },
         title=f"Gradient energy, mean of {len(runs)} runs and {window} steps",
-        x_label="step",
         y_label="gradient energy",
     )
     return Section(
@@ -93,8 +83,7 @@ def sharpness_section(study: Study) -> Section:
             f"{early_end - window // 2}; the actions of the two stretches are the same. World / "
             "teacher: the world's over the teacher's at either end. What the picture shows differs "
             "all the same, so the teacher's own ratio under the same actions stands beside it (a "
-            "teacher's episode that ends goes on with another in the same scene), and so does the "
-            "trend: the last tenth of the steps over the first. "
+            "teacher's episode that ends goes on with another in the same scene). "
             f"Strips, teacher above, world below, at steps {', '.join(map(str, marks))}."
         ),
         values=values,
@@ -102,14 +91,12 @@ def sharpness_section(study: Study) -> Section:
             Table(
                 columns=(
                     *("seed", "ratio", "teacher's ratio", "world / teacher, early"),
-                    *("world / teacher, late", "trend", "teacher's trend", "teacher's spread"),
+                    "world / teacher, late",
                 ),
                 rows=tuple(table),
             ),
         ),
         notes=(
-            "Teacher's spread: standard deviation of its windows over their mean, what chance "
-            "alone moves a ratio by.",
             "A ratio of 1 is no praise for a picture that was blurred or noisy from the start: "
             "world / teacher tells, early and late.",
         ),
@@ -173,14 +160,9 @@ def _follow(
     return np.array(values), shown
 
 
-def _window_spread(energy: np.ndarray, window: int) -> float:
-    count = len(energy) // window
-    means = energy[: count * window].reshape(count, window).mean(axis=1)
-    return float(means.std() / means.mean()) if means.mean() > 0 else float("nan")
-
-
-def _smooth(x: np.ndarray, y: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return running means, each at the middle of its window."""
-    return x[window // 2 :][: len(y) - window + 1], np.convolve(
-        y, np.full(window, 1 / window), mode="valid"
-    )
+def _smooth(curve: np.ndarray, window: int) -> np.ndarray:
+    """Return running means, each at the middle of its window; NaN at the ends."""
+    smooth = np.full(len(curve), np.nan)
+    means = np.convolve(curve, np.full(window, 1 / window), mode="valid")
+    smooth[window // 2 :][: len(means)] = means
+    return smooth

@@ -63,12 +63,10 @@ def voice_section(study: Study) -> Section:
     values["worst_language"] = min(values[f"correlation_{code}"] for code in languages.values())
     shown = sentences[: min(3, len(sentences))]
     real, world = (np.concatenate([getattr(s, n) for s in shown]) for n in ("teacher", "world"))
-    x = np.arange(len(real))
     save_curves(
         study.output / "voice.png",
-        {"world, by the probe": (x, world), "teacher (baseline)": (x, real)},
+        {"world, by the probe": world, "teacher (baseline)": real},
         title=f"How far the mouth is open, {len(shown)} sentences one after another",
-        x_label="step",
         y_label="opening",
     )
     return Section(

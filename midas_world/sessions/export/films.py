@@ -1,10 +1,8 @@
 """Sessions to look at: an MP4 that plays everywhere, a GIF, or every frame as PNG."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from midas_world.data.gif import MAX_GIF_WIDTH, gif_frames, shrunk, write_small_gif
@@ -52,9 +50,5 @@ def export_frames(session: RecordedSession, output: Path, options: PictureOption
     """Write every frame as PNG into a new folder, numbered as in the session."""
     with whole(output) as place:
         place.mkdir()
-        for number, picture in _numbered(pictures(session, options), options.start):
+        for number, picture in enumerate(pictures(session, options), start=options.start):
             Image.fromarray(picture).save(place / f"frame_{number:06d}.png")
-
-
-def _numbered(frames: Iterator[np.ndarray], start: int) -> Iterator[tuple[int, np.ndarray]]:
-    return enumerate(frames, start=start)
