@@ -30,9 +30,7 @@ class GameConfig:
 
     Attributes:
         task: "coins", "care" or "goal".
-        num_games: B.
         horizon: Steps of the environment after which an episode is truncated.
-        frame_skip: Steps for which each action is held.
         num_stacked: The last pictures that are seen at once.
     """
 
@@ -105,8 +103,6 @@ class Played:
     """What some episodes brought.
 
     Attributes:
-        returns: Sum of the rewards of each episode.
-        costs: Hits of each episode.
         lengths: Choices (not steps) of each episode.
         ended: Whether each episode was terminated, not truncated.
     """

@@ -36,14 +36,8 @@ class PlanConfig:
     """How far and how often to look ahead, in steps of the environment.
 
     Attributes:
-        num_futures: N, games that are tried at once.
-        depth: Steps of each.
-        hold: Steps for which each action is held.
         commitment: Steps of the best future that are played before planning anew.
-        discount: Worth of a reward one step later.
-        hit_cost: What a hit counts as.
         end_cost: What the end of an episode counts as, beside the rewards that it cuts off.
-        horizon: Steps of an episode.
     """
 
     num_futures: int = 16

@@ -31,13 +31,11 @@ class Row:
     """What one policy is worth, over its seeds.
 
     Attributes:
-        policy: Its name.
         returns: Mean return in the teacher, one per seed.
         hits: Mean number of hits of an episode in the teacher.
         survived: Share of episodes in the teacher that no lost heart ended.
         dream_returns: Mean return that the world gives it, one per seed; empty if not played there.
         dream_survived: As `survived`, in the world; None if not played there.
-        gain: Mean return less the random policy's.
         share: Gain as a share of the teacher-trained policy's; None if that has no gain.
     """
 

@@ -25,9 +25,8 @@ from midas_world.evaluate.report import (
     read_report,
     write_report,
 )
-from midas_world.evaluate.rollouts import Bookends, check_held_out
 from midas_world.evaluate.sections.prompt import settled_step
-from midas_world.evaluate.study import Study
+from midas_world.evaluate.study import HeldOut, Study
 from midas_world.world import START_STATES_NAME, StartState, load_world, save_start_states
 from tests.fakes import make_tiny_world
 
@@ -128,16 +127,6 @@ def test_a_probe_learns_where_a_dot_is():
     assert keypoint_error(still, keypoints[350:], height=HEIGHT).mean() > 0.2
 
 
-def test_bookends_repeat_an_early_stretch_at_last():
-    policy = Bookends(SwayPolicy(), first=2, length=5, num_steps=30)
-    policy.reset(np.random.default_rng(3))
-    actions = [policy.act(None, {}) for _ in range(30)]
-    assert actions[25:] == actions[2:7]
-    assert len(set(actions)) > 1
-    with pytest.raises(ValueError, match="at least"):
-        Bookends(SwayPolicy(), first=2, length=5, num_steps=11)
-
-
 @pytest.mark.parametrize(
     ("curve", "step"),
     [
@@ -153,9 +142,11 @@ def test_a_scene_has_settled_once_it_never_falls_back(curve, step):
 
 def test_training_seeds_are_refused():
     data = load_preset("tiny").data
-    check_held_out([0, 10_000], data)
-    with pytest.raises(ValueError, match="training seeds"):
-        check_held_out([data.first_seed + 1], data)
+    env = HeldOut(DotTeacher(), data)
+    for seed in (0, 10_000, None):
+        env.reset(seed=seed)
+    with pytest.raises(ValueError, match="is a training seed"):
+        env.reset(seed=data.first_seed + 1)
 
 
 def test_a_report_is_valid_json_and_markdown(tmp_path):

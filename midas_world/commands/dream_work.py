@@ -31,17 +31,9 @@ class DreamRequest:
     """What is asked for.
 
     Attributes:
-        env_id: Gymnasium id of the teacher.
-        options: Of teachers/options.py.
         preset: Name or file of the preset to begin with.
         overrides: Dotted; they win over what is decided here.
-        output: The world's folder.
-        work: Folder for episodes and runs.
         minutes: Time for everything; None: what suits the machine.
-        train_steps: Of each stage; instead of minutes.
-        num_workers: Processes that collect.
-        codec: Of the episodes' frames.
-        evaluation: How much is measured.
     """
 
     env_id: str

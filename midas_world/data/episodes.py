@@ -84,12 +84,9 @@ class EpisodeMetadata:
     """Where an episode comes from.
 
     Attributes:
-        env_id: Gymnasium id.
         seed: The seed of the env's reset; None for play without one.
         policy: Who chose the actions: a policy's name, or "player".
-        fps: Steps per second.
         scene: The env's words for the scene at the start.
-        details: Anything else that JSON can hold.
         versions: Of project, format, python, numpy, gymnasium and av, at recording.
     """
 
@@ -120,7 +117,6 @@ class Episode:
         text: T + 1 strings, or None.
         audio: (T + 1, A) float32, or None.
         extras: Other columns of every frame, each (T + 1, ...).
-        metadata: Where it comes from.
     """
 
     frames: np.ndarray

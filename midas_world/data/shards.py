@@ -40,9 +40,7 @@ class Sample:
     """One episode as it lies in a shard.
 
     Attributes:
-        name: Of the episode.
         files: What each of its files holds, by file name.
-        header: The parsed ``header.json`` among them.
     """
 
     name: str

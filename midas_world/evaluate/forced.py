@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from midas_world.evaluate.rollouts import TeacherEpisode
-from midas_world.model.autoencoder import Autoencoder, normalize_frames
+from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.conditions import Conditions, stack_conditions
 from midas_world.model.diffusion import sample_noise
 from midas_world.model.world_model import Outcome, WorldModel
-from midas_world.train.latents import tallies, thing_codes
+from midas_world.train.latents import encode_frames, tallies, thing_codes
 from midas_world.train.loop import mixed_precision
 from midas_world.types import StepConditions
 
-_ENCODE_BATCH = 16
 _FORCED_BATCH = 8
 
 
@@ -31,7 +30,6 @@ class LatentEpisode:
     """T steps of the teacher as a world sees them.
 
     Attributes:
-        policy: Who played.
         latents: (T + 1, N, C) float32 tokens.
         conditions: Of its T + 1 frames, as one sequence (1, T + 1, ...).
         rewards: (T,) float64.
@@ -60,7 +58,6 @@ class ForcedStep:
         number: t; what is made is frame t, which step t - 1 (counted from 0) led to.
         episodes: The R episodes that have this frame, by their index.
         made: (R, N, C) float32 tokens of the world's frame t.
-        outcome: Logits, R rows each.
     """
 
     number: int
@@ -73,27 +70,15 @@ def to_latent_episode(
     episode: TeacherEpisode, *, autoencoder: Autoencoder, model: WorldModel, device: torch.device
 ) -> LatentEpisode:
     """Return an episode of the teacher as latents and conditions, without its frames."""
+    latents = encode_frames(episode.frames, autoencoder, device=device)
     return LatentEpisode(
         policy=episode.policy,
-        latents=encode_frames(autoencoder, model, episode.frames, device=device),
+        latents=model.to_tokens(latents.float().to(device)),
         conditions=_with_codes(episode, model).to(device),
         rewards=episode.rewards,
         costs=episode.costs,
         terminated=episode.terminated,
     )
-
-
-@torch.no_grad()
-def encode_frames(
-    autoencoder: Autoencoder, model: WorldModel, frames: np.ndarray, *, device: torch.device
-) -> Tensor:
-    """Return tokens, (F, H, W, 3) uint8 -> (F, N, C) float32."""
-    parts = []
-    for part in torch.from_numpy(frames).split(_ENCODE_BATCH):
-        with mixed_precision(device, enabled=True):
-            latents = autoencoder.encode(normalize_frames(part.to(device)))
-        parts.append(model.to_tokens(latents.float()))
-    return torch.cat(parts)
 
 
 def _with_codes(episode: TeacherEpisode, model: WorldModel) -> Conditions:

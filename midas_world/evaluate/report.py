@@ -33,15 +33,9 @@ class Section:
     """What one section found.
 
     Attributes:
-        title: Its heading.
-        method: What was measured and how, in words.
         values: Its numbers by name; headline numbers are found here by `GOALS`.
-        tables: For the reader.
-        notes: What to keep in mind.
         pictures: Names of PNG files in the output folder.
         status: "ok", "failed" or "skipped".
-        reason: Why it failed or was skipped.
-        seconds: Time taken.
     """
 
     title: str

@@ -28,10 +28,6 @@ class Moment:
     Attributes:
         frame: (H, W, 3) uint8.
         action: What led here; None at the first frame.
-        reward: Of the step that led here.
-        terminated: Whether that step ended the episode.
-        truncated: Whether the time is up.
-        info: As the environment gave it.
     """
 
     frame: np.ndarray
@@ -52,10 +48,7 @@ class TeacherEpisode:
     """T steps of the teacher, T + 1 frames, and what a world needs to go on from any of them.
 
     Attributes:
-        seed: Of the teacher's reset.
-        policy: Who played.
         frames: (T + 1, H, W, 3) uint8.
-        actions: T of them.
         rewards: (T,) float64.
         costs: (T,) float64, 1 where there was a hit.
         terminated: (T,) bool.
@@ -115,14 +108,6 @@ class Rollout:
     def real(self) -> np.ndarray:
         """The teacher's frames, (T', H, W, 3)."""
         return self.teacher.frames[self.first :]
-
-
-def check_held_out(seeds: Sequence[int], data: DataConfig) -> None:
-    """Raise ValueError if a seed is one that the world was trained on."""
-    trained = range(data.first_seed, data.first_seed + data.num_episodes)
-    met = [seed for seed in seeds if seed in trained]
-    if met:
-        raise ValueError(f"seeds {met} are training seeds ({trained.start}..{trained.stop - 1})")
 
 
 def teacher_moments(
@@ -269,38 +254,3 @@ class Script:
         """Return the next action."""
         self._step += 1
         return self._actions[min(self._step, len(self._actions)) - 1]
-
-
-class Bookends:
-    """A policy that at last repeats its own actions of an early stretch, to compare like with like.
-
-    Args:
-        policy: Who plays.
-        first: Step at which the stretch begins, counted from 0.
-        length: Steps of the stretch.
-        num_steps: Steps in all; the last ``length`` of them repeat the stretch.
-    """
-
-    def __init__(self, policy: Policy, *, first: int, length: int, num_steps: int) -> None:
-        if first + 2 * length > num_steps:
-            raise ValueError(
-                f"num_steps must be at least first + 2 * length = {first + 2 * length}, "
-                f"got {num_steps}"
-            )
-        self._policy = policy
-        self._first = first
-        self._gap = num_steps - length - first
-        self._actions: list[Any] = []
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode."""
-        self._actions = []
-        self._policy.reset(rng)
-
-    def act(self, observation: Any, info: dict[str, Any]) -> Any:
-        """Return the next action."""
-        step = len(self._actions)
-        repeats = step >= self._first + self._gap
-        action = self._actions[step - self._gap] if repeats else self._policy.act(observation, info)
-        self._actions.append(action)
-        return action

@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from midas_world.checkpoint import WEIGHTS_NAME
+from midas_world.config import DataConfig
 from midas_world.data.episodes import list_episodes, load_episode
 from midas_world.evaluate.config import EvaluationConfig
 from midas_world.evaluate.forced import LatentEpisode, to_latent_episode
@@ -30,7 +31,6 @@ from midas_world.evaluate.rollouts import (
     Rollout,
     TeacherEpisode,
     as_action,
-    check_held_out,
     play_teacher,
     play_world,
     recorded_moments,
@@ -76,6 +76,22 @@ def _held_out(world: World, data: Path | None) -> list[Path]:
     return paths
 
 
+class HeldOut(gymnasium.Wrapper):
+    """A teacher that plays no episode that a world was trained on."""
+
+    def __init__(self, env: gymnasium.Env, data: DataConfig) -> None:
+        super().__init__(env)
+        self._data = data
+
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset; raises ValueError for a seed that was trained on."""
+        data = self._data
+        trained = range(data.first_seed, data.first_seed + data.num_episodes)
+        if seed in trained:
+            raise ValueError(f"{seed} is a training seed ({trained.start}..{trained.stop - 1})")
+        return self.env.reset(seed=seed, **kwargs)
+
+
 class Study:
     """One world under study; what it has played is kept until it is dropped.
 
@@ -97,7 +113,6 @@ class Study:
         self.output = output
         self._recordings = [] if self.has_teacher else _held_out(world, data)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.results: dict[str, Any] = {}
         self.autoencoder = world.autoencoder.to(self.device)
         self.model = world.model.to(self.device)
 
@@ -124,12 +139,6 @@ class Study:
         data = (self.world.folder / WEIGHTS_NAME).read_bytes()
         return hashlib.sha256(data).hexdigest()[:16]
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return what `make` returns, made at the first call with this name."""
-        if name not in self.results:
-            self.results[name] = make()
-        return self.results[name]
-
     def make_teacher(self) -> gymnasium.Env:
         """Return a new teacher.
 
@@ -138,7 +147,7 @@ class Study:
         """
         if not self.has_teacher:
             raise NotApplicableError("the world learned from recordings: nobody can play its game")
-        return make_teacher(self.world.config.data)
+        return HeldOut(make_teacher(self.world.config.data), self.world.config.data)
 
     def make_world_env(self, **kwargs: Any) -> gymnasium.Env:
         """Return the world as an environment."""
@@ -152,13 +161,12 @@ class Study:
 
     def make_endless_world(self, num_steps: int, **kwargs: Any) -> gymnasium.Env:
         """Return the world as an environment that goes on for so many steps, whatever happens."""
-        return self.make_world_env(
-            engine=self.engine(), horizon=num_steps + 1, end=_never, **kwargs
-        )
+        return self.make_world_env(engine=self.engine, horizon=num_steps + 1, end=_never, **kwargs)
 
+    @cached_property
     def engine(self) -> Any:
-        """Return what runs the world's networks, one for all sections."""
-        return self.once("engine", lambda: self.make_world_env().get_wrapper_attr("engine"))
+        """What runs the world's networks, one for all sections."""
+        return self.make_world_env().get_wrapper_attr("engine")
 
     def action(self, name: str) -> int:
         """Return an action by its name.
@@ -201,7 +209,6 @@ class Study:
             ValueError: The seed was trained on, or the frames have another size than the world's.
         """
         data = self.world.config.data
-        check_held_out([seed], data)
         names = policies or self.policies
         name = names[seed % len(names)]
         plays = policy or load_policy(data.policy_factory, name, env.action_space)
@@ -242,22 +249,6 @@ class Study:
             for seed in tqdm(seeds, desc="teacher", mininterval=5.0)
         ]
 
-    def episodes(self) -> list[TeacherEpisode]:
-        """Return the held-out episodes, with all that happens in them."""
-        return self.once("episodes", self._play_episodes)
-
-    def rollouts(self) -> list[Rollout]:
-        """Return the rollouts for horizon and pose."""
-        return self.once("rollouts", self._play_rollouts)
-
-    def probe(self) -> Probe:
-        """Return the keypoint probe.
-
-        Raises:
-            NotApplicableError: The teacher gives no keypoints.
-        """
-        return self.once("probe", self._train_probe)
-
     def number_probe(
         self,
         name: str,
@@ -265,7 +256,7 @@ class Study:
         env: gymnasium.Env,
         policy: Policy,
     ) -> NumberProbe:
-        """Return what reads info[name] off a part of frames; it learns from the teacher's, once.
+        """Return what reads info[name] off a part of frames; it learns from the teacher's.
 
         Args:
             name: Of a number.
@@ -276,25 +267,23 @@ class Study:
         Raises:
             NotApplicableError: The teacher tells no such number or region, or never shows it.
         """
+        config = self.config.mouth_probe
+        views, numbers = [], []
+        for moment in self.sample_moments(env, config, policy=policy):
+            try:
+                place, number = region(moment.info), moment.info[name]
+            except KeyError as error:
+                raise NotApplicableError(f"the teacher gives no info[{error}]") from error
+            if place[2]:
+                views.append(cut(moment.frame[None], place)[0])
+                numbers.append(number)
+        if not views:
+            raise NotApplicableError(f"the teacher never shows what {name} is")
+        return train_number_probe(np.stack(views), np.array(numbers), config)
 
-        def train() -> NumberProbe:
-            config = self.config.mouth_probe
-            views, numbers = [], []
-            for moment in self.sample_moments(env, config, policy=policy):
-                try:
-                    place, number = region(moment.info), moment.info[name]
-                except KeyError as error:
-                    raise NotApplicableError(f"the teacher gives no info[{error}]") from error
-                if place[2]:
-                    views.append(cut(moment.frame[None], place)[0])
-                    numbers.append(number)
-            if not views:
-                raise NotApplicableError(f"the teacher never shows what {name} is")
-            return train_number_probe(np.stack(views), np.array(numbers), config)
-
-        return self.once(f"{name} probe", train)
-
-    def _play_episodes(self) -> list[TeacherEpisode]:
+    @cached_property
+    def episodes(self) -> list[TeacherEpisode]:
+        """The held-out episodes, with all that happens in them."""
         first = self.world.config.data.first_validation_seed
         seeds = range(first, first + self.config.num_episodes)
         steps = self.config.episode_steps
@@ -325,7 +314,9 @@ class Study:
                 moments = recorded_moments(episode, data)[first : first + num_steps + 1]
                 yield to_episode(moments, name="recorded", seed=1000 * number + first)
 
-    def _play_rollouts(self) -> list[Rollout]:
+    @cached_property
+    def rollouts(self) -> list[Rollout]:
+        """The rollouts for horizon and pose."""
         steps, context = self.config.rollout_steps, self.context_frames
         rollouts = []
         # What was recorded steers, as it was: nobody may be there who gives pose or sound at play.
@@ -359,7 +350,13 @@ class Study:
         for seed in tqdm(seeds, desc="rollouts", mininterval=5.0):
             yield self.play_teacher(teacher, seed, num_steps=num_steps, options=options)
 
-    def _train_probe(self) -> Probe:
+    @cached_property
+    def probe(self) -> Probe:
+        """The keypoint probe.
+
+        Raises:
+            NotApplicableError: The teacher gives no keypoints.
+        """
         config, env = self.config.probe, self.make_teacher()
         if env.reset(seed=config.first_seed)[1].get("keypoints") is None:
             raise NotApplicableError('the teacher gives no info["keypoints"]')
@@ -379,7 +376,6 @@ class Study:
         """Yield what a probe learns from, by a policy or by the world's in turn."""
         data, left = self.world.config.data, config.num_frames
         for seed in count(config.first_seed):
-            check_held_out([seed], data)
             name = self.policies[seed % len(self.policies)]
             plays = policy or load_policy(data.policy_factory, name, env.action_space)
             moments = teacher_moments(env, plays, seed=seed, options={})

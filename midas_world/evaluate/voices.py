@@ -16,7 +16,6 @@ from midas_world.evaluate.rollouts import (
     Moment,
     Script,
     as_action,
-    check_held_out,
     play_world,
     teacher_moments,
     to_episode,
@@ -36,8 +35,6 @@ class Said:
     """A sentence, and the frames of the teacher while it was said.
 
     Attributes:
-        language: Its code.
-        is_new: Whether no world has heard it.
         moments: Of the teacher: the context, in which nothing is said, and the sentence's steps.
         silent: What a world is told at the sentence's steps to see what it does without a voice.
     """
@@ -69,9 +66,6 @@ class Moved:
     """What a voice moves, at each step of a sentence: (T, ...) numbers.
 
     Attributes:
-        teacher: As drawn by the teacher.
-        probe: The probe's reading of the teacher's frames.
-        world: Its reading of the world's.
         silent: Its reading of the world's when it was told what it is told in silence.
     """
 
@@ -128,7 +122,6 @@ def taught_sentences(study: Study) -> list[Said]:
     found: dict[str, dict[bytes, Said]] = {}
     length = context + config.sentence_steps
     seeds = range(VOICE_SEED, VOICE_SEED + _PER_SEED * config.num_sentences)
-    check_held_out(seeds, study.world.config.data)
     for seed in seeds:
         played = teacher_moments(env, policy, seed=seed, options=config.teacher_options)
         moments = list(islice(played, context + 3))
@@ -165,7 +158,6 @@ def new_sentences(study: Study, speaker: Speaker, *, num_steps: int) -> list[Sai
         config.num_new_sentences,
     )
     seeds = range(_NEW_SEED, _NEW_SEED + len(chosen))
-    check_held_out(seeds, study.world.config.data)
     for seed, (language, features) in zip(seeds, chosen, strict=True):
         spoken = features[: config.sentence_steps]
         live = LiveTeacher(env, speaker, spoken, first=context - 1)

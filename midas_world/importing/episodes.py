@@ -27,11 +27,8 @@ class Cut:
     """How a recording becomes episodes.
 
     Attributes:
-        step_s: Length of a step.
         num_steps: T at most; longer stretches become several episodes.
-        size: H and W.
         fit: How a picture of another shape gets that size; see `TeacherConfig`.
-        text: Words that hold for all of it.
     """
 
     step_s: float
@@ -46,10 +43,7 @@ class Survey:
     """What there is in a recording.
 
     Attributes:
-        num_frames: Of all episodes.
-        lengths: Episodes by their T.
         actions: How often each was done, by its place.
-        num_rewards: Steps with a reward.
         problems: In words, what is left out, and how often.
     """
 

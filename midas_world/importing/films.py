@@ -65,7 +65,6 @@ class Tables:
     Attributes:
         actions: The table of what was done; None: nobody did anything ("watch").
         points: The table of keypoints, if any.
-        has_sound: Whether the film's sound is wanted.
     """
 
     actions: Path | None

@@ -26,10 +26,6 @@ class Namer:
 
     Args:
         actions: By name; the first is what happens while no key is held.
-
-    Attributes:
-        actions: As given.
-        names: Their names.
     """
 
     def __init__(self, actions: Mapping[str, ActionConfig]) -> None:

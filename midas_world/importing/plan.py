@@ -29,7 +29,6 @@ class RecordedMap:
     """A user's key map: actions by name, the first being what happens while no key is held.
 
     Attributes:
-        actions: Their values and keys.
         limbs: Pairs of keypoints with a bone in between, by their places in the table.
     """
 
@@ -42,12 +41,7 @@ class ImportPlan:
     """What will be written; `str` of it says so.
 
     Attributes:
-        request: What was asked for.
-        source: The recordings.
-        namer: Of their actions.
-        cut: How they become episodes.
         config: Of the world, but for the numbers of episodes.
-        found: What there is.
     """
 
     request: ImportRequest

@@ -21,10 +21,7 @@ class Step:
 
     Attributes:
         moment: What it shows; `begins` says whether it follows from the step before.
-        time_s: Of the step, near the moment's own.
         action: Place of what was done; None: it is not known.
-        reward: Of it.
-        is_last: Nothing follows from it.
     """
 
     moment: Moment
@@ -38,13 +35,6 @@ def steps_of(
     source: Source, namer: Namer, step_s: float, *, pixels: bool, problems: Counter[str]
 ) -> Iterator[Step]:
     """Yield a source's steps, stretch after stretch.
-
-    Args:
-        source: The recording.
-        namer: Of its actions.
-        step_s: Length of a step.
-        pixels: Whether moments come with pictures.
-        problems: Counts what is left out.
 
     Raises:
         RecordingError: It cannot be read, or an action is none of the names.

@@ -16,12 +16,7 @@ _FULL = 32767.0
 
 
 class StepSound:
-    """A film's sound, read along with its pictures.
-
-    Args:
-        path: The film.
-        begin_s: When its pictures begin.
-    """
+    """A film's sound, read along with its pictures."""
 
     def __init__(self, path: Path, begin_s: float) -> None:
         with import_av().open(str(path)) as container:

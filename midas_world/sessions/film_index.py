@@ -27,10 +27,7 @@ class FilmIndex:
 
     Attributes:
         header_size: Bytes before the first fragment; 0 of a film that was never begun.
-        offsets: Where each fragment begins, in bytes.
-        first_frames: The number of each fragment's first frame.
         keyframes: Numbers of the frames that decoding can begin at, ascending.
-        num_frames: In all whole fragments.
         size: Bytes up to the end of the last whole fragment.
         num_lost: Bytes after that which belong to a fragment that was cut off.
     """

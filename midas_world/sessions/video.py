@@ -118,10 +118,6 @@ class FragmentWriter:
     FFmpeg's muxer writes the beginning of the film; fragments are made here, since it holds each
     back until the next frame comes, which after a pause is minutes later or never.
 
-    Args:
-        frame_size: H and W.
-        fps: Frames per second.
-
     Raises:
         VideoError: FFmpeg has no libx264.
         ImportError: PyAV is not installed.

@@ -48,11 +48,6 @@ class RecordingStatus:
     """How a recording is doing.
 
     Attributes:
-        folder: Where it goes.
-        num_frames: Handed over so far.
-        seconds: Length of the film that they make.
-        num_bytes: Written so far.
-        num_pending: Frames that wait to be written.
         waited_s: How long the game has had to wait for the writer.
         error: Why it ended; None if all is well.
     """

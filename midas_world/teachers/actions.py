@@ -63,7 +63,6 @@ class NamedAction:
 
     Attributes:
         name: What it is called, such as "turn_left".
-        value: What the env is given.
         keys: The keys that must all be held.
     """
 

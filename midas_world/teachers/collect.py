@@ -15,14 +15,9 @@ collector at a time writes into a folder: at its start it clears away interrupte
 
 import contextlib
 import logging
-import math
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,7 +45,6 @@ from midas_world.trust import import_function
 
 logger = logging.getLogger(__name__)
 
-_PROBE_STEPS = 20
 _LOG_SECONDS = 30.0
 
 
@@ -72,19 +66,12 @@ class CollectConfig:
 
     Attributes:
         env_id: Gymnasium id in the form "module:id", such as "envs:midas/StageTeacher-v0".
-        output: Folder that the episodes go into.
-        num_episodes: Episodes; their seeds count up from first_seed.
-        first_seed: Seed of the first episode.
         num_steps: Steps per episode at most; the last one is then marked truncated.
-        env_kwargs: Keyword arguments for gymnasium.make.
         teacher: How a foreign env is adapted; its frames then are the observation. None: the env
             is a teacher as it is.
         policy_factory: "module:function" that takes a policy's name and returns a Policy; None or
             empty: the policies of midas_world/teachers/policies.py, which play any env.
-        policies: Weights of the named policies that play.
-        num_workers: Worker processes.
         extra_keys: Info keys kept as columns where the env gives them.
-        codec: Of the frames.
     """
 
     env_id: str
@@ -125,11 +112,7 @@ class CollectResult:
     """What a call of collect did.
 
     Attributes:
-        collected: Episodes written by this call.
-        skipped: Episodes that were there already.
         failed: Why an episode could not be collected, by seed.
-        frames: Frames written by this call.
-        seconds: Time taken.
     """
 
     collected: int
@@ -222,7 +205,7 @@ def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episod
 def collect(
     config: CollectConfig, *, enough: Callable[[int, int], bool] | None = None
 ) -> CollectResult:
-    """Collect the episodes that are not there yet; log an estimate first and progress meanwhile.
+    """Collect the episodes that are not there yet, and log progress meanwhile.
 
     A failing episode is logged and the others go on; a full disk ends the run. After Ctrl-C, or a
     kill, only whole episodes are there, and another call goes on where this one was.
@@ -253,9 +236,6 @@ def _collect(config: CollectConfig, enough: Callable[[int, int], bool] | None) -
     started = time.perf_counter()
     reports: list[Report] = []
     if seeds:
-        if enough is None:
-            _log_estimate(config, seeds)
-        started = time.perf_counter()
         make_collector = partial(_EpisodeCollector, config)
         running = run_workers(make_collector, seeds, num_workers=config.num_workers)
         try:
@@ -324,35 +304,6 @@ def _follow(
             if enough is not None and enough(frames, failed):
                 break
     return seen
-
-
-def _log_estimate(config: CollectConfig, seeds: Sequence[int]) -> None:
-    """Log what collecting these seeds will take at most, by the first steps of the first one."""
-    with contextlib.closing(make_env(config)) as env, tempfile.TemporaryDirectory() as folder:
-
-        def saved(num_steps: int) -> tuple[int, int]:
-            path = Path(folder) / str(num_steps)
-            episode = play_episode(env, replace(config, num_steps=num_steps), seeds[0])
-            save_episode(episode, path, codec=config.codec)
-            return sum(file.stat().st_size for file in path.iterdir()), episode.num_steps
-
-        # A video's first frame is far larger than the others, so it is measured apart; that also
-        # keeps what the env loads at its first reset out of the time.
-        first, _ = saved(1)
-        started = time.perf_counter()
-        longer, steps = saved(1 + _PROBE_STEPS)
-        pace = (time.perf_counter() - started) / steps
-    further = (longer - first) / max(1, steps - 1)
-    size = len(seeds) * (first + (config.num_steps - 1) * further)
-    workers = min(config.num_workers, os.cpu_count() or 1)
-    duration = timedelta(seconds=math.ceil(len(seeds) * config.num_steps * pace / workers))
-    free = shutil.disk_usage(config.output).free
-    logger.info(
-        "%d episodes of at most %d steps: about %.1f MB (%.0f MB free), %s with %d workers",
-        *(len(seeds), config.num_steps, size / 1e6, free / 1e6, duration, config.num_workers),
-    )
-    if size > free:
-        logger.warning("the disk may fill: %.0f MB needed, %.0f MB free", size / 1e6, free / 1e6)
 
 
 def _details(env: gymnasium.Env, config: CollectConfig) -> dict[str, Any]:

@@ -17,8 +17,6 @@ class Collected:
     """What the episodes in a folder hold.
 
     Attributes:
-        num_episodes: Those that can be read.
-        num_frames: In all.
         shares: Of the steps that each action took, by its name, the world's first action first.
     """
 

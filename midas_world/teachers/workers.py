@@ -36,8 +36,6 @@ class Report:
     """What became of one seed.
 
     Attributes:
-        seed: The seed.
-        frames: Frames written.
         error: Why it failed; None if it did not.
         disk_full: Whether it failed for want of space, as every other one would.
     """

@@ -26,13 +26,9 @@ class ProbeConfig:
     """A probe's size and training.
 
     Attributes:
-        num_frames: Teacher frames that it learns from.
         episode_steps: Steps of each teacher episode that gives them.
         keep_every: Only every so manieth frame is kept, for variety.
         first_seed: Of the teacher's episodes; not those that anything is measured on.
-        width: Channels.
-        train_steps: Optimizer updates.
-        batch_size: Frames of each.
     """
 
     num_frames: int = 6000

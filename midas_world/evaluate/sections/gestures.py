@@ -32,11 +32,9 @@ class _Follower:
     """What is to follow a voice.
 
     Attributes:
-        name: In the report.
         first: Steps in which it is not there yet.
         num_moving: How many of the numbers count: those that vary most in the teacher.
         truth: Returns the numbers (K,) of a moment of the teacher.
-        make_reader: Returns what reads them off frames.
     """
 
     name: str
@@ -62,7 +60,7 @@ def _gaze(moment: Moment) -> np.ndarray:
 
 def _height_reader(study: Study) -> Reader:
     """Return what reads how high the keypoints are, px."""
-    probe = study.probe()
+    probe = study.probe
     return lambda frames, _: probe.keypoints(frames)[..., 1]
 
 

@@ -33,7 +33,7 @@ _WARMUP_STEPS = 20
 
 def horizon_section(study: Study) -> Section:
     """Measure how rollouts stay with the teacher under the same actions."""
-    rollouts, steps = study.rollouts(), study.config.rollout_steps
+    rollouts, steps = study.rollouts, study.config.rollout_steps
     marks = [mark for mark in _MARKS if mark <= steps]
     names = "world", "hold the last real frame (baseline)", "previous teacher frame (baseline)"
     rows = {name: [] for name in names}
@@ -101,7 +101,7 @@ def _save_rollout_strip(study: Study, rollout: Rollout, marks: list[int]) -> str
 def pose_section(study: Study) -> Section:
     """Measure where the character is drawn, by a probe, against where the teacher has it."""
     steps, height = study.config.rollout_steps, study.world.config.world.height
-    probe, rollouts = study.probe(), study.rollouts()
+    probe, rollouts = study.probe, study.rollouts
     rows: dict[str, list[np.ndarray]] = {"world": [], "probe": [], "still": []}
     for rollout in tqdm(rollouts, desc="pose", mininterval=5.0):
         known = rollout.teacher.keypoints

@@ -16,7 +16,6 @@ from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Endless,
     Moment,
-    check_held_out,
     play_world,
     teacher_moments,
     to_episode,
@@ -46,14 +45,12 @@ def prompt_section(study: Study) -> Section:
     teacher = Endless(study.make_teacher(), study.config.teacher_options)
     if not teacher.has_wrapper_attr("set_prompt"):
         raise NotApplicableError("the teacher has no set_prompt(words)")
-    env = study.make_endless_world(steps)
+    env, others = study.make_endless_world(steps), study.make_teacher()
     seeds = range(PROMPT_SEED, PROMPT_SEED + study.config.num_prompt_runs)
-    check_held_out([seed + apart for seed in seeds for apart in (0, _WORDS_APART)],
-                   study.world.config.data)  # fmt: skip
     curves: dict[str, list[np.ndarray]] = {"world": [], "hold the last real frame (baseline)": []}
     pictures = []
     for seed in tqdm(seeds, desc="prompts", mininterval=5.0):
-        words = _words(study, seed + _WORDS_APART)
+        words = _words(others, seed + _WORDS_APART)
         own = _teacher_frames(study, teacher, seed)
         context = list(islice(own, study.context_frames))
         teacher.get_wrapper_attr("set_prompt")(words)
@@ -121,13 +118,12 @@ def _teacher_frames(study: Study, teacher: gymnasium.Env, seed: int) -> Iterator
     return teacher_moments(teacher, policy, seed=seed, options=study.config.teacher_options)
 
 
-def _words(study: Study, seed: int) -> str:
+def _words(env: gymnasium.Env, seed: int) -> str:
     """Return the text that another episode of the teacher begins with.
 
     Raises:
         NotApplicableError: It has none.
     """
-    env = study.once("words", study.make_teacher)
     text = env.reset(seed=seed)[1].get("text")
     if not text:
         raise NotApplicableError('the teacher gives no info["text"]')

@@ -26,7 +26,6 @@ from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Script,
     TeacherEpisode,
-    check_held_out,
     play_teacher,
     play_world,
 )
@@ -98,7 +97,6 @@ class Track:
 
     Attributes:
         place: Along the scenery, px from the middle of the first frame.
-        y: Px of the frame.
         steps: When it was seen, steps from 0.
     """
 
@@ -139,7 +137,6 @@ class Travel:
     """What was found on the way through new scenery.
 
     Attributes:
-        uncovered: Px of scenery that came into view.
         appeared: New things, each seen in `_MIN_SEEN` steps or more.
         spells: Of these, those whose time in view was long enough to tell.
         lasted: Of these, those still seen at its end.
@@ -189,7 +186,7 @@ class Travel:
 def thing_section(study: Study) -> Section:
     """Measure whether things in view are held, new ones appear, and these last."""
     held, pictures = _held(study)
-    probe = study.once("thing probe", lambda: _thing_probe(study))
+    probe = _thing_probe(study)
     travels, recall, precision = _travel(study, probe)
     values: dict[str, Any] = {}
     marks = [mark for mark in _MARKS if mark <= study.config.thing_steps]
@@ -309,7 +306,6 @@ def _travel(study: Study, probe: ThingProbe) -> tuple[dict[str, Travel], float, 
     teacher, travels = study.make_teacher(), {"world": Travel(), "teacher": Travel()}
     found = np.zeros(3, int)
     seeds = range(THING_SEED + 500, THING_SEED + 500 + config.num_travel_starts)
-    check_held_out(seeds, study.world.config.data)
     for number, seed in enumerate(tqdm(seeds, desc="travel", mininterval=5.0)):
         action = actions[number % len(actions)]
         steps = context - 1 + config.travel_steps

@@ -14,7 +14,6 @@ from midas_world.evaluate.metrics import luma
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Script,
-    check_held_out,
     play_world,
     teacher_moments,
     to_episode,
@@ -52,7 +51,6 @@ def weather_section(study: Study) -> Section:
     env = study.make_endless_world(config.weather_steps)
     teacher = study.make_teacher()
     seeds = range(WEATHER_SEED, WEATHER_SEED + config.num_weather_runs)
-    check_held_out(seeds, study.world.config.data)
     table: list[tuple[Cell, ...]] = []
     values: dict[str, Any] = {"num_runs": len(seeds)}
     pictures = []

@@ -30,13 +30,9 @@ class PictureOptions:
     """What is to be seen.
 
     Attributes:
-        start: Number of the first frame.
-        stop: Number after the last frame.
-        has_hud: Words about each moment are burnt in.
         has_teacher: The teacher plays the same actions on the right.
         has_keys: The keys of each moment's action are drawn in.
         shape: One of SHAPES, which the picture is put into; None is its own.
-        scale: Whole number that frames grow by.
     """
 
     start: int
