@@ -5,7 +5,7 @@ import pytest
 
 from midas_world.config import load_preset
 from midas_world.data.episodes import save_episode
-from midas_world.teachers.rewards import with_reward_scale
+from midas_world.teachers.collected import look_at
 from tests.training import make_episode
 
 
@@ -24,6 +24,6 @@ def test_unit_and_limit_follow_the_data(tmp_path, rewards, unit, limit):
         filled = np.resize(np.array(rewards, np.float32), episode.rewards.shape)
         episode = replace(episode, rewards=filled)
         save_episode(episode, tmp_path / f"episode-{seed}", codec="raw")
-    world = with_reward_scale(load_preset("tiny"), tmp_path).world
+    world = look_at(tmp_path).scale(load_preset("tiny")).world
     assert world.reward_unit == pytest.approx(unit)
     assert world.reward_limit == pytest.approx(limit)

@@ -36,7 +36,6 @@ from midas_world.teachers.project import (
     project_for,
     summary_of,
 )
-from midas_world.teachers.rewards import with_reward_scale
 from midas_world.train.autoencoder import train_autoencoder
 from midas_world.train.dynamics import train_dynamics
 from midas_world.train.loop import LOG_NAME
@@ -114,7 +113,7 @@ def _dream(request: DreamRequest) -> Path:
             *(found.num_frames, found.num_episodes, FEW_FRAMES),
         )
     if not request.gives("world.reward_"):
-        config = with_reward_scale(config, data / "train")
+        config = found.scale(config)
     runs = {"autoencoder": request.work / "autoencoder", "dynamics": request.work / "dynamics"}
 
     def train_first(config: ProjectConfig, folder: Path, stop_at: int | None) -> None:
@@ -246,7 +245,7 @@ def _collect_in_time(
     by_disk = int(_DISK_SHARE * shutil.disk_usage(work.folder).free / frame_bytes)
     wanted = min(by_disk, _GPU_FRAMES if torch.cuda.is_available() else _CPU_FRAMES)
     train.output.mkdir(parents=True, exist_ok=True)
-    wanted -= look_at(train.output, ()).num_frames
+    wanted -= look_at(train.output).num_frames
     logger.info(
         "until there are %d frames, or %.0f s are over", wanted, work.seconds_for("collect")
     )
@@ -261,7 +260,7 @@ def _collect_in_time(
     # Of short episodes more are held out; of few, fewer.
     data, num_held = config.data, config.data.num_validation_episodes
     if not is_held_given:
-        usual = num_held * data.num_steps / look_at(train.output, ()).mean_steps
+        usual = num_held * data.num_steps / look_at(train.output).mean_steps
         num_held = max(1, int(min(usual, len(there) / 10)))
     data = replace(data, num_episodes=there[-1] + 1, num_validation_episodes=num_held)
     config = replace(config, data=data)

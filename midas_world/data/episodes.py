@@ -19,7 +19,7 @@ import json
 import logging
 import math
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -57,11 +57,6 @@ class EpisodeError(MidasWorldError, ValueError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type["EpisodeError"], tuple[Path, str]]:
-        return EpisodeError, (self.path, self.reason)
 
 
 @cache
@@ -271,33 +266,18 @@ def list_episodes(folder: Path) -> list[Path]:
     )
 
 
-class EpisodeIterator:
-    """Episodes in order; unreadable ones are passed over with a warning and counted in `skipped`.
-
-    Can be iterated again; `skipped` then starts anew.
-    """
-
-    def __init__(self, paths: Sequence[Path], *, frames: bool) -> None:
-        self.paths = tuple(paths)
-        self.skipped = 0
-        self._frames = frames
-
-    def __iter__(self) -> Iterator[Episode]:
-        """Yield every episode that can be read."""
-        self.skipped = 0
-        for path in self.paths:
-            try:
-                episode = load_episode(path, frames=self._frames)
-            except EpisodeError as error:
-                self.skipped += 1
-                logger.warning("skipped an unreadable episode: %s", error)
-            else:
-                yield episode
+def read_episodes(paths: Iterable[Path], *, frames: bool = True) -> Iterator[Episode]:
+    """Yield episodes in order; unreadable ones are passed over with a warning."""
+    for path in paths:
+        try:
+            yield load_episode(path, frames=frames)
+        except EpisodeError as error:
+            logger.warning("skipped an unreadable episode: %s", error)
 
 
-def iter_episodes(folder: Path, *, frames: bool = True) -> EpisodeIterator:
-    """Return an iterable of the episodes in `folder`; read its `skipped` when done."""
-    return EpisodeIterator(list_episodes(folder), frames=frames)
+def iter_episodes(folder: Path, *, frames: bool = True) -> Iterator[Episode]:
+    """Yield the episodes in a folder; see `read_episodes`."""
+    return read_episodes(list_episodes(folder), frames=frames)
 
 
 def _to_columns(episode: Episode, texts: Sequence[str] | None) -> dict[str, np.ndarray]:

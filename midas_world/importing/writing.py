@@ -16,7 +16,7 @@ from midas_world.importing.episodes import episodes_of
 from midas_world.importing.plan import ImportPlan, describe, held_every
 from midas_world.importing.recording import RecordingError
 from midas_world.locks import alone_in
-from midas_world.teachers.rewards import with_reward_scale
+from midas_world.teachers.collected import look_at
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,6 @@ def _save_preset(plan: ImportPlan, place: Path) -> ProjectConfig:
     )
     ready = replace(plan.config, data=data)
     if plan.found.num_rewards:
-        ready = with_reward_scale(ready, place / TRAIN)
+        ready = look_at(place / TRAIN).scale(ready)
     save_preset(ready, place / plan.preset_path.name)
     return ready

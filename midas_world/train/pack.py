@@ -13,7 +13,7 @@ from torch import Tensor
 
 from midas_world.checkpoint import WEIGHTS_NAME, load_part, load_weights
 from midas_world.config import DataConfig, ProjectConfig
-from midas_world.data.episodes import EpisodeIterator, list_episodes
+from midas_world.data.episodes import list_episodes, read_episodes
 from midas_world.locks import alone_in
 from midas_world.model.autoencoder import Autoencoder, normalize_frames, to_tokens
 from midas_world.model.world_model import WorldModel
@@ -187,7 +187,7 @@ def recorded_start_states(
     rng = np.random.default_rng(FIRST_START_SEED)
     states: list[StartState] = []
     chosen = np.linspace(0, len(paths) - 1, NUM_START_STATES).round().astype(int)
-    for episode in EpisodeIterator([paths[n] for n in np.unique(chosen)], frames=True):
+    for episode in read_episodes(paths[n] for n in np.unique(chosen)):
         infos = recorded_infos(episode, config.data)
         share = -(-NUM_START_STATES // len(np.unique(chosen)))
         last = episode.num_steps + 1 - length
