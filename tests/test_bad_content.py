@@ -81,7 +81,7 @@ ARRAY = {"__array__": "AAAAAA==", "dtype": "<f4", "shape": [1]}
         (1, "conditions", [], "conditions|values by name"),
         (1, "conditions", {"pose": [1, 2]}, "pose must be an array"),
         (1, "conditions", {"text": 3}, "text must be a text"),
-        (1, "conditions", {"smell": 3}, "there is no 'smell'"),
+        (1, "conditions", {"smell": 3}, "no key conditions.smell"),
         (1, "conditions", {"pose": ARRAY | {"shape": [1, 1]}}, "pose must be finite numbers in"),
         (1, "conditions", {"pose": ARRAY | {"__array__": "AADAfw=="}}, "pose must be finite"),
         (1, "conditions", {"pose": ARRAY | {"dtype": "O"}}, "line 2"),
@@ -90,7 +90,7 @@ ARRAY = {"__array__": "AAAAAA==", "dtype": "<f4", "shape": [1]}
         (1, "action", 99, "action at frame 1 must be 0 to 14"),
         (1, "action", "left", "action at frame 1 must be 0 to 14"),
         (1, "action", None, "action at frame 1 must be 0 to 14"),
-        (1, "wings", 2, "there is no 'wings'"),
+        (1, "wings", 2, "no key wings"),
         (0, "begin", 3, "begin must be values by name"),
         (0, "begin__seed", "five", "seed must be a whole number"),
         (0, "begin__actions", 7, "actions must be a list"),
@@ -126,7 +126,7 @@ def test_a_log_of_wrong_types_is_refused(session, number, field, value, words):
         ("backend", 7, "backend must be values by name"),
         ("versions", {"numpy": 2}, "versions.numpy must be a text"),
         ("horizon", 1.5, "horizon must be a whole number"),
-        ("wings", 2, "there is no 'wings'"),
+        ("wings", 2, "no key wings"),
     ],
 )
 def test_a_header_of_wrong_types_is_refused(session, field, value, words):
@@ -152,8 +152,8 @@ def test_json_of_another_shape_is_refused(session, text):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("actions: {idle: [1]}", "actions.idle must hold keys and values"),
-        ("actions: [idle]", "actions must hold keys and values"),
+        ("actions: {idle: [1]}", "actions.idle must be values by name"),
+        ("actions: [idle]", "actions must be values by name"),
         ("actions: {idle: {keys: {a: 1}}}", "actions.idle.keys must be a list"),
         ("actions: {idle: {keys: left}}", "actions.idle.keys must be a list"),
         ("actions: {idle: {value: 1e400}}", "actions.idle.value must be finite"),
@@ -173,14 +173,14 @@ def test_a_key_map_of_wrong_types_is_refused(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("world: [1]", "world must hold keys and values"),
+        ("world: [1]", "world must be values by name"),
         ("world: {head: {widths: 5}}", "world.head.widths must be a list"),
-        ("world: {scenery: [layers]}", "world.scenery must hold keys and values"),
-        ("world: {scenery: {layers: 3}}", "world.scenery.layers must hold keys and values"),
-        ("world: {fps: [20]}", "world.fps must be a single value"),
-        ("world: {fps: {a: 1}}", "world.fps must be a single value"),
+        ("world: {scenery: [layers]}", "world.scenery must be values by name"),
+        ("world: {scenery: {layers: 3}}", "world.scenery.layers must be values by name"),
+        ("world: {fps: [20]}", "world.fps must be a whole number"),
+        ("world: {fps: {a: 1}}", "world.fps must be a whole number"),
         ("world: {conditions: {limbs: [1, 2]}}", "world.conditions.limbs must be a list"),
-        ("data: {policies: [random]}", "data.policies must hold keys and values"),
+        ("data: {policies: [random]}", "data.policies must be values by name"),
     ],
 )
 def test_a_config_whose_parts_are_of_another_kind_names_the_field(tmp_path, text, words):
