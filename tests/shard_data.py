@@ -5,12 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from midas_world.config import load_preset
-from midas_world.data.episodes import (
-    Episode,
-    EpisodeMetadata,
-    list_episodes,
-    save_episode,
-)
+from midas_world.data.episodes import Episode, EpisodeMetadata, list_episodes, save_episode
 from midas_world.data.shard_index import ShardFolder
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.train.stream import FrameStream, StreamOptions

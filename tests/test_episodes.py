@@ -19,11 +19,7 @@ from midas_world.data.episodes import (
     load_episode,
     save_episode,
 )
-from midas_world.data.video import (
-    VideoError,
-    read_frames,
-    write_gif,
-)
+from midas_world.data.video import VideoError, read_frames, write_gif
 from midas_world.files import remove_temporaries
 from midas_world.psnr import psnr
 

@@ -11,20 +11,10 @@ from gymnasium import spaces
 
 from midas_world.config import load_preset
 from midas_world.evaluate import command
-from midas_world.evaluate.metrics import (
-    keypoint_error,
-)
-from midas_world.evaluate.probes.keypoints import (
-    train_probe,
-)
+from midas_world.evaluate.metrics import keypoint_error
+from midas_world.evaluate.probes.keypoints import train_probe
 from midas_world.evaluate.probes.training import ProbeConfig, halve
-from midas_world.evaluate.report import (
-    GOALS,
-    Section,
-    Table,
-    read_report,
-    write_report,
-)
+from midas_world.evaluate.report import GOALS, Section, Table, read_report, write_report
 from midas_world.evaluate.sections.prompt import settled_step
 from midas_world.evaluate.study import HeldOut, Study
 from midas_world.world import START_STATES_NAME, StartState, load_world, save_start_states

@@ -4,11 +4,7 @@ import math
 
 import numpy as np
 
-from midas_world.evaluate.metrics import (
-    mean_by_step,
-    mean_of,
-    sharpness,
-)
+from midas_world.evaluate.metrics import mean_by_step, mean_of, sharpness
 from midas_world.psnr import psnr
 
 

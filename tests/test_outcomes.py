@@ -7,11 +7,7 @@ import torch
 
 from envs.world.outcomes import OutcomeRule
 from midas_world.config import load_preset
-from midas_world.evaluate.forced import (
-    LatentEpisode,
-    sequence_conditions,
-    to_latent_episode,
-)
+from midas_world.evaluate.forced import LatentEpisode, sequence_conditions, to_latent_episode
 from midas_world.evaluate.metrics import average_precision, recall_at_precision
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.evaluate.sections import outcome as outcome_section

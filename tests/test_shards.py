@@ -13,14 +13,7 @@ from midas_world.commands.cli import main
 from midas_world.data.episodes import list_episodes
 from midas_world.data.packing import is_held_out, pack, pack_folder, unpack
 from midas_world.data.shard_index import ShardError, has_shards, open_shards
-from tests.shard_data import (
-    FRAMES,
-    every_frame,
-    save_all,
-    seen,
-    stream_of,
-    two_episodes,
-)
+from tests.shard_data import FRAMES, every_frame, save_all, seen, stream_of, two_episodes
 
 # The format
 

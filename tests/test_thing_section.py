@@ -1,11 +1,7 @@
 import numpy as np
 import pytest
 
-from midas_world.evaluate.probes.pictures import (
-    Seen,
-    thing_targets,
-    train_thing_probe,
-)
+from midas_world.evaluate.probes.pictures import Seen, thing_targets, train_thing_probe
 from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.sections.thing import Travel, find_tracks, held_score, in_view
 

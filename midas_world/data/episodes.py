@@ -30,14 +30,7 @@ import safetensors
 import safetensors.numpy
 
 from midas_world import __version__
-from midas_world.data.video import (
-    FRAMES_FILES,
-    H264,
-    Codec,
-    VideoError,
-    read_frames,
-    write_frames,
-)
+from midas_world.data.video import FRAMES_FILES, H264, Codec, VideoError, read_frames, write_frames
 from midas_world.files import whole
 from midas_world.typed import from_values
 from midas_world.types import MidasWorldError

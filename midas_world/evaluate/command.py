@@ -23,24 +23,12 @@ from midas_world.arguments import add_trust_option
 from midas_world.data.episodes import current_versions
 from midas_world.evaluate.config import EvaluationConfig
 from midas_world.evaluate.probes.training import ProbeConfig
-from midas_world.evaluate.report import (
-    MARKDOWN_NAME,
-    Section,
-    read_report,
-    write_report,
-)
-from midas_world.evaluate.sections.frames import (
-    autoencoder_section,
-    next_frame_section,
-)
+from midas_world.evaluate.report import MARKDOWN_NAME, Section, read_report, write_report
+from midas_world.evaluate.sections.frames import autoencoder_section, next_frame_section
 from midas_world.evaluate.sections.game import game_section
 from midas_world.evaluate.sections.gestures import gestures_section
 from midas_world.evaluate.sections.outcome import outcomes_section
-from midas_world.evaluate.sections.play import (
-    horizon_section,
-    pose_section,
-    speed_section,
-)
+from midas_world.evaluate.sections.play import horizon_section, pose_section, speed_section
 from midas_world.evaluate.sections.prompt import prompt_section
 from midas_world.evaluate.sections.sharpness import sharpness_section
 from midas_world.evaluate.sections.thing import thing_section

@@ -39,14 +39,7 @@ from midas_world.importing.recording import (
     still,
 )
 from midas_world.importing.sound import StepSound
-from midas_world.importing.tables import (
-    Row,
-    Table,
-    action_of,
-    point_columns,
-    points_of,
-    reward_of,
-)
+from midas_world.importing.tables import Row, Table, action_of, point_columns, points_of, reward_of
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _ATTACHED = 1024  # a cover picture, among FFmpeg's dispositions

@@ -26,13 +26,7 @@ from midas_world.checkpoint import (
     save_tensors,
     select,
 )
-from midas_world.config import (
-    ProjectConfig,
-    load_preset,
-    override_config,
-    save_config,
-    save_preset,
-)
+from midas_world.config import ProjectConfig, load_preset, override_config, save_config, save_preset
 from midas_world.model.foreign_weights import load_autoencoder_dc, read_qwen2
 from midas_world.model.world_model import WorldModel
 from midas_world.tokenizing import TOKENIZER_NAME, hash_of, know_tokenizer, vocabulary_size

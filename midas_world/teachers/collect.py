@@ -28,12 +28,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from midas_world.config import TeacherConfig
-from midas_world.data.episodes import (
-    Episode,
-    EpisodeMetadata,
-    is_episode,
-    save_episode,
-)
+from midas_world.data.episodes import Episode, EpisodeMetadata, is_episode, save_episode
 from midas_world.data.recorder import EpisodeRecorder
 from midas_world.data.video import Codec
 from midas_world.files import remove_temporaries

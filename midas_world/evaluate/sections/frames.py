@@ -13,10 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from midas_world.evaluate.forced import forced_steps
-from midas_world.evaluate.metrics import (
-    mean_change,
-    mean_of,
-)
+from midas_world.evaluate.metrics import mean_change, mean_of
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.evaluate.study import Study

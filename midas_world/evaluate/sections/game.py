@@ -13,13 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import (
-    Moment,
-    Script,
-    step_env,
-    teacher_moments,
-    to_episode,
-)
+from midas_world.evaluate.rollouts import Moment, Script, step_env, teacher_moments, to_episode
 from midas_world.evaluate.study import GAME_SEED, Study
 from midas_world.tables import Cell
 

@@ -17,11 +17,7 @@ import torch
 from tqdm import tqdm
 
 from midas_world.evaluate.forced import LatentEpisode, forced_steps
-from midas_world.evaluate.metrics import (
-    average_precision,
-    mean_of,
-    recall_at_precision,
-)
+from midas_world.evaluate.metrics import average_precision, mean_of, recall_at_precision
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.study import Study
 from midas_world.model.outcome import OutcomeHead

@@ -12,11 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from midas_world.evaluate.metrics import (
-    keypoint_error,
-    mean_by_step,
-    mean_of,
-)
+from midas_world.evaluate.metrics import keypoint_error, mean_by_step, mean_of
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import Rollout

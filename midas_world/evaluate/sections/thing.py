@@ -23,12 +23,7 @@ from midas_world.evaluate.probes.pictures import (
 )
 from midas_world.evaluate.probes.training import halve
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import (
-    Script,
-    TeacherEpisode,
-    play_teacher,
-    play_world,
-)
+from midas_world.evaluate.rollouts import Script, TeacherEpisode, play_teacher, play_world
 from midas_world.evaluate.study import THING_SEED, NotApplicableError, Study
 from midas_world.tables import Cell
 from midas_world.train.strips import save_strip

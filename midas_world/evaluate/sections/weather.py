@@ -12,12 +12,7 @@ from tqdm import tqdm
 
 from midas_world.evaluate.metrics import luma
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import (
-    Script,
-    play_world,
-    teacher_moments,
-    to_episode,
-)
+from midas_world.evaluate.rollouts import Script, play_world, teacher_moments, to_episode
 from midas_world.evaluate.study import WEATHER_SEED, NotApplicableError, Study
 from midas_world.tables import Cell
 from midas_world.train.strips import save_strip
