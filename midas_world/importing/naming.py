@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from midas_world.config import ActionConfig
-from midas_world.importing.recording import HeldKeys, Moment, RecordingError
+from midas_world.importing.recording import Moment, RecordingError
 from midas_world.teachers.actions import IDLE_NAMES, MAX_ENTRIES, keys_of_names, plain_name
 from midas_world.world import KeyMap
 
@@ -53,8 +53,8 @@ class Namer:
         """
         if action is None:
             return None
-        if isinstance(action, HeldKeys):
-            return self._keymap.action_of(action.keys)
+        if isinstance(action, frozenset):
+            return self._keymap.action_of(action)
         if isinstance(action, str) and action in self._places:
             return self._places[action]
         if isinstance(action, int | float | str) and action in self._by_number:
@@ -100,10 +100,10 @@ def found_actions(moments: Iterable[Moment]) -> dict[str, ActionConfig]:
     first = idle[0] if idle else _name(counts.most_common(1)[0][0])
     names = [first, *(name for name in found if name != first)]
     keys = keys_of_names(names[1:])
-    keys |= {n: tuple(sorted(a.keys)) for n, a in found.items() if isinstance(a, HeldKeys)}
+    keys |= {n: tuple(sorted(a)) for n, a in found.items() if isinstance(a, frozenset)}
     return {
         name: ActionConfig(
-            value=None if isinstance(found[name], HeldKeys) else found[name],
+            value=None if isinstance(found[name], frozenset) else found[name],
             keys=() if name == first else keys.get(name, ()),
         )
         for name in names
@@ -111,8 +111,8 @@ def found_actions(moments: Iterable[Moment]) -> dict[str, ActionConfig]:
 
 
 def _name(action: Any) -> str:
-    if isinstance(action, HeldKeys):
-        return plain_name("_".join(sorted(action.keys))) or "idle"
+    if isinstance(action, frozenset):
+        return plain_name("_".join(sorted(action))) or "idle"
     return plain_name(str(action)) if isinstance(action, str) else f"action_{action}"
 
 

@@ -31,20 +31,13 @@ class RecordingError(MidasWorldError, ValueError):
     """A recording cannot be imported; the message says which and why."""
 
 
-@dataclass(frozen=True)
-class HeldKeys:
-    """An action told by the keys that were held."""
-
-    keys: frozenset[str]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Deed:
     """What was done from a time on.
 
     Attributes:
         time_s: Since the source's own zero.
-        action: A name, number, list of numbers or `HeldKeys`; None: it is not known.
+        action: A name, number, list of numbers or frozenset of held keys; None: it is not known.
         reward: Of it.
     """
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from midas_world.importing.recording import HeldKeys, RecordingError
+from midas_world.importing.recording import RecordingError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _TIMES = {"time_s": 1.0, "time": 1.0, "t": 1.0, "timestamp": 1.0, "time_ms": 1e-3}
@@ -135,7 +135,7 @@ def action_of(row: Row) -> Any:
     """Return what a row says of the action, as `Deed` has it; None if it does not."""
     if (keys := row.get("keys")) is not None:
         held = keys if isinstance(keys, list) else str(keys).split("+")
-        return HeldKeys(frozenset(key.strip().lower() for key in map(str, held) if key.strip()))
+        return frozenset(key.strip().lower() for key in map(str, held) if key.strip())
     value = row.get("action")
     if isinstance(value, str):
         value = value.strip()
