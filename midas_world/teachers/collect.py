@@ -231,6 +231,8 @@ def _collect(config: CollectConfig, enough: Callable[[int, int], bool] | None) -
     started = time.perf_counter()
     reports: list[Report] = []
     if seeds:
+        if enough is None:
+            _try_out(config)
         make_collector = partial(_EpisodeCollector, config)
         running = run_workers(make_collector, seeds, num_workers=config.num_workers)
         try:
@@ -299,6 +301,13 @@ def _follow(
             if enough is not None and enough(frames, failed):
                 break
     return seen
+
+
+def _try_out(config: CollectConfig) -> None:
+    """Make env and policies, so that what is wrong with them is told once, and not by workers."""
+    with contextlib.closing(make_env(config)) as env:
+        for name in config.policies:
+            load_policy(config.policy_factory, name, env.action_space)
 
 
 def _details(env: gymnasium.Env, config: CollectConfig) -> dict[str, Any]:
