@@ -149,7 +149,8 @@ def for_any_env(config: ProjectConfig) -> ProjectConfig:
         outcome_width=WorldConfig.outcome_width,
         lives=0,
     )
-    return dataclasses.replace(config, world=world)
+    dynamics = dataclasses.replace(config.train_dynamics, face=None)
+    return dataclasses.replace(config, world=world, train_dynamics=dynamics)
 
 
 def keep_preset(config: ProjectConfig, path: Path) -> None:
