@@ -66,6 +66,10 @@ def test_growth_is_what_each_step_keeps_and_not_what_comes_once_or_comes_and_goe
     assert growth(samples.tolist()) == pytest.approx(kept, abs=0.1)
 
 
+def test_one_sample_tells_no_growth():
+    assert np.isnan(growth([400.0]))
+
+
 @pytest.mark.parametrize(("grown", "status"), [(0.0, 0), (2000.0, 1)])
 def test_bench_soaks_and_says_whether_memory_grew(monkeypatch, capsys, grown, status):
     asked = []
