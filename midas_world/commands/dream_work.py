@@ -48,12 +48,6 @@ class DreamRequest:
     codec: Literal["h264", "raw"] = "h264"
     evaluation: Literal["full", "quick", "none"] = "full"
 
-    def __post_init__(self) -> None:
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes must be positive, got {self.minutes}")
-        if self.train_steps is not None and self.train_steps < 1:
-            raise ValueError(f"train_steps must be at least 1, got {self.train_steps}")
-
     @property
     def budget_s(self) -> float:
         """Seconds for everything."""

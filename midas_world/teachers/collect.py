@@ -126,7 +126,10 @@ def make_env(config: CollectConfig) -> gymnasium.Env:
     """Return the env that the config names, adapted if it says how."""
     if config.teacher is not None:
         return adapt(config.env_id, config.env_kwargs, config.teacher)
-    return gymnasium.make(config.env_id, disable_env_checker=True, **config.env_kwargs)
+    env = gymnasium.make(config.env_id, disable_env_checker=True, **config.env_kwargs)
+    if not env.metadata.get("render_fps"):
+        raise ValueError(f"{config.env_id} must give its speed as metadata['render_fps']")
+    return env
 
 
 def choose_policy(config: CollectConfig, seed: int) -> str:
@@ -169,9 +172,6 @@ def load_policy(
 
 def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episode:
     """Play one episode; it ends with the env's, or after config.num_steps, marked truncated."""
-    fps = env.metadata.get("render_fps")
-    if not fps:
-        raise ValueError(f"{config.env_id} must give its speed as metadata['render_fps']")
     name = choose_policy(config, seed)
     policy = load_policy(config.policy_factory, name, env.action_space)
     policy.reset(np.random.default_rng((seed, 1)))
@@ -190,7 +190,7 @@ def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episod
         env_id=config.env_id,
         seed=seed,
         policy=name,
-        fps=fps,
+        fps=env.metadata["render_fps"],
         scene=scene,
         details=_details(env, config),
     )

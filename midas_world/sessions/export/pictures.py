@@ -43,11 +43,6 @@ class PictureOptions:
     shape: str | None = None
     scale: int = 1
 
-    def __post_init__(self) -> None:
-        """Check the scale."""
-        if self.scale < 1:
-            raise ValueError(f"scale must be at least 1, got {self.scale}")
-
     @property
     def is_plain(self) -> bool:
         """The frames as they are."""
