@@ -89,12 +89,13 @@ _PUNCH_KEYS = (
     (8.5, 0.5, 1.7),
 )
 
-# All numbers that change, each of one type for ever, in the order of a state.
-_STATE = (
-    *("x", "facing", "turn", "velocity", "height", "crouching", "talking", "_clock", "_phase"),
-    *("_jump_step", "_jump_lead", "_landing", "_overlay", "_overlay_step", "_punch_arm"),
-    *("_motion", "_blend_step", "_blend_steps"),
-)
+# All numbers that change and their types, in the order of a state.
+_STATE = {
+    **{"x": float, "facing": int, "turn": float, "velocity": float, "height": float},
+    **{"crouching": bool, "talking": bool, "_clock": int, "_phase": float},
+    **dict.fromkeys(("_jump_step", "_jump_lead", "_landing", "_overlay", "_overlay_step"), int),
+    **dict.fromkeys(("_punch_arm", "_motion", "_blend_step", "_blend_steps"), int),
+}
 
 
 def _approach(value: float, target: float, amount: float) -> float:
@@ -347,7 +348,7 @@ class PoseController:
         if vector.shape != (size,):
             raise ValueError(f"state must have shape ({size},), got {vector.shape}")
         values = iter(vector.tolist())
-        for name in _STATE:
-            setattr(self, name, type(getattr(self, name))(next(values)))
+        for name, kind in _STATE.items():
+            setattr(self, name, kind(next(values)))
         self._pose = Pose(*islice(values, len(Pose._fields)))
         self._offset = Pose(*values)
