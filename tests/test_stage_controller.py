@@ -26,6 +26,7 @@ def random_actions(seed: int, count: int) -> list[str]:
 @pytest.mark.parametrize("seed", range(6))
 def test_future_after_load_state_is_bit_equal(seed):
     original, copy = PoseController(), PoseController()
+    play(copy, *random_actions(seed + 200, 60))
     play(original, *random_actions(seed, 40 + 7 * seed))
     saved = original.state()
     copy.load_state(saved)
