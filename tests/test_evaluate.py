@@ -190,7 +190,7 @@ def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
     assert list(sections) == list(command.SECTIONS)
     # The dot's teacher tells of no things, mouth, weather and camera.
     skipped = {name for name, section in sections.items() if section["status"] == "skipped"}
-    assert skipped == {"things", "voice", "gestures", "weather"}
+    assert skipped == {"things", "voice", "gestures", "weather", "revisit"}
     assert {section["status"] for section in sections.values()} == {"ok", "skipped"}
     for section in sections.values():
         assert all((output / name).is_file() for name in section["pictures"])
@@ -201,6 +201,9 @@ def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
     assert values["horizon"]["num_steps"] == 20
     assert 0 < values["pose"]["probe_error_percent"] < 50
     assert values["sharpness"]["ratio"] > 0
+    stillness = values["stillness"]
+    assert stillness["psnr_20"] < stillness["teacher_psnr_20"]
+    assert stillness["psnr_30"] < stillness["teacher_psnr_30"]
     # Words made the teacher lighter by 40, and the dot moved a little.
     prompts = values["prompts"]
     light = 20 * math.log10(255 / 40)

@@ -28,7 +28,7 @@ def stage_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_world_of_stage_is_measured_against_it(stage_world, tmp_path):
-    names = ["things", "games", "voice", "gestures", "weather"]
+    names = ["things", "games", "voice", "gestures", "weather", "revisit"]
     arguments = ["--world", str(stage_world), "--output", str(tmp_path), "--quick"]
     assert command.main([*arguments, "--sections", ",".join(names)]) == 0
     sections = json.loads((tmp_path / "evaluation.json").read_text())["sections"]
@@ -47,6 +47,7 @@ def test_a_world_of_stage_is_measured_against_it(stage_world, tmp_path):
     # The probe saw next to nothing, but its own reading of the teacher is there to compare with.
     followers = {"gestures_correlation", "nods_probe_correlation", "looks_probe_correlation"}
     assert followers <= set(values["gestures"])
+    assert values["revisit"]["psnr"] < 20
     assert values["games"]["leap_right_teacher_steps"] == 24
 
 

@@ -30,7 +30,9 @@ from midas_world.evaluate.sections.gestures import gestures_section
 from midas_world.evaluate.sections.outcome import outcomes_section
 from midas_world.evaluate.sections.play import horizon_section, pose_section, speed_section
 from midas_world.evaluate.sections.prompt import prompt_section
+from midas_world.evaluate.sections.revisit import revisit_section
 from midas_world.evaluate.sections.sharpness import sharpness_section
+from midas_world.evaluate.sections.stillness import stillness_section
 from midas_world.evaluate.sections.thing import thing_section
 from midas_world.evaluate.sections.voice import voice_section
 from midas_world.evaluate.sections.weather import weather_section
@@ -47,12 +49,14 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "pose": pose_section,
     "things": thing_section,
     "sharpness": sharpness_section,
+    "stillness": stillness_section,
     "prompts": prompt_section,
     "outcomes": outcomes_section,
     "games": game_section,
     "voice": voice_section,
     "gestures": gestures_section,
     "weather": weather_section,
+    "revisit": revisit_section,
     "speed": speed_section,
 }
 
@@ -72,6 +76,8 @@ QUICK = EvaluationConfig(
     num_long_runs=1,
     long_steps=40,
     sharpness_window=5,
+    num_still_runs=2,
+    still_steps=30,
     num_prompt_runs=2,
     prompt_steps=12,
     num_outcome_episodes=2,
@@ -88,6 +94,7 @@ QUICK = EvaluationConfig(
     sentence_steps=12,
     num_weather_runs=1,
     weather_steps=12,
+    num_revisits=1,
     num_speed_steps=20,
     probe=ProbeConfig(num_frames=32, episode_steps=32, width=16, train_steps=20, batch_size=8),
     thing_probe=_QUICK_PROBE,

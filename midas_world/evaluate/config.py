@@ -28,6 +28,8 @@ class EvaluationConfig:
         num_long_runs: Rollouts for sharpness.
         long_steps: Steps of each.
         sharpness_window: Frames that are averaged at both ends of a long run.
+        num_still_runs: Games in which nothing is done.
+        still_steps: Steps of each.
         num_prompt_runs: Games in which words ask for another scene.
         prompt_steps: Steps of each after the words.
         num_outcome_episodes: Held-out teacher episodes for reward and termination: many, for both
@@ -52,6 +54,9 @@ class EvaluationConfig:
         weathers: Values of the teacher's scene option "weather" in which something falls.
         num_weather_runs: Games in each.
         weather_steps: Steps of each.
+        num_revisits: Walks away and back.
+        walk_actions: Away and back again.
+        walk_px: How far away.
         num_speed_steps: Steps that are timed.
         teacher_options: Reset options of the teacher in rollouts, beside the seed: what the
             actions do not decide must not happen, for a world cannot know of it.
@@ -67,9 +72,11 @@ class EvaluationConfig:
     moving_threshold: float = 4.0
     num_rollouts: int = 12
     rollout_steps: int = 200
-    num_long_runs: int = 2
+    num_long_runs: int = 4
     long_steps: int = 2000
     sharpness_window: int = 20
+    num_still_runs: int = 4
+    still_steps: int = 400
     num_prompt_runs: int = 12
     prompt_steps: int = 60
     num_outcome_episodes: int = 28
@@ -91,6 +98,9 @@ class EvaluationConfig:
     weathers: tuple[str, ...] = ("rain", "snow")
     num_weather_runs: int = 4
     weather_steps: int = 40
+    num_revisits: int = 8
+    walk_actions: tuple[str, str] = ("walk_right", "walk_left")
+    walk_px: float = 100.0
     num_speed_steps: int = 300
     teacher_options: Mapping[str, Any] = field(default_factory=lambda: {"scene_changes": False})
     probe: ProbeConfig = field(default_factory=ProbeConfig)

@@ -7,7 +7,7 @@ reads the conditions ("pose", "text", "audio"), "keypoints", "things", "cost" an
 Shapes: T steps, F context frames, H W pixels, K keypoints, J things.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
@@ -209,6 +209,18 @@ def play_world(
         yield moment
         if (moment.terminated or moment.truncated) and number < len(actions):
             raise ValueError(f"the world's env ended after {number} of {len(actions)} steps")
+
+
+def follow(
+    frames: Iterable[np.ndarray], marks: Sequence[int], measure: Callable[[np.ndarray], float]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return a measure of each frame, and the frames at some steps, counted from 1."""
+    values, shown = [], []
+    for step, frame in enumerate(frames, start=1):
+        values.append(measure(frame))
+        if step in marks:
+            shown.append(frame)
+    return np.array(values), shown
 
 
 def step_env(env: gymnasium.Env, action: Any) -> Moment:

@@ -13,7 +13,13 @@ from tqdm import tqdm
 from midas_world.evaluate.metrics import mean_of, sharpness
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import Endless, play_world, teacher_moments, to_episode
+from midas_world.evaluate.rollouts import (
+    Endless,
+    follow,
+    play_world,
+    teacher_moments,
+    to_episode,
+)
 from midas_world.evaluate.study import LONG_SEED, Study
 from midas_world.tables import Cell
 from midas_world.teachers.collect import load_policy
@@ -97,13 +103,9 @@ def _long_run(
 def _follow(
     frames: Iterator[np.ndarray], marks: list[int], *, desc: str
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the sharpness of each frame, and the frames at some steps, counted from 1."""
-    values, shown = [], []
-    for step, frame in enumerate(tqdm(frames, desc=desc, mininterval=5.0), start=1):
-        values.append(float(sharpness(frame[None])[0]))
-        if step in marks:
-            shown.append(frame)
-    return np.array(values), shown
+    """Return the sharpness of each frame, and the frames at some steps."""
+    shown = tqdm(frames, desc=desc, mininterval=5.0)
+    return follow(shown, marks, lambda frame: float(sharpness(frame[None])[0]))
 
 
 def _smooth(curve: np.ndarray, window: int) -> np.ndarray:
