@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 import envs  # noqa: F401 - registers the ids
 from engine.on_onnx.files import is_intact, seal
 from engine.on_onnx.outlines import fill_outline, outline_of
+from engine.on_tensorrt.plan import TrtPlan
 from engine.select import _load_times
 from envs.play.headless import read_actions
 from envs.play.replay.recorded import Tape, make_recorded
@@ -242,6 +243,10 @@ SUBJECTS = {
     "session": Subject(_make_session, _use_session),
     "episode": Subject(lambda f: save_all(f, [1]), _use_episode),
     "shards": Subject(_make_shards, _use_shards),
+    "plan": Subject(
+        lambda f: save_config(TrtPlan(precision="fp16", max_batch=8), f / "plan.yaml"),
+        lambda f: load_config(TrtPlan, f / "plan.yaml"),
+    ),
     "preset": Subject(
         lambda f: save_config(load_preset("tiny"), f / "my.yaml"),
         lambda f: load_config(ProjectConfig, f / "my.yaml"),
