@@ -183,17 +183,19 @@ def test_policies_of_both_sides_are_ranked(tiny_folder, tmp_path, capsys):
     assert "of the teacher with itself on other seeds: " in table
 
 
-def test_dreams_that_are_ranked_begin_where_games_do(tiny_world):
-    pytest.importorskip("stable_baselines3")
-    from examples.rank import first_moments
+def test_games_that_are_ranked_begin_as_dreams_do(games_module, tiny_world):
+    from examples.rank import FIRST_SEED, make_sides
 
-    starts = first_moments(make_engine(tiny_world), "midas/StageCoinsTeacher-v0", [5, 6])
-    env = gym.make("midas/StageTeacher-v0")
-    for seed, start in zip((5, 6), starts, strict=True):
-        pose, last = env.reset(seed=seed)[1]["pose"], start.conditions[-1].pose
-        assert last[31] == 0.0  # stands
-        assert (last[30], last[36]) == (pose[30], pose[36])  # faces and is where the game begins
-        assert len(start.conditions) == tiny_world.config.world.backbone.context_frames
+    config = games_module.GameConfig(num_games=3, horizon=8)
+    teacher, dream = make_sides(config, tiny_world, make_engine(tiny_world))
+    poses = []
+    for side, seed in ((dream, FIRST_SEED), (teacher, FIRST_SEED), (teacher, FIRST_SEED + 3)):
+        side.seed(seed)
+        side.reset()
+        poses.append(np.stack([info["pose"] for info in side.unwrapped.reset_infos]))
+    np.testing.assert_allclose(poses[1], poses[0], atol=1e-6)
+    np.testing.assert_array_equal(poses[2], poses[1])
+    assert (poses[0][:, 31] != 0.0).any()  # some run
 
 
 def test_what_the_ranks_say_is_of_the_right_columns():

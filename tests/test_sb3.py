@@ -15,6 +15,7 @@ from midas_world.environments import WorldVectorEnv, make_sb3_vec_env
 from midas_world.teachers.env import fit_frame
 
 sb3 = pytest.importorskip("stable_baselines3")
+VecNormalize = sb3.common.vec_env.VecNormalize
 
 NAMES = ["idle", "leap_right"]
 IDLE, LEAP = range(2)
@@ -125,6 +126,24 @@ def test_ppo_learns_from_latents_of_both(tiny_folder, env_id):
     assert len(games.observation_space.shape) == 1
     model = sb3.PPO("MlpPolicy", games, n_steps=4, batch_size=8, n_epochs=1, device="cpu")
     model.learn(16)
+    games.close()
+
+
+@pytest.mark.parametrize("env_id", ["midas/StageCare-v0", "midas/StageCareTeacher-v0"])
+def test_what_wraps_games_and_who_plays_them_can_be_saved(tiny_folder, tmp_path, env_id):
+    games = make_sb3_vec_env(env_id, 2, observation="latent", world=str(tiny_folder))
+    wrapped = VecNormalize(games)
+    model = sb3.PPO("MlpPolicy", wrapped, n_steps=4, batch_size=8, n_epochs=1, device="cpu")
+    model.learn(8)
+    wrapped.save(str(tmp_path / "wrapped"))
+    model.save(tmp_path / "model")
+    seen = wrapped.normalize_obs(np.ones(games.observation_space.shape, np.float32))
+    again = VecNormalize.load(str(tmp_path / "wrapped"), games)
+    np.testing.assert_array_equal(again.normalize_obs(np.ones_like(seen)), seen)
+    other = sb3.PPO.load(tmp_path / "model", env=again)
+    np.testing.assert_array_equal(
+        other.predict(seen, deterministic=True)[0], model.predict(seen, deterministic=True)[0]
+    )
     games.close()
 
 
