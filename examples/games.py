@@ -15,11 +15,18 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
+from engine import Engine
 from envs.sb3 import make_sb3_vec_env
+from envs.stage.picture import FRAME_HEIGHT
 from envs.stage.policies import ExpertPolicy
+from envs.world.starts import choose_start
 from examples.actions import ACTION_NAMES
+from midas_world.evaluate.rollouts import Script, play_teacher
+from midas_world.world import StartState
 
 PICTURE_SHAPE = 48, 80
+# No policy is trained or judged on these seeds, and no world.
+_START_SEED = 800_000
 
 Choose = Callable[[np.ndarray], np.ndarray]
 
@@ -96,6 +103,29 @@ def make_games(env_id: str, config: GameConfig, **options: Any) -> VecEnv:
         **options,
     )
     return VecFrameStack(SmallPictures(games), config.num_stacked)
+
+
+def first_moments(engine: Engine, teacher_id: str, count: int) -> list[StartState]:
+    """Return start states of a world where the teacher's episodes begin, the character standing.
+
+    The world's own are in the midst of a run, which who only jumps keeps up for ever.
+
+    Args:
+        engine: Of the world; its encoder sees the frames.
+        teacher_id: Of the environment.
+        count: How many.
+    """
+    env = gym.make(teacher_id, scale=engine.spec.frame_shape[0] / FRAME_HEIGHT)
+    num_frames = engine.spec.config.backbone.context_frames
+    starts = []
+    for seed in range(_START_SEED, _START_SEED + count):
+        episode = play_teacher(
+            env, Script([0]), name="idle", seed=seed, num_steps=num_frames - 1, options={}
+        )
+        rng = np.random.default_rng(seed)
+        starts.append(choose_start(episode.start_state(num_frames), (), rng=rng, engine=engine)[1])
+    env.close()
+    return starts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@
 
 Trains Stable-Baselines3's PPO in the learned world and, with equal steps, in the teacher, by the
 same task and horizon; evaluates both in the teacher, from seeds that neither the world nor the
-policies trained on, and in the dream; and plays a random policy, one that looks at nothing, and the
-scripted expert beside them. Every finished run is a file under `--output`, so a call that was cut
-goes on where it was, and one with more seeds adds to them.
+policies trained on, and in the dream, which begins where games do; and plays a random policy, one
+that looks at nothing, and the scripted expert beside them. Every finished run is a file under
+`--output`, so a call that was cut goes on where it was, and one with more seeds adds to them.
 report.py makes the table and the picture of them.
 """
 
@@ -29,7 +29,7 @@ from midas_world.checkpoint import WEIGHTS_NAME, save_tensors
 from midas_world.edge import run_command
 from midas_world.files import write_whole
 from midas_world.packages import needs
-from midas_world.world import World, load_world
+from midas_world.world import StartState, World, load_world
 
 with needs("train_ppo", extra="rl", error=SystemExit):
     from stable_baselines3 import PPO
@@ -40,6 +40,7 @@ with needs("train_ppo", extra="rl", error=SystemExit):
         GameConfig,
         choose_always,
         choose_at_random,
+        first_moments,
         make_games,
         play,
         play_expert,
@@ -50,6 +51,7 @@ with needs("train_ppo", extra="rl", error=SystemExit):
 EVALUATION_SEED = 500_000
 TRAINING_SEED = 700_000
 BLIND_ACTION = "leap_right"
+NUM_STARTS = 32
 POLICIES = ("random", "blind", "expert", "teacher", "dream")
 
 
@@ -88,10 +90,11 @@ class Experiment:
         self.world = world
         self._device = device
         self._engine: Engine | None = None
+        self._starts: list[StartState] = []
         self._teacher: VecEnv | None = None
         self._dream: VecEnv | None = None
         weights = (world.folder / WEIGHTS_NAME).read_bytes()
-        self._dream_settings = {"world": hashlib.sha256(weights).hexdigest()}
+        self._dream_settings = {"world": hashlib.sha256(weights).hexdigest(), "starts": NUM_STARTS}
         self._play_settings = {
             "games": asdict(games),
             "num_final_episodes": config.num_final_episodes,
@@ -209,7 +212,14 @@ class Experiment:
         if self._engine is None:
             device = None if self._device == "auto" else self._device
             self._engine = make_engine(self.world, device=device)
-        return make_games(games.world_id, games, world=self.world, engine=self._engine)
+            self._starts = first_moments(self._engine, games.teacher_id, NUM_STARTS)
+        return make_games(
+            games.world_id,
+            games,
+            world=self.world,
+            engine=self._engine,
+            start_states=self._starts,
+        )
 
     def _teacher_games(self) -> VecEnv:
         if self._teacher is None:

@@ -112,6 +112,16 @@ def test_the_table_counts_gains_from_random_and_shares_of_the_teacher_s(games_mo
 # The experiment
 
 
+def test_dreams_begin_where_games_do(games_module, tiny_world):
+    starts = games_module.first_moments(make_engine(tiny_world), "midas/StageCoinsTeacher-v0", 2)
+    env = gym.make("midas/StageTeacher-v0")
+    for seed, start in enumerate(starts, 800_000):
+        pose, last = env.reset(seed=seed)[1]["pose"], start.conditions[-1].pose
+        assert last[31] == 0.0  # stands
+        assert (last[30], last[36]) == (pose[30], pose[36])  # faces and is where the game begins
+        assert len(start.conditions) == tiny_world.config.world.backbone.context_frames
+
+
 def test_the_experiment_runs_and_goes_on_where_it_was(
     games_module, tiny_folder, tmp_path, monkeypatch, capsys
 ):
@@ -121,7 +131,8 @@ def test_the_experiment_runs_and_goes_on_where_it_was(
 
     def make_games(env_id, config, **options):
         if "Teacher" not in env_id:
-            dreams.append((config.horizon, config.num_games))
+            (stands,) = {start.conditions[-1].pose[31] == 0.0 for start in options["start_states"]}
+            dreams.append((config.horizon, config.num_games, stands))
         return games_module.make_games(env_id, config, **options)
 
     monkeypatch.setattr(train_ppo, "make_games", make_games)
@@ -129,8 +140,8 @@ def test_the_experiment_runs_and_goes_on_where_it_was(
     arguments += ["--seeds", "1", "--steps", "16", "--envs", "2", "--horizon", "8"]
     arguments += ["--points", "1", "--episodes", "1", "--final-episodes", "2"]
     train_ppo.main(arguments)
-    # Of one horizon; no more of them than are looked at.
-    assert dreams == [(8, 2), (8, 1)]
+    # Of one horizon, from where games begin; no more of them than are looked at.
+    assert dreams == [(8, 2, True), (8, 1, True)]
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {"table.md", "curves.png", "results.json", "dream-0.safetensors"}
     results = json.loads((tmp_path / "results.json").read_text())
@@ -181,21 +192,6 @@ def test_policies_of_both_sides_are_ranked(tiny_folder, tmp_path, capsys):
     assert "| leap_right 67% |" in table
     assert "Rank correlation of 20 policies: " in table
     assert "of the teacher with itself on other seeds: " in table
-
-
-def test_games_that_are_ranked_begin_as_dreams_do(games_module, tiny_world):
-    from examples.rank import FIRST_SEED, make_sides
-
-    config = games_module.GameConfig(num_games=3, horizon=8)
-    teacher, dream = make_sides(config, tiny_world, make_engine(tiny_world))
-    poses = []
-    for side, seed in ((dream, FIRST_SEED), (teacher, FIRST_SEED), (teacher, FIRST_SEED + 3)):
-        side.seed(seed)
-        side.reset()
-        poses.append(np.stack([info["pose"] for info in side.unwrapped.reset_infos]))
-    np.testing.assert_allclose(poses[1], poses[0], atol=1e-6)
-    np.testing.assert_array_equal(poses[2], poses[1])
-    assert (poses[0][:, 31] != 0.0).any()  # some run
 
 
 def test_what_the_ranks_say_is_of_the_right_columns():
