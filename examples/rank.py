@@ -4,37 +4,44 @@
 
 Six favourite actions, taken always, in two of three or in one of three choices, and chance between;
 chance alone; and leaping and running by turns: policies that look at nothing, so that nobody
-trained them for one side. `--ppo runs/ppo` adds those of train_ppo.py. Dreams begin where games do,
-the character standing: who runs already goes far by jumping. The rank correlation is Spearman's;
-its interval is that of 1,000 draws of the policies with repetition.
+trained them for one side. `--ppo runs/ppo` adds those of train_ppo.py. Games begin where dreams do,
+in the pose, place and scene of the same start states: who runs already goes far by jumping. The
+rank correlation is Spearman's; its interval is that of 1,000 draws of the policies with repetition.
 The teacher plays all of it a second time, on other seeds: how far it agrees with itself is the most
 that so few episodes can show.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
+from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 
+from engine import Engine
 from engine.shared import shared_engine, shared_world
+from envs.stage.env import StageEnv
 from envs.tasks import TASKS
 from examples.actions import ACTION_NAMES
 from midas_world.edge import run_command
 from midas_world.files import write_whole
 from midas_world.packages import needs
 from midas_world.tables import table_lines
+from midas_world.world import World
 
 with needs("rank", extra="rl", error=SystemExit):
+    from stable_baselines3.common.vec_env import VecEnv
+
+    from envs.sb3 import Sb3Games
     from examples.games import (
         Choose,
         GameConfig,
         Played,
         choose_always,
         choose_at_random,
-        first_moments,
         make_games,
         play,
     )
@@ -42,6 +49,7 @@ with needs("rank", extra="rl", error=SystemExit):
 
 # No policy is trained on these seeds, and no world.
 FIRST_SEED = 950_000
+_TEACHER_ID = "midas-examples/Begins-v0"
 
 
 def blind_policies(seed: int) -> dict[str, Choose]:
@@ -51,6 +59,41 @@ def blind_policies(seed: int) -> dict[str, Choose]:
         for share in (1.0, 2 / 3, 1 / 3):
             policies[f"{name} {share:.0%}"] = choose_always(name, share=share, seed=seed)
     return policies
+
+
+class BeginsThere(gym.Wrapper[Any, Any, Any, Any]):
+    """The teacher, beginning the episode of a seed in one of some states of its conditioner."""
+
+    def __init__(self, states: Sequence[Mapping[str, np.ndarray]], **options: Any) -> None:
+        super().__init__(StageEnv(**options))
+        self._states = states
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Begin an episode; those that follow by themselves begin anywhere."""
+        if seed is not None:
+            state = self._states[(seed - FIRST_SEED) % len(self._states)]
+            options = {"conditioner_state": state}
+        return self.env.reset(seed=seed, options=options)
+
+
+def make_sides(games: GameConfig, world: World, engine: Engine) -> tuple[VecEnv, VecEnv]:
+    """Return games and dreams, which from FIRST_SEED on begin alike; games do so again and again.
+
+    Args:
+        games: As many as there are episodes.
+        world: The dream's.
+        engine: Of the world.
+    """
+    dream = make_games(games.world_id, games, world=world, engine=engine)
+    dream.seed(FIRST_SEED)
+    dream.reset()
+    told = cast("Sb3Games", dream.unwrapped).reset_infos
+    states = [world.start_states[info["start_state"]].conditioner_state for info in told]
+    gym.register(_TEACHER_ID, BeginsThere, kwargs={"states": states, "task": games.task})
+    try:
+        return make_games(_TEACHER_ID, games), dream
+    finally:
+        del gym.registry[_TEACHER_ID]
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
@@ -108,9 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         policies |= {f"PPO {file.stem}": load_choice(file, games) for file in files}
     world = shared_world(options.world, trust=False)
     engine = shared_engine(options.world, world, "auto", num_denoise_steps=None)
-    teacher = make_games(games.teacher_id, games)
-    starts = first_moments(engine, games.teacher_id, options.episodes)
-    dream = make_games(games.world_id, games, world=world, engine=engine, start_states=starts)
+    teacher, dream = make_sides(games, world, engine)
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
     others = range(seeds.stop, seeds.stop + options.episodes)
     rows = []

@@ -194,6 +194,21 @@ def test_policies_of_both_sides_are_ranked(tiny_folder, tmp_path, capsys):
     assert "of the teacher with itself on other seeds: " in table
 
 
+def test_games_that_are_ranked_begin_as_dreams_do(games_module, tiny_world):
+    from examples.rank import FIRST_SEED, make_sides
+
+    config = games_module.GameConfig(num_games=3, horizon=8)
+    teacher, dream = make_sides(config, tiny_world, make_engine(tiny_world))
+    poses = []
+    for side, seed in ((dream, FIRST_SEED), (teacher, FIRST_SEED), (teacher, FIRST_SEED + 3)):
+        side.seed(seed)
+        side.reset()
+        poses.append(np.stack([info["pose"] for info in side.unwrapped.reset_infos]))
+    np.testing.assert_allclose(poses[1], poses[0], atol=1e-6)
+    np.testing.assert_array_equal(poses[2], poses[1])
+    assert (poses[0][:, 31] != 0.0).any()  # some run
+
+
 def test_what_the_ranks_say_is_of_the_right_columns():
     pytest.importorskip("stable_baselines3")
     from examples.rank import report
