@@ -169,7 +169,7 @@ def test_start_states_and_prompt_of_the_constructor_outlive_resets(tiny_world):
 
 def test_hits_end_no_episode_of_care(tiny_world):
     env = make(tiny_world, task="care")
-    tell(env, costs=[1.0] * 5, rewards=[1.0] * 5)
+    tell(env, costs=[1.0] * 5, rewards=[1.0] * 5, terminations=[0.0, 0.0, 1.0, 1.0, 1.0])
     steps = [env.step(RUN) for _ in range(5)]
     assert not any(step[2] for step in steps)
     assert [step[4]["lives"] for step in steps] == [2, 1, 0, 0, 0]
