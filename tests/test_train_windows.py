@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from midas_world.model.autoencoder import Autoencoder
+from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.latents import LatentStore, open_latents
@@ -66,26 +66,34 @@ def test_windows_learn_and_nothing_else_does(model, coder, store, tmp_path):
 
 
 @torch.no_grad()
-def test_a_window_is_judged_by_a_cut_around_it_as_at_play(model, coder, store):
+def test_a_window_is_judged_by_a_cut_around_it_as_in_the_whole_picture(model, coder, store):
     rows = np.array([3, 17])
-    made, target, weight, frames = loss_of(model, coder).cuts(**rows_of(model, store).batch(rows))
-    assert made.shape == target.shape == (2, 8, 4, 4)
-    assert weight.shape == (2, 1, 4, 4)
-    assert frames.shape == (2, 32, 32, 3)
-    # The cut's place is found again in the whole frame, and what is painted is what play paints.
-    batch = rows_of(model, store, PORTRAIT).batch(rows)
+    loss, batch = loss_of(model, coder), rows_of(model, store).batch(rows)
+    cuts = loss.cuts(**batch)
+    height, width = 6, 8  # a window of 2 x 2 and its margin, in a grid of 6 x 10
+    assert cuts.made.shape == cuts.target.shape == (2, 8, height, width)
+    assert cuts.weight.shape == cuts.is_judged.shape == (2, 1, height, width)
+    assert cuts.frames.shape == (2, 3, 8 * height, 8 * width)
+    painted = loss.window(
+        *(batch[n] for n in ("behind", "vector", "middle")), lambda _: batch["waves"]
+    )
+    whole, shown = coder.decode(painted), loss.shown(cuts)
     for index, row in enumerate(rows):
-        whole, cut = store.frames.gather(rows[index : index + 1])[0], frames[index].numpy()
-        at = [
-            (y, x)
-            for y in range(0, 17, 8)
-            for x in range(0, 49, 8)
-            if np.array_equal(whole[y : y + 32, x : x + 32], cut)
-        ]
-        assert at, row
-        y, x = (n // 8 for n in at[0])
-        behind = batch["behind"][index, :, y : y + 4, x : x + 4]
-        assert torch.allclose(behind, made[index], atol=0.02)  # one in bfloat16
+        frame = normalize_frames(torch.from_numpy(store.frames.gather(rows[index : index + 1])))[0]
+        x = next(
+            x
+            for x in range(3)
+            if torch.equal(frame[:, :, 8 * x : 8 * (x + width)], cuts.frames[index])
+        )
+        judged = cuts.is_judged[index, 0]
+        # Only where the cut ends and the picture does not, something is left out.
+        assert judged[:, :2].any() == (x == 0), row
+        assert judged[:, -2:].any() == (x == 2), row
+        assert judged[:, 2:-2].all()
+        places = (judged > 0).repeat_interleave(8, 0).repeat_interleave(8, 1)
+        there = whole[index, :, :, 8 * x : 8 * (x + width)]
+        torch.testing.assert_close(shown[index][:, places], there[:, places], atol=0.1, rtol=0)
+        assert torch.equal(shown[index][:, ~places], cuts.frames[index][:, ~places])
 
 
 def test_what_is_painted_over_does_not_count_and_the_face_counts_most(model, store):

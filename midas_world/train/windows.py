@@ -12,6 +12,7 @@ Shapes: B batch, F rows, c latent channels, h w fine grid, r s rows and columns 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +34,26 @@ _CANDIDATES = 16  # rows of which one that was painted badly is drawn
 _SHARPNESS = 0.7  # of the odds: the power of the loss
 _SQUARED_WEIGHT = 4.0
 _LEAST_STEPS = 0.25
+# Places that a cut has around its window, and those at its edges that are not judged as pictures.
+_MARGIN, _BLIND = 3, 2
+
+
+class Cuts(NamedTuple):
+    """Windows with a margin.
+
+    Attributes:
+        made: (B, c, r, s) latents as painted.
+        target: (B, c, r, s) as they are.
+        weight: (B, 1, r, s) how much each place counts.
+        is_judged: (B, 1, r, s) 0 where a cut decoded alone is not what the picture is there.
+        frames: (B, 3, H, W) in [-1, 1], H W pixels of the cut.
+    """
+
+    made: Tensor
+    target: Tensor
+    weight: Tensor
+    is_judged: Tensor
+    frames: Tensor
 
 
 class WindowLoss(nn.Module):
@@ -59,20 +80,21 @@ class WindowLoss(nn.Module):
         self.found = torch.zeros(0)
         self._coder = (coder,)  # does not learn
 
-    def forward(self, *, frames: Tensor, **batch: Tensor) -> dict[str, Tensor]:
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """Return the losses of a batch of `WindowRows.batch`."""
-        made, target, weight, frames = self.cuts(frames=frames, **batch)
-        error = ((made - target).square() * self.channel_weight).mean(dim=1, keepdim=True) * weight
-        self.found = error.detach().sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1.0)
+        cuts = self.cuts(**batch)
+        error = (cuts.made - cuts.target).square() * self.channel_weight
+        error, count = error.mean(dim=1, keepdim=True) * cuts.weight, cuts.weight.sum((1, 2, 3))
+        self.found = error.detach().sum((1, 2, 3)) / count.clamp_min(1.0)
         pixels, energy = picture_losses(
-            self.decoded(made),
-            normalize_frames(frames).contiguous(),
-            weight,
+            self.shown(cuts),
+            cuts.frames,
+            cuts.weight,
             squared_weight=_SQUARED_WEIGHT,
             gradient_weight=1.0,
             most_weight=torch.inf,
         )
-        latents = error.sum() / weight.sum().clamp_min(1.0)
+        latents = error.sum() / count.sum().clamp_min(1.0)
         loss = latents + pixels + self.energy_weight * energy
         return {"loss": loss, "latents": latents, "pixels": pixels, "energy": energy}
 
@@ -86,37 +108,45 @@ class WindowLoss(nn.Module):
         target: Tensor,
         weight: Tensor,
         frames: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return latents as painted and as they are, weights and frames, about the window.
-
-        Each (B, ..., r, s), frames (B, 8r, 8s, 3) where a latent is of 8 px.
-        """
-        made = self.window(behind, vector, middle, lambda _: waves)
-        size = [
-            min(n + 2, most)
-            for n, most in zip(self.window.config.size, self.window.grid, strict=True)
-        ]
-        most = torch.tensor(self.window.grid) - torch.tensor(size)
-        corners = (self.window.corner(middle).cpu() - 1).clamp_min(0).minimum(most).tolist()
-        step = self.window.step
+    ) -> Cuts:
+        """Return the window of a batch of `WindowRows.batch` with what lies around it."""
+        grid, step = torch.tensor(self.window.grid), self.window.step
+        size = grid.minimum(torch.tensor(self.window.config.size) + 2 * _MARGIN)
+        corners = self.window.corner(middle).cpu() - _MARGIN
+        corners = corners.clamp_min(0).minimum(grid - size)
+        rows, columns = size.tolist()
 
         def cut(whole: Tensor, scale: int = 1) -> Tensor:
-            return torch.stack(
-                [
-                    own.narrow(-2, row * scale, size[0] * scale).narrow(
-                        -1, column * scale, size[1] * scale
-                    )
-                    for own, (row, column) in zip(whole, corners, strict=True)
-                ]
-            )
+            """Return cuts of (B, channels, ...)."""
+            own = [
+                each[:, y : y + scale * rows, x : x + scale * columns]
+                for each, (y, x) in zip(whole, (scale * corners).tolist(), strict=True)
+            ]
+            return torch.stack(own)
 
+        # Where the picture goes on and the cut does not, the decoder sees something else.
+        place = torch.ones_like(weight)
+        for own, (y, x) in zip(place[:, 0], corners.tolist(), strict=True):
+            own[y : y + _BLIND if y else 0] = 0.0
+            own[:, x : x + _BLIND if x else 0] = 0.0
+            bottom, right = y + rows, x + columns
+            own[bottom - _BLIND if bottom < len(own) else bottom : bottom] = 0.0
+            own[:, right - _BLIND if right < own.shape[1] else right : right] = 0.0
         pictures = cut(frames.movedim(-1, 1), step).movedim(1, -1)
-        return cut(made), cut(target), cut(weight), pictures
+        return Cuts(
+            made=cut(self.window(behind, vector, middle, lambda _: waves)),
+            target=cut(target),
+            weight=cut(weight),
+            is_judged=cut(place),
+            frames=normalize_frames(pictures).contiguous(),
+        )
 
-    def decoded(self, latents: Tensor) -> Tensor:
-        """Return latents as pictures, float32."""
-        latents = latents.contiguous(memory_format=torch.channels_last)
-        return self._coder[0].decode(latents).float().contiguous()
+    def shown(self, cuts: Cuts) -> Tensor:
+        """Return cuts as pictures (B, 3, H, W); what is not judged is as it should be."""
+        latents = cuts.made.contiguous(memory_format=torch.channels_last)
+        pictures = self._coder[0].decode(latents).float()
+        is_judged = nn.functional.interpolate(cuts.is_judged, size=pictures.shape[2:])
+        return torch.where(is_judged > 0.0, pictures, cuts.frames).contiguous()
 
 
 class WindowRows:
@@ -292,10 +322,11 @@ def window_psnr(loss: WindowLoss, rows: WindowRows) -> dict[str, float]:
     total = rows.store.frames.num_frames
     for row in np.linspace(0, total - 1, min(_HELD_FRAMES, total)).astype(int).reshape(-1, 1):
         with mixed_precision(rows.device, enabled=True):
-            made, _, weight, frames = loss.cuts(**rows.batch(row))
-            shown = loss.decoded(made).clamp(-1.0, 1.0)
-        error = (shown - normalize_frames(frames)).square().mean(dim=1, keepdim=True)
-        counts = nn.functional.interpolate((weight > 1.0).float(), size=error.shape[2:])
+            cuts = loss.cuts(**rows.batch(row))
+            shown = loss.shown(cuts).clamp(-1.0, 1.0)
+        error = (shown - cuts.frames).square().mean(dim=1, keepdim=True)
+        counts = (cuts.weight > 1.0) & (cuts.is_judged > 0.0)
+        counts = nn.functional.interpolate(counts.float(), size=error.shape[2:])
         if counts.any():
             found.append(psnr_of((error * counts).sum() / counts.sum()))
     return {"psnr": float(torch.stack(found).mean())} if found else {}
