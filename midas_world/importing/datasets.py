@@ -31,7 +31,7 @@ _DAMAGED = (AttributeError, LookupError, OSError, TypeError, ValueError, Runtime
 _PICTURE_KEYS = ("pixels", "image", "rgb", "screen", "frame")
 
 
-class Session:
+class SessionSource:
     """A session that was recorded while playing.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from midas_world.importing.datasets import Minari, Session, minari_folder
+from midas_world.importing.datasets import Minari, SessionSource, minari_folder
 from midas_world.importing.films import PICTURE_SUFFIXES, Film, PictureFolder, Tables
 from midas_world.importing.lerobot import INFO_FILE, LeRobot
 from midas_world.importing.recording import Moment, RecordingError, Source
@@ -56,7 +56,7 @@ def open_source(path: Path, request: ImportRequest) -> Source:
                 "--keypoints, --sound and --watch are for films and folders of pictures"
             )
         if kind == "session":
-            return Session(path)
+            return SessionSource(path)
         if kind == "Minari":
             return Minari(path, fps=request.source_fps)
         return LeRobot(path, camera=request.camera)

@@ -71,7 +71,7 @@ class ImportPlan:
             f"steps, about {held:,} held out",
             f"  actions  {self._balance()}",
             f"  rewards  {found.num_rewards or 'none'}",
-            f"  missing  {'; '.join(describe(found.problems)) or 'nothing'}",
+            f"  missing  {'; '.join(problem_words(found.problems)) or 'nothing'}",
             f"  size     {world.height}x{world.width} ({cut.fit}) of {shown}, "
             f"{world.tokens_per_frame} tokens",
             f"  disk     about {_BYTES_PER_PIXEL * size / 1e6:,.1f} MB; "
@@ -100,7 +100,7 @@ def held_every(num_episodes: int, share: float) -> int:
     return max(2, min(round(1 / max(share, 1e-9)), num_episodes), -(-num_episodes // _MOST_HELD))
 
 
-def describe(problems: Counter[str]) -> list[str]:
+def problem_words(problems: Counter[str]) -> list[str]:
     """Return what is left out, in words, the most frequent first."""
     return [f"{count:,} {words}" for words, count in problems.most_common() if count > 0]
 
@@ -154,7 +154,7 @@ def plan_import(request: ImportRequest) -> ImportPlan:
             found = survey(source, namer, cut)
     least = 2 if old is None else 1
     if found.num_episodes < least:
-        missing = "; ".join(describe(found.problems))
+        missing = "; ".join(problem_words(found.problems))
         raise RecordingError(
             f"{source.label}: {found.num_frames} frames can be used, at least "
             f"{least * (LEAST_STEPS + 1)} are needed{f' (missing: {missing})' if missing else ''}"

@@ -13,7 +13,7 @@ from midas_world.config import DataConfig, ProjectConfig, save_preset
 from midas_world.data.episodes import list_episodes, save_episode
 from midas_world.files import TEMPORARY_PREFIX, whole
 from midas_world.importing.episodes import episodes_of
-from midas_world.importing.plan import ImportPlan, describe, held_every
+from midas_world.importing.plan import ImportPlan, held_every, problem_words
 from midas_world.importing.recording import RecordingError
 from midas_world.locks import alone_in
 from midas_world.teachers.collected import look_at
@@ -77,11 +77,11 @@ def _write_episodes(plan: ImportPlan, place: Path) -> None:
     if not counts[TRAIN] or not (counts[HELD] or is_added):
         raise RecordingError(
             f"{plan.source.label}: {counts.total()} episodes can be read, two are needed: "
-            + ("; ".join(describe(problems)) or "it is too short")
+            + ("; ".join(problem_words(problems)) or "it is too short")
         )
     seconds = time.perf_counter() - started
     logger.info("%d frames in %.0f s: %.0f a second", num_frames, seconds, num_frames / seconds)
-    for words in describe(problems - found.problems):
+    for words in problem_words(problems - found.problems):
         logger.warning("left out while reading: %s", words)
 
 
