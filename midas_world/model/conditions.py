@@ -246,7 +246,7 @@ class ConditionEncoder(nn.Module):
         self.absent = nn.Parameter(0.02 * torch.randn(3, width))
         self.kind = nn.Parameter(0.02 * torch.randn(3, width))
         limbs = torch.tensor(config.limbs, dtype=torch.int64).view(-1, 2)
-        # Buffers: tensors made of numbers would stop a GPU, and be refused by CUDA graphs.
+        # Buffers: tensors made of numbers would stop a GPU.
         self.register_buffer("limbs", limbs, persistent=False)
         self.register_buffer("scalars", torch.tensor(config.scalars).long(), persistent=False)
         self.register_buffer("parallax", torch.tensor(parallax), persistent=False)

@@ -55,7 +55,7 @@ class Motion(nn.Module):
         operators[:, 4] = torch.eye(channels)  # until they are fitted, everything stays
         self.register_buffer("operators", operators.flatten(1, 2))
         self.register_buffer("biases", torch.zeros(len(shifts), channels))
-        # A buffer: a tensor made of numbers would stop a GPU, and be refused by CUDA graphs.
+        # A buffer: a tensor made of numbers would stop a GPU.
         self.register_buffer("shares", torch.tensor(config.parallax), persistent=False)
         fixed = torch.arange(len(shifts) - len(config.shifts), len(shifts))
         self.register_buffer("fixed", fixed, persistent=False)
