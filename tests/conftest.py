@@ -18,15 +18,16 @@ import pytest
 import torch
 from filelock import FileLock
 
-from midas_world.data.episodes import save_episode
 from midas_world.data.packing import pack
-from midas_world.train.autoencoder import train_autoencoder
+from midas_world.model.autoencoder import Autoencoder
+from midas_world.train.autoencoder import load_autoencoder, train_autoencoder
 from midas_world.train.dynamics import train_dynamics
+from midas_world.train.latents import LatentStore, open_latents
 from midas_world.types import BackendUnavailableError
 from midas_world.world import CONFIG_NAME, World, find_world, load_world
 from tests.fakes import make_tiny_world
 from tests.shard_data import save_all, two_episodes
-from tests.training import CPU, make_episode, tiny
+from tests.training import CPU, save_data, tiny
 
 SLOW_FIXTURES = {"kept_graphs", "trained", "shards"}
 
@@ -125,12 +126,7 @@ def outlined(
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with two training episodes and one held out."""
-    folder = tmp_path_factory.mktemp("data")
-    for name, seeds in (("train", (1, 2)), ("validation", (3,))):
-        for seed in seeds:
-            path = folder / name / f"episode-{seed:08d}"
-            save_episode(make_episode(seed), path, codec="raw")
-    return folder
+    return save_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +145,18 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         config, data, folder / "dynamics", autoencoder=folder / "autoencoder", device=CPU
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def coder(trained: Path) -> Autoencoder:
+    """Return the trained autoencoder, which learns no more."""
+    return load_autoencoder(trained / "autoencoder", tiny()).requires_grad_(requires_grad=False)
+
+
+@pytest.fixture(scope="session")
+def store(data: Path, coder: Autoencoder) -> LatentStore:
+    """Return what it makes of the training episodes."""
+    return open_latents(data / "train", coder, tiny().world, device=CPU)
 
 
 @pytest.fixture(scope="session")

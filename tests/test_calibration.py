@@ -7,17 +7,14 @@ import numpy as np
 import torch
 
 from midas_world.model.world_model import WorldModel
-from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.calibration import _logits, calibrate_prior, new_travel
-from midas_world.train.latents import LatentStore, open_latents
+from midas_world.train.latents import LatentStore
 from midas_world.train.loop import seeded_weights, step_generator
-from tests.training import CAMERA, CPU, LOOP, tiny
+from tests.training import CAMERA, LOOP, tiny
 
 
 @torch.no_grad()
-def test_as_many_of_each_class_are_expected_as_came(data, trained):
-    coder = load_autoencoder(trained / "autoencoder", tiny())
-    store = open_latents(data / "train", coder, tiny().world, device=CPU)
+def test_as_many_of_each_class_are_expected_as_came(store):
     with seeded_weights(0):
         model = WorldModel(tiny().world).eval()
     bias = model.prior.trunk[-1].bias

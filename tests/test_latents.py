@@ -8,11 +8,9 @@ from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from envs.stage.policies import make_policy
 from midas_world.config import load_preset
-from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.latents import (
     coming_classes,
     encode_frames,
-    open_latents,
     tallies,
     thing_codes,
 )
@@ -22,9 +20,7 @@ OUTSIDE, STRIP, HALF = 14, 8, 40
 STAGE = load_preset("stage").world
 
 
-def test_latents_line_up_with_conditions_rewards_hits_and_ends(data, trained):
-    coder = load_autoencoder(trained / "autoencoder", tiny())
-    store = open_latents(data / "train", coder, tiny().world, device=CPU)
+def test_latents_line_up_with_conditions_rewards_hits_and_ends(store, coder):
     first, second = make_episode(1), make_episode(2)
     assert store.starts.tolist() == [0, 31, 62]
     rows = np.array([2, 30, 31])

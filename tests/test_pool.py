@@ -1,20 +1,17 @@
 """The pool that dynamics are trained on: what it asks for, what it gives, and how it goes on."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from midas_world.config import ProjectConfig
 from midas_world.model.autoencoder import to_tokens
-from midas_world.train.autoencoder import load_autoencoder
-from midas_world.train.latents import LatentStore, open_latents
+from midas_world.train.latents import LatentStore
 from midas_world.train.loop import step_generator
 from midas_world.train.pool import MOST_LATENT, Pool
-from tests.training import CAMERA, CPU, LOOP, same, tiny
+from tests.training import CAMERA, LOOP, same, tiny
 
 # Nothing is lost, noisy or begun anew.
 PLAIN = (
@@ -26,12 +23,6 @@ PLAIN = (
     "train_dynamics.forget_rate=0.0",
 )
 LOST = (*PLAIN, "train_dynamics.lost_rate=[[0.0,1.0],[1.0,1.0]]")
-
-
-@pytest.fixture(scope="module")
-def store(data: Path, trained: Path) -> LatentStore:
-    coder = load_autoencoder(trained / "autoencoder", tiny())
-    return open_latents(data / "train", coder, tiny().world, device=CPU)
 
 
 def make_pool(store: LatentStore, config: ProjectConfig) -> Pool:

@@ -1,4 +1,4 @@
-"""Weights split over two processes that torchrun starts, against the same training unsplit."""
+"""Two processes that torchrun starts: they share data, and weights where these are split."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from midas_world.model.world_model import WorldModel
 from midas_world.train.dynamics import DynamicsLoss, train_dynamics
 from midas_world.train.loop import Trainer, seeded_weights
 from tests.processes import run_two_processes
-from tests.training import CPU, STATE, same, tiny
+from tests.training import CPU, STATE, same, save_data, tiny
 
 WEIGHTS = "weights.safetensors"
 STEPS = 3
@@ -30,6 +30,8 @@ SETTINGS = [
     "train_dynamics.fresh_rate=[[0.0,0.3],[1.0,0.3]]",
     "train_dynamics.backbone_after=0.3",
     "train_dynamics.evaluate_every=2",
+    "train_dynamics.scenery.train_steps=1",
+    "train_dynamics.windows.train_steps=1",
 ]
 
 WORKER = """
@@ -39,17 +41,18 @@ from pathlib import Path
 
 import torch
 
+from midas_world.checkpoint import save_tensors
 from midas_world.config import load_preset
-from midas_world.train import dynamics, loop
+from midas_world.train import autoencoder, dynamics, loop
 from midas_world.train.sharding import is_split, local
 
-data, coder, run = map(Path, sys.argv[1:4])
-settings, steps = json.loads(sys.argv[4]), int(sys.argv[5])
-sizes = {}
+data, run = map(Path, sys.argv[1:3])
+settings, steps = json.loads(sys.argv[3]), int(sys.argv[4])
+coder, sizes = run / "autoencoder", {}
 
 
 class Keeper(loop.Trainer):
-    '''Notes how much this process holds when its run is over.'''
+    '''Notes what this process holds when its run is over, and how much.'''
 
     def run(self, *arguments, **options):
         whole = []
@@ -61,6 +64,9 @@ class Keeper(loop.Trainer):
                 )
             )
         super().run(*arguments, **options)
+        if not self.shards:  # otherwise only the first one saves
+            path = self.folder / f"rank-{self.processes.rank}.safetensors"
+            save_tensors(self.module.state_dict(), path)
         weights = list(self.trained.parameters())
         averages = [self.average[name] for name, _ in self.trained.named_parameters()]
         state = [v for o in self.optimizers for s in o.state.values() for v in s.values()]
@@ -74,7 +80,10 @@ class Keeper(loop.Trainer):
         (run / f"sizes-{self.processes.rank}.json").write_text(json.dumps(sizes))
 
 
-dynamics.Trainer = Keeper
+autoencoder.Trainer = dynamics.Trainer = Keeper
+options = {"device": torch.device("cpu"), "stop_at": 4}
+config = load_preset("tiny", [*settings, "train_autoencoder.freeze_encoder_after=2"])
+autoencoder.train_autoencoder(config, data, coder, **options)
 for name, sharding, stops in (
     ("copied", "none", [steps]),
     ("split", "full", [steps]),
@@ -82,18 +91,18 @@ for name, sharding, stops in (
 ):
     config = load_preset("tiny", [*settings, f"train_dynamics.sharding={sharding}"])
     for stop in stops:
-        options = {"autoencoder": coder, "device": torch.device("cpu"), "stop_at": stop}
-        dynamics.train_dynamics(config, data, run / name, **options)
+        options["stop_at"] = stop
+        dynamics.train_dynamics(config, data, run / name, autoencoder=coder, **options)
 torch.distributed.destroy_process_group()
 """
 
 
 @pytest.fixture(scope="module")
-def runs(data: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of three runs, all by two processes."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an autoencoder and three runs with it, all by two processes."""
     folder = tmp_path_factory.mktemp("split")
-    coder = trained / "autoencoder"
-    run_two_processes(WORKER, folder, data, coder, folder, json.dumps(SETTINGS), str(STEPS))
+    data = save_data(folder / "data")  # nothing is cached yet
+    run_two_processes(WORKER, folder, data, folder, json.dumps(SETTINGS), str(STEPS))
     return folder
 
 
@@ -113,7 +122,16 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
     return float(sum((first[n] - second[n]).square().sum() for n in names) ** 0.5)
 
 
-@pytest.mark.slow  # two processes load torch and train three times
+@pytest.mark.slow  # two processes load torch and train four times
+def test_two_processes_share_data_caches_and_end_with_equal_weights(runs):
+    for stage in ("autoencoder", "copied"):
+        first, second = (load_tensors(runs / stage / f"rank-{rank}.safetensors") for rank in (0, 1))
+        assert same(first, second)
+        assert all(tensor.isfinite().all() for tensor in first.values())
+        assert (runs / stage / WEIGHTS).is_file()
+
+
+@pytest.mark.slow  # two processes load torch and train four times
 def test_split_weights_are_trained_as_whole_ones_are(runs):
     copied, split = (load_tensors(runs / name / STATE) for name in ("copied", "split"))
     assert copied.keys() == split.keys()
@@ -139,7 +157,7 @@ def test_split_weights_are_trained_as_whole_ones_are(runs):
     assert same(weights, select(split, "average.model."))
 
 
-@pytest.mark.slow  # two processes load torch and train three times
+@pytest.mark.slow  # two processes load torch and train four times
 def test_each_process_holds_half(runs):
     for rank in (0, 1):
         sizes = json.loads((runs / f"sizes-{rank}.json").read_text())
@@ -148,13 +166,13 @@ def test_each_process_holds_half(runs):
             assert 0.49 < sizes["split"][name] / whole < 0.51, (rank, name)
 
 
-@pytest.mark.slow  # two processes load torch and train three times
+@pytest.mark.slow  # two processes load torch and train four times
 def test_a_split_run_that_was_stopped_goes_on_to_the_same_bits(runs):
     for name in (STATE, WEIGHTS):
         assert same(load_tensors(runs / "split" / name), load_tensors(runs / "killed" / name))
 
 
-@pytest.mark.slow  # two processes load torch and train three times
+@pytest.mark.slow  # two processes load torch and train four times
 def test_one_process_alone_takes_over_the_state_of_two(runs, tmp_path):
     state = load_tensors(runs / "split" / STATE)
     (tmp_path / STATE).write_bytes((runs / "split" / STATE).read_bytes())
@@ -173,7 +191,8 @@ def test_one_process_alone_takes_over_the_state_of_two(runs, tmp_path):
 def test_one_process_has_nothing_to_split_and_says_so(data, trained, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="midas_world")
     for sharding in ("none", "full"):
-        config = tiny(f"train_dynamics.sharding={sharding}")
+        steps = (f"train_dynamics.{part}.train_steps=1" for part in ("scenery", "windows"))
+        config = tiny(f"train_dynamics.sharding={sharding}", *steps)
         coder = trained / "autoencoder"
         folder = tmp_path / sharding
         train_dynamics(config, data, folder, autoencoder=coder, device=CPU, stop_at=1)

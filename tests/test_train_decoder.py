@@ -8,7 +8,6 @@ import torch
 from midas_world.checkpoint import load_part, load_tensors
 from midas_world.train.autoencoder import decode_latents, load_autoencoder
 from midas_world.train.decoder import train_decoder
-from midas_world.train.latents import open_latents
 from tests.training import CPU, STATE, tiny
 
 STEPS = 60
@@ -41,13 +40,12 @@ def test_the_decoder_alone_learns(trained, decoder):
     assert {name.split(".")[0] for name in changed} == {"decoder"}
 
 
-def test_rollouts_are_shown_better_than_before(data, trained, decoder):
+def test_rollouts_are_shown_better_than_before(store, trained, decoder):
     own = load_tensors(decoder / "rollouts.safetensors")
     errors = []
     for folder in (trained / "autoencoder", decoder):
         coder = load_autoencoder(folder, tiny())
-        frames = open_latents(data / "train", coder, tiny().world, device=CPU).frames
-        truth = torch.from_numpy(frames.gather(own["rows"].numpy())).float()
+        truth = torch.from_numpy(store.frames.gather(own["rows"].numpy())).float()
         shown = decode_latents(coder, own["latents"].float(), device=CPU).float()
         errors.append((shown - truth).square().mean())
     assert errors[1] < 0.9 * errors[0]

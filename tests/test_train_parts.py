@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
 from midas_world.checkpoint import load_tensors
 from midas_world.config import OptimizerConfig
-from midas_world.data.episodes import Episode, load_episode, save_episode
+from midas_world.data.episodes import save_episode
 from midas_world.model.world_model import WorldModel
-from midas_world.train import data as train_data
-from midas_world.train import latents
 from midas_world.train.autoencoder import (
     load_autoencoder,
     train_autoencoder,
@@ -59,9 +58,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_files_of_the_cache_are_made_again(data, trained, tmp_path, caplog, damage):
+def test_damaged_files_of_the_cache_are_made_again(data, coder, tmp_path, caplog, damage):
     folder = shutil.copytree(data / "train", tmp_path / "train")
-    coder = load_autoencoder(trained / "autoencoder", tiny())
 
     def read() -> list[np.ndarray]:
         store = open_latents(folder, coder, tiny().world, device=CPU)
@@ -90,17 +88,25 @@ def test_a_damaged_episode_is_passed_over_with_a_warning(tmp_path, caplog):
     assert "skipped" in caplog.text
 
 
-def test_every_episode_is_read_once_at_each_start(data, trained, monkeypatch):
-    coder, read = load_autoencoder(trained / "autoencoder", tiny()), []
+def test_every_file_of_an_episode_is_read_once_at_each_start(data, coder, tmp_path, monkeypatch):
+    folder = shutil.copytree(data / "train", tmp_path / "train")
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    read: list[Path] = []
+    readers = (safetensors.numpy, "load_file"), (Path, "read_bytes"), (Path, "read_text")
+    for owner, name in readers:
+        plain = getattr(owner, name)
 
-    def load(path: Path, **rest) -> Episode:
-        read.append(path.name)
-        return load_episode(path, **rest)
+        def noted(path: Path, *rest, plain=plain, **options):
+            read.append(path)
+            return plain(path, *rest, **options)
 
-    for module in (train_data, latents):
-        monkeypatch.setattr(module, "load_episode", load, raising=False)
-    open_latents(data / "train", coder, tiny().world, device=CPU)
-    assert sorted(read) == sorted({path.name for path in (data / "train").glob("episode-*")})
+        monkeypatch.setattr(owner, name, noted)
+    names = ("frames.safetensors", "header.json", "steps.safetensors")
+    for wanted in (names, names[1:]):  # decoded the first time alone
+        read.clear()
+        open_latents(folder, coder, tiny().world, device=CPU)
+        expected = [folder / f"episode-{seed:08d}" / name for seed in (1, 2) for name in wanted]
+        assert sorted(read) == expected
 
 
 def test_latents_are_encoded_anew_for_another_encoder_or_other_statistics(data, trained):

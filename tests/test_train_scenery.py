@@ -1,21 +1,19 @@
 """Scenery, things and fates are taught before the dynamics, and then stay as they are."""
 
 import copy
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch.nn import functional
 
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.conditions import stack_conditions
 from midas_world.model.world_model import WorldModel
-from midas_world.train.autoencoder import load_autoencoder
-from midas_world.train.latents import LatentStore, open_latents
+from midas_world.train.latents import LatentStore
 from midas_world.train.loop import seeded_weights
 from midas_world.train.scenery import (
     PAINTERS,
+    Lesson,
     SceneryLoss,
     fate_loss,
     fate_losses,
@@ -31,19 +29,8 @@ from tests.training import CPU, tiny
 STEPS = "train_dynamics.scenery.train_steps=60"
 
 
-@pytest.fixture(scope="module")
-def coder(trained: Path) -> Autoencoder:
-    return load_autoencoder(trained / "autoencoder", tiny()).requires_grad_(requires_grad=False)
-
-
 # Every channel weighs the same.
 EVEN = torch.ones(tiny().world.autoencoder.latent_channels)
-PLACE = {"channel_weight": EVEN, "device": CPU}
-
-
-@pytest.fixture(scope="module")
-def store(data: Path, coder: Autoencoder) -> LatentStore:
-    return open_latents(data / "train", coder, tiny().world, device=CPU)
 
 
 @torch.no_grad()
@@ -62,7 +49,7 @@ def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, t
     head = copy.deepcopy(model.head.state_dict())
     words = model.conditions.words.weight.clone()
     again, before = copy.deepcopy(model), error_of(model, coder, store)
-    fit_scenery(model, coder, store, store, tiny(STEPS), tmp_path / "whole", **PLACE)
+    fit_scenery(Lesson(model, coder, EVEN, store, store, tiny(STEPS), CPU), tmp_path / "whole")
     assert error_of(model, coder, store) < 0.8 * before
     found = scenery_psnr(model, coder, store, tiny(), device=CPU)
     assert found.keys() == {"psnr", "windows_psnr"}
@@ -72,7 +59,7 @@ def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, t
         assert not torch.equal(value, fates[name]), name
     assert all(torch.equal(value, head[name]) for name, value in model.head.state_dict().items())
     # The folder's state is the end: a second call takes it as it is.
-    fit_scenery(again, coder, store, store, tiny(STEPS), tmp_path / "whole", **PLACE)
+    fit_scenery(Lesson(again, coder, EVEN, store, store, tiny(STEPS), CPU), tmp_path / "whole")
     for name, value in model.state_dict().items():
         if name.startswith(PAINTERS):
             assert torch.equal(again.state_dict()[name], value), name

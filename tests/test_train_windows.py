@@ -1,7 +1,6 @@
 """Windows learn alone, from rows that were painted badly, and go on where they were stopped."""
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,25 +8,14 @@ import torch
 
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.world_model import WorldModel
-from midas_world.train.autoencoder import load_autoencoder
-from midas_world.train.latents import LatentStore, open_latents
+from midas_world.train.latents import LatentStore
 from midas_world.train.loop import seeded_weights
+from midas_world.train.scenery import Lesson
 from midas_world.train.windows import WindowLoss, WindowRows, fit_windows
 from tests.training import CPU, tiny
 
 EVEN = torch.ones(tiny().world.autoencoder.latent_channels)
-PLACE = {"channel_weight": EVEN, "device": CPU}
 CHARACTER, PORTRAIT = range(2)
-
-
-@pytest.fixture(scope="module")
-def coder(trained: Path) -> Autoencoder:
-    return load_autoencoder(trained / "autoencoder", tiny()).requires_grad_(requires_grad=False)
-
-
-@pytest.fixture(scope="module")
-def store(data: Path, coder: Autoencoder) -> LatentStore:
-    return open_latents(data / "train", coder, tiny().world, device=CPU)
 
 
 @pytest.fixture
@@ -47,11 +35,12 @@ def loss_of(model: WorldModel, coder: Autoencoder, number: int = CHARACTER) -> W
 
 def test_windows_learn_and_nothing_else_does(model, coder, store, tmp_path):
     before = copy.deepcopy(model.state_dict())
-    batch = rows_of(model, store).batch(np.arange(0, 60, 7))
+    rows = np.arange(0, 60, 7)
+    batch = {**rows_of(model, store).batch(rows), "rows": torch.from_numpy(rows)}
     config = tiny("train_dynamics.windows.train_steps=60")
     with torch.no_grad():
         first = float(loss_of(model, coder)(**batch)["loss"])
-    fit_windows(model, coder, store, store, config, tmp_path, **PLACE)
+    fit_windows(Lesson(model, coder, EVEN, store, store, config, CPU), tmp_path)
     with torch.no_grad():
         assert float(loss_of(model, coder)(**batch)["loss"]) < 0.9 * first
     for name, value in model.state_dict().items():
@@ -60,7 +49,7 @@ def test_windows_learn_and_nothing_else_does(model, coder, store, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["character", "portrait"]
     again = copy.deepcopy(model)
     again.load_state_dict(before)
-    fit_windows(again, coder, store, store, config, tmp_path, **PLACE)
+    fit_windows(Lesson(again, coder, EVEN, store, store, config, CPU), tmp_path)
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
 
@@ -109,7 +98,7 @@ def test_what_is_painted_over_does_not_count_and_the_face_counts_most(model, sto
 def test_rows_that_were_painted_badly_come_oftener(model, store):
     rows, generator = rows_of(model, store), torch.Generator().manual_seed(0)
     drawn = rows.draw(generator, 8)
-    rows.learn(torch.full((8,), 1e-6).index_fill(0, torch.tensor([2]), 50.0))
+    rows.learn(drawn, torch.full((8,), 1e-6).index_fill(0, torch.tensor([2]), 50.0))
     counts = torch.zeros(len(rows.odds))
     for _ in range(200):
         for row in rows.draw(generator, 8):

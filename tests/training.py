@@ -1,13 +1,14 @@
 """A tiny data set and config to train on, for the tests of training."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from midas_world.config import ProjectConfig, load_preset
-from midas_world.data.episodes import Episode, EpisodeMetadata
+from midas_world.data.episodes import Episode, EpisodeMetadata, save_episode
 
 CPU = torch.device("cpu")
 STATE = "train_state.safetensors"
@@ -71,6 +72,15 @@ def make_episode(seed: int, *, num_steps: int = 30) -> Episode:
         extras={"keypoints": keypoints, "things": things, "regions": regions, "cost": cost},
         metadata=EpisodeMetadata(env_id="test", seed=seed, policy="random", fps=20.0),
     )
+
+
+def save_data(folder: Path) -> Path:
+    """Write two training episodes and one held out into a folder; return it."""
+    for name, seeds in (("train", (1, 2)), ("validation", (3,))):
+        for seed in seeds:
+            path = folder / name / f"episode-{seed:08d}"
+            save_episode(make_episode(seed), path, codec="raw")
+    return folder
 
 
 @cache

@@ -20,7 +20,8 @@ import logging
 import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -185,43 +186,90 @@ def save_episode(episode: Episode, path: Path, *, codec: Codec = "h264") -> None
         (temporary / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
 
 
+class StoredEpisode:
+    """An episode on disk whose header is read; the rest is checked against it.
+
+    Args:
+        path: The folder.
+
+    Attributes:
+        key: 16 hex digits that change with anything in the episode (its header has the sums).
+        metadata: Where it comes from.
+
+    Raises:
+        EpisodeError: The header is missing or damaged, or of a newer format version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        contents, self._header = _read_header(self.path)
+        self.key = hashlib.sha256(contents).hexdigest()[:16]
+        with _fitting(self.path):
+            self.metadata = check_header(self._header)
+            self._frames_file = self.path / FRAMES_FILES[self._header["video"]["codec"]]
+
+    def load(self) -> Episode:
+        """Read all but the pixels: frames is (T + 1, 0, 0, 3).
+
+        Raises:
+            EpisodeError: A file is missing, truncated or damaged.
+        """
+        with _fitting(self.path):
+            num_steps, files = self._header["num_steps"], self._header["files"]
+            _check_file(self._frames_file, files[self._frames_file.name], contents=False)
+            _check_file(self.path / STEPS, files[STEPS], contents=True)
+            columns = safetensors.numpy.load_file(self.path / STEPS)
+            extras = {
+                name.removeprefix(_EXTRAS_PREFIX): columns.pop(name)
+                for name in sorted(columns)
+                if name.startswith(_EXTRAS_PREFIX)
+            }
+            if len(columns["actions"]) != num_steps:  # before anything is made for so many
+                raise ValueError(
+                    f"num_steps is {num_steps}, there are {len(columns['actions'])} actions"
+                )
+            indices, texts = columns.pop("text", None), self._header["texts"]
+            return Episode(
+                frames=np.empty((num_steps + 1, 0, 0, 3), np.uint8),
+                text=None if indices is None else tuple(texts[index] for index in indices),
+                extras=extras,
+                metadata=self.metadata,
+                **columns,
+            )
+
+    def frames(self) -> np.ndarray:
+        """Read the pixels, (T + 1, H, W, 3) uint8.
+
+        Raises:
+            EpisodeError: Their file is missing, truncated or damaged.
+            ImportError: They are H.264 and PyAV is not installed.
+        """
+        with _fitting(self.path):
+            file, shape = self._frames_file, (self._header["num_steps"] + 1,)
+            _check_file(file, self._header["files"][file.name], contents=True)
+            try:
+                return read_frames(file, (*shape, *self._header["frame_size"], 3))
+            except VideoError as error:
+                raise EpisodeError(file, str(error)) from error
+
+
 def load_episode(path: Path, *, frames: bool = True) -> Episode:
-    """Read the episode folder `path`, checking it against its header.
+    """Read the episode folder `path`; see `StoredEpisode` for what is raised.
 
     Args:
         path: The folder.
         frames: False leaves the pixels on disk: frames is then (T + 1, 0, 0, 3).
-
-    Raises:
-        EpisodeError: a file is missing, truncated or damaged, or of a newer format version.
-        ImportError: the frames are H.264 and PyAV is not installed.
     """
-    path = Path(path)
-    header = _read_header(path)
+    stored = StoredEpisode(path)
+    episode = stored.load()
+    return replace(episode, frames=stored.frames()) if frames else episode
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Say of an episode what inside does not fit."""
     try:
-        metadata = check_header(header)
-        num_steps, (height, width) = header["num_steps"], header["frame_size"]
-        files, texts = header["files"], header["texts"]
-        frames_file = path / FRAMES_FILES[header["video"]["codec"]]
-        _check_file(frames_file, files[frames_file.name], contents=frames)
-        _check_file(path / STEPS, files[STEPS], contents=True)
-        columns = safetensors.numpy.load_file(path / STEPS)
-        extras = {
-            name.removeprefix(_EXTRAS_PREFIX): columns.pop(name)
-            for name in sorted(columns)
-            if name.startswith(_EXTRAS_PREFIX)
-        }
-        if len(columns["actions"]) != num_steps:  # before anything is made for so many
-            raise ValueError(
-                f"num_steps is {num_steps}, there are {len(columns['actions'])} actions"
-            )
-        indices = columns.pop("text", None)
-        text = None if indices is None else tuple(texts[index] for index in indices)
-        if frames:
-            pixels = _read_pixels(frames_file, (num_steps + 1, height, width, 3))
-        else:
-            pixels = np.empty((num_steps + 1, 0, 0, 3), np.uint8)
-        return Episode(frames=pixels, text=text, extras=extras, metadata=metadata, **columns)
+        yield
     except EpisodeError:
         raise
     except (*_UNREADABLE, safetensors.SafetensorError) as error:
@@ -293,11 +341,13 @@ def _fingerprint(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": digest}
 
 
-def _read_header(path: Path) -> dict[str, Any]:
+def _read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return the bytes of an episode's header, and what they say."""
     if not path.is_dir():
         raise EpisodeError(path, "no such folder")
     try:
-        header = json.loads((path / HEADER).read_text(encoding="utf-8"))
+        contents = (path / HEADER).read_bytes()
+        header = json.loads(contents.decode())
         version = header["format_version"]
     except FileNotFoundError:
         raise EpisodeError(path / HEADER, "missing") from None
@@ -306,14 +356,7 @@ def _read_header(path: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         reason = f"is of format version {version}; this program reads {FORMAT_VERSION}"
         raise EpisodeError(path / HEADER, reason)
-    return header
-
-
-def _read_pixels(file: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
-    try:
-        return read_frames(file, shape)
-    except VideoError as error:
-        raise EpisodeError(file, str(error)) from error
+    return contents, header
 
 
 def _check_file(file: Path, expected: Mapping[str, Any], *, contents: bool) -> None:

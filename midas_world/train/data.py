@@ -7,7 +7,6 @@ Shapes: F frames, H W pixels, N tokens per frame, C latent channels, P pose size
 """
 
 import contextlib
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from midas_world.data.episodes import Episode, EpisodeError, list_episodes, load_episode
+from midas_world.data.episodes import Episode, EpisodeError, StoredEpisode, list_episodes
 from midas_world.files import whole
 
 logger = logging.getLogger(__name__)
@@ -35,6 +34,7 @@ class FrameStore:
 
     Attributes:
         episodes: The episodes' folders.
+        names: Of each, a file name that changes with anything in it, to keep what follows from it.
         frames: Of each episode, (T + 1, H, W, 3) uint8, memory-mapped.
         keypoints: (rows, K, 2) float32 px; K is 0 where the teacher has none.
         things: (rows, O, 6) float32: class (-1 fills up), centre x, y, half width, half height in
@@ -45,6 +45,7 @@ class FrameStore:
     """
 
     episodes: tuple[Path, ...]
+    names: tuple[str, ...]
     frames: tuple[np.ndarray, ...]
     keypoints: np.ndarray
     things: np.ndarray
@@ -71,11 +72,6 @@ class FrameStore:
         return np.stack(
             [self.frames[e][row - self.starts[e]] for e, row in zip(episode, rows, strict=True)]
         )
-
-
-def cache_key(episode: Path) -> str:
-    """Return 16 hex digits that change with anything in the episode (its header has the sums)."""
-    return hashlib.sha256((episode / "header.json").read_bytes()).hexdigest()[:16]
 
 
 def kept_array(
@@ -119,8 +115,7 @@ def open_episodes(
 ) -> tuple[FrameStore, dict[str, np.ndarray]]:
     """Return the frames of a folder's episodes, and columns of them all, one behind another.
 
-    An episode that cannot be read is skipped with a warning and counted. The others are read once,
-    and once more to decode them.
+    Each is read once. One that cannot be read is skipped with a warning and counted.
 
     Args:
         folder: Of the episodes; frames that were not decoded before are kept in it.
@@ -134,14 +129,15 @@ def open_episodes(
         raise ValueError(f"no episodes in {folder}; collect some first")
     cache = folder / ".cache" / "frames"
     cache.mkdir(parents=True, exist_ok=True)
-    kept, frames = [], []
+    kept, names, frames = [], [], []
     columns: dict[str, list[np.ndarray]] = {}
     for path in tqdm(episodes, desc="decode", unit="episode", mininterval=5.0):
         try:
-            episode = load_episode(path, frames=False)
+            stored = StoredEpisode(path)
+            episode, name = stored.load(), f"{path.name}-{stored.key}.npy"
             decoded = kept_array(
-                cache / f"{path.name}-{cache_key(path)}.npy",
-                lambda path=path: load_episode(path).frames,
+                cache / name,
+                stored.frames,
                 shape=(episode.num_steps + 1, None, None, 3),
                 dtype=np.uint8,
             )
@@ -149,6 +145,7 @@ def open_episodes(
             logger.warning("skipped: %s", error)
             continue
         kept.append(path)
+        names.append(name)
         frames.append(decoded)
         for name, column in {**frame_columns(episode), **columns_of(episode)}.items():
             columns.setdefault(name, []).append(column)
@@ -159,6 +156,7 @@ def open_episodes(
     joined = {name: np.concatenate(columns.pop(name)) for name in list(columns)}
     store = FrameStore(
         episodes=tuple(kept),
+        names=tuple(names),
         frames=tuple(frames),
         starts=np.cumsum([0, *map(len, frames)]),
         **{name: joined.pop(name) for name in _WIDTHS},

@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from midas_world.train.loop import (
 )
 from midas_world.train.pool import Pool
 from midas_world.train.processes import alone, start_processes
-from midas_world.train.scenery import fate_loss, fit_scenery
+from midas_world.train.scenery import Lesson, fate_loss, fit_scenery
 from midas_world.train.sources import episodes_folder
 from midas_world.train.windows import fit_windows
 
@@ -60,8 +60,6 @@ class DynamicsLoss(nn.Module):
 
     Attributes:
         channel_weight: (c,) how much the picture hangs on each latent channel, 1 on average.
-        made: (B, c, h, w) the last batch's frames, which its sequences go on with.
-        progress: Of the training, in [0, 1].
     """
 
     channel_weight: Tensor
@@ -71,8 +69,6 @@ class DynamicsLoss(nn.Module):
         self.model = model
         self.config = config
         self.register_buffer("channel_weight", torch.ones(model.config.autoencoder.latent_channels))
-        self.made = torch.zeros(0)
-        self.progress = 0.0
         self._coder = (coder,)  # not a part: it does not learn
 
     def forward(
@@ -98,15 +94,19 @@ class DynamicsLoss(nn.Module):
         is_fresh: Tensor,
         is_whole: Tensor,
         generator: torch.Generator,
+        progress: float,
     ) -> dict[str, Tensor]:
-        """Return the losses of a batch of `Pool.batch`."""
+        """Return the losses of a batch of `Pool.batch`, at a progress of the training in [0, 1].
+
+        Beside them "made", the frames (B, c, h, w) that its sequences go on with.
+        """
         model, config = self.model, self.config
         frames = context.shape[1]
         hidden = last.new_zeros(
             len(last), model.config.tokens_per_frame, model.config.backbone.width
         )
         states = None
-        if self.progress >= config.backbone_after:
+        if progress >= config.backbone_after:
             # Only the last frame may be noisy or lost.
             context = torch.cat((context[:, :-1], model.to_tokens(last)[:, None]), dim=1)
             levels = functional.pad(level[:, None], (frames - 1, 0))
@@ -122,7 +122,7 @@ class DynamicsLoss(nn.Module):
             last, shown, past, hidden, entries=entries, level=level, lost=lost
         )
         predicted = self._predict(guidance, target, generator)
-        self.made = self._go_on(guidance, predicted, generator)
+        made = self._go_on(guidance, predicted, generator)
         scale = self.channel_weight.sqrt()[:, None, None]
         error = ((predicted - target) * scale).square() * weight
         loss = error.mean()
@@ -130,7 +130,7 @@ class DynamicsLoss(nn.Module):
         losses = {"latents": each.mean(), "fresh": _mean_of(each, is_fresh & is_whole)}
         losses["own"] = _mean_of(each, ~is_fresh)
         losses["lost"] = _mean_of(each, is_fresh & ~is_whole)
-        if self.progress >= config.pixel_after and config.pixel_weight:
+        if progress >= config.pixel_after and config.pixel_weight:
             losses["pixels"] = self._pixel_loss(predicted, weight, corners, crops)
             loss = loss + config.pixel_weight * losses["pixels"]
         fate = model.fate(now)
@@ -154,7 +154,7 @@ class DynamicsLoss(nn.Module):
             truth = coming[: len(states)].flatten()
             losses["entries"] = functional.cross_entropy(logits, truth)
             loss = loss + config.entry_weight * losses["entries"]
-        return {"loss": loss, **losses}
+        return {"loss": loss, "made": made, **losses}
 
     def _predict(self, guidance: Any, target: Tensor, generator: torch.Generator) -> Tensor:
         """Return predicted latents, from noise of a random level where there is noise at all."""
@@ -252,17 +252,9 @@ def train_dynamics(
     fit_to_autoencoder(module, store, coder)
     if settings.scenery is not None and model.scenery is not None:
         if init_from is None and not (folder / STATE_NAME).is_file():
+            lesson = Lesson(model, coder, module.channel_weight, store, held, config, device)
             for fit, name in ((fit_scenery, "scenery"), (fit_windows, "windows")):
-                fit(
-                    model,
-                    coder,
-                    store,
-                    held,
-                    config,
-                    folder / name,
-                    channel_weight=module.channel_weight,
-                    device=device,
-                )
+                fit(lesson, folder / name)
         for part in (model.scenery, model.windows, model.entries, model.fates):
             part.requires_grad_(requires_grad=False)
         model.conditions.words.requires_grad_(requires_grad=False)
@@ -282,14 +274,12 @@ def train_dynamics(
     if trainer.processes.is_first:
         save_config(config, folder / CONFIG_NAME)
     total = settings.optimizer.train_steps
-    # Where weights are split, the module itself is called for evaluation alone.
-    trained = cast("DynamicsLoss", trainer.trained)
 
     def make_batch(generator: torch.Generator, train_step: int) -> Mapping[str, Any]:
-        trained.progress = train_step / total
-        batch = pool.batch(generator, trained.progress)
+        progress = train_step / total
+        batch = pool.batch(generator, progress)
         placed = {name: value.to(device) for name, value in batch.items()}
-        return {**placed, "generator": generator}
+        return {**placed, "generator": generator, "progress": progress}
 
     def evaluate() -> Mapping[str, float]:
         save_tensors(model.state_dict(), folder / WEIGHTS_NAME)
@@ -307,7 +297,7 @@ def train_dynamics(
         save_every=settings.save_every,
         evaluate_every=settings.evaluate_every,
         evaluate=evaluate,
-        after_step=lambda: pool.advance(trained.made),
+        after_step=lambda made: pool.advance(made["made"]),
         stop_at=stop_at,
     )
     if stop_at is None and model.config.entries.num_classes and trainer.processes.is_first:

@@ -16,7 +16,7 @@ from midas_world.config import ConditionsConfig, WorldConfig
 from midas_world.data.episodes import Episode
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions, hash_text
-from midas_world.train.data import FrameStore, cache_key, kept_array, open_episodes
+from midas_world.train.data import FrameStore, kept_array, open_episodes
 from midas_world.train.loop import mixed_precision
 from midas_world.types import LONGEST_SINCE_HIT
 
@@ -71,12 +71,11 @@ def open_latents(
     cache = folder / ".cache" / f"latents-{encoder_hash(autoencoder)}"
     cache.mkdir(parents=True, exist_ok=True)
     latents = []
-    bar = tqdm(frames.episodes, desc="encode", unit="episode", mininterval=5.0)
-    for episode, pixels in zip(bar, frames.frames, strict=True):
-        path = cache / f"{episode.name}-{cache_key(episode)}.npy"
+    bar = tqdm(frames.names, desc="encode", unit="episode", mininterval=5.0)
+    for name, pixels in zip(bar, frames.frames, strict=True):
         latents.append(
             kept_array(
-                path,
+                cache / name,
                 lambda p=pixels: encode_frames(p, autoencoder, device=device).numpy(),
                 shape=(len(pixels), None, None, None),
                 dtype=np.float16,

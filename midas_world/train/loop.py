@@ -92,7 +92,8 @@ class Trainer:
     """A module, its average, its optimizer and its logs in one folder.
 
     Args:
-        module: Its forward returns a dict of scalar losses with the key "loss".
+        module: Its forward returns tensors by name: "loss", other scalars that are logged, and what
+            `run`'s ``after_step`` goes on with.
         config: The optimizer's numbers.
         folder: Receives ``train_state.safetensors``, ``log.csv`` and TensorBoard events.
         seed: Of every random choice.
@@ -150,7 +151,7 @@ class Trainer:
         evaluate_every: int,
         evaluate: Callable[[], Mapping[str, float]],
         before_step: Callable[[int], None] | None = None,
-        after_step: Callable[[], None] | None = None,
+        after_step: Callable[[Mapping[str, Tensor]], None] | None = None,
         stop_at: int | None = None,
     ) -> None:
         """Train from where the folder's state left off to the last train step.
@@ -161,7 +162,7 @@ class Trainer:
             evaluate_every: Train steps between evaluations.
             evaluate: Returns named numbers for the log; the average is in the module meanwhile.
             before_step: Called with the train step's number before each.
-            after_step: Called after each.
+            after_step: Called after each with what the module returned, detached.
             stop_at: Stop (and save) earlier than the config says.
         """
         last = min(self.config.train_steps, stop_at or self.config.train_steps)
@@ -181,15 +182,15 @@ class Trainer:
                 if before_step:
                     before_step(self.train_step)
                 generator = step_generator(self.seed, self.train_step, rank=self.processes.rank)
-                losses = self._update(make_batch(generator, self.train_step))
+                made = self._update(make_batch(generator, self.train_step))
                 if after_step:
-                    after_step()
+                    after_step(made)
                 self.train_step += 1
                 seen += self.config.batch_size * self.processes.count
                 bar.update()
                 is_last = self.train_step == last
                 if self.train_step % 20 == 0 or is_last:
-                    values = {name: float(value) for name, value in losses.items()}
+                    values = {name: float(value) for name, value in made.items() if not value.ndim}
                     rate = seen / (time.perf_counter() - started)
                     bar.set_postfix(
                         {**{k: f"{v:.4f}" for k, v in values.items()}, "items/s": f"{rate:.1f}"}
@@ -217,13 +218,13 @@ class Trainer:
         return schedule(self.config, self.train_step)
 
     def _update(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Take one optimizer update and return the losses, detached."""
+        """Take one optimizer update and return what the module made, detached."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self._share() * group["peak"]
         with mixed_precision(self.device, enabled=self.config.bf16):
-            losses = self.wrapped(**batch)
-        losses["loss"].backward()
+            made = self.wrapped(**batch)
+        made["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.max_grad_norm)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -238,7 +239,7 @@ class Trainer:
                 [local(state[name]) for name in floats],
                 1.0 - decay,
             )
-        detached = {name: value.detach() for name, value in losses.items()}
+        detached = {name: value.detach() for name, value in made.items()}
         return {**detached, "grad_norm": whole(norm)}
 
     def averaged(self) -> AbstractContextManager[None]:

@@ -10,7 +10,7 @@ Shapes: B batch, c latent channels, h w fine grid, A audio size.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,28 @@ _HIT_STEPS = 10
 _SQUARED_WEIGHT = 4.0
 # Few steps bring anything, and what they bring is soon computed.
 _FATE_ROWS = 512
+
+
+class Lesson(NamedTuple):
+    """What parts of a model learn from before the dynamics.
+
+    Attributes:
+        model: Has a scenery memory; holds what was learned.
+        coder: Decodes.
+        channel_weight: (c,) how much the picture hangs on each latent channel, 1 on average.
+        store: What is learned.
+        held: Held-out episodes.
+        config: `train_dynamics` has the settings.
+        device: Of the model.
+    """
+
+    model: WorldModel
+    coder: Autoencoder
+    channel_weight: Tensor
+    store: LatentStore
+    held: LatentStore
+    config: ProjectConfig
+    device: torch.device
 
 
 class SceneryLoss(nn.Module):
@@ -158,29 +180,12 @@ def fate_loss(fate: Fate, conditions: Conditions, gone: Tensor) -> Tensor:
     return torch.where(is_there, each, 0.0).sum() / is_there.sum().clamp_min(1)
 
 
-def fit_scenery(
-    model: WorldModel,
-    coder: Autoencoder,
-    store: LatentStore,
-    held: LatentStore,
-    config: ProjectConfig,
-    folder: Path,
-    *,
-    channel_weight: Tensor,
-    device: torch.device,
-) -> None:
+def fit_scenery(lesson: Lesson, folder: Path) -> None:
     """Train words and scenery, or go on training them; the model holds the result.
 
-    Args:
-        model: Has a scenery memory.
-        coder: Decodes, to tell how good it is.
-        store: What is learned.
-        held: Held-out episodes.
-        config: `train_dynamics.scenery` has the settings.
-        folder: Receives state and logs; an unfinished run there resumes.
-        channel_weight: (c,), as `SceneryLoss` has it.
-        device: Of the model.
+    The folder receives state and logs; an unfinished run there resumes.
     """
+    model, coder, channel_weight, store, held, config, device = lesson
     training, settings = config.train_dynamics, config.train_dynamics.scenery
     assert settings is not None
     loss = SceneryLoss(model, coder, training, channel_weight)
@@ -273,9 +278,8 @@ def scenery_psnr(
 
     Of scenery with its things ("psnr"), and of windows ("windows_psnr").
     """
-    total = held.frames.num_frames
     found: dict[str, list[Tensor]] = {"psnr": [], "windows_psnr": []}
-    for rows in np.linspace(0, total - 1, min(_HELD_FRAMES, total)).astype(int).reshape(-1, 1):
+    for rows in held_rows(held):
         batch = scenery_rows(held, rows, config)
         conditions = batch["conditions"].to(device)
         with mixed_precision(device, enabled=True):
@@ -283,11 +287,22 @@ def scenery_psnr(
             _, painted = painted_pictures(model, conditions, last_audio, entries)
         shown = normalize_frames(decode_latents(coder, painted.float(), device=device))
         truth = normalize_frames(torch.from_numpy(held.frames.gather(rows)))
-        error = (shown - truth).square().mean(dim=1, keepdim=True)
         is_scenery = batch["is_scenery"]
-        places = {"psnr": (is_scenery > 0) * 1.0, "windows_psnr": (is_scenery == 0) * 1.0}
-        for name, chosen in places.items():
-            share = nn.functional.interpolate(chosen.float(), size=truth.shape[2:])
-            if share.any():
-                found[name].append(psnr_of((error * share).sum() / share.sum()))
-    return {name: float(torch.stack(values).mean()) for name, values in found.items() if values}
+        found["psnr"].append(psnr_where(shown, truth, is_scenery > 0))
+        found["windows_psnr"].append(psnr_where(shown, truth, is_scenery == 0))
+    joined = {name: torch.cat(values) for name, values in found.items()}
+    return {name: float(values.mean()) for name, values in joined.items() if len(values)}
+
+
+def held_rows(held: LatentStore) -> list[np.ndarray]:
+    """Return the rows (B,) that are looked at, evenly spread, some at a time."""
+    total = held.frames.num_frames
+    rows = np.linspace(0, total - 1, min(_HELD_FRAMES, total)).astype(int)
+    return np.array_split(rows, -(-len(rows) // 16))
+
+
+def psnr_where(shown: Tensor, truth: Tensor, chosen: Tensor) -> Tensor:
+    """Return the PSNR in dB of pictures (B, 3, H, W), of those with a chosen place (B, 1, h, w)."""
+    share = nn.functional.interpolate(chosen.float(), size=truth.shape[2:])
+    error, count = (shown - truth).square().mean(dim=1, keepdim=True) * share, share.sum((1, 2, 3))
+    return psnr_of((error.sum((1, 2, 3)) / count)[count > 0])

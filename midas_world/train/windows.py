@@ -22,14 +22,12 @@ from midas_world.config import OptimizerConfig, ProjectConfig
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.windows import Window
 from midas_world.model.world_model import WorldModel
-from midas_world.psnr import psnr_of
 from midas_world.train.boxes import paint_box
 from midas_world.train.latents import LatentStore
 from midas_world.train.loop import Trainer, mixed_precision
 from midas_world.train.picture_loss import picture_losses
-from midas_world.train.scenery import scenery_rows
+from midas_world.train.scenery import Lesson, held_rows, psnr_where, scenery_rows
 
-_HELD_FRAMES = 96
 _CANDIDATES = 16  # rows of which one that was painted badly is drawn
 _SHARPNESS = 0.7  # of the odds: the power of the loss
 _SQUARED_WEIGHT = 4.0
@@ -64,9 +62,6 @@ class WindowLoss(nn.Module):
         coder: Decodes.
         channel_weight: (c,) how much the picture hangs on each latent channel, 1 on average.
         energy_weight: Of the error of the gradient energy beside that of the pixels.
-
-    Attributes:
-        found: (B,) the last batch's losses on latents.
     """
 
     channel_weight: Tensor
@@ -77,15 +72,14 @@ class WindowLoss(nn.Module):
         super().__init__()
         self.window, self.energy_weight = window, energy_weight
         self.register_buffer("channel_weight", channel_weight.clone()[:, None, None])
-        self.found = torch.zeros(0)
         self._coder = (coder,)  # does not learn
 
-    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        """Return the losses of a batch of `WindowRows.batch`."""
+    def forward(self, *, rows: Tensor, **batch: Tensor) -> dict[str, Tensor]:
+        """Return losses of a batch of `WindowRows.batch`, and "each" of its rows' on latents."""
         cuts = self.cuts(**batch)
         error = (cuts.made - cuts.target).square() * self.channel_weight
         error, count = error.mean(dim=1, keepdim=True) * cuts.weight, cuts.weight.sum((1, 2, 3))
-        self.found = error.detach().sum((1, 2, 3)) / count.clamp_min(1.0)
+        each = error.detach().sum((1, 2, 3)) / count.clamp_min(1.0)
         pixels, energy = picture_losses(
             self.shown(cuts),
             cuts.frames,
@@ -96,7 +90,8 @@ class WindowLoss(nn.Module):
         )
         latents = error.sum() / count.sum().clamp_min(1.0)
         loss = latents + pixels + self.energy_weight * energy
-        return {"loss": loss, "latents": latents, "pixels": pixels, "energy": energy}
+        losses = {"loss": loss, "latents": latents, "pixels": pixels, "energy": energy}
+        return {**losses, "rows": rows, "each": each}
 
     def cuts(
         self,
@@ -178,7 +173,6 @@ class WindowRows:
         assert isinstance(window, Window)
         self.window = window
         self.odds = torch.ones(store.frames.num_frames)
-        self._rows = torch.zeros(0, dtype=torch.int64)
 
     def state(self) -> dict[str, Tensor]:
         """Return the odds."""
@@ -195,12 +189,12 @@ class WindowRows:
         some = torch.randint(total, (count // 2, _CANDIDATES), generator=generator)
         chosen = torch.multinomial(self.odds[some], 1, generator=generator)
         rows[: count // 2] = some.gather(1, chosen)[:, 0]
-        self._rows = rows
         return rows
 
-    def learn(self, found: Tensor) -> None:
-        """Take the losses (B,) of the rows that were drawn last."""
-        self.odds[self._rows] = (0.3 + (found / found.mean().clamp_min(1e-8)).cpu()) ** _SHARPNESS
+    def learn(self, rows: Tensor, losses: Tensor) -> None:
+        """Take the losses (B,) of rows (B,)."""
+        share = (losses / losses.mean().clamp_min(1e-8)).cpu()
+        self.odds[rows] = (0.3 + share) ** _SHARPNESS
 
     @torch.no_grad()
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
@@ -244,73 +238,50 @@ class WindowRows:
         return weight
 
 
-def fit_windows(
-    model: WorldModel,
-    coder: Autoencoder,
-    store: LatentStore,
-    held: LatentStore,
-    config: ProjectConfig,
-    folder: Path,
-    *,
-    channel_weight: Tensor,
-    device: torch.device,
-) -> None:
-    """Train each window, or go on training it; the model holds the result.
+def fit_windows(lesson: Lesson, folder: Path) -> None:
+    """Train each window, or go on training it; the model, whose scenery is finished, holds them.
 
-    Args:
-        model: Its scenery and words are finished.
-        coder: Decodes.
-        store: What is learned.
-        held: Held-out episodes.
-        config: `train_dynamics.windows` has the settings; without, nothing is trained.
-        folder: Receives a folder for each window, with state and logs; what was begun goes on.
-        channel_weight: (c,), as `WindowLoss` has it.
-        device: Of the model.
+    Nothing is trained without `train_dynamics.windows`. The folder receives one for each window,
+    with state and logs; what was begun goes on.
     """
-    training = config.train_dynamics
-    if training.windows is None:
+    model, windows = lesson.model, lesson.config.world.scenery.windows
+    settings = lesson.config.train_dynamics.windows
+    if settings is None:
         return
-    sizes = [int(np.prod(window.size)) for window in config.world.scenery.windows.values()]
+    sizes = [int(np.prod(window.size)) for window in windows.values()]
     is_training = model.training
     model.eval()
-    for number, name in enumerate(config.world.scenery.windows):
+    for number, name in enumerate(windows):
         # What is small learns sooner.
         share = max(_LEAST_STEPS, sizes[number] / max(sizes))
-        steps = max(1, round(share * training.windows.train_steps))
-        _fit_window(
-            WindowRows(model, number, store, config, device=device),
-            WindowRows(model, number, held, config, device=device),
-            coder,
-            channel_weight,
-            replace(training.windows, train_steps=steps),
-            folder / name,
-            device=device,
-        )
+        steps = max(1, round(share * settings.train_steps))
+        _fit_window(lesson, number, replace(settings, train_steps=steps), folder / name)
     model.train(is_training)
 
 
-def _fit_window(
-    rows: WindowRows,
-    held: WindowRows,
-    coder: Autoencoder,
-    channel_weight: Tensor,
-    settings: OptimizerConfig,
-    folder: Path,
-    *,
-    device: torch.device,
-) -> None:
+def _fit_window(lesson: Lesson, number: int, settings: OptimizerConfig, folder: Path) -> None:
     """Train one window."""
-    energy_weight = rows.config.train_dynamics.energy_weight
-    loss = WindowLoss(rows.window, coder, channel_weight, energy_weight=energy_weight)
-    trainer = Trainer(loss, settings, folder, seed=rows.config.seed, device=device, keeper=rows)
+    config, device = lesson.config, lesson.device
+    rows, held = (
+        WindowRows(lesson.model, number, store, config, device=device)
+        for store in (lesson.store, lesson.held)
+    )
+    energy_weight = config.train_dynamics.energy_weight
+    loss = WindowLoss(rows.window, lesson.coder, lesson.channel_weight, energy_weight=energy_weight)
+    trainer = Trainer(loss, settings, folder, seed=config.seed, device=device, keeper=rows)
     trainer.resume()
     every = max(1, settings.train_steps // 10)
+
+    def make_batch(generator: torch.Generator, _train_step: int) -> dict[str, Tensor]:
+        drawn = rows.draw(generator, settings.batch_size)
+        return {"rows": drawn, **rows.batch(drawn.numpy())}
+
     trainer.run(
-        lambda generator, _: rows.batch(rows.draw(generator, settings.batch_size).numpy()),
+        make_batch,
         save_every=min(every, 500),
         evaluate_every=every,
         evaluate=lambda: window_psnr(loss, held),
-        after_step=lambda: rows.learn(loss.found),
+        after_step=lambda made: rows.learn(made["rows"], made["each"]),
     )
     loss.load_state_dict(trainer.average)
 
@@ -319,14 +290,11 @@ def _fit_window(
 def window_psnr(loss: WindowLoss, rows: WindowRows) -> dict[str, float]:
     """Return the mean PSNR in dB of the cuts of held-out rows, where they count."""
     found = []
-    total = rows.store.frames.num_frames
-    for row in np.linspace(0, total - 1, min(_HELD_FRAMES, total)).astype(int).reshape(-1, 1):
+    for part in held_rows(rows.store):
         with mixed_precision(rows.device, enabled=True):
-            cuts = loss.cuts(**rows.batch(row))
+            cuts = loss.cuts(**rows.batch(part))
             shown = loss.shown(cuts).clamp(-1.0, 1.0)
-        error = (shown - cuts.frames).square().mean(dim=1, keepdim=True)
         counts = (cuts.weight > 1.0) & (cuts.is_judged > 0.0)
-        counts = nn.functional.interpolate(counts.float(), size=error.shape[2:])
-        if counts.any():
-            found.append(psnr_of((error * counts).sum() / counts.sum()))
-    return {"psnr": float(torch.stack(found).mean())} if found else {}
+        found.append(psnr_where(shown, cuts.frames, counts))
+    values = torch.cat(found)
+    return {"psnr": float(values.mean())} if len(values) else {}
