@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,6 +122,30 @@ def outlined(
     world = load_world(folder)
     write_outlines(world, folder=kept_graphs)
     return world
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_world: World) -> Any:
+    """Return the plain engine of that world."""
+    from engine.on_torch.engine import TorchEngine
+
+    return TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a session of episodes of 12, 12 and 6 steps: 33 frames."""
+    from tests.sessions import record_slides
+
+    return record_slides(tmp_path_factory.mktemp("sessions") / "slides run")
+
+
+@pytest.fixture(scope="session")
+def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file in which a sentence is said."""
+    from tests.voices import write_hello
+
+    return write_hello(tmp_path_factory.mktemp("voice"))
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,6 @@ from midas_world.world import KeyMap, World
 from tests.engines import with_codes
 
 
-@pytest.fixture(scope="module")
-def engine(tiny_world: World) -> TorchEngine:
-    return TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
-
-
 def conditions_of(engine: TorchEngine, frames: int, batch: int = 1):
     rng = np.random.default_rng(5)
     sizes = engine.spec.config.conditions

@@ -18,24 +18,17 @@ from midas_world.sessions.export.pictures import PictureOptions, _hud_lines, pic
 from midas_world.sessions.export.teacher import teacher_frames
 from midas_world.sessions.session import RecordedSession, load_session
 from tests.fakes import CountingEnv
-from tests.sessions import HEIGHT, export, read_film, record_slides
+from tests.sessions import HEIGHT, export, read_film
 from tests.windows import playable
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory) -> RecordedSession:
-    """Return a session of episodes of 12, 12 and 6 steps: 33 frames."""
-    return record_slides(tmp_path_factory.mktemp("sessions") / "slides run")
-
 
 # Films
 
 
-def test_a_plain_film_is_copied_bit_for_bit_and_begins_with_its_index(session, tmp_path):
-    assert export(session, "--to", "mp4", "--output", str(tmp_path / "film.mp4")) == 0
+def test_a_plain_film_is_copied_bit_for_bit_and_begins_with_its_index(slides, tmp_path):
+    assert export(slides, "--to", "mp4", "--output", str(tmp_path / "film.mp4")) == 0
     with (
         av.open(str(tmp_path / "film.mp4")) as film,
-        av.open(str(session.folder / "video.mp4")) as own,
+        av.open(str(slides.folder / "video.mp4")) as own,
     ):
         assert film.streams.video[0].frames == 33
         assert float(film.duration / av.time_base) == pytest.approx(33 / 20)
@@ -47,23 +40,23 @@ def test_a_plain_film_is_copied_bit_for_bit_and_begins_with_its_index(session, t
     assert not list(tmp_path.glob(".tmp*"))
 
 
-def test_a_part_of_a_film_is_what_was_asked_for(session, tmp_path):
+def test_a_part_of_a_film_is_what_was_asked_for(slides, tmp_path):
     output = tmp_path / "part.mp4"
     options = ["--start", "0.5", "--stop", "1", "--output", str(output)]
-    assert export(session, "--to", "mp4", *options) == 0
-    film, own = read_film(output), list(session.frames(10, 20))
+    assert export(slides, "--to", "mp4", *options) == 0
+    film, own = read_film(output), list(slides.frames(10, 20))
     assert len(film) == 10
     for frame, original in zip(film, own, strict=True):
         assert np.abs(frame.astype(int) - original).mean() < 6
 
 
-def test_the_hud_is_burnt_in_and_frames_grow_by_whole_pixels(session):
+def test_the_hud_is_burnt_in_and_frames_grow_by_whole_pixels(slides):
     plain = PictureOptions(start=0, stop=33, scale=2)
-    first = next(pictures(session, plain))
-    np.testing.assert_array_equal(first[::2, ::2], next(session.frames(0, 1)))
-    np.testing.assert_array_equal(first[1::2, 1::2], next(session.frames(0, 1)))
-    hud = list(pictures(session, PictureOptions(start=0, stop=33, scale=2, has_hud=True)))
-    bare = list(pictures(session, plain))
+    first = next(pictures(slides, plain))
+    np.testing.assert_array_equal(first[::2, ::2], next(slides.frames(0, 1)))
+    np.testing.assert_array_equal(first[1::2, 1::2], next(slides.frames(0, 1)))
+    hud = list(pictures(slides, PictureOptions(start=0, stop=33, scale=2, has_hud=True)))
+    bare = list(pictures(slides, plain))
     changed = [np.any(a != b, axis=(1, 2)) for a, b in zip(hud, bare, strict=True)]
     assert all(rows[-10:].any() for rows in changed)
     assert not any(rows[: HEIGHT // 2].any() for rows in changed)
@@ -86,31 +79,31 @@ def test_coins_of_a_learned_world_are_whole_in_the_hud_and_in_a_replay(tmp_path)
     assert [mark.score for mark in Tape(session).marks] == [0.0, 1.0, 2.0, 3.0]
 
 
-def test_a_gif_has_its_frames_and_nearly_its_colours(session, tmp_path):
+def test_a_gif_has_its_frames_and_nearly_its_colours(slides, tmp_path):
     output = tmp_path / "film.gif"
-    assert export(session, "--to", "gif", "--stop", "0.5", "--output", str(output)) == 0
-    film, own = read_film(output), list(session.frames(0, 10))
+    assert export(slides, "--to", "gif", "--stop", "0.5", "--output", str(output)) == 0
+    film, own = read_film(output), list(slides.frames(0, 10))
     assert len(film) == 10
     assert np.abs(film[7].astype(int) - own[7]).mean() < 8
 
 
-def test_frames_are_written_as_png_under_their_numbers(session, tmp_path):
+def test_frames_are_written_as_png_under_their_numbers(slides, tmp_path):
     output = tmp_path / "frames"
-    assert export(session, "--to", "frames", "--start", "1.5", "--output", str(output)) == 0
+    assert export(slides, "--to", "frames", "--start", "1.5", "--output", str(output)) == 0
     assert sorted(path.name for path in output.iterdir()) == [
         f"frame_{number:06d}.png" for number in range(30, 33)
     ]
     frame = np.asarray(Image.open(output / "frame_000031.png"))
-    np.testing.assert_array_equal(frame, next(session.frames(31, 32)))
+    np.testing.assert_array_equal(frame, next(slides.frames(31, 32)))
 
 
 @pytest.fixture(scope="module")
-def cut(session, tmp_path_factory) -> RecordedSession:
+def cut(slides, tmp_path_factory) -> RecordedSession:
     """Return the same session as it is when its recorder was killed."""
     folder = tmp_path_factory.mktemp("cut") / "cut"
     folder.mkdir()
     for name in ("header.json", "steps.log", "video.mp4"):
-        data = (session.folder / name).read_bytes()
+        data = (slides.folder / name).read_bytes()
         (folder / name).write_bytes(data[: len(data) * 2 // 3] if name == "video.mp4" else data)
     return load_session(folder)
 
@@ -136,9 +129,9 @@ def test_a_session_that_was_cut_off_is_exported_as_far_as_it_goes(
         assert info["total_frames"] == cut.num_steps
 
 
-def test_nothing_is_made_of_a_session_without_a_frame(session, tmp_path, capsys):
+def test_nothing_is_made_of_a_session_without_a_frame(slides, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    header = (session.folder / "header.json").read_bytes()
+    header = (slides.folder / "header.json").read_bytes()
     (tmp_path / "empty" / "header.json").write_bytes(header)
     for target in ("mp4", "minari", "lerobot"):
         assert cli.main(["export", str(tmp_path / "empty"), "--to", target]) == 2
@@ -202,9 +195,9 @@ def test_the_teacher_plays_the_same_actions_from_the_same_place(tiny_folder, tmp
         assert shown[0].shape[1] - 2 * width * scale in range(4 * scale, 4 * scale + 2)
 
 
-def test_sessions_without_a_teacher_say_so(session, tmp_path, capsys):
+def test_sessions_without_a_teacher_say_so(slides, tmp_path, capsys):
     options = ["--to", "mp4", "--teacher", "--output", str(tmp_path / "a.mp4")]
-    assert export(session, *options) == 2
+    assert export(slides, *options) == 2
     assert "has no teacher to show beside it" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -212,21 +205,21 @@ def test_sessions_without_a_teacher_say_so(session, tmp_path, capsys):
 # The command
 
 
-def test_a_missing_extra_is_named_and_nothing_is_left(session, tmp_path, monkeypatch, capsys):
+def test_a_missing_extra_is_named_and_nothing_is_left(slides, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "minari", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for name in ("minari", "lerobot"):
-        assert export(session, "--to", name, "--output", str(tmp_path / name)) == 2
+        assert export(slides, "--to", name, "--output", str(tmp_path / name)) == 2
         assert "pip install 'midas-world[export]'" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_an_extra_that_cannot_be_loaded_says_why(session, tmp_path, monkeypatch, capsys):
+def test_an_extra_that_cannot_be_loaded_says_why(slides, tmp_path, monkeypatch, capsys):
     words = "pyarrow requires NumPy 2.0 or newer, found 1.26.0"
     (tmp_path / "pyarrow.py").write_text(f"raise ImportError({words!r})")
     monkeypatch.delitem(sys.modules, "pyarrow", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert export(session, "--to", "lerobot", "--output", str(tmp_path / "made")) == 2
+    assert export(slides, "--to", "lerobot", "--output", str(tmp_path / "made")) == 2
     assert capsys.readouterr().err == f"midas-world export: {words}\n"
 
 
@@ -239,10 +232,10 @@ def test_an_extra_that_cannot_be_loaded_says_why(session, tmp_path, monkeypatch,
         (["--to", "mp4", "--scale", "-1"], "--scale: must be a whole number, at least 1"),
     ],
 )
-def test_command_says_what_is_wrong(session, options, message, capsys, monkeypatch, tmp_path):
+def test_command_says_what_is_wrong(slides, options, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with contextlib.suppress(SystemExit):  # argparse's own way of saying it
-        assert export(session, *options) == 2
+        assert export(slides, *options) == 2
     assert message in capsys.readouterr().err
 
 

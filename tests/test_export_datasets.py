@@ -16,31 +16,23 @@ from gymnasium import spaces
 from midas_world.sessions.export import lerobot_dataset
 from midas_world.sessions.export.lerobot_dataset import export_lerobot
 from midas_world.sessions.export.minari_dataset import dataset_id_of, export_minari
-from midas_world.sessions.session import RecordedSession
 from midas_world.types import CheckpointError
 from tests.sessions import HEIGHT, WIDTH, SlidesEnv, export, read_film, record_slides
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory) -> RecordedSession:
-    """Return a session of episodes of 12, 12 and 6 steps: 33 frames."""
-    return record_slides(tmp_path_factory.mktemp("sessions") / "slides run")
-
 
 # Minari
 
 
 @pytest.mark.parametrize("is_lossless", [True, False])
-def test_minari_reads_what_was_recorded(session, tmp_path, monkeypatch, is_lossless):
+def test_minari_reads_what_was_recorded(slides, tmp_path, monkeypatch, is_lossless):
     minari = pytest.importorskip("minari")
-    name = export_minari(session, tmp_path, is_lossless=is_lossless)
+    name = export_minari(slides, tmp_path, is_lossless=is_lossless)
     assert name == "slides-run-v0"
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     dataset = minari.load_dataset(name)
     assert list(minari.list_local_datasets()) == [name]
     assert (dataset.total_episodes, dataset.total_steps) == (3, 30)
     assert dataset.action_space == spaces.Discrete(5)
-    segments = session.segments()
+    segments = slides.segments()
     for episode, segment in zip(dataset.iterate_episodes(), segments, strict=True):
         steps = segment.num_steps
         assert len(episode.observations) == steps + 1
@@ -51,7 +43,7 @@ def test_minari_reads_what_was_recorded(session, tmp_path, monkeypatch, is_lossl
         assert list(episode.actions) == [record.action for record in segment.steps]
         np.testing.assert_array_equal(episode.infos["pose"][:, 0], np.arange(steps + 1))
         assert episode.infos["text"][2].decode() == "step 2"
-        own = np.stack(list(session.frames(segment.frames.start, segment.frames.stop)))
+        own = np.stack(list(slides.frames(segment.frames.start, segment.frames.stop)))
         if is_lossless:
             np.testing.assert_array_equal(episode.observations, own)
         else:
@@ -60,21 +52,21 @@ def test_minari_reads_what_was_recorded(session, tmp_path, monkeypatch, is_lossl
     assert ends == [(True, False), (False, True), (False, True)]
     assert [e["seed"] for e in dataset.storage.get_episode_metadata([0, 1])] == [3, 3]
     with pytest.raises(ValueError, match="exists already"):
-        export_minari(session, tmp_path)
+        export_minari(slides, tmp_path)
 
 
 def test_minari_datasets_go_to_a_folder_of_their_own_by_default(
-    session, tmp_path, monkeypatch, capsys
+    slides, tmp_path, monkeypatch, capsys
 ):
     minari = pytest.importorskip("minari")
     monkeypatch.chdir(tmp_path)
-    assert export(session, "--to", "minari") == 0
+    assert export(slides, "--to", "minari") == 0
     assert f"MINARI_DATASETS_PATH={tmp_path / 'datasets'}" in capsys.readouterr().out
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
     assert minari.load_dataset("slides-run-v0").total_steps == 30
 
 
-def test_minari_names_keep_sessions_of_any_letters_apart(session, tmp_path, capsys):
+def test_minari_names_keep_sessions_of_any_letters_apart(slides, tmp_path, capsys):
     names = {
         dataset_id_of(SimpleNamespace(folder=tmp_path / name))
         for name in ("сцена", "舞台", "scène", "scene", "--")
@@ -84,12 +76,12 @@ def test_minari_names_keep_sessions_of_any_letters_apart(session, tmp_path, caps
     assert all(re.fullmatch(r"[-_a-z0-9]+-v0", name) for name in names)
     minari = pytest.importorskip("minari")
     options = ("--name", "mine/slides-v2", "--algorithm-name", "expert", "--output", str(tmp_path))
-    assert export(session, "--to", "minari", *options) == 0
+    assert export(slides, "--to", "minari", *options) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
         assert minari.load_dataset("mine/slides-v2").storage.metadata["algorithm_name"] == "expert"
     with pytest.raises(ValueError, match="must be Latin letters"):
-        export_minari(session, tmp_path, dataset_id="../slides-v0")
+        export_minari(slides, tmp_path, dataset_id="../slides-v0")
 
 
 def test_minari_recovers_the_environment_elsewhere(tiny_folder, tmp_path, monkeypatch):
@@ -128,11 +120,11 @@ def test_a_world_with_other_weights_is_refused(tiny_folder):
 
 
 @pytest.fixture(scope="module")
-def lerobot_folder(session, tmp_path_factory):
+def lerobot_folder(slides, tmp_path_factory):
     pytest.importorskip("pyarrow")
     pytest.importorskip("pandas")
     folder = tmp_path_factory.mktemp("lerobot") / "dataset"
-    export_lerobot(session, folder)
+    export_lerobot(slides, folder)
     return folder
 
 
@@ -164,7 +156,7 @@ def test_lerobot_layout_is_the_published_one(lerobot_folder):
     }
 
 
-def test_lerobot_rows_and_film_agree_with_the_session(session, lerobot_folder):
+def test_lerobot_rows_and_film_agree_with_the_session(slides, lerobot_folder):
     import pandas as pd
     import pyarrow.parquet as pq
 
@@ -181,7 +173,7 @@ def test_lerobot_rows_and_film_agree_with_the_session(session, lerobot_folder):
     assert rows["observation.state"][5] == [5.0, 0.0, -1.0]
     assert str(table.schema.field("observation.state").type).startswith("fixed_size_list")
     assert rows["next.reward"][4] == 2.5
-    own = [record.action for segment in session.segments() for record in segment.steps]
+    own = [record.action for segment in slides.segments() for record in segment.steps]
     assert rows["action"] == own
     tasks = pd.read_parquet(lerobot_folder / "meta/tasks.parquet")
     assert tasks.index.name == "task"
@@ -194,13 +186,13 @@ def test_lerobot_rows_and_film_agree_with_the_session(session, lerobot_folder):
     film = read_film(lerobot_folder / "videos/observation.image/chunk-000/file-000.mp4")
     assert len(film) == 30
     for number, start in ((0, 0), (12, 13), (29, 31)):
-        original = next(session.frames(start, start + 1))
+        original = next(slides.frames(start, start + 1))
         assert np.abs(film[number].astype(int) - original).mean() < 6
 
 
-def test_lerobot_statistics_are_those_of_all_rows(session, lerobot_folder):
+def test_lerobot_statistics_are_those_of_all_rows(slides, lerobot_folder):
     stats = json.loads((lerobot_folder / "meta/stats.json").read_text())
-    rewards = np.array([r.reward for s in session.segments() for r in s.steps])
+    rewards = np.array([r.reward for s in slides.segments() for r in s.steps])
     found = stats["next.reward"]
     assert found["count"] == [30]
     for key in ("min", "max", "mean", "std"):
@@ -224,21 +216,21 @@ def test_lerobot_takes_continuous_actions(tmp_path):
 
 
 @pytest.mark.parametrize("files", ["one", "one per episode"])
-def test_lerobot_itself_reads_what_was_recorded(session, tmp_path, monkeypatch, files):
+def test_lerobot_itself_reads_what_was_recorded(slides, tmp_path, monkeypatch, files):
     lerobot = pytest.importorskip("lerobot.datasets.lerobot_dataset")
     cache = pytest.importorskip("datasets").config
     monkeypatch.setattr(cache, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     if files == "one per episode":
         monkeypatch.setattr(lerobot_dataset, "_VIDEO_MB", -1)
     folder = tmp_path / "dataset"
-    export_lerobot(session, folder)
+    export_lerobot(slides, folder)
     dataset = lerobot.LeRobotDataset("midas/slides", root=folder)
     films = sorted(folder.glob("videos/observation.image/*/*.mp4"))
     assert len(films) == (1 if files == "one" else 3)
     assert (dataset.num_frames, dataset.num_episodes, dataset.fps) == (30, 3, 20)
     steps = [
         (segment.records[place], record, episode, place)
-        for episode, segment in enumerate(session.segments())
+        for episode, segment in enumerate(slides.segments())
         for place, record in enumerate(segment.steps)
     ]
     frames = [frame for film in films for frame in read_film(film)]

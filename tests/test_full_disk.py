@@ -7,19 +7,13 @@ import pytest
 
 from midas_world.commands import cli
 from tests.disk import full_disk
-from tests.sessions import record_slides
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory) -> Path:
-    return record_slides(tmp_path_factory.mktemp("sessions") / "slides").folder
 
 
 @pytest.mark.parametrize("to", ["mp4", "gif", "frames", "minari", "lerobot"])
-def test_an_export_that_finds_no_room_leaves_nothing(session, tmp_path, monkeypatch, capsys, to):
+def test_an_export_that_finds_no_room_leaves_nothing(slides, tmp_path, monkeypatch, capsys, to):
     monkeypatch.chdir(tmp_path)
     with full_disk(100):
-        assert cli.main(["export", str(session), "--to", to]) == 2
+        assert cli.main(["export", str(slides.folder), "--to", to]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "File too large" in line
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -2,17 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from midas_world.config import load_preset
 from midas_world.types import StepConditions
-from midas_world.world import StartState, World
+from midas_world.world import StartState
 from tests.fakes import FakeEngine, make_start_state
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_world: World) -> TorchEngine:
-    return TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
 
 
 @pytest.fixture

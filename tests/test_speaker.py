@@ -1,7 +1,6 @@
 """What the loudspeaker plays: in time with the picture, as loud as was asked for."""
 
 import time
-from pathlib import Path
 
 import numpy as np
 import pygame
@@ -19,15 +18,10 @@ from midas_world.data.sound import (
 )
 from tests.fakes import CountingEnv
 from tests.test_sound import tone
-from tests.voices import Ear, no_inputs, sound_of, wait_for, write_hello
+from tests.voices import Ear, no_inputs, sound_of, wait_for
 from tests.windows import playable, playing, press, run_until
 
 IDLE, WALK, TALK = (ACTIONS.index(name) for name in ("idle", "walk_right", "talk"))
-
-
-@pytest.fixture(scope="module")
-def hello(tmp_path_factory) -> Path:
-    return write_hello(tmp_path_factory.mktemp("voice"))
 
 
 class Mixer:

@@ -29,11 +29,6 @@ class EndingEngine(FakeEngine):
         return made._replace(reward=luck, cost=hits, termination=ends)
 
 
-@pytest.fixture(scope="module")
-def engine(tiny_world: World) -> TorchEngine:
-    return TorchEngine(tiny_world, device="cpu", dtype=torch.float32)
-
-
 @pytest.fixture
 def ending(tiny_world: World) -> EndingEngine:
     return EndingEngine(noisy(tiny_world.config.world))

@@ -1,7 +1,6 @@
 """Recorded voices: kept, played again, taken over, exported."""
 
 from functools import partial
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -26,14 +25,9 @@ from midas_world.sessions.export.minari_dataset import export_minari
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import load_session
 from tests.sessions import export
-from tests.voices import Ear, lag_of, no_inputs, sound_of, wait_for, write_hello
+from tests.voices import Ear, lag_of, no_inputs, sound_of, wait_for
 
 IDLE, WALK, TALK = (ACTIONS.index(name) for name in ("idle", "walk_right", "talk"))
-
-
-@pytest.fixture(scope="module")
-def hello(tmp_path_factory) -> Path:
-    return write_hello(tmp_path_factory.mktemp("voice"))
 
 
 @pytest.fixture(scope="module")

@@ -21,15 +21,10 @@ from midas_world.data.sound import (
 )
 from tests.fakes import CountingEnv
 from tests.test_sound import loudest_hz, tone, write_sound
-from tests.voices import lag_of, sound_of, write_hello
+from tests.voices import lag_of, sound_of
 from tests.windows import playable
 
 IDLE, WALK, TALK = (ACTIONS.index(name) for name in ("idle", "walk_right", "talk"))
-
-
-@pytest.fixture(scope="module")
-def hello(tmp_path_factory) -> Path:
-    return write_hello(tmp_path_factory.mktemp("voice"))
 
 
 # Voices from files
