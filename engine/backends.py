@@ -118,9 +118,7 @@ def _check_onnx(request: Request) -> None:
 
 def _onnx_is_ready(request: Request) -> bool:
     return can_start(
-        request.world,
-        num_denoise_steps=request.denoise_steps,
-        folder=request.folder / "onnx",
+        request.world, num_denoise_steps=request.denoise_steps, folder=request.folder / "onnx"
     )
 
 

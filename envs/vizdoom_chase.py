@@ -119,11 +119,7 @@ class DoomChaseEnv(gym.Env[np.ndarray, np.int64]):
     action_keys = ACTION_KEYS
 
     def __init__(
-        self,
-        scenario: str = "health_gathering",
-        *,
-        tics: int = 2,
-        render_mode: str | None = None,
+        self, scenario: str = "health_gathering", *, tics: int = 2, render_mode: str | None = None
     ) -> None:
         if tics < 1:
             raise ValueError(f"tics must be at least 1, got {tics}")

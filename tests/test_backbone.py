@@ -11,13 +11,7 @@ from midas_world.model.backbone import Backbone, frame_causal_mask
 from midas_world.model.kv_cache import KVCache
 
 CONFIG = BackboneConfig(
-    num_layers=2,
-    width=16,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_width=24,
-    context_frames=3,
+    num_layers=2, width=16, num_heads=4, num_kv_heads=2, head_dim=4, mlp_width=24, context_frames=3
 )
 CPU = torch.device("cpu")
 

@@ -73,8 +73,7 @@ def test_stage_hd_is_stage_at_twice_the_size():
 def test_overrides_change_one_value_each():
     config = load_preset("tiny")
     changed = load_preset(
-        "tiny",
-        ["world.backbone.num_layers=3", "world.autoencoder.encoder_depths=[1,2]", "seed=7"],
+        "tiny", ["world.backbone.num_layers=3", "world.autoencoder.encoder_depths=[1,2]", "seed=7"]
     )
     assert changed.world.backbone.num_layers == 3
     assert changed.world.autoencoder.encoder_depths == (1, 2)
@@ -199,10 +198,7 @@ def test_limits_name_the_field(cls, values, message):
 
 
 @settings(deadline=None)
-@given(
-    height=st.integers(1, 200),
-    width=st.integers(1, 200),
-)
+@given(height=st.integers(1, 200), width=st.integers(1, 200))
 def test_a_world_is_valid_exactly_if_its_picture_divides_into_tokens(height, width):
     config = tiny_world_config()
     # Windows at a place need a picture that has it.

@@ -24,17 +24,9 @@ STEPS = 50
 IS_LARGE = bool(os.environ.get("MIDAS_TEST_LARGE"))
 # The least PSNR of frames against float32 torch: of the last of 50 steps of a game that each plays
 # by itself, and of a start state's latents decoded by each.
-LEAST_PSNR = {
-    "torch-bfloat16": (30.0, 40.0),
-    "onnx": (60.0, 40.0),
-    "onnx-narrow": (60.0, 40.0),
-}
+LEAST_PSNR = {"torch-bfloat16": (30.0, 40.0), "onnx": (60.0, 40.0), "onnx-narrow": (60.0, 40.0)}
 # Of expected rewards, likewise.
-MOST_REWARD_ERROR = {
-    "torch-bfloat16": 0.1,
-    "onnx": 1e-3,
-    "onnx-narrow": 1e-3,
-}
+MOST_REWARD_ERROR = {"torch-bfloat16": 0.1, "onnx": 1e-3, "onnx-narrow": 1e-3}
 
 
 def random_world(preset: str) -> World:

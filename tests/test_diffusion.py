@@ -6,12 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midas_world.config import HeadConfig
-from midas_world.model.diffusion import (
-    euler_sample,
-    sample_noise,
-    sample_sigma,
-    sigma_schedule,
-)
+from midas_world.model.diffusion import euler_sample, sample_noise, sample_sigma, sigma_schedule
 
 CONFIG = HeadConfig(widths=(8,), depths=(1,), temperature=1.0)
 

@@ -26,11 +26,7 @@ class Game:
     """
 
     def __init__(
-        self,
-        config: WorldConfig,
-        *things: tuple[int, float],
-        seed: int = 0,
-        start: float = 0.0,
+        self, config: WorldConfig, *things: tuple[int, float], seed: int = 0, start: float = 0.0
     ) -> None:
         self.config, self.book = config, EntryBook(config, 1)
         self.rng = np.random.default_rng(seed)

@@ -88,10 +88,7 @@ def dot_world(tmp_path: Path) -> Path:
 def write_dot_world(folder: Path, *, env_id: str) -> Path:
     config = load_preset("tiny")
     data = replace(
-        config.data,
-        env_id=env_id,
-        env_kwargs={},
-        policy_factory="tests.test_evaluate:make_policy",
+        config.data, env_id=env_id, env_kwargs={}, policy_factory="tests.test_evaluate:make_policy"
     )
     make_tiny_world(folder, config=replace(config, data=data))
     # Its start states come from Stage, whose conditioner the dot has not.

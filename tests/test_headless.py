@@ -10,11 +10,7 @@ import pytest
 import play
 from envs.picture import NoDisplayError
 from envs.play.game.game import Game
-from envs.play.headless import (
-    parse_actions,
-    read_actions,
-    run_headless,
-)
+from envs.play.headless import parse_actions, read_actions, run_headless
 from envs.play.studio.saver import FrameSaver
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv

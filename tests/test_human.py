@@ -23,11 +23,7 @@ def preset(tmp_path) -> Path:
     actions = {"stay": ActionConfig(value=1), "run": ActionConfig(value=2, keys=("right",))}
     config = load_preset("tiny")
     data = dataclasses.replace(
-        config.data,
-        env_id=DISC,
-        env_kwargs={},
-        teacher=TeacherConfig(actions=actions),
-        num_steps=6,
+        config.data, env_id=DISC, env_kwargs={}, teacher=TeacherConfig(actions=actions), num_steps=6
     )
     path = tmp_path / "disc.yaml"
     save_config(dataclasses.replace(config, data=data), path)

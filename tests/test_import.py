@@ -108,8 +108,7 @@ def test_held_keys_mean_what_the_key_map_says(tmp_path):
 def test_of_lists_of_numbers_the_nearest_value_counts(tmp_path, capsys):
     film = make_film(tmp_path, 60)
     write_table(
-        tmp_path / "play.csv",
-        [{"action": f"{[0, -0.9, 0.7][n % 26 % 3]};0.1"} for n in range(60)],
+        tmp_path / "play.csv", [{"action": f"{[0, -0.9, 0.7][n % 26 % 3]};0.1"} for n in range(60)]
     )
     assert import_to(tmp_path / "data", film) == 2
     assert "name those that matter in a key map" in capsys.readouterr().err

@@ -122,11 +122,7 @@ def test_an_axis_that_rests_at_its_end_does_not_walk():
 )
 @pytest.mark.parametrize(
     ("layout", "expected"),
-    [
-        ("us", ["a a", "p p", "1 1"]),
-        ("fr", ["a q", "p p", "1 1"]),
-        ("ru", ["a a", "p p", "1 1"]),
-    ],
+    [("us", ["a a", "p p", "1 1"]), ("fr", ["a q", "p p", "1 1"]), ("ru", ["a a", "p p", "1 1"])],
 )
 def test_keys_of_a_real_x_server_have_these_names(layout, expected, monkeypatch):
     with contextlib.ExitStack() as stack:

@@ -8,12 +8,7 @@ from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from envs.stage.policies import make_policy
 from midas_world.config import load_preset
-from midas_world.train.latents import (
-    coming_classes,
-    encode_frames,
-    tallies,
-    thing_codes,
-)
+from midas_world.train.latents import coming_classes, encode_frames, tallies, thing_codes
 from tests.training import CAMERA, CPU, LOOP, make_episode, tiny
 
 OUTSIDE, STRIP, HALF = 14, 8, 40

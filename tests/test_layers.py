@@ -3,12 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midas_world.model.layers import (
-    RMSNorm,
-    apply_rope,
-    rope_tables,
-    sinusoidal_embedding,
-)
+from midas_world.model.layers import RMSNorm, apply_rope, rope_tables, sinusoidal_embedding
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -19,11 +19,7 @@ pytest.importorskip("onnxruntime")
 from engine.on_onnx import export as onnx_export  # noqa: E402
 from engine.on_onnx.engine import OnnxEngine  # noqa: E402
 from engine.on_onnx.export import can_start, export_graphs  # noqa: E402
-from engine.on_onnx.files import (  # noqa: E402
-    _declared,
-    _weights_hash,
-    outlines_folder,
-)
+from engine.on_onnx.files import _declared, _weights_hash, outlines_folder  # noqa: E402
 from engine.on_onnx.graphs import GRAPHS  # noqa: E402
 from engine.on_onnx.outlines import fill_outline, outline_of, read_made_of  # noqa: E402
 

@@ -186,10 +186,7 @@ def test_autoencoder_dc_folders_load_with_their_scaling(autoencoder_dc, tmp_path
         expected = autoencoder_dc.encode(frames).latent * autoencoder_dc.config.scaling_factor
         torch.testing.assert_close(ours.encode(frames), expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(
-            ours.decode(ours.encode(frames)),
-            autoencoder_dc(frames).sample,
-            rtol=1e-4,
-            atol=1e-4,
+            ours.decode(ours.encode(frames)), autoencoder_dc(frames).sample, rtol=1e-4, atol=1e-4
         )
 
 

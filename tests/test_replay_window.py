@@ -34,10 +34,7 @@ def watching(recorded):
     tape = Tape(load_session(recorded))
     window = Window("a session")
     session = GameThread(
-        lambda: open_recorded(tape.session),
-        window.inputs,
-        film=tape.film(),
-        notify=window.notify,
+        lambda: open_recorded(tape.session), window.inputs, film=tape.film(), notify=window.notify
     )
     start(window, session)
     yield window, session

@@ -190,10 +190,7 @@ def test_a_disk_that_hangs_ends_the_recording_and_not_the_game(tmp_path, monkeyp
     frame = smooth_frame(0)
     errors = []
     writer = writer_at(
-        tmp_path / "session",
-        max_pending_bytes=10_000,
-        stall_timeout_s=0.02,
-        on_error=errors.append,
+        tmp_path / "session", max_pending_bytes=10_000, stall_timeout_s=0.02, on_error=errors.append
     )
     results = [writer.add(step_record(number), frame) for number in range(8)]
     assert results[-1] is False

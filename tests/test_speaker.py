@@ -11,11 +11,7 @@ from envs.play.game.opening import open_teacher
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import FileVoice, LiveVoices
 from envs.stage.controller import ACTIONS
-from midas_world.data.sound import (
-    SAMPLES_PER_STEP,
-    mix,
-    to_int16,
-)
+from midas_world.data.sound import SAMPLES_PER_STEP, mix, to_int16
 from tests.fakes import CountingEnv
 from tests.test_sound import tone
 from tests.voices import Ear, no_inputs, sound_of, wait_for
@@ -160,11 +156,7 @@ def test_without_an_audio_device_the_game_goes_on_and_says_so(monkeypatch):
 def test_a_session_plays_each_step_once_with_its_picture(hello):
     ear = Ear()
     session = GameThread(
-        open_teacher,
-        no_inputs(),
-        fps=200,
-        voices=LiveVoices(FileVoice(hello)),
-        speaker=ear,
+        open_teacher, no_inputs(), fps=200, voices=LiveVoices(FileVoice(hello)), speaker=ear
     )
     session.start()
     wait_for(session, lambda: session.view is not None and session.view.num_steps >= 30)

@@ -9,12 +9,7 @@ from envs.stage.looks import OUTFITS
 from envs.stage.moods import PLACES, TIMES, WEATHERS
 from envs.stage.scene import NUM_TEXT_VARIANTS, Scene, describe
 from envs.stage.skeleton import KEYPOINTS
-from envs.stage.speech import (
-    NUM_MELS,
-    features_from_audio,
-    load_speech_bank,
-    loudness,
-)
+from envs.stage.speech import NUM_MELS, features_from_audio, load_speech_bank, loudness
 from envs.stage.words import scene_from_text
 from midas_world.teachers.words import PROMPT_BYTES
 from midas_world.world import START_STATES_NAME, find_world, load_start_states

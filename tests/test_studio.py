@@ -329,9 +329,7 @@ def test_while_a_game_loads_there_is_nothing_to_save_or_to_open(monkeypatch):
     may_load = threading.Event()
     window = Window("a world")
     session = GameThread(
-        lambda: may_load.wait(10.0) and playable(CountingEnv()),
-        window.inputs,
-        notify=window.notify,
+        lambda: may_load.wait(10.0) and playable(CountingEnv()), window.inputs, notify=window.notify
     )
     session.start()
     for key in (pygame.K_F10, pygame.K_r, pygame.K_t, pygame.K_F8, pygame.K_F1):

@@ -10,10 +10,7 @@ from midas_world.checkpoint import load_tensors, select
 from midas_world.config import ProjectConfig, load_config
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.world_model import WorldModel
-from midas_world.train.autoencoder import (
-    AutoencoderLoss,
-    train_autoencoder,
-)
+from midas_world.train.autoencoder import AutoencoderLoss, train_autoencoder
 from midas_world.train.data import open_frames
 from midas_world.train.dynamics import DynamicsLoss, fit_to_autoencoder, train_dynamics
 from midas_world.train.loop import seeded_weights, step_generator

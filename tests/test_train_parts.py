@@ -14,10 +14,7 @@ from midas_world.checkpoint import load_tensors
 from midas_world.config import OptimizerConfig
 from midas_world.data.episodes import save_episode
 from midas_world.model.world_model import WorldModel
-from midas_world.train.autoencoder import (
-    load_autoencoder,
-    train_autoencoder,
-)
+from midas_world.train.autoencoder import load_autoencoder, train_autoencoder
 from midas_world.train.data import character_weight, crop_corners, open_frames
 from midas_world.train.latents import open_latents
 from midas_world.train.loop import Trainer, schedule, seeded_weights

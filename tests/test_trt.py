@@ -16,13 +16,7 @@ from engine.on_tensorrt import plan as trt_plan
 from engine.on_tensorrt.plan import PLAN_GRAPHS, TrtPlan, load_plan
 from engine.on_torch.engine import TorchEngine
 from midas_world.commands import cli
-from midas_world.config import (
-    CameraConfig,
-    EntriesConfig,
-    MotionConfig,
-    SceneryConfig,
-    load_preset,
-)
+from midas_world.config import CameraConfig, EntriesConfig, MotionConfig, SceneryConfig, load_preset
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.head import Guidance
 from midas_world.model.world_model import WorldModel

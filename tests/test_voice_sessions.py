@@ -17,10 +17,7 @@ from envs.recording.record import RecordSession
 from envs.soundtrack import Soundtrack
 from envs.stage.controller import ACTIONS
 from envs.stage.speech import features_from_audio, load_speech_bank
-from midas_world.data.sound import (
-    SAMPLE_RATE_HZ,
-    SAMPLES_PER_STEP,
-)
+from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP
 from midas_world.sessions.export.minari_dataset import export_minari
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import load_session

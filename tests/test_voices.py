@@ -13,12 +13,7 @@ from envs.play.game.opening import open_teacher, open_world
 from envs.play.voice.voices import FileVoice, LiveVoices, num_voice_steps
 from envs.stage.controller import ACTIONS
 from envs.stage.speech import features_from_audio
-from midas_world.data.sound import (
-    SAMPLE_RATE_HZ,
-    SAMPLES_PER_STEP,
-    SoundError,
-    to_int16,
-)
+from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError, to_int16
 from tests.fakes import CountingEnv
 from tests.test_sound import loudest_hz, tone, write_sound
 from tests.voices import lag_of, sound_of

@@ -117,12 +117,7 @@ def quantize(
 
 
 def _quantize_convs(
-    source: Path,
-    target: Path,
-    samples: Sequence[Arrays],
-    *,
-    excluded: list[str],
-    is_narrow: bool,
+    source: Path, target: Path, samples: Sequence[Arrays], *, excluded: list[str], is_narrow: bool
 ) -> None:
     with _quiet_root_logger():
         from onnxruntime.quantization import (

@@ -13,12 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.on_torch.networks import (
-    Sampler,
-    autoencoder_for_play,
-    model_for_play,
-    native_dtypes,
-)
+from engine.on_torch.networks import Sampler, autoencoder_for_play, model_for_play, native_dtypes
 from engine.spec import Cache, EngineSpec, Made
 from midas_world.model.autoencoder import normalize_frames, quantize_frames
 from midas_world.model.conditions import Conditions

@@ -93,12 +93,7 @@ class _Taking:
         self.why = "the time was over"
 
     def frames(
-        self,
-        keys: DesktopKeys,
-        *,
-        fps: float,
-        seconds: float | None,
-        stop: Callable[[], bool],
+        self, keys: DesktopKeys, *, fps: float, seconds: float | None, stop: Callable[[], bool]
     ) -> Iterator[np.ndarray]:
         """Yield pictures, each when it is due."""
         started = lit = time.monotonic()

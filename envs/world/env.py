@@ -176,11 +176,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
     _STREAMS = ("_np_random", "_np_random_seed")
 
     def __init__(
-        self,
-        world: str | Path | World = "stage",
-        *,
-        render_mode: str | None = None,
-        **options: Any,
+        self, world: str | Path | World = "stage", *, render_mode: str | None = None, **options: Any
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = self.metadata["render_modes"]

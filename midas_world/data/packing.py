@@ -36,11 +36,7 @@ DEFAULT_SHARD_BYTES = 256_000_000
 
 
 def pack(
-    data: Path,
-    url: str,
-    *,
-    shard_bytes: int = DEFAULT_SHARD_BYTES,
-    validation_share: float = 0.01,
+    data: Path, url: str, *, shard_bytes: int = DEFAULT_SHARD_BYTES, validation_share: float = 0.01
 ) -> dict[str, ShardFolder]:
     """Pack episodes into the shard folders ``train`` and ``validation`` of `url`.
 

@@ -88,12 +88,7 @@ def write_shard(url: str, name: str, samples: Iterable[Sample]) -> Shard:
                 num_episodes += 1
                 num_frames += sample.num_frames
         num_bytes = sink.tell()
-    return Shard(
-        name=name,
-        num_bytes=num_bytes,
-        num_episodes=num_episodes,
-        num_frames=num_frames,
-    )
+    return Shard(name=name, num_bytes=num_bytes, num_episodes=num_episodes, num_frames=num_frames)
 
 
 def read_samples(url: str, shard: Shard, losses: Losses) -> Iterator[Sample]:

@@ -100,10 +100,7 @@ def sequence_conditions(steps: Sequence[StepConditions], model: WorldModel) -> C
 
 
 def forced_steps(
-    model: WorldModel,
-    episodes: Sequence[LatentEpisode],
-    *,
-    first: int,
+    model: WorldModel, episodes: Sequence[LatentEpisode], *, first: int
 ) -> Iterator[ForcedStep]:
     """Yield the steps of all episodes; how they are grouped is of no meaning.
 

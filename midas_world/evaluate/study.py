@@ -227,10 +227,7 @@ class Study:
     def to_latent(self, episode: TeacherEpisode) -> LatentEpisode:
         """Return an episode as the world sees it."""
         return to_latent_episode(
-            episode,
-            autoencoder=self.autoencoder,
-            model=self.model,
-            device=self.device,
+            episode, autoencoder=self.autoencoder, model=self.model, device=self.device
         )
 
     def outcome_episodes(self) -> list[LatentEpisode]:
@@ -369,11 +366,7 @@ class Study:
         return train_probe(np.stack(halves), np.stack(keypoints), config)
 
     def sample_moments(
-        self,
-        env: gymnasium.Env,
-        config: ProbeConfig,
-        *,
-        policy: Policy | None = None,
+        self, env: gymnasium.Env, config: ProbeConfig, *, policy: Policy | None = None
     ) -> Iterator[Moment]:
         """Yield what a probe learns from, by a policy or by the world's in turn."""
         data, left = self.world.config.data, config.num_frames

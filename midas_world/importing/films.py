@@ -261,11 +261,7 @@ class Film(Pictures):
                 if is_lost and (frame.is_corrupt or not frame.key_frame):
                     self.problems["pictures of a film that are damaged or hang on such"] += 1
                     continue
-                yield (
-                    self._time(frame, count - 1),
-                    _FilmPicture(av, frame, aspect),
-                    is_lost,
-                )
+                yield (self._time(frame, count - 1), _FilmPicture(av, frame, aspect), is_lost)
                 is_lost = False
 
     def _packets(self, container: Any, stream: Any) -> Iterator[Any]:

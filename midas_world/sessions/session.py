@@ -291,10 +291,7 @@ def load_session(folder: Path) -> RecordedSession:
 def _segment(records: list[Record], prompts: list[tuple[int, Record]]) -> Segment:
     first = records[0]
     return Segment(
-        first=first,
-        steps=tuple(records[1:]),
-        prompts=tuple(prompts),
-        is_whole=first.is_beginning,
+        first=first, steps=tuple(records[1:]), prompts=tuple(prompts), is_whole=first.is_beginning
     )
 
 

@@ -119,10 +119,7 @@ def project_for(
         num_episodes=options.episodes or base.data.num_episodes,
         num_steps=options.steps or base.data.num_steps,
     )
-    fitted = [
-        *words_for(size, fps / repeat, base),
-        *_tried_out(data, base),
-    ]
+    fitted = [*words_for(size, fps / repeat, base), *_tried_out(data, base)]
     config = override_config(neutral, [*fitted, *overrides])
     return dataclasses.replace(config, data=data)
 

@@ -15,13 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from midas_world.checkpoint import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    load_part,
-    load_weights,
-    save_tensors,
-)
+from midas_world.checkpoint import CONFIG_NAME, WEIGHTS_NAME, load_part, load_weights, save_tensors
 from midas_world.config import AutoencoderTrainConfig, ProjectConfig, save_config
 from midas_world.model.autoencoder import Autoencoder, normalize_frames, quantize_frames
 from midas_world.psnr import psnr_of

@@ -59,12 +59,7 @@ def pack_world(
 
 
 def _pack_world(
-    config: ProjectConfig,
-    world: Path,
-    *,
-    autoencoder: Path,
-    dynamics: Path,
-    data: Path | None,
+    config: ProjectConfig, world: Path, *, autoencoder: Path, dynamics: Path, data: Path | None
 ) -> Path:
     coder = load_autoencoder(autoencoder, config)
     model = WorldModel(config.world)
@@ -78,12 +73,7 @@ def _pack_world(
         states = recorded_start_states(folder, coder, config)
         keymap = KeyMap.of(config.data.teacher.actions)
     save_world(
-        world,
-        config=config,
-        autoencoder=coder,
-        model=model,
-        start_states=states,
-        keymap=keymap,
+        world, config=config, autoencoder=coder, model=model, start_states=states, keymap=keymap
     )
     size = (world / WEIGHTS_NAME).stat().st_size / 1e6
     logger.info("packed %s: weights %.1f MB, %d start states", world, size, len(states))

@@ -118,10 +118,7 @@ class Comparison:
     """
 
     def __init__(
-        self,
-        teacher: TeacherLink,
-        *,
-        notify: Callable[[], object] = lambda: None,
+        self, teacher: TeacherLink, *, notify: Callable[[], object] = lambda: None
     ) -> None:
         self.pair: Pair | None = None
         self.num_behind = 0

@@ -239,12 +239,7 @@ class Game:
         self.recorder.reset(frame, info, self.branch)
         return self._view(frame, info, self.playable.keymap.actions[0])
 
-    def _view(
-        self,
-        frame: np.ndarray,
-        info: Mapping[str, Any],
-        action_name: str,
-    ) -> View:
+    def _view(self, frame: np.ndarray, info: Mapping[str, Any], action_name: str) -> View:
         self.info = info
         return View(
             frame=frame,

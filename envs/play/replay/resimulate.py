@@ -50,10 +50,7 @@ class _DifferenceError(Exception):
 
 
 def resimulate(
-    tape: Tape,
-    env: gym.Env[Any, Any],
-    *,
-    on_frame: Callable[[int], object] = lambda _: None,
+    tape: Tape, env: gym.Env[Any, Any], *, on_frame: Callable[[int], object] = lambda _: None
 ) -> Resimulation:
     """Run a session again until something differs.
 

@@ -9,12 +9,7 @@ import numpy as np
 
 from envs.play.game.film import Film
 from envs.play.replay.recorded import Tape
-from envs.play.studio.films import (
-    FilmLook,
-    first_frame,
-    open_film,
-    save_film,
-)
+from envs.play.studio.films import FilmLook, first_frame, open_film, save_film
 from envs.recording.record import new_path
 from midas_world.sessions.session import HEADER, VIDEO, load_session
 

@@ -38,11 +38,7 @@ def _opened(size: int, family: str | None) -> pygame.font.Font:
 
 
 def written(
-    text: str,
-    size: int,
-    *,
-    color: tuple[int, int, int] = TEXT_COLOR,
-    width: int = 0,
+    text: str, size: int, *, color: tuple[int, int, int] = TEXT_COLOR, width: int = 0
 ) -> pygame.Surface:
     """Return a text as a picture; what is no letter is left out.
 

@@ -30,10 +30,7 @@ _CONTROLLER_ARROWS = {
     pygame.CONTROLLER_BUTTON_DPAD_LEFT: "left",
     pygame.CONTROLLER_BUTTON_DPAD_RIGHT: "right",
 }
-_TRIGGERS = {
-    pygame.CONTROLLER_AXIS_TRIGGERLEFT: "LT",
-    pygame.CONTROLLER_AXIS_TRIGGERRIGHT: "RT",
-}
+_TRIGGERS = {pygame.CONTROLLER_AXIS_TRIGGERLEFT: "LT", pygame.CONTROLLER_AXIS_TRIGGERRIGHT: "RT"}
 # SDL's order of buttons on a common gamepad.
 _JOYSTICK_BUTTONS = dict(enumerate(("A", "B", "X", "Y", "LB", "RB", "Back", "Start")))
 _JOYSTICK_BUTTONS |= {9: "L3", 10: "R3"}

@@ -43,11 +43,7 @@ class SettingScreens:
     """Menus that change a player's settings."""
 
     def __init__(
-        self,
-        settings: SettingsFile,
-        *,
-        apply: Callable[[], object],
-        show: Callable[[Menu], object],
+        self, settings: SettingsFile, *, apply: Callable[[], object], show: Callable[[Menu], object]
     ) -> None:
         self._file = settings
         self._apply = apply

@@ -63,11 +63,7 @@ def soak(opener: Callable[[], Playable], *, num_frames: int) -> SoakReport:
     """Play in a window until so many frames were shown; the game's own errors are raised."""
     window = Window("soak")
     thread = GameThread(
-        opener,
-        window.inputs,
-        fps=_FASTEST,
-        rewind_seconds=_REWIND_SECONDS,
-        notify=window.notify,
+        opener, window.inputs, fps=_FASTEST, rewind_seconds=_REWIND_SECONDS, notify=window.notify
     )
     player = _Player(thread)
     samples: list[float] = []

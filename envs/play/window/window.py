@@ -48,11 +48,7 @@ class Window:
     """
 
     def __init__(
-        self,
-        title: str,
-        *,
-        loading: Loading | None = None,
-        settings: SettingsFile | None = None,
+        self, title: str, *, loading: Loading | None = None, settings: SettingsFile | None = None
     ) -> None:
         self._title = title
         self._loading = loading or Loading()
@@ -363,10 +359,7 @@ class Window:
             facts = partial(projector.film.facts, projector.number)
             return told + self.overlays.of_film(thread, look, measured=facts)
         facts = partial(measurements, thread, view, self.latencies)
-        return [
-            *told,
-            *self.overlays.of_game(thread, view, look, now=now, measured=facts),
-        ]
+        return [*told, *self.overlays.of_game(thread, view, look, now=now, measured=facts)]
 
     def _draw_view(
         self, thread: GameThread, view: View, area: pygame.Rect, plates: list[Plate]

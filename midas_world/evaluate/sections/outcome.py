@@ -67,12 +67,7 @@ def reward_event_probability(outcome: OutcomeHead, logits: torch.Tensor) -> torc
     return (logits.float().softmax(dim=-1) * is_event).sum(dim=-1).clamp(0.0, 1.0)
 
 
-def predict_outcomes(
-    model: WorldModel,
-    episodes: list[LatentEpisode],
-    *,
-    first: int,
-) -> Outcomes:
+def predict_outcomes(model: WorldModel, episodes: list[LatentEpisode], *, first: int) -> Outcomes:
     """Return what the world says of every step of the teacher's episodes that has a full context.
 
     Raises:

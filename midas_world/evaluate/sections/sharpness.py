@@ -13,13 +13,7 @@ from tqdm import tqdm
 from midas_world.evaluate.metrics import mean_of, sharpness
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import (
-    Endless,
-    follow,
-    play_world,
-    teacher_moments,
-    to_episode,
-)
+from midas_world.evaluate.rollouts import Endless, follow, play_world, teacher_moments, to_episode
 from midas_world.evaluate.study import LONG_SEED, Study
 from midas_world.tables import Cell
 from midas_world.teachers.collect import load_policy
