@@ -1,8 +1,6 @@
-"""What the examples play: the ids of the dream and its teacher, and the actions that coins need."""
+"""The actions that coins need."""
 
 from envs.stage.controller import ACTIONS
-
-WORLD_ID, TEACHER_ID = "midas/Stage-v0", "midas/StageTeacher-v0"
 
 # All others cost a learner or a planner steps and bring no coins.
 ACTION_NAMES = ("idle", "run_left", "run_right", "jump", "leap_left", "leap_right")

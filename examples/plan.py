@@ -5,30 +5,34 @@
 
 Random shooting: `fork` gives N games that go on from here, each plays actions drawn at random in
 one batch, without a picture being decoded; the first actions of the best future are played, then
-it plans anew. Beside it plays the prior alone: the same random actions without a look ahead.
+it plans anew. Beside it play the same random actions without a look ahead, one that always leaps
+right and, in the game itself, the scripted expert. The rules are those of StageCoins.
 """
 
 import argparse
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
 import midas_world  # noqa: F401 - registers the ids
+from envs.stage.controller import ACTIONS
+from envs.stage.policies import ExpertPolicy
 from envs.world.env import WorldEnv
-from examples.actions import ACTION_INDICES, TEACHER_ID, WORLD_ID
+from examples.actions import ACTION_INDICES
 from midas_world.edge import run_command
-from midas_world.evaluate.rollouts import Moment, to_episode
+from midas_world.evaluate.rollouts import Moment, Script, teacher_moments, to_episode
+from midas_world.tables import Cell, table_lines
+from midas_world.teachers.collect import Policy
 
+WORLD_ID, TEACHER_ID = "midas/StageCoins-v0", "midas/StageCoinsTeacher-v0"
 # Neither the world's training nor its validation saw these.
 FIRST_SEED = 500_000
-
-Plan = Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,89 +100,72 @@ def shoot(world: WorldEnv, config: PlanConfig, rng: np.random.Generator) -> np.n
     return actions[: config.commitment, int(worth.argmax())]
 
 
-def play_world(world: WorldEnv, plan: Plan, *, seed: int) -> float:
-    """Play an episode of the world by plans; return its return."""
-    world.reset(seed=seed)
-    total, is_over = 0.0, False
-    while not is_over:
-        for action in plan():
-            _, reward, terminated, truncated, _ = world.step(int(action))
-            total += float(reward)
-            is_over = terminated or truncated
-            if is_over:
-                break
-    return total
+class Prior:
+    """A policy that plays what the planner draws, without a look ahead."""
+
+    def __init__(self, config: PlanConfig) -> None:
+        self._config = config
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode."""
+        self._rng = rng
+        self._left: list[int] = []
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return the next action of the plan, or the first of a new one."""
+        if not self._left:
+            self._left = self._plan().tolist()
+        return self._left.pop(0)
+
+    def _plan(self) -> np.ndarray:
+        return draw_actions(self._config, 1, self._rng)[: self._config.commitment, 0]
 
 
-class TeacherView:
-    """Lets a world see what the teacher shows, so that plans for it can be made in the world."""
+class Planner(Prior):
+    """Plays the best of what it tries in the world, which is the game that it plays."""
 
-    def __init__(self, world: WorldEnv, teacher: gym.Env) -> None:
+    def __init__(self, config: PlanConfig, world: WorldEnv) -> None:
+        super().__init__(config)
         self._world = world
-        self._teacher = teacher
-        count = world.engine.spec.config.backbone.context_frames
+
+    def _plan(self) -> np.ndarray:
+        return shoot(self._world, self._config, self._rng)
+
+
+class TeacherPlanner(Planner):
+    """Plays the teacher: before each plan, the world is shown what the teacher showed last."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode."""
+        super().reset(rng)
+        count = self._world.engine.spec.config.backbone.context_frames
         self._last: deque[Moment] = deque(maxlen=count)
 
-    def reset(self, seed: int) -> None:
-        """Begin an episode of the teacher."""
-        self._last.clear()
-        frame, info = self._teacher.reset(seed=seed)
-        self._last.append(Moment(frame=frame, info=info))
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """See a frame; return the next action of the plan, or the first of a new one."""
+        self._last.append(Moment(frame=observation, info=info))
+        return super().act(observation, info)
 
-    def step(self, action: int) -> tuple[float, bool]:
-        """Play an action in the teacher; return the reward and whether the episode is over."""
-        frame, reward, terminated, truncated, info = self._teacher.step(action)
-        self._last.append(Moment(frame=frame, action=action, info=info))
-        return float(reward), terminated or truncated
-
-    def show_world(self, seed: int) -> None:
-        """Let the world go on from what the teacher showed last."""
+    def _plan(self) -> np.ndarray:
+        seed = int(self._rng.integers(2**31))
         start = to_episode(list(self._last), name="plan", seed=seed).start_state(len(self._last))
         self._world.reset(seed=seed, options={"start_state": start})
+        return super()._plan()
 
 
-def play_teacher(view: TeacherView, plan: Plan, *, seed: int, needs_world: bool) -> float:
-    """Play an episode of the teacher by plans made in the world; return its return."""
-    view.reset(seed)
-    total, is_over = 0.0, False
-    while not is_over:
-        if needs_world:
-            view.show_world(seed)
-        for action in plan():
-            reward, is_over = view.step(int(action))
-            total += reward
-            if is_over:
-                break
-    return total
-
-
-def make_plan(
-    kind: str, world: WorldEnv, config: PlanConfig, rng: np.random.Generator, times: list[float]
-) -> Plan:
-    """Return the planner or the prior."""
-
-    def plan() -> np.ndarray:
-        begin = time.perf_counter()
-        if kind == "planner":
-            actions = shoot(world, config, rng)
-        else:
-            actions = draw_actions(config, 1, rng)[: config.commitment, 0]
-        times.append(time.perf_counter() - begin)
-        return actions
-
-    return plan
-
-
-def make_table(returns: dict[str, list[float]], times: dict[str, list[float]], where: str) -> str:
-    """Return a Markdown table: mean and standard deviation over episodes, and time per plan."""
-    lines = [f"| policy | return in the {where} | episodes | ms per plan |", "|---|---|---|---|"]
-    for kind, values in returns.items():
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        ms = 1000.0 * float(np.median(times[kind]))
-        lines.append(
-            f"| {kind} | {np.mean(values):.2f} ± {spread:.2f} | {len(values)} | {ms:.0f} |"
-        )
-    return "\n".join(lines)
+def play(env: gym.Env, name: str, policy: Policy, *, num_episodes: int) -> tuple[Cell, ...]:
+    """Play episodes; return a row of the table."""
+    returns, hits, num_ended = [], [], 0
+    for seed in tqdm(range(FIRST_SEED, FIRST_SEED + num_episodes), desc=name, unit="episode"):
+        total, num_hits = 0.0, 0.0
+        for moment in teacher_moments(env, policy, seed=seed, options={}):
+            total, num_hits = total + moment.reward, num_hits + moment.info["cost"]
+            num_ended += moment.terminated
+        returns.append(total)
+        hits.append(num_hits)
+    spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
+    brought = f"{np.mean(returns):.2f} ± {spread:.2f}"
+    return name, brought, float(np.mean(hits)), f"{1 - num_ended / num_episodes:.0%}", num_episodes
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -199,7 +186,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Play episodes with the planner and with the prior, and print what they brought."""
+    """Play episodes with the planner and others, and print what they brought."""
     options = parse(arguments)
     config = PlanConfig(
         num_futures=options.futures,
@@ -208,30 +195,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         commitment=options.commitment,
         horizon=options.horizon,
     )
+    is_world = options.act_in == "world"
     # Each plan for the teacher begins the world anew, so its clock runs for one plan only.
-    horizon = config.horizon if options.act_in == "world" else config.depth + 1
-    # Plans weigh expected rewards, the small ones too.
+    horizon = config.horizon if is_world else config.depth + 1
     made = gym.make(
-        WORLD_ID, world=options.world, observation="latent", horizon=horizon, reward_threshold=0.0
+        WORLD_ID, world=options.world, observation="latent", horizon=horizon, outcomes="expected"
     )
     world = made.unwrapped
     assert isinstance(world, WorldEnv)
-    teacher = gym.make(TEACHER_ID, horizon=config.horizon)
-    view = TeacherView(world, teacher)
-    returns: dict[str, list[float]] = {}
-    times: dict[str, list[float]] = {}
-    for kind in ("prior", "planner"):
-        returns[kind], times[kind] = [], []
-        for seed in tqdm(range(FIRST_SEED, FIRST_SEED + options.seeds), desc=kind, unit="episode"):
-            plan = make_plan(kind, world, config, np.random.default_rng(seed), times[kind])
-            if options.act_in == "world":
-                total = play_world(world, plan, seed=seed)
-            else:
-                total = play_teacher(view, plan, seed=seed, needs_world=kind == "planner")
-            returns[kind].append(total)
-    world.close()
-    teacher.close()
-    print(make_table(returns, times, options.act_in))
+    policies = {
+        "random": Prior(config),
+        "always leaps right": Script([ACTIONS.index("leap_right")]),
+    }
+    if is_world:
+        env, planner = made, Planner(config, world)
+    else:
+        env, planner = gym.make(TEACHER_ID, horizon=config.horizon), TeacherPlanner(config, world)
+        policies["scripted expert"] = ExpertPolicy()
+    rows = [
+        play(env, name, policy, num_episodes=options.seeds)
+        for name, policy in (policies | {"planner": planner}).items()
+    ]
+    made.close()
+    env.close()
+    columns = ["policy", f"return in the {options.act_in}", "hits", "survived", "episodes"]
+    print("\n".join(table_lines(columns, rows, digits=1)))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,18 @@ def test_planning_leaves_the_world_as_it_was(latent_world):
     np.testing.assert_array_equal(latent_world.step(LEAP)[0], ahead)
 
 
+def test_plans_for_the_teacher_begin_where_it_is_and_are_played_to_their_end(latent_world):
+    config = plan.PlanConfig(num_futures=2, depth=2, hold=2, commitment=2)
+    policy = plan.TeacherPlanner(config, latent_world)
+    rng = np.random.default_rng(2)
+    frames = rng.integers(256, size=(3, *latent_world.engine.spec.frame_shape), dtype=np.uint8)
+    seen = latent_world.engine.encode(frames).numpy()
+    policy.reset(rng)
+    for number, is_shown in enumerate((0, 0, 2)):
+        policy.act(frames[number], {})
+        np.testing.assert_allclose(latent_world.observe(), seen[is_shown], rtol=1e-4, atol=1e-4)
+
+
 def _bits(tensor: torch.Tensor) -> np.ndarray:
     """NumPy has no bfloat16: compare its bits."""
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
@@ -92,8 +104,10 @@ def test_plan_runs_in_the_world_and_in_the_teacher(where, tiny_world, monkeypatc
     plan.main(arguments)
     table = capsys.readouterr().out.splitlines()
     assert table[0].startswith(f"| policy | return in the {where} ")
-    assert [line.split("|")[1].strip() for line in table[2:]] == ["prior", "planner"]
-    assert all("| 2 |" in line for line in table[2:])
+    expert = ["scripted expert"] if where == "teacher" else []
+    names = ["random", "always leaps right", *expert, "planner"]
+    assert [line.split("|")[1].strip() for line in table[2:]] == names
+    assert all(line.endswith("| 100% | 2 |") for line in table[2:])
 
 
 class Shrunk(gym.ObservationWrapper):
