@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env, data_equivalence
+from gymnasium.wrappers import FrameStackObservation, NormalizeReward
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 import midas_world  # noqa: F401 - registers the ids
@@ -37,7 +38,7 @@ def test_these_are_all_ids():
 
 def test_the_checkers_have_nothing_to_say(make):
     env = make(render_mode="rgb_array").unwrapped
-    check_env(env, skip_render_check=True)
+    check_env(env)
     check_env_of_sb3(env)
     env.close()
 
@@ -60,36 +61,47 @@ def test_every_render_mode_renders(make):
     first = make()
     modes = first.unwrapped.metadata["render_modes"]
     first.close()
+    assert "rgb_array" in modes
     for mode in modes:
         env = make(render_mode=mode)
-        frame, _ = env.reset(seed=0)
-        env.step(0)
-        seen = env.render()
-        assert (seen is None) == (mode == "human")
-        if seen is not None:
-            assert (seen.shape, seen.dtype) == (frame.shape, np.uint8)
+        frames = [env.reset(seed=0)[0]]
+        seen = [env.render()]
+        frames.append(env.step(0)[0])
+        seen.append(env.render())
+        if mode == "human":
+            assert seen == [None, None]
+        else:
+            np.testing.assert_array_equal(seen, frames)
         env.close()
 
 
-def test_a_copy_by_pickling_goes_on_alike(make):
-    env = make()
-    again = pickle.loads(pickle.dumps(env))
-    assert again.spec == env.spec
-    assert data_equivalence(env.reset(seed=1), again.reset(seed=1), exact=True)
-    assert data_equivalence(env.step(1), again.step(1), exact=True)
-    env.close()
-    again.close()
+def by_pickle(env: gym.Env) -> gym.Env:
+    return pickle.loads(pickle.dumps(env))
 
 
-def test_a_spec_makes_the_same_again(make):
-    env = make(render_mode="rgb_array")
-    for spec in (EnvSpec.from_json(env.spec.to_json()), pickle.loads(pickle.dumps(env.spec))):
-        assert spec == env.spec
-        again = gym.make(spec)
-        assert again.observation_space == env.observation_space
-        assert again.action_space == env.action_space
-        again.close()
+def by_spec(env: gym.Env) -> gym.Env:
+    assert env.spec.pprint(disable_print=True)
+    return gym.make(EnvSpec.from_json(env.spec.to_json()))
+
+
+def by_pickled_spec(env: gym.Env) -> gym.Env:
+    return gym.make(pickle.loads(pickle.dumps(env.spec)))
+
+
+@pytest.mark.parametrize("again", [by_pickle, by_spec, by_pickled_spec])
+def test_a_copy_with_its_wrappers_goes_on_alike(make, again):
+    env = make(render_mode="rgb_array", max_episode_steps=9)
+    env = NormalizeReward(FrameStackObservation(env, 2))
+    other = again(env)
+    assert other.spec == env.spec
+    assert type(other) is type(env)
+    assert other.observation_space == env.observation_space
+    assert other.action_space == env.action_space
+    assert data_equivalence(env.reset(seed=1), other.reset(seed=1), exact=True)
+    assert data_equivalence(env.step(1), other.step(1), exact=True)
+    np.testing.assert_array_equal(env.render(), other.render())
     env.close()
+    other.close()
 
 
 def test_tasks_have_their_horizon_and_rule(make):
@@ -100,30 +112,28 @@ def test_tasks_have_their_horizon_and_rule(make):
     env.close()
 
 
-def test_minari_recovers_what_it_collected(make, tmp_path, monkeypatch):
+# Minari's collector leaves its folder to be cleaned up.
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
+def test_minari_collects_all_and_recovers_the_environment(make, tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")
+    pytest.importorskip("jax")  # of minari[create]
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    from minari.data_collector.episode_buffer import EpisodeBuffer
-
     env = make()
-    frames, actions = [env.reset(seed=0)[0]], [0, 1, 2]
-    frames += [env.step(action)[0] for action in actions]
-    flags = [False, False, False]
-    data = EpisodeBuffer(
-        observations=frames,
-        actions=actions,
-        rewards=[0.0] * 3,
-        terminations=flags,
-        truncations=[False, False, True],
-    )
-    own = {"author": "-", "author_email": "-", "code_permalink": "-", "description": "-"}
-    minari.create_dataset_from_buffers(
-        "ours-v0", [data], env=env, eval_env=env, algorithm_name="-", **own
-    )
-    again = minari.load_dataset("ours-v0").recover_environment()
+    games = minari.DataCollector(env, record_infos=True, jpeg_encoding=False)
+    frames = [games.reset(seed=0)[0]]
+    for action in (0, 1, 2):
+        frame, *_, info = games.step(action)
+        frames.append(frame)
+    own = dict.fromkeys(("author", "author_email", "code_permalink", "description"), "-")
+    games.create_dataset("ours-v0", eval_env=env, algorithm_name="-", **own)
+    data = minari.load_dataset("ours-v0")
+    (episode,) = data.iterate_episodes()
+    np.testing.assert_array_equal(episode.observations, frames)
+    assert episode.infos.keys() == info.keys()
     # What Minari's own check_env_recovery compares.
-    assert again.spec == env.spec
-    assert again.observation_space == env.observation_space
-    assert again.action_space == env.action_space
-    env.close()
-    again.close()
+    for again in (data.recover_environment(), data.recover_environment(eval_env=True)):
+        assert again.spec == env.spec
+        assert again.observation_space == env.observation_space == data.observation_space
+        assert again.action_space == env.action_space == data.action_space
+        again.close()
+    games.close()
