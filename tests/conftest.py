@@ -64,6 +64,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDAS_WORLD_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.setenv("SB3_LOGDIR", str(tmp_path_factory.mktemp("sb3")))
         patch.setenv("GOMP_SPINCOUNT", "1000")  # `play.main` sets it where nothing is
         yield
 

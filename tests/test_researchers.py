@@ -167,11 +167,12 @@ def test_numeric_infos_become_tensors(tiny_folder):
 
 def test_a_row_on_int8_is_the_game_alone(tiny_world, kept_graphs):
     engine = OnnxEngine(tiny_world, folder=kept_graphs)
-    games = WorldVectorEnv(3, tiny_world, engine=engine, observation="latent")
-    alone = WorldEnv(tiny_world, engine=engine, observation="latent")
+    modes = {"engine": engine, "observation": "latent", "render_mode": "rgb_array"}
+    games, alone = WorldVectorEnv(3, tiny_world, **modes), WorldEnv(tiny_world, **modes)
     rows, (own, _) = games.reset(seed=5)[0], alone.reset(seed=7)
     for _ in range(8):
         np.testing.assert_allclose(rows[2], own, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(games.render()[2], alone.render(), atol=2)
         rows, own = games.step(np.array([0, 14, RUN]))[0], alone.step(RUN)[0]
 
 
