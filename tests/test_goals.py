@@ -119,7 +119,7 @@ def test_a_run_from_the_menu_to_its_end_again_and_its_replay(monkeypatch):
         shown = []
         run_until(
             window, session,
-            lambda: shown.append(session.view.num_steps) or session.projector.is_paused,
+            lambda: shown.append(session.view.num_steps) or session.films.projector.is_paused,
         )  # fmt: skip
         assert shown[-1] == 6
         assert min(shown) < 6
@@ -154,7 +154,9 @@ def test_keys_of_the_game_mean_nothing_while_it_waits_for_a_menu():
         session._commands.put(lambda _: done.set())
         assert done.wait(10.0)
         assert (session.status, session.view.num_steps) == ("paused", steps)
-        assert not any((session.bookmarks.shown, window._prompt.is_open, session.pilot.is_flying))
+        assert not any(
+            (session.past.bookmarks.shown, window._prompt.is_open, session.pilot.is_flying)
+        )
 
 
 def test_a_time_limit_ends_a_run_though_the_game_goes_on():
@@ -174,10 +176,10 @@ def test_what_is_not_played_in_one_go_is_not_counted(spoil):
     with playing(CountingEnv(), fps=20) as (window, session):
         assert session.goals.run.is_counted
         act = {
-            "rewind": session.start_rewind,
+            "rewind": session.past.start_rewind,
             "step": session.single_step,
             "agent": lambda: session.fly(True),
-            "bookmark": lambda: (session.drop_bookmark(), session.jump(1)),
+            "bookmark": lambda: (session.past.drop_bookmark(), session.past.jump(1)),
         }[spoil]
         act()
         run_until(window, session, lambda: not session.goals.run.is_counted)

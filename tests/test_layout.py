@@ -63,10 +63,10 @@ def test_all_that_a_window_can_show_lies_apart(size, is_split, tmp_path, monkeyp
             press(pygame.K_F2)
             run_until(window, session, lambda: window._drawn_pair is not None)
         wanted = {"score", "message", "recording", "bookmarks"}
-        session._recording.error = "the disk is full"
+        session.recording.error = "the disk is full"
         for key in (pygame.K_F4, *[pygame.K_b] * 9, pygame.K_h, pygame.K_F3):
             press(key)
-        run_until(window, session, lambda: len(session.bookmarks.shown) == 9)
+        run_until(window, session, lambda: len(session.past.bookmarks.shown) == 9)
         session.message = "some words that are long enough to be told on more than one line " * 2
         shown: set[str] = set()
         for key in (pygame.K_F1, pygame.K_F1, pygame.K_F3, pygame.K_t, pygame.K_ESCAPE, pygame.K_p):

@@ -117,7 +117,7 @@ def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
         press(pygame.K_o)
         run_until(window, session, lambda: session.status == "paused")
         push(5)
-        run_until(window, session, lambda: session.bookmarks.shown)
+        run_until(window, session, lambda: session.past.bookmarks.shown)
     kept = json.loads((tmp_path / "settings.json").read_text())
     assert (kept["keys"], kept["pad"]) == ({"p": "o"}, {"b": "RB"})
 

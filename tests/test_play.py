@@ -268,7 +268,7 @@ def test_a_gamepad_plays_until_it_is_pulled_out(playing):
     act(pygame.JOYBUTTONDOWN, button=7)
     run_until(window, session, lambda: session.status == "playing")
     act(pygame.JOYBUTTONDOWN, button=9)
-    run_until(window, session, lambda: session.bookmarks.shown)
+    run_until(window, session, lambda: session.past.bookmarks.shown)
     steps = session.view.num_steps
     run_until(window, session, lambda: session.view.num_steps > steps + 20)
     act(pygame.JOYBUTTONDOWN, button=10)

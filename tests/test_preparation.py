@@ -234,17 +234,17 @@ def test_bookmarks_and_rewind_go_on_after_changing_over(tiny_folder: Path):
     try:
         session.start()
         run_until(window, session, lambda: session.view is not None and session.view.num_steps > 3)
-        session.drop_bookmark()
-        run_until(window, session, lambda: len(session.bookmarks.shown) == 1)
+        session.past.drop_bookmark()
+        run_until(window, session, lambda: len(session.past.bookmarks.shown) == 1)
         session.reset()
         run_until(window, session, lambda: session.playable.backend != first.backend)
         run_until(window, session, lambda: session.view.num_steps == 2)
-        session.jump(1)
-        num_steps = session.bookmarks.shown[0][1].num_steps
+        session.past.jump(1)
+        num_steps = session.past.bookmarks.shown[0][1].num_steps
         run_until(window, session, lambda: session.view.num_steps > num_steps)
-        session.start_rewind()
-        run_until(window, session, lambda: session.rewind.num_before == 0)
-        session.stop_rewind()
+        session.past.start_rewind()
+        run_until(window, session, lambda: session.past.rewind.num_before == 0)
+        session.past.stop_rewind()
         run_until(window, session, lambda: session.view.num_steps == 1)
     finally:
         session.close()

@@ -81,15 +81,13 @@ def test_a_recording_that_has_ended_is_let_go_of(tmp_path):
 def test_f9_starts_a_session_and_ends_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with playing(CountingEnv()) as (window, session):
-        assert session.recording is None
+        assert session.recording.status is None
         press(pygame.K_F9)
-        run_until(window, session, lambda: session.recording is not None)
-        run_until(window, session, lambda: session.recording.num_frames > 20)
-        session._recording._pressed_at = (
-            0.0  # as if the keys were not pressed within the same 0.3 s
-        )
+        run_until(window, session, lambda: session.recording.status is not None)
+        run_until(window, session, lambda: session.recording.status.num_frames > 20)
+        session.recording._pressed_at = 0.0  # as if the keys were not pressed within the same 0.3 s
         press(pygame.K_F9)
-        run_until(window, session, lambda: session.recording is None)
+        run_until(window, session, lambda: session.recording.status is None)
         shown = session.view.num_steps
         run_until(window, session, lambda: session.view.num_steps > shown)  # play goes on
     recorded = only_session(tmp_path)
@@ -169,7 +167,7 @@ def test_the_hud_says_why_nothing_is_recorded_and_play_goes_on(tmp_path, monkeyp
     said = words_shown(monkeypatch)
     with playing(CountingEnv()) as (window, session):
         press(pygame.K_F9)
-        run_until(window, session, lambda: session.recording_error)
+        run_until(window, session, lambda: session.recording.error)
         run_until(window, session, lambda: any(words in line for line in said))
         assert any("F9 tries again" in line for line in said)
         shown = session.view.num_steps

@@ -44,39 +44,39 @@ def watching(recorded):
 
 def pause(window: Window, session: GameThread) -> None:
     press(pygame.K_p)
-    run_until(window, session, lambda: session.projector.is_paused)
+    run_until(window, session, lambda: session.films.projector.is_paused)
 
 
 def test_a_film_plays_to_its_end_and_begins_again(watching):
     window, session = watching
     press(pygame.K_UP)
     press(pygame.K_UP)
-    run_until(window, session, lambda: session.projector.speed == 4.0)
-    run_until(window, session, lambda: session.projector.number == NUM_FRAMES - 1)
-    run_until(window, session, lambda: session.projector.is_paused)
+    run_until(window, session, lambda: session.films.projector.speed == 4.0)
+    run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 1)
+    run_until(window, session, lambda: session.films.projector.is_paused)
     press(pygame.K_SPACE)
-    film = session.projector
+    film = session.films.projector
     run_until(window, session, lambda: film.number < 9 and not film.is_paused)
 
 
 def test_keys_step_and_jump(watching):
     window, session = watching
     press(pygame.K_END)
-    run_until(window, session, lambda: session.projector.number == NUM_FRAMES - 1)
+    run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 1)
     press(pygame.K_COMMA)
     release(pygame.K_COMMA)
-    run_until(window, session, lambda: session.projector.number == NUM_FRAMES - 2)
-    assert session.projector.is_paused
+    run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 2)
+    assert session.films.projector.is_paused
     press(pygame.K_n)
     release(pygame.K_n)
-    run_until(window, session, lambda: session.projector.number == NUM_FRAMES - 1)
+    run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 1)
     press(pygame.K_LEFT)
     release(pygame.K_LEFT)
     run_until(
-        window, session, lambda: session.projector.number == 0
+        window, session, lambda: session.films.projector.number == 0
     )  # the film is shorter than a second
     press(pygame.K_DOWN)
-    run_until(window, session, lambda: session.projector.speed == 0.5)
+    run_until(window, session, lambda: session.films.projector.speed == 0.5)
     press(pygame.K_F1)
     press(pygame.K_F3)
     run_until(window, session, lambda: window.overlays.shows_measurements)
@@ -88,7 +88,7 @@ def test_a_held_key_goes_on_stepping(watching):
     pause(window, session)
     press(pygame.K_HOME)
     press(pygame.K_PERIOD)
-    run_until(window, session, lambda: session.projector.number >= 4)
+    run_until(window, session, lambda: session.films.projector.number >= 4)
     release(pygame.K_PERIOD)
     run_until(window, session, lambda: window._film._held is None)
 
@@ -102,22 +102,22 @@ def test_the_bar_can_be_clicked_and_dragged(watching):
         pygame.event.post(pygame.Event(kind, pos=(int(x), height - 20), **values))
 
     mouse(pygame.MOUSEBUTTONDOWN, width / 2, button=1)
-    run_until(window, session, lambda: session.projector.number in (8, 9))
+    run_until(window, session, lambda: session.films.projector.number in (8, 9))
     mouse(pygame.MOUSEMOTION, width, rel=(0, 0), buttons=(1, 0, 0))
-    run_until(window, session, lambda: session.projector.number == NUM_FRAMES - 1)
+    run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 1)
     mouse(pygame.MOUSEBUTTONUP, width, button=1)
     mouse(pygame.MOUSEMOTION, 0, rel=(0, 0), buttons=(0, 0, 0))
     press(pygame.K_F3)
     run_until(window, session, lambda: window.overlays.shows_measurements)
-    assert session.projector.number == NUM_FRAMES - 1
+    assert session.films.projector.number == NUM_FRAMES - 1
 
 
 def test_measurements_are_those_of_the_time(watching):
     window, session = watching
     pause(window, session)
-    session.control_film(lambda projector: projector.seek(7))
-    run_until(window, session, lambda: session.projector.number == 7)
-    lines = "\n".join("  ".join(row) for row in session.projector.film.facts(7))
+    session.films.control(lambda projector: projector.seek(7))
+    run_until(window, session, lambda: session.films.projector.number == 7)
+    lines = "\n".join("  ".join(row) for row in session.films.projector.film.facts(7))
     for words in ("frame  7 of 17", "action  kick", "prompt  rain at night", "step, score  7,"):
         assert words in lines
 
@@ -128,11 +128,11 @@ def test_taking_over_plays_on_bit_equal_from_the_frame_shown(watching, key):
     pause(window, session)
     said = []
     window._say = said.append
-    session.control_film(lambda projector: projector.seek(11))
-    run_until(window, session, lambda: session.projector.number == 11)
+    session.films.control(lambda projector: projector.seek(11))
+    run_until(window, session, lambda: session.films.projector.number == 11)
     press(key)
     run_until(window, session, lambda: session.status != "watching")
-    run_until(window, session, lambda: session.projector is None)
+    run_until(window, session, lambda: session.films.projector is None)
     run_until(window, session, lambda: session.view.num_steps >= 10)
     assert "your turn" in said
     assert session.prompt == "rain at night"
@@ -157,9 +157,9 @@ def test_what_cannot_be_taken_over_is_told_and_the_film_goes_on(recorded):
         run_until(window, session, lambda: session.status == "watching")
         press(pygame.K_t)
         run_until(window, session, lambda: "cannot take over: no such world" in said)
-        assert session.projector is not None
+        assert session.films.projector is not None
         press(pygame.K_SPACE)
-        run_until(window, session, lambda: not session.projector.is_paused)
+        run_until(window, session, lambda: not session.films.projector.is_paused)
     finally:
         session.close()
         window.close()

@@ -301,7 +301,7 @@ def test_b_drops_a_bookmark_and_its_number_jumps_there():
         run_until(window, session, lambda: session.status == "paused")
         marked = session.view.num_steps
         press(pygame.K_b)
-        run_until(window, session, lambda: session.bookmarks.shown)
+        run_until(window, session, lambda: session.past.bookmarks.shown)
         press(pygame.K_p)
         run_until(window, session, lambda: session.view.num_steps > marked + 10)
         env.delay_s = 0.05  # so that the jump's own view can be seen

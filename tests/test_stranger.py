@@ -125,7 +125,7 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
     wait(lambda: session.status == "watching")
     look("7-replay")
     press(pygame.K_END)
-    wait(lambda: session.projector.is_paused)
+    wait(lambda: session.films.projector.is_paused)
     press(pygame.K_ESCAPE)
     wait(lambda: session.status == "over" and window._screens.menu is not None)
     press(pygame.K_F10)

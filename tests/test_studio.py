@@ -221,7 +221,7 @@ def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_pat
         run_until(window, session, lambda: session.status == "watching")
         run_until(window, session, lambda: session.view.frame.shape == (528, 880, 3))
         press(pygame.K_p)
-        run_until(window, session, lambda: session.projector.is_paused)
+        run_until(window, session, lambda: session.films.projector.is_paused)
         press(pygame.K_ESCAPE)
         run_until(window, session, lambda: session.status == "paused")
         assert session.view.num_steps >= steps
@@ -261,8 +261,8 @@ def test_a_film_of_the_gallery_is_scrubbed_and_the_game_hears_nothing_of_it(tmp_
         press(pygame.K_RETURN)
         run_until(window, session, lambda: isinstance(window._screens.menu, Menu))
         press(pygame.K_RETURN)
-        run_until(window, session, lambda: session.projector is not None)
-        film = session.projector
+        run_until(window, session, lambda: session.films.projector is not None)
+        film = session.films.projector
         press(pygame.K_END)
         run_until(window, session, lambda: film.number == steps and film.is_paused)
         for key in (pygame.K_b, pygame.K_BACKSPACE, pygame.K_g, pygame.K_COMMA):
@@ -277,13 +277,13 @@ def test_a_film_of_the_gallery_is_scrubbed_and_the_game_hears_nothing_of_it(tmp_
         press(pygame.K_t)
         run_until(window, session, lambda: "--replay" in window.overlays.message)
         press(pygame.K_ESCAPE)
-        run_until(window, session, lambda: session.projector is None)
+        run_until(window, session, lambda: session.films.projector is None)
         assert (session.status, session.view.num_steps) == ("paused", steps)
         run_until(window, session, lambda: isinstance(window._screens.menu, Tiles))
         for _ in range(2):  # from there to the menu, and to the game
             press(pygame.K_ESCAPE)
         run_until(window, session, lambda: session.view.num_steps > steps)
-        assert not any((session.bookmarks.shown, session.pilot.is_flying))
+        assert not any((session.past.bookmarks.shown, session.pilot.is_flying))
 
 
 def test_a_session_is_in_the_gallery_and_what_cannot_be_read_is_too(session, monkeypatch):
@@ -315,7 +315,9 @@ def test_what_is_being_recorded_is_not_deleted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with playing(CountingEnv(), fps=50) as (window, session):
         press(pygame.K_F9)
-        run_until(window, session, lambda: session.recording and recordings(Path("recordings")))
+        run_until(
+            window, session, lambda: session.recording.status and recordings(Path("recordings"))
+        )
         window._screens.open_gallery(session)
         window._screens.menu.rows[0].take(0)
         for label in ("Delete", "Delete it for good"):

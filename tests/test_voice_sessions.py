@@ -106,15 +106,15 @@ def test_a_replay_plays_the_recorded_sound_at_speed_1_only(spoken_session):
     )
     session = GameThread(open_teacher, no_inputs(), film=tape.film(), speaker=ear)
     for _ in range(2):
-        session.control_film(faster)
+        session.films.control(faster)
     for _ in range(2):
-        session.control_film(slower)
+        session.films.control(slower)
     session.start()
     wait_for(session, lambda: len(ear.heard) >= 3)
-    session.control_film(faster)
-    wait_for(session, lambda: session.projector.speed == 2.0)
+    session.films.control(faster)
+    wait_for(session, lambda: session.films.projector.speed == 2.0)
     number = len(ear.heard)
-    wait_for(session, lambda: session.projector.number > number + 3)
+    wait_for(session, lambda: session.films.projector.number > number + 3)
     session.close()
     assert len(ear.heard) == number
     for frame, sound in enumerate(ear.heard, start=1):

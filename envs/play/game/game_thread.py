@@ -21,18 +21,17 @@ from envs.play.game.inputs import Inputs, unknown_keys
 from envs.play.game.moments import View
 from envs.play.game.playable import Playable
 from envs.play.game.recorder import RecordSwitch
-from envs.play.game.rewind import DEFAULT_SECONDS, Rewind
+from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.samples import Samples
-from envs.play.game.stepper import StepClock, in_turn
-from envs.play.game.time_travel import TimeTraveller
+from envs.play.game.stepper import StepClock, Stepper, in_turn
+from envs.play.game.time_travel import Past, Screening
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import LiveVoices
-from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import MidasWorldError
 
 
-class GameThread(TimeTraveller):
-    """A game in its own thread.
+class GameThread(Stepper):
+    """A game in its own thread; its parts are goals, a past, films, a pilot, a recording.
 
     Args:
         open_game: Makes what is played; called in the thread, since loading takes seconds.
@@ -61,8 +60,17 @@ class GameThread(TimeTraveller):
         best: BestList | None = None,
         notify: Callable[[], object] = lambda: None,
     ) -> None:
-        goals = Goals(best or BestList(None))
-        super().__init__(goals, rewind_seconds=rewind_seconds, notify=notify)
+        super().__init__(notify=notify)
+        self.goals = Goals(best or BestList(None))
+        self.past = Past(
+            self,
+            self.goals,
+            seconds=rewind_seconds,
+            arrive=self._arrive,
+            on_back=lambda view: self.comparison and self.comparison.show_past(view),
+        )
+        self.films = Screening(self, self.past)
+        self.comparison: Comparison | None = None
         self.playable: Playable | None = None
         self.prompt = prompt
         self.step_times = Samples()
@@ -73,7 +81,7 @@ class GameThread(TimeTraveller):
         self.start_pictures: dict[int, np.ndarray] = {}
         self.pilot: Pilot | None = None
         self._record = record
-        self._recording = RecordSwitch(notify=self._tell)
+        self.recording = RecordSwitch(notify=self.tell)
         self._open_game = open_game
         self._inputs = inputs
         self._seed = seed
@@ -90,16 +98,6 @@ class GameThread(TimeTraveller):
             presses, self._presses = self._presses, []
             return self.view, presses
 
-    @property
-    def recording(self) -> RecordingStatus | None:
-        """How the recording is doing; None if nothing is recorded."""
-        return self._recording.status
-
-    @property
-    def recording_error(self) -> str:
-        """Why the last recording ended by itself; empty if it did not."""
-        return self._recording.error
-
     @in_turn
     def set_paused(self, _: Game, is_paused: bool) -> None:
         """Pause, or go on, unless it is so already when the turn comes."""
@@ -115,10 +113,10 @@ class GameThread(TimeTraveller):
     def single_step(self, game: Game) -> None:
         """Pause if need be, and make one step."""
         if self.status == "playing":
-            self._set_status("paused")
+            self.set_status("paused")
         if self.status == "paused":
             self._last_start = None
-            self._clock.restart()
+            self.clock.restart()
             self.goals.spoil()
             self._step(game)
 
@@ -149,7 +147,7 @@ class GameThread(TimeTraveller):
         show = game.playable.show_start
         if show is not None and start not in self.start_pictures:
             self.start_pictures[start] = show(start)
-            self._tell()
+            self.tell()
 
     @in_turn
     def fly(self, _: Game, is_flying: bool) -> None:
@@ -158,15 +156,15 @@ class GameThread(TimeTraveller):
         self.pilot.take(is_flying=is_flying)
         if is_flying:
             self.goals.spoil()
-        self._tell()
+        self.tell()
 
     def take_over(self) -> None:
         """Play on from the frame of the film that is shown, if that can be."""
-        if self._film is not None and self.rewind is None:
-            self._commands.put(lambda _: setattr(self, "_takes_over", True))
+        if self._film is not None and self.past.rewind is None:
+            self.put(lambda _: setattr(self, "_takes_over", True))
             return
         self.message = "to play on from a recorded session: python play.py --replay SESSION"
-        self._tell()
+        self.tell()
 
     @in_turn
     def set_prompt(self, game: Game, text: str | None) -> None:
@@ -178,12 +176,12 @@ class GameThread(TimeTraveller):
         else:
             self.prompt = game.prompt
             self.message = game.understand(game.prompt) if game.prompt else "the world's own words"
-        self._tell()
+        self.tell()
 
     def toggle_recording(self) -> None:
         """Record from now on into a new session, or stop that."""
-        if self._recording.is_new_press():
-            self._commands.put(self._toggle_recording)
+        if self.recording.is_new_press():
+            self.put(self._toggle_recording)
 
     @in_turn
     def toggle_compare(self, game: Game) -> None:
@@ -193,24 +191,24 @@ class GameThread(TimeTraveller):
         elif game.playable.teacher is None:
             self.message = game.playable.no_teacher
         else:
-            self.comparison = Comparison(game.playable.teacher, notify=self._tell)
+            self.comparison = Comparison(game.playable.teacher, notify=self.tell)
             self.comparison.start()
             # While the game runs backwards it is not where the view is: the teacher waits.
             if self.view is not None and self.status not in ("rewinding", "watching"):
                 self.comparison.begin(game, self.view)
-        self._tell()
+        self.tell()
 
     def _play(self) -> None:
         if self._film is None:
             self._play_game()
         else:
             self._show_first(self._film)
-        self._set_status("closed")
+        self.set_status("closed")
 
     def _show_first(self, film: Film) -> None:
         """Show a film until the player takes over."""
         self._open_speaker(film.fps)
-        self._project(film)
+        self.films.show(film)
         while not self._closing.is_set():
             # None of the commands that come while a film is shown look at the game.
             self._turn(None)  # pyright: ignore[reportArgumentType]
@@ -222,16 +220,16 @@ class GameThread(TimeTraveller):
         """Take over, or say why that cannot be and show the film again."""
         self._takes_over = False
         self.progress = "loading the world, then it is your turn"
-        self._set_status("loading")
+        self.set_status("loading")
         try:
             self._play_game()
         except (MidasWorldError, ValueError, OSError) as error:
-            if self.projector is None:
+            if self.films.projector is None:
                 raise
             self.message = f"cannot take over: {error}"
-            self.projector.is_paused = True
-            self.rewind = None
-            self._set_status("watching")
+            self.films.projector.is_paused = True
+            self.past.rewind = None
+            self.set_status("watching")
 
     def _play_game(self) -> None:
         self._is_opening = True
@@ -245,14 +243,14 @@ class GameThread(TimeTraveller):
             self.message = unknown_keys(self.playable.keymap.keys) or self.message
             fps = self._fps or self.playable.fps
             self._open_speaker(fps)
-            self._clock = StepClock(1.0 / fps)
-            self.rewind = Rewind(self._num_rewind_steps(fps))
-            self._recording.recorder = game.recorder
+            self.clock = StepClock(1.0 / fps)
+            self.past.begin(fps)
+            self.recording.recorder = game.recorder
             self.pilot = Pilot(self.playable.make_agent, len(self.playable.keymap.actions))
             self.goals.begin(game.playable, is_counted=self._is_counted(game))
             if self._record is not None:
-                self._recording.start(self._record, fps=fps)
-            self._arrive(game, self._first_view(game))
+                self.recording.start(self._record, fps=fps)
+            self._arrive(game, self._first_view(game), False)
             if game.prompt and not self.message:
                 self.message = game.understand(game.prompt)
             while not self._closing.is_set():
@@ -265,21 +263,23 @@ class GameThread(TimeTraveller):
 
     def _turn(self, game: Game) -> None:
         """Obey a command if there is one before the next step is due; else make that step."""
-        command = self._next_command(self._moving_clock())
+        clocks = {"playing": self.clock, "rewinding": self.clock, "watching": self.films.clock}
+        command = self._next_command(clocks.get(self.status))
         if command is not None:
             command(game)
-        elif self.projector is not None:
-            self._show_next()
-            if self.view is not None and self.projector is not None and self.projector.speed == 1:
+        elif self.films.projector is not None:
+            self.films.show_next(time.perf_counter())
+            projector = self.films.projector
+            if self.view is not None and projector is not None and projector.speed == 1:
                 self.speaker.play(self.view.sound)
         elif self.status == "rewinding":
-            self._step_back()
+            self.past.step_back()
         else:
             self._step(game)
 
     def _step(self, game: Game) -> None:
         started = time.perf_counter()
-        self._clock.start_step(started)
+        self.clock.start_step(started)
         held = self._inputs.take()
         assert self.pilot is not None
         if held.keys:
@@ -302,9 +302,9 @@ class GameThread(TimeTraveller):
         self._last_start = started
         if self.goals.is_done(view):
             self.goals.finish(view)
-            self._set_status("over")
+            self.set_status("over")
         else:
-            self._tell()
+            self.tell()
 
     def _open_speaker(self, fps: float) -> None:
         if self._is_heard:
@@ -317,31 +317,32 @@ class GameThread(TimeTraveller):
 
     def _first_view(self, game: Game) -> View:
         """Bring a game to where playing begins."""
-        if self._film is None or self._film.go_to is None or self.projector is None:
+        projector = self.films.projector
+        if self._film is None or self._film.go_to is None or projector is None:
             return game.reset()
-        view, is_equal = self._film.go_to(game, self.projector.number, self._tell_progress)
+        view, is_equal = self._film.go_to(game, projector.number, self.tell_progress)
         self.message = "your turn"
         if not is_equal:
             self.message += "; the frame is not bit-equal to the recorded one"
-        self.projector = None
+        self.films.projector = None
         return view
 
     def _remember(self, game: Game, view: View, *, is_jump: bool = False) -> None:
         """Keep what is shown now, to go back to, and let the teacher follow."""
-        assert self.rewind is not None
-        self.rewind.add(game, view, is_jump=is_jump)
+        assert self.past.rewind is not None
+        self.past.rewind.add(game, view, is_jump=is_jump)
         if self.comparison is not None and not is_jump:
             self.comparison.follow(game.branch, view)
 
     def _go_on(self) -> None:
-        self._clock.restart()
+        self.clock.restart()
         self._last_start = None
         self._inputs.take()  # what was tapped meanwhile is not meant for the game
-        self._set_status("playing")
+        self.set_status("playing")
 
     def _toggle_pause(self) -> None:
         if self.status == "playing":
-            self._set_status("paused")
+            self.set_status("paused")
         elif self.status == "paused":
             self._go_on()
 
@@ -352,25 +353,25 @@ class GameThread(TimeTraveller):
             self._change_over(game)
         view = begin()
         self.goals.begin(game.playable, is_counted=self._is_counted(game))
-        self._arrive(game, view)
+        self._arrive(game, view, False)
 
     def _change_over(self, game: Game) -> None:
         self.message = "changing over to a faster engine"
-        self._tell()
+        self.tell()
         try:
             game.change_over()
         except MidasWorldError as error:
             self.message = f"still on {game.playable.backend}: {error}"
             return
-        self.playable, self._recording.recorder = game.playable, game.recorder
+        self.playable, self.recording.recorder = game.playable, game.recorder
         # What the old engine saved is not the new one's.
         self.pilot = Pilot(self.playable.make_agent, len(self.playable.keymap.actions))
-        self.bookmarks.drop_states()
-        self.rewind = Rewind(self._num_rewind_steps(1.0 / self._clock.period_s))
+        self.past.bookmarks.drop_states()
+        self.past.begin(1.0 / self.period_s)
         self.step_times, self.step_intervals = Samples(), Samples()
         self.message = f"now on {game.playable.backend}"
 
-    def _arrive(self, game: Game, view: View, *, is_known: bool = False) -> None:
+    def _arrive(self, game: Game, view: View, is_known: bool) -> None:
         """Go on from a moment that does not follow from the one before."""
         self.view, self.prompt = view, game.prompt
         if not is_known:
@@ -378,15 +379,15 @@ class GameThread(TimeTraveller):
         if self.comparison is not None:
             self.comparison.begin(game, view)
         if self.goals.is_done(view):
-            self._set_status("over")
+            self.set_status("over")
         else:
             self._go_on()
 
     def _toggle_recording(self, game: Game) -> None:
-        fps = 1.0 / self._clock.period_s
+        fps = 1.0 / self.period_s
         may_start = self.status not in ("rewinding", "watching")
-        self.message = self._recording.toggle(game.playable.title, fps=fps, may_start=may_start)
-        self._tell()
+        self.message = self.recording.toggle(game.playable.title, fps=fps, may_start=may_start)
+        self.tell()
 
     def _stop_comparison(self) -> None:
         if self.comparison is not None:

@@ -160,7 +160,11 @@ class GameRecorder:
 
 
 class RecordSwitch:
-    """What F9 does: a recording begins, or ends and says where it is."""
+    """What F9 does: a recording begins, or ends and says where it is.
+
+    Attributes:
+        error: Why the last recording ended by itself; empty if it did not.
+    """
 
     def __init__(self, *, notify: Callable[[], object]) -> None:
         self.recorder: GameRecorder | None = None

@@ -1,6 +1,6 @@
 """A thread that makes a step when one is due, and obeys commands in between.
 
-What a step is and what can be commanded is up to the classes that derive from it.
+What a step is and what can be commanded is up to who derives from it, and to that one's parts.
 """
 
 import functools
@@ -8,15 +8,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Concatenate, Literal, ParamSpec, TypeVar
+from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from envs.play.game.game import Game
+from envs.play.game.moments import View
 
 # Sleeping is not exact: a step that starts this share of a period late still counts as on time.
 _TOLERANCE = 0.1
+# Playing so many steps again is worth a word to the player.
+_LONG_WAY_STEPS = 40
 
 P = ParamSpec("P")
-S = TypeVar("S", bound="Stepper")
+S = TypeVar("S", bound="Asked")
+Command = Callable[[Game], object]
 Status = Literal[
     "loading", "playing", "paused", "rewinding", "watching", "over", "failed", "closed"
 ]
@@ -46,15 +50,23 @@ class StepClock:
         self._due = (now if is_late else due) + self.period_s
 
 
+class Asked(Protocol):
+    """A stepper, or a part of one."""
+
+    def put(self, command: Command, /) -> None:
+        """Let a command run in the stepper's thread."""
+        ...
+
+
 def in_turn(act: Callable[Concatenate[S, Game, P], object]) -> Callable[Concatenate[S, P], None]:
-    """Let a stepper's method be asked for by any thread: it runs in the stepper's, at its turn.
+    """Let a method be asked for by any thread: it runs in the stepper's, at its turn.
 
     There it gets the game before its other arguments.
     """
 
     @functools.wraps(act)
     def ask(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
-        self._commands.put(lambda game: act(self, game, *args, **kwargs))
+        self.put(lambda game: act(self, game, *args, **kwargs))
 
     return ask
 
@@ -64,14 +76,23 @@ class _ClosedError(Exception):
 
 
 class Stepper:
-    """A thread that plays; other threads ask for things by commands, and look at what it tells."""
+    """A thread that plays; other threads ask for things by commands, and look at what it tells.
+
+    Attributes:
+        view: The newest frame and what belongs to it; None while loading.
+        message: What the player should be told, such as why a prompt was refused.
+        progress: What the player waits for, while a film is on.
+        clock: When steps are due.
+    """
 
     def __init__(self, *, notify: Callable[[], object]) -> None:
         self.status: Status = "loading"
         self.error: Exception | None = None
+        self.view: View | None = None
+        self.message = self.progress = ""
+        self.clock = StepClock(1.0)
         self._notify = notify
-        self._clock = StepClock(1.0)
-        self._commands: queue.SimpleQueue[Callable[[Game], object]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._is_opening = False  # what is played, which takes long; nothing is open yet
         self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
@@ -79,12 +100,12 @@ class Stepper:
     @property
     def period_s(self) -> float:
         """Seconds from step to step."""
-        return self._clock.period_s
+        return self.clock.period_s
 
     @property
     def num_missed(self) -> int:
         """Steps that started late."""
-        return self._clock.num_missed
+        return self.clock.num_missed
 
     def start(self) -> None:
         """Start loading, then playing."""
@@ -96,25 +117,47 @@ class Stepper:
         What still loads is not waited for: nothing is open yet, and it ends as it is loaded.
         """
         self._closing.set()
-        self._commands.put(lambda _: None)
+        self.put(lambda _: None)
         if self._thread.is_alive() and not self._is_opening:
             self._thread.join(timeout=60.0)
+
+    def put(self, command: Command, /) -> None:
+        """Let a command run in this thread, at its turn."""
+        self._commands.put(command)
+
+    def set_status(self, status: Status) -> None:
+        """Change the status and tell it; only in this thread."""
+        self.status = status
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake who looks."""
+        if not self._closing.is_set():
+            self._notify()
+
+    def tell_progress(self, done: int, total: int) -> None:
+        """Tell the player about a long way; end it if the window is closed meanwhile."""
+        self._end_if_closing()
+        self.progress = f"playing {total} steps again, {total - done} to go"
+        if total >= _LONG_WAY_STEPS and done % 10 == 0:
+            self.message = f"playing {total} steps again: {done} done"
+            self.tell()
 
     def _run(self) -> None:
         try:
             self._play()
         except _ClosedError:
-            self._set_status("closed")
+            self.set_status("closed")
         # The thread's edge: whatever it was, the window's thread must hear of it and end.
         except Exception as error:
             self.error = error
-            self._set_status("failed")
+            self.set_status("failed")
 
     def _play(self) -> None:
         """Load what is played, and play until the thread is closed."""
         raise NotImplementedError
 
-    def _next_command(self, clock: StepClock | None) -> Callable[[Game], object] | None:
+    def _next_command(self, clock: StepClock | None) -> Command | None:
         """Wait for a command and return it, or None once the next step of a clock is due."""
         wait_s = None if clock is None else clock.wait_s(time.perf_counter())
         try:
@@ -127,11 +170,3 @@ class Stepper:
         """Leave something long, such as the way to an earlier moment, if nobody waits for it."""
         if self._closing.is_set():
             raise _ClosedError
-
-    def _set_status(self, status: Status) -> None:
-        self.status = status
-        self._tell()
-
-    def _tell(self) -> None:
-        if not self._closing.is_set():
-            self._notify()

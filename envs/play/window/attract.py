@@ -48,7 +48,7 @@ class Attract:
             time.perf_counter() - self._touched_at >= IDLE_S
             and thread.status in ("playing", "over")
             and thread.goals.mode is FREE_PLAY
-            and thread.recording is None
+            and thread.recording.status is None
             and not is_busy
         ):
             self.is_on = True

@@ -61,7 +61,7 @@ class FilmControls:
 
     def obey(self, name: str, thread: GameThread, *, is_far: bool, now: float) -> bool:
         """Do what a key stands for; return False if the window is to close."""
-        projector = thread.projector
+        projector = thread.films.projector
         if projector is None:
             return True
         second = max(1, round(projector.film.fps)) * (10 if is_far else 1)
@@ -69,31 +69,31 @@ class FilmControls:
         if name in ways:
             is_step = abs(ways[name]) == 1
             skip = partial(Projector.skip, num_frames=ways[name], pauses=is_step)
-            self._held = partial(thread.control_film, skip)
+            self._held = partial(thread.films.control, skip)
             self._held()
             self._repeats_at = now + _REPEAT_S[0]
         elif name in ("space", "p"):
-            thread.control_film(Projector.toggle_pause)
+            thread.films.control(Projector.toggle_pause)
         elif name in ("home", "end"):
             place = 0 if name == "home" else projector.last
-            thread.control_film(partial(Projector.seek, number=place))
+            thread.films.control(partial(Projector.seek, number=place))
         elif name in ("up", "down"):
-            thread.control_film(partial(Projector.change_speed, faster=name == "up"))
+            thread.films.control(partial(Projector.change_speed, faster=name == "up"))
         elif name in ("t", "return", "enter"):
             thread.take_over()
         elif name == "escape":
-            return thread.end_film()
+            return thread.films.end()
         return True
 
     def point(self, event: pygame.Event, thread: GameThread, size: tuple[int, int]) -> None:
         """Go to the place of the bar at which the mouse is pressed or drawn along."""
-        bar, projector = _bar(size), thread.projector
+        bar, projector = _bar(size), thread.films.projector
         if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             self._is_dragging = bar.inflate(0, 16).collidepoint(event.pos)
         if self._is_dragging and projector is not None:
             share = (event.pos[0] - bar.left) / max(1, bar.width - 1)
             place = round(share * projector.last)
-            thread.control_film(partial(Projector.seek, number=place))
+            thread.films.control(partial(Projector.seek, number=place))
 
 
 def band_height(size: tuple[int, int]) -> int:

@@ -50,7 +50,7 @@ class Gallery:
             words = f"saving the last {min(film.num_frames / film.fps, FILM_SECONDS):.0f} seconds"
             self._jobs.start(lambda: f"{save_film(film, path, look)} (F10 shows it)", words=words)
 
-        thread.take_film(FILM_SECONDS, use)
+        thread.past.take_film(FILM_SECONDS, use)
 
     def open(
         self,
@@ -75,7 +75,7 @@ class Gallery:
                 return
             leave()
             self._shown = film
-            thread.watch(film)
+            thread.films.watch(film)
 
         def export(item: Recording, ending: str, shape: str | None) -> None:
             has_keys = self._settings.settings.shows_held_keys
@@ -86,7 +86,7 @@ class Gallery:
             reopen()
 
         def delete(item: Recording) -> None:
-            recorded = thread.recording
+            recorded = thread.recording.status
             try:
                 if recorded is not None and recorded.folder.resolve() == item.path.resolve():
                     raise OSError("it is being recorded, F9 ends that")

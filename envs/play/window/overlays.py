@@ -123,8 +123,8 @@ class Overlays:
         is_free = not (self.message or plates or thread.comparison)
         if self._is_beginning(now) and playable is not None and is_free:
             plates.append(look.table("first keys", first_keys(playable.keymap.keys)))
-        if settings.shows_bookmarks and thread.bookmarks.shown:
-            pictures = [(number, item.view.frame) for number, item in thread.bookmarks.shown]
+        if settings.shows_bookmarks and thread.past.bookmarks.shown:
+            pictures = [(number, item.view.frame) for number, item in thread.past.bookmarks.shown]
             picture = panels.bookmarks_plate(pictures, look.size)
             plates.append(
                 Plate(name="bookmarks", picture=picture, edge="bottom", side="right", least=0.4)
@@ -166,10 +166,10 @@ class Overlays:
 
 def _status(thread: GameThread, look: Look) -> list[Plate]:
     """Return what the game is doing, unless it is played."""
-    if thread.status == "rewinding" and thread.rewind is not None:
-        before = thread.rewind.num_before
+    if thread.status == "rewinding" and thread.past.rewind is not None:
+        before = thread.past.rewind.num_before
         picture = panels.rewind_plate(
-            share=before / max(len(thread.rewind) - 1, 1),
+            share=before / max(len(thread.past.rewind) - 1, 1),
             seconds=before * thread.period_s,
             size=look.size,
         )
@@ -186,12 +186,12 @@ def _status(thread: GameThread, look: Look) -> list[Plate]:
 def _recording(thread: GameThread, look: Look) -> list[Plate]:
     """Return how the recording is doing, or why it is not, and whether the microphone is open."""
     text, color = "", hud.TEXT_COLOR
-    if thread.recording_error:
+    if thread.recording.error:
         text, color = (
-            f"not recording: {thread.recording_error} (F9 tries again)",
+            f"not recording: {thread.recording.error} (F9 tries again)",
             hud.RECORDING_COLOR,
         )
-    elif (recording := thread.recording) is not None:
+    elif (recording := thread.recording.status) is not None:
         text = f"{clock(recording.seconds)}  {recording.num_bytes / 1e6:.1f} MB"
         if recording.waited_s >= 1.0:
             text += f"  the disk is slow: waited {recording.waited_s:.0f} s"

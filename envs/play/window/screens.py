@@ -174,7 +174,7 @@ class Screens:
         entries = [
             Entry("Again", lambda: self._do(thread, self._again(thread))),
             Entry("Another scene", lambda: self._do(thread, thread.reset_to_next_start)),
-            Entry("Watch the replay", lambda: self._do(thread, thread.watch)),
+            Entry("Watch the replay", lambda: self._do(thread, thread.films.watch)),
             Entry("Menu", lambda: self.open_main(thread)),
         ]
         title = "The end" if view.is_over else "Time!"

@@ -126,10 +126,10 @@ class _Player:
             TimeoutError: There was none for long.
         """
         thread, now = self._thread, time.perf_counter()
-        if recording := thread.recording:
+        if recording := thread.recording.status:
             self._folders.add(recording.folder)
         if thread.status == "over" or (thread.status == "rewinding" and self._is_back()):
-            (thread.reset if thread.status == "over" else thread.stop_rewind)()
+            (thread.reset if thread.status == "over" else thread.past.stop_rewind)()
         if thread.view is self._view:
             if now - self._seen_at > _PATIENCE_S and self._view is not None:
                 raise TimeoutError(f"no frame for {_PATIENCE_S:.0f} s; status {thread.status}")
@@ -146,7 +146,7 @@ class _Player:
 
     def _is_back(self) -> bool:
         """Whether running backwards has nowhere left to go."""
-        rewind = self._thread.rewind
+        rewind = self._thread.past.rewind
         return rewind is None or rewind.num_before == 0
 
     def _act(self, number: int) -> None:
@@ -159,11 +159,11 @@ class _Player:
         if number % _PROMPT == 0:
             thread.set_prompt(next(self._prompts) or None)
         if number % _REWIND == 0:
-            thread.start_rewind()
+            thread.past.start_rewind()
         if number % _REWIND == _REWOUND:
-            thread.stop_rewind()
+            thread.past.stop_rewind()
         if number % _RECORD == 0:
-            if thread.recording is None:
+            if thread.recording.status is None:
                 self.tidy_up()  # those before are closed by now
                 self.num_recordings += 1
             thread.toggle_recording()

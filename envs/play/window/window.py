@@ -164,7 +164,7 @@ class Window:
         elif event.type == pygame.WINDOWFOCUSLOST:
             self.inputs.release_all()
             self._film.let_go()
-            thread.stop_rewind()
+            thread.past.stop_rewind()
         elif event.type == pygame.MOUSEBUTTONUP:
             self._film.let_go()
         elif event.type == pygame.KEYUP:
@@ -172,7 +172,7 @@ class Window:
             place = place_of(event)
             self.inputs.release(place)
             if self.inputs.command_of(place, meaning_of(event)) == "backspace":
-                thread.stop_rewind()
+                thread.past.stop_rewind()
         elif self._attract.notice(event, thread):
             self._is_dirty = True
         elif self._full_screen.is_its_key(event):
@@ -192,7 +192,7 @@ class Window:
             self._type(event, thread)
         elif self._screens.handle(event):
             self._is_dirty = True
-        elif thread.projector is not None:
+        elif thread.films.projector is not None:
             return self._direct(event, button, thread)
         elif button is not None:
             name, is_down = button
@@ -201,7 +201,7 @@ class Window:
             if is_down:
                 self._command(name, thread)
             elif name == "backspace":
-                thread.stop_rewind()
+                thread.past.stop_rewind()
         elif event.type == pygame.KEYDOWN:
             return self._press(event, thread)
         return True
@@ -264,8 +264,8 @@ class Window:
             self._command(name, thread)
             return True
         is_far = bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT)
-        if name == "escape" and self._gallery.has_shown(thread.projector):
-            thread.end_film()
+        if name == "escape" and self._gallery.has_shown(thread.films.projector):
+            thread.films.end()
             self._screens.open_gallery(thread)
             return True
         return self._film.obey(name, thread, is_far=is_far, now=time.perf_counter())
@@ -314,7 +314,7 @@ class Window:
         """Draw everything, and measure how long key presses took to get here."""
         view, presses = thread.newest()
         area = self._surface.get_rect()
-        if thread.projector is not None:
+        if thread.films.projector is not None:
             area.height -= band_height(area.size)
         if self._prompt.is_open:
             area.height -= self._prompt.height(self._surface)
@@ -331,8 +331,8 @@ class Window:
         else:
             plates = self._plates(thread, view, look, now)
             self._draw_view(thread, view, area, plates)
-            if thread.projector is not None:
-                draw_bar(self._surface, thread.projector)
+            if thread.films.projector is not None:
+                draw_bar(self._surface, thread.films.projector)
             self._is_flashing = self.overlays.flashes.draw(self._surface, now)
             draw(self._surface, plates, self.layout)
         if self._screens.menu is not None:
@@ -355,7 +355,7 @@ class Window:
             told.append(look.words("saving", self._gallery.words))
         if self._screens.menu is not None:
             return told
-        if (projector := thread.projector) is not None:
+        if (projector := thread.films.projector) is not None:
             facts = partial(projector.film.facts, projector.number)
             return told + self.overlays.of_film(thread, look, measured=facts)
         facts = partial(measurements, thread, view, self.latencies)
@@ -366,7 +366,7 @@ class Window:
     ) -> None:
         """Draw the frame, or the world's beside the teacher's of the same step."""
         surface, comparison = self._surface, thread.comparison
-        is_film = thread.projector is not None
+        is_film = thread.films.projector is not None
         if comparison is None or is_film or self.overlays.shows_keys:
             is_whole = not (self._settings.settings.fills_window or is_film)
             drawn = draw_alone(surface, area, view, plates, is_whole=is_whole)
@@ -377,7 +377,7 @@ class Window:
             self._say(save_screenshot(surface.subsurface(drawn.shown)))
 
     def _key_rows(self, thread: GameThread) -> list[tuple[str, str, str]]:
-        if thread.projector is not None:
+        if thread.films.projector is not None:
             return [*KEYS]
         keys = thread.playable.keymap.keys if thread.playable else self._loading.keys
         return hud.key_rows(keys, self.inputs.aliases, self.inputs.pad)
