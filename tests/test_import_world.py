@@ -13,9 +13,8 @@ from envs.play.game.game import Game
 from envs.play.game.opening import NO_GAME, open_world
 from envs.play.voice.voices import FileVoice, LiveVoices
 from midas_world.commands.cli import main
-from midas_world.config import load_config
 from midas_world.data.sound import write_opus
-from midas_world.world import KeyMap, load_world
+from midas_world.world import load_world
 from tests.recordings import MAKERS, NAMES, OPTIONS, import_to, picture, write_film, write_table
 
 FEW = [
@@ -23,6 +22,7 @@ FEW = [
     for stage in ("autoencoder", "dynamics")
     for word in ("train_steps=2", "warmup_steps=1", "batch_size=2", "bf16=false")
 ]
+KEYS = "actions: {idle: {}, left: {keys: [a]}, right: {keys: [d, left shift]}}"
 
 
 def make_world(folder: Path, source: Path, *words: str) -> Path:
@@ -37,10 +37,17 @@ def make_world(folder: Path, source: Path, *words: str) -> Path:
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_recording_of_every_kind_becomes_a_world(kind, tmp_path, capsys):
-    world = make_world(tmp_path, MAKERS[kind](tmp_path), *OPTIONS.get(kind, []))
+    words = OPTIONS.get(kind, [])
+    if kind == "film":
+        (tmp_path / "keys.yaml").write_text(KEYS)
+        words = ["--keymap", str(tmp_path / "keys.yaml")]
+    world = make_world(tmp_path, MAKERS[kind](tmp_path), *words)
     loaded = load_world(world)
     assert 40 < len(loaded.start_states) <= 48
     assert len(loaded.keymap.actions) == 3
+    if kind == "film":
+        assert loaded.keymap.actions == NAMES
+        assert loaded.keymap.keys == {"right": ["d", "left shift"], "left": ["a"]}
     command = ["eval", "--world", str(world), "--quick", "--output", str(tmp_path / "report")]
     command += ["--sections", "autoencoder,next_frame,horizon,outcomes,sharpness"]
     assert main([*command, "--data", str(tmp_path / "my game")]) == 0
@@ -114,15 +121,6 @@ def test_f2_says_in_words_that_there_is_no_game(talking):
     assert playable.teacher is None
     assert playable.no_teacher == NO_GAME
     playable.env.close()
-
-
-def test_keys_come_from_the_key_map(tmp_path):
-    keymap = tmp_path / "keys.yaml"
-    keymap.write_text("actions: {idle: {}, left: {keys: [a]}, right: {keys: [d, left shift]}}")
-    world = make_world(tmp_path, MAKERS["film"](tmp_path), "--keymap", str(keymap))
-    kept = load_config(KeyMap, world / "keymap.yaml")
-    assert kept.actions == NAMES
-    assert kept.keys == {"right": ["d", "left shift"], "left": ["a"]}
 
 
 def test_whoever_needs_a_game_is_told_that_there_is_none(talking, capsys):

@@ -152,23 +152,22 @@ class Study:
         return HeldOut(make_teacher(self.world.config.data), self.world.config.data)
 
     def make_world_env(self, **kwargs: Any) -> gymnasium.Env:
-        """Return the world as an environment."""
-        return gymnasium.make(
-            "envs:midas/Stage-v0",
-            world=str(self.world.folder),
-            disable_env_checker=True,
-            **({"trust": True} if self.world.trust else {}),
-            **kwargs,
-        )
+        """Return the world as an environment, on the engine of all sections."""
+        return self._make(self.world, engine=self.engine, **kwargs)
 
     def make_endless_world(self, num_steps: int, **kwargs: Any) -> gymnasium.Env:
         """Return the world as an environment that goes on for so many steps, whatever happens."""
-        return self.make_world_env(engine=self.engine, horizon=num_steps + 1, end=_never, **kwargs)
+        return self.make_world_env(horizon=num_steps + 1, end=_never, **kwargs)
 
     @cached_property
     def engine(self) -> Any:
-        """What runs the world's networks, one for all sections."""
-        return self.make_world_env().get_wrapper_attr("engine")
+        """What runs the world's networks, one for all sections, as it would for a player."""
+        trust = {"trust": True} if self.world.trust else {}
+        return self._make(str(self.world.folder), **trust).get_wrapper_attr("engine")
+
+    def _make(self, world: World | str, **kwargs: Any) -> gymnasium.Env:
+        kwargs |= {"world": world, "disable_env_checker": True}
+        return gymnasium.make("envs:midas/Stage-v0", **kwargs)
 
     def action(self, name: str) -> int:
         """Return an action by its name.

@@ -47,7 +47,7 @@ def game_section(study: Study) -> Section:
     config, context = study.config, study.context_frames
     known = [name for name in config.game_actions if name in study.world.keymap.actions]
     teacher = study.make_teacher()
-    env = study.make_world_env(engine=study.engine, horizon=config.game_steps + 1)
+    env = study.make_world_env(horizon=config.game_steps + 1)
     tallies: dict[str, dict[str, Tally]] = {}
     for number, name in enumerate((*known, "random")):
         tallies[name] = {"teacher": Tally(), "dream": Tally()}
