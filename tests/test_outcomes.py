@@ -12,9 +12,8 @@ from midas_world.evaluate.metrics import average_precision, recall_at_precision
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.evaluate.sections import outcome as outcome_section
 from midas_world.evaluate.sections.outcome import (
-    Outcomes,
-    judge_costs,
-    judge_rewards,
+    judge,
+    outcomes_of,
     predict_outcomes,
     reward_event_probability,
 )
@@ -72,26 +71,20 @@ def test_reward_event_probability_is_the_mass_beyond_the_threshold():
     assert float(mixed) == pytest.approx(0.5, abs=1e-5)
 
 
-def outcomes(reward: list[float], expected: list[float]) -> Outcomes:
-    probability = np.abs(np.array(expected)).clip(0, 1)
-    return Outcomes(
-        reward=np.array(reward),
-        expected_reward=np.array(expected),
-        reward_probability=probability,
-        cost=np.array(reward) > 0.5,
-        cost_probability=probability,
-        terminated=np.array(reward) > 0.5,
-        termination_probability=probability,
-    )
+def outcomes(reward: list[float], expected: list[float]):
+    """Return outcomes in which a reward above a half comes with a hit and an end."""
+    real, probability = np.array(reward, float), np.abs(np.array(expected)).clip(0, 1)
+    ends = real > 0.5
+    return outcomes_of(real, ends, ends, np.array(expected), *(probability,) * 3).events
 
 
 def test_a_reward_of_the_wrong_sign_is_no_hit():
-    found = judge_rewards(outcomes([1, -1, 0], [0.9, 0.9, 0.1]))
+    found = judge(outcomes([1, -1, 0], [0.9, 0.9, 0.1])["reward"])
     assert (found["positives"], found["predicted"], found["hits"]) == (2, 2, 1)
 
 
 def test_hits_are_judged_by_their_own_probability():
-    item = judge_costs(outcomes([0, 1, 1], [0.1, 0.9, 0.3]))
+    item = judge(outcomes([0, 1, 1], [0.1, 0.9, 0.3])["cost"])
     assert (item["positives"], item["hits"]) == (2, 1)
     assert item["recall_at_precision"] == 1.0
 
@@ -181,9 +174,8 @@ def test_outcomes_are_the_heads_own_on_real_frames(tiny_world):
             at = 5 + number - 4
             reward = model.outcome.reward(outcome.reward)
             np.testing.assert_allclose(found.expected_reward[at], reward, rtol=5e-2, atol=5e-2)
-            np.testing.assert_allclose(
-                found.cost_probability[at], outcome.cost.sigmoid(), atol=2e-2
-            )
+            cost = found.events["cost"].probability[at]
+            np.testing.assert_allclose(cost, outcome.cost.sigmoid(), atol=2e-2)
     with pytest.raises(ValueError, match="longer than the context"):
         predict_outcomes(model, episodes, first=9)
 

@@ -9,8 +9,7 @@ Shapes: T steps of all episodes together.
 
 import math
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,27 +32,28 @@ _FEW_POSITIVES = 30
 _PRECISION = 0.8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcomes:
-    """What happened at each of T steps, and what the world said, episode after episode.
+class Told(NamedTuple):
+    """A kind of event at each of T steps, episode after episode.
 
     Attributes:
-        reward: (T,) the teacher's.
-        expected_reward: (T,) the world's.
-        reward_probability: (T,) of a reward event, see `reward_event_probability`.
-        cost: (T,) bool, whether there was a hit in the teacher.
-        cost_probability: (T,) the world's.
-        terminated: (T,) bool, the teacher's.
-        termination_probability: (T,) the world's.
+        happened: (T,) bool, in the teacher.
+        said: (T,) bool, by the world, at the env's threshold.
+        is_right: (T,) bool: said of the very event that happened.
+        probability: (T,) the world's.
     """
 
+    happened: np.ndarray
+    said: np.ndarray
+    is_right: np.ndarray
+    probability: np.ndarray
+
+
+class Outcomes(NamedTuple):
+    """What happened, and what the world said: the rewards (T,) too, the teacher's and expected."""
+
+    events: dict[str, Told]
     reward: np.ndarray
     expected_reward: np.ndarray
-    reward_probability: np.ndarray
-    cost: np.ndarray
-    cost_probability: np.ndarray
-    terminated: np.ndarray
-    termination_probability: np.ndarray
 
 
 def reward_event_probability(outcome: OutcomeHead, logits: torch.Tensor) -> torch.Tensor:
@@ -86,52 +86,53 @@ def predict_outcomes(model: WorldModel, episodes: list[LatentEpisode], *, first:
         )
         for column, index in zip(rows.cpu().numpy().T, step.episodes, strict=True):
             told[index][:, step.number - first] = column
-    expected, probability, cost, termination = np.concatenate(told, axis=1)
-    return Outcomes(
-        reward=np.concatenate([episode.rewards[first - 1 :] for episode in episodes]),
-        expected_reward=expected,
-        reward_probability=probability,
-        cost=np.concatenate([episode.costs[first - 1 :] for episode in episodes]) > 0,
-        cost_probability=cost,
-        terminated=np.concatenate([episode.terminated[first - 1 :] for episode in episodes]),
-        termination_probability=termination,
+    happened = [(e.rewards, e.costs, e.terminated) for e in episodes]
+    columns = (
+        np.concatenate([column[first - 1 :] for column in part])
+        for part in zip(*happened, strict=True)
     )
+    return outcomes_of(*columns, *np.concatenate(told, axis=1))
 
 
-def judge_rewards(outcomes: Outcomes) -> dict[str, float]:
-    """Return how reward events are predicted; a reward of the wrong sign is no hit."""
-    said = np.abs(outcomes.expected_reward) > REWARD_THRESHOLD
-    happened = np.abs(outcomes.reward) > REWARD_THRESHOLD
-    agrees = np.sign(outcomes.expected_reward) == np.sign(outcomes.reward)
-    return _judge(said, happened, said & happened & agrees, outcomes.reward_probability)
+def outcomes_of(
+    reward: np.ndarray,
+    cost: np.ndarray,
+    terminated: np.ndarray,
+    expected: np.ndarray,
+    event: np.ndarray,
+    hit: np.ndarray,
+    end: np.ndarray,
+) -> Outcomes:
+    """Return the outcomes of T steps: the teacher's, then the world's reward and probabilities.
+
+    A reward of the wrong sign is no hit.
+    """
+    paid, happened = abs(expected) > REWARD_THRESHOLD, abs(reward) > REWARD_THRESHOLD
+    agrees = np.sign(expected) == np.sign(reward)
+    events = {"reward": Told(happened, paid, paid & happened & agrees, event)}
+    for name, truth, probability, threshold in (
+        ("cost", cost > 0, hit, COST_THRESHOLD),
+        ("termination", terminated > 0, end, TERMINATION_THRESHOLD),
+    ):
+        said = probability > threshold
+        events[name] = Told(truth, said, said & truth, probability)
+    return Outcomes(events, reward, expected)
 
 
-def judge_costs(outcomes: Outcomes) -> dict[str, float]:
-    """Return how hits are predicted."""
-    said, happened = outcomes.cost_probability > COST_THRESHOLD, outcomes.cost
-    return _judge(said, happened, said & happened, outcomes.cost_probability)
-
-
-def judge_terminations(outcomes: Outcomes) -> dict[str, float]:
-    """Return how ends of episodes are predicted."""
-    said, happened = outcomes.termination_probability > TERMINATION_THRESHOLD, outcomes.terminated
-    return _judge(said, happened, said & happened, outcomes.termination_probability)
-
-
-def _judge(
-    said: np.ndarray, happened: np.ndarray, hits: np.ndarray, probability: np.ndarray
-) -> dict[str, float]:
+def judge(told: Told) -> dict[str, float]:
     """Return how a yes-or-no prediction did at the env's threshold, and its probability at all."""
-    positives, predicted, both = (int(which.sum()) for which in (happened, said, hits))
+    positives, predicted, both = (int(which.sum()) for which in told[:3])
     return {
         "positives": positives,
         "predicted": predicted,
         "hits": both,
         "precision": both / predicted if predicted else math.nan,
         "recall": both / positives if positives else math.nan,
-        "average_precision": average_precision(probability, happened),
-        "base_rate": positives / len(said),
-        "recall_at_precision": recall_at_precision(probability, happened, precision=_PRECISION),
+        "average_precision": average_precision(told.probability, told.happened),
+        "base_rate": positives / len(told.said),
+        "recall_at_precision": recall_at_precision(
+            told.probability, told.happened, precision=_PRECISION
+        ),
     }
 
 
@@ -140,12 +141,8 @@ def outcomes_section(study: Study) -> Section:
     first = study.context_frames
     episodes = study.outcome_episodes()
     outcomes = predict_outcomes(study.model, episodes, first=first)
-    judged = {
-        "reward": judge_rewards(outcomes),
-        "cost": judge_costs(outcomes),
-        "termination": judge_terminations(outcomes),
-    }
-    paid = np.abs(outcomes.expected_reward) > REWARD_THRESHOLD
+    judged = {name: judge(told) for name, told in outcomes.events.items()}
+    paid = outcomes.events["reward"].said
     values: dict[str, Any] = {
         "num_steps": len(outcomes.reward),
         "num_episodes": sum(episode.num_steps >= first for episode in episodes),
