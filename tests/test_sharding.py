@@ -30,12 +30,14 @@ SETTINGS = [
     "train_dynamics.fresh_rate=[[0.0,0.3],[1.0,0.3]]",
     "train_dynamics.backbone_after=0.3",
     "train_dynamics.evaluate_every=2",
+    "train_dynamics.save_every=2",
     "train_dynamics.scenery.train_steps=1",
     "train_dynamics.windows.train_steps=1",
 ]
 
 WORKER = """
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -79,20 +81,20 @@ class Keeper(loop.Trainer):
             assert whole and not any(whole)  # while the head computes, no layer of the backbone
         (run / f"sizes-{self.processes.rank}.json").write_text(json.dumps(sizes))
 
+    def save(self):
+        super().save()
+        if self.folder.name == "split" and self.train_step < steps and self.processes.is_first:
+            shutil.copytree(self.folder, run / "killed")  # as it is when it is killed now
+
 
 autoencoder.Trainer = dynamics.Trainer = Keeper
 options = {"device": torch.device("cpu"), "stop_at": 4}
 config = load_preset("tiny", [*settings, "train_autoencoder.freeze_encoder_after=2"])
 autoencoder.train_autoencoder(config, data, coder, **options)
-for name, sharding, stops in (
-    ("copied", "none", [steps]),
-    ("split", "full", [steps]),
-    ("killed", "full", [steps - 1, steps]),
-):
+options["stop_at"] = steps
+for name, sharding in (("copied", "none"), ("split", "full"), ("killed", "full")):
     config = load_preset("tiny", [*settings, f"train_dynamics.sharding={sharding}"])
-    for stop in stops:
-        options["stop_at"] = stop
-        dynamics.train_dynamics(config, data, run / name, autoencoder=coder, **options)
+    dynamics.train_dynamics(config, data, run / name, autoencoder=coder, **options)
 torch.distributed.destroy_process_group()
 """
 
@@ -167,7 +169,9 @@ def test_each_process_holds_half(runs):
 
 
 @pytest.mark.slow  # two processes load torch and train four times
-def test_a_split_run_that_was_stopped_goes_on_to_the_same_bits(runs):
+def test_a_split_run_that_was_killed_goes_on_to_the_same_bits(runs):
+    losses = {step for step, name in log_of(runs / "killed") if name == "loss"}
+    assert losses == {str(STEPS)}  # it went on from what was saved before
     for name in (STATE, WEIGHTS):
         assert same(load_tensors(runs / "split" / name), load_tensors(runs / "killed" / name))
 
