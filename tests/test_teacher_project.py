@@ -9,7 +9,7 @@ import pytest
 from examples.racing_policy import make_policy as make_driver
 from midas_world.commands.cli import main
 from midas_world.commands.overrides import find_overrides
-from midas_world.config import load_preset
+from midas_world.config import ProjectConfig, load_preset
 from midas_world.data.episodes import iter_episodes
 from midas_world.teachers.env import make_teacher
 from midas_world.teachers.options import add_teacher_options
@@ -24,10 +24,12 @@ from midas_world.teachers.project import (
 DISC = "tests.disc_env:Fake/Disc-v0"
 
 
-def options(*words: str) -> argparse.Namespace:
+def project(words: str, *, env_id: str = DISC, preset: str = "tiny", **others) -> ProjectConfig:
+    """Return the project of an env under the command's words."""
     parser = argparse.ArgumentParser()
     add_teacher_options(parser)
-    return parser.parse_args(words)
+    settings = {"preset": preset, "overrides": [], "max_tokens": 16, "is_to_play": True} | others
+    return project_for(env_id, parser.parse_args(words.split()), **settings)
 
 
 @pytest.mark.parametrize(
@@ -57,10 +59,8 @@ def test_names_and_keyword_arguments_are_read():
 
 def test_a_project_fits_its_env(caplog):
     caplog.set_level(logging.INFO)
-    given_options = options("--steps", "12", "--policy", "sticky=2", "random=1")
-    config = project_for(
-        DISC, given_options, preset="dream", overrides=[], max_tokens=16, is_to_play=True
-    )
+    words = "--steps 12 --policy sticky=2 random=1"
+    config = project(words, preset="dream")
     world, data = config.world, config.data
     assert (world.height, world.width, world.fps) == (96, 160, 20)
     assert (world.conditions.pose_size, world.conditions.audio_size) == (3, 0)
@@ -74,23 +74,15 @@ def test_a_project_fits_its_env(caplog):
     for stage in (config.train_autoencoder, config.train_dynamics):
         assert stage.crop_size == 96
     assert world.motion.num_copies == len(world.motion.shifts) > 0
-    kept = project_for(
-        DISC, given_options, preset="dream", overrides=[], max_tokens=16, is_to_play=False
-    )
+    kept = project(words, preset="dream", is_to_play=False)
     assert kept.data.teacher is not None
     assert (kept.data.teacher.conditions, kept.world.conditions.pose_size) == ("info", 2)
     assert kept.world.conditions.drop_rate > 0
 
 
 def test_what_a_presets_own_teacher_declares_is_left_out():
-    config = project_for(
-        DISC,
-        options("--size", "48x64"),
-        preset="stage",
-        overrides=["world.token_block=2", "world.head={widths: [8, 8], depths: [1, 1]}"],
-        max_tokens=16,
-        is_to_play=True,
-    )
+    overrides = ["world.token_block=2", "world.head={widths: [8, 8], depths: [1, 1]}"]
+    config = project("--size 48x64", preset="stage", overrides=overrides)
     world = config.world
     assert not world.scenery.width
     assert not world.entries.num_classes
@@ -104,19 +96,17 @@ def test_what_a_presets_own_teacher_declares_is_left_out():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--policy", "human"], "collect --env ID --policy human"),
-        (["--policy", "sticky=much"], "NAME=WEIGHT, got 'sticky=much'"),
-        (["--policy", "a:b", "random"], "plays alone"),
-        (["--policy", "a:b"], 'policy_factory must be "module:function"'),
-        (["--env-kwargs", "colour=3"], "cannot be made.*colour"),
-        (["--conditions", "info", "--keymap", "nowhere.yaml"], "nowhere.yaml"),
+        ("--policy human", "collect --env ID --policy human"),
+        ("--policy sticky=much", "NAME=WEIGHT, got 'sticky=much'"),
+        ("--policy a:b random", "plays alone"),
+        ("--policy a:b", 'policy_factory must be "module:function"'),
+        ("--env-kwargs colour=3", "cannot be made.*colour"),
+        ("--conditions info --keymap nowhere.yaml", "nowhere.yaml"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(words, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        project_for(
-            DISC, options(*words), preset="tiny", overrides=[], max_tokens=16, is_to_play=True
-        )
+        project(words)
 
 
 def test_a_data_folder_keeps_its_teacher(tmp_path):
@@ -134,19 +124,9 @@ def test_collect_adapts_an_env_and_writes_its_preset(tmp_path, capsys):
     keymap.write_text("actions: {stay: {value: 1}, run: {value: 2, keys: [right]}}")
     data = tmp_path / "disc"
     command = ["collect", "--env", DISC, "--data", str(data), "--keymap", str(keymap)]
-    command += [
-        "--size",
-        "48x64",
-        "--preset",
-        "tiny",
-        "--episodes",
-        "1",
-        "--steps",
-        "6",
-        "--workers",
-        "1",
-    ]
-    command += ["--codec", "raw", "--conditions", "action", "data.num_validation_episodes=1"]
+    command += ["--size", "48x64", "--preset", "tiny", "--episodes", "1", "--steps", "6"]
+    command += ["--workers", "1", "--codec", "raw", "--conditions", "action"]
+    command += ["data.num_validation_episodes=1"]
     assert main(command) == 0
     assert "run (right)" in capsys.readouterr().out
     (episode,) = iter_episodes(data / "train")
@@ -162,14 +142,7 @@ def test_collect_adapts_an_env_and_writes_its_preset(tmp_path, capsys):
 
 def test_the_car_is_driven_by_its_shipped_key_map():
     pytest.importorskip("Box2D")
-    config = project_for(
-        "CarRacing-v3",
-        options("--steps", "3"),
-        preset="tiny",
-        overrides=[],
-        max_tokens=16,
-        is_to_play=True,
-    )
+    config = project("--steps 3", env_id="CarRacing-v3")
     assert config.data.teacher is not None
     assert config.data.teacher.actions["gas_left"].keys == ("up", "left")
     assert (config.world.fps, config.data.teacher.repeat) == (25, 2)

@@ -24,23 +24,21 @@ class EpisodeRecorder:
 
     def __init__(self, *, extra_keys: Sequence[str] = ()) -> None:
         self._extra_keys = tuple(extra_keys)
-        self._frames: list[np.ndarray] = []
+        self._keys: tuple[str, ...] = ()
+        self._seen: list[tuple[np.ndarray, dict[str, Any]]] = []
+        self._done: list[tuple[np.ndarray, float, bool, bool]] = []
 
     @property
     def num_steps(self) -> int:
         """Steps recorded since reset."""
-        return max(0, len(self._frames) - 1)
+        return len(self._done)
 
     def reset(self, observation: np.ndarray, info: Mapping[str, Any]) -> None:
         """Forget everything and begin an episode with its first frame."""
-        self._frames = []
-        self._actions: list[np.ndarray] = []
-        self._rewards: list[float] = []
-        self._terminated: list[bool] = []
-        self._truncated: list[bool] = []
+        self._seen, self._done = [], []
         present = [key for key in ("pose", "text", "audio") if info.get(key) is not None]
-        self._columns: dict[str, list[Any]] = {key: [] for key in (*present, *self._extra_keys)}
-        self._append(observation, info)
+        self._keys = (*present, *self._extra_keys)
+        self._see(observation, info)
 
     def step(
         self,
@@ -56,43 +54,41 @@ class EpisodeRecorder:
         Raises:
             ValueError: reset was not called, the episode has ended, or info lacks a column.
         """
-        if not self._frames:
+        if not self._seen:
             raise ValueError("call reset() before step()")
-        if self.num_steps and (self._terminated[-1] or self._truncated[-1]):
+        if self._done and any(self._done[-1][2:]):
             raise ValueError(f"the episode ended at step {self.num_steps}; call reset()")
-        self._append(observation, info)
-        self._actions.append(np.array(action))
-        self._rewards.append(float(reward))
-        self._terminated.append(bool(terminated))
-        self._truncated.append(bool(truncated))
+        self._see(observation, info)
+        self._done.append((np.array(action), float(reward), bool(terminated), bool(truncated)))
 
     def to_episode(self, metadata: EpisodeMetadata) -> Episode:
         """Return what was recorded since reset; may be called before the episode ends."""
         if not self.num_steps:
             raise ValueError("nothing was recorded: call reset() and step() first")
-        columns = dict(self._columns)
-        text = columns.pop("text", None)
+        frames, infos = zip(*self._seen, strict=True)
+        actions, rewards, terminated, truncated = zip(*self._done, strict=True)
+        keys = [key for key in self._keys if key != "text"]
+        columns = {key: np.stack([info[key] for info in infos]) for key in keys}
         known = {
-            key: np.stack([np.asarray(value, np.float32) for value in columns.pop(key)])
-            for key in ("pose", "audio")
-            if key in columns
+            key: columns.pop(key).astype(np.float32) for key in ("pose", "audio") if key in columns
         }
         return Episode(
-            frames=np.stack(self._frames),
-            actions=np.stack(self._actions),
-            rewards=np.array(self._rewards, np.float32),
-            terminated=np.array(self._terminated, bool),
-            truncated=np.array(self._truncated, bool),
-            text=None if text is None else tuple(text),
-            extras={key: np.stack(values) for key, values in columns.items()},
+            frames=np.stack(frames),
+            actions=np.stack(actions),
+            rewards=np.array(rewards, np.float32),
+            terminated=np.array(terminated),
+            truncated=np.array(truncated),
+            text=tuple(info["text"] for info in infos) if "text" in self._keys else None,
+            extras=columns,
             metadata=metadata,
             **known,
         )
 
-    def _append(self, observation: np.ndarray, info: Mapping[str, Any]) -> None:
-        missing = [key for key in self._columns if info.get(key) is None]
+    def _see(self, observation: np.ndarray, info: Mapping[str, Any]) -> None:
+        missing = [key for key in self._keys if info.get(key) is None]
         if missing:
-            raise ValueError(f"info lacks {', '.join(missing)} at step {len(self._frames)}")
-        self._frames.append(np.array(observation))
-        for key, values in self._columns.items():
-            values.append(str(info[key]) if key == "text" else np.array(info[key]))
+            raise ValueError(f"info lacks {', '.join(missing)} at step {len(self._seen)}")
+        columns: dict[str, Any] = {
+            key: str(info[key]) if key == "text" else np.array(info[key]) for key in self._keys
+        }
+        self._seen.append((np.array(observation), columns))
