@@ -30,7 +30,7 @@ from tests.fakes import make_tiny_world
 from tests.shard_data import save_all, two_episodes
 from tests.training import CPU, save_data, tiny
 
-SLOW_FIXTURES = {"kept_graphs", "trained", "shards"}
+SLOW_FIXTURES = {"kept_graphs", "trained", "shards", "runs"}
 
 
 @pytest.hookimpl(trylast=True)
