@@ -3,6 +3,7 @@
 Where the lerobot package is installed, it reads its own too.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -104,6 +105,8 @@ def test_minari_recovers_the_environment_elsewhere(tiny_folder, tmp_path, monkey
     own = {key: value for key, value in again.spec.kwargs.items() if key != "weights_sha256"}
     assert own == env.spec.kwargs
     assert again.spec.id == env.spec.id
+    weights = (elsewhere / "worlds/mine/weights.safetensors").read_bytes()
+    assert again.spec.kwargs["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     published = b"".join(path.read_bytes() for path in (tmp_path / "datasets").rglob("*.json"))
     assert str(tmp_path).encode() not in published
     (elsewhere / "worlds/mine/weights.safetensors").write_bytes(b"others")

@@ -88,6 +88,8 @@ def test_copies_go_on_alike(tiny_folder, kind, has_begun, again):
             env.step(RUN)
     other = again(env)
     assert other.spec == env.spec
+    if kind == "world":  # no copy carries networks
+        assert other.unwrapped.engine is env.unwrapped.engine
     if not has_begun:
         assert data_equivalence(env.reset(seed=5), other.reset(seed=5), exact=True)
     assert data_equivalence(episode(env), episode(other), exact=True)
