@@ -52,13 +52,17 @@ def play(env: WorldEnv, seed: int, block=contextlib.nullcontext) -> np.ndarray:
     with block():
         frames.append(env.step(RUN)[0])
         frames.append(env.reset()[0])
+        futures = env.fork(2)
         state = env.save_state()
     frames.append(env.step(RUN)[0])
+    frames += list(futures.step(np.array([RUN, 0]))[0])
+    with block():
+        frames += list(futures.step(np.array([0, RUN]))[0])
     env.restore_state(state)
-    np.testing.assert_array_equal(env.step(RUN)[0], frames[-1])
+    np.testing.assert_array_equal(env.step(RUN)[0], frames[-5])
     with block():
         env.restore_state(state)
-    np.testing.assert_array_equal(env.step(RUN)[0], frames[-1])
+    np.testing.assert_array_equal(env.step(RUN)[0], frames[-5])
     return np.stack(frames)
 
 
