@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStac
 from engine import Engine
 from envs.sb3 import make_sb3_vec_env
 from envs.stage.picture import FRAME_HEIGHT
-from envs.stage.policies import ExpertPolicy
+from envs.stage.policies import Policy
 from envs.world.starts import choose_start
 from examples.actions import ACTION_NAMES
 from midas_world.evaluate.rollouts import Script, play_teacher
@@ -176,25 +176,24 @@ def play(games: VecEnv, choose: Choose, *, seeds: Sequence[int]) -> Played:
     )
 
 
-def play_expert(config: GameConfig, *, seeds: Sequence[int], policy_seed: int) -> Played:
-    """Let the scripted expert play the teacher; it knows where things lie and acts every step."""
-    env = gym.make(config.teacher_id, horizon=config.horizon)
-    expert = ExpertPolicy()
+def play_alone(
+    env: gym.Env, policy: Policy, *, seeds: Sequence[int], policy_seed: int, frame_skip: int
+) -> Played:
+    """Let a policy that acts every step, such as the scripted expert, play one game at a time."""
     returns, costs, lengths, ended = [], [], [], []
     for seed in seeds:
         frame, info = env.reset(seed=seed)
-        expert.reset(np.random.default_rng((policy_seed, seed)))
+        policy.reset(np.random.default_rng((policy_seed, seed)))
         total, cost, length, terminated, truncated = 0.0, 0.0, 0, False, False
         while not (terminated or truncated):
-            frame, reward, terminated, truncated, info = env.step(expert.act(frame, info))
+            frame, reward, terminated, truncated, info = env.step(policy.act(frame, info))
             total += float(reward)
             cost += info["cost"]
             length += 1
         returns.append(total)
         costs.append(cost)
-        lengths.append(-(-length // config.frame_skip))
+        lengths.append(-(-length // frame_skip))
         ended.append(terminated)
-    env.close()
     return Played(
         returns=tuple(returns), costs=tuple(costs), lengths=tuple(lengths), ended=tuple(ended)
     )

@@ -1,19 +1,21 @@
-"""Does the dream rank policies as the game does? Returns of 20 policies in both, and their order.
+"""Does the dream rank policies as the game does? Returns of 25 policies in both, and their order.
 
     python -m examples.rank --output runs/rank
 
 Six favourite actions, taken always, in two of three or in one of three choices, and chance between;
 chance alone; and leaping and running by turns: policies that look at nothing, so that nobody
-trained them for one side. `--ppo runs/ppo` adds those of train_ppo.py. Games begin where dreams do,
-in the pose, place and scene of the same start states: who runs already goes far by jumping. The
-rank correlation is Spearman's; its interval is that of 1,000 draws of the policies with repetition.
-The teacher plays all of it a second time, on other seeds: how far it agrees with itself is the most
-that so few episodes can show.
+trained them for one side. The scripted expert, who is told what lies near, in all choices and in
+four shares of them, with chance between: the strong ones. `--ppo runs/ppo` adds those of
+train_ppo.py. Games begin where dreams do, in the pose, place and scene of the same start states: who
+runs already goes far by jumping. The rank correlation is Spearman's; its interval is that of 1,000
+draws of the policies with repetition. The teacher plays all of it a second time, on other seeds: how
+far it agrees with itself is the most that so few episodes can show.
 """
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
@@ -23,9 +25,13 @@ import numpy as np
 
 from engine import Engine
 from engine.shared import shared_engine, shared_world
+from envs.play.game.agents import Seer
 from envs.stage.env import StageEnv
+from envs.stage.picture import objects_of_things
+from envs.stage.policies import ExpertPolicy, Policy
 from envs.tasks import TASKS
-from examples.actions import ACTION_NAMES
+from envs.world.env import WorldEnv
+from examples.actions import ACTION_INDICES, ACTION_NAMES
 from midas_world.edge import run_command
 from midas_world.files import write_whole
 from midas_world.packages import needs
@@ -44,11 +50,13 @@ with needs("rank", extra="rl", error=SystemExit):
         choose_at_random,
         make_games,
         play,
+        play_alone,
     )
     from examples.ppo import load_choice
 
 # No policy is trained on these seeds, and no world.
 FIRST_SEED = 950_000
+EXPERT_SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
 _TEACHER_ID = "midas-examples/Begins-v0"
 
 
@@ -59,6 +67,28 @@ def blind_policies(seed: int) -> dict[str, Choose]:
         for share in (1.0, 2 / 3, 1 / 3):
             policies[f"{name} {share:.0%}"] = choose_always(name, share=share, seed=seed)
     return policies
+
+
+class Distracted:
+    """The scripted expert, but for choices in which chance plays."""
+
+    def __init__(self, expert: Policy, *, share: float, frame_skip: int) -> None:
+        self._expert, self._share, self._frame_skip = expert, share, frame_skip
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode."""
+        self._rng, self._num_left = rng, 0
+        self._expert.reset(rng)
+
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return the expert's action, or the one that is held in this choice."""
+        action = self._expert.act(observation, info)
+        if self._num_left == 0:
+            self._num_left = self._frame_skip
+            is_expert = self._rng.random() < self._share
+            self._held = None if is_expert else int(self._rng.choice(ACTION_INDICES))
+        self._num_left -= 1
+        return action if self._held is None else self._held
 
 
 class BeginsThere(gym.Wrapper[Any, Any, Any, Any]):
@@ -76,7 +106,36 @@ class BeginsThere(gym.Wrapper[Any, Any, Any, Any]):
         return self.env.reset(seed=seed, options=options)
 
 
-def make_sides(games: GameConfig, world: World, engine: Engine) -> tuple[VecEnv, VecEnv]:
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Games of one side, which from FIRST_SEED on begin as those of the other.
+
+    Attributes:
+        many: For policies that see pictures.
+        one: For those that are told what lies near.
+        look: Tells it, where infos do not.
+    """
+
+    many: VecEnv
+    one: gym.Env[Any, Any]
+    look: Callable[[], np.ndarray] | None = None
+
+    def play(self, choose: Choose | float, games: GameConfig, seeds: Sequence[int]) -> Played:
+        """Play an episode from each seed by choices, or by a share of the expert's."""
+        if callable(choose):
+            return play(self.many, choose, seeds=seeds)
+        expert = ExpertPolicy() if self.look is None else Seer(ExpertPolicy(), self.look)
+        skip = games.frame_skip
+        policy = Distracted(expert, share=choose, frame_skip=skip)
+        return play_alone(self.one, policy, seeds=seeds, policy_seed=0, frame_skip=skip)
+
+    def close(self) -> None:
+        """Close all games."""
+        self.many.close()
+        self.one.close()
+
+
+def make_sides(games: GameConfig, world: World, engine: Engine) -> tuple[Side, Side]:
     """Return games and dreams, which from FIRST_SEED on begin alike; games do so again and again.
 
     Args:
@@ -89,11 +148,17 @@ def make_sides(games: GameConfig, world: World, engine: Engine) -> tuple[VecEnv,
     dream.reset()
     told = cast("Sb3Games", dream.unwrapped).reset_infos
     states = [world.start_states[info["start_state"]].conditioner_state for info in told]
+    rules = {"task": games.task, "horizon": games.horizon}
+    one = WorldEnv(world, engine=engine, observation="latent", **rules)
     gym.register(_TEACHER_ID, BeginsThere, kwargs={"states": states, "task": games.task})
     try:
-        return make_games(_TEACHER_ID, games), dream
+        many = make_games(_TEACHER_ID, games)
     finally:
         del gym.registry[_TEACHER_ID]
+    return (
+        Side(many=many, one=BeginsThere(states, **rules)),
+        Side(many=dream, one=one, look=lambda: objects_of_things(one.things())),
+    )
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
@@ -145,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--horizon", type=int, default=games.horizon)
     options = parser.parse_args(arguments)
     games = GameConfig(task=options.task, horizon=options.horizon, num_games=options.episodes)
-    policies = blind_policies(FIRST_SEED)
+    policies: dict[str, Choose | float] = {f"expert {share:.0%}": share for share in EXPERT_SHARES}
+    policies |= blind_policies(FIRST_SEED)
     if options.ppo is not None:
         files = sorted(options.ppo.glob("*.safetensors"))
         policies |= {f"PPO {file.stem}": load_choice(file, games) for file in files}
@@ -157,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for name, choose in policies.items():
         played = [
-            play(side, choose, seeds=given)
+            side.play(choose, games, given)
             for side, given in ((teacher, seeds), (teacher, others), (dream, seeds))
         ]
         returns = [each.mean_return for each in played]

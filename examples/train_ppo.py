@@ -20,9 +20,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from tqdm import tqdm
 
 from engine import Engine, make_engine
+from envs.stage.policies import ExpertPolicy
 from envs.tasks import TASKS
 from examples.report import report
 from midas_world.checkpoint import WEIGHTS_NAME, save_tensors
@@ -43,7 +45,7 @@ with needs("train_ppo", extra="rl", error=SystemExit):
         first_moments,
         make_games,
         play,
-        play_expert,
+        play_alone,
     )
     from examples.ppo import PPO_SETTINGS, ROLLOUT_CHOICES, Evaluate, load_choice, make_ppo
 
@@ -117,7 +119,12 @@ class Experiment:
         def run() -> dict[str, Any]:
             seeds = self._seeds(seed)
             if policy == "expert":
-                played = play_expert(self.games, seeds=seeds, policy_seed=seed)
+                env = gym.make(self.games.teacher_id, horizon=self.games.horizon)
+                skip = self.games.frame_skip
+                played = play_alone(
+                    env, ExpertPolicy(), seeds=seeds, policy_seed=seed, frame_skip=skip
+                )
+                env.close()
             else:
                 played = play(self._teacher_games(), untrained(policy, seed), seeds=seeds)
             return {"points": [{"steps": 0, "training_return": None, **asdict(played)}]}

@@ -188,9 +188,9 @@ def test_policies_of_both_sides_are_ranked(tiny_folder, tmp_path, capsys):
     arguments = ["--world", str(tiny_folder), "--output", str(tmp_path), "--episodes", "1"]
     rank.main([*arguments, "--horizon", "8"])
     table = (tmp_path / "rank.md").read_text()
-    assert table.count("\n| ") == 21  # below the head, 20 policies
+    assert table.count("\n| ") == 26  # below the head, 25 policies
     assert "| leap_right 67% |" in table
-    assert "Rank correlation of 20 policies: " in table
+    assert "Rank correlation of 25 policies: " in table
     assert "of the teacher with itself on other seeds: " in table
 
 
@@ -201,12 +201,32 @@ def test_games_that_are_ranked_begin_as_dreams_do(games_module, tiny_world):
     teacher, dream = make_sides(config, tiny_world, make_engine(tiny_world))
     poses = []
     for side, seed in ((dream, FIRST_SEED), (teacher, FIRST_SEED), (teacher, FIRST_SEED + 3)):
-        side.seed(seed)
-        side.reset()
-        poses.append(np.stack([info["pose"] for info in side.unwrapped.reset_infos]))
+        side.many.seed(seed)
+        side.many.reset()
+        poses.append(np.stack([info["pose"] for info in side.many.unwrapped.reset_infos]))
+        alone = [side.one.reset(seed=seed + game)[1]["pose"] for game in range(3)]
+        np.testing.assert_array_equal(alone, poses[-1])
     np.testing.assert_allclose(poses[1], poses[0], atol=1e-6)
     np.testing.assert_array_equal(poses[2], poses[1])
     assert (poses[0][:, 31] != 0.0).any()  # some run
+
+
+def test_a_distracted_expert_holds_what_chance_chose(games_module):
+    from examples.rank import Distracted
+
+    class Expert:
+        def reset(self, rng): ...
+
+        def act(self, observation, info):
+            return -1
+
+    for share, least, most in ((1.0, 1.0, 1.0), (0.6, 0.5, 0.7), (0.0, 0.0, 0.0)):
+        policy = Distracted(Expert(), share=share, frame_skip=4)
+        policy.reset(np.random.default_rng(0))
+        taken = np.array([policy.act(np.zeros(1), {}) for _ in range(1600)]).reshape(-1, 4)
+        assert (taken == taken[:, :1]).all()
+        assert least <= (taken == -1).mean() <= most
+        assert set(taken.flat) <= {-1, *ACTION_INDICES}
 
 
 def test_what_the_ranks_say_is_of_the_right_columns():
