@@ -6,10 +6,10 @@ Six favourite actions, taken always, in two of three or in one of three choices,
 chance alone; and leaping and running by turns: policies that look at nothing, so that nobody
 trained them for one side. The scripted expert, who is told what lies near, in all choices and in
 four shares of them, with chance between: the strong ones. `--ppo runs/ppo` adds those of
-train_ppo.py. Games begin where dreams do, in the pose, place and scene of the same start states: who
-runs already goes far by jumping. The rank correlation is Spearman's; its interval is that of 1,000
-draws of the policies with repetition. The teacher plays all of it a second time, on other seeds: how
-far it agrees with itself is the most that so few episodes can show.
+train_ppo.py. Games begin where dreams do, in the pose, place and scene of the same start states:
+who runs already goes far by jumping. The rank correlation is Spearman's; its interval is that of
+1,000 draws of the policies with repetition. The teacher plays all of it a second time, on other
+seeds: how far it agrees with itself is the most that so few episodes can show.
 """
 
 import argparse
