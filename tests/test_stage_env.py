@@ -83,25 +83,29 @@ def test_regions_are_the_hearts_and_the_portrait_of_one_who_talks():
     silent, talking = env.step(IDLE)[4]["regions"], env.step(TALK)[4]["regions"]
     np.testing.assert_array_equal(silent, [[72, 30, 60, 18], [0, 0, 0, 0]])
     np.testing.assert_array_equal(talking, [[72, 30, 60, 18], [64, 320, 60, 60]])
+    for _ in range(10):
+        env.set_voices(None, np.ones(NUM_MELS))
+        listening = env.step(IDLE)[4]["regions"]
+    np.testing.assert_array_equal(listening, talking)
 
 
 @pytest.mark.parametrize("facing", [1, -1])
-def test_only_the_eyes_of_one_who_listens_turn_and_lie_where_info_says(facing):
-    frames = []
-    for voice in (np.zeros(NUM_MELS), np.ones(NUM_MELS)):
-        env = StageEnv()
-        env.reset(seed=0, options={"x": 0, "facing": facing})
-        put(env)
-        for _ in range(20):
-            env.set_voices(None, voice)
-            frame, *_, info = env.step(IDLE)
-        frames.append(frame)
-        assert round(info["gaze"], 1) == voice[0]
+def test_eyes_in_the_portrait_of_one_who_listens_turn_where_info_says(facing):
+    env = StageEnv()
+    env.reset(seed=0, options={"x": 0, "facing": facing})
+    put(env)
+    assert not env.step(IDLE)[4]["eyes"].any()
+    portraits = {}
+    for _ in range(20):
+        env.set_voices(None, np.ones(NUM_MELS))
+        frame, *_, info = env.step(IDLE)
+        portraits[info["gaze"]] = frame[130:190, 2:62]
+    first, *_, last = (portraits[gaze] for gaze in sorted(portraits) if gaze > 0.1)
     x, y, half_width, half_height = info["eyes"]
-    rows, columns = np.nonzero((frames[0] != frames[1]).any(axis=-1))
+    rows, columns = np.nonzero((first != last).any(axis=-1))
     assert len(rows) > 10
-    assert np.abs(columns + 0.5 - x).max() < half_width
-    assert np.abs(rows + 0.5 - y).max() < half_height
+    assert np.abs(columns + 2.5 - x).max() < half_width
+    assert np.abs(rows + 130.5 - y).max() < half_height
 
 
 def test_what_turns_and_falls_goes_on_from_a_conditioner_state():

@@ -16,6 +16,9 @@ from envs.stage.looks import LOOKS, OUTLINE, Color, Look, Point, tone
 from envs.stage.pen import OUTLINE_WIDTH, Pen
 from envs.stage.skeleton import GROUND_Y, KEYPOINTS
 
+PORTRAIT_RADIUS, PORTRAIT_TURN = 0.31, 0.55
+"""Of the head in a portrait: of its height, and how far it is turned to the side it faces."""
+
 _RIM_ALPHA = 150
 _RIM_SHIFTS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _MARGIN = 24
@@ -216,10 +219,14 @@ def draw_portrait(
     gaze: float = 0.0,
     brows: float = 0.0,
     head_tilt: float = 0.0,
+    nod: float = 0.0,
     light: Color = (255, 255, 255),
     scale: int = 1,
 ) -> None:
-    """Draw a close-up of the face with shoulders in a frame, a rect in px; see `draw_character`."""
+    """Draw a close-up of the face with shoulders in a frame, a rect in px; see `draw_character`.
+
+    `nod` says how far the head is lowered, 0 to 1.
+    """
     look = LOOKS[outfit]
     frame = pygame.Rect(rect)
     width, height = frame.size
@@ -231,11 +238,11 @@ def draw_portrait(
     corner = round(0.16 * width * zoom)
     backdrop = tone(look.trim, 0.35) if look.style != "curly" else (120, 196, 214)
     buffer.fill((*backdrop, 255))
-    radius = 0.31 * height
+    radius = PORTRAIT_RADIUS * height
     middle = width / 2.0
     pen.disc((middle, 0.5 * height), 0.44 * width, tone(backdrop, 0.4))
-    turn = 0.55 * facing
-    center = (middle + 0.4 * radius * math.sin(head_tilt), 0.5 * height)
+    turn = PORTRAIT_TURN * facing
+    center = (middle + 0.4 * radius * math.sin(head_tilt), 0.5 * height + 0.2 * radius * nod)
     head = Head(pen, center, radius, head_tilt, turn)
     draw_back_hair(head, look)
     pen.limb(((middle, 0.95 * height), center), (0.1 * width, 0.1 * width), tone(look.skin, -0.15))

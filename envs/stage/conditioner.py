@@ -31,6 +31,7 @@ _HEAD = 0
 _TALK = ACTIONS.index("talk")
 _LOUD = 0.7  # about the loudest that speech gets
 _HEARD, _PAUSE = 0.1, 0.25  # how loud another's speech is that is listened to, and at a pause
+_ATTENTIVE = 0.1  # how much it looks at another whose face is seen up close
 
 
 def _follow(level: float, target: float, *, rise: float, fall: float) -> float:
@@ -173,6 +174,11 @@ class StageConditioner:
         """How far the head is lowered in listening, 0 to 1."""
         swing = 0.5 - 0.5 * np.cos(2.0 * np.pi * self._nod_step / _NOD_STEPS)
         return float(self._listening * swing)
+
+    @property
+    def shows_face(self) -> bool:
+        """Whether its face is seen up close: while it talks or listens."""
+        return self.controller.talking or self._listening > _ATTENTIVE
 
     @property
     def action_name(self) -> str:

@@ -111,7 +111,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     centre x and y, half width, half height, and a number that it keeps and that no other of its
     class has. `regions` (2, 4), where else small things matter, the hearts and the portrait:
     centre x and y, half width, half height; zeros where there is none. `eyes` (4,), likewise, the
-    character's.
+    portrait's.
 
     ## Arguments
 
@@ -345,8 +345,8 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             "keypoints": self._picture.keypoints * np.float32(self.scale),
             "objects": objects_of(self._game, controller.x),
             "things": self._picture.things(self._game, controller.x),
-            "regions": self._picture.regions(talks=controller.talking),
-            "eyes": self._picture.eyes(controller.turn),
+            "regions": self._picture.regions(shows_face=self._conditioner.shows_face),
+            "eyes": self._picture.eyes(self._conditioner),
             "mouth": self._conditioner.mouth_open,
             "gaze": self._conditioner.gaze,
             "language": self._conditioner.language,

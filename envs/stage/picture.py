@@ -7,9 +7,14 @@ which there are `scale` to each px. Moves nothing and knows no rules.
 import numpy as np
 import pygame
 
-from envs.stage.character import draw_character, draw_portrait
+from envs.stage.character import (
+    PORTRAIT_RADIUS,
+    PORTRAIT_TURN,
+    draw_character,
+    draw_portrait,
+)
 from envs.stage.conditioner import StageConditioner
-from envs.stage.face import FACE_SHIFT, HEAD_RADIUS
+from envs.stage.face import FACE_SHIFT
 from envs.stage.game import COIN_HEIGHTS, MAX_HEARTS, GameObject, Kind, StageGame
 from envs.stage.scenery import Scenery
 from envs.stage.skeleton import CENTER_X, GROUND_Y
@@ -21,7 +26,7 @@ MAX_OBJECTS = 16
 
 _PORTRAIT = pygame.Rect(2, 130, 60, 60)  # inside the bottom left cell of the 64 px grid
 _HEARTS_REGION = (36, 15, 30, 9)  # centre, half width and half height
-_HALF_EYES = 11
+_HALF_EYES = 15
 _STUMBLE_RADIANS = 0.35
 # Half width, half height and how far the middle lies above the place, px.
 _THING_SIZES = {Kind.COIN: (10, 10, 0), Kind.ROCK: (16, 12, 9), Kind.FIRE: (14, 18, 14)}
@@ -71,8 +76,9 @@ class StagePicture:
             if item.kind is Kind.FIRE:
                 self._draw_object(item, conditioner, light)
         self._scenery.draw_weather(canvas, scene, camera_x, conditioner.clock)
-        if controller.talking:
-            draw_portrait(canvas, _PORTRAIT, head_tilt=0.15 * conditioner.mouth_open, **face)
+        if conditioner.shows_face:
+            tilt = 0.15 * conditioner.mouth_open
+            draw_portrait(canvas, _PORTRAIT, head_tilt=tilt, nod=conditioner.nod, **face)
         draw_hearts(canvas, game.hearts, MAX_HEARTS, scale=self._scale)
         return self.frame()
 
@@ -93,18 +99,23 @@ class StagePicture:
             row[:] = _thing_class(item), *np.multiply(place, self._shown_scale), item.x
         return things
 
-    def regions(self, *, talks: bool) -> np.ndarray:
+    def regions(self, *, shows_face: bool) -> np.ndarray:
         """Return (2, 4) float32 of hearts and portrait: centre x, y, half width, half height."""
         regions = np.zeros((2, 4), np.float32)
         regions[0] = _HEARTS_REGION
-        if talks:
+        if shows_face:
             regions[1] = *_PORTRAIT.center, *np.divide(_PORTRAIT.size, 2)
         return regions * self._shown_scale
 
-    def eyes(self, turn: float) -> np.ndarray:
-        """Return (4,) float32 of the character's eyes: centre x, y, half width, half height."""
-        x, y = self.keypoints[0] + (FACE_SHIFT * turn * HEAD_RADIUS, 0.0)
-        return np.array((x, y, _HALF_EYES, _HALF_EYES), np.float32) * self._scale
+    def eyes(self, conditioner: StageConditioner) -> np.ndarray:
+        """Return (4,) float32 of the portrait's eyes: centre x, y, half width, half height."""
+        eyes = np.zeros(4, np.float32)
+        if conditioner.shows_face:
+            turn = PORTRAIT_TURN * conditioner.controller.facing
+            x, y = _PORTRAIT.center
+            shift = FACE_SHIFT * turn * PORTRAIT_RADIUS * _PORTRAIT.height
+            eyes[:] = x + shift, y, _HALF_EYES, _HALF_EYES
+        return eyes * self._shown_scale
 
     def _draw_object(
         self, item: GameObject, conditioner: StageConditioner, light: tuple[int, int, int]

@@ -3,9 +3,8 @@
 Shapes: T steps, K keypoints or other numbers, H W pixels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -35,6 +34,7 @@ class _Follower:
         first: Steps in which it is not there yet.
         num_moving: How many of the numbers count: those that vary most in the teacher.
         truth: Returns the numbers (K,) of a moment of the teacher.
+        is_shown: Whether they are to be seen in a moment of the teacher.
     """
 
     name: str
@@ -42,12 +42,15 @@ class _Follower:
     num_moving: int
     truth: Callable[[Moment], np.ndarray]
     make_reader: Callable[[Study], Reader]
+    is_shown: Callable[[Moment], bool] = lambda _: True
 
     def moved(self, said: Said, views: Sequence[np.ndarray], read: Reader) -> Moved:
         """Return the numbers in the frames of teacher, world and world in silence."""
         moments = said.moments[-len(said.silent) :]
+        steps = [s for s in range(self.first, len(moments)) if self.is_shown(moments[s])]
+        moments = [moments[step] for step in steps]
         truth = np.stack([self.truth(moment) for moment in moments])
-        return Moved(*(row[self.first :] for row in (truth, *(read(v, moments) for v in views))))
+        return Moved(truth, *(read(view[steps], moments) for view in views))
 
 
 def _heights(moment: Moment) -> np.ndarray:
@@ -58,6 +61,10 @@ def _gaze(moment: Moment) -> np.ndarray:
     return np.array([moment.info["gaze"]])
 
 
+def _shows_eyes(moment: Moment) -> bool:
+    return moment.info["eyes"][2] > 0
+
+
 def _height_reader(study: Study) -> Reader:
     """Return what reads how high the keypoints are, px."""
     probe = study.probe
@@ -66,15 +73,10 @@ def _height_reader(study: Study) -> Reader:
 
 def _gaze_reader(study: Study) -> Reader:
     """Return what reads how far the eyes are turned, 0 to 1."""
-    env, rng = study.make_teacher(), np.random.default_rng(0)
+    env = study.make_teacher()
     features = env.get_wrapper_attr("new_sentences")[0][1][: study.config.sentence_steps]
     listens = LiveTeacher(env, "other", features, first=_PROBE_WAITS)
-
-    def near_eyes(info: Mapping[str, Any]) -> np.ndarray:
-        """Return their place, or one beside it: in a world they are not exactly there."""
-        return info["eyes"] + (*rng.integers(-2, 3, 2), 0, 0)
-
-    probe = study.number_probe("gaze", near_eyes, listens, Script([0]))
+    probe = study.number_probe("gaze", lambda info: info["eyes"], listens, Script([0]))
 
     def read(frames: np.ndarray, moments: Sequence[Moment]) -> np.ndarray:
         pairs = zip(frames, moments, strict=True)
@@ -87,7 +89,14 @@ _GESTURES = _Follower(
     name="gestures", first=6, num_moving=2, truth=_heights, make_reader=_height_reader
 )
 _NODS = _Follower(name="nods", first=6, num_moving=1, truth=_heights, make_reader=_height_reader)
-_LOOKS = _Follower(name="looks", first=0, num_moving=1, truth=_gaze, make_reader=_gaze_reader)
+_LOOKS = _Follower(
+    name="looks",
+    first=0,
+    num_moving=1,
+    truth=_gaze,
+    make_reader=_gaze_reader,
+    is_shown=_shows_eyes,
+)
 _FOLLOWERS: dict[Speaker, tuple[_Follower, ...]] = {"own": (_GESTURES,), "other": (_NODS, _LOOKS)}
 
 
@@ -129,8 +138,8 @@ def gestures_section(study: Study) -> Section:
             "other speaker while it does nothing. A probe that learned from the teacher's frames "
             "reads how high those keypoints are that move most up and down in the teacher: two "
             "while it talks, the hands; one while it listens, the head. Another one reads off the "
-            "eyes, where the teacher has them, how far they are turned to the speaker: by a pixel "
-            "or two. Against the teacher's own: correlation, slope, and the lag in "
+            "eyes of the portrait, while the teacher shows it, how far they are turned to the "
+            "speaker: by two pixels. Against the teacher's own: correlation, slope, and the lag in "
             "steps at which the correlation is largest; the probes' own on the teacher's frames "
             "stand beside them. Control: the world when it is told what it is told in silence, its "
             "pose too, for sound moves the pose. So this says whether the world shows the pose; "
