@@ -67,7 +67,7 @@ def test_step_equals_the_model_over_the_whole_sequence(engine, tiny_world):
         reward=model.outcome.reward(logits.reward),
         cost=logits.cost.sigmoid(),
         termination=logits.termination.sigmoid(),
-        entries=logits.entries.softmax(dim=-1),
+        entries=model.prior(hidden, steps[-1].entries[:, 0]).softmax(dim=-1),
         gone=fate.gone > 0,
     )
     for a, b in zip(made, whole, strict=True):

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from midas_world.config import ConditionsConfig, EntriesConfig
 from midas_world.model.entries import FATE_SIZE, EntryMaps, EntryPrior, Fates
+from midas_world.train.loop import seeded_weights
 
 GRID, STEP = (3, 10), 8
 CONFIG = EntriesConfig(num_classes=4, phases=2, channels=2, columns=3)
@@ -112,5 +113,45 @@ def test_without_classes_there_is_nothing_to_tell():
     assert fate.gone.shape == (2, 6)
     assert (fate.gone <= 0).all()
     assert not fate.told.any()
-    prior = EntryPrior(NONE, width=6, token_grid=(2, 5))
-    assert prior(torch.zeros(2, 10, 6)).shape == (2, 2, 1)
+    prior = EntryPrior(NONE, width=6, token_grid=(2, 5), half_width=40.0)
+    assert prior(torch.zeros(2, 10, 6), torch.full((2, 6, 2), -1.0)).shape == (2, 2, 1)
+
+
+def make_prior() -> EntryPrior:
+    with seeded_weights(0):
+        return EntryPrior(CONFIG, width=6, token_grid=(2, 5), half_width=40.0)
+
+
+def test_the_prior_learns_that_two_of_a_class_never_lie_close_together():
+    prior, hidden = make_prior(), torch.zeros(64, 10, 6)
+    optimizer = torch.optim.Adam(prior.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    edge = 40.0 + CONFIG.outside
+
+    def batch() -> tuple[Tensor, Tensor]:
+        """Return one code of class 1 for each game, and what then comes, 1 or nothing, (B, 2)."""
+        place = torch.rand(64, 1, generator=generator) * 100 - 50
+        entries = torch.stack((torch.ones(64, 1), place), dim=-1)
+        way = torch.cat((edge + place, edge - place), dim=1)
+        return entries, torch.where(way > 30.0, 1, CONFIG.num_classes)
+
+    for _ in range(300):
+        entries, coming = batch()
+        logits = prior(hidden, entries)
+        cross_entropy(logits.flatten(0, 1), coming.flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    entries, coming = batch()
+    found = prior(hidden, entries).argmax(dim=-1)
+    assert (found == coming).float().mean() > 0.95
+
+
+def test_what_the_prior_says_hangs_on_classes_and_places_but_not_on_the_order_of_codes():
+    prior = make_prior().requires_grad_(requires_grad=False)
+    hidden = torch.randn(1, 10, 6, generator=torch.Generator().manual_seed(1))
+    codes = told((0, -20.0), (3, 35.0), (-1, 7.0))
+    said = prior(hidden, codes)
+    torch.testing.assert_close(prior(hidden, codes.flip(1)), said)
+    torch.testing.assert_close(prior(hidden, codes[:, :2]), said)
+    for other in (told((1, -20.0), (3, 35.0)), told((0, -12.0), (3, 35.0)), told((0, -20.0))):
+        assert (prior(hidden, other) - said).abs().max() > 1e-3

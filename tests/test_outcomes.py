@@ -165,7 +165,7 @@ def test_outcomes_are_the_heads_own_on_real_frames(tiny_world):
     for number in range(1, 6):
         told = episode.conditions.frames(number, number + 1)
         with torch.no_grad(), mixed_precision(episode.latents.device, enabled=True):
-            guidance, fate = model.step_guidance(episode.latents[number - 1][None], told, cache)
+            guidance, fate, _ = model.step_guidance(episode.latents[number - 1][None], told, cache)
             made = model.sample(guidance, torch.zeros_like(guidance.last), num_denoise_steps=1)
             outcome = model.outcomes(made, guidance, model.near(told), fate.told)
         cache.commit()

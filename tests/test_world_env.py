@@ -13,6 +13,7 @@ from envs.stage.words import scene_from_text
 from envs.world.conditioners import WordsConditioner, make_conditioner
 from envs.world.env import WorldEnv
 from midas_world.config import DataConfig
+from midas_world.evaluate.rollouts import Undying
 from midas_world.types import BackendUnavailableError, CheckpointError, StepConditions
 from midas_world.world import KeyMap, World
 from tests.fakes import FakeEngine
@@ -208,6 +209,17 @@ def test_hits_cost_lives_and_the_last_one_ends_the_episode(tiny_world):
         env.step(0)
     info = env.reset()[1]
     assert (info["cost"], info["lives"]) == (0.0, 3)
+
+
+def test_an_undying_world_goes_on_where_it_is_with_all_lives(tiny_world):
+    engine, never = FakeEngine(tiny_world.config.world), np.zeros(1, bool)
+    env = Undying(WorldEnv(tiny_world, engine=engine, end=lambda _: never), 3)
+    env.reset(seed=0)
+    engine.costs = [1.0] * 4
+    infos = [env.step(RUN)[-1] for _ in range(4)]
+    assert [(info["step"], info["lives"]) for info in infos] == [(1, 2), (2, 1), (3, 0), (4, 2)]
+    shares = [tally[0, 0].item() for tally in engine.tallies[-4:]]
+    assert shares == pytest.approx([1.0, 2 / 3, 1 / 3, 1.0])
 
 
 def test_hits_end_nothing_in_a_world_without_lives(tiny_world):

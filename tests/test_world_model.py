@@ -10,9 +10,9 @@ from torch import Tensor
 
 from midas_world.config import WorldConfig, load_preset
 from midas_world.model.conditions import Conditions
-from midas_world.model.entries import FATE_SIZE, Fate, kept
+from midas_world.model.entries import FATE_SIZE, kept
 from midas_world.model.head import Guidance
-from midas_world.model.world_model import Before, OutcomeHead, WorldModel
+from midas_world.model.world_model import Before, Guided, OutcomeHead, WorldModel
 
 CPU = torch.device("cpu")
 
@@ -118,10 +118,10 @@ def test_a_step_gives_latents_and_outcomes_of_the_worlds_sizes(name):
     made = model.sample(told, noise, num_denoise_steps=config.head.num_denoise_steps)
     assert made.shape == noise.shape
     outcome = model.outcomes(made, told, model.near(conditions), torch.zeros(2, FATE_SIZE))
-    classes = config.entries.num_classes
     assert outcome.reward.shape == (2, config.reward_bins)
     assert outcome.cost.shape == outcome.termination.shape == (2,)
-    assert outcome.entries.shape == (2, 2, classes + 1)
+    coming = guided(model, context, conditions).coming
+    assert coming.shape == (2, 2, config.entries.num_classes + 1)
     assert all(value.isfinite().all() for value in (made, *outcome))
 
 
@@ -152,8 +152,8 @@ def with_codes(conditions: Conditions, *codes: tuple[float, float]) -> Condition
     return dataclasses.replace(conditions, entries=entries)
 
 
-def guided(model: WorldModel, context: Tensor, conditions: Conditions) -> tuple[Guidance, Fate]:
-    """Return what the head is told of a first frame, and the fates of its codes."""
+def guided(model: WorldModel, context: Tensor, conditions: Conditions) -> Guided:
+    """Return what is known of a first frame before it is made."""
     cache = model.new_cache(len(context), dtype=torch.float32, device=CPU)
     return model.step_guidance(context[:, 0], conditions, cache)
 
@@ -162,9 +162,9 @@ def test_codes_are_told_to_the_backbone_to_the_head_and_to_the_scenery():
     model = make_model()
     model.fates.trunk[-1].bias[0] = -50.0  # nothing is gone
     context, conditions = make_batch(1, 1)
-    told, _ = guided(model, context, with_codes(conditions, (2.0, 20.0)))
-    without, _ = guided(model, context, with_codes(conditions))
-    nowhere, _ = guided(model, context, with_codes(conditions, (-1.0, 30.0)))
+    told, *_ = guided(model, context, with_codes(conditions, (2.0, 20.0)))
+    without, *_ = guided(model, context, with_codes(conditions))
+    nowhere, *_ = guided(model, context, with_codes(conditions, (-1.0, 30.0)))
     for name in ("maps", "hidden", "copies"):
         assert (getattr(told, name) - getattr(without, name)).abs().max() > 1e-3
         assert torch.equal(getattr(without, name), getattr(nowhere, name))
@@ -177,12 +177,12 @@ def test_codes_that_are_gone_are_painted_no_more_but_their_fate_is_told():
     painted = []
     for bias in (-50.0, 50.0):
         model.fates.trunk[-1].bias[0] = bias
-        guidance, fate = guided(model, context, told)
+        guidance, fate, _ = guided(model, context, told)
         assert (fate.gone[0, 0] > 0) == (bias > 0)
         assert not (fate.gone[0, 1:] > 0).any()
         assert fate.told.any()
         painted.append((guidance.maps, guidance.copies))
-    without, _ = guided(model, context, none)
+    without, *_ = guided(model, context, none)
     for left, gone, expected in zip(*painted, (without.maps, without.copies), strict=True):
         assert torch.equal(gone, expected)
         assert not torch.equal(left, expected)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.on_onnx.export import export_graphs
-from engine.on_onnx.graphs import GUIDANCE, backbone_inputs, make_graph
+from engine.on_onnx.graphs import GUIDANCE, HEAD_OUTPUTS, backbone_inputs, make_graph
 from engine.on_onnx.runtime import GraphRunner
 from engine.on_torch.engine import TorchCache
 from engine.spec import Cache, Engine, EngineSpec, Made
@@ -110,19 +110,18 @@ class OnnxEngine(Engine):
     def step(self, cache: Cache, latents: Tensor, conditions: Conditions, noise: Tensor) -> Made:
         """Make the next frame of every game and add it to the cache; see `Engine.step`."""
         assert isinstance(cache, OnnxCache)
-        gone = self._advance(cache, latents, conditions)
-        batch, entries = len(latents), self._spec.config.entries
+        gone, coming = self._advance(cache, latents, conditions)
+        batch = len(latents)
         made = Made(
             latents=torch.empty(latents.shape),
             reward=torch.empty(batch),
             cost=torch.empty(batch),
             termination=torch.empty(batch),
-            entries=torch.empty(batch, 2, entries.num_classes + 1),
+            entries=torch.from_numpy(coming),
             gone=torch.from_numpy(gone),
         )
-        outputs = {name: tensor.numpy() for name, tensor in made._asdict().items()}
-        outputs["next_latents"] = outputs.pop("latents")
-        del outputs["gone"]
+        names = {"next_latents": "latents"}
+        outputs = {name: getattr(made, names.get(name, name)).numpy() for name in HEAD_OUTPUTS}
         given = {"latents": _array(latents), "noise": _array(noise)}
         self._sessions["head"].run(given | cache.guidance, outputs)
         return made
@@ -143,20 +142,25 @@ class OnnxEngine(Engine):
         pixels = normalize_frames(torch.from_numpy(np.ascontiguousarray(frames)))
         return self._world.model.to_tokens(self._world.autoencoder.encode(pixels)).contiguous()
 
-    def _advance(self, cache: OnnxCache, latents: Tensor, conditions: Conditions) -> np.ndarray:
-        """Run one frame through the backbone, and return which codes are gone, (B, J) bool.
+    def _advance(
+        self, cache: OnnxCache, latents: Tensor, conditions: Conditions
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Run one frame through the backbone; the cache gets its rows and the head's guidance.
 
-        The cache gets its rows and the head's guidance.
+        Returns:
+            Which codes are gone, (B, J) bool; chances of what enters next, (B, 2, K + 1).
         """
         ring = cache.kv_cache
         start = ring.slot * ring.positions_per_frame
         own = slice(start, start + ring.positions_per_frame)
         camera = np.empty(len(latents), np.float32)
         gone = np.empty(conditions.entries.shape[::2], bool)
+        num_classes = self._spec.config.entries.num_classes
+        coming = np.empty((len(latents), 2, num_classes + 1), np.float32)
         given = backbone_inputs(latents, conditions, ring)
         self._sessions["backbone"].run(
             {name: _array(tensor) for name, tensor in given.items()},
-            {**cache.guidance, **cache.rows, "camera": camera, "gone": gone},
+            {**cache.guidance, **cache.rows, "camera": camera, "gone": gone, "coming": coming},
         )
         ring.keys.numpy()[:, :, :, own] = cache.rows["new_keys"]
         ring.values.numpy()[:, :, :, own] = cache.rows["new_values"]
@@ -164,7 +168,7 @@ class OnnxEngine(Engine):
         ring.camera.copy_(torch.from_numpy(camera))
         ring.audio.copy_(conditions.audio[:, 0])
         ring.commit()
-        return gone
+        return gone, coming
 
 
 def _array(tensor: Tensor) -> np.ndarray:

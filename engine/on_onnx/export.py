@@ -295,7 +295,7 @@ def calibration(world: World, num_denoise_steps: int) -> list[dict[str, np.ndarr
             if place < len(frames):
                 samples.append(context)  # games show where they begin, too
             conditions = _with_entries(step, config, generator)
-            guidance, _ = model.step_guidance(context, conditions, cache)
+            guidance, *_ = model.step_guidance(context, conditions, cache)
             cache.commit()
             noise = sample_noise(context.shape, config.head, generator)
             made = model.to_tokens(sampler(guidance, model.to_grid(noise)))

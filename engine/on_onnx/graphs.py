@@ -6,8 +6,8 @@ are the world's own; nothing here knows a runtime or a file.
 
 | graph | inputs | outputs |
 |---|---|---|
-| backbone | latents (B, N, C), pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, entries (B, J, 2), tally (B, 2), frames_held (B,) int64, before (B, N, C), last_camera (B,), last_audio (B, A), cosine (T, head_dim), sine (T, head_dim), mask (B, S + T), keys (layers, B, kv_heads, S, head_dim), values (same) | copies (B, P, c, h, w), maps (B, I, h, w), vector (B, V), hidden (B, N, D), near (B, 1, h, w), told (B, F), gone (B, J) bool, camera (B,), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
-| head | latents (B, N, C), noise (B, N, C), copies, maps, vector, hidden, near, told | next_latents (B, N, C), reward (B,), cost (B,), termination (B,), entries (B, 2, K + 1) |
+| backbone | latents (B, N, C), pose (B, P), text (B, L) int64, audio (B, A), present (B, 3) bool, entries (B, J, 2), tally (B, 2), frames_held (B,) int64, before (B, N, C), last_camera (B,), last_audio (B, A), cosine (T, head_dim), sine (T, head_dim), mask (B, S + T), keys (layers, B, kv_heads, S, head_dim), values (same) | copies (B, P, c, h, w), maps (B, I, h, w), vector (B, V), hidden (B, N, D), near (B, 1, h, w), told (B, F), gone (B, J) bool, coming (B, 2, K + 1), camera (B,), new_keys (layers, B, kv_heads, T, head_dim), new_values (same) |
+| head | latents (B, N, C), noise (B, N, C), copies, maps, vector, hidden, near, told | next_latents (B, N, C), reward (B,), cost (B,), termination (B,) |
 | decoder | latents (B, N, C) | frames (B, H, W, 3) uint8 |
 
 All others are float32. The angles come in as tables, because runtimes without float64 would lose
@@ -44,8 +44,8 @@ BACKBONE_INPUTS = (
     *("latents", *CONDITIONS, "frames_held", "before", "last_camera", "last_audio"),
     *("cosine", "sine", "mask", "keys", "values"),
 )
-BACKBONE_OUTPUTS = (*GUIDANCE, "gone", "camera", "new_keys", "new_values")
-HEAD_OUTPUTS = ("next_latents", "reward", "cost", "termination", "entries")
+BACKBONE_OUTPUTS = (*GUIDANCE, "gone", "coming", "camera", "new_keys", "new_values")
+HEAD_OUTPUTS = ("next_latents", "reward", "cost", "termination")
 
 # Added to the scores of rows that are not seen: the least float16, of which softmax makes 0.
 UNSEEN = -65504.0
@@ -175,7 +175,7 @@ class BackboneGraph(nn.Module):
         named = dict(zip(BACKBONE_INPUTS, given, strict=True))
         conditions = _conditions(named)
         cache = GraphCache(self.model.positions_per_frame, named)
-        guidance, fate = self.model.step_guidance(
+        guidance, fate, coming = self.model.step_guidance(
             named["latents"], conditions, cast("KVCache", cache)
         )
         return (
@@ -186,6 +186,7 @@ class BackboneGraph(nn.Module):
             self.model.near(conditions),
             fate.told,
             fate.gone > 0,
+            coming.softmax(dim=-1),
             cache.camera,
             torch.stack(cache.new_keys),
             torch.stack(cache.new_values),
@@ -211,7 +212,6 @@ class HeadGraph(nn.Module):
             model.outcome.reward(outcome.reward),
             outcome.cost.sigmoid(),
             outcome.termination.sigmoid(),
-            outcome.entries.softmax(dim=-1),
         )
 
 

@@ -92,7 +92,7 @@ def _example(model: WorldModel) -> tuple[Guidance, Tensor]:
         [StepConditions()] * 2, config.conditions, capacity=config.entries.capacity
     ).to(device)
     cache = model.new_cache(2, dtype=model.backbone.norm.weight.dtype, device=device)
-    guidance, _ = model.step_guidance(context, conditions, cache)
+    guidance, *_ = model.step_guidance(context, conditions, cache)
     guidance = Guidance(*(tensor.float() for tensor in guidance))
     return guidance, torch.zeros_like(guidance.last)  # not itself: the exporter takes one for two
 

@@ -17,9 +17,8 @@ from engine.on_torch.networks import Sampler, autoencoder_for_play, model_for_pl
 from engine.spec import Cache, EngineSpec, Made
 from midas_world.model.autoencoder import normalize_frames, quantize_frames
 from midas_world.model.conditions import Conditions
-from midas_world.model.entries import Fate
-from midas_world.model.head import Guidance
 from midas_world.model.kv_cache import KVCache
+from midas_world.model.world_model import Guided
 from midas_world.plain_torch import plain_torch
 from midas_world.world import World
 
@@ -156,15 +155,13 @@ class TorchEngine:
         pixels = normalize_frames(torch.tensor(np.ascontiguousarray(frames), device=self._device))
         return self._model.to_tokens(self._autoencoder.encode(pixels)).contiguous().cpu()
 
-    def _guide(
-        self, cache: KVCache, latents: Tensor, conditions: Conditions
-    ) -> tuple[Guidance, Fate]:
+    def _guide(self, cache: KVCache, latents: Tensor, conditions: Conditions) -> Guided:
         """Return what `WorldModel.step_guidance` does; writes its slot of the cache."""
         return self._model.step_guidance(latents, conditions, cache)
 
-    def _make(self, guided: tuple[Guidance, Fate], conditions: Conditions, noise: Tensor) -> Made:
+    def _make(self, guided: Guided, conditions: Conditions, noise: Tensor) -> Made:
         """Return what `step` does, all on the device."""
-        model, (guidance, fate) = self._model, guided
+        model, (guidance, fate, coming) = self._model, guided
         latents = self._sampler(guidance, model.to_grid(noise))
         logits = model.outcomes(latents, guidance, model.near(conditions), fate.told)
         return Made(
@@ -172,7 +169,7 @@ class TorchEngine:
             reward=model.outcome.reward(logits.reward),
             cost=logits.cost.sigmoid(),
             termination=logits.termination.sigmoid(),
-            entries=logits.entries.softmax(dim=-1),
+            entries=coming.softmax(dim=-1),
             gone=fate.gone > 0,
         )
 

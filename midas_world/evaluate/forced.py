@@ -152,7 +152,7 @@ def _batch_steps(
             **{name: torch.cat([getattr(row, name) for row in rows]) for name in vars(rows[0])}
         )
         with mixed_precision(device, enabled=True):
-            guidance, fate = model.step_guidance(context, conditions, cache)
+            guidance, fate, _ = model.step_guidance(context, conditions, cache)
             cache.commit()
             if number < first:
                 continue

@@ -8,17 +8,20 @@ Shapes: T steps, F context frames, H W pixels, K keypoints, J things.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
+import torch
 
 from midas_world.config import DataConfig
 from midas_world.data.episodes import Episode
 from midas_world.teachers.collect import Policy
 from midas_world.teachers.recordings import recorded_infos
 from midas_world.types import StepConditions
+
+_LIVES = "rollout.book.lives"  # of a world's state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +253,29 @@ class Endless(gymnasium.Wrapper):
             scene = {"scene": info["scene"]} if "scene" in info else {}
             frame, info = self.env.reset(options=self._options | scene)
         return frame, reward, False, False, info
+
+
+class Undying(gymnasium.Wrapper):
+    """A world whose lost games go on where they are, with all lives.
+
+    Args:
+        env: The world as an environment, which ends for nothing else.
+        lives: How many a game has.
+    """
+
+    def __init__(self, env: gymnasium.Env, lives: int) -> None:
+        super().__init__(env)
+        self._lives = lives
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step; the lives come back after the step that took the last one."""
+        made = self.env.step(action)
+        if made[-1].get("lives") == 0:
+            state = self.env.get_wrapper_attr("save_state")()
+            lives = torch.full_like(state.tensors[_LIVES], self._lives)
+            state = replace(state, tensors={**state.tensors, _LIVES: lives})
+            self.env.get_wrapper_attr("restore_state")(state)
+        return made
 
 
 class Script:

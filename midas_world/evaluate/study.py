@@ -30,6 +30,7 @@ from midas_world.evaluate.rollouts import (
     Moment,
     Rollout,
     TeacherEpisode,
+    Undying,
     as_action,
     play_teacher,
     play_world,
@@ -157,7 +158,9 @@ class Study:
 
     def make_endless_world(self, num_steps: int, **kwargs: Any) -> gymnasium.Env:
         """Return the world as an environment that goes on for so many steps, whatever happens."""
-        return self.make_world_env(horizon=num_steps + 1, end=_never, **kwargs)
+        env = self.make_world_env(horizon=num_steps + 1, end=_never, **kwargs)
+        lives = self.world.config.world.lives
+        return Undying(env, lives) if lives else env
 
     @cached_property
     def engine(self) -> Any:

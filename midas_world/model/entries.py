@@ -11,6 +11,7 @@ Shapes: B batch, J codes told at once, h w fine grid, N tokens per frame, D back
 K classes, P pose size.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from midas_world.model.layers import mlp
 from midas_world.model.motion import snap
 
 _FATE_WIDTH = 128
+_CODE_WIDTH, _NUM_WAVES = 64, 6
 FATE_SIZE = 32
 
 
@@ -139,17 +141,57 @@ def kept(entries: Tensor, gone: Tensor) -> Tensor:
 
 
 class EntryPrior(nn.Module):
-    """What enters next at the left and at the right edge, from hidden states."""
+    """What enters next at the left and at the right edge, from hidden states and codes.
 
-    def __init__(self, config: EntriesConfig, *, width: int, token_grid: tuple[int, int]) -> None:
+    Each code says its class and how far it lies from the edge, told finely (Fourier features,
+    Tancik et al. 2020, arXiv 2006.10739); what they say is summed (Deep Sets, Zaheer et al. 2017,
+    arXiv 1703.06114). Without them, things that never lie close together would.
+
+    Args:
+        config: Sizes.
+        width: D.
+        token_grid: Rows and columns of the backbone's tokens.
+        half_width: Of the picture, px.
+    """
+
+    sides: Tensor
+    waves: Tensor
+
+    def __init__(
+        self, config: EntriesConfig, *, width: int, token_grid: tuple[int, int], half_width: float
+    ) -> None:
         super().__init__()
-        self.token_grid = token_grid
-        self.trunk = mlp(2 * width, width, config.num_classes + 1)
+        self.token_grid, self.num_classes = token_grid, config.num_classes
+        self.edge = half_width + config.outside
+        size = config.num_classes + 2 * _NUM_WAVES + 1
+        self.code = mlp(size, _CODE_WIDTH, _CODE_WIDTH)
+        self.trunk = mlp(2 * width + _CODE_WIDTH, width, config.num_classes + 1)
         self.side = nn.Parameter(0.02 * torch.randn(2, 2 * width))
+        self.register_buffer("sides", torch.tensor((-1.0, 1.0))[:, None], persistent=False)
+        periods = config.strip * 2.0 ** torch.arange(1, _NUM_WAVES + 1)
+        self.register_buffer("waves", 2.0 * math.pi / periods, persistent=False)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return logits (..., 2, K + 1), left before right, of (..., N, D); the last is nothing."""
+    def forward(self, hidden: Tensor, entries: Tensor) -> Tensor:
+        """Return logits (..., 2, K + 1), left before right; the last is nothing.
+
+        Args:
+            hidden: (..., N, D).
+            entries: (..., J, 2) the frame's codes: class or -1, and px from the middle.
+        """
         grid = hidden.unflatten(-2, self.token_grid)
         edges = torch.stack((grid[..., 0, :], grid[..., -1, :]), dim=-2).mean(dim=-3)
         whole = hidden.mean(dim=-2)[..., None, :].expand_as(edges)
-        return self.trunk(torch.cat((edges, whole), dim=-1) + self.side)
+        seen = torch.cat((edges, whole), dim=-1) + self.side
+        return self.trunk(torch.cat((seen, self._told(entries)), dim=-1))
+
+    def _told(self, entries: Tensor) -> Tensor:
+        """Return what codes say to the left and to the right edge, (..., 2, width)."""
+        kind, place = entries[..., None, :, :].unbind(dim=-1)  # (..., 1, J)
+        classes = torch.arange(self.num_classes, device=entries.device)
+        way = (self.edge - self.sides * place)[..., None]  # (..., 2, J, 1)
+        is_it = (kind[..., None] == classes).to(way.dtype)
+        is_it = is_it.expand(*way.shape[:-1], self.num_classes)
+        angle = way * self.waves
+        told = torch.cat((is_it, angle.sin(), angle.cos(), way / self.edge), dim=-1)
+        said = torch.relu(self.code(told.to(self.side.dtype)))
+        return (said * (kind >= 0)[..., None]).sum(dim=-2)

@@ -63,13 +63,25 @@ class Outcome(NamedTuple):
         reward: (B, bins) logits.
         cost: (B,) logits of a hit.
         termination: (B,) logits of the episode's end.
-        entries: (B, 2, K + 1) logits of what comes next at the left and at the right.
     """
 
     reward: Tensor
     cost: Tensor
     termination: Tensor
-    entries: Tensor
+
+
+class Guided(NamedTuple):
+    """What is known of a step before its picture is made.
+
+    Attributes:
+        guidance: What the head is told.
+        fate: Of the codes.
+        coming: (B, 2, K + 1) logits of what enters next at the left and at the right.
+    """
+
+    guidance: Guidance
+    fate: Fate
+    coming: Tensor
 
 
 class WorldModel(nn.Module):
@@ -130,7 +142,12 @@ class WorldModel(nn.Module):
                 for window in config.scenery.windows.values()
             ]
         )
-        self.prior = EntryPrior(config.entries, width=width, token_grid=config.token_grid)
+        self.prior = EntryPrior(
+            config.entries,
+            width=width,
+            token_grid=config.token_grid,
+            half_width=config.width / 2,
+        )
         num_travels = len(config.motion.parallax)
         vector_size = self.conditions.vector_size + num_travels + 1
         self.head = DiffusionHead(
@@ -295,13 +312,10 @@ class WorldModel(nn.Module):
             told: (B, FATE_SIZE) by the fates of the codes.
         """
         reward, cost, termination = self.outcome(made, guidance, near, told)
-        entries = self.prior(guidance.hidden).float()
-        return Outcome(reward=reward, cost=cost, termination=termination, entries=entries)
+        return Outcome(reward=reward, cost=cost, termination=termination)
 
-    def step_guidance(
-        self, context: Tensor, conditions: Conditions, cache: KVCache
-    ) -> tuple[Guidance, Fate]:
-        """Return what the head is told of the next frame, and codes' fates; writes its cache slot.
+    def step_guidance(self, context: Tensor, conditions: Conditions, cache: KVCache) -> Guided:
+        """Return what is known of the next frame before it is made; writes its cache slot.
 
         Args:
             context: (B, N, C) latent tokens of the last frame.
@@ -327,7 +341,8 @@ class WorldModel(nn.Module):
         cache.before.copy_(context)
         cache.camera.copy_(cues.camera)
         cache.audio.copy_(conditions.audio[:, 0])
-        return guidance, fate
+        coming = self.prior(hidden, conditions.entries[:, 0]).float()
+        return Guided(guidance=guidance, fate=fate, coming=coming)
 
     def sample(self, guidance: Guidance, noise: Tensor, *, num_denoise_steps: int) -> Tensor:
         """Return the next frame's latents, (B, c, h, w); noise likewise."""

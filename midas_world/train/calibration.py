@@ -82,7 +82,9 @@ def _logits(model: WorldModel, store: LatentStore, rows: np.ndarray) -> Tensor:
     frames, device = model.config.backbone.context_frames, model.change_std.device
     window = rows[:, None] - np.arange(frames)[::-1]
     conditions = store.conditions.map(lambda tensor: tensor[0, torch.from_numpy(window)])
+    conditions = conditions.to(device)
     tokens = model.to_tokens(store.gather((window - 1).ravel()))
     context = tokens.unflatten(0, window.shape).to(device)
     level = torch.zeros(window.shape, device=device)
-    return model.prior(model.hidden(context, level, conditions.to(device))[:, -1]).float().cpu()
+    hidden = model.hidden(context, level, conditions)[:, -1]
+    return model.prior(hidden, conditions.entries[:, -1]).float().cpu()

@@ -150,7 +150,8 @@ class DynamicsLoss(nn.Module):
         brought = losses["reward"] + losses["cost"] + losses["termination"]
         loss = loss + config.outcome_weight * brought
         if states is not None and model.config.entries.num_classes:
-            logits = model.prior(states).float().flatten(0, 2)
+            codes = conditions.entries[: len(states)]
+            logits = model.prior(states, codes).float().flatten(0, 2)
             truth = coming[: len(states)].flatten()
             losses["entries"] = functional.cross_entropy(logits, truth)
             loss = loss + config.entry_weight * losses["entries"]

@@ -63,7 +63,7 @@ def roll_out(
             lambda t, rows=rows: t[0, torch.from_numpy(rows)][:, None]
         )
         with mixed_precision(device, enabled=True):
-            guidance, _ = model.step_guidance(last, conditions.to(device), cache)
+            guidance, *_ = model.step_guidance(last, conditions.to(device), cache)
             cache.commit()
             if step < 1:
                 last = model.to_tokens(store.gather(rows).to(device))
