@@ -128,7 +128,15 @@ def test_only_what_moves_most_is_compared_and_each_about_its_own_height():
     real = np.concatenate((still, hands), axis=1)
     wrong = np.concatenate((hands[:, :1], still, still), axis=1)
     half = real.mean(axis=0) + 0.5 * (real - real.mean(axis=0))
-    moved = [Moved(teacher=real, probe=half, world=np.roll(half, 2, axis=0), silent=wrong)]
+    moved = [
+        Moved(
+            teacher=real,
+            probe=half,
+            world=np.roll(half, 2, axis=0),
+            silent=wrong,
+            quiet=np.zeros_like(real),
+        )
+    ]
     correlation, slope, lag, control, own, own_slope = summarise(moved, 2)
     assert lag == 2
     assert abs(correlation) < 0.4
@@ -136,3 +144,14 @@ def test_only_what_moves_most_is_compared_and_each_about_its_own_height():
     assert abs(control) < 0.3
     assert own == pytest.approx(1.0)
     assert own_slope == pytest.approx(0.5)
+
+
+def test_what_a_body_does_in_silence_is_no_following_of_a_voice():
+    rng = np.random.default_rng(0)
+    breath = 4.0 * np.sin(np.arange(40) / 5)[:, None]
+    nods = rng.uniform(size=(40, 1))
+    noise = rng.normal(0.0, 0.1, (40, 1))
+    heard, silent = nods + breath, breath + noise
+    for quiet, expected in ((0.0 * breath, 1.0), (breath, 0.0)):
+        moved = Moved(teacher=heard, probe=heard, world=heard, silent=silent, quiet=quiet)
+        assert summarise([moved], 1)[3] == pytest.approx(expected, abs=0.2)

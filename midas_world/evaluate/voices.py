@@ -37,12 +37,14 @@ class Said:
     Attributes:
         moments: Of the teacher: the context, in which nothing is said, and the sentence's steps.
         silent: What a world is told at the sentence's steps to see what it does without a voice.
+        quiet: The teacher's moments in that silence; none where it cannot be silenced.
     """
 
     language: str
     is_new: bool
     moments: Sequence[Moment]
     silent: Sequence[StepConditions]
+    quiet: Sequence[Moment]
 
     def frames(self, world: gymnasium.Env) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the frames of the teacher, of a world, and of a world in silence.
@@ -66,13 +68,15 @@ class Moved:
     """What a voice moves, at each step of a sentence: (T, ...) numbers.
 
     Attributes:
-        silent: Its reading of the world's when it was told what it is told in silence.
+        silent: The probe's reading of the world's when it was told what it is told in silence.
+        quiet: The teacher's in silence; 0 where it cannot be silenced.
     """
 
     teacher: np.ndarray
     probe: np.ndarray
     world: np.ndarray
     silent: np.ndarray
+    quiet: np.ndarray
 
 
 class LiveTeacher(gymnasium.Wrapper):
@@ -134,7 +138,7 @@ def taught_sentences(study: Study) -> list[Said]:
                 language=language,
                 is_new=False,
                 moments=moments,
-                silent=_silent(study, env, moments, seed=seed, speaker="own"),
+                **_silence(study, env, moments, seed=seed, speaker="own"),
             )
     return _spread({name: items.values() for name, items in found.items()}, config.num_sentences)
 
@@ -164,8 +168,8 @@ def new_sentences(study: Study, speaker: Speaker, *, num_steps: int) -> list[Sai
         played = teacher_moments(live, policy, seed=seed, options=config.teacher_options)
         moments = list(islice(played, context + num_steps))
         if len(moments) == context + num_steps:
-            silent = _silent(study, env, moments, seed=seed, speaker=speaker)
-            made.append(Said(language=language, is_new=True, moments=moments, silent=silent))
+            silence = _silence(study, env, moments, seed=seed, speaker=speaker)
+            made.append(Said(language=language, is_new=True, moments=moments, **silence))
     return made
 
 
@@ -177,10 +181,10 @@ def _script(study: Study, speaker: Speaker) -> Script:
     return Script([*[0] * (study.context_frames - 1), talk])
 
 
-def _silent(
+def _silence(
     study: Study, env: gymnasium.Env, moments: Sequence[Moment], *, seed: int, speaker: Speaker
-) -> list[StepConditions]:
-    """Return what is told after the context if nothing is said, by a body at rest if it can be."""
+) -> dict[str, Any]:
+    """Return `silent` and `quiet` of `Said`: of a body at rest if it can be."""
     told = [moment.conditions for moment in moments[study.context_frames :]]
     silent = [
         replace(step, audio=None if step.audio is None else np.zeros_like(step.audio))
@@ -188,13 +192,14 @@ def _silent(
     ]
     audio = told[0].audio
     if audio is None or not hasattr(env.unwrapped, "set_voices"):
-        return silent
+        return {"silent": silent, "quiet": ()}
     nothing = np.zeros((1, audio.size // 2), np.float32)
     live = LiveTeacher(env, speaker, nothing, first=study.context_frames - 1)
     options = study.config.teacher_options
     played = teacher_moments(live, _script(study, speaker), seed=seed, options=options)
-    quiet = islice(played, study.context_frames, len(moments))
-    return [replace(a, pose=b.conditions.pose) for a, b in zip(silent, quiet, strict=True)]
+    quiet = list(islice(played, study.context_frames, len(moments)))
+    silent = [replace(a, pose=b.conditions.pose) for a, b in zip(silent, quiet, strict=True)]
+    return {"silent": silent, "quiet": quiet}
 
 
 def _spread(found: Mapping[str, Iterable[T]], count: int) -> list[T]:

@@ -113,8 +113,9 @@ def make_start_states(
 ) -> list[StartState]:
     """Play short seeded pieces of the teacher and encode them; see `pack_world`.
 
-    Those of a foreign env begin anywhere in the first half of an episode: where its episodes
-    begin may be all alike.
+    In them the character does nothing, so that games begin at rest. Those of a foreign env are of
+    its own policy, anywhere in the first half of an episode: where its episodes begin may be all
+    alike, and nobody knows which of its actions does nothing.
 
     Raises:
         ValueError: Every episode of the teacher ends within the world's context.
@@ -122,8 +123,8 @@ def make_start_states(
     data = config.data
     length = min(config.world.backbone.context_frames, START_FRAMES)
     weights = data.policy_weights
-    is_stage = data.policy_factory == DataConfig.policy_factory
-    name = "mixed" if is_stage else max(weights, key=lambda name: weights[name])
+    is_own = data.policy_factory == DataConfig.policy_factory
+    name = max(weights, key=lambda name: weights[name])
     taken: Counter[tuple[str, ...]] = Counter()
     states: list[StartState] = []
     longest = data.num_steps
@@ -141,7 +142,7 @@ def make_start_states(
             skipped = int(np.random.default_rng((seed, 2)).integers(longest // 2 + 1))
         frames, infos, ended = [observation], [info], False
         while len(frames) < length + skipped and not ended:
-            action = policy.act(observation, info)
+            action = 0 if is_own else policy.act(observation, info)
             observation, _, terminated, truncated, info = env.step(action)
             ended = bool(terminated or truncated)
             frames.append(observation)

@@ -50,7 +50,8 @@ class _Follower:
         steps = [s for s in range(self.first, len(moments)) if self.is_shown(moments[s])]
         moments = [moments[step] for step in steps]
         truth = np.stack([self.truth(moment) for moment in moments])
-        return Moved(truth, *(read(view[steps], moments) for view in views))
+        quiet = [self.truth(said.quiet[step]) for step in steps] if said.quiet else 0.0 * truth
+        return Moved(truth, *(read(view[steps], moments) for view in views), np.stack(quiet))
 
 
 def _heights(moment: Moment) -> np.ndarray:
@@ -142,7 +143,8 @@ def gestures_section(study: Study) -> Section:
             "speaker: by two pixels. Against the teacher's own: correlation, slope, and the lag in "
             "steps at which the correlation is largest; the probes' own on the teacher's frames "
             "stand beside them. Control: the world when it is told what it is told in silence, its "
-            "pose too, for sound moves the pose. So this says whether the world shows the pose; "
+            "pose too, for sound moves the pose, less what the teacher does then, against what "
+            "the voice adds in the teacher. So this says whether the world shows the pose; "
             "that the pose follows the sound, both have from the same code. Strips: teacher, "
             "world, world in silence."
         ),
@@ -161,20 +163,26 @@ def gestures_section(study: Study) -> Section:
 
 
 def summarise(moved: list[Moved], num_moving: int) -> tuple[float, ...]:
-    """Return correlation, slope, lag, control, and the probe's own correlation and slope."""
+    """Return correlation, slope, lag, control, and the probe's own correlation and slope.
+
+    The control is of what a voice adds to the teacher's silence: a body breathes without one.
+    """
     travel = np.concatenate([item.teacher for item in moved]).std(axis=0)
     moving = np.argsort(travel)[-num_moving:]
 
-    def parts(name: str) -> list[np.ndarray]:
-        """Return a sequence for each sentence and keypoint, about the keypoint's mean height."""
-        found = [getattr(item, name)[:, moving] for item in moved]
+    def parts(*names: str) -> list[np.ndarray]:
+        """Return a sequence for each sentence and keypoint, about its mean; less a second one."""
+        found = [getattr(item, names[0])[:, moving] for item in moved]
+        for name in names[1:]:
+            less = (getattr(item, name)[:, moving] for item in moved)
+            found = [one - other for one, other in zip(found, less, strict=True)]
         middle = np.concatenate(found).mean(axis=0)
         return [column for item in found for column in (item - middle).T]
 
-    real = parts("teacher")
-    correlation, slope, control, _, own, own_slope = (
-        number
-        for name in ("world", "silent", "probe")
-        for number in follows(np.concatenate(parts(name)), np.concatenate(real))
-    )
-    return correlation, slope, best_lag(parts("world"), real), control, own, own_slope
+    real = np.concatenate(parts("teacher"))
+    correlation, slope = follows(np.concatenate(parts("world")), real)
+    own, own_slope = follows(np.concatenate(parts("probe")), real)
+    moves = np.concatenate(parts("teacher", "quiet"))
+    control, _ = follows(np.concatenate(parts("silent", "quiet")), moves)
+    lag = best_lag(parts("world"), parts("teacher"))
+    return correlation, slope, lag, control, own, own_slope

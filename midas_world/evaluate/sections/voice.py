@@ -116,7 +116,8 @@ def _play(study: Study, probe: NumberProbe) -> tuple[list[Said], list[Moved]]:
             rows = np.linspace(_FIRST, steps - 1, _STRIP_FRAMES).astype(int)
             save_strip([list(view[rows]) for view in views], study.output / "voice-strip.png")
         teacher = np.array([moment.info["mouth"] for moment in shown[_FIRST:]])
-        sentences.append(Moved(teacher, *(probe.read(view)[_FIRST:] for view in views)))
+        readings = (probe.read(view)[_FIRST:] for view in views)
+        sentences.append(Moved(teacher, *readings, np.zeros_like(teacher)))
     if not sentences:
         raise NotApplicableError("the teacher's character says nothing")
     return chosen, sentences
