@@ -22,6 +22,8 @@ from midas_world.teachers.recordings import recorded_infos
 from midas_world.types import StepConditions
 
 _LIVES = "rollout.book.lives"  # of a world's state
+# Of a teacher's infos and reset options: what tells where a game is.
+_HERE = "scene", "conditioner_state"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +242,10 @@ def step_env(env: gymnasium.Env, action: Any) -> Moment:
 
 
 class Endless(gymnasium.Wrapper):
-    """A teacher that begins another episode in the same scene instead of ending."""
+    """A teacher that begins another episode instead of ending.
+
+    It begins where the last one ended, if a teacher can, else in the same scene.
+    """
 
     def __init__(self, env: gymnasium.Env, options: Mapping[str, Any]) -> None:
         super().__init__(env)
@@ -250,8 +255,8 @@ class Endless(gymnasium.Wrapper):
         """Step; at an end, the first frame of the next episode comes back."""
         frame, reward, terminated, truncated, info = self.env.step(action)
         if terminated or truncated:
-            scene = {"scene": info["scene"]} if "scene" in info else {}
-            frame, info = self.env.reset(options=self._options | scene)
+            here = {name: info[name] for name in _HERE if name in info}
+            frame, info = self.env.reset(options=self._options | here)
         return frame, reward, False, False, info
 
 

@@ -54,9 +54,9 @@ def sharpness_section(study: Study) -> Section:
         method=(
             f"{len(energies)} rollouts of {steps} steps under held-out policies. Gradient energy "
             f"of luma, mean of {window} frames, around step {early_end - window // 2} and at the "
-            "end: the world's over the teacher's under the same actions (a teacher's episode that "
-            "ends goes on with another in the same scene, the world with all lives); and the "
-            "world's own at the end over that at first, which also tells what it has come by. "
+            "end: the world's over the teacher's under the same actions (lost games go on where "
+            "they are, with all lives); and the world's own at the end over that at first, which "
+            "also tells what it has come by. "
             f"Strips, teacher above, world below, at steps {', '.join(map(str, marks))}."
         ),
         values=values | {"num_runs": len(energies), "num_steps": steps},
