@@ -50,8 +50,11 @@ class _Follower:
         steps = [s for s in range(self.first, len(moments)) if self.is_shown(moments[s])]
         moments = [moments[step] for step in steps]
         truth = np.stack([self.truth(moment) for moment in moments])
-        quiet = [self.truth(said.quiet[step]) for step in steps] if said.quiet else 0.0 * truth
-        return Moved(truth, *(read(view[steps], moments) for view in views), np.stack(quiet))
+        quiet = np.zeros_like(truth)
+        if said.quiet:
+            quiet = np.stack([self.truth(said.quiet[step]) for step in steps])
+        own, world, silent = (read(view[steps], moments) for view in views)
+        return Moved(teacher=truth, probe=own, world=world, silent=silent, quiet=quiet)
 
 
 def _heights(moment: Moment) -> np.ndarray:

@@ -116,8 +116,9 @@ def _play(study: Study, probe: NumberProbe) -> tuple[list[Said], list[Moved]]:
             rows = np.linspace(_FIRST, steps - 1, _STRIP_FRAMES).astype(int)
             save_strip([list(view[rows]) for view in views], study.output / "voice-strip.png")
         teacher = np.array([moment.info["mouth"] for moment in shown[_FIRST:]])
-        readings = (probe.read(view)[_FIRST:] for view in views)
-        sentences.append(Moved(teacher, *readings, np.zeros_like(teacher)))
+        own, world, silent = (probe.read(view)[_FIRST:] for view in views)
+        quiet = np.zeros_like(teacher)
+        sentences.append(Moved(teacher=teacher, probe=own, world=world, silent=silent, quiet=quiet))
     if not sentences:
         raise NotApplicableError("the teacher's character says nothing")
     return chosen, sentences
