@@ -1,5 +1,6 @@
 """The autoencoder's loss against the same loss composed of PyTorch's operations."""
 
+import pytest
 import torch
 
 from midas_world.train.picture_loss import PictureLoss, local_energy, picture_losses
@@ -44,3 +45,15 @@ def test_where_details_lie_does_not_matter_to_the_energy() -> None:
     assert energy < 0.02
     blurred = target.mean(dim=(2, 3), keepdim=True).expand_as(target)
     assert picture_losses(blurred, target, weight, squared_weight=0.0, gradient_weight=0.0)[1] > 0.2
+
+
+def test_a_blur_of_a_dim_picture_costs_as_much_energy_as_of_a_bright_one() -> None:
+    bright = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    weight, ones = torch.ones(1, 1, 8, 8), {"squared_weight": 0.0, "gradient_weight": 0.0}
+    shares = []
+    for contrast in (1.0, 0.3):
+        target = contrast * bright
+        made = 0.5 * target  # half of every gradient
+        shares.append(picture_losses(made, target, weight, **ones)[1].item())
+    assert shares[0] == pytest.approx(0.5, abs=0.01)
+    assert shares[1] == pytest.approx(shares[0], abs=0.02)

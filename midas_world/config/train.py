@@ -106,7 +106,7 @@ class DynamicsTrainConfig:
         noisy_rate: Share of new sequences with noise on their frames.
         decoded_rate: Share of the painted frames that are decoded, too, so that they are judged as
             pictures and not as latents alone.
-        energy_weight: Of their gradient energy's error beside that of their pixels.
+        energy_weight: Of their gradient energy's error, a share, beside that of their pixels.
         hit_rate: Share of the frames that painting learns from (train/scenery.py) that come soon
             after a hit: few do, and the character looks like itself at no other time.
         thing_weight: Of the error where a thing is, against 1 elsewhere.
@@ -175,7 +175,7 @@ class DecoderTrainConfig:
         keep_every: Only every so manieth step is kept, and the first few.
         squared_weight: Weight of the squared error beside the absolute one.
         gradient_weight: Weight of the L1 loss on the picture's gradients.
-        energy_weight: Weight of the error of the local gradient energy.
+        energy_weight: Weight of the error of the local gradient energy, a share.
     """
 
     optimizer: OptimizerConfig
@@ -185,7 +185,7 @@ class DecoderTrainConfig:
     keep_every: int = 4
     squared_weight: float = 4.0
     gradient_weight: float = 1.0
-    energy_weight: float = 1.0
+    energy_weight: float = 0.1
     evaluate_every: int = 500
     save_every: int = 200
 

@@ -65,6 +65,9 @@ def picture_losses(
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of the error and that of the local gradient energy.
 
+    The latter is a share of each picture's own energy: of what is dim, by night or in fog, the same
+    blur takes as much as of what is bright.
+
     Args:
         made: (B, 3, H, W) float32 in [-1, 1].
         target: The same.
@@ -77,7 +80,8 @@ def picture_losses(
     error, _ = PictureLoss.apply(made - target, pixels, squared_weight, gradient_weight)
     wanted = local_energy(target)
     cells = functional.avg_pool2d(pixels, _ENERGY_CELL)
-    return error, ((local_energy(made) - wanted).abs() * cells).mean()
+    off = ((local_energy(made) - wanted).abs() * cells).sum(dim=(1, 2, 3))
+    return error, (off / (wanted * cells).sum(dim=(1, 2, 3)).clamp_min(1e-6)).mean()
 
 
 def local_energy(frames: Tensor) -> Tensor:
