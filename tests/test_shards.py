@@ -1,5 +1,6 @@
 """Shards of episodes: their format, how they are packed and unpacked, and the command."""
 
+import json
 import logging
 import shutil
 import tarfile
@@ -92,6 +93,16 @@ def test_no_index_and_a_strange_one_are_errors(tmp_path):
     (tmp_path / "index.json").write_text('{"format": "other", "format_version": 1}')
     with pytest.raises(ShardError, match="this program reads midas-world shards 3"):
         open_shards(str(tmp_path))
+
+
+@pytest.mark.parametrize("wrong", [10**400, "[" * 100_000], ids=["number", "list"])
+def test_numbers_beyond_any_and_lists_without_end_are_no_index(numbered, tmp_path, wrong):
+    pack(numbered, str(tmp_path / "shards"), shard_bytes=two_episodes(numbered))
+    path = tmp_path / "shards" / "train" / "index.json"
+    words = json.loads(path.read_text()) | {"fps": "WRONG"}
+    path.write_text(json.dumps(words).replace('"WRONG"', str(wrong)))
+    with pytest.raises(ShardError, match="no index of shards"):
+        open_shards(str(path.parent))
 
 
 def test_shards_are_written_and_read_by_any_fsspec_url(numbered):

@@ -142,6 +142,6 @@ def _read_state(path: Path) -> dict[str, Any] | None:
         if all(isinstance(state[key], dict) for key in ("request", "train_steps", "done")):
             return state
         raise TypeError("it holds other things")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         logger.warning("%s cannot be read (%s): what is done is looked at again", path, error)
         return None

@@ -42,8 +42,8 @@ FORMAT_VERSION = 1
 HEADER = "header.json"
 STEPS = "steps.safetensors"
 _EXTRAS_PREFIX = "extras/"
-# What content of another kind ends in.
-_UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What reading content of another kind, or damaged, ends in."""
 
 
 class EpisodeError(MidasWorldError, ValueError):
@@ -272,7 +272,7 @@ def _fitting(path: Path) -> Iterator[None]:
         yield
     except EpisodeError:
         raise
-    except (*_UNREADABLE, safetensors.SafetensorError) as error:
+    except (*UNREADABLE, safetensors.SafetensorError) as error:
         reason = f"header and contents do not fit: {type(error).__name__}: {error}"
         raise EpisodeError(path, reason) from error
 
@@ -351,7 +351,7 @@ def _read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
         version = header["format_version"]
     except FileNotFoundError:
         raise EpisodeError(path / HEADER, "missing") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise EpisodeError(path / HEADER, f"not an episode's header: {error}") from error
     if version != FORMAT_VERSION:
         reason = f"is of format version {version}; this program reads {FORMAT_VERSION}"

@@ -23,6 +23,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from midas_world.data.episodes import UNREADABLE
 from midas_world.files import TEMPORARY_PREFIX, whole
 from midas_world.typed import from_values
 from midas_world.types import MidasWorldError
@@ -136,7 +137,7 @@ def open_shards(url: str) -> ShardFolder:
         raise ShardError(f"{url} holds no shards (no {INDEX}); make some: midas-world shards pack")
     try:
         return _parse_index(url, json.loads(fs.cat_file(file)))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ShardError(f"{file} is no index of shards: {error}") from error
 
 

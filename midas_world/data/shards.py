@@ -25,7 +25,7 @@ from io import BytesIO
 from pathlib import PurePosixPath
 from typing import Any
 
-from midas_world.data.episodes import HEADER, STEPS, check_header
+from midas_world.data.episodes import HEADER, STEPS, UNREADABLE, check_header
 from midas_world.data.shard_index import PLAIN_NAME, Shard, ShardError, join, open_fs, replacing
 from midas_world.data.video import FRAMES_FILES
 
@@ -137,7 +137,7 @@ def make_sample(name: str, files: Mapping[str, bytes]) -> Sample:
         if not set(expected) <= set(_PARTS):
             raise ValueError(f"files must be of {', '.join(_PARTS)}")
         check_header(header)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ShardError(f"{name}.{HEADER} is missing or no header: {error!r}") from error
     for part, fingerprint in expected.items():
         if part not in files:

@@ -259,7 +259,7 @@ def _read_config(folder: Path, key: str, kind: str) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is missing or corrupt: {error}") from error
     found = values.get(key) if isinstance(values, dict) else None
     if found != kind:
@@ -275,7 +275,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     for index in folder.glob("*.safetensors.index.json"):
         try:
             wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{index} is corrupt: {error!r}") from error
         if missing := sorted(wanted - {path.name for path in paths}):
             raise CheckpointError(f"{folder} lacks {', '.join(map(str, missing))}")
