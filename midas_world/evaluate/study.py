@@ -142,6 +142,12 @@ class Study:
         data = (self.world.folder / WEIGHTS_NAME).read_bytes()
         return hashlib.sha256(data).hexdigest()[:16]
 
+    @property
+    def bare_options(self) -> dict[str, Any]:
+        """Reset options of a teacher that shows no things: where they lie is chance."""
+        has_things = self.world.config.world.entries.num_classes > 0
+        return dict(self.config.teacher_options) | ({"things": False} if has_things else {})
+
     def make_teacher(self) -> gymnasium.Env:
         """Return a new teacher.
 
@@ -344,9 +350,7 @@ class Study:
         if not self.has_teacher:
             yield from tqdm(self._recorded(count, num_steps), desc="rollouts", mininterval=5.0)
             return
-        teacher, options = self.make_teacher(), dict(self.config.teacher_options)
-        if self.world.config.world.entries.num_classes:
-            options["things"] = False  # where they lie is chance
+        teacher, options = self.make_teacher(), self.bare_options
         seeds = range(ROLLOUT_SEED, ROLLOUT_SEED + count)
         for seed in tqdm(seeds, desc="rollouts", mininterval=5.0):
             yield self.play_teacher(teacher, seed, num_steps=num_steps, options=options)

@@ -36,7 +36,7 @@ def prompt_section(study: Study) -> Section:
     """
     steps = study.config.prompt_steps
     marks = [mark for mark in _MARKS if mark < steps] + [steps]
-    teacher = Endless(study.make_teacher(), study.config.teacher_options)
+    teacher = Endless(study.make_teacher(), study.bare_options)
     if not teacher.has_wrapper_attr("set_prompt"):
         raise NotApplicableError("the teacher has no set_prompt(words)")
     env, others = study.make_endless_world(steps), study.make_teacher()
@@ -51,7 +51,8 @@ def prompt_section(study: Study) -> Section:
         later = list(islice(own, steps))
         start = to_episode(context, name="", seed=seed).start_state(study.context_frames)
         actions = [moment.action for moment in later]
-        made = [m.frame for m in play_world(env, start, actions, seed=seed, prompt=words)]
+        moments = play_world(env, start, actions, seed=seed, prompt=words, things=False)
+        made = [moment.frame for moment in moments]
         real = np.stack([moment.frame for moment in later])
         held = np.broadcast_to(context[-1].frame, real.shape)
         for curve, shown in zip(curves.values(), (np.stack(made), held), strict=True):
@@ -79,9 +80,10 @@ def prompt_section(study: Study) -> Section:
         method=(
             f"{len(seeds)} games begun from {study.context_frames} frames of the teacher "
             f"(policies {', '.join(study.policies)} in turn), in which the world and the teacher "
-            "are then given the words of another episode as a prompt. Each frame against the "
-            "teacher's, which changes at once. Strips: teacher above, world below; the last real "
-            f"frame, then steps {', '.join(map(str, marks))}."
+            "are then given the words of another episode as a prompt, without things, which lie by "
+            "chance. Each frame against the teacher's, which changes at once. Strips: teacher "
+            "above, world below; the last real frame, then steps "
+            f"{', '.join(map(str, marks))}."
         ),
         values=values,
         tables=(
@@ -109,7 +111,7 @@ def _teacher_frames(study: Study, teacher: gymnasium.Env, seed: int) -> Iterator
     data = study.world.config.data
     name = study.policies[seed % len(study.policies)]
     policy = load_policy(data.policy_factory, name, teacher.action_space)
-    return teacher_moments(teacher, policy, seed=seed, options=study.config.teacher_options)
+    return teacher_moments(teacher, policy, seed=seed, options=study.bare_options)
 
 
 def _words(env: gymnasium.Env, seed: int) -> str:
