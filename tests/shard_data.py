@@ -20,7 +20,7 @@ def make_episode(seed: int, *, num_frames: int = FRAMES, height: int = 48) -> Ep
     frames = np.zeros((num_frames, height, 80, 3), np.uint8)
     frames[..., 0] = seed
     frames[..., 1] = np.arange(num_frames)[:, None, None]
-    pose = np.zeros((num_frames, 38), np.float32)
+    pose = np.zeros((num_frames, 39), np.float32)
     pose[:, 0] = np.arange(num_frames)
     return Episode(
         frames=frames,

@@ -158,7 +158,7 @@ def test_sizes_are_compared_with_the_file_before_anything_is_built(world, monkey
     ("name", "change", "words"),
     [
         ("latents", lambda t: t[:, :-1].clone(), r"latents must be \(15, 32\)"),
-        ("pose", lambda t: t[:, :-1].clone(), r"pose must be \(38,\) float32"),
+        ("pose", lambda t: t[:, :-1].clone(), r"pose must be \(39,\) float32"),
         ("pose", lambda t: t.double(), r"pose must be .* float64"),
         ("pose", lambda t: t + torch.inf, "pose is not finite"),
         ("audio", lambda t: t * torch.nan, "audio is not finite"),

@@ -15,12 +15,12 @@ def fake() -> FakeEngine:
 
 
 def pose(value: float) -> StepConditions:
-    return StepConditions(pose=np.full(38, value, np.float32), text="someone walks right")
+    return StepConditions(pose=np.full(39, value, np.float32), text="someone walks right")
 
 
 def at(px: float) -> StepConditions:
     """Return conditions with the camera at a place within its loop of 400 px."""
-    made = np.zeros(38, np.float32)
+    made = np.zeros(39, np.float32)
     made[36] = px / 400
     return StepConditions(pose=made)
 

@@ -45,7 +45,12 @@ def test_a_film_without_pictures_or_key_frames_is_refused(tmp_path):
         damaged = dataclasses.replace(index, keyframes=keyframes)
         with pytest.raises(VideoError, match="no key frame up to frame 2"):
             list(read_film(path, damaged, (24, 40), 2, 4))
-    path.write_bytes(path.read_bytes().replace(b"trak", b"skip", 1))
+    film = path.read_bytes()
+    count = film.index(b"stts") + len(b"stts") + 4  # of times: more than FFmpeg can allocate
+    path.write_bytes(film[:count] + b"\x80" + film[count + 1 :])
+    with pytest.raises(VideoError, match="it is damaged: it claims a length that no memory holds"):
+        list(read_film(path, index, (24, 40), 0, 2))
+    path.write_bytes(film.replace(b"trak", b"skip", 1))
     with pytest.raises(VideoError, match="frame 0 cannot be decoded"):
         list(read_film(path, index, (24, 40), 0, 2))
     with pytest.raises(VideoError, match="cannot be copied"):

@@ -162,7 +162,7 @@ def test_a_landing_is_heard_where_the_feet_meet_the_ground():
 )
 def test_what_happens_is_heard(outcome, name):
     reward, cost, is_over = outcome
-    info = {"pose": np.zeros(38, np.float32), "cost": cost}
+    info = {"pose": np.zeros(39, np.float32), "cost": cost}
     track = EffectTrack()
     sounds = [track.step(info, reward, is_over=is_over)]
     sounds += [track.step(info | {"cost": 0.0}, 0.0, is_over=False) for _ in range(25)]

@@ -56,6 +56,7 @@ def test_conditions_have_the_promised_shapes_and_ranges():
     for action in rng.integers(len(ACTIONS), size=150).repeat(4):
         conditions = conditioner.step(action)
         assert conditions.pose.shape == (POSE_SIZE,)
+        assert conditions.pose[38] == conditioner.shows_face
         assert conditions.pose.dtype == conditions.audio.dtype == np.float32
         assert conditions.audio.shape == (AUDIO_SIZE,)
         assert np.abs(conditions.pose).max() <= 1.2

@@ -26,7 +26,7 @@ def test_info_has_the_conditions_and_what_is_drawn():
     env = StageEnv()
     _, first = env.reset(seed=0, options={"scene": {"place": "beach"}, "x": 300, "facing": 1})
     _, _, _, _, info = env.step(RUN_RIGHT)
-    shapes = {"pose": (38,), "audio": (40,), "keypoints": (15, 2)}
+    shapes = {"pose": (39,), "audio": (40,), "keypoints": (15, 2)}
     shapes |= {"objects": (16, 4), "things": (16, 6), "regions": (2, 4), "eyes": (4,)}
     for name, shape in shapes.items():
         assert info[name].shape == first[name].shape == shape

@@ -1,6 +1,7 @@
 """Windows learn alone, from rows that were painted badly, and go on where they were stopped."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from midas_world.train.latents import LatentStore
 from midas_world.train.loop import seeded_weights
 from midas_world.train.scenery import Lesson
 from midas_world.train.windows import WindowLoss, WindowRows, fit_windows
-from tests.training import CPU, tiny
+from tests.training import CPU, SHOWS_FACE, tiny
 
 EVEN = torch.ones(tiny().world.autoencoder.latent_channels)
 CHARACTER, PORTRAIT = range(2)
@@ -93,6 +94,25 @@ def test_what_is_painted_over_does_not_count_and_the_face_counts_most(model, sto
     assert weight.max() == tiny().train_dynamics.face.weight
     portrait = rows_of(model, store, PORTRAIT).batch(np.array([row]))["weight"]
     assert portrait.min() == 1.0
+
+
+def test_a_window_learns_from_rows_alone_in_which_it_is_seen(model, coder, store, tmp_path):
+    rows, generator = rows_of(model, store, PORTRAIT), torch.Generator().manual_seed(0)
+    is_shown = store.conditions.pose[0, :, SHOWS_FACE] > 0.5
+    assert 0 < is_shown.sum() < len(is_shown)
+    assert torch.equal(rows.seen, is_shown.nonzero()[:, 0])
+    for _ in range(20):
+        assert is_shown[rows.draw(generator, 8)].all()
+    assert len(rows_of(model, store).seen) == len(is_shown)
+    pose = store.conditions.pose.clone()
+    pose[..., SHOWS_FACE] = 0.0
+    conditions = dataclasses.replace(store.conditions, pose=pose)
+    never = dataclasses.replace(store, conditions=conditions)
+    before = copy.deepcopy(model.windows[PORTRAIT].state_dict())
+    fit_windows(Lesson(model, coder, EVEN, never, never, tiny(), CPU), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["character"]
+    for name, value in model.windows[PORTRAIT].state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_rows_that_were_painted_badly_come_oftener(model, store):

@@ -33,7 +33,7 @@ def make_start_state(seed: int = 0, *, frames: int = 3) -> StartState:
     rng = np.random.default_rng(seed)
     conditions = [
         StepConditions(
-            pose=rng.normal(size=38).astype(np.float32),
+            pose=rng.normal(size=39).astype(np.float32),
             text=f"walking in the snow, frame {index}: schön",
             audio=rng.random(40).astype(np.float32),
         )

@@ -329,7 +329,7 @@ def test_conditions_go_straight_to_the_network(tiny_world):
     env = WorldEnv(tiny_world, engine=engine, action="conditions", observation="dict")
     env.reset(seed=0)
     action = {
-        "pose": np.linspace(-1, 1, 38, dtype=np.float32),
+        "pose": np.linspace(-1, 1, 39, dtype=np.float32),
         "text": "a person waves",
         "audio": np.linspace(0, 1, 40, dtype=np.float32),
     }

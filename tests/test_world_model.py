@@ -170,6 +170,26 @@ def test_codes_are_told_to_the_backbone_to_the_head_and_to_the_scenery():
         assert torch.equal(getattr(without, name), getattr(nowhere, name))
 
 
+def test_a_window_is_painted_where_the_pose_says_that_it_is_shown():
+    model, config = make_model(), preset("tiny")
+    window = config.scenery.windows["portrait"]
+    assert window.at is not None
+    _, conditions = make_batch(3, 1)
+    conditions.present[:] = True
+    conditions.pose[:, 0, window.shown_by] = torch.tensor([0.0, 1.0, 1.0])
+    conditions.present[2, 0, 0] = False  # who gives no pose shows nothing
+    vector = torch.randn(
+        3, model.conditions.vector_size, generator=torch.Generator().manual_seed(1)
+    )
+    scenery = torch.zeros(3, config.autoencoder.latent_channels, *config.grid)
+    before = model.painted(scenery, conditions, vector, stop=1)
+    changed = (model.painted(scenery, conditions, vector) != before).any(dim=1)
+    assert changed.flatten(1).any(dim=1).tolist() == [False, True, False]
+    (row, column), (rows, columns) = window.at, window.size
+    assert changed[1, row : row + rows, column : column + columns].all()
+    assert changed[1].sum() == rows * columns
+
+
 def test_codes_that_are_gone_are_painted_no_more_but_their_fate_is_told():
     model = make_model()
     context, conditions = make_batch(1, 1)

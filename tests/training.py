@@ -12,7 +12,7 @@ from midas_world.data.episodes import Episode, EpisodeMetadata, save_episode
 
 CPU = torch.device("cpu")
 STATE = "train_state.safetensors"
-CAMERA, CLOCK, LOOP = 36, 37, 400
+CAMERA, CLOCK, SHOWS_FACE, LOOP = 36, 37, 38, 400
 # Px from the picture's middle to where things are listed.
 LISTED = 90
 
@@ -48,10 +48,11 @@ def make_episode(seed: int, *, num_steps: int = 30) -> Episode:
             left = int(max(0, middles[thing] - 3))
             frames[t, 36:42, left : int(max(0, middles[thing] + 3))] = (20, 220, 30)
             things[t, row] = kinds[thing], middles[thing], 39, 3, 3, spots[thing]
-    pose = np.zeros((count, 38), np.float32)
+    pose = np.zeros((count, 39), np.float32)
     pose[:, 0] = x / 40 - 1
     pose[:, CAMERA] = camera % LOOP / LOOP
     pose[:, CLOCK] = np.arange(count) % 16 / 16
+    pose[:, SHOWS_FACE] = np.arange(count) % 3 == 0
     keypoints = np.tile(np.array([0.0, 24.0], np.float32), (count, 15, 1))
     keypoints[:, :, 0] = x[:, None]
     regions = np.zeros((count, 2, 4), np.float32)

@@ -19,7 +19,7 @@ from envs.stage.words import scene_from_text, understand
 from midas_world.teachers.words import PROMPT_BYTES, clean_prompt
 from midas_world.types import StepConditions
 
-POSE_SIZE = 38
+POSE_SIZE = 39
 AUDIO_SIZE = 2 * NUM_MELS
 CLOCK_PERIOD = 16  # steps: coins turn, fires flicker and weather falls in it, once or twice
 
@@ -42,7 +42,7 @@ def _follow(level: float, target: float, *, rise: float, fall: float) -> float:
 class StageConditioner:
     """Turns the history of actions into conditions, one step at a time.
 
-    The pose, (38,) float32:
+    The pose, (39,) float32:
 
     | entries | meaning                                                            |
     |---------|--------------------------------------------------------------------|
@@ -53,6 +53,7 @@ class StageConditioner:
     | 33, 34  | how far the eyes are open; gaze                                    |
     | 35      | crouching                                                          |
     | 36, 37  | the camera's place in the loop, the clock in its period; shares    |
+    | 38      | 1 where the face is shown up close as well, in a portrait          |
 
     Attributes:
         controller: The pose controller; its x is the camera.
@@ -310,7 +311,7 @@ class StageConditioner:
         track.play(sentence, -wait)
 
     def _pose(self) -> np.ndarray:
-        """Return the (38,) float32 pose vector, as the class describes it."""
+        """Return the (39,) float32 pose vector, as the class describes it."""
         controller = self.controller
         pose = np.zeros(POSE_SIZE, np.float32)
         pose[:30] = (self.keypoints() / (160.0, 96.0) - 1.0).ravel()
@@ -322,6 +323,7 @@ class StageConditioner:
         pose[35] = float(controller.crouching)
         pose[36] = controller.x % WORLD_LENGTH / WORLD_LENGTH
         pose[37] = self.clock % CLOCK_PERIOD / CLOCK_PERIOD
+        pose[38] = float(self.shows_face)
         return pose
 
     def _text(self) -> str:

@@ -96,7 +96,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     ## Info
 
-    `pose` (38,), `text`, `audio` (40,): the conditions of this frame. `objects` (16, 4): kind (0
+    `pose` (39,), `text`, `audio` (40,): the conditions of this frame. `objects` (16, 4): kind (0
     coin, 1 rock, 2 fire; -1 fills up), dx from the character, dy from the ground, variant. `cost`:
     1 where a heart was lost in this step, else 0. `hearts`, and `lives`, which is the same;
     `score`, `action_name`, `scene`, and `conditioner_state`, from which a learned world can go on.

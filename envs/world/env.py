@@ -57,7 +57,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
 
     | Key     | Space                          | Meaning                                           |
     |---------|--------------------------------|---------------------------------------------------|
-    | `pose`  | `Box(-1, 1, (P,), float32)`    | the skeleton as the teacher lays it out (P = 38)  |
+    | `pose`  | `Box(-1, 1, (P,), float32)`    | the skeleton as the teacher lays it out (P = 39)  |
     | `text`  | `Text(0 to 512)`               | words: ASCII letters, digits, punctuation, spaces |
     | `audio` | `Box(0, 1, (A,), float32)`     | log-mel features of this step's sound (A = 40)    |
 

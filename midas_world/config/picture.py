@@ -63,11 +63,13 @@ class WindowConfig:
     Attributes:
         size: Rows and columns of the fine grid, even.
         at: First row and column; None: the window follows the middle of the keypoints.
+        shown_by: Entry of the pose that is above 0.5 where the window is seen; None: it always is.
         widths: Of the network at full and at half resolution.
     """
 
     size: tuple[int, int]
     at: tuple[int, int] | None = None
+    shown_by: int | None = None
     widths: tuple[int, int] = (96, 192)
 
     def __post_init__(self) -> None:

@@ -199,6 +199,11 @@ class WorldConfig:
         for name, window in self.scenery.windows.items():
             if window.at is None and not self.conditions.num_keypoints:
                 raise ValueError(f"scenery.windows.{name} follows keypoints, and there are none")
+            if not 0 <= (window.shown_by or 0) < max(1, self.conditions.pose_size):
+                raise ValueError(
+                    f"scenery.windows.{name}.shown_by must be an entry of the pose, "
+                    f"0 to {self.conditions.pose_size - 1}, got {window.shown_by}"
+                )
             first = window.at or (0, 0)
             ends = (first[0] + window.size[0], first[1] + window.size[1])
             if min(first) < 0 or ends[0] > rows or ends[1] > columns:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from midas_world.data.video import import_av
+from midas_world.data.video import fault_of, import_av
 from midas_world.types import MidasWorldError
 
 SAMPLE_RATE_HZ = 16_000
@@ -78,7 +78,7 @@ def read_sound(path: Path) -> Iterator[np.ndarray]:
         if isinstance(error, SoundError):
             raise
         place = f" after {num_samples / SAMPLE_RATE_HZ:.1f} s" if num_samples else ""
-        raise SoundError(f"{path} cannot be read as sound{place}: {error}") from error
+        raise SoundError(f"{path} cannot be read as sound{place}: {fault_of(error)}") from error
 
 
 def write_opus(path: Path, samples: np.ndarray, *, bits_per_second: int) -> None:

@@ -129,6 +129,16 @@ def import_av() -> ModuleType:
     return av
 
 
+def fault_of(error: Exception) -> str:
+    """Return what is wrong with a film or sound that FFmpeg failed to read.
+
+    Of a length that only damage writes, FFmpeg says that it cannot allocate memory.
+    """
+    if isinstance(error, MemoryError):
+        return "it is damaged: it claims a length that no memory holds"
+    return str(error)
+
+
 def to_yuv(av: ModuleType, pixels: np.ndarray, pix_fmt: str, *, converter: Any = None) -> Any:
     """Return (H, W, 3) uint8 pixels as a PyAV frame for H.264; H and W must be even for 4:2:0.
 
@@ -205,7 +215,7 @@ def _read_h264(file: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
                     frames[count] = to_rgb(av, frame)
                 count += 1
     except (av.error.FFmpegError, ValueError, IndexError) as error:  # no picture: IndexError
-        raise VideoError(f"frame {count} cannot be decoded: {error}") from error
+        raise VideoError(f"frame {count} cannot be decoded: {fault_of(error)}") from error
     if count != len(frames):
         raise VideoError(f"holds {count} frames, the header says {len(frames)}")
     return frames

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from midas_world.config import ActionConfig
-from midas_world.data.video import import_av
+from midas_world.data.video import fault_of, import_av
 from midas_world.importing.naming import WATCHED
 from midas_world.importing.recording import (
     LONGEST_GAP_S,
@@ -210,7 +210,7 @@ class Film(Pictures):
                 reason = "it is no film, or its end is missing"
             raise RecordingError(f"{self.path} cannot be read: {reason}") from error
         except (av.error.FFmpegError, OSError) as error:
-            raise RecordingError(f"{self.path} cannot be read: {error}") from error
+            raise RecordingError(f"{self.path} cannot be read: {fault_of(error)}") from error
 
     def _shots(self, *, pixels: bool) -> Iterator[_Shot]:
         with self._opened() as (container, stream):

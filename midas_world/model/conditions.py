@@ -359,6 +359,12 @@ class ConditionEncoder(nn.Module):
             return points.new_full((len(points), 2), 0.5)
         return (points.amin(dim=1) + points.amax(dim=1)) / 4 + 0.5
 
+    def is_shown(self, conditions: Conditions, entry: int | None) -> Tensor | None:
+        """Return where the first frame's pose has more than 0.5 at an entry, (B,) bool; or None."""
+        if entry is None:
+            return None
+        return (conditions.pose[:, 0, entry] > 0.5) & conditions.present[:, 0, POSE]
+
     def _keypoints(self, conditions: Conditions) -> Tensor:
         """Return the first frame's keypoints, (B, K, 2) px."""
         keypoints = conditions.pose[:, 0, : 2 * self.config.num_keypoints]

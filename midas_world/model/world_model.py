@@ -287,7 +287,11 @@ class WorldModel(nn.Module):
         middle = self.conditions.middle_of(conditions)
         waves = partial(self.conditions.waves, conditions)
         for window in islice(self.windows, stop):
-            scenery = window(scenery, vector, middle, waves)
+            made = window(scenery, vector, middle, waves)
+            shown = self.conditions.is_shown(conditions, window.config.shown_by)
+            scenery = (
+                made if shown is None else torch.where(shown[:, None, None, None], made, scenery)
+            )
         return scenery
 
     def near(self, conditions: Conditions) -> Tensor:

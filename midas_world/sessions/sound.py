@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, TRACKS, SoundError, mix
-from midas_world.data.video import import_av
+from midas_world.data.video import fault_of, import_av
 
 _FILM_HZ = 48_000  # which every player knows
 _FILM_BITS = 96_000
@@ -77,7 +77,7 @@ class SoundReader:
                 self._packets = [bytes(packet) for packet in container.demux(audio=0)]
                 self._extradata = container.streams.audio[0].codec_context.extradata
         except (self._av.error.FFmpegError, IndexError) as error:
-            raise SoundError(f"{path} cannot be read: {error}") from error
+            raise SoundError(f"{path} cannot be read: {fault_of(error)}") from error
 
     def step(self, number: int) -> np.ndarray:
         """Return the (K, S) int16 sound of a frame of the film."""

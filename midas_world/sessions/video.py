@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from midas_world.data.video import VideoError, import_av, tag_colors, to_rgb, to_yuv
+from midas_world.data.video import VideoError, fault_of, import_av, tag_colors, to_rgb, to_yuv
 from midas_world.files import whole
 from midas_world.sessions.film_index import FilmIndex, make_fragment, to_avc
 from midas_world.sessions.sound import FilmSound
@@ -201,7 +201,7 @@ def read_film(
                 if number == stop:
                     return
     except (av.error.FFmpegError, IndexError) as error:  # no picture in it is an IndexError
-        raise VideoError(f"{path}: frame {number} cannot be decoded: {error}") from error
+        raise VideoError(f"{path}: frame {number} cannot be decoded: {fault_of(error)}") from error
     raise VideoError(f"{path}: ends at frame {number}, {stop} were to be read")
 
 
@@ -350,4 +350,4 @@ def copy_film(
             if sound is not None:
                 sound.add(None, is_last=True)
     except (av.error.FFmpegError, IndexError) as error:
-        raise VideoError(f"{source} cannot be copied: {error}") from error
+        raise VideoError(f"{source} cannot be copied: {fault_of(error)}") from error

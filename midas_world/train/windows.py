@@ -9,6 +9,7 @@ ends of games are few.
 Shapes: B batch, F rows, c latent channels, h w fine grid, r s rows and columns of the cut.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from midas_world.train.latents import LatentStore
 from midas_world.train.loop import Trainer, mixed_precision
 from midas_world.train.picture_loss import picture_losses
 from midas_world.train.scenery import Lesson, held_rows, psnr_where, scenery_rows
+
+logger = logging.getLogger(__name__)
 
 _CANDIDATES = 16  # rows of which one that was painted badly is drawn
 _SHARPNESS = 0.7  # of the odds: the power of the loss
@@ -156,6 +159,7 @@ class WindowRows:
 
     Attributes:
         odds: (F,) of each row, by how badly it was painted when it last came.
+        seen: Rows in which the window is seen, (rows,) int64.
     """
 
     def __init__(
@@ -173,6 +177,10 @@ class WindowRows:
         assert isinstance(window, Window)
         self.window = window
         self.odds = torch.ones(store.frames.num_frames)
+        shown = model.conditions.is_shown(
+            store.conditions.map(lambda each: each[0, :, None]), window.config.shown_by
+        )
+        self.seen = (self.odds if shown is None else shown).nonzero()[:, 0]
 
     def state(self) -> dict[str, Tensor]:
         """Return the odds."""
@@ -183,10 +191,14 @@ class WindowRows:
         self.odds = state["odds"].clone()
 
     def draw(self, generator: torch.Generator, count: int) -> Tensor:
-        """Return rows (count,): half at random, half of several candidates each by their odds."""
-        total = len(self.odds)
-        rows = torch.randint(total, (count,), generator=generator)
+        """Return rows (count,): half at random, half of several candidates each by their odds.
+
+        The window is seen in all of them.
+        """
+        total = len(self.seen)
+        rows = self.seen[torch.randint(total, (count,), generator=generator)]
         some = torch.randint(total, (count // 2, _CANDIDATES), generator=generator)
+        some = self.seen[some]
         chosen = torch.multinomial(self.odds[some], 1, generator=generator)
         rows[: count // 2] = some.gather(1, chosen)[:, 0]
         return rows
@@ -266,6 +278,9 @@ def _fit_window(lesson: Lesson, number: int, settings: OptimizerConfig, folder: 
         WindowRows(lesson.model, number, store, config, device=device)
         for store in (lesson.store, lesson.held)
     )
+    if not len(rows.seen):
+        logger.warning("window %s is seen in no frame, and learns nothing", folder.name)
+        return
     energy_weight = config.train_dynamics.energy_weight
     loss = WindowLoss(rows.window, lesson.coder, lesson.channel_weight, energy_weight=energy_weight)
     trainer = Trainer(loss, settings, folder, seed=config.seed, device=device, keeper=rows)

@@ -1,7 +1,8 @@
 """Opens changed files in children that may die, and counts what came of it.
 
-Outcomes: "worked"; "clear": one of our errors, in one line; "traceback": any other; "memory";
-"hang"; "silently wrong": taken for good; "crash": the process died.
+Outcomes: "worked"; "clear": one of our errors, in one line; "traceback": any other; "memory": it
+ran out, or much of it was in use; "hang"; "silently wrong": taken for good; "crash": the process
+died.
 """
 
 import logging
@@ -29,6 +30,7 @@ BAD = ("traceback", "memory", "hang", "silently wrong", "crash")
 _HANG_S = 30  # of the clock, on a machine that may have other work
 _TOO_LONG = signal.SIGUSR1  # which nobody handles
 _MORE_MEMORY = 2 * 2**30
+_MUCH_MEMORY = 2**29  # that one small input makes a process use at its peak
 _CHILD_INPUTS = 1000
 
 
@@ -122,6 +124,19 @@ def make_input(folder: Path, seed: int) -> Path:
 
 def _open(folder: Path, seed: int) -> tuple[str, str]:
     path = make_input(folder, seed)
+    before = _peak_memory()
+    outcome, words = _use(path, seed)
+    if _peak_memory() - before > _MUCH_MEMORY:
+        return "memory", f"{outcome}, with {(_peak_memory() - before) >> 20} MiB more: {words}"
+    return outcome, words
+
+
+def _peak_memory() -> int:
+    """Return the most bytes that this process has used."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _use(path: Path, seed: int) -> tuple[str, str]:
     try:
         SUBJECTS[_name_of(seed)].use(path)
     except SilentlyWrongError as error:
@@ -129,8 +144,7 @@ def _open(folder: Path, seed: int) -> tuple[str, str]:
     except MemoryError as error:
         return "memory", str(error)
     except (MidasWorldError, ValueError, OSError) as error:
-        is_memory = "allocate memory" in str(error)
-        return ("memory" if is_memory else "clear"), str(error)
+        return "clear", str(error)
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return "traceback", f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"

@@ -16,7 +16,7 @@ from envs.play.game.film import Film
 from envs.play.game.moments import View
 from envs.play.studio.saver import FrameSaver
 from midas_world.data.sound import SAMPLES_PER_STEP, TRACKS, read_sound
-from midas_world.data.video import import_av, to_rgb
+from midas_world.data.video import fault_of, import_av, to_rgb
 from midas_world.sessions.export.pictures import shaped, with_keys
 
 _GOOD_HEIGHT = 540  # px, to which small frames grow by whole numbers
@@ -134,7 +134,7 @@ def _reading(path: Path) -> Iterator[Any]:
         with av.open(str(path)) as film:
             yield film
     except (av.error.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path} is no film that can be read: {error}") from error
+        raise ValueError(f"{path} is no film that can be read: {fault_of(error)}") from error
 
 
 def first_frame(path: Path) -> np.ndarray:
