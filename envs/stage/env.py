@@ -136,7 +136,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
     | `x`                 | float         | World x in px of the 192 x 320 frame              |
     | `facing`            | int           | 1 or -1                                           |
     | `scene_changes`     | bool          | Whether it changes in mid-episode (default True)  |
-    | `things`            | bool          | False: not drawn, all else stays (default True)   |
+    | `things`            | bool          | False: nothing lies anywhere (default True)       |
     | `conditioner_state` | dict          | As in info: goes on from that pose, scene, voice  |
 
     ## Version History
@@ -186,7 +186,6 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         self._needs_reset = True
         self._voices: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
         self._scene_changes = True
-        self._shows_things = True
         self._scene_change_step: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -226,13 +225,14 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
         if (state := options.get("conditioner_state")) is not None:
             self._conditioner.load_state(state)
             conditions, x = self._conditioner.conditions(), self._conditioner.controller.x
-        self._game = StageGame(seed=int(rng.integers(2**31)), start_x=x)
+        self._game = StageGame(
+            seed=int(rng.integers(2**31)), start_x=x, has_things=bool(options.get("things", True))
+        )
         self._goal_x = goal_x(self.goal, x)
         self._num_steps = 0
         self._cost = 0.0
         self._needs_reset = False
         self._scene_changes = bool(options.get("scene_changes", True))
-        self._shows_things = bool(options.get("things", True))
         self._plan_scene_change()
         frame = self._draw()
         if self.render_mode == "human":
@@ -334,7 +334,7 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
 
     def _draw(self) -> np.ndarray:
         """Draw the present state and return it as a new frame."""
-        return self._picture.draw(self._conditioner, self._game, shows_things=self._shows_things)
+        return self._picture.draw(self._conditioner, self._game)
 
     def _info(self, conditions: StepConditions) -> dict[str, Any]:
         controller = self._conditioner.controller

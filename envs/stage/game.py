@@ -51,10 +51,17 @@ class GameObject:
 
 
 class StageGame:
-    """Score, hearts and the objects that are left, for one episode."""
+    """Score, hearts and the objects that are left, for one episode.
 
-    def __init__(self, *, seed: int, start_x: float) -> None:
+    Args:
+        seed: Of what lies where.
+        start_x: World x in px near which nothing lies.
+        has_things: Whether anything lies anywhere.
+    """
+
+    def __init__(self, *, seed: int, start_x: float, has_things: bool = True) -> None:
         self.seed = seed
+        self.has_things = has_things
         self.start_x = start_x
         self.score = 0
         self.hearts = MAX_HEARTS
@@ -96,6 +103,8 @@ class StageGame:
 
     def visible(self, camera_x: float) -> list[GameObject]:
         """Return the objects that the camera may see, from left to right."""
+        if not self.has_things:
+            return []
         first = int((camera_x - _VISIBLE_PX) // _SEGMENT_PX)
         last = int((camera_x + _VISIBLE_PX) // _SEGMENT_PX)
         return [

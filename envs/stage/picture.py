@@ -46,14 +46,12 @@ class StagePicture:
         size = FRAME_WIDTH * self._scale, FRAME_HEIGHT * self._scale
         self._canvas = pygame.Surface(size, 0, 32)
 
-    def draw(
-        self, conditioner: StageConditioner, game: StageGame, *, shows_things: bool
-    ) -> np.ndarray:
+    def draw(self, conditioner: StageConditioner, game: StageGame) -> np.ndarray:
         """Draw a state and return it as a new frame, (H, W, 3) uint8."""
         canvas, scene, controller = self._canvas, conditioner.scene, conditioner.controller
         camera_x = controller.x
         light = self._scenery.light(scene)
-        objects = game.visible(camera_x) if shows_things else []
+        objects = game.visible(camera_x)
         self.keypoints = _stumbling(conditioner, game.flinch)
         face = {
             "facing": controller.facing,

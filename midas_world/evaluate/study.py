@@ -144,7 +144,7 @@ class Study:
 
     @property
     def bare_options(self) -> dict[str, Any]:
-        """Reset options of a teacher that shows no things: where they lie is chance."""
+        """Reset options of a teacher in which no things lie: where they would is chance."""
         has_things = self.world.config.world.entries.num_classes > 0
         return dict(self.config.teacher_options) | ({"things": False} if has_things else {})
 
