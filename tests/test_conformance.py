@@ -260,11 +260,12 @@ def test_outcomes_are_close_to_float32_torch(engine: Engine, plain: TorchEngine,
 
 
 def test_the_same_codes_are_gone_as_by_float32_torch(engine: Engine, plain: TorchEngine):
-    steps = [one_step(engine, BATCH, seed) for seed in range(8)]
+    steps = [one_step(engine, BATCH, seed) for seed in range(24)]
     made = torch.stack([engine.step(engine.new_cache(BATCH), *step).gone for step in steps])
     expected = torch.stack([plain.step(plain.new_cache(BATCH), *step).gone for step in steps])
     is_told = torch.stack([conditions.entries[:, 0, :, 0] >= 0 for _, conditions, _ in steps])
-    assert 0.1 < expected[is_told].float().mean() < 0.9
+    for is_gone in (True, False):
+        assert (expected[is_told] == is_gone).sum() >= 5
     assert not made[~is_told].any()
     # A logit near 0 may fall to either side where numbers are coarse.
     assert (made != expected)[is_told].float().mean() <= (

@@ -18,7 +18,7 @@ pytestmark = [
 
 
 def test_changed_files_are_used_or_refused_in_words():
-    num_inputs = 6 * len(SUBJECTS)
+    num_inputs = 4 * len(SUBJECTS)
     counts, notes = run(num_inputs, seconds=200)
     print(table(counts))
     assert not notes
@@ -34,6 +34,7 @@ def _lie(folder):
     [
         (lambda _: {}["a"], "traceback"),
         (lambda _: bytes(2**40), "memory"),
+        (lambda _: b"full" * 2**23, "memory"),
         (lambda _: time.sleep(60), "hang"),
         (_lie, "silently wrong"),
         (lambda _: os.kill(os.getpid(), signal.SIGKILL), "crash"),
@@ -47,6 +48,7 @@ def test_what_is_worse_than_a_clear_error_is_told(monkeypatch, use, outcome):
     subject = Subject(lambda folder: (folder / "a.txt").write_text("words"), use_changed)
     monkeypatch.setattr(harness, "SUBJECTS", {"one": subject})
     monkeypatch.setattr(harness, "_HANG_S", 0.1)
+    monkeypatch.setattr(harness, "_MUCH_MEMORY", 2**24)
     counts, notes = run(2, seconds=60)
     assert counts == {("one", outcome): 2}
     assert [note.split(": ")[:2] for note in notes] == [
