@@ -92,7 +92,7 @@ class EvaluationConfig:
     travel_seeds: int = 2
     travel_steps: int = 110
     num_sentences: int = 24
-    num_new_sentences: int = 12
+    num_new_sentences: int = 20
     sentence_steps: int = 36
     talk_action: str = "talk"
     weathers: tuple[str, ...] = ("rain", "snow")
