@@ -34,7 +34,7 @@ def _lie(folder):
     [
         (lambda _: {}["a"], "traceback"),
         (lambda _: bytes(2**40), "memory"),
-        (lambda _: b"full" * 2**23, "memory"),
+        (lambda _: b"full" * 2**24, "memory"),
         (lambda _: time.sleep(60), "hang"),
         (_lie, "silently wrong"),
         (lambda _: os.kill(os.getpid(), signal.SIGKILL), "crash"),
@@ -47,7 +47,7 @@ def test_what_is_worse_than_a_clear_error_is_told(monkeypatch, use, outcome):
 
     subject = Subject(lambda folder: (folder / "a.txt").write_text("words"), use_changed)
     monkeypatch.setattr(harness, "SUBJECTS", {"one": subject})
-    monkeypatch.setattr(harness, "_HANG_S", 0.1)
+    monkeypatch.setattr(harness, "_HANG_S", 0.5)
     monkeypatch.setattr(harness, "_MUCH_MEMORY", 2**24)
     counts, notes = run(2, seconds=60)
     assert counts == {("one", outcome): 2}
