@@ -286,9 +286,10 @@ class WorldModel(nn.Module):
         """
         middle = self.conditions.middle_of(conditions)
         waves = partial(self.conditions.waves, conditions)
-        for window in islice(self.windows, stop):
+        windows = zip(self.windows, self.config.scenery.windows.values(), strict=True)
+        for window, config in islice(windows, stop):
             made = window(scenery, vector, middle, waves)
-            shown = self.conditions.is_shown(conditions, window.config.shown_by)
+            shown = self.conditions.is_shown(conditions, config.shown_by)
             scenery = (
                 made if shown is None else torch.where(shown[:, None, None, None], made, scenery)
             )
