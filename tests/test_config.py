@@ -235,6 +235,10 @@ def tiny_world_config() -> WorldConfig:
         ("world.outcome_width=-1", r"outcome_width must be 0 to 65536, got -1"),
         ("world.scenery.layers.fall.loop=600", r"divide the 400 px that the layer travels"),
         ("world.scenery.width=0", r"scenery.width must be positive where there are scenery.layers"),
+        (
+            "world.scenery.windows.portrait.shown_by=39",
+            r"portrait.shown_by must be an entry of the pose, which has 39, got 39",
+        ),
         ("world.scenery.windows.portrait.at=[5,0]", r"portrait must lie in the grid of 6x10"),
     ],
 )

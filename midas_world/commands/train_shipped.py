@@ -1,4 +1,4 @@
-"""Train the shipped world end to end, with the settings actually used: one resumable command.
+"""Train a world like the shipped one end to end, with its preset: one resumable command.
 
     python -m midas_world.commands.train_shipped
 

@@ -199,10 +199,11 @@ class WorldConfig:
         for name, window in self.scenery.windows.items():
             if window.at is None and not self.conditions.num_keypoints:
                 raise ValueError(f"scenery.windows.{name} follows keypoints, and there are none")
-            if not 0 <= (window.shown_by or 0) < max(1, self.conditions.pose_size):
+            entry, pose_size = window.shown_by, self.conditions.pose_size
+            if entry is not None and not 0 <= entry < pose_size:
                 raise ValueError(
-                    f"scenery.windows.{name}.shown_by must be an entry of the pose, "
-                    f"0 to {self.conditions.pose_size - 1}, got {window.shown_by}"
+                    f"scenery.windows.{name}.shown_by must be an entry of the pose, which has "
+                    f"{pose_size}, got {entry}"
                 )
             first = window.at or (0, 0)
             ends = (first[0] + window.size[0], first[1] + window.size[1])

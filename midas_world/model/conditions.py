@@ -172,7 +172,10 @@ def stack_conditions(
 
 def _sized(vector: np.ndarray, size: int, name: str) -> np.ndarray:
     if vector.shape != (size,):
-        raise ValueError(f"{name} must have shape ({size},), got {vector.shape}")
+        raise ValueError(
+            f"{name} must have shape ({size},), got {vector.shape}; a game that gives another "
+            "size than its world takes is of another version"
+        )
     return vector
 
 

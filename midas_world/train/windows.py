@@ -253,8 +253,8 @@ class WindowRows:
 def fit_windows(lesson: Lesson, folder: Path) -> None:
     """Train each window, or go on training it; the model, whose scenery is finished, holds them.
 
-    Nothing is trained without `train_dynamics.windows`. The folder receives one for each window,
-    with state and logs; what was begun goes on.
+    Nothing is trained without `train_dynamics.windows`. The folder receives one for each window
+    that is seen in some frame, with state and logs; what was begun goes on.
     """
     model, windows = lesson.model, lesson.config.world.scenery.windows
     settings = lesson.config.train_dynamics.windows
