@@ -6,7 +6,6 @@ one. What the window does is in envs/play.
 
 import argparse
 import contextlib
-import importlib
 import logging
 import os
 import sys
@@ -40,6 +39,7 @@ from midas_world import __version__
 from midas_world.arguments import add_trust_option, count, natural, percentage, positive
 from midas_world.edge import DEBUG, DEBUG_HELP, run_command
 from midas_world.terminal import leave, orderly_end
+from midas_world.trust import import_function
 from midas_world.user_folders import settings_folder
 
 EXIT_DIFFERENT = 1
@@ -151,11 +151,7 @@ def _respond(name: str | None, language: str, rng: np.random.Generator) -> Respo
     """Return what answers in a conversation: a program's function, or sentences of the bank."""
     if name is None:
         return lambda *_: choose_sentence(language, rng)
-    module, _, function = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f'--respond must be "module:function", got {name!r}: {error}') from error
+    return import_function(name, field="--respond")
 
 
 def _speaker(args: argparse.Namespace, settings: Settings) -> Speaker:

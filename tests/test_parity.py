@@ -1,6 +1,6 @@
 """Our modules against transformers and diffusers, on tiny random weights and without network."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,9 @@ from midas_world.model.foreign_weights import (
     autoencoder_dc_config,
     autoencoder_dc_weights,
     load_autoencoder_dc,
-    load_qwen2,
     qwen2_config,
     qwen2_weights,
+    read_qwen2,
 )
 from midas_world.types import CheckpointError
 
@@ -81,15 +81,15 @@ def test_backbone_with_one_position_per_frame_equals_qwen2(qwen2):
 
 def test_qwen2_folders_load_by_name_and_strictly(qwen2, tmp_path: Path):
     qwen2.save_pretrained(tmp_path)
-    values = json.loads((tmp_path / "config.json").read_text())
-    backbone = Backbone(qwen2_config(values, context_frames=4))
-    load_qwen2(backbone, tmp_path)
+    read = read_qwen2(tmp_path, context_frames=4)
+    backbone = Backbone(read.config)
+    load_weights(backbone, read.backbone, source="qwen2")
     expected = qwen2.state_dict()
     for name, tensor in backbone.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
-    values["num_hidden_layers"] = 4
+    deeper = Backbone(replace(read.config, num_layers=4))
     with pytest.raises(CheckpointError, match=r"missing key layers\.3"):
-        load_qwen2(Backbone(qwen2_config(values, context_frames=4)), tmp_path)
+        load_weights(deeper, read.backbone, source="qwen2")
 
 
 STAGES = {

@@ -260,7 +260,6 @@ def test_a_recording_stays_on_the_engine_that_it_began_on(monkeypatch):
         num_frames=1,
         seconds=0.05,
         num_bytes=1,
-        num_pending=0,
         waited_s=0.0,
         error=None,
     )

@@ -4,7 +4,6 @@ import argparse
 import difflib
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from midas_world import __version__
 from midas_world.arguments import add_trust_option, count
 from midas_world.commands.overrides import find_overrides
 from midas_world.edge import DEBUG, DEBUG_HELP, run_command
+from midas_world.machine import num_cores
 from midas_world.packages import check_packages
 from midas_world.teachers.options import add_teacher_options, given_options
 from midas_world.terminal import leave
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     collect = verbs.add_parser("collect", help="record episodes of the teacher")
     _add_preset(collect)
     collect.add_argument("--data", type=Path, help="default: data/PRESET")
-    collect.add_argument("--workers", type=count, default=os.cpu_count() or 1)
+    collect.add_argument("--workers", type=count, default=num_cores())
     collect.add_argument("--codec", choices=("h264", "raw"), default="h264")
     collect.add_argument("--env", metavar="ID", help="any Gymnasium env as the teacher")
     add_teacher_options(collect)

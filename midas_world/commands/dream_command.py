@@ -5,12 +5,12 @@ Reads the command line and says at the end how to play; the work is dream.py's.
 
 import argparse
 import importlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from midas_world.arguments import count, positive
 from midas_world.commands.overrides import find_overrides
+from midas_world.machine import num_cores
 from midas_world.teachers.options import add_teacher_options
 
 
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="world folder; default: worlds/NAME")
     parser.add_argument("--work", type=Path, help="episodes and runs; default: runs/NAME")
     parser.add_argument("--preset", default="dream", help="a preset's name or a YAML file")
-    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=count, default=num_cores())
     parser.add_argument("--codec", choices=("h264", "raw"), default="h264")
     parser.add_argument(
         "--evaluate",

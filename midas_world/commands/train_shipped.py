@@ -11,13 +11,13 @@ stored without loss instead.
 import argparse
 import importlib.util
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from midas_world.commands.cli import main as run_verb
 from midas_world.edge import run_command
+from midas_world.machine import num_cores
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def _run(argv: list[str]) -> int:
     parser.add_argument("--data", type=Path, help="default: data/PRESET")
     parser.add_argument("--output", type=Path, help="default: runs/PRESET")
     parser.add_argument("--world", type=Path, help="world folder; default: OUTPUT/world")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=num_cores())
     arguments, overrides = parser.parse_known_args(argv)
     data = str(arguments.data or Path("data") / arguments.preset)
     output = str(arguments.output or Path("runs") / arguments.preset)

@@ -46,7 +46,8 @@ def write_plan(plan: ImportPlan) -> ProjectConfig:
             for part in (TRAIN, HELD):
                 for path in list_episodes(Path(temporary) / part):
                     number = first + int(path.name.rpartition("-")[2])
-                    path.rename(folder / part / _episode_name(number))
+                    with whole(folder / part / _episode_name(number)) as own:
+                        path.rename(own)
             return _save_preset(plan, folder)
 
 

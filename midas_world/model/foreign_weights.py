@@ -18,7 +18,6 @@ from torch import Tensor
 from midas_world.checkpoint import load_tensors, load_weights
 from midas_world.config import AutoencoderConfig, BackboneConfig
 from midas_world.model.autoencoder import Autoencoder
-from midas_world.model.backbone import Backbone
 from midas_world.types import CheckpointError
 
 # Their prefix -> ours. The names below the layers are Qwen2's on our side too.
@@ -117,15 +116,6 @@ def read_qwen2(folder: Path, *, context_frames: int) -> Qwen2:
     tensors = _read_tensors(folder)
     embeddings = next((tensors[name] for name in QWEN2_EMBEDDINGS if name in tensors), None)
     return Qwen2(config=config, backbone=qwen2_weights(tensors), embeddings=embeddings)
-
-
-def load_qwen2(backbone: Backbone, folder: Path) -> None:
-    """Change a backbone's weights to those of a Qwen2 folder.
-
-    Raises:
-        CheckpointError: A file is missing or corrupt, or the sizes differ; nothing was changed.
-    """
-    load_weights(backbone, qwen2_weights(_read_tensors(folder)), source=str(folder))
 
 
 def autoencoder_dc_weights(

@@ -20,7 +20,6 @@ Shapes: H W frame size, P pose and A audio features.
 import dataclasses
 import json
 import math
-import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ import numpy as np
 from midas_world.config import DataConfig
 from midas_world.data.episodes import current_versions
 from midas_world.data.video import VideoError
+from midas_world.machine import cpu_name, num_cores
 from midas_world.sessions.film_index import FilmIndex, scan_film
 from midas_world.sessions.log import STEPS, Record, SessionError, read_log
 from midas_world.sessions.sound import SoundReader
@@ -115,8 +115,8 @@ def current_machine() -> dict[str, Any]:
     """Return what equal frames depend on beside versions, of this machine."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count() or 1,
+        "processor": cpu_name(),
+        "cores": num_cores(),
     }
 
 

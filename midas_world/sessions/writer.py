@@ -56,7 +56,6 @@ class RecordingStatus:
     num_frames: int
     seconds: float
     num_bytes: int
-    num_pending: int
     waited_s: float
     error: str | None
 
@@ -151,7 +150,6 @@ class SessionWriter:
                 num_frames=self._num_frames,
                 seconds=self._num_frames / self._fps,
                 num_bytes=sum(file.size for file in self._files.values()),
-                num_pending=self._num_frames - self._num_written,
                 waited_s=self._waited_s,
                 error=self.error,
             )

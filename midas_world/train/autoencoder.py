@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from midas_world.checkpoint import CONFIG_NAME, WEIGHTS_NAME, load_part, load_weights, save_tensors
 from midas_world.config import AutoencoderTrainConfig, ProjectConfig, save_config
 from midas_world.model.autoencoder import Autoencoder, normalize_frames, quantize_frames
-from midas_world.psnr import psnr_of
+from midas_world.psnr import psnr, psnr_of
 from midas_world.train.data import character_weight, crop_corners
 from midas_world.train.loop import Trainer, mixed_precision, seeded_weights
 from midas_world.train.picture_loss import PictureLoss
@@ -157,7 +157,6 @@ def train_autoencoder(
 
     def evaluate() -> Mapping[str, float]:
         decoded = reconstruct(autoencoder, validation, device=device, bf16=settings.optimizer.bf16)
-        error = (decoded.float() - validation.float()) / 127.5
         save_strip(
             [list(validation[:6].numpy()), list(decoded[:6].numpy())],
             folder / "strips" / f"autoencoder-{trainer.train_step:07d}.png",
@@ -167,7 +166,7 @@ def train_autoencoder(
         )
         energy = gradient_energy(decoded) / gradient_energy(validation)
         return {
-            "psnr": float(psnr_of(error.square().mean(dim=(1, 2, 3))).mean()),
+            "psnr": float(psnr(decoded.numpy(), validation.numpy()).mean()),
             "gradient_energy": float(energy),
         }
 

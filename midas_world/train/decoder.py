@@ -29,7 +29,7 @@ from midas_world.checkpoint import (
 from midas_world.config import DecoderTrainConfig, ProjectConfig, save_config
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.world_model import WorldModel
-from midas_world.psnr import psnr_of
+from midas_world.psnr import psnr, psnr_of
 from midas_world.train.autoencoder import decode_latents, gradient_energy, load_autoencoder
 from midas_world.train.boxes import place_weights
 from midas_world.train.latent_rollouts import roll_out, rollout_starts
@@ -82,9 +82,9 @@ class DecoderLoss(nn.Module):
             squared_weight=config.squared_weight,
             gradient_weight=config.gradient_weight,
         )
-        psnr = psnr_of((made.detach() - target).square().mean(dim=(1, 2, 3)))
+        reached = psnr_of((made.detach() - target).square().mean(dim=(1, 2, 3)))
         shares = {"psnr_own": is_own, "psnr_encoded": ~is_own}
-        numbers = {n: (psnr * s).sum() / s.sum() for n, s in shares.items()}
+        numbers = {n: (reached * s).sum() / s.sum() for n, s in shares.items()}
         return {"loss": picture + config.energy_weight * energy, "energy": energy, **numbers}
 
 
@@ -228,8 +228,7 @@ def _evaluate(
     for name, (latents, rows) in marked.items():
         shown = decode_latents(coder, latents, device=device)
         truth = torch.from_numpy(held.frames.gather(rows))
-        error = (shown.float() - truth.float()).div(127.5).square()
-        result[f"psnr_{name}"] = float(psnr_of(error.mean(dim=(1, 2, 3))).mean())
+        result[f"psnr_{name}"] = float(psnr(shown.numpy(), truth.numpy()).mean())
         result[f"energy_{name}"] = float(gradient_energy(shown) / gradient_energy(truth))
         lines += [list(truth[:count].numpy()), list(shown[:count].numpy())]
     save_strip(lines, strip)

@@ -32,7 +32,6 @@ class Speaker:
 
     Attributes:
         problem: Why nothing is heard, in words; empty if all is well.
-        num_dropped: Steps whose sound was left out, since what came before was not over.
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class Speaker:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.problem = ""
-        self.num_dropped = 0
         self._volume, self._is_muted = volume, is_muted
         self._clock = clock
         self._channel: pygame.mixer.Channel | None = None
@@ -109,7 +107,6 @@ class Speaker:
             self._channel.play(self._to_sound(samples, now, cushion=_CUSHION))
             return
         if self._channel.get_queue() is not None:  # which the next one takes the place of
-            self.num_dropped += 1
             self._ends_at = now + self._step_s
         self._channel.queue(self._to_sound(samples, now))
 
