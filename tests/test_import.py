@@ -26,6 +26,7 @@ from tests.recordings import (
     make_film,
     number_of,
     picture,
+    told_at,
     write_film,
     write_table,
 )
@@ -76,6 +77,22 @@ def test_rewards_and_ends_of_a_session_are_kept(tmp_path):
     np.testing.assert_array_equal(rewarded, right)
     assert sum(bool(e.terminated.any()) for e in episodes) == 2
     assert load_config(ProjectConfig, tmp_path / "data" / "data.yaml").world.reward_unit == 1
+
+
+def test_pose_and_sound_of_a_session_steer_where_they_are_asked_for(tmp_path):
+    session = MAKERS["session"](tmp_path)
+    assert import_to(tmp_path / "data", session, "--steps", "20", "--pose", "--sound") == 0
+    for episode in episodes_in(tmp_path / "data"):
+        first = round(60 * float(episode.audio[0, 0]))
+        numbers = range(first, first + len(episode.frames))
+        assert [number_of(frame) for frame in episode.frames] == [n % 26 for n in numbers]
+        for name in ("pose", "audio"):
+            told = np.stack([told_at(number)[name] for number in numbers])
+            np.testing.assert_array_equal(getattr(episode, name), told)
+    config = load_config(ProjectConfig, tmp_path / "data" / "data.yaml")
+    conditions = config.world.conditions
+    assert (conditions.pose_size, conditions.audio_size, conditions.drop_rate) == (4, 40, 0.1)
+    assert config.data.teacher.conditions == "info"
 
 
 def test_names_and_keys_are_found_where_nobody_gives_them(tmp_path):
@@ -297,7 +314,8 @@ def test_what_is_added_joins_what_is_there(tmp_path, capsys):
 class EndlessFilm:
     """Ten hours at 30 pictures a second, of which nothing is kept."""
 
-    label, fps, size, actions, num_points, has_sound = "film", 30.0, (8, 8), {}, 0, False
+    label, fps, size, actions = "film", 30.0, (8, 8), {}
+    num_points, has_sound, pose_size = 0, False, 0
     problems: Counter[str] = Counter()  # noqa: RUF012
 
     def __init__(self, hours: float):

@@ -24,6 +24,7 @@ from tests.recordings import (
     picture,
     write_film,
 )
+from tests.sessions import record_steps
 
 
 def fails(folder: Path, capsys, *words: object) -> str:
@@ -162,6 +163,11 @@ def test_options_of_other_kinds(tmp_path, capsys):
     assert "is a session recording and brings its actions itself" in fails(
         tmp_path, capsys, session, "--watch"
     )
+    assert "is no session: --pose is for" in fails(tmp_path, capsys, make_film(tmp_path), "--pose")
+    record_steps(tmp_path / "quiet", 20)
+    words = "must all have the same number of pose values, got 0"
+    assert words in fails(tmp_path, capsys, tmp_path / "quiet", "--pose")
+    assert "the same number of audio" in fails(tmp_path, capsys, tmp_path / "quiet", "--sound")
     assert main(["import", str(session), "--to", str(tmp_path / "x"), "world.heigth=3"]) == 2
     assert "did you mean world.height?" in capsys.readouterr().err
 

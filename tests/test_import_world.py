@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium as gym
@@ -25,28 +26,36 @@ FEW = [
 KEYS = "actions: {idle: {}, left: {keys: [a]}, right: {keys: [d, left shift]}}"
 
 
-def make_world(folder: Path, source: Path, *words: str) -> Path:
-    """Import, train and pack as the import's last lines say."""
+def make_world(folder: Path, source: Path, *words: str, more: Sequence[Sequence[str]] = ()) -> Path:
+    """Import a source, then more, with their options; train and pack as the last lines say."""
     data, world = folder / "my game", folder / "worlds" / "mine"
     assert import_to(data, source, *words, *FEW, "--steps", "16") == 0
+    for others in more:
+        assert import_to(data, *others, "--add", "--steps", "16") == 0
     preset = ["--preset", str(data / "my game.yaml"), "--output", str(folder / "run")]
     assert main(["train", "all", *preset]) == 0
     assert main(["pack", *preset, "--world", str(world)]) == 0
     return world
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_a_recording_of_every_kind_becomes_a_world(kind, tmp_path, capsys):
-    words = OPTIONS.get(kind, [])
-    if kind == "film":
-        (tmp_path / "keys.yaml").write_text(KEYS)
-        words = ["--keymap", str(tmp_path / "keys.yaml")]
-    world = make_world(tmp_path, MAKERS[kind](tmp_path), *words)
+@pytest.mark.parametrize("kinds", ["film", "session", "pictures minari lerobot"])
+def test_recordings_of_every_kind_become_a_world(kinds, tmp_path, capsys):
+    (tmp_path / "keys.yaml").write_text(KEYS)
+    named = ["--keymap", str(tmp_path / "keys.yaml")]
+    options = OPTIONS | {
+        "film": named,
+        "pictures": OPTIONS["pictures"] + named,
+        "session": ["--pose", "--sound"],
+    }
+    sources = []
+    for kind in kinds.split():
+        (tmp_path / kind).mkdir()
+        sources.append([str(MAKERS[kind](tmp_path / kind)), *options.get(kind, [])])
+    world = make_world(tmp_path, *sources[0], more=sources[1:])
     loaded = load_world(world)
     assert 40 < len(loaded.start_states) <= 48
-    assert len(loaded.keymap.actions) == 3
-    if kind == "film":
-        assert loaded.keymap.actions == NAMES
+    assert loaded.keymap.actions == NAMES
+    if kinds != "session":
         assert loaded.keymap.keys == {"right": ["d", "left shift"], "left": ["a"]}
     command = ["eval", "--world", str(world), "--quick", "--output", str(tmp_path / "report")]
     command += ["--sections", "autoencoder,next_frame,horizon,outcomes,sharpness"]

@@ -11,15 +11,19 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from midas_world.config import ActionConfig
+from midas_world.data.sound import STEPS_PER_SECOND
 from midas_world.importing.minari_tables import TABLE_FORMATS, MinariTables
 from midas_world.importing.recording import Deed, Moment, RecordingError, read_picture, still
+from midas_world.importing.sound import AUDIO_SIZE
 from midas_world.packages import needs
+from midas_world.sessions.log import Record
 from midas_world.sessions.session import load_session
 from midas_world.sessions.video import VideoError
 from midas_world.teachers.env import to_picture
@@ -34,11 +38,17 @@ _PICTURE_KEYS = ("pixels", "image", "rgb", "screen", "frame")
 class SessionSource:
     """A session that was recorded while playing.
 
+    Args:
+        folder: Of it.
+        has_pose: Whether the pose that was recorded is wanted.
+        has_sound: Whether what was heard is.
+
     Raises:
         SessionError: It cannot be read.
+        RecordingError: There is no such pose or sound with each of its frames.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, has_pose: bool = False, has_sound: bool = False) -> None:
         self._session = load_session(folder)
         header = self._session.header
         self.label = f"{folder.name} (session, {header.frame_size[0]}x{header.frame_size[1]})"
@@ -50,8 +60,27 @@ class SessionSource:
             )
             for place, name in enumerate(header.action_names)
         }
-        self.num_points, self.has_sound = 0, False
+        self.num_points, self.has_sound = 0, has_sound
+        self.pose_size = self._size_of("pose", "--pose") if has_pose else 0
+        sound = (AUDIO_SIZE, STEPS_PER_SECOND)
+        if has_sound and (self._size_of("audio", "--sound"), self.fps) != sound:
+            raise RecordingError(
+                f"--sound: {folder} must have {AUDIO_SIZE} audio features in each of "
+                f"{STEPS_PER_SECOND} frames a second"
+            )
         self.problems: Counter[str] = Counter()
+
+    def _size_of(self, condition: str, option: str) -> int:
+        """Return how many numbers a condition has, which every frame must have."""
+        records = (record for part in self._session.segments() for record in part.records)
+        values = [getattr(record.conditions, condition) for record in records]
+        sizes = {0 if value is None else len(value) for value in values}
+        if len(sizes) != 1 or 0 in sizes:
+            raise RecordingError(
+                f"{option}: the frames of {self._session.folder} must all have the same number of "
+                f"{condition} values, got {', '.join(map(str, sorted(sizes)))}"
+            )
+        return sizes.pop()
 
     def moments(self, *, pixels: bool) -> Iterator[Moment]:
         """Walk through its stretches without a jump."""
@@ -82,8 +111,15 @@ class SessionSource:
                     begins=not place,
                     terminated=record.terminated,
                     text=text,
+                    pose=record.conditions.pose if self.pose_size else None,
+                    audio=partial(_audio_of, record) if self.has_sound else None,
                     size=self.size,
                 )
+
+
+def _audio_of(record: Record, _: float) -> np.ndarray:
+    assert record.conditions.audio is not None
+    return record.conditions.audio
 
 
 class Minari:
@@ -107,7 +143,7 @@ class Minari:
             raise RecordingError(f"{folder} does not say how fast it is: name --source-fps")
         self.fps = fps
         self.problems: Counter[str] = Counter()
-        self.num_points, self.has_sound = 0, False
+        self.num_points, self.has_sound, self.pose_size = 0, False, 0
         self.actions: Mapping[str, ActionConfig] = {}
         try:
             self._key, first = self._look()

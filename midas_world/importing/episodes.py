@@ -157,8 +157,10 @@ class _Look:
             points = self._points.astype(np.float32)
             pose = (points / (size[1] / 2, size[0] / 2) - 1).astype(np.float32).ravel()
             info |= {"pose": pose, "keypoints": points}
-        if moment.sound is not None:
-            info["audio"] = moment.sound.features(step.time_s)
+        if moment.pose is not None:
+            info["pose"] = moment.pose
+        if moment.audio is not None:
+            info["audio"] = moment.audio(step.time_s)
         self._before = step.action or 0
         # A film's own picture is large, and not wanted any more.
         kept = replace(step, moment=replace(moment, picture=None))

@@ -13,7 +13,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -32,7 +32,6 @@ from midas_world.importing.recording import (
     Moment,
     Picture,
     RecordingError,
-    Sound,
     place,
     placement,
     read_picture,
@@ -89,7 +88,7 @@ class Pictures(ABC):
         self.actions: Mapping[str, ActionConfig] = {}
         if tables.actions is None:
             self.actions = {WATCHED: ActionConfig()}
-        self.num_points, self._needs_numbers = 0, False
+        self.num_points, self.pose_size, self._needs_numbers = 0, 0, False
         for path in filter(None, (tables.actions, tables.points)):
             table = Table(path, Counter())  # says what is wrong before all else
             columns = table.columns
@@ -106,7 +105,7 @@ class Pictures(ABC):
     def moments(self, *, pixels: bool) -> Iterator[Moment]:
         """Walk through the pictures, with what the tables tell of each."""
         self.problems.clear()
-        sound = self._sound() if pixels else None
+        audio = self._audio() if pixels else None
         deeds, points = (
             None if path is None else Table(path, self.problems)
             for path in (self._tables.actions, self._tables.points)
@@ -133,12 +132,12 @@ class Pictures(ABC):
                 begins=shot.begins,
                 text=text,
                 points=points_of(known, pairs) if known else None,
-                sound=sound,
+                audio=audio,
                 size=shot.size,
             )
 
-    def _sound(self) -> Sound | None:
-        """Return what is heard with the pictures, where it is wanted."""
+    def _audio(self) -> Callable[[float], np.ndarray] | None:
+        """Return what tells what is heard with the pictures, where it is wanted."""
         return None
 
     @abstractmethod
@@ -184,8 +183,8 @@ class Film(Pictures):
             for _ in self._shots(pixels=False):  # learns whether its rate is constant
                 pass
 
-    def _sound(self) -> Sound | None:
-        return StepSound(self.path, self._begin_s) if self.has_sound else None
+    def _audio(self) -> Callable[[float], np.ndarray] | None:
+        return StepSound(self.path, self._begin_s).features if self.has_sound else None
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:

@@ -70,7 +70,7 @@ class LeRobot:
         self.fps = float(info.get("fps") or 0)
         if not self.fps > 0:
             raise RecordingError(f"{folder / INFO_FILE}: fps must be positive")
-        self.num_points, self.has_sound = 0, False
+        self.num_points, self.has_sound, self.pose_size = 0, False, 0
         self.problems: Counter[str] = Counter()
         self._tasks = self._read_tasks()
         first = next(self.moments(pixels=True), None)

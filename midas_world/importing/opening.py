@@ -1,11 +1,12 @@
 """Which kind of recording something is, and several of one kind as one."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from midas_world.config import ActionConfig
 from midas_world.importing.datasets import Minari, SessionSource, minari_folder
 from midas_world.importing.films import PICTURE_SUFFIXES, Film, PictureFolder, Tables
 from midas_world.importing.lerobot import INFO_FILE, LeRobot
@@ -27,6 +28,7 @@ class ImportRequest:
     text: str = ""
     keypoints: Path | None = None
     sound: bool = False
+    pose: bool = False
     size: tuple[int, int] | None = None
     fit: str | None = None
     fps: float | None = None
@@ -49,14 +51,18 @@ def open_source(path: Path, request: ImportRequest) -> Source:
     if not path.exists():
         raise RecordingError(f"there is nothing at {path}")
     kind = _kind_of(path)
+    if request.pose and kind != "session":
+        raise RecordingError(f"{path} is no session: --pose is for sessions alone")
     if kind in ("session", "Minari", "LeRobot"):
-        if request.actions or request.keypoints or request.sound or request.watch:
+        if request.actions or request.keypoints or request.watch:
             raise RecordingError(
                 f"{path} is a {kind} recording and brings its actions itself: --actions, "
-                "--keypoints, --sound and --watch are for films and folders of pictures"
+                "--keypoints and --watch are for films and folders of pictures"
             )
         if kind == "session":
-            return SessionSource(path)
+            return SessionSource(path, has_pose=request.pose, has_sound=request.sound)
+        if request.sound:
+            raise RecordingError(f"{path} is a {kind} recording: --sound is for films and sessions")
         if kind == "Minari":
             return Minari(path, fps=request.source_fps)
         return LeRobot(path, camera=request.camera)
@@ -107,25 +113,29 @@ def _table_of(path: Path, points: Path | None) -> Path:
     )
 
 
+def _kind(source: Source) -> tuple[Mapping[str, ActionConfig], int, int]:
+    return source.actions, source.num_points, source.pose_size
+
+
 class Several:
     """Recordings of one kind, one after another.
 
     Raises:
-        RecordingError: They differ in what their actions are called, or in their keypoints.
+        RecordingError: They differ in what their actions are called, or in their poses.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         first = sources[0]
         for source in sources[1:]:
-            if source.actions != first.actions or source.num_points != first.num_points:
+            if _kind(source) != _kind(first):
                 raise RecordingError(
-                    f"{first.label} and {source.label} have other actions or keypoints: import "
+                    f"{first.label} and {source.label} have other actions or poses: import "
                     "them one by one, with one key map"
                 )
         self._sources = tuple(sources)
         self.label = first.label + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
         self.fps, self.size = max(source.fps for source in sources), first.size
-        self.actions, self.num_points = first.actions, first.num_points
+        self.actions, self.num_points, self.pose_size = _kind(first)
         self.has_sound = first.has_sound
 
     @property

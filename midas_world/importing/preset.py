@@ -32,7 +32,7 @@ def project_for_recordings(
     """Return the project config of a world that learns from recordings alone.
 
     Args:
-        source: The recordings; where they tell of no keypoints, the action is the pose.
+        source: The recordings; where they tell of no keypoints and no pose, the action is it.
         actions: By name, the first being what happens while no key is held.
         preset: Name or file of the preset to begin with.
         overrides: Dotted; they win.
@@ -53,19 +53,19 @@ def project_for_recordings(
     limbs = limbs or tuple((k, k) for k in range(count if count <= _MOST_MAPS else 0))
     fitted = [
         *words_for(size, fps, base),
-        f"world.conditions.pose_size={2 * count or len(actions)}",
+        f"world.conditions.pose_size={2 * count or source.pose_size or len(actions)}",
         f"world.conditions.num_keypoints={count}",
         f"world.conditions.limbs={[list(limb) for limb in limbs]}",
         f"world.conditions.audio_size={AUDIO_SIZE * source.has_sound}",
     ]
-    if count or source.has_sound:
+    if count or source.pose_size or source.has_sound:
         fitted.append("world.conditions.drop_rate=0.1")  # so that it can do without, at play
     config = override_config(neutral, [*fitted, *overrides])
     teacher = TeacherConfig(
         height=size[0],
         width=size[1],
         fit=fit,  # pyright: ignore[reportArgumentType]
-        conditions="info" if count else "action",
+        conditions="info" if count or source.pose_size else "action",
         actions=dict(actions),
     )
     data = replace(config.data, env_id="", env_kwargs={}, teacher=teacher, policy_factory="")

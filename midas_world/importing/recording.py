@@ -58,7 +58,9 @@ class Moment:
         terminated: The episode ended with it.
         text: Words for it beside the action's name.
         points: (K, 2) x and y in px of the source's picture, or None.
-        sound: What is heard with it; None in a walk without pixels, or of a source without sound.
+        pose: As it was recorded, of a source with a `pose_size`.
+        audio: Tells the audio features of the step that begins at a time, later than the last;
+            None in a walk without pixels, or of a source without sound.
         size: (h, w) of that picture.
     """
 
@@ -69,16 +71,9 @@ class Moment:
     terminated: bool = False
     text: str = ""
     points: np.ndarray | None = None
-    sound: "Sound | None" = None
+    pose: np.ndarray | None = None
+    audio: Callable[[float], np.ndarray] | None = None
     size: tuple[int, int] = (0, 0)
-
-
-class Sound(Protocol):
-    """What is heard with a film, from its beginning to its end."""
-
-    def features(self, time_s: float) -> np.ndarray:
-        """Return the audio features of the step that begins at a time, later than the last."""
-        ...
 
 
 class Source(Protocol):
@@ -91,6 +86,7 @@ class Source(Protocol):
         actions: Its own names of actions, by which its deeds are told; empty: none are known.
         num_points: K.
         has_sound: Whether its sound is wanted.
+        pose_size: P of the pose that was recorded; 0 where none is, or is wanted.
     """
 
     label: str
@@ -99,6 +95,7 @@ class Source(Protocol):
     actions: Mapping[str, ActionConfig]
     num_points: int
     has_sound: bool
+    pose_size: int
 
     @property
     def problems(self) -> Counter[str]:
