@@ -22,6 +22,7 @@ from midas_world.data.episodes import (
 from midas_world.data.video import VideoError, read_frames, write_gif
 from midas_world.files import remove_temporaries
 from midas_world.psnr import psnr
+from tests.disk import opened_files
 
 METADATA = EpisodeMetadata(
     env_id="fake:Fake-v0", seed=7, policy="random", fps=20, scene={"place": "beach"}
@@ -96,6 +97,14 @@ def test_h264_bytes_are_the_same_every_time(tmp_path):
         save_episode(make_episode(), tmp_path / name)
     for file in ("video.mp4", "steps.safetensors", "header.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+@pytest.mark.parametrize("codec", ["h264", "raw"])
+def test_each_file_is_opened_once(tmp_path, codec):
+    save_episode(make_episode(), tmp_path / "one", codec=codec)
+    with opened_files([tmp_path / "one"]) as opened:
+        load_episode(tmp_path / "one")
+    assert sorted(opened) == sorted((tmp_path / "one").iterdir())
 
 
 def test_frames_can_stay_on_disk(tmp_path):
@@ -221,7 +230,7 @@ def test_a_film_without_pictures_is_an_error(tmp_path):
     path = tmp_path / "one" / "video.mp4"
     path.write_bytes(path.read_bytes().replace(b"trak", b"skip", 1))
     with pytest.raises(VideoError, match="frame 0 cannot be decoded"):
-        read_frames(path, make_episode().frames.shape)
+        read_frames(path.read_bytes(), make_episode().frames.shape, codec="h264")
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from midas_world.train.loop import Trainer, schedule, seeded_weights
 from midas_world.train.optimizer import Muon, make_optimizers, orthogonalize
 from midas_world.train.strips import save_strip
 from midas_world.types import CheckpointError
+from tests.disk import opened_files
 from tests.training import CPU, STATE, make_episode, tiny
 
 
@@ -85,25 +85,15 @@ def test_a_damaged_episode_is_passed_over_with_a_warning(tmp_path, caplog):
     assert "skipped" in caplog.text
 
 
-def test_every_file_of_an_episode_is_read_once_at_each_start(data, coder, tmp_path, monkeypatch):
+def test_every_file_of_an_episode_is_read_once_at_each_start(data, coder, tmp_path):
     folder = shutil.copytree(data / "train", tmp_path / "train")
     shutil.rmtree(folder / ".cache", ignore_errors=True)
-    read: list[Path] = []
-    readers = (safetensors.numpy, "load_file"), (Path, "read_bytes"), (Path, "read_text")
-    for owner, name in readers:
-        plain = getattr(owner, name)
-
-        def noted(path: Path, *rest, plain=plain, **options):
-            read.append(path)
-            return plain(path, *rest, **options)
-
-        monkeypatch.setattr(owner, name, noted)
+    episodes = [folder / f"episode-{seed:08d}" for seed in (1, 2)]
     names = ("frames.safetensors", "header.json", "steps.safetensors")
     for wanted in (names, names[1:]):  # decoded the first time alone
-        read.clear()
-        open_latents(folder, coder, tiny().world, device=CPU)
-        expected = [folder / f"episode-{seed:08d}" / name for seed in (1, 2) for name in wanted]
-        assert sorted(read) == expected
+        with opened_files(episodes) as read:
+            open_latents(folder, coder, tiny().world, device=CPU)
+        assert sorted(read) == [episode / name for episode in episodes for name in wanted]
 
 
 def test_latents_are_encoded_anew_for_another_encoder_or_other_statistics(data, trained):

@@ -206,7 +206,8 @@ class StoredEpisode:
         self.key = hashlib.sha256(contents).hexdigest()[:16]
         with _fitting(self.path):
             self.metadata = check_header(self._header)
-            self._frames_file = self.path / FRAMES_FILES[self._header["video"]["codec"]]
+            self._codec: Codec = self._header["video"]["codec"]
+            self._frames_file = self.path / FRAMES_FILES[self._codec]
 
     def load(self) -> Episode:
         """Read all but the pixels: frames is (T + 1, 0, 0, 3).
@@ -216,9 +217,8 @@ class StoredEpisode:
         """
         with _fitting(self.path):
             num_steps, files = self._header["num_steps"], self._header["files"]
-            _check_file(self._frames_file, files[self._frames_file.name], contents=False)
-            _check_file(self.path / STEPS, files[STEPS], contents=True)
-            columns = safetensors.numpy.load_file(self.path / STEPS)
+            _check_size(self._frames_file, files[self._frames_file.name])
+            columns = safetensors.numpy.load(_read(self.path / STEPS, files[STEPS]))
             extras = {
                 name.removeprefix(_EXTRAS_PREFIX): columns.pop(name)
                 for name in sorted(columns)
@@ -246,9 +246,11 @@ class StoredEpisode:
         """
         with _fitting(self.path):
             file, shape = self._frames_file, (self._header["num_steps"] + 1,)
-            _check_file(file, self._header["files"][file.name], contents=True)
+            contents = _read(file, self._header["files"][file.name])
             try:
-                return read_frames(file, (*shape, *self._header["frame_size"], 3))
+                return read_frames(
+                    contents, (*shape, *self._header["frame_size"], 3), codec=self._codec
+                )
             except VideoError as error:
                 raise EpisodeError(file, str(error)) from error
 
@@ -359,12 +361,19 @@ def _read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
     return contents, header
 
 
-def _check_file(file: Path, expected: Mapping[str, Any], *, contents: bool) -> None:
+def _check_size(file: Path, expected: Mapping[str, Any]) -> None:
     if not file.is_file():
         raise EpisodeError(file, "missing")
     size = file.stat().st_size
     if size != expected["bytes"]:
         verb = "truncated" if size < expected["bytes"] else "too long"
         raise EpisodeError(file, f"{verb}: {size} bytes, {expected['bytes']} were written")
-    if contents and _fingerprint(file) != expected:
+
+
+def _read(file: Path, expected: Mapping[str, Any]) -> bytes:
+    """Return what a file holds, read once: what is hashed is what is used."""
+    _check_size(file, expected)
+    contents = file.read_bytes()
+    if hashlib.sha256(contents).hexdigest() != expected["sha256"]:
         raise EpisodeError(file, "damaged: its contents do not match the header's checksum")
+    return contents

@@ -13,6 +13,7 @@ Shape letters: N frames of H x W pixels.
 
 from collections.abc import Sequence
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -73,16 +74,16 @@ def write_frames(folder: Path, frames: np.ndarray, *, codec: Codec, fps: float) 
     return file
 
 
-def read_frames(file: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
-    """Return the frames that write_frames wrote, of this shape (N, H, W, 3).
+def read_frames(contents: bytes, shape: tuple[int, int, int, int], *, codec: Codec) -> np.ndarray:
+    """Return the frames of what write_frames wrote into a file, of this shape (N, H, W, 3).
 
     Raises:
         VideoError: the video cannot be decoded, or does not hold N frames.
         ImportError: the frames are H.264 and PyAV is not installed.
     """
-    if file.name == FRAMES_FILES["h264"]:
-        return _read_h264(file, shape)
-    return safetensors.numpy.load_file(file)["frames"]
+    if codec == "h264":
+        return _read_h264(contents, shape)
+    return safetensors.numpy.load(contents)["frames"]
 
 
 def write_gif(file: Path, frames: Sequence[np.ndarray], *, fps: float) -> None:
@@ -204,12 +205,12 @@ def _write_h264(file: Path, frames: np.ndarray, *, fps: float) -> None:
         container.mux(stream.encode())
 
 
-def _read_h264(file: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
+def _read_h264(contents: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
     av = import_av()
     frames = np.empty(shape, np.uint8)
     count = 0
     try:
-        with av.open(str(file)) as container:
+        with av.open(BytesIO(contents)) as container:
             for frame in container.decode(video=0):
                 if count < len(frames):
                     frames[count] = to_rgb(av, frame)
