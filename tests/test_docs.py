@@ -174,7 +174,8 @@ def test_every_room_is_in_architecture():
 
 
 def test_every_verb_is_in_the_page_on_commands():
-    assert tuple(re.findall(r"^\| `([a-z]+)` \|", text_of("docs/commands.md"), re.M)) == VERBS
+    told = re.findall(r"^\| `([a-z]+)` \|", text_of("docs/commands.md"), re.M)
+    assert told == list(VERBS)
 
 
 def test_readme_shows_the_shipped_world_s_own_numbers():

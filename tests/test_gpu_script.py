@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.bench import command as bench
-from engine.build_command import _parser as build_parser
+from engine.build import _parser as build_parser
 from midas_world.config import load_preset
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "gpu.sh"

@@ -63,7 +63,7 @@ ROOMS = (
     ("engine.select",),
     ("engine.make",),
     ("engine",),
-    ("engine.bench", "engine.build_command", "engine.shared"),
+    ("engine.bench", "engine.build", "engine.shared"),
     ("envs.contract", "envs.tasks", "envs.picture", "envs.recording", "envs.vocabulary"),
     ("envs.stage", "envs.vizdoom_chase"),
     ("envs.world", "envs.soundtrack", "envs.choices"),
@@ -89,7 +89,7 @@ WITHOUT_TORCH = ("midas_world/types.py", "midas_world/data/", "midas_world/confi
 
 # Which files may import a heavy package: a folder's name stands for all files in it.
 OWNERS = {
-    "pygame": ("envs/", "play.py"),
+    "pygame": ("envs/", "play.py", "midas_world/commands/soak.py"),
     "fsspec": ("midas_world/data/shard_index.py",),
     "rapidfuzz": ("envs/vocabulary.py",),
     "platformdirs": ("midas_world/user_folders.py",),

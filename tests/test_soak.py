@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from envs.picture import pack_frame, unpack_frame
-from envs.play.window import soak as module
-from envs.play.window.soak import MOST_BYTES_PER_STEP, growth, soak
 from midas_world.commands import cli
+from midas_world.commands import soak as module
+from midas_world.commands.soak import MOST_BYTES_PER_STEP, growth, soak
 from midas_world.machine import memory_mib
 from tests.fakes import CountingEnv
 from tests.windows import playable

@@ -1,7 +1,7 @@
 """Speech as the world hears it: log-mel features, one vector per step of 50 ms.
 
 The shipped bank holds the features of some sentences in several languages, and beside it lies their
-sound; both are made by `python -m envs.stage.make_speech`. A `SpeechTrack` plays sentences of a
+sound; both are made by `python -m examples.make_speech`. A `SpeechTrack` plays sentences of a
 bank. Users' own audio goes through `features_from_audio`. Every step's vector depends on that
 step's samples only, so live audio can be fed step by step. Drawing and the choice of who speaks
 when are left to others.
@@ -64,7 +64,7 @@ def load_speech_bank(path: Path = BANK_PATH) -> SpeechBank:
         FileNotFoundError: There is no such file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no speech bank at {path}; `python -m envs.stage.make_speech`")
+        raise FileNotFoundError(f"no speech bank at {path}; `python -m examples.make_speech`")
     with safe_open(path, framework="numpy") as bank:
         features = bank.get_tensor("features").astype(np.float32)
         lengths = bank.get_tensor("lengths")

@@ -1,7 +1,12 @@
-"""Words of a command line that override a preset's values."""
+"""A preset on the command line: words that override its values, and the folders it stands for."""
 
+import argparse
 import re
 from collections.abc import Sequence
+from pathlib import Path
+
+DEFAULT_PRESET = "stage"
+OF_EPISODES = "default: the preset's own folder if it has episodes, else data/PRESET"
 
 _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
 _DOTTED = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
@@ -15,3 +20,30 @@ def find_overrides(argv: Sequence[str]) -> list[str]:
     has_pairs = not {"--env-kwargs", "--policy"}.isdisjoint(argv)
     pattern = _DOTTED if has_pairs else _OVERRIDE
     return [word for word in argv if pattern.match(word)]
+
+
+def add_preset(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a preset, and say in the help what overrides it."""
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help="a preset's name or a YAML file")
+    parser.epilog = "Overrides of the preset's values stand after it: world.backbone.num_layers=4"
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of a command line, and the overrides that stand anywhere among them."""
+    overrides = find_overrides(argv)
+    return parser.parse_args([word for word in argv if word not in overrides]), overrides
+
+
+def folder_of(given: Path | None, root: str, preset: str) -> Path:
+    """Return a folder that was given, or in a root that of the preset's name."""
+    return given or Path(root) / Path(preset).stem
+
+
+def episodes_of(given: Path | None, preset: str) -> Path:
+    """Return the folder of a preset's episodes: the given one, or its own, or that of its name."""
+    own = Path(preset).parent
+    if given is None and Path(preset).is_file() and (own / "train").is_dir():
+        return own
+    return folder_of(given, "data", preset)

@@ -1,4 +1,4 @@
-"""Makes the shipped speech bank with espeak-ng: `python -m envs.stage.make_speech`.
+"""Makes the shipped speech bank with espeak-ng: `python -m examples.make_speech`.
 
 Needed only to change the bank; playing and training read the files that ship: features, and the
 sound that they are of.
