@@ -3,8 +3,9 @@
 Knows NumPy only, so that environments and drawing code need no torch to import it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,15 @@ class StepConditions:
     pose: np.ndarray | None = None
     text: str | None = None
     audio: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> "StepConditions":
+        """Return those that an env's info, or whatever else has them by name, gives."""
+        return cls(pose=info.get("pose"), text=info.get("text"), audio=info.get("audio"))
+
+    def given(self) -> dict[str, Any]:
+        """Return those that are not absent, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def stack_vectors(

@@ -7,7 +7,7 @@ import torch
 
 from envs.world.outcomes import OutcomeRule
 from midas_world.config import load_preset
-from midas_world.evaluate.forced import LatentEpisode, sequence_conditions, to_latent_episode
+from midas_world.evaluate.forced import LatentEpisode, to_latent_episode
 from midas_world.evaluate.metrics import average_precision, recall_at_precision
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.evaluate.sections import outcome as outcome_section
@@ -18,7 +18,7 @@ from midas_world.evaluate.sections.outcome import (
     reward_event_probability,
 )
 from midas_world.model.outcome import OutcomeHead
-from midas_world.train.latents import thing_codes
+from midas_world.train.latents import sequence_conditions, thing_codes
 from midas_world.train.loop import mixed_precision
 from midas_world.types import StepConditions
 from midas_world.world import World
@@ -99,7 +99,7 @@ def latent_episode(world: World, *, steps: int, seed: int) -> LatentEpisode:
     return LatentEpisode(
         policy="any",
         latents=torch.randn(shape, generator=generator),
-        conditions=sequence_conditions(conditions, world.model),
+        conditions=sequence_conditions(conditions, world.model.config),
         rewards=rng.integers(0, 2, steps).astype(float),
         costs=rng.integers(0, 2, steps).astype(float),
         terminated=np.arange(steps) == steps - 1,

@@ -7,7 +7,6 @@ import pytest
 from midas_world.evaluate.metrics import best_lag, centred, follows
 from midas_world.evaluate.probes.pictures import cut, train_number_probe
 from midas_world.evaluate.probes.training import ProbeConfig
-from midas_world.evaluate.rollouts import as_action
 from midas_world.evaluate.sections.gestures import summarise
 from midas_world.evaluate.voices import LiveTeacher, Moved
 from midas_world.types import StepConditions
@@ -41,7 +40,7 @@ def test_the_lag_is_how_late_the_mouth_is(late):
 
 def test_absent_conditions_are_left_out_of_an_action():
     step = StepConditions(pose=np.zeros(2, np.float32), text="a")
-    assert set(as_action(step)) == {"pose", "text"}
+    assert set(step.given()) == {"pose", "text"}
 
 
 def test_a_region_is_cut_around_its_middle():

@@ -102,9 +102,7 @@ def _read_conditions(action: Any, space: spaces.Dict) -> StepConditions:
             raise InvalidAction(f"action may have {', '.join(space.spaces)}; got {name!r}")
         if not space[name].contains(value):
             raise InvalidAction(f"action {name!r} must be in {space[name]}, got {value!r}")
-    return StepConditions(
-        pose=action.get("pose"), text=action.get("text") or None, audio=action.get("audio")
-    )
+    return StepConditions.of({**action, "text": action.get("text") or None})
 
 
 def _vector_spaces(spec: EngineSpec) -> dict[str, spaces.Space[Any]]:

@@ -34,7 +34,7 @@ from midas_world import __version__
 from midas_world.data.video import FRAMES_FILES, H264, Codec, VideoError, read_frames, write_frames
 from midas_world.files import whole
 from midas_world.typed import from_values
-from midas_world.types import MidasWorldError
+from midas_world.types import MidasWorldError, StepConditions
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +150,16 @@ class Episode:
     def num_steps(self) -> int:
         """The number of actions, T."""
         return len(self.actions)
+
+    @property
+    def conditions(self) -> tuple[StepConditions, ...]:
+        """Of every frame."""
+        absent = [None] * len(self.frames)
+        columns = (absent if c is None else c for c in (self.pose, self.text, self.audio))
+        rows = zip(*columns, strict=True)
+        return tuple(
+            StepConditions(pose=pose, text=text, audio=audio) for pose, text, audio in rows
+        )
 
 
 def save_episode(episode: Episode, path: Path, *, codec: Codec = "h264") -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from midas_world.data.episodes import Episode, EpisodeMetadata
+from midas_world.types import StepConditions
 
 
 class EpisodeRecorder:
@@ -36,8 +37,7 @@ class EpisodeRecorder:
     def reset(self, observation: np.ndarray, info: Mapping[str, Any]) -> None:
         """Forget everything and begin an episode with its first frame."""
         self._seen, self._done = [], []
-        present = [key for key in ("pose", "text", "audio") if info.get(key) is not None]
-        self._keys = (*present, *self._extra_keys)
+        self._keys = (*StepConditions.of(info).given(), *self._extra_keys)
         self._see(observation, info)
 
     def step(

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from midas_world.evaluate.rollouts import TeacherEpisode
 from midas_world.model.autoencoder import Autoencoder
-from midas_world.model.conditions import Conditions, stack_conditions
+from midas_world.model.conditions import Conditions
 from midas_world.model.diffusion import sample_noise
 from midas_world.model.world_model import Outcome, WorldModel
-from midas_world.train.latents import encode_frames, tallies, thing_codes
+from midas_world.train.latents import encode_frames, sequence_conditions, tallies, thing_codes
 from midas_world.train.loop import mixed_precision
-from midas_world.types import StepConditions
 
 _FORCED_BATCH = 8
 
@@ -83,20 +82,14 @@ def to_latent_episode(
 
 def _with_codes(episode: TeacherEpisode, model: WorldModel) -> Conditions:
     """Return the conditions of an episode with the codes of what was seen, and its tally."""
-    config, given = model.config, sequence_conditions(episode.conditions, model)
+    config = model.config
+    given = sequence_conditions(episode.conditions, config)
     costs = np.concatenate(([0.0], episode.costs))
     given = replace(given, tally=torch.from_numpy(tallies(costs, config))[None])
     if episode.things is None or not config.entries.num_classes:
         return given
     codes, _ = thing_codes(episode.things, given.pose[0].numpy(), config, only_seen=True)
     return replace(given, entries=torch.from_numpy(codes)[None])
-
-
-def sequence_conditions(steps: Sequence[StepConditions], model: WorldModel) -> Conditions:
-    """Return the conditions of F frames as one sequence, (1, F, ...)."""
-    config = model.config
-    rows = stack_conditions(steps, config.conditions, capacity=config.entries.capacity)
-    return rows.map(lambda tensor: tensor.transpose(0, 1))
 
 
 def forced_steps(

@@ -45,7 +45,7 @@ class Moment:
     @property
     def conditions(self) -> StepConditions:
         """The conditions of this frame."""
-        return StepConditions(**{key: self.info.get(key) for key in ("pose", "text", "audio")})
+        return StepConditions.of(self.info)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +144,6 @@ def recorded_moments(episode: Episode, data: DataConfig) -> list[Moment]:
             zip(episode.frames, recorded_infos(episode, data), strict=True)
         )
     ]
-
-
-def as_action(conditions: StepConditions) -> dict[str, Any]:
-    """Return conditions as an action of a world that is steered by them."""
-    return {name: value for name, value in vars(conditions).items() if value is not None}
 
 
 def play_teacher(

@@ -31,7 +31,6 @@ from midas_world.evaluate.rollouts import (
     Rollout,
     TeacherEpisode,
     Undying,
-    as_action,
     play_teacher,
     play_world,
     recorded_moments,
@@ -332,7 +331,7 @@ class Study:
         for episode in self._rollout_episodes(context - 1 + steps):
             actions: Sequence[Any] = episode.actions[context - 1 :]
             if not self.has_teacher:
-                actions = [as_action(step) for step in episode.conditions[context:]]
+                actions = [step.given() for step in episode.conditions[context:]]
             if not actions:
                 logger.warning("seed %d: the teacher's episode ends in the context", episode.seed)
                 continue

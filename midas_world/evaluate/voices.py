@@ -15,7 +15,6 @@ import numpy as np
 from midas_world.evaluate.rollouts import (
     Moment,
     Script,
-    as_action,
     play_world,
     teacher_moments,
     to_episode,
@@ -56,7 +55,7 @@ class Said:
         start = to_episode(self.moments, name="", seed=0).start_state(len(self.moments) - steps)
         shown = self.moments[-steps:]
         made = [
-            play_world(world, start, [as_action(step) for step in told], seed=0)
+            play_world(world, start, [step.given() for step in told], seed=0)
             for told in ([moment.conditions for moment in shown], self.silent)
         ]
         own, heard, silent = (np.stack([m.frame for m in moments]) for moments in (shown, *made))

@@ -101,12 +101,11 @@ class Record:
         if self.kind == "prompt":
             kept["text"] = self.text
         else:
-            conditions = {key: getattr(self.conditions, key) for key in ("pose", "text", "audio")}
             kept |= {
                 "frame": self.frame,
                 "frame_hash": self.frame_hash,
                 "episode_step": self.episode_step,
-                "conditions": {k: value for k, value in conditions.items() if value is not None},
+                "conditions": self.conditions.given(),
             }
         if self.live:
             kept["live"] = self.live

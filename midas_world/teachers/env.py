@@ -171,11 +171,7 @@ class TeacherEnv(gymnasium.Env[np.ndarray, np.int64]):
         if self._config.conditions == "info":
             told = {key: _vector(info.get(key), key, self._name) for key in ("pose", "audio")}
             conditions = StepConditions(text=conditions.text, **told)
-        own: dict[str, Any] = {
-            key: value
-            for key in ("text", "pose", "audio")
-            if (value := getattr(conditions, key)) is not None
-        }
+        own = conditions.given()
         state = info.get("conditioner_state")
         own["conditioner_state"] = state if isinstance(state, Mapping) else self._words.state()
         scene = info.get("scene")

@@ -21,11 +21,8 @@ def recorded_infos(episode: Episode, data: DataConfig) -> list[dict[str, Any]]:
     gives_pose = data.teacher.conditions == "action"
     words = WordsConditioner(tuple(data.teacher.actions), gives_pose=gives_pose)
     infos = []
-    for frame in range(episode.num_steps + 1):
-        info: dict[str, Any] = {}
-        for name in ("text", "pose", "audio"):
-            if (column := getattr(episode, name)) is not None:
-                info[name] = column[frame]
+    for frame, conditions in enumerate(episode.conditions):
+        info = conditions.given()
         info |= {name: column[frame] for name, column in episode.extras.items()}
         words.load_text(info.get("text", ""))
         infos.append(info | {"conditioner_state": words.state()})

@@ -3,7 +3,8 @@
 Shapes: F rows (frames of all episodes), c latent channels, h w fine grid, J entry codes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from midas_world.checkpoint import tensors_hash
-from midas_world.config import ConditionsConfig, WorldConfig
+from midas_world.config import WorldConfig
 from midas_world.data.episodes import Episode
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
-from midas_world.model.conditions import Conditions, hash_text
+from midas_world.model.conditions import Conditions, stack_conditions
 from midas_world.train.data import FrameStore, kept_array, open_episodes
 from midas_world.train.loop import mixed_precision
-from midas_world.types import LONGEST_SINCE_HIT
+from midas_world.types import LONGEST_SINCE_HIT, StepConditions
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def open_latents(
                 dtype=np.float16,
             )
         )
-    names = ("pose", "text", "audio", "present", "entries", "tally")
+    names = (item.name for item in fields(Conditions))
     return LatentStore(
         frames=frames,
         latents=tuple(latents),
@@ -117,8 +118,9 @@ def encode_frames(pixels: np.ndarray, autoencoder: Autoencoder, *, device: torch
 
 def episode_columns(episode: Episode, config: WorldConfig) -> dict[str, np.ndarray]:
     """Return what `LatentStore` holds of an episode's T + 1 rows."""
-    count, layout = episode.num_steps + 1, config.conditions
-    columns = condition_columns(episode, layout)
+    count = episode.num_steps + 1
+    given = sequence_conditions(episode.conditions, config)
+    columns = {name: tensor[0].numpy() for name, tensor in vars(given).items()}
     reward, cost = np.zeros(count, np.float32), np.zeros(count, np.float32)
     terminated = np.zeros(count, bool)
     reward[1:], terminated[1:] = episode.rewards, episode.terminated
@@ -139,22 +141,10 @@ def episode_columns(episode: Episode, config: WorldConfig) -> dict[str, np.ndarr
     }
 
 
-def condition_columns(episode: Episode, config: ConditionsConfig) -> dict[str, np.ndarray]:
-    """Return pose, text, audio and present of an episode's T + 1 rows."""
-    count = episode.num_steps + 1
-    pose = np.zeros((count, config.pose_size), np.float32)
-    text = np.zeros((count, config.text_length), np.int64)
-    audio = np.zeros((count, config.audio_size), np.float32)
-    present = np.zeros((count, 3), bool)
-    if episode.pose is not None:
-        pose[:], present[:, 0] = episode.pose, True
-    if episode.text is not None:
-        hashed = {words: hash_text(words, config) for words in set(episode.text)}
-        text[:] = [hashed[words] for words in episode.text]
-        present[:, 1] = True
-    if episode.audio is not None:
-        audio[:], present[:, 2] = episode.audio, True
-    return {"pose": pose, "text": text, "audio": audio, "present": present}
+def sequence_conditions(steps: Sequence[StepConditions], config: WorldConfig) -> Conditions:
+    """Return the conditions of F frames as one sequence, (1, F, ...)."""
+    rows = stack_conditions(steps, config.conditions, capacity=config.entries.capacity)
+    return rows.map(lambda tensor: tensor.transpose(0, 1))
 
 
 def thing_codes(

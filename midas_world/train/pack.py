@@ -207,15 +207,11 @@ def _encode(frames: np.ndarray, autoencoder: Autoencoder, token_block: int) -> T
 
 
 def _start_state(latents: Tensor, infos: list[dict[str, Any]], *, width: int) -> StartState:
-    conditions = tuple(
-        StepConditions(pose=info.get("pose"), text=info.get("text"), audio=info.get("audio"))
-        for info in infos
-    )
     last = infos[-1]
     scene = dict(last.get("scene", {}))
     return StartState(
         latents=latents,
-        conditions=conditions,
+        conditions=tuple(map(StepConditions.of, infos)),
         things=things_in_view(last.get("things", np.zeros((0, 6), np.float32)), width=width),
         conditioner_state=last.get("conditioner_state", {}),
         description=", ".join(map(str, scene.values())) or str(last.get("text", "")),
