@@ -166,12 +166,13 @@ def test_the_teacher_of_a_preset_draws_frames_of_its_size(preset):
 
 def test_the_character_weighs_the_same_at_both_sizes():
     keypoints = torch.rand(2, 15, 2, generator=torch.Generator().manual_seed(0)) * 90 + 60
-    weight = character_weight(keypoints, 192, 320)
-    larger = character_weight(2 * keypoints, 384, 640)
+    limbs = load_preset("stage").world.conditions.limbs
+    weight = character_weight(keypoints, 192, 320, limbs=limbs)
+    larger = character_weight(2 * keypoints, 384, 640, limbs=limbs)
     assert larger.shape == (2, 1, 384, 640)
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(larger, 2), weight)
     # Its radius at 192 x 320 is 9 px; the cell at (50, 50) is 9 px beside the keypoint.
-    alone = character_weight(torch.tensor([[[59.0, 50.0]]]), 192, 320)
+    alone = character_weight(torch.tensor([[[59.0, 50.0]]]), 192, 320, limbs=())
     near = alone[0, 0, 49:51, 49:51].mean().item()
     assert near == pytest.approx(np.exp(-0.5), abs=0.01)
 

@@ -134,16 +134,17 @@ def test_crops_lie_in_the_frame_around_what_matters():
     assert not (corners(0.3, 0.3, step=8) % 8).any()
 
 
-def test_the_character_weight_is_1_on_keypoints_and_0_far_away():
+def test_the_character_weight_is_1_on_keypoints_and_limbs_and_0_far_away():
     keypoints = torch.tensor([[[20.0, 24.0], [60.0, 24.0]]])
-    weight = character_weight(keypoints, 48, 80)
+    weight = character_weight(keypoints, 48, 80, limbs=((0, 0), (0, 1)))
     assert weight.shape == (1, 1, 48, 80)
     assert weight[0, 0, 24, 20] > 0.9
     assert weight[0, 0, 24, 60] > 0.9
+    assert weight[0, 0, 24, 40] > 0.9
     assert weight[0, 0, 0, 0] < 0.05
     assert weight.max() <= 1.0
-    assert not character_weight(torch.zeros(2, 0, 2), 48, 80).any()
-    assert character_weight(torch.full((1, 15, 2), 30.0), 48, 80)[0, 0, 30, 30] > 0.9
+    assert character_weight(keypoints, 48, 80, limbs=())[0, 0, 24, 40] < 0.05
+    assert not character_weight(torch.zeros(2, 0, 2), 48, 80, limbs=((0, 1),)).any()
 
 
 OPTIMIZER = OptimizerConfig(learning_rate=0.5, train_steps=100, batch_size=1, warmup_steps=10)

@@ -124,7 +124,8 @@ def train_autoencoder(
         frames, keypoints, things = source.batch(size, generator)
         weight = torch.ones(size, 1, *frames.shape[1:3])
         if settings.character_weight:
-            nearness = character_weight(keypoints, *frames.shape[1:3])
+            limbs = config.world.conditions.limbs
+            nearness = character_weight(keypoints, *frames.shape[1:3], limbs=limbs)
             weight += settings.character_weight * nearness
         if settings.crop_size:
             corners = crop_corners(

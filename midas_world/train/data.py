@@ -8,7 +8,7 @@ Shapes: F frames, H W pixels, N tokens per frame, C latent channels, P pose size
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -216,31 +216,32 @@ def crop_corners(
 
 
 def character_weight(
-    keypoints: Tensor, height: int, width: int, *, radius: float = 9 / 192
+    keypoints: Tensor,
+    height: int,
+    width: int,
+    *,
+    limbs: Sequence[tuple[int, int]],
+    radius: float = 9 / 192,
 ) -> Tensor:
     """Return 1 near the character's keypoints and 0 far away, (B, K, 2) px -> (B, 1, H, W).
 
-    A smooth mask from the distance to the nearest keypoint or midpoint of neighbouring ones,
-    computed at about 48 rows whatever the resolution.
+    A smooth mask from the distance to the nearest keypoint or middle of a limb, computed
+    at about 48 rows whatever the resolution.
 
     Args:
         keypoints: In px of the frame.
         height: Of the frame.
         width: Of the frame.
+        limbs: Pairs of keypoints.
         radius: Standard deviation of the mask around a point, as a share of the height.
     """
-    batch, count, _ = keypoints.shape
-    if not count:
-        return keypoints.new_zeros(batch, 1, height, width)
+    if not keypoints.shape[1]:
+        return keypoints.new_zeros(len(keypoints), 1, height, width)
     step = max(1, round(height / 48))
     rows = torch.arange(height // step, device=keypoints.device) * step + step / 2
     columns = torch.arange(width // step, device=keypoints.device) * step + step / 2
-    points = torch.cat((keypoints, keypoints[:, :1] + 0.5 * (keypoints - keypoints[:, :1])), dim=1)
-    if count == 15:  # the human's limbs: elbow-wrist, shoulder-elbow, hip-knee, knee-ankle middles
-        pairs = torch.tensor(
-            [[3, 5], [4, 6], [5, 7], [6, 8], [9, 11], [10, 12], [11, 13], [12, 14], [1, 2]]
-        )
-        points = torch.cat((keypoints, keypoints[:, pairs.to(keypoints.device)].mean(dim=2)), dim=1)
+    pairs = torch.tensor(limbs, dtype=torch.int64).view(-1, 2)
+    points = torch.cat((keypoints, keypoints[:, pairs].mean(dim=2)), dim=1)
     dy = rows[None, None, :, None] - points[:, :, 1, None, None]
     dx = columns[None, None, None, :] - points[:, :, 0, None, None]
     nearest = (dx.square() + dy.square()).amin(dim=1, keepdim=True)
