@@ -1,4 +1,4 @@
-"""Work of a `Preparation` for tests: imports nothing, so that its process starts at once."""
+"""Work of a `BackgroundBuild` for tests: imports nothing, so that its process starts at once."""
 
 import contextlib
 import os

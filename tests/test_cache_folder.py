@@ -10,8 +10,8 @@ import pytest
 
 import play
 from engine import make_engine
+from envs.play.game.background_build import begin_build
 from envs.play.game.game_thread import GameThread
-from envs.play.game.preparation import prepare_engines
 from envs.play.window.window import Window
 from midas_world import user_folders as module
 from midas_world.types import BackendUnavailableError
@@ -107,10 +107,10 @@ def test_faster_engines_are_prepared_in_the_folder_of_this_process(
 ):
     monkeypatch.setenv("MIDAS_WORLD_CACHE", str(tmp_path / "cache"))
     asked = []
-    path = "envs.play.game.preparation.Preparation"
+    path = "envs.play.game.background_build.BackgroundBuild"
     monkeypatch.setattr(path, lambda _, arguments: asked.append(arguments))
     engine = make_engine(tiny_world, backend="torch:float32", device="cpu")
-    prepare_engines(tiny_world, engine, num_denoise_steps=None)
+    begin_build(tiny_world, engine, num_denoise_steps=None)
     ((_, _, _, folder),) = asked
     assert folder == tmp_path / "cache"
 

@@ -169,8 +169,9 @@ def test_every_room_is_in_architecture():
     files = [
         file for top in ("midas_world", "engine", "envs") for file in ROOT.glob(f"{top}/**/*.py")
     ]
-    folders = {file.parent.name for file in files}
-    assert {folder for folder in folders if f"{folder}/" not in rooms} == set()
+    named = {f"{file.parent.name}/" for file in files}
+    named |= {file.relative_to(ROOT).as_posix() for file in files if file.parents[1] == ROOT}
+    assert {name for name in named if name not in rooms and "__init__" not in name} == set()
 
 
 def test_every_verb_is_in_the_page_on_commands():

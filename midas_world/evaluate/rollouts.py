@@ -27,7 +27,7 @@ _HERE = "scene", "conditioner_state"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
+class EnvFrame:
     """One frame of an environment and what came with it.
 
     Attributes:
@@ -96,7 +96,7 @@ class TeacherEpisode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rollout:
+class FollowedEpisode:
     """T' steps of a world and of its teacher, after the same context and by the same actions.
 
     Attributes:
@@ -117,11 +117,11 @@ class Rollout:
 
 def teacher_moments(
     env: gymnasium.Env, policy: Policy, *, seed: int, options: Mapping[str, Any]
-) -> Iterator[Moment]:
+) -> Iterator[EnvFrame]:
     """Yield the teacher's frames, the first one too, until the episode ends."""
     policy.reset(np.random.default_rng((seed, 1)))
     frame, info = env.reset(seed=seed, options=dict(options))
-    moment = Moment(frame=frame, info=info)
+    moment = EnvFrame(frame=frame, info=info)
     yield moment
     while not (moment.terminated or moment.truncated):
         action = policy.act(moment.frame, dict(moment.info))
@@ -129,10 +129,10 @@ def teacher_moments(
         yield moment
 
 
-def recorded_moments(episode: Episode, data: DataConfig) -> list[Moment]:
+def recorded_moments(episode: Episode, data: DataConfig) -> list[EnvFrame]:
     """Return the frames of a recorded episode as a teacher's."""
     return [
-        Moment(
+        EnvFrame(
             frame=frame,
             action=episode.actions[step - 1] if step else None,
             reward=float(episode.rewards[step - 1]) if step else 0.0,
@@ -156,7 +156,7 @@ def play_teacher(
     options: Mapping[str, Any],
 ) -> TeacherEpisode:
     """Play an episode of the teacher to its end, or for so many steps."""
-    moments: list[Moment] = []
+    moments: list[EnvFrame] = []
     for moment in teacher_moments(env, policy, seed=seed, options=options):
         moments.append(moment)
         if len(moments) > num_steps:
@@ -164,7 +164,7 @@ def play_teacher(
     return to_episode(moments, name=name, seed=seed)
 
 
-def to_episode(moments: Sequence[Moment], *, name: str, seed: int) -> TeacherEpisode:
+def to_episode(moments: Sequence[EnvFrame], *, name: str, seed: int) -> TeacherEpisode:
     """Return the episode that consecutive moments of the teacher are."""
     infos = [moment.info for moment in moments]
     return TeacherEpisode(
@@ -196,7 +196,7 @@ def play_world(
     seed: int,
     prompt: str | None = None,
     things: bool = True,
-) -> Iterator[Moment]:
+) -> Iterator[EnvFrame]:
     """Yield the world's frame after each action, from the teacher's start state.
 
     Raises:
@@ -223,10 +223,10 @@ def follow(
     return np.array(values), shown
 
 
-def step_env(env: gymnasium.Env, action: Any) -> Moment:
+def step_env(env: gymnasium.Env, action: Any) -> EnvFrame:
     """Step an environment."""
     frame, reward, terminated, truncated, info = env.step(action)
-    return Moment(
+    return EnvFrame(
         frame=frame,
         action=action,
         reward=float(reward),

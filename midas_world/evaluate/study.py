@@ -27,8 +27,8 @@ from midas_world.evaluate.probes.keypoints import Probe, train_probe
 from midas_world.evaluate.probes.pictures import NumberProbe, cut, train_number_probe
 from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.rollouts import (
-    Moment,
-    Rollout,
+    EnvFrame,
+    FollowedEpisode,
     TeacherEpisode,
     Undying,
     play_teacher,
@@ -321,7 +321,7 @@ class Study:
                 yield to_episode(moments, name="recorded", seed=1000 * number + first)
 
     @cached_property
-    def rollouts(self) -> list[Rollout]:
+    def rollouts(self) -> list[FollowedEpisode]:
         """The rollouts for horizon and pose."""
         steps, context = self.config.rollout_steps, self.context_frames
         rollouts = []
@@ -338,7 +338,7 @@ class Study:
             start = episode.start_state(context)
             moments = play_world(env, start, actions, seed=episode.seed, things=False)
             frames = np.stack([moment.frame for moment in moments])
-            rollouts.append(Rollout(teacher=episode, first=context, frames=frames))
+            rollouts.append(FollowedEpisode(teacher=episode, first=context, frames=frames))
         if not rollouts:
             raise ValueError("every episode of the teacher ends within the context")
         return rollouts
@@ -372,7 +372,7 @@ class Study:
 
     def sample_moments(
         self, env: gymnasium.Env, config: ProbeConfig, *, policy: Policy | None = None
-    ) -> Iterator[Moment]:
+    ) -> Iterator[EnvFrame]:
         """Yield what a probe learns from, by a policy or by the world's in turn."""
         data, left = self.world.config.data, config.num_frames
         for seed in count(config.first_seed):

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from midas_world.evaluate.rollouts import (
-    Moment,
+    EnvFrame,
     Script,
     play_world,
     teacher_moments,
@@ -41,9 +41,9 @@ class Said:
 
     language: str
     is_new: bool
-    moments: Sequence[Moment]
+    moments: Sequence[EnvFrame]
     silent: Sequence[StepConditions]
-    quiet: Sequence[Moment]
+    quiet: Sequence[EnvFrame]
 
     def frames(self, world: gymnasium.Env) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the frames of the teacher, of a world, and of a world in silence.
@@ -181,7 +181,7 @@ def _script(study: Study, speaker: Speaker) -> Script:
 
 
 def _silence(
-    study: Study, env: gymnasium.Env, moments: Sequence[Moment], *, seed: int, speaker: Speaker
+    study: Study, env: gymnasium.Env, moments: Sequence[EnvFrame], *, seed: int, speaker: Speaker
 ) -> dict[str, Any]:
     """Return `silent` and `quiet` of `Said`: of a body at rest if it can be."""
     told = [moment.conditions for moment in moments[study.context_frames :]]

@@ -122,7 +122,7 @@ def _audio_of(record: Record, _: float) -> np.ndarray:
     return record.conditions.audio
 
 
-class Minari:
+class MinariSource:
     """A Minari dataset of pictures.
 
     Args:

@@ -150,7 +150,7 @@ def _deed(time_s: float, row: Row) -> Deed:
     return Deed(time_s=time_s, action=action_of(row), reward=reward_of(row))
 
 
-class Film(Pictures):
+class FilmSource(Pictures):
     """A film.
 
     Args:
@@ -322,7 +322,7 @@ def _start(container: Any, stream: Any) -> float:
     return (container.start_time or 0) / 1e6
 
 
-class PictureFolder(Pictures):
+class PictureSource(Pictures):
     """Pictures in a folder, in the order of the numbers in their names.
 
     Args:

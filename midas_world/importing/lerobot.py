@@ -12,7 +12,7 @@ from typing import Any
 
 from midas_world.config import ActionConfig
 from midas_world.importing.datasets import read_json
-from midas_world.importing.films import Film, Tables
+from midas_world.importing.films import FilmSource, Tables
 from midas_world.importing.recording import (
     Deed,
     Moment,
@@ -29,7 +29,7 @@ _ROWS = ("episode_index", "timestamp", "task_index", "action", "next.reward")
 _BATCH = 64
 
 
-class LeRobot:
+class LeRobotSource:
     """A LeRobot dataset.
 
     Args:
@@ -183,7 +183,7 @@ class _Films:
         if path != self._path or time_s < self._last_s:
             self._path, self._shots = path, iter(())
             try:
-                self._shots = Film(path, Tables(actions=None)).moments(pixels=True)
+                self._shots = FilmSource(path, Tables(actions=None)).moments(pixels=True)
             except RecordingError as error:
                 self._problems[f"films that cannot be read ({error!s:.90})"] += 1
         self._last_s = time_s

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from midas_world.config import ActionConfig
-from midas_world.importing.datasets import Minari, SessionSource, minari_folder
-from midas_world.importing.films import PICTURE_SUFFIXES, Film, PictureFolder, Tables
-from midas_world.importing.lerobot import INFO_FILE, LeRobot
+from midas_world.importing.datasets import MinariSource, SessionSource, minari_folder
+from midas_world.importing.films import PICTURE_SUFFIXES, FilmSource, PictureSource, Tables
+from midas_world.importing.lerobot import INFO_FILE, LeRobotSource
 from midas_world.importing.recording import Moment, RecordingError, Source
 from midas_world.importing.tables import SUFFIXES
 from midas_world.sessions.log import STEPS
@@ -64,20 +64,20 @@ def open_source(path: Path, request: ImportRequest) -> Source:
         if request.sound:
             raise RecordingError(f"{path} is a {kind} recording: --sound is for films and sessions")
         if kind == "Minari":
-            return Minari(path, fps=request.source_fps)
-        return LeRobot(path, camera=request.camera)
+            return MinariSource(path, fps=request.source_fps)
+        return LeRobotSource(path, camera=request.camera)
     tables = Tables(
         actions=None if request.watch else request.actions or _table_of(path, request.keypoints),
         points=request.keypoints,
         has_sound=request.sound,
     )
     if kind == "film":
-        return Film(path, tables)
+        return FilmSource(path, tables)
     if request.sound:
         raise RecordingError(f"{path} is a folder of pictures, which have no sound")
     if request.source_fps is None:
         raise RecordingError(f"{path}: pictures do not say how fast they are: name --source-fps")
-    return PictureFolder(path, tables, fps=request.source_fps)
+    return PictureSource(path, tables, fps=request.source_fps)
 
 
 def _kind_of(path: Path) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import image
 
 
 def save_strip(rows: Sequence[Sequence[np.ndarray]], path: Path, *, gap: int = 4) -> None:
@@ -15,6 +14,8 @@ def save_strip(rows: Sequence[Sequence[np.ndarray]], path: Path, *, gap: int = 4
     """
     if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
         raise ValueError(f"rows must be equally long, got {[len(row) for row in rows]}")
+    from matplotlib import image  # slow to load, and not wanted by those who only train
+
     height, width = rows[0][0].shape[:2]
     sheet = np.full(
         (len(rows) * (height + gap) - gap, len(rows[0]) * (width + gap) - gap, 3), 255, np.uint8

@@ -194,7 +194,7 @@ class Game:
     @property
     def can_change_over(self) -> bool:
         """Whether a faster engine was made meanwhile, and nothing that is recorded would break."""
-        made, recording = self.playable.preparation, self.recorder.status
+        made, recording = self.playable.background_build, self.recorder.status
         is_recording = recording is not None and recording.error is None
         return made is not None and made.is_made and not is_recording
 
@@ -214,8 +214,8 @@ class Game:
     def close(self) -> None:
         """End a recording and what is built in the background, and close the environment."""
         self.recorder.close()
-        if self.playable.preparation is not None:
-            self.playable.preparation.close()
+        if self.playable.background_build is not None:
+            self.playable.background_build.close()
         self.playable.env.close()
 
     def _reset(self, seed: int, options: dict[str, Any] | None, prompt: str | None) -> View:

@@ -60,11 +60,11 @@ def open_world(
     loading.tell("preparing what runs it", keys=world.keymap.keys)
     options: Any = {"backend": backend, "num_denoise_steps": num_denoise_steps}
     env: Any = WorldEnv(world, horizon=ENDLESS, **options)
-    preparation = None
+    build = None
     if prepares and backend == "auto":
-        from envs.play.game.preparation import prepare_engines
+        from envs.play.game.background_build import begin_build
 
-        preparation = prepare_engines(env.world, env.engine, num_denoise_steps=num_denoise_steps)
+        build = begin_build(env.world, env.engine, num_denoise_steps=num_denoise_steps)
     return Playable(
         env=env,
         keymap=env.keymap,
@@ -81,8 +81,8 @@ def open_world(
         show_start=lambda index: env.engine.decode(env.start_states[index].latents[-1:].float())[0],
         scenes=_stage_scenes() if _is_stage(env) else None,
         make_agent=partial(_make_expert, env) if _is_stage(env) else None,
-        preparation=preparation,
-        reopen=preparation and partial(open_world, env.world, **options),
+        background_build=build,
+        reopen=build and partial(open_world, env.world, **options),
     )
 
 

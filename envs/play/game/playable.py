@@ -10,7 +10,7 @@ import numpy as np
 from envs.stage.policies import Policy
 
 if TYPE_CHECKING:
-    from envs.play.game.preparation import Preparation
+    from envs.play.game.background_build import BackgroundBuild
     from midas_world.world import KeyMap
 
 
@@ -56,7 +56,7 @@ class Playable:
         num_starts: Start states to choose from; 0: the seed alone chooses.
         teacher: What the world can be compared with; None if that is not here.
         no_teacher: What the player is told then.
-        preparation: Builds in the background what a faster engine takes; None: nothing to build.
+        background_build: Of what a faster engine takes; None: there is nothing to build.
         reopen: Opens the same once more, on what was built.
         hears: Whether a live voice steers it, without an action for that.
         counts_coins: Whether a reward is a coin; a learned world pays nearly 1 for one.
@@ -75,7 +75,7 @@ class Playable:
     num_starts: int = 0
     teacher: TeacherLink | None = None
     no_teacher: str = "the teacher of this world is not here: there is nothing to compare with"
-    preparation: "Preparation | None" = None
+    background_build: "BackgroundBuild | None" = None
     reopen: "Callable[[], Playable] | None" = None
     hears: bool = False
     counts_coins: bool = False

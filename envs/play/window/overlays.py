@@ -129,9 +129,9 @@ class Overlays:
             plates.append(
                 Plate(name="bookmarks", picture=picture, edge="bottom", side="right", least=0.4)
             )
-        preparation = playable.preparation if playable is not None else None
-        if preparation is not None and preparation.words:
-            plates.append(look.words("preparation", preparation.words))
+        build = playable.background_build if playable is not None else None
+        if build is not None and build.words:
+            plates.append(look.words("build", build.words))
         return always + plates
 
     def keys(self, rows: Sequence[Sequence[str]], look: Look) -> Plate:

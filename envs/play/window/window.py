@@ -124,8 +124,8 @@ class Window:
             self._gallery.refresh(self._screens.menu)
         if thread.playable is not None and not self._has_begun:
             self._begin(thread)
-        preparation = thread.playable.preparation if thread.playable else None
-        if preparation is not None and (end := preparation.take_end()):
+        build = thread.playable.background_build if thread.playable else None
+        if build is not None and (end := build.take_end()):
             self._say(end)
         is_busy = self._prompt.is_open or self._screens.takes_all
         self._attract.follow(thread, is_busy=is_busy, is_held=self.inputs.is_held)
@@ -137,7 +137,7 @@ class Window:
         is_slow = (
             self.overlays.shows_measurements
             or self.overlays.message
-            or (preparation is not None and preparation.words)
+            or (build is not None and build.words)
         )
         if (is_quick and since_drawn >= _QUICK_PERIOD_S) or (
             is_slow and since_drawn >= _IDLE_PERIOD_S

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import Moment, Script, step_env, teacher_moments, to_episode
+from midas_world.evaluate.rollouts import EnvFrame, Script, step_env, teacher_moments, to_episode
 from midas_world.evaluate.study import GAME_SEED, Study
 from midas_world.tables import Cell
 
@@ -30,7 +30,7 @@ class Tally:
     hits: float = 0.0
     ends: int = 0
 
-    def add(self, moments: Sequence[Moment]) -> None:
+    def add(self, moments: Sequence[EnvFrame]) -> None:
         """Change the counts by a game's moments after its start."""
         self.steps += len(moments)
         self.coins += sum(max(0.0, moment.reward) for moment in moments)
@@ -117,9 +117,9 @@ def _actions(study: Study, name: str, seed: int, count: int) -> list[int]:
     return rng.integers(len(study.world.keymap.actions), size=count).tolist()
 
 
-def _play(env: Any, actions: Sequence[int]) -> list[Moment]:
+def _play(env: Any, actions: Sequence[int]) -> list[EnvFrame]:
     """Return the moments of the world's game after its start, to its end."""
-    moments: list[Moment] = []
+    moments: list[EnvFrame] = []
     for action in actions:
         moments.append(step_env(env, action))
         if moments[-1].terminated or moments[-1].truncated:

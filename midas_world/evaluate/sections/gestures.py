@@ -12,7 +12,7 @@ from tqdm import tqdm
 from midas_world.evaluate.metrics import best_lag, follows
 from midas_world.evaluate.probes.pictures import cut
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import Moment, Script
+from midas_world.evaluate.rollouts import EnvFrame, Script
 from midas_world.evaluate.study import NotApplicableError, Study
 from midas_world.evaluate.voices import LiveTeacher, Moved, Said, Speaker, new_sentences
 from midas_world.tables import Cell
@@ -22,7 +22,7 @@ _LISTENS = 28  # steps after a sentence, in which a nod plays out and the eyes t
 _PROBE_WAITS = 20  # steps until somebody speaks, while the probe learns
 _STRIP_FRAMES = 8
 
-Reader = Callable[[np.ndarray, Sequence[Moment]], np.ndarray]
+Reader = Callable[[np.ndarray, Sequence[EnvFrame]], np.ndarray]
 """Reads numbers (T, K) off frames (T, H, W, 3); the teacher's moments say where to look."""
 
 
@@ -40,9 +40,9 @@ class _Follower:
     name: str
     first: int
     num_moving: int
-    truth: Callable[[Moment], np.ndarray]
+    truth: Callable[[EnvFrame], np.ndarray]
     make_reader: Callable[[Study], Reader]
-    is_shown: Callable[[Moment], bool] = lambda _: True
+    is_shown: Callable[[EnvFrame], bool] = lambda _: True
 
     def moved(self, said: Said, views: Sequence[np.ndarray], read: Reader) -> Moved:
         """Return the numbers in the frames of teacher, world and world in silence."""
@@ -57,15 +57,15 @@ class _Follower:
         return Moved(teacher=truth, probe=own, world=world, silent=silent, quiet=quiet)
 
 
-def _heights(moment: Moment) -> np.ndarray:
+def _heights(moment: EnvFrame) -> np.ndarray:
     return moment.info["keypoints"][:, 1]
 
 
-def _gaze(moment: Moment) -> np.ndarray:
+def _gaze(moment: EnvFrame) -> np.ndarray:
     return np.array([moment.info["gaze"]])
 
 
-def _shows_eyes(moment: Moment) -> bool:
+def _shows_eyes(moment: EnvFrame) -> bool:
     return moment.info["eyes"][2] > 0
 
 
@@ -82,7 +82,7 @@ def _gaze_reader(study: Study) -> Reader:
     listens = LiveTeacher(env, "other", features, first=_PROBE_WAITS)
     probe = study.number_probe("gaze", lambda info: info["eyes"], listens, Script([0]))
 
-    def read(frames: np.ndarray, moments: Sequence[Moment]) -> np.ndarray:
+    def read(frames: np.ndarray, moments: Sequence[EnvFrame]) -> np.ndarray:
         pairs = zip(frames, moments, strict=True)
         return probe.read(np.stack([cut(f[None], m.info["eyes"])[0] for f, m in pairs]))[:, None]
 

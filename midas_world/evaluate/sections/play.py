@@ -15,7 +15,7 @@ from tqdm import tqdm
 from midas_world.evaluate.metrics import keypoint_error, mean_by_step, mean_of
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import Rollout
+from midas_world.evaluate.rollouts import FollowedEpisode
 from midas_world.evaluate.study import NotApplicableError, Study
 from midas_world.machine import cpu_name, load_average, num_cores
 from midas_world.psnr import psnr
@@ -87,7 +87,7 @@ def horizon_section(study: Study) -> Section:
     )
 
 
-def _save_rollout_strip(study: Study, rollout: Rollout, marks: list[int]) -> str:
+def _save_rollout_strip(study: Study, rollout: FollowedEpisode, marks: list[int]) -> str:
     name = f"rollout-{rollout.teacher.seed}-{rollout.teacher.policy}.png"
     shown = [mark - 1 for mark in marks if mark <= len(rollout.frames)]
     save_strip([list(x[shown]) for x in (rollout.real, rollout.frames)], study.output / name)

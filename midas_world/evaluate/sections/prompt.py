@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import Endless, Moment, play_world, teacher_moments, to_episode
+from midas_world.evaluate.rollouts import Endless, EnvFrame, play_world, teacher_moments, to_episode
 from midas_world.evaluate.study import PROMPT_SEED, NotApplicableError, Study
 from midas_world.psnr import psnr
 from midas_world.teachers.collect import load_policy
@@ -106,7 +106,7 @@ def settled_step(curve: np.ndarray) -> int:
     return int(below[-1]) + 2 if len(below) else 1
 
 
-def _teacher_frames(study: Study, teacher: gymnasium.Env, seed: int) -> Iterator[Moment]:
+def _teacher_frames(study: Study, teacher: gymnasium.Env, seed: int) -> Iterator[EnvFrame]:
     """Yield the teacher's frames without end."""
     data = study.world.config.data
     name = study.policies[seed % len(study.policies)]

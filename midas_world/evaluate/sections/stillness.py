@@ -18,7 +18,7 @@ from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Endless,
-    Moment,
+    EnvFrame,
     Script,
     follow,
     play_world,
@@ -89,7 +89,7 @@ def stillness_section(study: Study) -> Section:
     )
 
 
-def _teacher_frames(study: Study, teacher: Endless, seed: int, steps: int) -> Iterator[Moment]:
+def _teacher_frames(study: Study, teacher: Endless, seed: int, steps: int) -> Iterator[EnvFrame]:
     """Yield the teacher's frames of the context and of so many steps after it."""
     moments = teacher_moments(teacher, Script([0]), seed=seed, options=study.config.teacher_options)
     return islice(moments, study.context_frames + steps)

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 Work = Callable[..., None]
 
 
-class Preparation:
+class BackgroundBuild:
     """A process that builds, and what it last said.
 
     Args:
@@ -80,9 +80,9 @@ class Preparation:
         self._receiver.close()
 
 
-def prepare_engines(
+def begin_build(
     world: "World", engine: "Engine", *, num_denoise_steps: int | None
-) -> Preparation | None:
+) -> BackgroundBuild | None:
     """Begin to make the files of backends that could run here; None if there are none to make."""
     from engine.backends import Request
     from engine.select import unbuilt_backends
@@ -98,13 +98,13 @@ def prepare_engines(
     if not backends:
         return None
     steps = engine.spec.num_denoise_steps
-    return Preparation(build, (world.folder, backends, steps, request.folder))
+    return BackgroundBuild(build, (world.folder, backends, steps, request.folder))
 
 
 def build(
     folder: Path, backends: Sequence[str], num_denoise_steps: int, cache: Path, sender: Connection
 ) -> None:
-    """Make the files of a world's backends for this machine; the work of a `Preparation`."""
+    """Make the files of a world's backends for this machine; the work of a `BackgroundBuild`."""
     from engine.prepare import jobs_of, prepare
     from midas_world.world import load_world
 

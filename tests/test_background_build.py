@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from engine import backends, select
-from envs.play.game import preparation
+from envs.play.game import background_build
+from envs.play.game.background_build import BackgroundBuild, begin_build, build
 from envs.play.game.game import Game
 from envs.play.game.game_thread import GameThread
 from envs.play.game.opening import open_world
 from envs.play.game.playable import Playable
-from envs.play.game.preparation import Preparation, build, prepare_engines
 from envs.play.game.recorder import GameRecorder
 from envs.play.window.window import Window
 from midas_world.sessions.writer import RecordingStatus
@@ -26,7 +26,7 @@ from tests.fakes import CountingEnv, FakeEngine
 from tests.windows import playable, playing, run_until, words_shown
 
 
-def wait_for_end(made: Preparation) -> str:
+def wait_for_end(made: BackgroundBuild) -> str:
     limit = time.perf_counter() + 30.0
     while not (words := made.take_end()):
         assert time.perf_counter() < limit
@@ -35,7 +35,7 @@ def wait_for_end(made: Preparation) -> str:
 
 
 def test_a_process_tells_its_progress_and_its_end_once():
-    made = Preparation(builds.finish, ("a plan",))
+    made = BackgroundBuild(builds.finish, ("a plan",))
     assert made.words
     assert not made.is_made
     assert wait_for_end(made) == "a plan is built"
@@ -46,15 +46,15 @@ def test_a_process_tells_its_progress_and_its_end_once():
 
 
 def test_a_process_that_dies_is_told():
-    made = Preparation(builds.crash, ())
+    made = BackgroundBuild(builds.crash, ())
     assert "could not be made" in wait_for_end(made)
     assert not made.is_made
     made.close()
 
 
 def test_a_build_that_ignores_its_end_is_ended_all_the_same(monkeypatch):
-    monkeypatch.setattr(preparation, "_JOIN_S", 0.2)
-    made = Preparation(builds.refuse_to_end, ())
+    monkeypatch.setattr(background_build, "_JOIN_S", 0.2)
+    made = BackgroundBuild(builds.refuse_to_end, ())
     assert made._receiver.poll(30.0)
     made.close()
     assert made._process.exitcode is not None
@@ -62,7 +62,7 @@ def test_a_build_that_ignores_its_end_is_ended_all_the_same(monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows ends processes without asking them")
 def test_closing_leaves_no_temporary_file(tmp_path):
-    made = Preparation(builds.hold_a_temporary_file, (tmp_path,))
+    made = BackgroundBuild(builds.hold_a_temporary_file, (tmp_path,))
     assert made._receiver.poll(30.0)
     assert list(tmp_path.iterdir())
     made.close()
@@ -70,7 +70,7 @@ def test_closing_leaves_no_temporary_file(tmp_path):
 
 
 def test_a_build_leaves_the_processor_to_the_game():
-    made = Preparation(builds.tell_priority, ())
+    made = BackgroundBuild(builds.tell_priority, ())
     assert wait_for_end(made) == "19, 1 threads"
     made.close()
 
@@ -145,17 +145,17 @@ def test_only_what_could_run_here_and_is_not_built_is_prepared(tiny_world: World
     }
     monkeypatch.setattr(select, "BACKENDS", known)
     started = []
-    monkeypatch.setattr(preparation, "Preparation", lambda *given: started.append(given) or "it")
+    monkeypatch.setattr(background_build, "BackgroundBuild", lambda *a: started.append(a) or "it")
     engine = FakeEngine(tiny_world.config.world)
-    assert prepare_engines(tiny_world, engine, num_denoise_steps=None) == "it"
+    assert begin_build(tiny_world, engine, num_denoise_steps=None) == "it"
     assert started == [(build, (tiny_world.folder, ["rtx"], 1, cache_folder()))]
     del known["rtx"]
-    assert prepare_engines(tiny_world, engine, num_denoise_steps=None) is None
+    assert begin_build(tiny_world, engine, num_denoise_steps=None) is None
 
 
 @dataclass
 class Told:
-    """A preparation without a process."""
+    """A build without a process."""
 
     words: str = "building it, 7 %"
     end: str = ""
@@ -174,7 +174,7 @@ def test_the_window_shows_what_is_built_and_why_the_backend_was_chosen(monkeypat
     lines = words_shown(monkeypatch)
     said = []
     told = Told()
-    with playing(CountingEnv(), preparation=told, why="the fastest here") as (window, session):
+    with playing(CountingEnv(), background_build=told, why="the fastest here") as (window, session):
         say = window._say
         monkeypatch.setattr(window, "_say", lambda words: said.append(words) or say(words))
         window._command("f3", session)
@@ -192,7 +192,7 @@ def test_the_window_shows_what_is_built_and_why_the_backend_was_chosen(monkeypat
 def changing_over(reopen) -> Iterator[tuple[Window, GameThread, Told, CountingEnv]]:
     """Yield a game whose faster engine is made."""
     told, env = Told(words="", is_made=True), CountingEnv()
-    with playing(env, preparation=told, reopen=reopen) as (window, session):
+    with playing(env, background_build=told, reopen=reopen) as (window, session):
         yield window, session, told, env
 
 
@@ -226,7 +226,7 @@ def test_bookmarks_and_rewind_go_on_after_changing_over(tiny_folder: Path):
     made = Told(words="", is_made=True)
     window = Window("a world")
     session = GameThread(
-        lambda: replace(first, preparation=made, reopen=reopen),
+        lambda: replace(first, background_build=made, reopen=reopen),
         window.inputs,
         fps=200,
         notify=window.notify,
@@ -253,7 +253,7 @@ def test_bookmarks_and_rewind_go_on_after_changing_over(tiny_folder: Path):
 
 def test_a_recording_stays_on_the_engine_that_it_began_on(monkeypatch):
     told = Told(words="", is_made=True)
-    game = Game(playable(CountingEnv(), preparation=told, reopen=lambda: None), seed=0)
+    game = Game(playable(CountingEnv(), background_build=told, reopen=lambda: None), seed=0)
     assert game.can_change_over
     status = RecordingStatus(
         folder=Path("one"),
