@@ -7,6 +7,7 @@ from torch import Tensor
 from midas_world.config import PRESETS_FOLDER, HeadConfig, load_preset
 from midas_world.model.head import DiffusionHead, Guidance
 from midas_world.model.world_model import WorldModel
+from midas_world.train.latent_rollouts import watched
 
 CONFIG = HeadConfig(widths=(8, 12), depths=(1, 2), vector_width=16)
 GRID, TOKEN_GRID = (4, 8), (2, 4)
@@ -95,3 +96,25 @@ def test_every_presets_head_fits_its_grid_and_tokens(name):
             hidden=torch.zeros(1, config.tokens_per_frame, config.backbone.width),
         )
         assert head(last, torch.zeros(1), guidance).shape == last.shape
+
+
+def test_features_that_are_never_above_zero_are_noticed():
+    head = make_head()
+    with watched(head) as alive:
+        head(*noisy(), make_guidance())
+    assert alive.any()
+    bias = head.down[-1].mix.bias
+    assert isinstance(bias, Tensor)
+    bias.sub_(1e4)
+    with watched(head) as alive:
+        head(*noisy(), make_guidance())
+    assert not alive.any()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml")))
+def test_muon_moves_the_heads_widest_weights_by_little(name):
+    config = load_preset(name)
+    inputs = 9 * max(config.world.head.widths)
+    # Its updates have a root mean square of 0.2; weights begin at that of their inputs.
+    share = 0.2 * config.train_dynamics.optimizer.muon_learning_rate * (3 * inputs) ** 0.5
+    assert share < 0.025

@@ -1,12 +1,14 @@
 """Moved copies: operators fitted to an autoencoder, and how far they travel."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from midas_world.config import MotionConfig
-from midas_world.model.motion import Motion
+from midas_world.model.motion import Flow, Motion
 
 STEP = 4
 
@@ -30,32 +32,50 @@ def fitted(config: MotionConfig, *, size: tuple[int, int] = (32, 48)) -> Motion:
     return motion
 
 
-def moved_error(motion: Motion, copy: int, travel: Tensor, shift: tuple[int, int]) -> float:
-    """Return the error of a moved copy, as a share of that of staying, inside of the picture."""
+def moved_error(move: Callable[[Tensor], Tensor], shift: tuple[int, int]) -> float:
+    """Return the error of moved latents, as a share of that of staying, inside of the picture."""
     dx, dy = shift
     frames = smooth_pictures(4, 48, 64, seed=1)
     last, following = frames[:, :, 8:40, 8:56], frames[:, :, 8 + dy : 40 + dy, 8 + dx : 56 + dx]
     latents, target = encode(last.contiguous()), encode(following.contiguous())
-    made = motion(latents, travel.expand(4, -1))[:, copy]
     inner = slice(2, -2), slice(2, -2)
-    errors = [(x - target)[:, :, *inner].square().mean().item() for x in (made, latents)]
+    errors = [(x - target)[:, :, *inner].square().mean().item() for x in (move(latents), latents)]
     return errors[0] / errors[1]
+
+
+def copied(motion: Motion, copy: int, travel: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what makes one copy, (B, c, h, w)."""
+    return lambda latents: motion(latents, travel.expand(len(latents), -1))[:, copy]
 
 
 @pytest.mark.parametrize("travel", [-3, -1, 2])
 def test_copies_travel_with_the_camera(travel):
     motion = fitted(MotionConfig(parallax=(1.0, 0.5), reach=3))
     travels = torch.tensor([[float(travel), 0.0]])
-    assert moved_error(motion, 0, travels, (travel, 0)) < 0.1
-    assert moved_error(motion, 1, travels.flip(1), (travel, 0)) < 0.1
+    assert moved_error(copied(motion, 0, travels), (travel, 0)) < 0.1
+    assert moved_error(copied(motion, 1, travels.flip(1)), (travel, 0)) < 0.1
 
 
-@pytest.mark.parametrize("copy", range(4))
-def test_without_a_camera_copies_move_by_fixed_shifts(copy):
-    config = MotionConfig(shifts=((2, 0), (-2, 0), (0, 3), (0, -3)))
-    motion = fitted(config)
-    assert motion.shifts == list(config.shifts)
-    assert moved_error(motion, copy, torch.zeros(1, 0), config.shifts[copy]) < 0.1
+@pytest.mark.parametrize("shift", [(0, 0), (3, 0), (0, -2), (-3, 2), (1, 3)])
+def test_a_flow_moves_places_as_their_gates_say(shift):
+    flow = Flow(3, channels=3 * STEP**2, downsampling=STEP)
+    flow.fit(encode, smooth_pictures(24, 32, 48))
+    places = [flow.shifts.index((shift[0], 0)), flow.count + flow.shifts[7:].index((0, shift[1]))]
+
+    def gates_for(chosen: Sequence[int], size: torch.Size) -> Tensor:
+        gates = torch.zeros(size[0], len(flow.shifts), *size[2:])
+        gates[:, chosen] = 30.0
+        return gates
+
+    if any(shift):
+        error = moved_error(lambda latents: flow(latents, gates_for(places, latents.shape)), shift)
+        assert error < 0.15
+    # Each place has gates of its own.
+    latents = encode(smooth_pictures(2, 32, 48))
+    gates, still = gates_for(places, latents.shape), gates_for([3, 10], latents.shape)
+    mixed = flow(latents, torch.cat((gates[..., :6], still[..., 6:]), dim=3))
+    torch.testing.assert_close(mixed[..., :5], flow(latents, gates)[..., :5])
+    torch.testing.assert_close(mixed[..., 7:], flow(latents, still)[..., 7:])
 
 
 def test_small_pictures_leave_something_to_fit_by():

@@ -73,7 +73,8 @@ def test_a_project_fits_its_env(caplog):
     assert world.backbone.context_frames == 4
     for stage in (config.train_autoencoder, config.train_dynamics):
         assert stage.crop_size == 96
-    assert world.motion.num_copies == len(world.motion.shifts) > 0
+    assert world.motion.flow > 0
+    assert not world.motion.num_copies
     kept = project(words, preset="dream", is_to_play=False)
     assert kept.data.teacher is not None
     assert (kept.data.teacher.conditions, kept.world.conditions.pose_size) == ("info", 2)

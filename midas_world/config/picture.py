@@ -7,27 +7,27 @@ from midas_world.config.limits import MOST_TRAVEL, check_range
 
 @dataclass(frozen=True, kw_only=True)
 class MotionConfig:
-    """The moved copies of the last latents that the head chooses between (model/motion.py).
+    """How what is in the picture moves on from frame to frame (model/motion.py).
 
     Attributes:
-        parallax: Shares of the declared camera's travel; one copy each.
-        shifts: (dx, dy) px of copies that always move so; for worlds without a declared camera.
+        parallax: Shares of the declared camera's travel; the head chooses between one copy each.
         reach: Largest travel of a step, px; what travels farther is moved by so much.
+        flow: Largest travel in a step, px along each axis, of what moves as the head says, place
+            by place; for worlds without a declared camera. 0: nothing does.
     """
 
     parallax: tuple[float, ...] = ()
-    shifts: tuple[tuple[int, int], ...] = ()
     reach: int = 8
+    flow: int = 0
 
     def __post_init__(self) -> None:
         """Check the travel."""
-        check_range(self, "reach", least=0, most=256)
-        check_range(self, "shifts", least=-256, most=256)
+        check_range(self, "reach", "flow", least=0, most=256)
 
     @property
     def num_copies(self) -> int:
         """P."""
-        return len(self.parallax) + len(self.shifts)
+        return len(self.parallax)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,10 @@
 Flow matching with the prediction of data ("x-prediction"), which Dreamer 4 measured as decisive
 for few denoise steps (arXiv 2509.24527). What it makes is the next frame's latents: at every place
 a softmax gates between the last frame's latents as they are, copies of them that moved with the
-camera (dynamic neural advection, Finn et al. 2016, arXiv 1605.07157) and the scenery as remembered,
-and a free change is added. The backbone's hidden states enter at the coarsest level; what is global
-enters as scale and shift of every block (FiLM, Perez et al. 2018, arXiv 1709.07871).
+camera or as the head says (dynamic neural advection, Finn et al. 2016, arXiv 1605.07157) and the
+scenery as remembered, and a free change is added. The backbone's hidden states enter at the
+coarsest level; what is global enters as scale and shift of every block (FiLM, Perez et al. 2018,
+arXiv 1709.07871).
 
 Knows nothing of what its maps and its vector mean.
 
@@ -22,6 +23,7 @@ from torch.nn import functional
 
 from midas_world.config import HeadConfig
 from midas_world.model.layers import Down, FilmBlock, Up, mlp, sinusoidal_embedding
+from midas_world.model.motion import Flow
 
 _SIGMA_SIZE = 32
 
@@ -57,6 +59,7 @@ class DiffusionHead(nn.Module):
         grid: (h, w).
         token_grid: Of the backbone's tokens.
         is_painted: Whether the last copy is painted, not moved.
+        flow: What else the next frame may be taken from: the last one, moved as the head says.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class DiffusionHead(nn.Module):
         grid: tuple[int, int],
         token_grid: tuple[int, int],
         is_painted: bool = False,
+        flow: Flow | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -95,13 +99,19 @@ class DiffusionHead(nn.Module):
         self.down = nn.ModuleList([Down(a, b) for a, b in pairwise(widths)])
         self.up = nn.ModuleList([Up(b, a) for a, b in pairwise(widths)])
         self.decoder = nn.ModuleList([blocks(level) for level in levels[:-1]])
-        self.output = nn.Conv2d(widths[0], latent_channels + 1 + num_copies, 1)
+        self.flow = flow
+        self.num_gates = 1 + num_copies + (flow is not None)
+        num_shifts = len(flow.shifts) if flow is not None else 0
+        self.output = nn.Conv2d(widths[0], latent_channels + self.num_gates + num_shifts, 1)
         with torch.no_grad():
             self.output.weight.mul_(0.1)
             assert self.output.bias is not None
             self.output.bias.zero_()
             # At first, what is painted counts; without, what was stays.
-            self.output.bias[-1 if is_painted else latent_channels] = 2.0
+            self.output.bias[latent_channels + (num_copies if is_painted else 0)] = 2.0
+            if flow is not None:  # and nothing moves
+                gates = self.output.bias[latent_channels + self.num_gates :].view(2, flow.count)
+                gates[:, flow.count // 2] = 3.0
 
     def vector_of(self, vector: Tensor, sigma: Tensor) -> Tensor:
         """Return what blocks are modulated by, (B, vector_width), of (B, V) and sigma (B,)."""
@@ -136,8 +146,12 @@ class DiffusionHead(nn.Module):
                 x = block(x, vector)
         out = self.output(functional.relu(x)).float()
         channels = guidance.last.shape[1]
-        gates = out[:, channels:].softmax(dim=1)[:, :, None]
+        shifts = channels + self.num_gates
+        gates = out[:, channels:shifts].softmax(dim=1)[:, :, None]
         candidates = torch.cat((guidance.last[:, None], guidance.copies), dim=1).float()
+        if self.flow is not None:
+            flowed = self.flow(guidance.last, out[:, shifts:])
+            candidates = torch.cat((candidates, flowed[:, None]), dim=1)
         return (gates * candidates).sum(dim=1) + out[:, :channels]
 
     def _hidden(self, hidden: Tensor) -> Tensor:

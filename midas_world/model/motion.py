@@ -1,16 +1,16 @@
-"""Moved copies of a frame's latents: how what is in the picture stays in it while the camera moves.
+"""Moved latents: how what is in the picture stays in it while the camera moves.
 
 A whole-pixel shift of the picture is, in latents, nearly one 3x3 convolution; it is fitted to the
-autoencoder in closed form from some frames (ridge regression). The head then chooses between the
-copies by gates at every place. Learning to move things by convolution alone did not work: they
-were gone after five steps. Where the camera is declared, copies travel with it at the declared
-parallaxes; elsewhere they are a small set of fixed shifts (dynamic neural advection, Finn et al.
-2016, arXiv 1605.07157).
+autoencoder in closed form from some frames (ridge regression). Learning to move things by
+convolution alone did not work: they were gone after five steps. Where the camera is declared,
+copies travel with it at the declared parallaxes, and the head chooses between them by gates at
+every place. Elsewhere the head says for every place how far it moves, by gates over all shifts
+along x and then along y (dynamic neural advection, Finn et al. 2016, arXiv 1605.07157).
 
 Shapes: B batch, c latent channels, h w fine grid, P copies, R reach in px, K operators.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,66 +30,27 @@ def snap(place: Tensor) -> Tensor:
     return torch.floor(place + 0.501)
 
 
-class Motion(nn.Module):
-    """Operators that move latents, one for each shift.
+class Operators(nn.Module):
+    """One operator for each of some shifts of the picture's window.
 
     Args:
-        config: Which copies.
+        shifts: (dx, dy) px.
         channels: c.
         downsampling: Pixels of a fine latent.
-        loop: Pixels after which the camera's place begins anew.
     """
 
     operators: Tensor
     biases: Tensor
-    shares: Tensor
-    fixed: Tensor
 
     def __init__(
-        self, config: MotionConfig, *, channels: int, downsampling: int, loop: int
+        self, shifts: Sequence[tuple[int, int]], *, channels: int, downsampling: int
     ) -> None:
         super().__init__()
-        self.config, self.downsampling, self.loop = config, downsampling, loop
-        shifts = self.shifts
+        self.shifts, self.downsampling = list(shifts), downsampling
         operators = torch.zeros(len(shifts), 9, channels, channels)
         operators[:, 4] = torch.eye(channels)  # until they are fitted, everything stays
         self.register_buffer("operators", operators.flatten(1, 2))
         self.register_buffer("biases", torch.zeros(len(shifts), channels))
-        # A buffer: a tensor made of numbers would stop a GPU.
-        self.register_buffer("shares", torch.tensor(config.parallax), persistent=False)
-        fixed = torch.arange(len(shifts) - len(config.shifts), len(shifts))
-        self.register_buffer("fixed", fixed, persistent=False)
-
-    @property
-    def shifts(self) -> list[tuple[int, int]]:
-        """(dx, dy) px that the picture's window moves by, of each operator."""
-        reach = range(-self.config.reach, self.config.reach + 1) if self.config.parallax else ()
-        return [*((dx, 0) for dx in reach), *self.config.shifts]
-
-    def travel(self, camera: Tensor, last_camera: Tensor) -> Tensor:
-        """Return whole px of travel at each parallax, (B,) twice -> (B, parallaxes) float32.
-
-        Places are px within the loop.
-        """
-        half = self.loop / 2
-        way = (camera - last_camera + half) % self.loop - half
-        now = camera[:, None] * self.shares
-        return snap(now) - snap(now - way[:, None] * self.shares)
-
-    def forward(self, latents: Tensor, travel: Tensor) -> Tensor:
-        """Return the copies, (B, P, c, h, w), of (B, c, h, w) and travel (B, parallaxes)."""
-        batch, _, height, width = latents.shape
-        reach = self.config.reach
-        index = travel.clamp(-reach, reach).long() + reach
-        index = torch.cat((index, self.fixed.expand(batch, -1)), dim=1)
-        # In full precision: what is moved again at every step keeps each rounding.
-        with without_autocast(latents.device):
-            patches = _patches(latents.float())
-            # All copies in one product: (B, h * w, 9 c) by (B, 9 c, P c).
-            operators = self.operators[index].transpose(1, 2).flatten(2)
-            moved = patches @ operators + self.biases[index].flatten(1)[:, None]
-        moved = moved.transpose(1, 2).unflatten(1, (index.shape[1], latents.shape[1]))
-        return moved.unflatten(3, (height, width))
 
     @torch.no_grad()
     def fit(self, encode: Callable[[Tensor], Tensor], frames: Tensor) -> None:
@@ -125,6 +86,87 @@ class Motion(nn.Module):
             target = target.reshape(-1, channels).double()
             solved = torch.linalg.solve(gram, rows.T @ target).float()
             self.operators[index], self.biases[index] = solved[:-1], solved[-1]
+
+
+class Motion(Operators):
+    """Copies that move as the camera does.
+
+    Args:
+        config: Which copies.
+        channels: c.
+        downsampling: Pixels of a fine latent.
+        loop: Pixels after which the camera's place begins anew.
+    """
+
+    shares: Tensor
+
+    def __init__(
+        self, config: MotionConfig, *, channels: int, downsampling: int, loop: int
+    ) -> None:
+        reach = range(-config.reach, config.reach + 1) if config.parallax else ()
+        shifts = [(dx, 0) for dx in reach]
+        super().__init__(shifts, channels=channels, downsampling=downsampling)
+        self.config, self.loop = config, loop
+        # A buffer: a tensor made of numbers would stop a GPU.
+        self.register_buffer("shares", torch.tensor(config.parallax), persistent=False)
+
+    def travel(self, camera: Tensor, last_camera: Tensor) -> Tensor:
+        """Return whole px of travel at each parallax, (B,) twice -> (B, parallaxes) float32.
+
+        Places are px within the loop.
+        """
+        half = self.loop / 2
+        way = (camera - last_camera + half) % self.loop - half
+        now = camera[:, None] * self.shares
+        return snap(now) - snap(now - way[:, None] * self.shares)
+
+    def forward(self, latents: Tensor, travel: Tensor) -> Tensor:
+        """Return the copies, (B, P, c, h, w), of (B, c, h, w) and travel (B, parallaxes)."""
+        _, _, height, width = latents.shape
+        reach = self.config.reach
+        index = travel.clamp(-reach, reach).long() + reach
+        # In full precision: what is moved again at every step keeps each rounding.
+        with without_autocast(latents.device):
+            patches = _patches(latents.float())
+            # All copies in one product: (B, h * w, 9 c) by (B, 9 c, P c).
+            operators = self.operators[index].transpose(1, 2).flatten(2)
+            moved = patches @ operators + self.biases[index].flatten(1)[:, None]
+        moved = moved.transpose(1, 2).unflatten(1, (index.shape[1], latents.shape[1]))
+        return moved.unflatten(3, (height, width))
+
+
+class Flow(Operators):
+    """Every place moves as far as its gates say: along x first, then along y.
+
+    Args:
+        reach: Px, each way.
+        channels: c.
+        downsampling: Pixels of a fine latent.
+    """
+
+    def __init__(self, reach: int, *, channels: int, downsampling: int) -> None:
+        ways = range(-reach, reach + 1)
+        shifts = [*((dx, 0) for dx in ways), *((0, dy) for dy in ways)]
+        super().__init__(shifts, channels=channels, downsampling=downsampling)
+        self.count = len(ways)
+
+    def forward(self, latents: Tensor, gates: Tensor) -> Tensor:
+        """Return moved latents, (B, c, h, w) float32.
+
+        Args:
+            latents: (B, c, h, w).
+            gates: (B, 2 (2 reach + 1), h, w) logits of the shifts.
+        """
+        made, size = latents.float(), latents.shape[2:]
+        with without_autocast(latents.device):
+            for axis in range(2):
+                own = slice(axis * self.count, (axis + 1) * self.count)
+                shares = gates[:, own].float().softmax(dim=1).flatten(2).transpose(1, 2)
+                operators = self.operators[own].transpose(0, 1).flatten(1)
+                moved = _patches(made) @ operators + self.biases[own].flatten()
+                moved = moved.unflatten(2, (self.count, latents.shape[1]))
+                made = (moved * shares[..., None]).sum(dim=2).transpose(1, 2).unflatten(2, size)
+        return made
 
 
 def _patches(latents: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from midas_world.model.diffusion import euler_sample, sigma_schedule
 from midas_world.model.entries import FATE_SIZE, EntryMaps, EntryPrior, Fate, Fates, kept
 from midas_world.model.head import DiffusionHead, Guidance
 from midas_world.model.kv_cache import KVCache
-from midas_world.model.motion import Motion
+from midas_world.model.motion import Flow, Motion
 from midas_world.model.outcome import OutcomeHead
 from midas_world.model.scenery import Scenery
 from midas_world.model.windows import Window
@@ -163,6 +163,9 @@ class WorldModel(nn.Module):
             grid=config.grid,
             token_grid=config.token_grid,
             is_painted=self.scenery is not None,
+            flow=Flow(config.motion.flow, channels=channels, downsampling=step)
+            if config.motion.flow
+            else None,
         )
         self.outcome = OutcomeHead(
             width=config.outcome_width,

@@ -314,7 +314,8 @@ def fit_to_autoencoder(module: DynamicsLoss, store: LatentStore, coder: Autoenco
     device, model = coder.latent_mean.device, module.model
     total = store.frames.num_frames
     rows = np.linspace(1, total - 1, min(FIT_FRAMES, total - 1)).astype(int)
-    if model.motion.shifts:
+    movers = [mover for mover in (model.motion, model.head.flow) if mover and mover.shifts]
+    if movers:
         frames = normalize_frames(torch.from_numpy(store.frames.gather(rows)))
 
         def encode(pictures: Tensor) -> Tensor:
@@ -324,7 +325,8 @@ def fit_to_autoencoder(module: DynamicsLoss, store: LatentStore, coder: Autoenco
             ]
             return torch.cat(parts).float().cpu()
 
-        model.motion.fit(encode, frames)
+        for mover in movers:
+            mover.fit(encode, frames)
     latents = store.gather(rows)
     change = latents - store.gather(np.maximum(rows - 1, 0))
     model.change_std.copy_(change.std(dim=(0, 2, 3)).clamp_min(1e-2))

@@ -3,15 +3,18 @@
 Shapes: B episodes, c latent channels, h w fine grid.
 """
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.diffusion import sample_noise
+from midas_world.model.head import DiffusionHead
 from midas_world.model.world_model import WorldModel
 from midas_world.psnr import psnr_of
 from midas_world.train.autoencoder import decode_latents
@@ -19,7 +22,10 @@ from midas_world.train.latents import LatentStore
 from midas_world.train.loop import mixed_precision, step_generator
 from midas_world.train.strips import save_strip
 
+logger = logging.getLogger(__name__)
+
 MARKS = (1, 5, 10, 20, 40, 100)
+_LEAST_ALIVE = 0.05
 
 
 def rollout_starts(store: LatentStore, context: int, steps: int) -> tuple[np.ndarray, int]:
@@ -76,6 +82,27 @@ def roll_out(
         yield step, rows, made
 
 
+@contextmanager
+def watched(head: DiffusionHead) -> Iterator[Tensor]:
+    """Note which of a head's coarsest features, (width,) bool, are ever above zero.
+
+    Where the ReLU behind them gives zeros alone, no gradient passes: rates that are too high leave
+    a head in which all of them are dead, and the losses tell nothing of it.
+    """
+    alive = torch.zeros(head.config.widths[-1], dtype=torch.bool)
+
+    def look(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        alive.logical_or_((given[0] > 0).amax(dim=(0, 2, 3)).cpu())
+
+    # A head of one level goes on at once.
+    layer = head.up[-1] if len(head.up) else head.output
+    hook = layer.register_forward_pre_hook(look)
+    try:
+        yield alive
+    finally:
+        hook.remove()
+
+
 @torch.no_grad()
 def evaluate_dynamics(
     model: WorldModel,
@@ -86,7 +113,7 @@ def evaluate_dynamics(
     num_sequences: int,
     strip: Path,
 ) -> dict[str, float]:
-    """Return PSNR at the `MARKS` of rollouts, in dB.
+    """Return PSNR at the `MARKS` of rollouts, in dB, and "alive", as `watched` has it.
 
     Args:
         model: In evaluation mode.
@@ -99,11 +126,18 @@ def evaluate_dynamics(
     first, steps = rollout_starts(held, model.config.backbone.context_frames, max(MARKS))
     chosen = np.linspace(0, len(first) - 1, min(num_sequences, len(first))).astype(int)
     shown, found = {}, {}
-    for step, rows, made in roll_out(model, held, first[chosen], steps, device=device):
-        if step in MARKS:
-            shown[step] = decode_latents(coder, made, device=device)
-            found[step] = torch.from_numpy(held.frames.gather(rows))
-    result = {}
+    with watched(model.head) as alive:
+        for step, rows, made in roll_out(model, held, first[chosen], steps, device=device):
+            if step in MARKS:
+                shown[step] = decode_latents(coder, made, device=device)
+                found[step] = torch.from_numpy(held.frames.gather(rows))
+    result = {"alive": float(alive.float().mean())}
+    if result["alive"] < _LEAST_ALIVE:
+        logger.warning(
+            "%.0f %% of the head's coarsest features are ever above zero: it learns nothing there "
+            "any more, and hears no backbone; train anew at lower rates (train_dynamics.optimizer)",
+            100 * result["alive"],
+        )
     for mark in shown:
         error = (shown[mark].float() - found[mark].float()).div(127.5).square()
         result[f"psnr_{mark}"] = float(psnr_of(error.mean(dim=(1, 2, 3))).mean())
