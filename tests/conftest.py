@@ -19,15 +19,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from midas_world.data.packing import pack
-from midas_world.model.autoencoder import Autoencoder
-from midas_world.train.autoencoder import load_autoencoder, train_autoencoder
-from midas_world.train.dynamics import train_dynamics
-from midas_world.train.latents import LatentStore, open_latents
 from midas_world.types import BackendUnavailableError
 from midas_world.world import CONFIG_NAME, World, find_world, load_world
 from tests.fakes import make_tiny_world
-from tests.shard_data import save_all, two_episodes
 from tests.training import CPU, save_data, tiny
 
 SLOW_FIXTURES = {"kept_graphs", "trained", "shards", "runs"}
@@ -158,6 +152,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of both stages, trained a little."""
+    from midas_world.train.autoencoder import train_autoencoder
+    from midas_world.train.dynamics import train_dynamics
+
     folder = tmp_path_factory.mktemp("run")
     config = tiny(
         "train_autoencoder.optimizer.train_steps=60",
@@ -174,20 +171,26 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def coder(trained: Path) -> Autoencoder:
+def coder(trained: Path) -> Any:
     """Return the trained autoencoder, which learns no more."""
+    from midas_world.train.autoencoder import load_autoencoder
+
     return load_autoencoder(trained / "autoencoder", tiny()).requires_grad_(requires_grad=False)
 
 
 @pytest.fixture(scope="session")
-def store(data: Path, coder: Autoencoder) -> LatentStore:
+def store(data: Path, coder: Any) -> Any:
     """Return what it makes of the training episodes."""
+    from midas_world.train.latents import open_latents
+
     return open_latents(data / "train", coder, tiny().world, device=CPU)
 
 
 @pytest.fixture(scope="session")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with twelve training episodes and two held out, numbered by their seeds."""
+    from tests.shard_data import save_all
+
     folder = tmp_path_factory.mktemp("numbered")
     save_all(folder / "train", range(1, 13))
     save_all(folder / "validation", (20, 21))
@@ -197,6 +200,9 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shards(numbered: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the URL of those, in six shards of two."""
+    from midas_world.data.packing import pack
+    from tests.shard_data import two_episodes
+
     url = str(tmp_path_factory.mktemp("shards"))
     pack(numbered, url, shard_bytes=two_episodes(numbered))
     return url
