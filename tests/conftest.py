@@ -24,7 +24,14 @@ from midas_world.world import CONFIG_NAME, World, find_world, load_world
 from tests.fakes import make_tiny_world
 from tests.training import CPU, save_data, tiny
 
-SLOW_FIXTURES = {"kept_graphs", "trained", "shards", "runs"}
+SLOW_FIXTURES = {"kept_graphs", "trained_autoencoder", "shards", "runs"}
+BRIEFLY = (
+    "train_autoencoder.optimizer.train_steps=60",
+    "train_autoencoder.evaluate_every=60",
+    "train_dynamics.scenery.train_steps=40",
+    "train_dynamics.optimizer.train_steps=40",
+    "train_dynamics.evaluate_every=40",
+)
 
 
 @pytest.hookimpl(trylast=True)
@@ -150,32 +157,32 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of both stages, trained a little."""
+def trained_autoencoder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the first stage, trained a little."""
     from midas_world.train.autoencoder import train_autoencoder
-    from midas_world.train.dynamics import train_dynamics
 
-    folder = tmp_path_factory.mktemp("run")
-    config = tiny(
-        "train_autoencoder.optimizer.train_steps=60",
-        "train_autoencoder.evaluate_every=60",
-        "train_dynamics.scenery.train_steps=40",
-        "train_dynamics.optimizer.train_steps=40",
-        "train_dynamics.evaluate_every=40",
-    )
-    train_autoencoder(config, data, folder / "autoencoder", device=CPU)
-    train_dynamics(
-        config, data, folder / "dynamics", autoencoder=folder / "autoencoder", device=CPU
-    )
+    folder = tmp_path_factory.mktemp("run") / "autoencoder"
+    train_autoencoder(tiny(*BRIEFLY), data, folder, device=CPU)
     return folder
 
 
 @pytest.fixture(scope="session")
-def coder(trained: Path) -> Any:
+def trained(data: Path, trained_autoencoder: Path) -> Path:
+    """Return the folder of both stages, trained a little."""
+    from midas_world.train.dynamics import train_dynamics
+
+    folder = trained_autoencoder.parent
+    parts = {"autoencoder": trained_autoencoder}
+    train_dynamics(tiny(*BRIEFLY), data, folder / "dynamics", **parts, device=CPU)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def coder(trained_autoencoder: Path) -> Any:
     """Return the trained autoencoder, which learns no more."""
     from midas_world.train.autoencoder import load_autoencoder
 
-    return load_autoencoder(trained / "autoencoder", tiny()).requires_grad_(requires_grad=False)
+    return load_autoencoder(trained_autoencoder, tiny()).requires_grad_(requires_grad=False)
 
 
 @pytest.fixture(scope="session")

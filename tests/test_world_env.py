@@ -23,8 +23,8 @@ FRAME = np.zeros((1, 48, 80, 3), np.uint8)
 
 
 @pytest.fixture
-def env(tiny_world: World):
-    env = WorldEnv(tiny_world)
+def env(tiny_world: World, engine):
+    env = WorldEnv(tiny_world, engine=engine)
     yield env
     env.close()
 
