@@ -19,8 +19,8 @@ from midas_world.packages import check_packages
 from midas_world.types import MidasWorldError
 
 # Of our own, so a file may name them.
-_OWN_ENVS = DataConfig.env_id.partition(":")[0]
-_OWN_POLICY = DataConfig.policy_factory
+_OWN_ENVS = "envs"
+_OWN_POLICY = re.compile(r"envs(\.\w+)+:make_policy")
 # Words that an env may be made with: neither a path nor the name of a module.
 _PLAIN_WORD = re.compile(r"(\w[\w .+-]*)?")
 
@@ -138,8 +138,8 @@ def check_data(data: DataConfig, *, source: Path, trust: bool) -> None:
         ValueError: There is no such module.
     """
     check_env(data.env_id, data.env_kwargs, source=source, field="data.env_id", trust=trust)
-    if data.policy_factory not in ("", _OWN_POLICY):
-        name = data.policy_factory
+    name = data.policy_factory
+    if name and not _OWN_POLICY.fullmatch(name):
         import_function(name, field="data.policy_factory", source=source, trust=trust)
 
 

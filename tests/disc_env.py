@@ -27,7 +27,11 @@ class DiscEnv(gymnasium.Env):
         engine: A file that gets the number of a process that the env starts, as ViZDoom does.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - as in Env
+    metadata = {  # noqa: RUF012 - as in Env
+        "render_modes": ["rgb_array"],
+        "render_fps": 20,
+        "extra_keys": ("hearts",),
+    }
 
     def __init__(
         self, render_mode=None, failing=(), dying=(), disk_full=(), deaf=False, engine=None

@@ -72,7 +72,6 @@ def test_coins_of_a_learned_world_are_whole_in_the_hud_and_in_a_replay(tmp_path)
     game.close()
     assert views[-1].score == 3.0
     session = load_session(tmp_path / "coins")
-    assert not session.header.pays_coins
     assert "return 2.58" in _hud_lines(session)[3][0]
     session.header = replace(session.header, teacher="envs:midas/StageTeacher-v0")
     assert "coins 3 " in _hud_lines(session)[3][0]

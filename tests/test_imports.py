@@ -120,13 +120,9 @@ OWNERS = {
     "tensorrt_rtx": (),
 }
 
-# What a run learns from where its preset does not say, and what ids stand for: values, which are
+# What ids stand for: values, which are
 # never imported there.
-NAMED_AS_VALUES = (
-    ("midas_world/__init__.py", "midas_world.environments"),
-    ("midas_world/config/train.py", "envs"),
-    ("midas_world/config/train.py", "envs.stage.policies"),
-)
+NAMED_AS_VALUES = (("midas_world/__init__.py", "midas_world.environments"),)
 
 # A module, "module:attribute", or an id of Gymnasium behind the module that registers it.
 NAMED = re.compile(r"(midas_world|engine|envs)((\.\w+)+(:\w+)?|:[\w/.-]+)")

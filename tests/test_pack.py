@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from midas_world.model.autoencoder import Autoencoder
-from midas_world.train.pack import NUM_START_STATES, make_start_states
+from midas_world.train.pack import NUM_START_STATES, make_start_states, recorded_start_states
 from tests.training import tiny
 
 PLACES = ("hill", "hill", "hill", "lake", "lake", "wood", "moor", "town", "port")
@@ -74,6 +74,12 @@ def test_where_only_the_place_is_known_places_take_an_equal_share():
 
 def test_where_nothing_is_known_every_episode_gives_one():
     assert descriptions() == ["words"] * NUM_START_STATES
+
+
+def test_recordings_whose_actions_nobody_names_are_told(data):
+    config = tiny("data.env_id=''")
+    with pytest.raises(ValueError, match=r"there must be actions: data\.teacher\.actions"):
+        recorded_start_states(data / "train", Autoencoder(config.world.autoencoder).eval(), config)
 
 
 def test_a_teacher_whose_episodes_are_too_short_is_told():

@@ -18,7 +18,13 @@ from envs.play.game.opening import open_world
 from envs.play.replay.recorded import make_recorded, open_recorded
 from envs.recording.record import RecordSession
 from midas_world.commands import cli
-from midas_world.config import ProjectConfig, load_config, load_preset, save_config
+from midas_world.config import (
+    DataConfig,
+    ProjectConfig,
+    load_config,
+    load_preset,
+    save_config,
+)
 from midas_world.sessions.export.minari_dataset import export_minari
 from midas_world.sessions.session import SessionError, load_session
 from midas_world.trust import UntrustedError, check_data, check_env, import_named
@@ -232,6 +238,12 @@ def test_a_preset_that_names_a_module_runs_none(stranger, verb, capsys):
 def test_shipped_worlds_and_presets_need_no_trust(tmp_path):
     for name in ("tiny", "stage", "dream", "stage-hd", "paper"):
         check_data(load_preset(name).data, source=tmp_path, trust=False)
+
+
+@pytest.mark.parametrize("name", ["os:make_policy", "envs.sb3:make_sb3_vec_env", "envs.a:b"])
+def test_of_our_own_functions_a_file_may_name_those_that_make_policies_alone(name, tmp_path):
+    with pytest.raises(UntrustedError, match="only with --trust"):
+        check_data(DataConfig(policy_factory=name), source=tmp_path, trust=False)
 
 
 def test_a_module_inside_the_folder_is_found_by_any_of_its_names(stranger, root, monkeypatch):

@@ -147,7 +147,11 @@ class StageEnv(gym.Env[np.ndarray, np.int64]):
             these.
     """
 
-    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 20}
+    metadata = {
+        "render_modes": ["rgb_array", "human"],
+        "render_fps": 20,
+        "extra_keys": ("hearts",),  # of info, to be recorded
+    }
     action_names = ACTIONS
     action_keys = ACTION_KEYS
 

@@ -9,12 +9,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from envs.stage import STAGE_IDS
 from midas_world.teachers.words import HearingConditioner, WordsConditioner
 from midas_world.trust import import_function
 from midas_world.types import StepConditions
 from midas_world.world import World
-
-_STAGE_IDS = "midas/Stage"
 
 
 class Conditioner(Protocol):
@@ -93,7 +92,7 @@ def make_conditioner(world: World) -> Conditioner:
     if data.conditioner:
         given = {"source": world.folder, "trust": world.trust}
         return import_function(data.conditioner, field="data.conditioner", **given)(world.keymap)
-    if data.env_id.rpartition(":")[2].startswith(_STAGE_IDS):
+    if data.env_id.rpartition(":")[2].startswith(STAGE_IDS):
         # Stage's drawing loads pygame: worlds of other teachers do without.
         from envs.stage.conditioner import StageConditioner
 

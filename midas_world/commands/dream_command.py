@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"\nThe world is in {world}; its model card says how good it is.\n\n"
         f"    python play.py --world {world}{' --trust' * needs_trust}\n"
-        f'    gymnasium.make("midas/Stage-v0", world="{world}"{", trust=True" * needs_trust})'
+        f'    gymnasium.make("midas/World-v0", world="{world}"{", trust=True" * needs_trust})'
         "  # after: import midas_world\n\n"
         f"Better: run the same command with more --minutes into another --work and --output."
     )

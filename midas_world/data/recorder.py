@@ -20,7 +20,7 @@ class EpisodeRecorder:
     later info. Observations are copied: an env may reuse its buffer.
 
     Args:
-        extra_keys: Other info keys to keep as columns, such as "keypoints" or "hearts".
+        extra_keys: Other info keys to keep as columns, such as "keypoints" or "things".
     """
 
     def __init__(self, *, extra_keys: Sequence[str] = ()) -> None:

@@ -175,7 +175,7 @@ class Study:
 
     def _make(self, world: World | str, **kwargs: Any) -> gymnasium.Env:
         kwargs |= {"world": world, "disable_env_checker": True}
-        return gymnasium.make("envs:midas/Stage-v0", **kwargs)
+        return gymnasium.make("envs:midas/World-v0", **kwargs)
 
     def action(self, name: str) -> int:
         """Return an action by its name.

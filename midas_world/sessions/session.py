@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 
-from midas_world.config import DataConfig
 from midas_world.data.episodes import current_versions
 from midas_world.data.video import VideoError
 from midas_world.machine import cpu_name, num_cores
@@ -99,16 +98,6 @@ class SessionHeader:
             or not 1 <= min(self.frame_size) <= max(self.frame_size) < 2**15
         ):
             raise ValueError(f"frame_size must be (H, W), got {self.frame_size}")
-
-    @property
-    def pays_coins(self) -> bool:
-        """Whether a reward is a coin: of Stage, or of its worlds, which pay nearly 1 for one."""
-        ids = {name.rpartition(":")[2] for name in (self.env_id, self.teacher or "")}
-        return DataConfig.env_id.rpartition(":")[2] in ids
-
-    def counted(self, reward: float) -> float:
-        """Return a reward as a player counts it: coins are whole."""
-        return float(round(reward)) if self.pays_coins else reward
 
 
 def current_machine() -> dict[str, Any]:

@@ -60,13 +60,14 @@ class CollectConfig:
     """What to collect, and where to.
 
     Attributes:
-        env_id: Gymnasium id in the form "module:id", such as "envs:midas/StageTeacher-v0".
+        env_id: Gymnasium id in the form "module:id".
         num_steps: Steps per episode at most; the last one is then marked truncated.
         teacher: How a foreign env is adapted; its frames then are the observation. None: the env
             is a teacher as it is.
         policy_factory: "module:function" that takes a policy's name and returns a Policy; None or
             empty: the policies of midas_world/teachers/policies.py, which play any env.
-        extra_keys: Info keys kept as columns where the env gives them.
+        extra_keys: Info keys kept as columns where the env gives them, beside those that it names
+            itself (metadata["extra_keys"]).
     """
 
     env_id: str
@@ -79,7 +80,7 @@ class CollectConfig:
     policy_factory: str | None = None
     policies: dict[str, float] = field(default_factory=lambda: {"random": 1.0})
     num_workers: int = 1
-    extra_keys: tuple[str, ...] = ("keypoints", "things", "regions", "hearts", "cost")
+    extra_keys: tuple[str, ...] = ("keypoints", "things", "regions", "cost")
     codec: Codec = "h264"
 
     def __post_init__(self) -> None:
@@ -176,7 +177,8 @@ def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episod
     policy = load_policy(config.policy_factory, name, env.action_space)
     policy.reset(np.random.default_rng((seed, 1)))
     observation, info = env.reset(seed=seed)
-    recorder = EpisodeRecorder(extra_keys=[key for key in config.extra_keys if key in info])
+    keys = (*config.extra_keys, *env.metadata.get("extra_keys", ()))
+    recorder = EpisodeRecorder(extra_keys=[key for key in keys if key in info])
     scene = info.get("scene", {})
     recorder.reset(observation, info)
     ended = False

@@ -357,7 +357,7 @@ def _policies(words: Sequence[str], data: DataConfig) -> tuple[str, dict[str, fl
             "dream, add --data WORK/data and give both the same --size; it trains on all there"
         )
     if not words:
-        # Stage's own policies play nothing else.
+        # A teacher's own policies play nothing else.
         is_for_any = not data.policy_factory
         return "", dict(data.policies) if is_for_any else {"sticky": 0.85, "random": 0.15}
     if len(words) == 1 and ":" in words[0]:

@@ -16,8 +16,14 @@ def recorded_infos(episode: Episode, data: DataConfig) -> list[dict[str, Any]]:
     Args:
         episode: As an import or a player left it.
         data: Of the world, which names the actions.
+
+    Raises:
+        ValueError: It names none.
     """
-    assert data.teacher is not None
+    if data.teacher is None or not data.teacher.actions:
+        raise ValueError(
+            "without a teacher (data.env_id) there must be actions: data.teacher.actions"
+        )
     gives_pose = data.teacher.conditions == "action"
     words = WordsConditioner(tuple(data.teacher.actions), gives_pose=gives_pose)
     infos = []

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from midas_world.checkpoint import WEIGHTS_NAME, load_part, load_weights
-from midas_world.config import DataConfig, ProjectConfig
+from midas_world.config import ProjectConfig
 from midas_world.data.episodes import list_episodes, read_episodes
 from midas_world.locks import alone_in
 from midas_world.model.autoencoder import Autoencoder, normalize_frames, to_tokens
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 NUM_START_STATES = 48
 START_FRAMES = 8
-# Of each place, and of each place and time of day: Stage has six places and four times.
+# Of each place, and of each place and time of day: as for six places and four times.
 _SHARES = {0: NUM_START_STATES, 1: 8, 2: 2}
 FIRST_START_SEED = 2_000_000
 
@@ -69,8 +69,8 @@ def _pack_world(
         with contextlib.closing(make_teacher(config.data)) as env:
             states, keymap = make_start_states(env, coder, config), keymap_of(env)
     else:
-        assert config.data.teacher is not None, "DataConfig asks for it"
         states = recorded_start_states(folder, coder, config)
+        assert config.data.teacher is not None, "recorded_infos asks for it"
         keymap = KeyMap.of(config.data.teacher.actions)
     save_world(
         world, config=config, autoencoder=coder, model=model, start_states=states, keymap=keymap
@@ -86,7 +86,7 @@ def _recordings(config: ProjectConfig, data: Path | None) -> Path | None:
     if not own.has_teacher:
         return episodes_folder(config, data or Path()) / "train"
     if own.teacher is None or own.conditioner or data is None:
-        return None  # Stage's are to show all its scenes; a conditioner's state was not recorded
+        return None  # all scenes are to be shown; a conditioner's state was not recorded
     folder = Path(own.folder or data) / "train"
     return folder if folder.is_dir() and list_episodes(folder) else None
 
@@ -123,7 +123,6 @@ def make_start_states(
     data = config.data
     length = min(config.world.backbone.context_frames, START_FRAMES)
     weights = data.policy_weights
-    is_own = data.policy_factory == DataConfig.policy_factory
     name = max(weights, key=lambda name: weights[name])
     taken: Counter[tuple[str, ...]] = Counter()
     states: list[StartState] = []
@@ -142,7 +141,7 @@ def make_start_states(
             skipped = int(np.random.default_rng((seed, 2)).integers(longest // 2 + 1))
         frames, infos, ended = [observation], [info], False
         while len(frames) < length + skipped and not ended:
-            action = 0 if is_own else policy.act(observation, info)
+            action = 0 if data.teacher is None else policy.act(observation, info)
             observation, _, terminated, truncated, info = env.step(action)
             ended = bool(terminated or truncated)
             frames.append(observation)

@@ -11,6 +11,7 @@ import numpy as np
 
 from envs.play.game.agents import Seer
 from envs.play.game.playable import Loading, Playable, SceneChoices, TeacherLink
+from envs.stage import is_stage
 from envs.stage.policies import Policy, make_policy
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ ENDLESS = 10**9
 
 NO_GAME = "this world learned from recordings: there is no game to compare it with"
 
-_STAGE_ID = "midas/StageTeacher-v0"
 _CONDITIONER_PREFIX = "conditioner."  # of the names in a world's state
 
 
@@ -131,7 +131,7 @@ def _make_expert(env: Any) -> Policy:
 
 
 def _is_stage(env: Any) -> bool:
-    return env.world.config.data.env_id.rpartition(":")[2] == _STAGE_ID
+    return is_stage(env.world.config.data.env_id)
 
 
 def _teacher_of(env: Any) -> TeacherLink | None:

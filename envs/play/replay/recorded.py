@@ -19,6 +19,7 @@ from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.opening import ENDLESS, open_teacher, open_world
 from envs.play.game.playable import Playable
 from envs.recording.header import weights_hash
+from envs.stage import is_stage
 from midas_world.sessions.log import Heard, Record, SessionError, hash_frame
 from midas_world.sessions.session import RecordedSession, SessionHeader
 from midas_world.trust import check_env
@@ -26,7 +27,6 @@ from midas_world.types import CheckpointError
 
 _BLOCK_FRAMES = 32
 _KEPT_BLOCKS = 8
-_STAGE_ID = "midas/StageTeacher-v0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +254,7 @@ def open_recorded(
             num_denoise_steps=header.backend.get("num_denoise_steps"),
             trust=trust,
         )
-    if header.env_id.rpartition(":")[2] == _STAGE_ID:
+    if is_stage(header.env_id):
         return open_teacher()
     raise ValueError(f"{header.env_id} cannot be played here: only worlds and Stage can")
 
@@ -295,7 +295,7 @@ def make_recorded(
                 "trust": trust,
             }
             return WorldEnv(world or _recorded_world(header), **kwargs)
-        if header.env_id.rpartition(":")[2] == _STAGE_ID:
+        if is_stage(header.env_id):
             from envs.stage.env import StageEnv
 
             return StageEnv(**{"horizon": ENDLESS, **kwargs})
@@ -337,6 +337,7 @@ def _recorded_world(header: SessionHeader) -> Path:
 def _marks(session: RecordedSession) -> list[Mark]:
     marks: list[Mark] = []
     prompt: str | None = None
+    pays_coins = is_stage(session.header.env_id, session.header.teacher)
     total, score, first = 0.0, 0.0, 0
     seen: dict[str, tuple[float, float]] = {}  # by frame hash: with what a jump arrives there
     for record in session.records:
@@ -352,7 +353,7 @@ def _marks(session: RecordedSession) -> list[Mark]:
             total, score = none if record.kind == "reset" else seen.get(record.frame_hash, none)
         else:
             total += record.reward
-            score += session.header.counted(record.reward)
+            score += round(record.reward) if pays_coins else record.reward
         seen[record.frame_hash] = total, score
         marks.append(
             Mark(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from envs.stage import is_stage
 from midas_world.sessions.export.teacher import teacher_frames
 from midas_world.sessions.log import Record
 from midas_world.sessions.session import RecordedSession, SessionHeader
@@ -152,7 +153,8 @@ def _hud_lines(session: RecordedSession) -> list[list[str]]:
     """Return the lines of the HUD of each frame of a session."""
     header, lines = session.header, []
     score, prompt = 0.0, ""
-    counts = "coins" if header.pays_coins else "return"
+    pays_coins = is_stage(header.env_id, header.teacher)
+    counts = "coins" if pays_coins else "return"
     times: list[float] = []
     for record in session.records:
         if record.frame is None:
@@ -162,7 +164,7 @@ def _hud_lines(session: RecordedSession) -> list[list[str]]:
             score = 0.0
             typed = record.begin.get("prompts") or [(0, record.begin.get("prompt"))]
             prompt = typed[-1][1] or ""
-        score += header.counted(record.reward)
+        score += round(record.reward) if pays_coins else record.reward
         times.append(record.wall_time)
         rate = _rate(times[-_RATE_STEPS - 1 :])
         facts = f"{action_words(header, record)}   step {record.episode_step}"

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from midas_world.config import DataConfig
+from envs.stage import TEACHER_ID, is_stage
 from midas_world.sessions.log import Record
 from midas_world.sessions.session import RecordedSession, Segment
 
@@ -23,7 +23,7 @@ def teacher_frames(session: RecordedSession, start: int, stop: int) -> Iterator[
     """
     teacher = session.header.teacher
     # Stage alone can be put there; a header may name anything, of which nothing is made.
-    if teacher is None or teacher.rpartition(":")[2] != DataConfig.env_id.rpartition(":")[2]:
+    if not is_stage(teacher):
         raise ValueError(
             f"{session.folder} has no teacher to show beside it: it was not played in a learned "
             "world whose teacher can begin where the world does"
@@ -39,7 +39,7 @@ def teacher_frames(session: RecordedSession, start: int, stop: int) -> Iterator[
 
 
 def _frames(segments: list[Segment], start: int, stop: int) -> Iterator[np.ndarray]:
-    env = gymnasium.make(DataConfig.env_id, disable_env_checker=True, horizon=10**9)
+    env = gymnasium.make(f"envs:{TEACHER_ID}", disable_env_checker=True, horizon=10**9)
     try:
         for segment in segments:
             if segment.frames.stop <= start:
