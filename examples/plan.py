@@ -26,7 +26,7 @@ from envs.stage.policies import ExpertPolicy
 from envs.world.env import WorldEnv
 from examples.actions import ACTION_INDICES
 from midas_world.edge import run_command
-from midas_world.evaluate.rollouts import Moment, Script, teacher_moments, to_episode
+from midas_world.evaluate.rollouts import EnvFrame, Script, teacher_moments, to_episode
 from midas_world.tables import Cell, table_lines
 from midas_world.teachers.collect import Policy
 
@@ -139,11 +139,11 @@ class TeacherPlanner(Planner):
         """Start an episode."""
         super().reset(rng)
         count = self._world.engine.spec.config.backbone.context_frames
-        self._last: deque[Moment] = deque(maxlen=count)
+        self._last: deque[EnvFrame] = deque(maxlen=count)
 
     def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
         """See a frame; return the next action of the plan, or the first of a new one."""
-        self._last.append(Moment(frame=observation, info=info))
+        self._last.append(EnvFrame(frame=observation, info=info))
         return super().act(observation, info)
 
     def _plan(self) -> np.ndarray:
