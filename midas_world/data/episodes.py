@@ -191,7 +191,7 @@ def save_episode(episode: Episode, path: Path, *, codec: Codec = "h264") -> None
             "frame_size": [height, width],
             "video": {"codec": codec, **H264},
             "texts": texts,
-            "files": {file.name: _fingerprint(file) for file in (frames_file, steps_file)},
+            "files": {f.name: fingerprint_of(f.read_bytes()) for f in (frames_file, steps_file)},
         }
         (temporary / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
 
@@ -201,6 +201,7 @@ class StoredEpisode:
 
     Args:
         path: The folder.
+        files: What lies in it, by name, where that was read and checked already (shards.py).
 
     Attributes:
         key: 16 hex digits that change with anything in the episode (its header has the sums).
@@ -210,9 +211,10 @@ class StoredEpisode:
         EpisodeError: The header is missing or damaged, or of a newer format version.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        contents, self._header = _read_header(self.path)
+    def __init__(self, path: Path, files: Mapping[str, bytes] | None = None) -> None:
+        self.path, self._files = Path(path), files
+        contents = _header_of(self.path) if files is None else files[HEADER]
+        self._header = _parsed(contents, self.path / HEADER)
         self.key = hashlib.sha256(contents).hexdigest()[:16]
         with _fitting(self.path):
             self.metadata = check_header(self._header)
@@ -226,9 +228,10 @@ class StoredEpisode:
             EpisodeError: A file is missing, truncated or damaged.
         """
         with _fitting(self.path):
-            num_steps, files = self._header["num_steps"], self._header["files"]
-            _check_size(self._frames_file, files[self._frames_file.name])
-            columns = safetensors.numpy.load(_read(self.path / STEPS, files[STEPS]))
+            num_steps = self._header["num_steps"]
+            if self._files is None:
+                _check_size(self._frames_file, self._header["files"][self._frames_file.name])
+            columns = safetensors.numpy.load(self._read(self.path / STEPS))
             extras = {
                 name.removeprefix(_EXTRAS_PREFIX): columns.pop(name)
                 for name in sorted(columns)
@@ -256,7 +259,7 @@ class StoredEpisode:
         """
         with _fitting(self.path):
             file, shape = self._frames_file, (self._header["num_steps"] + 1,)
-            contents = _read(file, self._header["files"][file.name])
+            contents = self._read(file)
             try:
                 return read_frames(
                     contents, (*shape, *self._header["frame_size"], 3), codec=self._codec
@@ -264,15 +267,29 @@ class StoredEpisode:
             except VideoError as error:
                 raise EpisodeError(file, str(error)) from error
 
+    def _read(self, file: Path) -> bytes:
+        """Return what a file holds, read once: what is hashed is what is used."""
+        if self._files is not None:
+            return self._files[file.name]
+        expected = self._header["files"][file.name]
+        _check_size(file, expected)
+        contents = file.read_bytes()
+        if fingerprint_of(contents) != expected:
+            raise EpisodeError(file, "damaged: its contents do not match the header's checksum")
+        return contents
 
-def load_episode(path: Path, *, frames: bool = True) -> Episode:
+
+def load_episode(
+    path: Path, files: Mapping[str, bytes] | None = None, *, frames: bool = True
+) -> Episode:
     """Read the episode folder `path`; see `StoredEpisode` for what is raised.
 
     Args:
         path: The folder.
+        files: As in `StoredEpisode`.
         frames: False leaves the pixels on disk: frames is then (T + 1, 0, 0, 3).
     """
-    stored = StoredEpisode(path)
+    stored = StoredEpisode(path, files)
     episode = stored.load()
     return replace(episode, frames=stored.frames()) if frames else episode
 
@@ -347,28 +364,31 @@ def _to_columns(episode: Episode, texts: Sequence[str] | None) -> dict[str, np.n
     return {name: np.ascontiguousarray(column) for name, column in columns.items()}
 
 
-def _fingerprint(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"bytes": file.stat().st_size, "sha256": digest}
+def fingerprint_of(content: bytes) -> dict[str, Any]:
+    """Return what a header says of a file: its size and checksum."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """Return the bytes of an episode's header, and what they say."""
+def _header_of(path: Path) -> bytes:
     if not path.is_dir():
         raise EpisodeError(path, "no such folder")
     try:
-        contents = (path / HEADER).read_bytes()
-        header = json.loads(contents.decode())
-        version = header["format_version"]
+        return (path / HEADER).read_bytes()
     except FileNotFoundError:
         raise EpisodeError(path / HEADER, "missing") from None
+
+
+def _parsed(contents: bytes, file: Path) -> dict[str, Any]:
+    """Return what an episode's header says."""
+    try:
+        header = json.loads(contents.decode())
+        version = header["format_version"]
     except UNREADABLE as error:
-        raise EpisodeError(path / HEADER, f"not an episode's header: {error}") from error
+        raise EpisodeError(file, f"not an episode's header: {error}") from error
     if version != FORMAT_VERSION:
         reason = f"is of format version {version}; this program reads {FORMAT_VERSION}"
-        raise EpisodeError(path / HEADER, reason)
-    return contents, header
+        raise EpisodeError(file, reason)
+    return header
 
 
 def _check_size(file: Path, expected: Mapping[str, Any]) -> None:
@@ -378,12 +398,3 @@ def _check_size(file: Path, expected: Mapping[str, Any]) -> None:
     if size != expected["bytes"]:
         verb = "truncated" if size < expected["bytes"] else "too long"
         raise EpisodeError(file, f"{verb}: {size} bytes, {expected['bytes']} were written")
-
-
-def _read(file: Path, expected: Mapping[str, Any]) -> bytes:
-    """Return what a file holds, read once: what is hashed is what is used."""
-    _check_size(file, expected)
-    contents = file.read_bytes()
-    if hashlib.sha256(contents).hexdigest() != expected["sha256"]:
-        raise EpisodeError(file, "damaged: its contents do not match the header's checksum")
-    return contents

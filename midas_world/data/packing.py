@@ -125,17 +125,10 @@ def _unpack(url: str, folder: Path) -> Losses:
                     if (target / sample.name).is_dir():
                         continue
                     with whole(target / sample.name) as place:
-                        write_sample(sample, place.parent)
+                        place.mkdir()
+                        for part, content in sample.files.items():
+                            (place / part).write_bytes(content)
     return losses
-
-
-def write_sample(sample: Sample, folder: Path) -> Path:
-    """Write an episode's files into a new folder of its name, and return that."""
-    path = folder / sample.name
-    path.mkdir(parents=True)
-    for name, content in sample.files.items():
-        (path / name).write_bytes(content)
-    return path
 
 
 def is_held_out(key: str, share: float) -> bool:

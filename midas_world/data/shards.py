@@ -15,7 +15,6 @@ Where shards lie, and their index: shard_index.py. Knows nothing of training or 
 become (train/stream.py).
 """
 
-import hashlib
 import json
 import logging
 import tarfile
@@ -25,7 +24,7 @@ from io import BytesIO
 from pathlib import PurePosixPath
 from typing import Any
 
-from midas_world.data.episodes import HEADER, STEPS, UNREADABLE, check_header
+from midas_world.data.episodes import HEADER, STEPS, UNREADABLE, check_header, fingerprint_of
 from midas_world.data.shard_index import PLAIN_NAME, Shard, ShardError, join, open_fs, replacing
 from midas_world.data.video import FRAMES_FILES
 
@@ -145,11 +144,6 @@ def make_sample(name: str, files: Mapping[str, bytes]) -> Sample:
         if fingerprint_of(files[part]) != fingerprint:
             raise ShardError(f"{name}.{part} is damaged: its checksum is another")
     return Sample(name=name, files={p: files[p] for p in (HEADER, *expected)}, header=header)
-
-
-def fingerprint_of(content: bytes) -> dict[str, Any]:
-    """Return what a header says of a file: its size and checksum."""
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -10,7 +10,6 @@ Shapes: T steps of an episode, K keypoints, O things.
 """
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -22,8 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from midas_world.data.episodes import Episode, load_episode
-from midas_world.data.packing import write_sample
+from midas_world.data.episodes import load_episode
 from midas_world.data.shard_index import ShardError, ShardFolder, open_shards
 from midas_world.data.shards import Losses, Sample, read_samples
 from midas_world.train.data import frame_columns
@@ -186,15 +184,8 @@ def decode_sample(sample: Sample) -> dict[str, np.ndarray]:
     "frames" (T + 1, H, W, 3) uint8; "keypoints" (T + 1, K, 2), "things" (T + 1, O, 6) and "regions"
     as `FrameStore` has them.
     """
-    episode = load_sample(sample)
+    episode = load_episode(Path(sample.name), sample.files)
     return {"frames": episode.frames, **frame_columns(episode)}
-
-
-def load_sample(sample: Sample) -> Episode:
-    """Return the episode of a sample."""
-    # The decoders read files; a temporary one never leaves the page cache.
-    with tempfile.TemporaryDirectory(prefix="midas-world-") as folder:
-        return load_episode(write_sample(sample, Path(folder)))
 
 
 def make_loader(stream: FrameStream) -> DataLoader[dict[str, Tensor]]:
