@@ -50,8 +50,20 @@ class StepConditions:
 
 
 def stack_vectors(
-    vectors: Sequence[np.ndarray | None], size: int, *, absent: float = 0.0
+    steps: Sequence[StepConditions], name: str, size: int, *, absent: float = 0.0
 ) -> np.ndarray:
-    """Return poses or sounds side by side, (F, size) float32; those that are None are `absent`."""
+    """Return poses or sounds side by side, (F, size) float32; those that are None are `absent`.
+
+    Raises:
+        ValueError: One has another size.
+    """
     missing = np.full(size, absent, np.float32)
-    return np.stack([missing if vector is None else vector for vector in vectors])
+    vectors = [getattr(step, name) for step in steps]
+    for vector in vectors:
+        if vector is not None and vector.shape != (size,):
+            raise ValueError(
+                f"{name} must have shape ({size},), got {vector.shape}; a game that gives another "
+                "size than its world takes is of another version"
+            )
+    rows = [missing if vector is None else vector for vector in vectors]
+    return np.stack(rows).astype(np.float32, copy=False)

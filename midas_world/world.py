@@ -307,11 +307,12 @@ def save_start_states(start_states: Sequence[StartState], path: Path) -> None:
         tensors[prefix + "things"] = torch.from_numpy(state.things)
         present: dict[str, list[bool]] = {}
         for name in ("pose", "audio"):
-            rows = [getattr(step, name) for step in state.conditions]
-            present[name] = [row is not None for row in rows]
-            sizes = [len(row) for row in rows if row is not None]
+            given = [getattr(step, name) for step in state.conditions]
+            present[name] = [row is not None for row in given]
+            sizes = [len(row) for row in given if row is not None]
             if sizes:
-                tensors[prefix + name] = torch.from_numpy(stack_vectors(rows, sizes[0]))
+                rows = stack_vectors(state.conditions, name, sizes[0])
+                tensors[prefix + name] = torch.from_numpy(rows)
         for key, value in state.conditioner_state.items():
             tensors[f"{prefix}conditioner.{key}"] = torch.from_numpy(np.array(value, order="C"))
         texts = [step.text for step in state.conditions]

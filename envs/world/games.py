@@ -211,11 +211,10 @@ class Games:
     def _outlook(self, made: RolloutStep) -> Outlook:
         """Return what the network told, and of which frames."""
         size = self.world.config.world.conditions.pose_size
-        poses = [conditions.pose for conditions in self.course.conditions]
         return Outlook(
             config=self.world.config.world,
             step=self.course.rollout.num_steps.copy(),
-            pose=stack_vectors(poses, size, absent=np.nan),
+            pose=stack_vectors(self.course.conditions, "pose", size, absent=np.nan),
             latents=self.course.rollout.latents.numpy(),
             expected_reward=made.reward.astype(np.float64),
             hit_probability=made.cost.astype(np.float64),

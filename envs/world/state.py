@@ -148,11 +148,9 @@ def pack_conditions(
     conditions: Sequence[StepConditions], config: ConditionsConfig
 ) -> dict[str, Tensor]:
     """Return the poses (B, P) and sounds (B, A) of B games; not a number where there is none."""
-    tensors = {}
-    for name, size in (("pose", config.pose_size), ("audio", config.audio_size)):
-        given = [getattr(item, name) for item in conditions]
-        tensors[name] = torch.from_numpy(stack_vectors(given, size, absent=np.nan))
-    return tensors
+    poses = stack_vectors(conditions, "pose", config.pose_size, absent=np.nan)
+    sounds = stack_vectors(conditions, "audio", config.audio_size, absent=np.nan)
+    return {"pose": torch.from_numpy(poses), "audio": torch.from_numpy(sounds)}
 
 
 def unpack_conditions(tensors: Mapping[str, Tensor]) -> list[StepConditions]:

@@ -96,5 +96,5 @@ class Views:
     def _vectors(self, name: str, space: spaces.Space[Any]) -> np.ndarray:
         """Return the present pose or audio of all games, cut to its space; zeros if absent."""
         assert isinstance(space, spaces.Box)
-        given = [getattr(conditions, name) for conditions in self._course.conditions]
-        return np.clip(stack_vectors(given, space.shape[0]), space.low, space.high)
+        vectors = stack_vectors(self._course.conditions, name, space.shape[0])
+        return np.clip(vectors, space.low, space.high)

@@ -27,7 +27,7 @@ from midas_world.model.layers import mlp
 from midas_world.model.motion import snap
 from midas_world.model.skeleton_maps import WAVES_PER_LIMB, limb_fields, limb_waves
 from midas_world.tokenizing import token_ids
-from midas_world.types import LONGEST_SINCE_HIT, StepConditions
+from midas_world.types import LONGEST_SINCE_HIT, StepConditions, stack_vectors
 
 POSE, TEXT, AUDIO = range(3)
 
@@ -145,38 +145,17 @@ def stack_conditions(
     Raises:
         ValueError: A pose or audio vector has another size than the config says.
     """
-    count = len(steps)
-    pose = np.zeros((count, 1, config.pose_size), np.float32)
-    text = np.zeros((count, 1, config.text_length), np.int64)
-    audio = np.zeros((count, 1, config.audio_size), np.float32)
-    present = np.zeros((count, 1, 3), bool)
-    for row, step in enumerate(steps):
-        if step.pose is not None:
-            pose[row, 0] = _sized(step.pose, config.pose_size, "pose")
-            present[row, 0, POSE] = True
-        if step.text is not None:
-            text[row, 0] = hash_text(step.text, config)
-            present[row, 0, TEXT] = True
-        if step.audio is not None:
-            audio[row, 0] = _sized(step.audio, config.audio_size, "audio")
-            present[row, 0, AUDIO] = True
+    blank, count = np.zeros(config.text_length, np.int64), len(steps)
+    text = [blank if step.text is None else hash_text(step.text, config) for step in steps]
+    present = [[value is not None for value in (s.pose, s.text, s.audio)] for s in steps]
     return Conditions(
-        pose=torch.from_numpy(pose),
-        text=torch.from_numpy(text),
-        audio=torch.from_numpy(audio),
-        present=torch.from_numpy(present),
+        pose=torch.from_numpy(stack_vectors(steps, "pose", config.pose_size))[:, None],
+        text=torch.from_numpy(np.stack(text))[:, None],
+        audio=torch.from_numpy(stack_vectors(steps, "audio", config.audio_size))[:, None],
+        present=torch.from_numpy(np.array(present))[:, None],
         entries=torch.full((count, 1, capacity, 2), -1.0),
         tally=torch.tensor(FULL_TALLY).repeat(count, 1, 1),
     )
-
-
-def _sized(vector: np.ndarray, size: int, name: str) -> np.ndarray:
-    if vector.shape != (size,):
-        raise ValueError(
-            f"{name} must have shape ({size},), got {vector.shape}; a game that gives another "
-            "size than its world takes is of another version"
-        )
-    return vector
 
 
 class Cues(NamedTuple):

@@ -22,7 +22,8 @@ from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions, with_hits
 from midas_world.model.entries import Fate, kept
 from midas_world.model.world_model import WorldModel
-from midas_world.train.autoencoder import decode_latents, psnr_of
+from midas_world.psnr import psnr_of
+from midas_world.train.autoencoder import decode_latents
 from midas_world.train.boxes import character_box, paint_box
 from midas_world.train.latents import LatentStore
 from midas_world.train.loop import Trainer, mixed_precision
