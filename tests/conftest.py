@@ -10,7 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -156,25 +156,45 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_data(tmp_path_factory.mktemp("data"))
 
 
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+) -> Path:
+    """Return a folder that one process makes and all of them read."""
+    above = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        above = above.parent  # of this run's processes
+    done = above / f"{name} is made"
+    (above / name).parent.mkdir(exist_ok=True)
+    with FileLock(above / f"{name}.lock"):
+        if not done.exists():
+            make(above / name)
+            done.touch()
+    return above / name
+
+
 @pytest.fixture(scope="session")
 def trained_autoencoder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the first stage, trained a little."""
     from midas_world.train.autoencoder import train_autoencoder
 
-    folder = tmp_path_factory.mktemp("run") / "autoencoder"
-    train_autoencoder(tiny(*BRIEFLY), data, folder, device=CPU)
-    return folder
+    def train(folder: Path) -> None:
+        train_autoencoder(tiny(*BRIEFLY), data, folder, device=CPU)
+
+    return made_once(tmp_path_factory, "trained/autoencoder", train)
 
 
 @pytest.fixture(scope="session")
-def trained(data: Path, trained_autoencoder: Path) -> Path:
+def trained(
+    data: Path, trained_autoencoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Return the folder of both stages, trained a little."""
     from midas_world.train.dynamics import train_dynamics
 
-    folder = trained_autoencoder.parent
-    parts = {"autoencoder": trained_autoencoder}
-    train_dynamics(tiny(*BRIEFLY), data, folder / "dynamics", **parts, device=CPU)
-    return folder
+    def train(folder: Path) -> None:
+        coder = trained_autoencoder
+        train_dynamics(tiny(*BRIEFLY), data, folder, autoencoder=coder, device=CPU)
+
+    return made_once(tmp_path_factory, "trained/dynamics", train).parent
 
 
 @pytest.fixture(scope="session")

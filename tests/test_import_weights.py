@@ -124,10 +124,9 @@ def skeleton(qwen2: Path, dc_ae: Path, tmp_path_factory) -> Path:
     return folder
 
 
-def test_both_make_a_world_that_takes_a_step_is_packed_and_played(skeleton, tmp_path, capsys):
-    preset, data = str(skeleton / "mine.yaml"), str(tmp_path / "data")
-    words = ["--preset", preset, "--data", data, "train_dynamics.optimizer.bf16=false"]
-    assert main(["collect", *words[:4], "--workers", "1", "--codec", "raw"]) == 0
+def test_both_make_a_world_that_takes_a_step_is_packed_and_played(skeleton, data, tmp_path, capsys):
+    preset = str(skeleton / "mine.yaml")
+    words = ["--preset", preset, "--data", str(data), "train_dynamics.optimizer.bf16=false"]
     begin = ["--output", str(skeleton), "--init-from", str(skeleton / "init")]
     assert main(["train", "dynamics", *words, *begin, "--stop-at", "1"]) == 0
     assert main(["train", "decoder", *words[:4], *begin[:2], "--stop-at", "1"]) == 0

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 
 def save_curves(path: Path, series: Mapping[str, np.ndarray], *, title: str, y_label: str) -> None:
     """Write curves over steps from 1 as a PNG; names that end in "(baseline)" are dashed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to load
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, curve in series.items():
