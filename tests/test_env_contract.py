@@ -124,8 +124,10 @@ def run(code: str, *folders: Path) -> subprocess.CompletedProcess[str]:
 
 
 MAKE = (
-    "import envs, engine, {name}.theirs; from midas_world.environments import WorldEnv; "
-    "print({name}.theirs.WHOSE, WorldEnv.__module__, engine.__file__, envs.__file__)"
+    "import envs, engine, envs.theirs, engine.theirs; "
+    "from midas_world.environments import WorldEnv; "
+    "said = envs.theirs.WHOSE, engine.theirs.WHOSE, WorldEnv.__module__; "
+    "print(*said, envs.__file__, engine.__file__, sep=chr(10))"
 )
 
 
@@ -135,13 +137,13 @@ def write(folder: Path, **files: str) -> None:
         (folder / f"{name}.py").write_text(text)
 
 
-@pytest.mark.parametrize(("name", "is_package"), [("envs", True), ("engine", False)])
-def test_a_project_with_a_package_of_our_name_has_both(tmp_path, name, is_package):
-    own = {"__init__": ""} if is_package else {}
-    write(tmp_path / name, theirs="WHOSE = 'mine'", **own)
-    done = run(MAKE.format(name=name), tmp_path, ROOT)
-    assert done.stdout.startswith("mine envs.world.env "), done.stderr
-    assert (str(tmp_path) in done.stdout) == is_package
+def test_a_project_with_packages_of_our_names_has_both(tmp_path):
+    write(tmp_path / "envs", theirs="WHOSE = 'mine'", __init__="")
+    write(tmp_path / "engine", theirs="WHOSE = 'mine, too'")  # a folder without an __init__.py
+    done = run(MAKE, tmp_path, ROOT)
+    made = done.stdout.splitlines()
+    assert made[:3] == ["mine", "mine, too", "envs.world.env"], done.stderr
+    assert [str(tmp_path) in path for path in made[3:]] == [True, False]
 
 
 @pytest.mark.parametrize(
