@@ -12,7 +12,7 @@ from envs.play.game.playable import Playable
 from envs.play.game.settings import Settings
 from envs.play.game.stepper import StepClock
 from envs.play.window import hud
-from envs.play.window.overlays import Look, Overlays
+from envs.play.window.overlays import OverlayLook, Overlays
 from envs.play.window.window import Window
 from envs.stage.controller import ACTIONS
 from envs.stage.env import ACTION_KEYS
@@ -113,7 +113,7 @@ def test_the_key_map_names_every_action_and_command_and_the_pad():
 
 @pytest.mark.parametrize("area", [(300, 170), (620, 360), (1260, 740)])
 def test_the_key_map_fits_in_letters_that_can_be_read_or_comes_in_parts_and_goes(area):
-    overlays, look = Overlays(), Look(size=40, area=area, settings=Settings())
+    overlays, look = Overlays(), OverlayLook(size=40, area=area, settings=Settings())
     rows = hud.key_rows(ACTION_KEYS, aliases_of(ACTION_KEYS), PAD_BUTTONS)
     seen = []
     overlays.toggle_keys()

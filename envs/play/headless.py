@@ -17,7 +17,7 @@ _MAX_REPEATS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class PlayReport:
     """What a run without a display measured."""
 
     num_steps: int
@@ -98,7 +98,7 @@ def run_headless(
     *,
     fps: float | None = None,
     keep: Callable[[View], None] = lambda _: None,
-) -> Report:
+) -> PlayReport:
     """Play actions, starting anew where an episode ends, and return what was measured."""
     clock = StepClock(1.0 / fps if fps else 0.0)
     times = Samples(capacity=100_000)
@@ -122,7 +122,7 @@ def run_headless(
         times.append(ended - started)
         num_steps += 1
         keep(view)
-    return Report(
+    return PlayReport(
         num_steps=num_steps,
         num_episodes=num_episodes,
         total_reward=finished_reward + view.total_reward,

@@ -38,7 +38,14 @@ from midas_world.importing.recording import (
     still,
 )
 from midas_world.importing.sound import StepSound
-from midas_world.importing.tables import Row, Table, action_of, point_columns, points_of, reward_of
+from midas_world.importing.tables import (
+    RecordedTable,
+    Row,
+    action_of,
+    point_columns,
+    points_of,
+    reward_of,
+)
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _ATTACHED = 1024  # a cover picture, among FFmpeg's dispositions
@@ -75,7 +82,7 @@ class _Shot:
     size: tuple[int, int]
 
 
-class Pictures(ABC):
+class ShotSource(ABC):
     """A source of pictures in order, of which tables tell the rest."""
 
     label: str
@@ -90,7 +97,7 @@ class Pictures(ABC):
             self.actions = {WATCHED: ActionConfig()}
         self.num_points, self.pose_size, self._needs_numbers = 0, 0, False
         for path in filter(None, (tables.actions, tables.points)):
-            table = Table(path, Counter())  # says what is wrong before all else
+            table = RecordedTable(path, Counter())  # says what is wrong before all else
             columns = table.columns
             self._needs_numbers = self._needs_numbers or not table.by_time
             if path == tables.points:
@@ -107,7 +114,7 @@ class Pictures(ABC):
         self.problems.clear()
         audio = self._audio() if pixels else None
         deeds, points = (
-            None if path is None else Table(path, self.problems)
+            None if path is None else RecordedTable(path, self.problems)
             for path in (self._tables.actions, self._tables.points)
         )
         pairs = [] if points is None else point_columns(points.columns)
@@ -150,7 +157,7 @@ def _deed(time_s: float, row: Row) -> Deed:
     return Deed(time_s=time_s, action=action_of(row), reward=reward_of(row))
 
 
-class FilmSource(Pictures):
+class FilmSource(ShotSource):
     """A film.
 
     Args:
@@ -322,7 +329,7 @@ def _start(container: Any, stream: Any) -> float:
     return (container.start_time or 0) / 1e6
 
 
-class PictureSource(Pictures):
+class PictureSource(ShotSource):
     """Pictures in a folder, in the order of the numbers in their names.
 
     Args:

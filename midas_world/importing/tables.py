@@ -33,7 +33,7 @@ _LONGEST_HOLD_S = 10.0
 Row = Mapping[str, Any]
 
 
-class Table:
+class RecordedTable:
     """A table whose rows are asked for in order.
 
     Args:

@@ -35,7 +35,7 @@ from midas_world.files import remove_temporaries
 from midas_world.locks import alone_in
 from midas_world.teachers.env import adapt
 from midas_world.teachers.policies import make_policy
-from midas_world.teachers.workers import Report, run_workers
+from midas_world.teachers.workers import SeedReport, run_workers
 from midas_world.trust import import_function
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ def _collect(config: CollectConfig, enough: Callable[[int, int], bool] | None) -
     if skipped:
         logger.info("%d episodes are there already", skipped)
     started = time.perf_counter()
-    reports: list[Report] = []
+    reports: list[SeedReport] = []
     if seeds:
         if enough is None:
             _try_out(config)
@@ -278,11 +278,11 @@ class _EpisodeCollector:
 
 
 def _follow(
-    reports: Iterator[Report], *, total: int, enough: Callable[[int, int], bool] | None
-) -> list[Report]:
+    reports: Iterator[SeedReport], *, total: int, enough: Callable[[int, int], bool] | None
+) -> list[SeedReport]:
     """Show progress while reports come in, and return them all, or as many as are enough."""
     started = logged = time.perf_counter()
-    seen: list[Report] = []
+    seen: list[SeedReport] = []
     frames = failed = 0
     # Without a terminal the bar disables itself, and a line is logged from time to time instead.
     bar = tqdm(total=None if enough else total, unit="episode", disable=None)

@@ -32,7 +32,7 @@ class Collector(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class SeedReport:
     """What became of one seed.
 
     Attributes:
@@ -48,7 +48,7 @@ class Report:
 
 def run_workers(
     make_collector: Callable[[], Collector], seeds: Sequence[int], *, num_workers: int
-) -> Generator[Report, None, None]:
+) -> Generator[SeedReport, None, None]:
     """Hand seeds to worker processes and yield what became of each; ends early on a full disk.
 
     Closing the generator ends the workers in the midst of what they do.
@@ -82,7 +82,7 @@ def run_workers(
                     if seed is None:
                         message = f"a worker could not start; it ended with code {code}"
                         raise RuntimeError(message) from None
-                    yield Report(seed=seed, error=f"its worker died with code {code}")
+                    yield SeedReport(seed=seed, error=f"its worker died with code {code}")
                     if pending:
                         start_worker()
                     continue
@@ -145,12 +145,12 @@ def _work(make_collector: Callable[[], Collector], connection: Connection) -> No
     while (seed := connection.recv()) is not None:
         try:
             collector = collector or make_collector()
-            report = Report(seed=seed, frames=collector.collect(seed))
+            report = SeedReport(seed=seed, frames=collector.collect(seed))
         except Exception as error:  # The border of a process: whatever it is, report the seed.
             collector = None  # Its state is unknown now.
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             message = f"disk full: {error}" if full else traceback.format_exc()
-            report = Report(seed=seed, error=message, disk_full=full)
+            report = SeedReport(seed=seed, error=message, disk_full=full)
         connection.send(report)
     if collector is not None:
         collector.close()

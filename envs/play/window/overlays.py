@@ -23,7 +23,7 @@ _WIDE = 500  # px
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class OverlayLook:
     """How plates are drawn."""
 
     size: int
@@ -88,13 +88,13 @@ class Overlays:
         wish, self._wants_screenshot = self._wants_screenshot, False
         return wish
 
-    def told(self, look: Look, now: float) -> list[Plate]:
+    def told(self, look: OverlayLook, now: float) -> list[Plate]:
         """Return the message, while there is one."""
         if now >= self._message_until:
             self.message = ""
         return [look.words("message", self.message, side="center")] if self.message else []
 
-    def of_film(self, thread: GameThread, look: Look, *, measured: Measured) -> list[Plate]:
+    def of_film(self, thread: GameThread, look: OverlayLook, *, measured: Measured) -> list[Plate]:
         """Return what is shown over a film, the most important first."""
         plates: list[Plate] = []
         if thread.status == "loading":
@@ -104,7 +104,7 @@ class Overlays:
         return plates
 
     def of_game(
-        self, thread: GameThread, view: View, look: Look, *, now: float, measured: Measured
+        self, thread: GameThread, view: View, look: OverlayLook, *, now: float, measured: Measured
     ) -> list[Plate]:
         """Return what is shown over a game, the most important first."""
         always = [
@@ -134,7 +134,7 @@ class Overlays:
             plates.append(look.words("build", build.words))
         return always + plates
 
-    def keys(self, rows: Sequence[Sequence[str]], look: Look) -> Plate:
+    def keys(self, rows: Sequence[Sequence[str]], look: OverlayLook) -> Plate:
         """Return the key map."""
         area = look.width, look.area[1] - 2 * hud.MARGIN
         pages = hud.keys_plates(tuple(map(tuple, rows)), look.size, area=area)
@@ -142,7 +142,7 @@ class Overlays:
         picture = pages[min(self._keys_page or 0, len(pages) - 1)]
         return Plate(name="keys", picture=picture, edge="bottom", side="center", least=0.2)
 
-    def _score(self, thread: GameThread, view: View, look: Look, now: float) -> list[Plate]:
+    def _score(self, thread: GameThread, view: View, look: OverlayLook, now: float) -> list[Plate]:
         run, playable = thread.goals.run, thread.playable
         if run is None or playable is None:
             return []
@@ -164,7 +164,7 @@ class Overlays:
         return self._first_view_at is not None and now - self._first_view_at < _FIRST_KEYS_S
 
 
-def _status(thread: GameThread, look: Look) -> list[Plate]:
+def _status(thread: GameThread, look: OverlayLook) -> list[Plate]:
     """Return what the game is doing, unless it is played."""
     if thread.status == "rewinding" and thread.past.rewind is not None:
         before = thread.past.rewind.num_before
@@ -183,7 +183,7 @@ def _status(thread: GameThread, look: Look) -> list[Plate]:
     return [look.words("status", words, side="center")]
 
 
-def _recording(thread: GameThread, look: Look) -> list[Plate]:
+def _recording(thread: GameThread, look: OverlayLook) -> list[Plate]:
     """Return how the recording is doing, or why it is not, and whether the microphone is open."""
     text, color = "", hud.TEXT_COLOR
     if thread.recording.error:

@@ -28,7 +28,7 @@ from envs.play.window.keys import meaning_of, place_of
 from envs.play.window.layout import Layout, Plate, arrange, draw
 from envs.play.window.letters import letter_size
 from envs.play.window.menu import PAD_AS_KEYS, move_of
-from envs.play.window.overlays import Look, Overlays, measurements
+from envs.play.window.overlays import OverlayLook, Overlays, measurements
 from envs.play.window.pads import Pads
 from envs.play.window.panels import draw_alone, draw_beside
 from envs.play.window.prompt_line import PromptLine
@@ -319,7 +319,7 @@ class Window:
         if self._prompt.is_open:
             area.height -= self._prompt.height(self._surface)
         size = letter_size(self._surface.get_size())
-        look = Look(size=size, area=area.size, settings=self._settings.settings)
+        look = OverlayLook(size=size, area=area.size, settings=self._settings.settings)
         if view is None:
             elapsed = now - self._opened_at
             hud.draw_loading(self._surface, self._title, elapsed, stage=self._loading.stage)
@@ -346,7 +346,7 @@ class Window:
         self._drawn, self._drawn_at, self._is_dirty = view, now, False
         self._drawn_menu = self._screens.menu
 
-    def _plates(self, thread: GameThread, view: View, look: Look, now: float) -> list[Plate]:
+    def _plates(self, thread: GameThread, view: View, look: OverlayLook, now: float) -> list[Plate]:
         """Return what stands over the picture, the most important first."""
         if self.overlays.shows_keys and self._screens.menu is None:
             return [self.overlays.keys(self._key_rows(thread), look)]
