@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 CONFIG_FILE = "dream.yaml"
 
 _CPU_FRAMES, _GPU_FRAMES = 50_000, 100_000
-_GPU_OVERRIDES = (
+GPU_OVERRIDES = (
     "world.autoencoder.widths=[96,192]",
     "world.autoencoder.decoder_depths=[3,3]",
     "world.backbone.num_layers=8",
@@ -56,8 +56,10 @@ _GPU_OVERRIDES = (
     "world.backbone.num_heads=8",
     "world.backbone.mlp_width=1408",
     "world.head.widths=[128,256,384]",
+    "world.head.depths=[2,2,2]",
     "train_autoencoder.optimizer.batch_size=32",
     "train_dynamics.optimizer.batch_size=32",
+    "train_dynamics.optimizer.muon_learning_rate=1.0e-3",
 )
 _DISK_SHARE = 0.5
 _RATE_STEPS, _SHORT_S = 12, 120.0
@@ -194,7 +196,7 @@ def _decide(request: DreamRequest, work: WorkFolder) -> ProjectConfig:
             logger.warning("%s; it is decided anew", error)
     has_gpu = torch.cuda.is_available()
     is_own = request.preset == "dream"
-    scaled = _GPU_OVERRIDES if has_gpu and is_own else ()
+    scaled = GPU_OVERRIDES if has_gpu and is_own else ()
     config = project_for(
         request.env_id,
         request.options,
