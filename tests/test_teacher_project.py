@@ -8,7 +8,7 @@ import pytest
 
 from examples.racing_policy import make_policy as make_driver
 from midas_world.commands.cli import main
-from midas_world.commands.overrides import find_overrides
+from midas_world.commands.overrides import parse
 from midas_world.config import ProjectConfig, load_preset
 from midas_world.data.episodes import iter_episodes
 from midas_world.teachers.env import make_teacher
@@ -52,9 +52,10 @@ def test_names_and_keyword_arguments_are_read():
     assert parse_kwargs(words) == {"continuous": False, "speed": 2, "name": "up and away"}
     with pytest.raises(ValueError, match="words such as continuous=false"):
         parse_kwargs(["fast"])
-    assert find_overrides(["collect", "--env-kwargs", "a=1", "data.num_steps=3"]) == [
-        "data.num_steps=3"
-    ]
+    parser = argparse.ArgumentParser()
+    add_teacher_options(parser)
+    options, overrides = parse(parser, ["--env-kwargs", "a=1", "data.num_steps=3"])
+    assert (options.env_kwargs, overrides) == (["a=1"], ["data.num_steps=3"])
 
 
 def test_a_project_fits_its_env(caplog):

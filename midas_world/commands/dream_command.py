@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from midas_world.arguments import count, positive
-from midas_world.commands.overrides import find_overrides
+from midas_world.commands.overrides import parse
 from midas_world.machine import num_cores
 from midas_world.teachers.options import add_teacher_options
 
@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         ValueError: The env cannot be a teacher, or an argument cannot be used.
     """
+    arguments, overrides = parse(_parser(), argv or [], has_pairs=True)
     # torch takes seconds to load: --help does not wait for it.
-    arguments, overrides = _parse(argv)
     from midas_world.commands.dream import dream
     from midas_world.commands.dream_work import DreamRequest
     from midas_world.teachers.project import name_of
@@ -53,13 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = ["--world", str(world), *["--trust"] * needs_trust]
         return importlib.import_module("play").main(words)
     return 0
-
-
-def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    words = list(argv or [])
-    # Keyword arguments of the env have no dots; what overrides the preset has.
-    overrides = find_overrides([*words, "--env-kwargs"])
-    return _parser().parse_args([word for word in words if word not in overrides]), overrides
 
 
 def _parser() -> argparse.ArgumentParser:

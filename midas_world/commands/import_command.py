@@ -11,7 +11,7 @@ from pathlib import Path
 
 from midas_world.arguments import count, percentage, positive
 from midas_world.commands.import_weights import main as import_weights
-from midas_world.commands.overrides import find_overrides
+from midas_world.commands.overrides import parse
 from midas_world.teachers.options import FITS, frame_size
 
 WEIGHTS = ("qwen2", "dc-ae")
@@ -26,8 +26,7 @@ def main(argv: Sequence[str]) -> int:
     """
     if argv and argv[0] in WEIGHTS:
         return import_weights(argv)
-    overrides = find_overrides([*argv, "--env-kwargs"])  # paths may have a "=" in them
-    arguments = _parser().parse_args([word for word in argv if word not in overrides])
+    arguments, overrides = parse(_parser(), argv, has_pairs=True)
     # What reads recordings loads torch: --help does not wait for it.
     from midas_world.importing.opening import ImportRequest
     from midas_world.importing.plan import plan_import

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from midas_world.commands.overrides import find_overrides
+from midas_world.commands.overrides import parse
 
 _HELP = {
     "qwen2": "The backbone of a Qwen2 or Qwen2.5, and its words: a folder with config.json, "
@@ -35,8 +35,7 @@ def main(argv: Sequence[str]) -> int:
         "--to", type=Path, required=True, metavar="SKELETON", help="a folder, for both kinds"
     )
     parser.add_argument("--preset", default="paper", help="to begin with; default: paper")
-    overrides = find_overrides([*words, "--env-kwargs"])  # paths may have a "=" in them
-    arguments = parser.parse_args([word for word in words if word not in overrides])
+    arguments, overrides = parse(parser, words, has_pairs=True)
     # torch takes seconds to load: --help does not wait for it.
     from midas_world.importing.weights import import_dc_ae, import_qwen2, preset_of
 

@@ -12,16 +12,6 @@ _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
 _DOTTED = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
 
 
-def find_overrides(argv: Sequence[str]) -> list[str]:
-    """Return the words that override a preset's values: `world.backbone.num_layers=4`.
-
-    Where an env is given keyword arguments or weights of policies, only words with a dot are.
-    """
-    has_pairs = not {"--env-kwargs", "--policy"}.isdisjoint(argv)
-    pattern = _DOTTED if has_pairs else _OVERRIDE
-    return [word for word in argv if pattern.match(word)]
-
-
 def add_preset(parser: argparse.ArgumentParser) -> None:
     """Add the option that names a preset, and say in the help what overrides it."""
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="a preset's name or a YAML file")
@@ -29,10 +19,18 @@ def add_preset(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(
-    parser: argparse.ArgumentParser, argv: Sequence[str]
+    parser: argparse.ArgumentParser, argv: Sequence[str], *, has_pairs: bool = False
 ) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options of a command line, and the overrides that stand anywhere among them."""
-    overrides = find_overrides(argv)
+    """Return the options of a command line, and the overrides that stand anywhere among them.
+
+    Args:
+        parser: Of the options.
+        argv: The words.
+        has_pairs: Whether only words with a dot override, for others may have a "=", too: paths,
+            and where these are given, an env's keyword arguments and weights of policies.
+    """
+    has_pairs = has_pairs or not {"--env-kwargs", "--policy"}.isdisjoint(argv)
+    overrides = [word for word in argv if (_DOTTED if has_pairs else _OVERRIDE).match(word)]
     return parser.parse_args([word for word in argv if word not in overrides]), overrides
 
 
