@@ -299,7 +299,9 @@ class DataConfig:
         return self.policies or {"random": 1.0}
 
     def __post_init__(self) -> None:
-        """Check that no held-out seed is trained on, and the counts."""
+        """Check that no held-out seed is trained on, the counts, and recordings' actions."""
+        if not self.has_teacher and self.teacher is not None and not self.teacher.actions:
+            raise ValueError("without a teacher (env_id) there must be actions: teacher.actions")
         for name, least in (("num_workers", 0), ("shuffle_frames", 1), ("frames_per_episode", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
