@@ -16,7 +16,13 @@ from engine.on_tensorrt import plan as trt_plan
 from engine.on_tensorrt.plan import PLAN_GRAPHS, TrtPlan, load_plan
 from engine.on_torch.engine import TorchEngine
 from midas_world.commands import cli
-from midas_world.config import CameraConfig, EntriesConfig, MotionConfig, SceneryConfig, load_preset
+from midas_world.config import (
+    CameraConfig,
+    EntriesConfig,
+    MotionConfig,
+    SceneryConfig,
+    load_preset,
+)
 from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.head import Guidance
 from midas_world.model.world_model import WorldModel
@@ -139,13 +145,13 @@ def test_weights_are_of_the_precision_and_what_goes_in_and_out_is_float32(
 
 @pytest.mark.parametrize(("steps", "has_camera"), [(2, True), (1, False)])
 def test_graphs_make_what_torch_makes(steps: int, has_camera: bool):
-    runtime = pytest.importorskip("onnxruntime")
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     config = load_preset("tiny").world
     if not has_camera:  # then there are no moved copies
         config = replace(
             config,
             conditions=replace(config.conditions, camera=CameraConfig()),
-            motion=MotionConfig(),
+            motion=MotionConfig(flow=2),
             scenery=SceneryConfig(),
             entries=EntriesConfig(),
         )
@@ -164,6 +170,7 @@ def test_graphs_make_what_torch_makes(steps: int, has_camera: bool):
         graphs.append((decoder, {"latents": given["last"]}))
     for graph, inputs in graphs:
         contents = trt_graphs._export(graph, inputs, "made")
+        onnx.checker.check_model(onnx.load_from_string(contents), full_check=True)
         session = runtime.InferenceSession(contents)
         (made,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         with torch.no_grad():

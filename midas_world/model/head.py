@@ -127,8 +127,9 @@ class DiffusionHead(nn.Module):
             guidance: As above.
         """
         vector = self.vector_of(guidance.vector, sigma)
-        copies = guidance.copies.flatten(1, 2)
-        x = torch.cat((guidance.last, noisy, copies, guidance.maps), dim=1)
+        # ONNX has no flattening of what is empty.
+        copies = (guidance.copies.flatten(1, 2),) if guidance.copies.shape[1] else ()
+        x = torch.cat((guidance.last, noisy, *copies, guidance.maps), dim=1)
         x = self.input(x.contiguous(memory_format=torch.channels_last))
         x = x + self.places.to(x.dtype)
         skips = []

@@ -122,7 +122,9 @@ class Motion(Operators):
 
     def forward(self, latents: Tensor, travel: Tensor) -> Tensor:
         """Return the copies, (B, P, c, h, w), of (B, c, h, w) and travel (B, parallaxes)."""
-        _, _, height, width = latents.shape
+        batch, channels, height, width = latents.shape
+        if not self.shifts:  # as in the head
+            return latents.new_zeros(batch, 0, channels, height, width)
         reach = self.config.reach
         index = travel.clamp(-reach, reach).long() + reach
         # In full precision: what is moved again at every step keeps each rounding.
@@ -131,7 +133,7 @@ class Motion(Operators):
             # All copies in one product: (B, h * w, 9 c) by (B, 9 c, P c).
             operators = self.operators[index].transpose(1, 2).flatten(2)
             moved = patches @ operators + self.biases[index].flatten(1)[:, None]
-        moved = moved.transpose(1, 2).unflatten(1, (index.shape[1], latents.shape[1]))
+        moved = moved.transpose(1, 2).unflatten(1, (index.shape[1], channels))
         return moved.unflatten(3, (height, width))
 
 

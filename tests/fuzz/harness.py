@@ -5,6 +5,7 @@ ran out, or much of it was in use; "hang"; "silently wrong": taken for good; "cr
 died.
 """
 
+import gc
 import logging
 import os
 import resource
@@ -94,6 +95,8 @@ def _work(folder: Path, seed: int, stop: int, end: float, writing: int) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + _MORE_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    gc.collect()
+    gc.freeze()  # else what the parent left is freed meanwhile, and hides what an input takes
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
