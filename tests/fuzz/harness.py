@@ -5,7 +5,6 @@ ran out, or much of it was in use; "hang"; "silently wrong": taken for good; "cr
 died.
 """
 
-import gc
 import logging
 import os
 import resource
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from midas_world.machine import give_back_memory
 from midas_world.types import MidasWorldError
 from tests.fuzz.mutations import mutate_file
 from tests.fuzz.subjects import SUBJECTS, SilentlyWrongError, remember_configs
@@ -95,8 +95,6 @@ def _work(folder: Path, seed: int, stop: int, end: float, writing: int) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + _MORE_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    gc.collect()
-    gc.freeze()  # else what the parent left is freed meanwhile, and hides what an input takes
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
@@ -127,6 +125,7 @@ def make_input(folder: Path, seed: int) -> Path:
 
 def _open(folder: Path, seed: int) -> tuple[str, str]:
     path = make_input(folder, seed)
+    give_back_memory()  # else what an earlier input took and freed is taken again, unseen
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
     before = _peak_memory()
     outcome, words = _use(path, seed)
