@@ -213,7 +213,8 @@ def fit_scenery(lesson: Lesson, folder: Path) -> None:
         return scenery_psnr(model, coder, held, config, device=device)
 
     every = max(1, settings.train_steps // 10)
-    trainer.run(make_batch, save_every=every, evaluate_every=every, evaluate=evaluate)
+    save_every = min(every, training.save_every)
+    trainer.run(make_batch, save_every=save_every, evaluate_every=every, evaluate=evaluate)
     model.load_state_dict(
         {name: value for name, value in trainer.average.items() if name.startswith(PAINTERS)},
         strict=False,

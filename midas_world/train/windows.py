@@ -293,7 +293,7 @@ def _fit_window(lesson: Lesson, number: int, settings: OptimizerConfig, folder: 
 
     trainer.run(
         make_batch,
-        save_every=min(every, 500),
+        save_every=min(every, config.train_dynamics.save_every),
         evaluate_every=every,
         evaluate=lambda: window_psnr(loss, held),
         after_step=lambda made: rows.learn(made["rows"], made["each"]),
