@@ -2,12 +2,12 @@
 
 import argparse
 import importlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from midas_world.arguments import add_trust_option, count
 from midas_world.commands.overrides import DEFAULT_PRESET, add_preset, folder_of, parse
+from midas_world.machine import num_cores
 from midas_world.teachers.options import add_teacher_options, given_options
 
 
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="midas-world collect")
     add_preset(parser)
     parser.add_argument("--data", type=Path, help="default: data/PRESET")
-    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=count, default=num_cores())
     parser.add_argument("--codec", choices=("h264", "raw"), default="h264")
     parser.add_argument("--env", metavar="ID", help="any Gymnasium env as the teacher")
     add_teacher_options(parser)
