@@ -13,7 +13,7 @@ from midas_world.model.world_model import WorldModel
 from midas_world.train.autoencoder import AutoencoderLoss, train_autoencoder
 from midas_world.train.data import open_frames
 from midas_world.train.dynamics import DynamicsLoss, fit_to_autoencoder, train_dynamics
-from midas_world.train.loop import seeded_weights, step_generator
+from midas_world.train.loop import TrainingError, seeded_weights, step_generator
 from midas_world.train.pool import Pool
 from midas_world.types import CheckpointError
 from tests.fakes import randomize
@@ -159,6 +159,16 @@ def test_a_finished_run_stays_as_it_is(data, tmp_path):
     train_autoencoder(config, data, tmp_path, device=CPU)
     before = load_tensors(tmp_path / STATE)
     train_autoencoder(config, data, tmp_path, device=CPU)
+    assert same(before, load_tensors(tmp_path / STATE))
+
+
+def test_training_that_diverges_says_so_and_keeps_the_state_before(data, tmp_path):
+    train_autoencoder(tiny(), data, tmp_path, device=CPU, stop_at=2)
+    before = load_tensors(tmp_path / STATE)
+    rates = ("learning_rate=1e30", "muon_learning_rate=1e30", "warmup_steps=0")
+    wild = tiny(*(f"train_autoencoder.optimizer.{rate}" for rate in rates))
+    with pytest.raises(TrainingError, match=r"diverged: at train step \d.*lower optimizer"):
+        train_autoencoder(wild, data, tmp_path, device=CPU)
     assert same(before, load_tensors(tmp_path / STATE))
 
 

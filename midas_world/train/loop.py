@@ -24,11 +24,16 @@ from midas_world.config import OptimizerConfig
 from midas_world.train.optimizer import make_optimizers
 from midas_world.train.processes import start_processes
 from midas_world.train.sharding import Shards, local, take_share, take_shares, whole
+from midas_world.types import MidasWorldError
 
 logger = logging.getLogger(__name__)
 
 STATE_NAME = "train_state.safetensors"
 LOG_NAME = "log.csv"
+
+
+class TrainingError(MidasWorldError):
+    """Training cannot go on."""
 
 
 def step_generator(seed: int, train_step: int, *, rank: int = 0) -> torch.Generator:
@@ -164,6 +169,9 @@ class Trainer:
             before_step: Called with the train step's number before each.
             after_step: Called after each with what the module returned, detached.
             stop_at: Stop (and save) earlier than the config says.
+
+        Raises:
+            TrainingError: When gradients are no longer finite; what was saved before stays.
         """
         last = min(self.config.train_steps, stop_at or self.config.train_steps)
         first_process = self.processes.is_first
@@ -189,6 +197,9 @@ class Trainer:
                 seen += self.config.batch_size * self.processes.count
                 bar.update()
                 is_last = self.train_step == last
+                is_saved = self.train_step % save_every == 0 or is_last
+                if self.train_step % 20 == 0 or is_saved:
+                    self._check_finite(made["grad_norm"])
                 if self.train_step % 20 == 0 or is_last:
                     values = {name: float(value) for name, value in made.items() if not value.ndim}
                     rate = seen / (time.perf_counter() - started)
@@ -210,9 +221,18 @@ class Trainer:
                                 self._log({f"eval/{k}": v for k, v in evaluate().items()})
                     self.processes.wait()
                     seen, started = 0, time.perf_counter()
-                if (self.train_step % save_every == 0 or is_last) and saves:
+                if is_saved and saves:
                     self.save()
         self.processes.wait()
+
+    def _check_finite(self, norm: Tensor) -> None:
+        """Stop before weights that nothing can be learned with replace those on disk."""
+        if not math.isfinite(float(norm)):
+            raise TrainingError(
+                f"training has diverged: at train step {self.train_step} the gradients are no "
+                f"longer finite. {self.folder} holds the last state before it: run again with a lower "
+                "optimizer.learning_rate and optimizer.muon_learning_rate to go on from there"
+            )
 
     def _share(self) -> float:
         return schedule(self.config, self.train_step)
