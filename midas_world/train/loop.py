@@ -230,8 +230,8 @@ class Trainer:
         if not math.isfinite(float(norm)):
             raise TrainingError(
                 f"training has diverged: at train step {self.train_step} the gradients are no "
-                f"longer finite. {self.folder} holds the last state before it: run again with a lower "
-                "optimizer.learning_rate and optimizer.muon_learning_rate to go on from there"
+                f"longer finite. {self.folder} holds the last state before it: run again with a "
+                "lower optimizer.learning_rate and optimizer.muon_learning_rate to go on from there"
             )
 
     def _share(self) -> float:
