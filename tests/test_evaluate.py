@@ -195,7 +195,10 @@ def test_the_command_measures_a_tiny_world(dot_world, tmp_path):
     assert values["autoencoder"]["latent_bytes"] == 15 * 32 * 2
     # Random weights draw nonsense: the true frame's own baselines must be far ahead of them.
     assert values["next_frame"]["psnr"] < values["next_frame"]["repeat_psnr"]
-    assert values["horizon"]["num_steps"] == 20
+    horizon = values["horizon"]
+    assert horizon["num_steps"] == 20
+    # The dot of another episode is elsewhere, on the same ground.
+    assert horizon["psnr_10"] < horizon["other_psnr_10"] < horizon["previous_psnr_10"]
     assert 0 < values["pose"]["probe_error_percent"] < 50
     assert values["sharpness"]["ratio"] > 0
     stillness = values["stillness"]

@@ -22,6 +22,7 @@ _NUMBERS = (
     ("horizon", "hold_psnr_20", "the same of holding the last real frame", "dB"),
     ("horizon", "psnr_100", "PSNR after 100 steps of rollout", "dB"),
     ("horizon", "hold_psnr_100", "the same of holding the last real frame", "dB"),
+    ("horizon", "other_psnr_100", "the same of another episode of the env, at that step", "dB"),
     ("sharpness", "level_late", "gradient energy over the env's, end of long rollouts", ""),
     ("speed", "median_ms", "env.step, median", "ms"),
 )

@@ -23,6 +23,11 @@ from midas_world.tables import Cell
 from midas_world.train.strips import save_strip
 
 _MARKS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+_BASELINES = (
+    "the last real frame, held (baseline)",
+    "the teacher's frame before (baseline)",
+    "another episode of the teacher (baseline)",
+)
 _NUM_STRIPS = 4
 _WARMUP_STEPS = 20
 
@@ -31,14 +36,15 @@ def horizon_section(study: Study) -> Section:
     """Measure how rollouts stay with the teacher under the same actions."""
     rollouts, steps = study.rollouts, study.config.rollout_steps
     marks = [mark for mark in _MARKS if mark <= steps]
-    names = "world", "hold the last real frame (baseline)", "previous teacher frame (baseline)"
-    rows = {name: [] for name in names}
-    for rollout in tqdm(rollouts, desc="horizon", mininterval=5.0):
+    rows = {name: [] for name in ("world", *_BASELINES)}
+    for number, rollout in enumerate(tqdm(rollouts, desc="horizon", mininterval=5.0)):
         real = rollout.real
         held = np.broadcast_to(rollout.teacher.frames[rollout.first - 1], real.shape)
         previous = rollout.teacher.frames[rollout.first - 1 : -1]
-        for name, shown in zip(rows, (rollout.frames, held, previous), strict=True):
-            rows[name].append(psnr(real, shown))
+        other = rollouts[number - 1].real if len(rollouts) > 1 else real[:0]
+        for name, shown in zip(rows, (rollout.frames, held, previous, other), strict=True):
+            both = min(len(real), len(shown))
+            rows[name].append(psnr(real[:both], shown[:both]))
     curves = {name: mean_by_step(item, steps) for name, item in rows.items()}
     counts = [sum(len(rollout.frames) >= mark for rollout in rollouts) for mark in marks]
     table = [
@@ -58,8 +64,8 @@ def horizon_section(study: Study) -> Section:
         chosen = "held-out recordings, which stand for the teacher, under all that was recorded"
     values = {"num_rollouts": len(rollouts), "num_steps": played}
     values |= {f"psnr_{mark}": float(curves["world"][mark - 1]) for mark in marks}
-    held = curves["hold the last real frame (baseline)"]
-    values |= {f"hold_psnr_{mark}": float(held[mark - 1]) for mark in marks}
+    for prefix, name in zip(("hold", "previous", "other"), _BASELINES, strict=True):
+        values |= {f"{prefix}_psnr_{mark}": float(curves[name][mark - 1]) for mark in marks}
     values["psnr_mean"] = mean_of(curves["world"])
     return Section(
         title="Horizon",
@@ -67,18 +73,13 @@ def horizon_section(study: Study) -> Section:
             f"{len(rollouts)} rollouts of up to {steps} steps from the teacher's first "
             f"{study.context_frames} frames ({chosen}), with the teacher's actions, against its "
             "frames at the same step. Things that lie where chance puts them - coins, rocks - are "
-            "left out of both. Strips: teacher above, world below."
+            "left out of both. Another episode of the teacher, at the same step, tells what a "
+            "frame is worth that is right but for chance. Strips: teacher above, world below."
         ),
         values=values,
         tables=(
             Table(
-                columns=(
-                    "step",
-                    "PSNR dB",
-                    "PSNR dB, hold the last real frame",
-                    "PSNR dB, previous teacher frame",
-                    "rollouts",
-                ),
+                columns=("step", *(f"{name}, PSNR dB" for name in curves), "rollouts"),
                 rows=tuple(table),
             ),
         ),
