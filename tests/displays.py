@@ -17,7 +17,7 @@ def x_server() -> Iterator[str]:
     """Start one and yield its DISPLAY."""
     reads, writes = os.pipe()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writes), "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(writes), "-nolisten", "tcp", "-noreset"],
         pass_fds=[writes],
         stderr=subprocess.DEVNULL,
     )

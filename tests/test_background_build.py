@@ -1,10 +1,9 @@
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,18 +11,15 @@ from engine import backends, select
 from envs.play.game import background_build
 from envs.play.game.background_build import BackgroundBuild, begin_build, build
 from envs.play.game.game import Game
-from envs.play.game.game_thread import GameThread
 from envs.play.game.opening import open_world
 from envs.play.game.playable import Playable
 from envs.play.game.recorder import GameRecorder
-from envs.play.window.window import Window
-from midas_world.sessions.writer import RecordingStatus
 from midas_world.types import BackendUnavailableError
 from midas_world.user_folders import cache_folder
 from midas_world.world import World
 from tests import builds
 from tests.fakes import CountingEnv, FakeEngine
-from tests.windows import playable, playing, run_until, words_shown
+from tests.windows import in_window, playable, playing, run_until, words_shown
 
 
 def wait_for_end(made: BackgroundBuild) -> str:
@@ -75,15 +71,14 @@ def test_a_build_leaves_the_processor_to_the_game():
     made.close()
 
 
-class Sender:
-    def __init__(self):
-        self.sent = []
+def built(*arguments) -> list[tuple[str, str]]:
+    """Return what a build in this process tells."""
+    told: list[tuple[str, str]] = []
+    build(*arguments, SimpleNamespace(send=told.append))
+    return told
 
-    def send(self, message):
-        self.sent.append(message)
 
-
-def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypatch):
+def test_all_plans_of_all_backends_are_built_in_turn(tiny_world, monkeypatch):
     pytest.importorskip("onnx")
     asked = []
 
@@ -93,41 +88,33 @@ def test_all_plans_of_all_backends_are_built_in_turn(tiny_world: World, monkeypa
     monkeypatch.setattr("engine.prepare.capability_here", lambda: 89)
     monkeypatch.setattr("engine.prepare.engine_path", lambda *_, **__: Path(__file__))
     monkeypatch.setattr("engine.prepare.provide_engine", provide_engine)
-    sender = Sender()
-    build(tiny_world.folder, ["tensorrt", "rtx"], 3, Path("cache"), sender)
+    *progress, end = built(tiny_world.folder, ["tensorrt", "rtx"], 3, Path("cache"))
     assert asked == [
         (graph, backend, 89, 3) for backend in ("tensorrt", "rtx") for graph in ("head", "decoder")
     ]
-    *progress, (kind, end) = sender.sent
-    assert kind == "made"
-    assert end == "a faster engine is made: R starts again on tensorrt, rtx"
+    assert end == ("made", "a faster engine is made: R starts again on tensorrt, rtx")
     percents = [int(words.split(", ")[1].split(" ")[0]) for _, words in progress]
     assert percents == [0, 25, 50, 75]
     assert progress[1][1].startswith("making tensorrt decoder")
 
 
-def test_a_build_that_fails_says_why(tiny_world: World, monkeypatch):
-    pytest.importorskip("onnx")
-
-    def capability_here():
-        raise BackendUnavailableError("there is no GPU")
-
-    monkeypatch.setattr("engine.prepare.capability_here", capability_here)
-    sender = Sender()
-    build(tiny_world.folder, ["rtx"], 1, Path("cache"), sender)
-    assert sender.sent == [("failed", "a faster engine could not be made: there is no GPU")]
-
-
-def test_a_build_that_fails_in_the_exporter_says_why(tiny_world: World, monkeypatch, caplog):
-    def prepare(*_, **__):
-        raise RuntimeError("no such operator\nand a long report")
+@pytest.mark.parametrize(
+    ("backend", "part", "error"),
+    [
+        ("rtx", "capability_here", BackendUnavailableError("there is no GPU")),
+        ("onnx", "prepare", RuntimeError("no such operator\nand a long report")),  # the exporter's
+    ],
+)
+def test_a_build_that_fails_says_why(tiny_world, monkeypatch, caplog, backend, part, error):
+    def fail(*_, **__):
+        raise error
 
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr("engine.prepare.prepare", prepare)
-    sender = Sender()
-    build(tiny_world.folder, ["onnx"], 1, Path("cache"), sender)
-    assert sender.sent == [("failed", "a faster engine could not be made: no such operator")]
-    assert "onnx could not be made ready" in caplog.text
+    monkeypatch.setattr(f"engine.prepare.{part}", fail)
+    why = str(error).partition("\n")[0]
+    told = built(tiny_world.folder, [backend], 1, Path("cache"))
+    assert told == [("failed", f"a faster engine could not be made: {why}")]
+    assert ("onnx could not be made ready" in caplog.text) == (backend == "onnx")
 
 
 def test_only_what_could_run_here_and_is_not_built_is_prepared(tiny_world: World, monkeypatch):
@@ -188,14 +175,6 @@ def test_the_window_shows_what_is_built_and_why_the_backend_was_chosen(monkeypat
     assert told.is_closed
 
 
-@contextmanager
-def changing_over(reopen) -> Iterator[tuple[Window, GameThread, Told, CountingEnv]]:
-    """Yield a game whose faster engine is made."""
-    told, env = Told(words="", is_made=True), CountingEnv()
-    with playing(env, background_build=told, reopen=reopen) as (window, session):
-        yield window, session, told, env
-
-
 def test_starting_again_changes_over_to_what_was_made():
     faster = CountingEnv()
     opened = []
@@ -204,7 +183,8 @@ def test_starting_again_changes_over_to_what_was_made():
         opened.append(playable(faster, backend="faster sums"))
         return opened[-1]
 
-    with changing_over(reopen) as (window, session, told, _):
+    told = Told(words="", is_made=True)
+    with playing(CountingEnv(), background_build=told, reopen=reopen) as (window, session):
         run_until(window, session, lambda: session.view.num_steps > 3)
         assert not opened, "it waits for the player"
         session.reset()
@@ -224,14 +204,8 @@ def test_bookmarks_and_rewind_go_on_after_changing_over(tiny_folder: Path):
     first = open_world(str(tiny_folder), backend="torch:float32")
     reopen = partial(open_world, first.env.unwrapped.world, backend="torch:bfloat16")
     made = Told(words="", is_made=True)
-    window = Window("a world")
-    session = GameThread(
-        lambda: replace(first, background_build=made, reopen=reopen),
-        window.inputs,
-        fps=200,
-        notify=window.notify,
-    )
-    try:
+    opened = replace(first, background_build=made, reopen=reopen)
+    with in_window(lambda: opened, fps=200) as (window, session):
         session.start()
         run_until(window, session, lambda: session.view is not None and session.view.num_steps > 3)
         session.past.drop_bookmark()
@@ -246,26 +220,15 @@ def test_bookmarks_and_rewind_go_on_after_changing_over(tiny_folder: Path):
         run_until(window, session, lambda: session.past.rewind.num_before == 0)
         session.past.stop_rewind()
         run_until(window, session, lambda: session.view.num_steps == 1)
-    finally:
-        session.close()
-        window.close()
 
 
 def test_a_recording_stays_on_the_engine_that_it_began_on(monkeypatch):
     told = Told(words="", is_made=True)
     game = Game(playable(CountingEnv(), background_build=told, reopen=lambda: None), seed=0)
     assert game.can_change_over
-    status = RecordingStatus(
-        folder=Path("one"),
-        num_frames=1,
-        seconds=0.05,
-        num_bytes=1,
-        waited_s=0.0,
-        error=None,
-    )
-    monkeypatch.setattr(GameRecorder, "status", status)
+    monkeypatch.setattr(GameRecorder, "status", SimpleNamespace(error=None))
     assert not game.can_change_over
-    monkeypatch.setattr(GameRecorder, "status", replace(status, error="the disk is full"))
+    monkeypatch.setattr(GameRecorder, "status", SimpleNamespace(error="the disk is full"))
     assert game.can_change_over
     told.is_made = False
     assert not game.can_change_over
@@ -275,7 +238,8 @@ def test_an_engine_that_cannot_run_after_all_leaves_the_game_as_it_was():
     def reopen() -> Playable:
         raise BackendUnavailableError("no such device")
 
-    with changing_over(reopen) as (window, session, told, env):
+    told, env = Told(words="", is_made=True), CountingEnv()
+    with playing(env, background_build=told, reopen=reopen) as (window, session):
         said = []
         window._say = said.append
         session.reset()

@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from midas_world.sessions.session import SessionError, load_session
 from midas_world.teachers.actions import configured_actions
 from midas_world.teachers.project import KeyMapFile
 from midas_world.world import World
-from tests.sessions import record_steps
+from tests.sessions import change_header, change_record, record_steps
 
 
 def test_a_damaged_state_of_any_other_env_is_refused(tmp_path):
@@ -42,21 +41,6 @@ def recorded(tmp_path_factory) -> Path:
 @pytest.fixture
 def session(recorded: Path, tmp_path: Path) -> Path:
     return shutil.copytree(recorded, tmp_path / "session")
-
-
-def change_line(folder: Path, number: int, **values) -> None:
-    """Change a line of a log, under a right checksum; "a.b" is b of a."""
-    lines = (folder / "steps.log").read_bytes().splitlines()
-    words = json.loads(lines[number].partition(b" ")[2])
-    for key, value in values.items():
-        *parents, last = key.split("__")
-        inner = words
-        for name in parents:
-            inner = inner[name]
-        inner[last] = value
-    text = json.dumps(words).encode()
-    lines[number] = b"%08x %s" % (zlib.crc32(text), text)
-    (folder / "steps.log").write_bytes(b"\n".join(lines) + b"\n")
 
 
 ARRAY = {"__array__": "AAAAAA==", "dtype": "<f4", "shape": [1]}
@@ -102,7 +86,7 @@ ARRAY = {"__array__": "AAAAAA==", "dtype": "<f4", "shape": [1]}
     ],
 )
 def test_a_log_of_wrong_types_is_refused(session, number, field, value, words):
-    change_line(session, number, **{field: value})
+    change_record(session, number, **{field: value})
     with pytest.raises(SessionError, match=f"steps.log.*({words})") as caught:
         load_session(session)
     assert "\n" not in str(caught.value)
@@ -130,8 +114,7 @@ def test_a_log_of_wrong_types_is_refused(session, number, field, value, words):
     ],
 )
 def test_a_header_of_wrong_types_is_refused(session, field, value, words):
-    path = session / "header.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    change_header(session, **{field: value})
     with pytest.raises(SessionError, match=f"header.json: {words}"):
         load_session(session)
 

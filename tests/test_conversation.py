@@ -28,7 +28,7 @@ from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError,
 from midas_world.sessions.session import load_session
 from tests.fakes import CountingEnv
 from tests.test_sound import loudest_hz, tone, write_sound
-from tests.windows import playing, press, run_until
+from tests.windows import playing, press, run_until, type_in
 
 IDLE, TALK = ACTIONS.index("idle"), ACTIONS.index("talk")
 SILENCE = np.zeros(SAMPLES_PER_STEP, np.int16)
@@ -263,7 +263,7 @@ def test_words_after_a_quote_are_said_and_others_are_a_prompt(monkeypatch):
     with playing(CountingEnv()) as (window, session):
         press(pygame.K_t)
         run_until(window, session, lambda: window._prompt.is_open)
-        pygame.event.post(pygame.Event(pygame.TEXTINPUT, text='"Guten Tag"'))
+        type_in('"Guten Tag"')
         press(pygame.K_RETURN)
         run_until(window, session, lambda: said)
         assert window.overlays.message == "the character says: Guten Tag"
@@ -301,7 +301,7 @@ def test_a_language_that_espeak_does_not_know_ends_no_game(espeak_without_langua
         session.voices = LiveVoices(language="xx")
         press(pygame.K_t)
         run_until(window, session, lambda: window._prompt.is_open)
-        pygame.event.post(pygame.Event(pygame.TEXTINPUT, text='"hello'))
+        type_in('"hello')
         press(pygame.K_RETURN)
         run_until(window, session, lambda: "cannot say it as 'xx'" in window.overlays.message)
         steps = session.view.num_steps

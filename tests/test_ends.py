@@ -20,7 +20,7 @@ from envs.play.window.window import Window
 from midas_world import __version__
 from midas_world.commands import cli
 from tests.fakes import CountingEnv
-from tests.windows import playable, press, run_until, start
+from tests.windows import playable, playing, press, run_until, type_in
 
 
 @pytest.fixture
@@ -32,20 +32,14 @@ def _heeds_ctrl_c():
 
 
 @pytest.mark.usefixtures("_heeds_ctrl_c")
-@pytest.mark.parametrize(
-    ("end", "code"),
-    [
-        (lambda: os.kill(os.getpid(), signal.SIGINT), 130),
-        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143),
-    ],
-)
-def test_a_signal_ends_a_game_within_a_second_and_closes_it(monkeypatch, end, code):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_game_within_a_second_and_closes_it(monkeypatch, number, code):
     sessions, once = [], Window.run_once
 
     def run_once(window: Window, session: GameThread) -> bool:
         if session.view is not None and not sessions:
             sessions.append((session, time.perf_counter()))
-            end()
+            os.kill(os.getpid(), number)
         return once(window, session)
 
     monkeypatch.setattr(Window, "run_once", run_once)
@@ -134,17 +128,13 @@ def test_both_commands_tell_their_version(main, capsys):
 
 
 def test_a_prompt_with_nul_and_half_letters_plays_and_is_drawn():
-    window = Window("a world")
-    session = GameThread(lambda: playable(CountingEnv()), window.inputs, notify=window.notify)
-    start(window, session)
-    session.set_prompt("snow\0 at \ud800night")
-    run_until(window, session, lambda: session.prompt == "snow at night")
-    press(pygame.K_t)
-    pygame.event.post(pygame.Event(pygame.TEXTINPUT, text="\0\udfff"))
-    run_until(window, session, lambda: window._prompt.is_open)
-    window.run_once(session)
-    session.close()
-    window.close()
+    with playing(CountingEnv()) as (window, session):
+        session.set_prompt("snow\0 at \ud800night")
+        run_until(window, session, lambda: session.prompt == "snow at night")
+        press(pygame.K_t)
+        type_in("\0\udfff")
+        run_until(window, session, lambda: window._prompt.is_open)
+        window.run_once(session)
 
 
 def test_a_window_of_an_environment_leaves_sigterm_as_it_was():

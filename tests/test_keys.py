@@ -1,17 +1,16 @@
 """Keys by their place for playing, by what they say for commands, on other layouts than ours."""
 
-import contextlib
 import shutil
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pygame
 import pytest
 
 from envs.play.window.keys import meaning_of, place_of
+from tests.displays import needs_xvfb, x_server
 from tests.fakes import CountingEnv
 from tests.windows import playing, run_until
 
@@ -93,14 +92,16 @@ def test_enter_and_the_keypad_s_goes_on_and_starts_again(enter, place):
 
 def test_pads_come_and_go_while_the_player_types():
     with playing(CountingEnv(), fps=100) as (window, session):
-        pygame.event.post(pygame.Event(pygame.JOYHATMOTION, instance_id=7, hat=0, value=(1, 0)))
-        run_until(window, session, lambda: session.view.action_name == "walk_right")
+
+        def leads_to(name: str, kind: int, **values) -> None:
+            pygame.event.post(pygame.Event(kind, instance_id=7, **values))
+            run_until(window, session, lambda: session.view.action_name == name)
+
+        leads_to("walk_right", pygame.JOYHATMOTION, hat=0, value=(1, 0))
         pygame.event.post(key(pygame.K_t, T))
         run_until(window, session, lambda: window._prompt.is_open)
-        pygame.event.post(pygame.Event(pygame.JOYHATMOTION, instance_id=7, hat=0, value=(-1, 0)))
-        run_until(window, session, lambda: session.view.action_name == "walk_left")
-        pygame.event.post(pygame.Event(pygame.JOYDEVICEREMOVED, instance_id=7))
-        run_until(window, session, lambda: session.view.action_name == "idle")
+        leads_to("walk_left", pygame.JOYHATMOTION, hat=0, value=(-1, 0))
+        leads_to("idle", pygame.JOYDEVICEREMOVED)
         assert window._prompt.is_open
 
 
@@ -116,31 +117,31 @@ def test_an_axis_that_rests_at_its_end_does_not_walk():
 
 
 @pytest.mark.slow  # an X server, and keys typed into it
+@needs_xvfb
 @pytest.mark.skipif(
-    sys.platform != "linux" or not all(map(shutil.which, ("Xvfb", "xdotool", "setxkbmap"))),
-    reason="needs Xvfb, xdotool and setxkbmap",
+    not all(map(shutil.which, ("xdotool", "setxkbmap"))), reason="needs xdotool and setxkbmap"
 )
 @pytest.mark.parametrize(
     ("layout", "expected"),
     [("us", ["a a", "p p", "1 1"]), ("fr", ["a q", "p p", "1 1"]), ("ru", ["a a", "p p", "1 1"])],
 )
 def test_keys_of_a_real_x_server_have_these_names(layout, expected, monkeypatch):
-    with contextlib.ExitStack() as stack:
-        start = partial(subprocess.Popen, stdout=subprocess.PIPE, text=True)
-        command = ["Xvfb", "-noreset", "-displayfd", "1"]
-        server = stack.enter_context(start(command, stderr=subprocess.DEVNULL))
-        stack.callback(server.terminate)
-        monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().strip()}")
+    with x_server() as display:
+        monkeypatch.setenv("DISPLAY", display)
         monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
         subprocess.run(["setxkbmap", layout], check=True)
-        root = Path(__file__).parents[1]
-        program = stack.enter_context(start([sys.executable, "-c", PRINTS], cwd=root))
-        stack.callback(program.kill)
-        while program.stdout.readline().strip() != "open":
-            assert program.poll() is None
-        time.sleep(0.1)
-        names = []
-        for code in CODES.values():
-            subprocess.run(["xdotool", "mousemove", "160", "100", "key", str(code)], check=True)
-            names.append(program.stdout.readline().strip())
+        command = [sys.executable, "-c", PRINTS]
+        options = {"cwd": Path(__file__).parents[1], "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, **options) as program:
+            try:
+                while program.stdout.readline().strip() != "open":
+                    assert program.poll() is None
+                time.sleep(0.1)
+                names = []
+                for code in CODES.values():
+                    words = ["xdotool", "mousemove", "160", "100", "key", str(code)]
+                    subprocess.run(words, check=True)
+                    names.append(program.stdout.readline().strip())
+            finally:
+                program.kill()
         assert names == expected

@@ -10,7 +10,7 @@ import pytest
 from envs.play.game.opening import open_teacher
 from envs.play.game.settings import Settings, SettingsFile
 from tests.fakes import CountingEnv
-from tests.windows import playing, press, push, release, run_until
+from tests.windows import choose, playing, press, push, release, run_until
 
 
 def click(rect: pygame.Rect) -> None:
@@ -83,10 +83,7 @@ def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
     settings = SettingsFile(tmp_path / "settings.json")
     with playing(CountingEnv(), fps=100, settings=settings) as (window, session):
         window._screens._settings._open_keys(session, "keys", back=lambda: None)
-        labels = [str(entry) for entry in window._screens.menu.entries]
-        for _ in range(labels.index("kick:  k")):
-            press(pygame.K_DOWN)
-        press(pygame.K_RETURN)
+        choose(window, "kick:  k")
         press(pygame.K_p)  # now kicks, and pauses no more
         run_until(window, session, lambda: settings.settings.keys == {"k": "p"})
         window._screens.close(session)
@@ -108,9 +105,7 @@ def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
             ("pad", "drop a bookmark:  L3", button),
         ):
             window._screens._settings._open_keys(session, kind, back=lambda: None)
-            menu = window._screens.menu
-            menu.chosen = [str(entry) for entry in menu.entries].index(label)
-            press(pygame.K_RETURN)
+            choose(window, label)
             pygame.event.post(event)
             run_until(window, session, lambda kind=kind: getattr(settings.settings, kind))
             window._screens.close(session)
@@ -148,8 +143,7 @@ def test_menus_fit_and_are_clicked(size):
         menu = window._screens.menu
         shown = [rect for rect in menu._rects if rect.width]
         assert all(window._surface.get_rect().contains(rect) for rect in shown)
-        place = menu._rects[0].center
-        pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, pos=place, button=1))
+        click(menu._rects[0])
         run_until(window, session, lambda: session.status == "playing")
 
 

@@ -19,7 +19,7 @@ from envs.stage.env import ACTION_KEYS
 from midas_world.world import KeyMap
 from tests import windows
 from tests.fakes import CountingEnv, stage_keymap
-from tests.windows import press, release, run_until
+from tests.windows import press, release, run_until, type_in
 
 KICK, LEAP_RIGHT, RUN_LEFT = (ACTIONS.index(n) for n in ("kick", "leap_right", "run_left"))
 
@@ -174,7 +174,7 @@ def test_prompt_is_typed_and_applied(playing):
     window, session = playing(env)
     press(pygame.K_t)
     for letter in "snowx":
-        pygame.event.post(pygame.Event(pygame.TEXTINPUT, text=letter))
+        type_in(letter)
     press(pygame.K_BACKSPACE)
     press(pygame.K_p)  # a letter, not a command, while the line is open
     press(pygame.K_RETURN)
@@ -187,7 +187,7 @@ def test_prompt_is_typed_and_applied(playing):
 def test_escape_leaves_the_prompt_as_it_was(playing):
     window, session = playing(CountingEnv())
     press(pygame.K_t)
-    pygame.event.post(pygame.Event(pygame.TEXTINPUT, text="x"))
+    type_in("x")
     press(pygame.K_ESCAPE)
     for _ in range(3):
         assert window.run_once(session)

@@ -1,6 +1,6 @@
 """Recorded sessions: watching them, running them again, and playing on from any of their frames."""
 
-import json
+import shutil
 from pathlib import Path
 
 import gymnasium as gym
@@ -18,6 +18,7 @@ from envs.recording.record import RecordSession
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import load_session
 from tests.replays import KICK, NUM_FRAMES, RUN_RIGHT, WALK_LEFT, record
+from tests.sessions import change_header, change_record
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,12 +140,13 @@ def test_what_is_other_here_is_named_beside_a_difference(recorded, tmp_path):
     result = str(resimulate(Tape(load_session(folder)), env))
     assert "weights" not in result
     assert "backend" not in result
-    header = json.loads((folder / "header.json").read_text())
-    header["versions"]["numpy"] = "0.1"
-    header["machine"]["processor"] = "an abacus"
-    header["world"]["weights_sha256"] = "0" * 64
-    header["backend"]["dtype"] = "float8"
-    (folder / "header.json").write_text(json.dumps(header))
+    change_header(
+        folder,
+        versions__numpy="0.1",
+        machine__processor="an abacus",
+        world__weights_sha256="0" * 64,
+        backend__dtype="float8",
+    )
     result = str(resimulate(Tape(load_session(folder)), env))
     for words in (
         "version of numpy: 0.1 when recorded",
@@ -156,12 +158,10 @@ def test_what_is_other_here_is_named_beside_a_difference(recorded, tmp_path):
 
 
 def test_a_session_of_another_world_says_so_in_one_line(recorded, tmp_path, capsys):
-    folder = changed(recorded[0], tmp_path, 2)
-    header = json.loads((folder / "header.json").read_text())
-    world = header["world"]["folder"]
-    header["world"]["weights_sha256"] = "0123abcd" * 8
-    (folder / "header.json").write_text(json.dumps(header))
+    folder = shutil.copytree(recorded[0], tmp_path / "changed")
+    change_header(folder, world__weights_sha256="0123abcd" * 8)
     session = load_session(folder)
+    world = session.header.world["folder"]
     for call in (open_recorded, make_recorded):
         with pytest.raises(ValueError, match=r"in another world .* are \w{8}, not 0123abcd: name"):
             call(session)
@@ -231,18 +231,7 @@ def test_command_says_what_is_wrong(tmp_path, capsys):
 
 def changed(folder: Path, tmp_path: Path, number: int, **values) -> Path:
     """Return a copy of a session in which the record of a frame says something else."""
-    import zlib
-
-    copy = tmp_path / "changed"
-    copy.mkdir()
-    for file in folder.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    lines = []
-    for line in (folder / "steps.log").read_bytes().splitlines():
-        record = json.loads(line.partition(b" ")[2])
-        if record.get("frame") == number:
-            record |= values
-        words = json.dumps(record).encode()
-        lines.append(b"%08x %s\n" % (zlib.crc32(words), words))
-    (copy / "steps.log").write_bytes(b"".join(lines))
+    copy = shutil.copytree(folder, tmp_path / "changed")
+    frames = [record.frame for record in load_session(folder).records]
+    change_record(copy, frames.index(number), **values)
     return copy

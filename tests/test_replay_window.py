@@ -6,13 +6,12 @@ import pygame
 import pytest
 
 from envs.play.game.game_thread import GameThread
-from envs.play.game.inputs import Inputs
 from envs.play.game.opening import open_world
 from envs.play.replay.recorded import Tape, open_recorded
 from envs.play.window.window import Window
 from midas_world.sessions.session import load_session
 from tests.replays import NUM_FRAMES, record
-from tests.windows import press, release, run_until, start
+from tests.windows import in_window, press, release, run_until, start
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +28,16 @@ def _known_worlds(tiny_folder, monkeypatch):
 
 
 @pytest.fixture
-def watching(recorded):
+def tape(recorded) -> Tape:
+    return Tape(load_session(recorded))
+
+
+@pytest.fixture
+def watching(tape):
     """Yield a window and the session that is watched in it."""
-    tape = Tape(load_session(recorded))
-    window = Window("a session")
-    session = GameThread(
-        lambda: open_recorded(tape.session), window.inputs, film=tape.film(), notify=window.notify
-    )
-    start(window, session)
-    yield window, session
-    session.close()
-    window.close()
+    with in_window(lambda: open_recorded(tape.session), film=tape.film()) as (window, session):
+        start(window, session)
+        yield window, session
 
 
 def pause(window: Window, session: GameThread) -> None:
@@ -61,20 +59,17 @@ def test_a_film_plays_to_its_end_and_begins_again(watching):
 
 def test_keys_step_and_jump(watching):
     window, session = watching
-    press(pygame.K_END)
-    run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 1)
-    press(pygame.K_COMMA)
-    release(pygame.K_COMMA)
-    run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 2)
+
+    def leads_to(key: int, number: int) -> None:
+        press(key)
+        release(key)
+        run_until(window, session, lambda: session.films.projector.number == number)
+
+    leads_to(pygame.K_END, NUM_FRAMES - 1)
+    leads_to(pygame.K_COMMA, NUM_FRAMES - 2)
     assert session.films.projector.is_paused
-    press(pygame.K_n)
-    release(pygame.K_n)
-    run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 1)
-    press(pygame.K_LEFT)
-    release(pygame.K_LEFT)
-    run_until(
-        window, session, lambda: session.films.projector.number == 0
-    )  # the film is shorter than a second
+    leads_to(pygame.K_n, NUM_FRAMES - 1)
+    leads_to(pygame.K_LEFT, 0)  # the film is shorter than a second
     press(pygame.K_DOWN)
     run_until(window, session, lambda: session.films.projector.speed == 0.5)
     press(pygame.K_F1)
@@ -142,24 +137,17 @@ def test_taking_over_plays_on_bit_equal_from_the_frame_shown(watching, key):
     run_until(window, session, lambda: session.status == "playing")
 
 
-def test_what_cannot_be_taken_over_is_told_and_the_film_goes_on(recorded):
-    tape = Tape(load_session(recorded))
-
+def test_what_cannot_be_taken_over_is_told_and_the_film_goes_on(tape):
     def fails():
         raise ValueError("no such world")
 
-    window = Window("a session")
-    session = GameThread(fails, Inputs(), film=tape.film(), notify=window.notify)
-    session.start()
-    try:
+    with in_window(fails, film=tape.film()) as (window, session):
         said = []
         window._say = said.append
+        session.start()
         run_until(window, session, lambda: session.status == "watching")
         press(pygame.K_t)
         run_until(window, session, lambda: "cannot take over: no such world" in said)
         assert session.films.projector is not None
         press(pygame.K_SPACE)
         run_until(window, session, lambda: not session.films.projector.is_paused)
-    finally:
-        session.close()
-        window.close()

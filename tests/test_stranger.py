@@ -16,15 +16,14 @@ import av
 import pygame
 import pytest
 
-from envs.play.game.game_thread import GameThread
 from envs.play.game.goals import COIN_RUN, FREE_PLAY, BestList
 from envs.play.game.opening import open_teacher
 from envs.play.game.settings import SettingsFile
 from envs.play.window import screens
 from envs.play.window.menu import Menu
 from envs.play.window.tiles import Tiles
-from envs.play.window.window import Window
-from tests.windows import press, release, run_until, start
+from tests.displays import needs_xvfb, x_server
+from tests.windows import in_window, press, release, run_until, start
 
 # At seed 0 whoever runs right for so long has a coin.
 SHORT_RUN = replace(COIN_RUN, limit_s=3.0, is_daily=False)
@@ -57,113 +56,103 @@ raise SystemExit(play.main(["--teacher"]))
 def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(screens, "MODES", (FREE_PLAY, SHORT_RUN))
-    window = Window("stage, the real game", settings=SettingsFile(tmp_path / "settings.json"))
-    session = GameThread(
-        open_teacher, window.inputs, best=BestList(tmp_path / "best.json"), notify=window.notify
-    )
-    start(window, session, timeout_s=60.0)
-    wait = partial(run_until, window, session, timeout_s=60.0)
+    settings, best = SettingsFile(tmp_path / "settings.json"), BestList(tmp_path / "best.json")
+    with in_window(open_teacher, settings=settings, best=best) as (window, session):
+        start(window, session, timeout_s=60.0)
+        wait = partial(run_until, window, session, timeout_s=60.0)
 
-    def look(name: str) -> None:
-        drawn = window._drawn_at
-        window._is_dirty = True
-        wait(lambda: window._drawn_at > drawn)
-        pygame.image.save(window._surface, Path(tmp_path) / f"{name}.png")
+        def look(name: str) -> None:
+            drawn = window._drawn_at
+            window._is_dirty = True
+            wait(lambda: window._drawn_at > drawn)
+            pygame.image.save(window._surface, Path(tmp_path) / f"{name}.png")
 
-    def choose(label: str) -> None:
-        menu = window._screens.menu
-        while not str(menu.entries[menu.chosen]).startswith(label):
-            before = menu.chosen
-            press(pygame.K_DOWN)
-            wait(lambda was=before: menu.chosen != was)
+        def choose(label: str) -> None:
+            menu = window._screens.menu
+            while not str(menu.entries[menu.chosen]).startswith(label):
+                before = menu.chosen
+                press(pygame.K_DOWN)
+                wait(lambda was=before: menu.chosen != was)
+            press(pygame.K_RETURN)
+
+        def shown(kind: type, title: str) -> Callable[[], bool]:
+            return lambda: (
+                isinstance(window._screens.menu, kind) and window._screens.menu.title == title
+            )
+
+        look("1-overlay")
+        press(pygame.K_ESCAPE)
+        wait(shown(Menu, "Menu"))
+        look("2-menu")
+        choose("Scenes")
+        wait(shown(Tiles, "Scenes"))
+        wait(lambda: not window._screens.pictures.is_behind)
+        for key in (pygame.K_RIGHT, pygame.K_DOWN, pygame.K_RIGHT):
+            press(key)
+        tiles = window._screens.menu
+        wait(lambda: tiles.current == 1)
+        look("3-scenes")
+        wanted = [row.labels[row.chosen] for row in tiles.rows]
         press(pygame.K_RETURN)
-
-    def shown(kind: type, title: str) -> Callable[[], bool]:
-        return lambda: (
-            isinstance(window._screens.menu, kind) and window._screens.menu.title == title
-        )
-
-    look("1-overlay")
-    press(pygame.K_ESCAPE)
-    wait(shown(Menu, "Menu"))
-    look("2-menu")
-    choose("Scenes")
-    wait(shown(Tiles, "Scenes"))
-    wait(lambda: not window._screens.pictures.is_behind)
-    for key in (pygame.K_RIGHT, pygame.K_DOWN, pygame.K_RIGHT):
-        press(key)
-    tiles = window._screens.menu
-    wait(lambda: tiles.current == 1)
-    look("3-scenes")
-    wanted = [row.labels[row.chosen] for row in tiles.rows]
-    press(pygame.K_RETURN)
-    wait(lambda: session.prompt is not None and session.status == "playing")
-    steps = session.view.num_steps
-    wait(lambda: session.view.num_steps > steps + 1)
-    assert wanted == list(session.playable.scenes.read(session.view.text).values())
-    look("4-scene")
-    press(pygame.K_ESCAPE)
-    wait(shown(Menu, "Menu"))
-    choose("Coin run")
-    wait(lambda: session.goals.mode is SHORT_RUN)
-    press(pygame.K_RIGHT)
-    press(pygame.K_LSHIFT)
-    wait(lambda: session.view.action_name == "run_right")
-    look("5-coin-run")
-    wait(lambda: session.status == "over")
-    release(pygame.K_RIGHT)
-    wait(lambda: window._screens.menu is not None)
-    assert window._screens.menu.title in ("Time!", "The end")
-    assert "number 1 of the best" in window._screens.menu._notes[0]
-    look("6-end")
-    assert json.loads((tmp_path / "best.json").read_text()) == {
-        "stage (the teacher), coin run": [1.0]
-    }
-    press(pygame.K_F8)
-    wait(lambda: "(F10 shows it)" in window.overlays.message)
-    choose("Watch")
-    wait(lambda: session.status == "watching")
-    look("7-replay")
-    press(pygame.K_END)
-    wait(lambda: session.films.projector.is_paused)
-    press(pygame.K_ESCAPE)
-    wait(lambda: session.status == "over" and window._screens.menu is not None)
-    press(pygame.K_F10)
-    wait(shown(Tiles, "Recordings"))
-    wait(lambda: not window._screens.pictures.is_behind)
-    look("8-recordings")
-    press(pygame.K_RETURN)
-    wait(lambda: isinstance(window._screens.menu, Menu))
-    choose("Watch")
-    wait(lambda: session.status == "watching" and session.view.frame.shape[0] == 384)
-    look("9-film")
-    session.close()
-    window.close()
+        wait(lambda: session.prompt is not None and session.status == "playing")
+        steps = session.view.num_steps
+        wait(lambda: session.view.num_steps > steps + 1)
+        assert wanted == list(session.playable.scenes.read(session.view.text).values())
+        look("4-scene")
+        press(pygame.K_ESCAPE)
+        wait(shown(Menu, "Menu"))
+        choose("Coin run")
+        wait(lambda: session.goals.mode is SHORT_RUN)
+        press(pygame.K_RIGHT)
+        press(pygame.K_LSHIFT)
+        wait(lambda: session.view.action_name == "run_right")
+        look("5-coin-run")
+        wait(lambda: session.status == "over")
+        release(pygame.K_RIGHT)
+        wait(lambda: window._screens.menu is not None)
+        assert window._screens.menu.title in ("Time!", "The end")
+        assert "number 1 of the best" in window._screens.menu._notes[0]
+        look("6-end")
+        assert json.loads((tmp_path / "best.json").read_text()) == {
+            "stage (the teacher), coin run": [1.0]
+        }
+        press(pygame.K_F8)
+        wait(lambda: "(F10 shows it)" in window.overlays.message)
+        choose("Watch")
+        wait(lambda: session.status == "watching")
+        look("7-replay")
+        press(pygame.K_END)
+        wait(lambda: session.films.projector.is_paused)
+        press(pygame.K_ESCAPE)
+        wait(lambda: session.status == "over" and window._screens.menu is not None)
+        press(pygame.K_F10)
+        wait(shown(Tiles, "Recordings"))
+        wait(lambda: not window._screens.pictures.is_behind)
+        look("8-recordings")
+        press(pygame.K_RETURN)
+        wait(lambda: isinstance(window._screens.menu, Menu))
+        choose("Watch")
+        wait(lambda: session.status == "watching" and session.view.frame.shape[0] == 384)
+        look("9-film")
     assert len(list(tmp_path.glob("*.png"))) == 9
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    sys.platform != "linux" or not all(map(shutil.which, ("Xvfb", "xdotool"))),
-    reason="needs Xvfb and xdotool",
-)
+@needs_xvfb
+@pytest.mark.skipif(shutil.which("xdotool") is None, reason="needs xdotool")
 def test_a_stranger_plays_on_a_real_x_server(tmp_path):
-    root = Path(__file__).parents[1]
     with contextlib.ExitStack() as stack:
-        run = partial(subprocess.Popen, stdout=subprocess.PIPE, text=True)
-        command = ["Xvfb", "-noreset", "-displayfd", "1"]
-        server = stack.enter_context(run(command, stderr=subprocess.DEVNULL))
-        stack.callback(server.terminate)
         changes = {
-            "DISPLAY": f":{server.stdout.readline().strip()}",
+            "DISPLAY": stack.enter_context(x_server()),
             "SDL_VIDEODRIVER": "x11",
             "SDL_VIDEO_X11_WMCLASS": "midas",
             "SDL_AUDIODRIVER": "dummy",
             "XDG_CONFIG_HOME": str(tmp_path),
-            "PYTHONPATH": str(root),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
         }
         env = os.environ | changes
-        game = stack.enter_context(run([sys.executable, "-c", TELLS], cwd=tmp_path, env=env))
+        options = {"cwd": tmp_path, "env": env, "stdout": subprocess.PIPE, "text": True}
+        game = stack.enter_context(subprocess.Popen([sys.executable, "-c", TELLS], **options))
         stack.callback(game.kill)
 
         def wait(words: str) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from envs.play.game.film import Film
 from envs.play.game.game import Game
-from envs.play.game.game_thread import GameThread
 from envs.play.game.opening import open_teacher
 from envs.play.game.rewind import Rewind
 from envs.play.studio.films import FilmLook, open_film, save_film
@@ -20,14 +19,13 @@ from envs.play.studio.saver import FrameSaver
 from envs.play.window.film_controls import _bar
 from envs.play.window.menu import Menu
 from envs.play.window.tiles import Tiles
-from envs.play.window.window import Window
 from envs.recording.record import new_path
 from midas_world.data import gif
 from midas_world.sessions.export.pictures import SHAPES, PictureOptions, pictures, shaped, with_keys
 from midas_world.sessions.session import load_session
 from tests.fakes import CountingEnv, view_of
 from tests.sessions import export, read_film
-from tests.windows import playable, playing, press, run_until
+from tests.windows import choose, in_window, playable, playing, press, run_until
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 96, 160, 3)).astype(np.uint8)
 
@@ -201,11 +199,6 @@ def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_pat
 
             run_until(window, session, is_open)
 
-        def choose(label: str) -> None:
-            entries = [str(entry) for entry in window._screens.menu.entries]
-            window._screens.menu.chosen = entries.index(label)
-            press(pygame.K_RETURN)
-
         run_until(window, session, lambda: session.view.num_steps > 20)
         press(pygame.K_F8)
         run_until(window, session, lambda: "(F10 shows it)" in window.overlays.message)
@@ -217,7 +210,7 @@ def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_pat
         run_until(window, session, lambda: not window._screens.pictures.is_behind)
         press(pygame.K_RETURN)
         menu(Menu, film.name)
-        choose("Watch")
+        choose(window, "Watch")
         run_until(window, session, lambda: session.status == "watching")
         run_until(window, session, lambda: session.view.frame.shape == (528, 880, 3))
         press(pygame.K_p)
@@ -228,20 +221,20 @@ def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_pat
         for label, wanted in (("Export as MP4, 1:1", 2), ("Export as GIF", 3)):
             menu(Tiles, "Recordings")
             window._screens.menu.rows[0].take(0)
-            choose(label)
+            choose(window, label)
             run_until(window, session, lambda n=wanted: len(recordings(Path("recordings"))) == n)
             run_until(window, session, lambda: "saved" in window.overlays.message)
         menu(Tiles, "Recordings")
         press(pygame.K_RETURN)
         menu(Menu, ", ")
-        choose("Delete")
+        choose(window, "Delete")
         menu(Menu, "Delete")
         press(pygame.K_RETURN)  # which keeps it
         menu(Menu, ", ")
         assert len(recordings(Path("recordings"))) == 3
-        choose("Delete")
+        choose(window, "Delete")
         menu(Menu, "Delete")
-        choose("Delete it for good")
+        choose(window, "Delete it for good")
         menu(Tiles, "Recordings")
         assert len(recordings(Path("recordings"))) == 2
 
@@ -329,18 +322,14 @@ def test_what_is_being_recorded_is_not_deleted(tmp_path, monkeypatch):
 
 def test_while_a_game_loads_there_is_nothing_to_save_or_to_open(monkeypatch):
     may_load = threading.Event()
-    window = Window("a world")
-    session = GameThread(
-        lambda: may_load.wait(10.0) and playable(CountingEnv()), window.inputs, notify=window.notify
-    )
-    session.start()
-    for key in (pygame.K_F10, pygame.K_r, pygame.K_t, pygame.K_F8, pygame.K_F1):
-        press(key)
-    run_until(window, session, lambda: window.overlays.shows_keys)
-    assert window._screens.menu is None
-    assert not window._prompt.is_open
-    assert not window.overlays.message
-    may_load.set()
-    run_until(window, session, lambda: session.status == "playing")
-    session.close()
-    window.close()
+    made = playable(CountingEnv())
+    with in_window(lambda: may_load.wait(10.0) and made) as (window, session):
+        session.start()
+        for key in (pygame.K_F10, pygame.K_r, pygame.K_t, pygame.K_F8, pygame.K_F1):
+            press(key)
+        run_until(window, session, lambda: window.overlays.shows_keys)
+        assert window._screens.menu is None
+        assert not window._prompt.is_open
+        assert not window.overlays.message
+        may_load.set()
+        run_until(window, session, lambda: session.status == "playing")

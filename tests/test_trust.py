@@ -1,6 +1,5 @@
 """What others made - worlds, sessions, presets, shards - never runs code of theirs by itself."""
 
-import json
 import logging
 import shutil
 import sys
@@ -18,19 +17,13 @@ from envs.play.game.opening import open_world
 from envs.play.replay.recorded import make_recorded, open_recorded
 from envs.recording.record import RecordSession
 from midas_world.commands import cli
-from midas_world.config import (
-    DataConfig,
-    ProjectConfig,
-    load_config,
-    load_preset,
-    save_config,
-)
+from midas_world.config import DataConfig, ProjectConfig, load_config, load_preset, save_config
 from midas_world.sessions.export.minari_dataset import export_minari
 from midas_world.sessions.session import SessionError, load_session
 from midas_world.trust import UntrustedError, check_data, check_env, import_named
 from midas_world.types import CheckpointError
 from midas_world.world import load_world
-from tests.sessions import record_steps
+from tests.sessions import change_header, change_record, record_steps
 
 STAGE = "envs:midas/Stage-v0"
 # What a stranger's module does when it is imported, and what else it has to offer.
@@ -92,8 +85,7 @@ def session_of(stranger: Stranger, **header) -> Path:
     record_steps(stranger.folder / "session", 3)
     for file in (stranger.folder / "session").iterdir():
         file.rename(stranger.folder / file.name)
-    path = stranger.folder / "header.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | header))
+    change_header(stranger.folder, **header)
     return stranger.folder
 
 
@@ -172,12 +164,8 @@ def test_a_world_that_a_session_brings_is_not_looked_at(stranger, tiny_folder, r
     shutil.copytree(tiny_folder, where)
     session = stranger.folder / "session"
     (root / "made").rename(session)
-    path = session / "header.json"
-    header = json.loads(path.read_text())
     names = {"relative": str(where.relative_to(root)), "inside": "bait"}
-    header["world"]["folder"] = str(where)
-    header["world"]["name"] = names.get(given, str(where))
-    path.write_text(json.dumps(header))
+    change_header(session, world__folder=str(where), world__name=names.get(given, str(where)))
     loaded = load_session(session)
     for call in (open_recorded, make_recorded):
         with pytest.raises(ValueError, match="name the recorded one's folder with --world"):
@@ -193,9 +181,7 @@ def test_a_session_cannot_trust_itself(stranger, tiny_folder, root, monkeypatch)
     kwargs = {"world": str(world), "trust": True, "backend": "torch"}
     (root / "other").mkdir()
     session = session_of(Stranger(root / "other", "session"), env_id=STAGE, env_kwargs=kwargs)
-    session_file = session / "header.json"
-    header = json.loads(session_file.read_text()) | {"env_id": "midas/Stage-v0"}
-    session_file.write_text(json.dumps(header))
+    change_header(session, env_id="midas/Stage-v0")
     env: Any = make_recorded(load_session(session))
     assert env.unwrapped.world.folder.name == "stage"
     with pytest.raises(UntrustedError, match="trust"):
@@ -292,10 +278,7 @@ def test_yaml_of_others_is_not_resolved(tiny_folder, tmp_path, monkeypatch, text
 @pytest.mark.parametrize("name", ["/etc/passwd", "../state-000000.safetensors", "header.json", 3])
 def test_a_state_is_a_file_of_its_session(tmp_path, name):
     record_steps(tmp_path / "session", 2)
-    first, *others = load_session(tmp_path / "session").records
-    first = replace(first, begin={"seed": 1, "state": name})
-    lines = [record.to_line() for record in (first, *others)]
-    (tmp_path / "session" / "steps.log").write_bytes(b"".join(lines))
+    change_record(tmp_path / "session", 0, begin={"seed": 1, "state": name})
     with pytest.raises(SessionError, match=r"steps.log, line 1: state must be a"):
         load_session(tmp_path / "session")
 

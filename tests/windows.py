@@ -1,7 +1,7 @@
 """For tests that play in a window: making a game, pressing keys, and waiting for what follows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pygame
@@ -25,6 +25,17 @@ def press(key: int, mod: int = 0) -> None:
 
 def release(key: int) -> None:
     pygame.event.post(pygame.Event(pygame.KEYUP, key=key, mod=0, unicode="", scancode=0))
+
+
+def type_in(text: str) -> None:
+    pygame.event.post(pygame.Event(pygame.TEXTINPUT, text=text))
+
+
+def choose(window: Window, label: str) -> None:
+    """Take an entry of the menu that is open."""
+    menu = window._screens.menu
+    menu.chosen = [str(entry) for entry in menu.entries].index(label)
+    press(pygame.K_RETURN)
 
 
 def push(button: int) -> None:
@@ -65,18 +76,25 @@ def words_shown(monkeypatch) -> list[str]:
 
 
 @contextmanager
-def playing(
-    env: CountingEnv, *, fps: float = 200, settings: SettingsFile | None = None, **changes
+def in_window(
+    make: Callable[[], Playable], *, settings: SettingsFile | None = None, **options
 ) -> Iterator[tuple[Window, GameThread]]:
-    """Yield a window and the session of a game that is being played on it."""
+    """Yield a window and the session of a game that is to be played on it."""
     window = Window("a world", settings=settings)
-    session = GameThread(
-        lambda: playable(env, **changes), window.inputs, fps=fps, notify=window.notify
-    )
+    session = GameThread(make, window.inputs, notify=window.notify, **options)
     try:
-        start(window, session)
         yield window, session
     finally:
         for _ in range(2):  # nothing is amiss if it is said twice
             session.close()
             window.close()
+
+
+@contextmanager
+def playing(
+    env: CountingEnv, *, fps: float = 200, settings: SettingsFile | None = None, **changes
+) -> Iterator[tuple[Window, GameThread]]:
+    """Yield the same of a game that is being played."""
+    with in_window(lambda: playable(env, **changes), settings=settings, fps=fps) as both:
+        start(*both)
+        yield both
