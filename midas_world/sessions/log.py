@@ -10,10 +10,10 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,19 @@ Kind = Literal["start", "reset", "restore", "step", "prompt"]
 SPEAKERS = ("own", "other")
 Heard = tuple[np.ndarray | None, np.ndarray | None]
 """(20,) features of live audio in place of the own and of the other voice; None: it was not."""
+UNHEARD: Heard = (None, None)
+
+
+class Turn(NamedTuple):
+    """What a player did from one frame to the next: words, live voices, and then an action.
+
+    Attributes:
+        action: None after the last frame.
+    """
+
+    words: Sequence[str | None]
+    heard: Heard
+    action: Any
 
 
 class SessionError(MidasWorldError, ValueError):
@@ -88,12 +101,26 @@ class Record:
     def heard(self) -> Heard:
         """The features of the voices that were live: halves of what the world was told."""
         if self.conditions.audio is None or not self.live:
-            return (None, None)
+            return UNHEARD
         own, other = (
             half if name in self.live else None
             for name, half in zip(SPEAKERS, np.split(self.conditions.audio, 2), strict=True)
         )
         return own, other
+
+    @property
+    def voices_before(self) -> dict[int, Heard]:
+        """The live voices between the reset and this beginning, by their steps from 0 on."""
+        return {step: (own, other) for step, own, other in self.begin.get("voices") or ()}
+
+    def turns_before(self) -> Iterator[Turn]:
+        """Yield all that was done between the reset and this beginning."""
+        voices = self.voices_before
+        actions = enumerate(self.begin.get("actions") or ())
+        return turns_of(
+            [(action, voices.get(step, UNHEARD)) for step, action in actions],
+            self.begin.get("prompts") or (),
+        )
 
     def to_line(self) -> bytes:
         """Return it as a line of the log."""
@@ -117,6 +144,21 @@ class Record:
             kept["begin"] = self.begin
         words = json.dumps(to_json(kept), separators=(",", ":")).encode()
         return b"%08x %s\n" % (zlib.crc32(words), words)
+
+
+def turns_of(
+    deeds: Iterable[tuple[Any, Heard]], prompts: Iterable[Sequence[Any]]
+) -> Iterator[Turn]:
+    """Yield the turns of T actions, and a last one without any.
+
+    Args:
+        deeds: The actions, and the live voices under each.
+        prompts: What was typed: after how many actions, and the words.
+    """
+    left = list(prompts)
+    for step, (action, heard) in enumerate([*deeds, (None, UNHEARD)]):
+        yield Turn([text for after, text in left if after <= step], heard, action)
+        left = [item for item in left if item[0] > step]
 
 
 def hash_frame(frame: np.ndarray) -> str:

@@ -33,7 +33,7 @@ from midas_world.data.episodes import current_versions
 from midas_world.data.video import VideoError
 from midas_world.machine import cpu_name, num_cores
 from midas_world.sessions.film_index import FilmIndex, scan_film
-from midas_world.sessions.log import STEPS, Record, SessionError, read_log
+from midas_world.sessions.log import STEPS, Record, SessionError, Turn, read_log, turns_of
 from midas_world.sessions.sound import SoundReader
 from midas_world.sessions.values import from_json, to_json
 from midas_world.sessions.video import read_film
@@ -124,13 +124,11 @@ class Segment:
         first: Record of its first frame; its own action, if it has one, led to it from outside.
         steps: Records of the T steps.
         prompts: (number of steps before it, record) of the prompts on the way.
-        is_whole: Its first frame is the one that the episode, or the recording, began with.
     """
 
     first: Record
-    steps: tuple[Record, ...]
-    prompts: tuple[tuple[int, Record], ...] = ()
-    is_whole: bool = True
+    steps: Sequence[Record]
+    prompts: Sequence[tuple[int, Record]] = ()
 
     @property
     def num_steps(self) -> int:
@@ -147,6 +145,11 @@ class Segment:
     def records(self) -> tuple[Record, ...]:
         """Records of its T + 1 frames."""
         return (self.first, *self.steps)
+
+    def turns(self) -> Iterator[Turn]:
+        """Yield what was done before each of its steps, and after them."""
+        words = [(after, record.text) for after, record in self.prompts]
+        return turns_of([(record.action, record.heard) for record in self.steps], words)
 
 
 class RecordedSession:
@@ -236,25 +239,24 @@ class RecordedSession:
     def segments(self, start: int = 0, stop: int | None = None) -> list[Segment]:
         """Return the stretches without a jump within the frames start to stop - 1."""
         stop = self.num_frames if stop is None else min(stop, self.num_frames)
-        found: list[Segment] = []
-        current: list[Record] = []
-        prompts: list[tuple[int, Record]] = []
+        stretches: list[tuple[list[Record], list[tuple[int, Record]]]] = []
         for record in self.records:
             if record.frame is None:
-                if current:
-                    prompts.append((len(current) - 1, record))
+                if stretches:
+                    records, prompts = stretches[-1]
+                    prompts.append((len(records) - 1, record))
                 continue
             if record.frame >= stop:
                 break
             if record.frame < start:
                 continue
-            if current and record.is_beginning:
-                found.append(_segment(current, prompts))
-                current, prompts = [], []
-            current.append(record)
-        if current:
-            found.append(_segment(current, prompts))
-        return found
+            if not stretches or record.is_beginning:
+                stretches.append(([], []))
+            stretches[-1][0].append(record)
+        return [
+            Segment(first=first, steps=steps, prompts=prompts)
+            for (first, *steps), prompts in stretches
+        ]
 
     def state_path(self, record: Record) -> Path | None:
         """Return the file with the environment's state at a record's frame, if it was kept."""
@@ -275,13 +277,6 @@ def load_session(folder: Path) -> RecordedSession:
         SessionError: There is no session, its header is damaged, or it is of a newer format.
     """
     return RecordedSession(folder)
-
-
-def _segment(records: list[Record], prompts: list[tuple[int, Record]]) -> Segment:
-    first = records[0]
-    return Segment(
-        first=first, steps=tuple(records[1:]), prompts=tuple(prompts), is_whole=first.is_beginning
-    )
 
 
 def _read_header(folder: Path) -> SessionHeader:

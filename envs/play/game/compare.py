@@ -8,7 +8,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +17,9 @@ from envs.picture import pack_frame, picture_of, unpack_frame
 from envs.play.game.game import Game
 from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.playable import TeacherLink
+from envs.stage.twin import StageTwin
 from midas_world.psnr import psnr as psnr_of_frames
+from midas_world.sessions.log import UNHEARD, Turn
 
 TRACE_STEPS = 200
 
@@ -44,16 +45,14 @@ class Pair:
     trace: tuple[tuple[int, float], ...]
 
 
-class Twin:
+class Twin(StageTwin):
     """A teacher that is taken along a branch of a world, step by step."""
 
     def __init__(self, env: gym.Env[np.ndarray, np.int64]) -> None:
-        self.env: Any = env.unwrapped
+        super().__init__(env)
         self.num_steps = 0
-        self.frame = np.zeros((0, 0, 3), np.uint8)
         self._branch: Branch | None = None
         self._num_prompts = 0
-        self._end: Any = None
 
     def is_on(self, branch: Branch, num_steps: int) -> bool:
         """Return whether so many steps of a branch can be reached by going on."""
@@ -77,31 +76,19 @@ class Twin:
 
     def begin(self, moment: Snapshot) -> None:
         """Go to a moment whose state is the conditioner's."""
-        self._branch, self.num_steps = moment.branch, moment.num_steps
-        self._num_prompts = moment.num_prompts
-        self._put(moment.state, seed=moment.branch.seed)
-        if prompt := moment.branch.prompt_after(moment.num_prompts):
-            self.env.set_prompt(prompt)
+        branch = self._branch = moment.branch
+        self.num_steps, self._num_prompts = moment.num_steps, moment.num_prompts
+        prompt = branch.prompt_after(moment.num_prompts)
+        self.put(moment.state, seed=branch.seed, prompt=prompt)
 
     def step(self, branch: Branch) -> None:
         """Play the next step of a branch."""
         self._branch = branch
-        prompts = branch.prompts
-        while self._num_prompts < len(prompts) and prompts[self._num_prompts][0] <= self.num_steps:
-            self.env.set_prompt(prompts[self._num_prompts][1])
-            self._num_prompts += 1
-        if self.num_steps in branch.voices:
-            self.env.set_voices(*branch.voices[self.num_steps])
-        frame, _, terminated, truncated, info = self.env.step(branch.actions[self.num_steps])
+        step, later = self.num_steps, branch.prompts[self._num_prompts :]
+        words = [text for after, text in later if after <= step]
+        self.play(Turn(words, branch.voices.get(step, UNHEARD), branch.actions[step]))
+        self._num_prompts += len(words)
         self.num_steps += 1
-        self.frame = frame
-        if terminated or truncated:
-            # It lost its hearts; the world plays on, so it goes on from there with new ones.
-            self._put(info["conditioner_state"], seed=branch.seed)
-
-    def _put(self, conditioner_state: Any, *, seed: int) -> None:
-        options = {"conditioner_state": conditioner_state, "scene_changes": False}
-        self.frame, _ = self.env.reset(seed=seed, options=options)
 
 
 class Comparison:

@@ -5,8 +5,7 @@ Reads; plays nothing and draws nothing.
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,14 @@ from envs.play.game.opening import ENDLESS, open_teacher, open_world
 from envs.play.game.playable import Playable
 from envs.recording.header import weights_hash
 from envs.stage import is_stage
-from midas_world.sessions.log import Heard, Record, SessionError, hash_frame
+from midas_world.sessions.log import SessionError, hash_frame
+from midas_world.sessions.marks import action_name, marks_of
 from midas_world.sessions.session import RecordedSession, SessionHeader
 from midas_world.trust import check_env
 from midas_world.types import CheckpointError
 
 _BLOCK_FRAMES = 32
 _KEPT_BLOCKS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """What is known of one frame of a session.
-
-    Attributes:
-        record: Its line of the log.
-        total_reward: Of its episode so far, as far as the session tells.
-        score: Likewise, of coins whole ones.
-        prompt: The player's words then.
-        place: Steps since the last beginning: a reset, or a jump.
-        first: Number of the frame of that beginning.
-    """
-
-    record: Record
-    total_reward: float
-    score: float
-    prompt: str | None
-    place: int
-    first: int
 
 
 class Tape:
@@ -61,7 +40,8 @@ class Tape:
         if session.num_frames == 0:
             raise ValueError(f"{session.folder} holds no frame to show")
         self.session = session
-        self.marks = _marks(session)
+        pays_coins = is_stage(session.header.env_id, session.header.teacher)
+        self.marks = marks_of(session, pays_coins=pays_coins)
         self._prompts: dict[int, list[tuple[int, str | None]]] = {}
         for segment in session.segments():
             self._prompts[segment.frames.start] = [
@@ -182,7 +162,7 @@ class Tape:
             prompt=begin.get("prompt"),
             actions=[*before, *(int(record.action) for record in steps)],
             prompts=prompts,
-            voices=voices_before(begin)
+            voices=first.record.voices_before
             | {
                 first.record.episode_step + place: record.heard
                 for place, record in enumerate(steps)
@@ -208,11 +188,6 @@ class Tape:
         return goal, base
 
 
-def voices_before(begin: Mapping[str, Any]) -> dict[int, Heard]:
-    """Return the live voices between an episode's reset and a beginning."""
-    return {int(step): (own, other) for step, own, other in begin.get("voices") or ()}
-
-
 def load_state(path: Path, *, is_world: bool) -> Any:
     """Return an environment's state that a session keeps: a world's, or arrays by name."""
     if is_world:
@@ -226,16 +201,6 @@ def load_state(path: Path, *, is_world: bool) -> Any:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise SessionError(f"{path} is truncated or corrupt: {error}") from error
-
-
-def action_name(header: SessionHeader, record: Record) -> str:
-    """Return what led to a frame, in words."""
-    action = record.action
-    if action is None:
-        return {"reset": "reset", "restore": "went back"}.get(record.kind, record.kind)
-    if header.action_names and isinstance(action, int):
-        return header.action_names[action]
-    return str(np.round(action, 2).tolist() if isinstance(action, np.ndarray) else action)
 
 
 def open_recorded(
@@ -332,45 +297,3 @@ def _recorded_world(header: SessionHeader) -> Path:
             f"are {now[:8]}, not {then[:8]}: {advice}"
         )
     return folder
-
-
-def _marks(session: RecordedSession) -> list[Mark]:
-    marks: list[Mark] = []
-    prompt: str | None = None
-    pays_coins = is_stage(session.header.env_id, session.header.teacher)
-    total, score, first = 0.0, 0.0, 0
-    seen: dict[str, tuple[float, float]] = {}  # by frame hash: with what a jump arrives there
-    for record in session.records:
-        if record.frame is None:
-            prompt = record.text
-            continue
-        if record.frame >= session.num_frames:
-            break
-        if record.is_beginning or not marks:
-            first = record.frame
-            prompt = _prompt_at(record.begin)
-            none = 0.0, 0.0
-            total, score = none if record.kind == "reset" else seen.get(record.frame_hash, none)
-        else:
-            total += record.reward
-            score += round(record.reward) if pays_coins else record.reward
-        seen[record.frame_hash] = total, score
-        marks.append(
-            Mark(
-                record=record,
-                total_reward=total,
-                score=score,
-                prompt=prompt,
-                place=record.frame - first,
-                first=first,
-            )
-        )
-    return marks
-
-
-def _prompt_at(begin: Mapping[str, Any]) -> str | None:
-    """Return the player's words at a beginning."""
-    if begin.get("prompts"):
-        return begin["prompts"][-1][1]
-    prompt = begin.get("prompt") or (begin.get("options") or {}).get("prompt")
-    return prompt if isinstance(prompt, str) else None

@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.play.replay.recorded import Tape, load_state, voices_before
+from envs.play.replay.recorded import Tape, load_state
 from envs.recording.header import header_of
-from midas_world.sessions.log import Record, hash_frame
+from midas_world.sessions.log import Record, Turn, hash_frame
 from midas_world.sessions.session import Segment, SessionHeader
 
 
@@ -80,8 +80,7 @@ def resimulate(
 
 def _run(env: gym.Env[Any, Any], tape: Tape, segment: Segment) -> Any:
     """Yield each record of a stretch without a jump, and the frame that came this time."""
-    inner: Any = env.unwrapped
-    first, prompts = segment.first, list(segment.prompts)
+    first = segment.first
     try:
         observation = _go_to(env, tape, first)
     except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
@@ -89,14 +88,8 @@ def _run(env: gym.Env[Any, Any], tape: Tape, segment: Segment) -> Any:
             f"how frame {first.frame} was reached cannot be used: {error!r}"
         ) from error
     yield first, _frame(env, observation, tape.session.header)
-    for place, record in enumerate(segment.steps):
-        while prompts and prompts[0][0] <= place:
-            inner.set_prompt(prompts.pop(0)[1].text)
-        if record.live:
-            inner.set_voices(*record.heard)
-        observation, reward, terminated, truncated, _ = env.step(
-            _action(env.action_space, record.action)
-        )
+    for record, turn in zip(segment.steps, segment.turns(), strict=False):
+        observation, reward, terminated, truncated = _play(env, turn)
         frame = _frame(env, observation, tape.session.header)
         yield record, frame
         now = (float(reward), bool(terminated), bool(truncated))
@@ -116,24 +109,27 @@ def _go_to(env: gym.Env[Any, Any], tape: Tape, first: Record) -> Any:
         env.reset(seed=begin.get("seed"))  # Gymnasium's wrappers want one before any step
         inner.restore_state(load_state(path, is_world=bool(tape.session.header.world)))
         return inner.observe()
-    actions: list[Any] = list(begin.get("actions") or ())
-    if len(actions) != first.episode_step:
+    if len(begin.get("actions") or ()) != first.episode_step:
         raise ValueError(f"how frame {first.frame} was reached was not recorded")
     if (rng := begin.get("rng")) is not None:
         inner.np_random.bit_generator.state = rng
     observation, _ = env.reset(seed=begin.get("seed"), options=begin.get("options"))
     if begin.get("prompt") and "prompt" not in (begin.get("options") or {}):
         inner.set_prompt(begin["prompt"])
-    prompts = [(int(after), text) for after, text in begin.get("prompts") or ()]
-    voices = voices_before(begin)
-    for step in range(len(actions) + 1):
-        while prompts and prompts[0][0] <= step:
-            inner.set_prompt(prompts.pop(0)[1])
-        if step in voices:
-            inner.set_voices(*voices[step])
-        if step < len(actions):
-            observation, *_ = env.step(_action(env.action_space, actions[step]))
+    for turn in first.turns_before():
+        if (outcome := _play(env, turn)) is not None:
+            observation = outcome[0]
     return observation
+
+
+def _play(env: gym.Env[Any, Any], turn: Turn) -> Any:
+    """Do what was done; return what the action, if there is one, led to."""
+    inner: Any = env.unwrapped
+    for text in turn.words:
+        inner.set_prompt(text)
+    if any(voice is not None for voice in turn.heard):
+        inner.set_voices(*turn.heard)
+    return None if turn.action is None else env.step(_action(env.action_space, turn.action))[:4]
 
 
 def _frame(env: gym.Env[Any, Any], observation: Any, header: SessionHeader) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from envs.stage import is_stage
 from midas_world.sessions.export.teacher import teacher_frames
-from midas_world.sessions.log import Record
+from midas_world.sessions.marks import action_name, marks_of
 from midas_world.sessions.session import RecordedSession, SessionHeader
 
 _TEXT_COLOR = (240, 240, 235)
@@ -130,9 +130,8 @@ def _held(session: RecordedSession) -> list[Sequence[str]]:
     """Return the keys of each frame's action; an action without known keys is its own name."""
     header = session.header
     names = [
-        "" if record.action is None else action_words(header, record).replace(" ", "_")
-        for record in session.records
-        if record.frame is not None
+        "" if record.action is None else action_name(header, record)
+        for record in session.frame_records()
     ]
     return [
         header.action_keys.get(name, [name.replace("_", " ")] if name else []) for name in names
@@ -152,36 +151,19 @@ def _beside(frame: np.ndarray, twin: np.ndarray) -> np.ndarray:
 def _hud_lines(session: RecordedSession) -> list[list[str]]:
     """Return the lines of the HUD of each frame of a session."""
     header, lines = session.header, []
-    score, prompt = 0.0, ""
     pays_coins = is_stage(header.env_id, header.teacher)
-    counts = "coins" if pays_coins else "return"
-    times: list[float] = []
-    for record in session.records:
-        if record.frame is None:
-            prompt = record.text or ""
-            continue
-        if record.is_beginning:
-            score = 0.0
-            typed = record.begin.get("prompts") or [(0, record.begin.get("prompt"))]
-            prompt = typed[-1][1] or ""
-        score += round(record.reward) if pays_coins else record.reward
-        times.append(record.wall_time)
-        rate = _rate(times[-_RATE_STEPS - 1 :])
-        facts = f"{action_words(header, record)}   step {record.episode_step}"
-        facts += f"   {counts} {round(score, 2):g}"
-        if rate:
-            facts += f"   {rate:.0f} steps/s"
-        lines.append([facts, *([f'"{prompt}"'] if prompt else [])])
+    marks = marks_of(session, pays_coins=pays_coins)
+    times = [mark.record.wall_time for mark in marks]
+    for number, mark in enumerate(marks):
+        facts = [
+            action_name(header, mark.record).replace("_", " "),
+            f"step {mark.record.episode_step}",
+            f"{'coins' if pays_coins else 'return'} {round(mark.score, 2):g}",
+        ]
+        if rate := _rate(times[max(0, number - _RATE_STEPS) : number + 1]):
+            facts.append(f"{rate:.0f} steps/s")
+        lines.append(["   ".join(facts), *([f'"{mark.prompt}"'] if mark.prompt else [])])
     return lines
-
-
-def action_words(header: SessionHeader, record: Record) -> str:
-    """Return what led to a frame, in words."""
-    if record.action is None:
-        return "start" if record.kind != "restore" else "back"
-    if header.action_names and isinstance(record.action, int):
-        return header.action_names[record.action].replace("_", " ")
-    return str(record.action)
 
 
 def _rate(times: list[float]) -> float | None:
