@@ -8,6 +8,7 @@ Shapes: B games, H W pixels, h w of the small picture.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import gymnasium as gym
@@ -21,7 +22,7 @@ from envs.stage.picture import FRAME_HEIGHT
 from envs.stage.policies import Policy
 from envs.world.starts import choose_start
 from examples.actions import ACTION_NAMES
-from midas_world.evaluate.rollouts import Script, play_teacher
+from midas_world.evaluate.rollouts import Script, start_after, teacher_moments
 from midas_world.world import StartState
 
 PICTURE_SHAPE = 48, 80
@@ -119,11 +120,10 @@ def first_moments(engine: Engine, teacher_id: str, count: int) -> list[StartStat
     num_frames = engine.spec.config.backbone.context_frames
     starts = []
     for seed in range(_START_SEED, _START_SEED + count):
-        episode = play_teacher(
-            env, Script([0]), name="idle", seed=seed, num_steps=num_frames - 1, options={}
-        )
+        moments = teacher_moments(env, Script([0]), seed=seed, options={})
+        start = start_after(list(islice(moments, num_frames)))
         rng = np.random.default_rng(seed)
-        starts.append(choose_start(episode.start_state(num_frames), (), rng=rng, engine=engine)[1])
+        starts.append(choose_start(start, (), rng=rng, engine=engine)[1])
     env.close()
     return starts
 

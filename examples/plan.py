@@ -26,7 +26,7 @@ from envs.stage.policies import ExpertPolicy
 from envs.world.env import WorldEnv
 from examples.actions import ACTION_INDICES
 from midas_world.edge import run_command
-from midas_world.evaluate.rollouts import EnvFrame, Script, teacher_moments, to_episode
+from midas_world.evaluate.rollouts import EnvFrame, Script, start_after, teacher_moments
 from midas_world.tables import Cell, table_lines
 from midas_world.teachers.collect import Policy
 
@@ -148,8 +148,7 @@ class TeacherPlanner(Planner):
 
     def _plan(self) -> np.ndarray:
         seed = int(self._rng.integers(2**31))
-        start = to_episode(list(self._last), name="plan", seed=seed).start_state(len(self._last))
-        self._world.reset(seed=seed, options={"start_state": start})
+        self._world.reset(seed=seed, options={"start_state": start_after(list(self._last))})
         return super()._plan()
 
 

@@ -108,7 +108,7 @@ def test_a_probe_learns_where_a_dot_is():
     keypoints = places[:, None]
     config = ProbeConfig(width=16, train_steps=100, batch_size=12, learning_rate=5e-3)
     probe = train_probe(halve(frames[:350]), keypoints[:350], config)
-    made = probe.keypoints(frames[350:])
+    made = probe(frames[350:])
     assert keypoint_error(made, keypoints[350:], height=HEIGHT).mean() < 0.03
     still = np.broadcast_to(keypoints[:350].mean(axis=0), made.shape)
     assert keypoint_error(still, keypoints[350:], height=HEIGHT).mean() > 0.2

@@ -98,7 +98,7 @@ def test_a_thing_probe_learns_to_see_squares():
     config = ProbeConfig(first_seed=0, width=16, train_steps=150, batch_size=8)
     probe = train_thing_probe(halve(frames[:140]), target[:140], weight[:140], config)
     found = 0
-    for items, thing in zip(probe.see(frames[140:]), things[140:], strict=True):
+    for items, thing in zip(probe(frames[140:]), things[140:], strict=True):
         found += any(abs(i.x - thing[1]) < 6 and abs(i.y - thing[2]) < 6 for i in items)
     assert found >= 17
-    assert not any(probe.see(np.stack([wall(900), wall(901)])))
+    assert not any(probe(np.stack([wall(900), wall(901)])))

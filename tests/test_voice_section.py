@@ -62,7 +62,7 @@ def test_a_number_probe_learns_how_far_a_mouth_is_open():
         view[inside] = (150, 30, 40)
     config = ProbeConfig(first_seed=0, width=12, train_steps=200, batch_size=16)
     probe = train_number_probe(views[:220], openings[:220], config)
-    correlation, slope = follows(probe.read(views[220:]), openings[220:])
+    correlation, slope = follows(probe(views[220:]), openings[220:])
     assert correlation > 0.95
     assert 0.8 < slope < 1.2
 
@@ -79,7 +79,7 @@ def test_a_number_probe_reads_eyes_that_turn_by_a_pixel_off_a_small_view():
     config = ProbeConfig(first_seed=0, width=16, train_steps=300, batch_size=16)
     views = views.astype(np.uint8)
     probe = train_number_probe(views[:360], gaze[:360], config)
-    assert follows(probe.read(views[360:]), gaze[360:])[0] > 0.9
+    assert follows(probe(views[360:]), gaze[360:])[0] > 0.9
 
 
 class ListeningEnv(gymnasium.Env):

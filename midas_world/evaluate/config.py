@@ -21,8 +21,6 @@ class EvaluationConfig:
         episode_steps: Steps of each at most.
         num_autoencoder_frames: Frames for the autoencoder, spread over these episodes.
         num_next_frames: Frames for the next-frame prediction, likewise.
-        moving_threshold: Mean absolute change, in levels of 255, above which a frame counts as
-            moving.
         num_rollouts: Rollouts for horizon and pose.
         rollout_steps: Steps of each.
         num_long_runs: Rollouts for sharpness.
@@ -35,28 +33,19 @@ class EvaluationConfig:
         num_outcome_episodes: Held-out teacher episodes for reward and termination: many, for both
             are rare.
         outcome_steps: Steps of each at most.
-        outcome_policies: Who plays them, in turn; names that the world's data lack are passed
-            over, and if none is left all of theirs play. Stage's reckless one ends episodes.
-        game_actions: Actions that are held for whole games; those that the world lacks are passed
-            over. Random play comes beside them.
-        num_games: Games of each.
+        num_games: Games of each policy.
         game_steps: Steps of each game at most.
         num_thing_runs: Start frames from which things in view are followed.
         thing_steps: Steps for which they are.
-        travel_actions: Actions that uncover new scenery, in turn.
-        num_travel_starts: Start frames from which they are held.
+        num_travel_starts: Start frames from which new scenery is uncovered.
         travel_seeds: Rollouts from each.
         travel_steps: Steps of each.
         num_sentences: Sentences that the character says, of those that worlds learned from.
         num_new_sentences: Sentences that none has heard, if the teacher has such.
         sentence_steps: Steps of each.
-        talk_action: What makes it talk.
-        weathers: Values of the teacher's scene option "weather" in which something falls.
-        num_weather_runs: Games in each.
+        num_weather_runs: Games in each weather.
         weather_steps: Steps of each.
         num_revisits: Walks away and back.
-        walk_actions: Away and back again.
-        walk_px: How far away.
         num_speed_steps: Steps that are timed.
         teacher_options: Reset options of the teacher in rollouts, beside the seed: what the
             actions do not decide must not happen, for a world cannot know of it.
@@ -69,7 +58,6 @@ class EvaluationConfig:
     episode_steps: int = 200
     num_autoencoder_frames: int = 200
     num_next_frames: int = 400
-    moving_threshold: float = 4.0
     num_rollouts: int = 12
     rollout_steps: int = 200
     num_long_runs: int = 4
@@ -81,26 +69,19 @@ class EvaluationConfig:
     prompt_steps: int = 60
     num_outcome_episodes: int = 28
     outcome_steps: int = 200
-    outcome_policies: tuple[str, ...] = ("expert", "reckless", "mixed", "reckless", "random")
-    game_actions: tuple[str, ...] = ("leap_right", "run_right")
     num_games: int = 12
     game_steps: int = 300
     num_thing_runs: int = 20
     thing_steps: int = 40
-    travel_actions: tuple[str, ...] = ("leap_right", "run_right")
     num_travel_starts: int = 12
     travel_seeds: int = 2
     travel_steps: int = 110
     num_sentences: int = 24
     num_new_sentences: int = 20
     sentence_steps: int = 36
-    talk_action: str = "talk"
-    weathers: tuple[str, ...] = ("rain", "snow")
     num_weather_runs: int = 4
     weather_steps: int = 40
     num_revisits: int = 8
-    walk_actions: tuple[str, str] = ("walk_right", "walk_left")
-    walk_px: float = 100.0
     num_speed_steps: int = 300
     teacher_options: Mapping[str, Any] = field(default_factory=lambda: {"scene_changes": False})
     probe: ProbeConfig = field(default_factory=ProbeConfig)

@@ -107,6 +107,12 @@ def mean_by_step(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
     return np.array([mean_of(column) for column in padded.T])
 
 
+def at_marks(marks: Sequence[int], **curves: np.ndarray) -> dict[str, float]:
+    """Return what curves are at some steps, counted from 1, as NAME_STEP."""
+    pairs = [(name, mark) for name in curves for mark in marks]
+    return {f"{name}_{mark}": float(curves[name][mark - 1]) for name, mark in pairs}
+
+
 def follows(shown: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     """Return correlation and slope (least squares of shown on real), both (T,); NaN if constant."""
     x, y = real - real.mean(), shown - shown.mean()

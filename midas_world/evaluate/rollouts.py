@@ -9,6 +9,7 @@ Shapes: T steps, F context frames, H W pixels, K keypoints, J things.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -146,25 +147,21 @@ def recorded_moments(episode: Episode, data: DataConfig) -> list[EnvFrame]:
     ]
 
 
-def play_teacher(
-    env: gymnasium.Env,
-    policy: Policy,
-    *,
-    name: str,
-    seed: int,
-    num_steps: int,
-    options: Mapping[str, Any],
+def without_things(
+    env: gymnasium.Env, episode: TeacherEpisode, *, num_steps: int, options: Mapping[str, Any]
 ) -> TeacherEpisode:
-    """Play an episode of the teacher to its end, or for so many steps."""
-    moments: list[EnvFrame] = []
-    for moment in teacher_moments(env, policy, seed=seed, options=options):
-        moments.append(moment)
-        if len(moments) > num_steps:
-            break
-    return to_episode(moments, name=name, seed=seed)
+    """Return so many steps of an episode of the teacher once more, in which no things lie."""
+    script = Script(episode.actions)
+    moments = teacher_moments(env, script, seed=episode.seed, options={**options, "things": False})
+    return to_episode(list(islice(moments, num_steps + 1)), seed=episode.seed)
 
 
-def to_episode(moments: Sequence[EnvFrame], *, name: str, seed: int) -> TeacherEpisode:
+def start_after(moments: Sequence[EnvFrame]) -> dict[str, Any]:
+    """Return what lets a world go on from moments of the teacher, as its option "start_state"."""
+    return to_episode(moments).start_state(len(moments))
+
+
+def to_episode(moments: Sequence[EnvFrame], *, name: str = "", seed: int = 0) -> TeacherEpisode:
     """Return the episode that consecutive moments of the teacher are."""
     infos = [moment.info for moment in moments]
     return TeacherEpisode(

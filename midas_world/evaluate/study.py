@@ -23,7 +23,7 @@ from midas_world.config import DataConfig
 from midas_world.data.episodes import list_episodes, load_episode
 from midas_world.evaluate.config import EvaluationConfig
 from midas_world.evaluate.forced import LatentEpisode, to_latent_episode
-from midas_world.evaluate.probes.keypoints import Probe, train_probe
+from midas_world.evaluate.probes.keypoints import train_probe
 from midas_world.evaluate.probes.pictures import NumberProbe, cut, train_number_probe
 from midas_world.evaluate.probes.training import ProbeConfig, halve
 from midas_world.evaluate.rollouts import (
@@ -31,7 +31,6 @@ from midas_world.evaluate.rollouts import (
     FollowedEpisode,
     TeacherEpisode,
     Undying,
-    play_teacher,
     play_world,
     recorded_moments,
     teacher_moments,
@@ -39,6 +38,7 @@ from midas_world.evaluate.rollouts import (
 )
 from midas_world.teachers.collect import Policy, load_policy
 from midas_world.teachers.env import make_teacher
+from midas_world.train.strips import save_strip
 from midas_world.trust import check_data
 from midas_world.types import StepConditions
 from midas_world.world import World
@@ -55,6 +55,9 @@ THING_SEED = 16_000
 VOICE_SEED = 17_000
 WEATHER_SEED = 18_000
 REVISIT_SEED = 19_000
+
+# Who plays for the section on outcomes, in turn: Stage's reckless one ends episodes.
+_OUTCOME_POLICIES = ("expert", "reckless", "mixed", "reckless", "random")
 
 
 class NotApplicableError(Exception):
@@ -202,6 +205,17 @@ class Study:
         places = np.array(shares) * camera.loop
         return np.cumsum(camera.travel(np.concatenate((places[:1], places[:-1])), places))
 
+    def policy(self, seed: int, env: gymnasium.Env, names: Sequence[str] = ()) -> Policy:
+        """Return who plays a seed's episode: the world's policies, or those named, take turns."""
+        names = names or self.policies
+        factory = self.world.config.data.policy_factory
+        return load_policy(factory, names[seed % len(names)], env.action_space)
+
+    def save_strip(self, name: str, rows: Sequence[Sequence[np.ndarray]]) -> str:
+        """Write rows of frames as a picture of the report, and return its name."""
+        save_strip(rows, self.output / name)
+        return name
+
     def play_teacher(
         self,
         env: gymnasium.Env,
@@ -217,13 +231,11 @@ class Study:
         Raises:
             ValueError: The seed was trained on, or the frames have another size than the world's.
         """
-        data = self.world.config.data
         names = policies or self.policies
         name = names[seed % len(names)]
-        plays = policy or load_policy(data.policy_factory, name, env.action_space)
-        episode = play_teacher(
-            env, plays, name=name, seed=seed, num_steps=num_steps, options=options
-        )
+        plays = policy or self.policy(seed, env, names)
+        moments = islice(teacher_moments(env, plays, seed=seed, options=options), num_steps + 1)
+        episode = to_episode(list(moments), name=name, seed=seed)
         size = (self.world.config.world.height, self.world.config.world.width)
         if episode.frames.shape[1:3] != size:
             raise ValueError(
@@ -244,7 +256,7 @@ class Study:
             recorded = self._recorded(config.num_outcome_episodes, config.outcome_steps)
             return [self.to_latent(episode) for episode in recorded]
         seeds = range(OUTCOME_SEED, OUTCOME_SEED + config.num_outcome_episodes)
-        known = [name for name in config.outcome_policies if name in self.policies]
+        known = [name for name in _OUTCOME_POLICIES if name in self.policies]
         env = self.make_teacher()
         return [
             self.to_latent(
@@ -355,7 +367,7 @@ class Study:
             yield self.play_teacher(teacher, seed, num_steps=num_steps, options=options)
 
     @cached_property
-    def probe(self) -> Probe:
+    def probe(self) -> Callable[[np.ndarray], np.ndarray]:
         """The keypoint probe.
 
         Raises:
@@ -374,10 +386,9 @@ class Study:
         self, env: gymnasium.Env, config: ProbeConfig, *, policy: Policy | None = None
     ) -> Iterator[EnvFrame]:
         """Yield what a probe learns from, by a policy or by the world's in turn."""
-        data, left = self.world.config.data, config.num_frames
+        left = config.num_frames
         for seed in count(config.first_seed):
-            name = self.policies[seed % len(self.policies)]
-            plays = policy or load_policy(data.policy_factory, name, env.action_space)
+            plays = policy or self.policy(seed, env)
             moments = teacher_moments(env, plays, seed=seed, options={})
             for moment in islice(moments, 0, config.episode_steps + 1, config.keep_every):
                 yield moment

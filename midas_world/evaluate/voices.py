@@ -16,8 +16,8 @@ from midas_world.evaluate.rollouts import (
     EnvFrame,
     Script,
     play_world,
+    start_after,
     teacher_moments,
-    to_episode,
 )
 from midas_world.evaluate.study import VOICE_SEED, NotApplicableError, Study
 from midas_world.types import StepConditions
@@ -25,6 +25,7 @@ from midas_world.types import StepConditions
 T = TypeVar("T")
 Speaker = Literal["own", "other"]
 
+TALK = "talk"  # the action that makes a character talk
 _PER_SEED = 4  # seeds that may be tried for each sentence
 _NEW_SEED = VOICE_SEED + 500
 
@@ -52,7 +53,7 @@ class Said:
             Three of (T, H, W, 3) uint8, after the context.
         """
         steps = len(self.silent)
-        start = to_episode(self.moments, name="", seed=0).start_state(len(self.moments) - steps)
+        start = start_after(self.moments[:-steps])
         shown = self.moments[-steps:]
         made = [
             play_world(world, start, [step.given() for step in told], seed=0)
@@ -176,7 +177,7 @@ def _script(study: Study, speaker: Speaker) -> Script:
     """Return who does nothing during the context, and then talks or goes on doing nothing."""
     if speaker == "other":
         return Script([0])
-    talk = study.action(study.config.talk_action)
+    talk = study.action(TALK)
     return Script([*[0] * (study.context_frames - 1), talk])
 
 

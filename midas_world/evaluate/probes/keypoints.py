@@ -5,13 +5,14 @@ Of a frame it sees only the box that held every keypoint it learned from, at hal
 Shapes: B frames, H W pixels of a frame, h w pixels of the box, K keypoints.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from midas_world.evaluate.probes.training import ProbeConfig, fit, halve, to_input
+from midas_world.evaluate.probes.training import ProbeConfig, answers, fit, halve
 from midas_world.train.loop import seeded_weights
 
 _MARGIN = 7  # px of half resolution around the keypoints: more than a heat map's cell
@@ -38,23 +39,16 @@ class ResidualBlock(nn.Module):
         return x + self.layers(x)
 
 
-class KeypointNetwork(nn.Module):
-    """Pictures to one heat map per keypoint."""
-
-    def __init__(self, num_keypoints: int, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, width // 2, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
-            *(ResidualBlock(width, dilation) for dilation in (1, 2, 4, 1, 2, 1)),
-            nn.ReLU(),
-            nn.Conv2d(width, num_keypoints, 1),
-        )
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return heat maps as logits, (B, 3, h, w) in [0, 1] -> (B, K, h / 4, w / 4)."""
-        return self.layers(pictures - 0.5)
+def keypoint_network(num_keypoints: int, width: int) -> nn.Sequential:
+    """Return a network from pictures (B, 3, h, w) to heat maps as logits, (B, K, h / 4, w / 4)."""
+    return nn.Sequential(
+        nn.Conv2d(3, width // 2, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+        *(ResidualBlock(width, dilation) for dilation in (1, 2, 4, 1, 2, 1)),
+        nn.ReLU(),
+        nn.Conv2d(width, num_keypoints, 1),
+    )
 
 
 def peaks(heat: Tensor) -> Tensor:
@@ -136,28 +130,13 @@ class Box:
         return 2.0 * torch.tensor((self.left, self.top))
 
 
-class Probe:
-    """A trained probe."""
-
-    def __init__(self, network: KeypointNetwork, box: Box) -> None:
-        self.network = network.eval()
-        self.box = box
-
-    @torch.inference_mode()
-    def keypoints(self, frames: np.ndarray) -> np.ndarray:
-        """Return where the keypoints are, uint8 (B, H, W, 3) -> (B, K, 2) float32 px."""
-        parts = []
-        for index in range(0, len(frames), 32):
-            heat = self.network(to_input(self.box.cut(halve(frames[index : index + 32]))))
-            parts.append(self.box.to_frame(peaks(heat)).numpy())
-        return np.concatenate(parts)
-
-
-def train_probe(halves: np.ndarray, keypoints: np.ndarray, config: ProbeConfig) -> Probe:
-    """Return a probe that learned from frames and their keypoints.
+def train_probe(
+    halves: np.ndarray, keypoints: np.ndarray, config: ProbeConfig
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what tells where the keypoints are: uint8 (B, H, W, 3) -> (B, K, 2) float32 px.
 
     Args:
-        halves: (B, H // 2, W // 2, 3) uint8, from `halve`.
+        halves: (B, H // 2, W // 2, 3) uint8, from `halve`, to learn from.
         keypoints: (B, K, 2) px of the whole frame.
         config: Of the probe.
     """
@@ -165,11 +144,13 @@ def train_probe(halves: np.ndarray, keypoints: np.ndarray, config: ProbeConfig) 
         raise ValueError(f"got {len(halves)} frames and {len(keypoints)} rows of keypoints")
     box = Box.around(keypoints, size=(halves.shape[1], halves.shape[2]))
     with seeded_weights(config.seed):
-        network = KeypointNetwork(keypoints.shape[1], config.width)
+        network = keypoint_network(keypoints.shape[1], config.width)
     places = box.from_frame(torch.from_numpy(keypoints.astype(np.float32)))
-
-    def loss_of(pictures: Tensor, rows: np.ndarray) -> Tensor:
-        return heat_loss(network(pictures), places[rows])
-
-    fit(network, box.cut(halves), loss_of, config, desc="probe")
-    return Probe(network, box)
+    fit(
+        network,
+        box.cut(halves),
+        lambda heat, rows: heat_loss(heat, places[rows]),
+        config,
+        desc="probe",
+    )
+    return lambda frames: box.to_frame(peaks(answers(network, box.cut(halve(frames))))).numpy()

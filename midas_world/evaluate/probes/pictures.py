@@ -3,6 +3,7 @@
 Shapes: B frames, H W pixels, J things, h w cells of 8 px.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from midas_world.evaluate.probes.training import ProbeConfig, fit, halve, to_input
+from midas_world.evaluate.probes.training import ProbeConfig, answers, fit, halve
 from midas_world.train.loop import seeded_weights
 
 CELL_PX = 8
 CLEAR_PX = 28.0
 """Nearer than this to the character, along x, it may hide a thing or take it."""
 
-_BATCH = 32
 _POSITIVE_WEIGHT = 10.0
 _THRESHOLD = 0.5
 _EDGE_PX = 6.0  # how far inside the picture a middle must be to be told
@@ -31,45 +31,30 @@ class Seen:
     y: float
 
 
-class ThingNetwork(nn.Module):
-    """Pictures at half resolution to a heat map of where things have their middle."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, width // 2, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-        )
-        self.heat = nn.Conv2d(width, 1, 1)
-        nn.init.constant_(self.heat.bias, -4.0)  # pyright: ignore[reportArgumentType]
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return logits, (B, 3, H / 2, W / 2) in [0, 1] -> (B, h, w)."""
-        return self.heat(self.layers(pictures - 0.5))[:, 0]
+ThingProbe = Callable[[np.ndarray], list[list[Seen]]]
+NumberProbe = Callable[[np.ndarray], np.ndarray]
 
 
-class ThingProbe:
-    """Sees things."""
+def thing_network(width: int) -> nn.Sequential:
+    """Return a network from pictures at half resolution, (B, 3, H / 2, W / 2), to heat maps.
 
-    def __init__(self, network: ThingNetwork) -> None:
-        self.network = network.eval()
-
-    @torch.inference_mode()
-    def see(self, frames: np.ndarray) -> list[list[Seen]]:
-        """Return the things in each frame, uint8 (B, H, W, 3)."""
-        found: list[list[Seen]] = []
-        for index in range(0, len(frames), _BATCH):
-            heat = self.network(to_input(halve(frames[index : index + _BATCH]))).sigmoid()
-            found += [_peaks(rows) for rows in heat]
-        return found
+    They tell where things have their middle, as logits (B, 1, h, w).
+    """
+    layers = nn.Sequential(
+        nn.Conv2d(3, width // 2, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, 1, 1),
+    )
+    nn.init.constant_(layers[-1].bias, -4.0)  # pyright: ignore[reportArgumentType]
+    return layers
 
 
 def _peaks(heat: Tensor) -> list[Seen]:
@@ -115,78 +100,61 @@ def thing_targets(things: np.ndarray, *, size: tuple[int, int]) -> tuple[np.ndar
 def train_thing_probe(
     halves: np.ndarray, targets: np.ndarray, weights: np.ndarray, config: ProbeConfig
 ) -> ThingProbe:
-    """Return a probe that learned from frames and the things in them.
+    """Return what sees the things in each frame, uint8 (B, H, W, 3).
 
     Args:
-        halves: (B, H // 2, W // 2, 3) uint8, from `halve`.
+        halves: (B, H // 2, W // 2, 3) uint8, from `halve`, to learn from.
         targets: (B, h, w) from `thing_targets`.
         weights: Likewise.
         config: Of the probe.
     """
     with seeded_weights(config.seed):
-        network = ThingNetwork(config.width)
+        network = thing_network(config.width)
 
-    def loss_of(pictures: Tensor, rows: np.ndarray) -> Tensor:
+    def loss_of(heat: Tensor, rows: np.ndarray) -> Tensor:
         truth, weight = torch.from_numpy(targets[rows]), torch.from_numpy(weights[rows])
-        heat = network(pictures)
-        loss = functional.binary_cross_entropy_with_logits(heat, truth, weight, reduction="sum")
+        loss = functional.binary_cross_entropy_with_logits(
+            heat[:, 0], truth, weight, reduction="sum"
+        )
         return loss / len(rows)
 
     fit(network, halves, loss_of, config, desc="thing probe")
-    return ThingProbe(network)
+    return lambda frames: [_peaks(heat) for heat in answers(network, halve(frames))[:, 0].sigmoid()]
 
 
-class NumberNetwork(nn.Module):
-    """Views to one number each."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(8),
-            nn.Flatten(),
-            nn.Linear(64 * width, 2 * width),
-            nn.ReLU(),
-            nn.Linear(2 * width, 1),
-        )
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """(B, 3, h, w) in [0, 1] -> (B,)."""
-        return self.layers(pictures - 0.5)[:, 0]
-
-
-class NumberProbe:
-    """Sees a number: how far the mouth is open, say."""
-
-    def __init__(self, network: NumberNetwork) -> None:
-        self.network = network.eval()
-
-    @torch.inference_mode()
-    def read(self, views: np.ndarray) -> np.ndarray:
-        """Return the number in each view, uint8 (B, h, w, 3) -> (B,) float64."""
-        parts = [
-            self.network(to_input(views[index : index + _BATCH])).double().numpy()
-            for index in range(0, len(views), _BATCH)
-        ]
-        return np.concatenate(parts)
+def number_network(width: int) -> nn.Sequential:
+    """Return a network from views (B, 3, h, w) to a number each, (B, 1)."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(8),
+        nn.Flatten(),
+        nn.Linear(64 * width, 2 * width),
+        nn.ReLU(),
+        nn.Linear(2 * width, 1),
+    )
 
 
 def train_number_probe(views: np.ndarray, numbers: np.ndarray, config: ProbeConfig) -> NumberProbe:
-    """Return a probe that learned from views (B, h, w, 3) uint8 and their numbers (B,)."""
+    """Return what reads the number in each view, such as how far a mouth is open.
+
+    It takes uint8 (B, h, w, 3), gives (B,) float64, and learns from views and their numbers (B,).
+    """
     with seeded_weights(config.seed):
-        network = NumberNetwork(config.width)
+        network = number_network(config.width)
     truth = torch.from_numpy(numbers.astype(np.float32))
-
-    def loss_of(pictures: Tensor, rows: np.ndarray) -> Tensor:
-        return functional.mse_loss(network(pictures), truth[rows])
-
-    fit(network, views, loss_of, config, desc="number probe")
-    return NumberProbe(network)
+    fit(
+        network,
+        views,
+        lambda told, rows: functional.mse_loss(told[:, 0], truth[rows]),
+        config,
+        desc="number probe",
+    )
+    return lambda views: answers(network, views)[:, 0].double().numpy()
 
 
 def cut(frames: np.ndarray, region: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 _WARMUP_STEPS = 50
+_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def fit(
     Args:
         network: Changed.
         frames: uint8.
-        loss_of: Gives the loss of (B, 3, H, W) float32 pictures and their rows of the frames.
+        loss_of: Gives the loss of the network's answers to some frames, given their rows.
         config: Of the probe.
         desc: Of the bar that shows how far it is.
     """
@@ -77,7 +78,7 @@ def fit(
     generator = torch.Generator().manual_seed(config.seed)
     for step in tqdm(range(config.train_steps), desc=desc, mininterval=5.0):
         rows = torch.randint(len(frames), (config.batch_size,), generator=generator).numpy()
-        loss = loss_of(disturb(to_input(frames[rows]), generator), rows)
+        loss = loss_of(network(disturb(to_input(frames[rows]), generator) - 0.5), rows)
         warm = min(1.0, (step + 1) / _WARMUP_STEPS)
         cosine = 0.5 + 0.5 * math.cos(math.pi * step / config.train_steps)
         optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (0.02 + 0.98 * cosine)
@@ -85,6 +86,14 @@ def fit(
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
+
+
+@torch.inference_mode()
+def answers(network: nn.Module, frames: np.ndarray) -> Tensor:
+    """Return what a trained network says of frames, uint8 (B, H, W, 3)."""
+    network.eval()
+    parts = [frames[index : index + _BATCH] for index in range(0, len(frames), _BATCH)]
+    return torch.cat([network(to_input(part) - 0.5) for part in parts])
 
 
 def disturb(frames: Tensor, generator: torch.Generator) -> Tensor:

@@ -20,9 +20,9 @@ from midas_world.evaluate.study import Study
 from midas_world.psnr import psnr
 from midas_world.tables import Cell
 from midas_world.train.autoencoder import decode_latents, reconstruct
-from midas_world.train.strips import save_strip
 
 _STRIP_FRAMES = 6
+_MOVING = 4.0  # mean absolute change, in levels of 255, above which a frame counts as moving
 
 
 def autoencoder_section(study: Study) -> Section:
@@ -40,7 +40,7 @@ def autoencoder_section(study: Study) -> Section:
         "psnr_p10": float(np.percentile(ratio, 10)),
     }
     chosen = _spread(len(frames), _STRIP_FRAMES)
-    save_strip([list(x[chosen]) for x in (frames, made)], study.output / "autoencoder.png")
+    strip = study.save_strip("autoencoder.png", [list(x[chosen]) for x in (frames, made)])
     return Section(
         title="Autoencoder",
         method=(
@@ -54,7 +54,7 @@ def autoencoder_section(study: Study) -> Section:
                 rows=((values["psnr"], values["psnr_p10"], values["latent_bytes"]),),
             ),
         ),
-        pictures=("autoencoder.png",),
+        pictures=(strip,),
     )
 
 
@@ -65,9 +65,9 @@ def next_frame_section(study: Study) -> Section:
     real = np.stack([episodes[i].frames[t] for i, t in places])
     last = np.stack([episodes[i].frames[t - 1] for i, t in places])
     ceiling = reconstruct(study.autoencoder, torch.from_numpy(real), device=study.device).numpy()
-    moving = mean_change(real, last) > study.config.moving_threshold
+    moving = mean_change(real, last) > _MOVING
     values: dict[str, float] = {"num_frames": len(real), "num_moving": int(moving.sum())}
-    values["moving_threshold"] = study.config.moving_threshold
+    values["moving_threshold"] = _MOVING
     table: list[tuple[Cell, ...]] = []
     for name, prefix, shown in (
         ("world", "", made),
@@ -78,9 +78,8 @@ def next_frame_section(study: Study) -> Section:
         own = {f"{prefix}psnr": mean_of(ratio), f"{prefix}psnr_moving": mean_of(ratio[moving])}
         values |= own
         table.append((name, *own.values()))
-    strip = _spread(len(real), _STRIP_FRAMES)
-    save_strip([list(x[strip]) for x in (real, made)], study.output / "next_frame.png")
-    threshold = study.config.moving_threshold
+    chosen = _spread(len(real), _STRIP_FRAMES)
+    strip = study.save_strip("next_frame.png", [list(x[chosen]) for x in (real, made)])
     return Section(
         title="Next frame",
         method=(
@@ -88,11 +87,11 @@ def next_frame_section(study: Study) -> Section:
             f"teacher's true frames and conditions before it (at least {study.context_frames}), "
             f"{study.model.config.head.num_denoise_steps} denoise steps; no codes of what enters "
             f"are told. Moving: {int(moving.sum())} frames whose mean absolute change from the "
-            f"last one exceeds {threshold:g} of 255. Strip: teacher, world."
+            f"last one exceeds {_MOVING:g} of 255. Strip: teacher, world."
         ),
         values=values,
         tables=(Table(columns=("", "PSNR dB", "PSNR dB, moving"), rows=tuple(table)),),
-        pictures=("next_frame.png",),
+        pictures=(strip,),
     )
 
 

@@ -13,10 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import EnvFrame, Script, step_env, teacher_moments, to_episode
+from midas_world.evaluate.rollouts import EnvFrame, Script, start_after, step_env, teacher_moments
 from midas_world.evaluate.study import GAME_SEED, Study
 from midas_world.tables import Cell
 
+# Held for whole games where the world has them; random play comes beside them.
+ACTIONS = ("leap_right", "run_right")
 _TRIES = 4
 _PER = 1000.0
 
@@ -45,7 +47,7 @@ class Tally:
 def game_section(study: Study) -> Section:
     """Measure what fixed policies earn and suffer in the world and in the teacher."""
     config, context = study.config, study.context_frames
-    known = [name for name in config.game_actions if name in study.world.keymap.actions]
+    known = [name for name in ACTIONS if name in study.world.keymap.actions]
     teacher = study.make_teacher()
     env = study.make_world_env(horizon=config.game_steps + 1)
     tallies: dict[str, dict[str, Tally]] = {}
@@ -64,8 +66,7 @@ def game_section(study: Study) -> Section:
             early = moments[1:context]
             if len(moments) <= context or any(m.reward or m.info.get("cost") for m in early):
                 continue
-            start = to_episode(moments[:context], name="", seed=seed).start_state(context)
-            env.reset(seed=seed, options={"start_state": start})
+            env.reset(seed=seed, options={"start_state": start_after(moments[:context])})
             tallies[name]["teacher"].add(moments[context:])
             tallies[name]["dream"].add(_play(env, actions[context - 1 :][: config.game_steps]))
             progress.update()

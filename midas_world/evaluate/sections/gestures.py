@@ -16,7 +16,6 @@ from midas_world.evaluate.rollouts import EnvFrame, Script
 from midas_world.evaluate.study import NotApplicableError, Study
 from midas_world.evaluate.voices import LiveTeacher, Moved, Said, Speaker, new_sentences
 from midas_world.tables import Cell
-from midas_world.train.strips import save_strip
 
 _LISTENS = 28  # steps after a sentence, in which a nod plays out and the eyes turn back
 _PROBE_WAITS = 20  # steps until somebody speaks, while the probe learns
@@ -72,7 +71,7 @@ def _shows_eyes(moment: EnvFrame) -> bool:
 def _height_reader(study: Study) -> Reader:
     """Return what reads how high the keypoints are, px."""
     probe = study.probe
-    return lambda frames, _: probe.keypoints(frames)[..., 1]
+    return lambda frames, _: probe(frames)[..., 1]
 
 
 def _gaze_reader(study: Study) -> Reader:
@@ -84,7 +83,7 @@ def _gaze_reader(study: Study) -> Reader:
 
     def read(frames: np.ndarray, moments: Sequence[EnvFrame]) -> np.ndarray:
         pairs = zip(frames, moments, strict=True)
-        return probe.read(np.stack([cut(f[None], m.info["eyes"])[0] for f, m in pairs]))[:, None]
+        return probe(np.stack([cut(f[None], m.info["eyes"])[0] for f, m in pairs]))[:, None]
 
     return read
 
@@ -119,14 +118,14 @@ def gestures_section(study: Study) -> Section:
         if not said:
             raise NotApplicableError("the teacher has no new sentences")
         readers = [follower.make_reader(study) for follower in followers]
-        pictures.append(f"{followers[0].name}-strip.png")
         env = study.make_endless_world(steps, action="conditions")
         moved: list[list[Moved]] = [[] for _ in followers]
         for number, item in enumerate(tqdm(said, desc=speaker, mininterval=5.0)):
             views = item.frames(env)
             if not number:
                 rows = np.linspace(followers[0].first, steps - 1, _STRIP_FRAMES).astype(int)
-                save_strip([list(view[rows]) for view in views], study.output / pictures[-1])
+                name = f"{followers[0].name}-strip.png"
+                pictures.append(study.save_strip(name, [list(view[rows]) for view in views]))
             for found, follower, read in zip(moved, followers, readers, strict=True):
                 found.append(follower.moved(item, views, read))
         for found, follower in zip(moved, followers, strict=True):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from midas_world.evaluate.metrics import keypoint_error, mean_by_step, mean_of
+from midas_world.evaluate.metrics import at_marks, keypoint_error, mean_by_step, mean_of
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import FollowedEpisode
@@ -20,7 +20,6 @@ from midas_world.evaluate.study import NotApplicableError, Study
 from midas_world.machine import cpu_name, load_average, num_cores
 from midas_world.psnr import psnr
 from midas_world.tables import Cell
-from midas_world.train.strips import save_strip
 
 _MARKS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 _BASELINES = (
@@ -63,9 +62,8 @@ def horizon_section(study: Study) -> Section:
     if not study.has_teacher:
         chosen = "held-out recordings, which stand for the teacher, under all that was recorded"
     values = {"num_rollouts": len(rollouts), "num_steps": played}
-    values |= {f"psnr_{mark}": float(curves["world"][mark - 1]) for mark in marks}
-    for prefix, name in zip(("hold", "previous", "other"), _BASELINES, strict=True):
-        values |= {f"{prefix}_psnr_{mark}": float(curves[name][mark - 1]) for mark in marks}
+    names = ("psnr", "hold_psnr", "previous_psnr", "other_psnr")
+    values |= at_marks(marks, **dict(zip(names, curves.values(), strict=True)))
     values["psnr_mean"] = mean_of(curves["world"])
     return Section(
         title="Horizon",
@@ -91,8 +89,7 @@ def horizon_section(study: Study) -> Section:
 def _save_rollout_strip(study: Study, rollout: FollowedEpisode, marks: list[int]) -> str:
     name = f"rollout-{rollout.teacher.seed}-{rollout.teacher.policy}.png"
     shown = [mark - 1 for mark in marks if mark <= len(rollout.frames)]
-    save_strip([list(x[shown]) for x in (rollout.real, rollout.frames)], study.output / name)
-    return name
+    return study.save_strip(name, [list(x[shown]) for x in (rollout.real, rollout.frames)])
 
 
 def pose_section(study: Study) -> Section:
@@ -107,8 +104,8 @@ def pose_section(study: Study) -> Section:
         truth = known[rollout.first :]
         still = np.broadcast_to(known[rollout.first - 1], truth.shape)
         for name, made in (
-            ("world", probe.keypoints(rollout.frames)),
-            ("probe", probe.keypoints(rollout.real)),
+            ("world", probe(rollout.frames)),
+            ("probe", probe(rollout.real)),
             ("still", still),
         ):
             rows[name].append(100.0 * keypoint_error(made, truth, height=height))

@@ -3,7 +3,6 @@
 Shapes: T steps.
 """
 
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -11,13 +10,12 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
+from midas_world.evaluate.metrics import at_marks
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import Endless, EnvFrame, play_world, teacher_moments, to_episode
+from midas_world.evaluate.rollouts import Endless, play_world, start_after, teacher_moments
 from midas_world.evaluate.study import PROMPT_SEED, NotApplicableError, Study
 from midas_world.psnr import psnr
-from midas_world.teachers.collect import load_policy
-from midas_world.train.strips import save_strip
 
 _MARKS = (1, 2, 5, 10, 20, 40)
 _NUM_STRIPS = 4
@@ -45,12 +43,13 @@ def prompt_section(study: Study) -> Section:
     pictures = []
     for seed in tqdm(seeds, desc="prompts", mininterval=5.0):
         words = _words(others, seed + _WORDS_APART)
-        own = _teacher_frames(study, teacher, seed)
+        policy = study.policy(seed, teacher)
+        own = teacher_moments(teacher, policy, seed=seed, options=study.bare_options)
         context = list(islice(own, study.context_frames))
         teacher.get_wrapper_attr("set_prompt")(words)
         later = list(islice(own, steps))
-        start = to_episode(context, name="", seed=seed).start_state(study.context_frames)
         actions = [moment.action for moment in later]
+        start = start_after(context)
         moments = play_world(env, start, actions, seed=seed, prompt=words, things=False)
         made = [moment.frame for moment in moments]
         real = np.stack([moment.frame for moment in later])
@@ -58,10 +57,9 @@ def prompt_section(study: Study) -> Section:
         for curve, shown in zip(curves.values(), (np.stack(made), held), strict=True):
             curve.append(psnr(real, shown))
         if len(pictures) < _NUM_STRIPS:
-            pictures.append(f"prompt-{seed}.png")
             rows = [[context[-1].frame, *(frames[mark - 1] for mark in marks)]
                     for frames in (real, made)]  # fmt: skip
-            save_strip(rows, study.output / pictures[-1])
+            pictures.append(study.save_strip(f"prompt-{seed}.png", rows))
     means = {name: np.mean(rows, axis=0) for name, rows in curves.items()}
     settled = settled_step(means["world"])
     save_curves(
@@ -72,9 +70,7 @@ def prompt_section(study: Study) -> Section:
     )
     values: dict[str, Any] = {"num_runs": len(seeds), "settled_step": settled}
     world, hold = means.values()
-    for mark in marks:
-        values[f"psnr_{mark}"] = float(world[mark - 1])
-        values[f"held_psnr_{mark}"] = float(hold[mark - 1])
+    values |= at_marks(marks, psnr=world, held_psnr=hold)
     return Section(
         title="Prompts",
         method=(
@@ -104,14 +100,6 @@ def settled_step(curve: np.ndarray) -> int:
     """Return the step, from 1, from which on a curve is never much below where it ends."""
     below = np.flatnonzero(curve < curve[-_TAIL_STEPS:].mean() - _SETTLED_DB)
     return int(below[-1]) + 2 if len(below) else 1
-
-
-def _teacher_frames(study: Study, teacher: gymnasium.Env, seed: int) -> Iterator[EnvFrame]:
-    """Yield the teacher's frames without end."""
-    data = study.world.config.data
-    name = study.policies[seed % len(study.policies)]
-    policy = load_policy(data.policy_factory, name, teacher.action_space)
-    return teacher_moments(teacher, policy, seed=seed, options=study.bare_options)
 
 
 def _words(env: gymnasium.Env, seed: int) -> str:

@@ -10,13 +10,14 @@ from tqdm import tqdm
 
 from midas_world.evaluate.metrics import mean_of
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import Script, TeacherEpisode, play_teacher, play_world
-from midas_world.evaluate.sections.thing import held_score, in_view
+from midas_world.evaluate.rollouts import play_world, without_things
+from midas_world.evaluate.sections.thing import held_scores
 from midas_world.evaluate.study import REVISIT_SEED, NotApplicableError, Study
 from midas_world.psnr import psnr
-from midas_world.train.strips import save_strip
 from midas_world.types import StepConditions
 
+_AWAY_AND_BACK = ("walk_right", "walk_left")
+_WALK_PX = 100.0
 _MAX_STEPS = 200
 _SAME_PLACE_PX = 2.0
 _TRIES = 4
@@ -28,7 +29,7 @@ class ThereAndBack:
 
     def __init__(self, study: Study, *, still: int) -> None:
         self._study, self._still = study, still
-        self._away, self._back = (study.action(name) for name in study.config.walk_actions)
+        self._away, self._back = (study.action(name) for name in _AWAY_AND_BACK)
 
     def reset(self, rng: np.random.Generator) -> None:  # noqa: ARG002
         """Begin an episode."""
@@ -41,7 +42,7 @@ class ThereAndBack:
         if len(self._poses) <= self._still or self.is_back:
             return 0
         place = float(self._study.camera_places(self._poses)[-1])
-        self._turned = self._turned or abs(place) >= self._study.config.walk_px
+        self._turned = self._turned or abs(place) >= _WALK_PX
         self.is_back = self._turned and abs(place) < _SAME_PLACE_PX
         if self.is_back:
             return 0
@@ -51,7 +52,6 @@ class ThereAndBack:
 def revisit_section(study: Study) -> Section:
     """Measure the picture of a place after a walk away and back, against the teacher's."""
     config, context = study.config, study.context_frames
-    size = study.world.config.world.height, study.world.config.world.width
     env = study.make_endless_world(_MAX_STEPS)
     teacher, walk = study.make_teacher(), ThereAndBack(study, still=context - 1)
     options = dict(config.teacher_options)
@@ -68,7 +68,7 @@ def revisit_section(study: Study) -> Section:
         places = study.camera_places(episode.conditions)[context - 1 :]
         far = int(np.abs(places).argmax())
         near = np.flatnonzero((np.abs(places) < _SAME_PLACE_PX) & (np.arange(len(places)) > far))
-        if abs(places[far]) < config.walk_px or not len(near):
+        if abs(places[far]) < _WALK_PX or not len(near):
             continue
         back = int(near[0])
         start = episode.start_state(context)
@@ -77,12 +77,15 @@ def revisit_section(study: Study) -> Section:
         real = episode.frames[context:]
         marks = [1, far, back]
         rows.append([float(psnr(real[m - 1][None], made[m - 1][None])[0]) for m in marks])
-        things += _things_again(episode, made[back - 1], teacher, options, context, back, size)
+        if episode.things is not None:
+            now = context - 1 + back
+            plain = without_things(teacher, episode, num_steps=now, options=options)
+            scores = held_scores(made[back - 1], episode, plain, context - 1, now)
+            things += [score.correlation for score in scores]
         progress.update()
         if len(pictures) < _NUM_STRIPS:
-            pictures.append(f"revisit-{seed}.png")
             strip = [[x[m - 1] for m in marks] for x in (real, made)]
-            save_strip(strip, study.output / pictures[-1])
+            pictures.append(study.save_strip(f"revisit-{seed}.png", strip))
     progress.close()
     if not rows:
         raise NotApplicableError("the teacher never came back to where it began")
@@ -90,7 +93,7 @@ def revisit_section(study: Study) -> Section:
     return Section(
         title="Revisit",
         method=(
-            f"{len(rows)} walks of {config.walk_px:g} px away from a start frame and back, by the "
+            f"{len(rows)} walks of {_WALK_PX:g} px away from a start frame and back, by the "
             "same actions in world and teacher: PSNR against the teacher's frame at the first "
             "step, at the farthest place, and at the first step that is back within "
             f"{_SAME_PLACE_PX:g} px of the start. Things: correlation, as in the section on "
@@ -113,29 +116,3 @@ def revisit_section(study: Study) -> Section:
         ),
         pictures=tuple(pictures),
     )
-
-
-def _things_again(
-    episode: TeacherEpisode,
-    frame: np.ndarray,
-    teacher: Any,
-    options: dict[str, Any],
-    context: int,
-    back: int,
-    size: tuple[int, int],
-) -> list[float]:
-    """Return the correlations of the things that are in view again."""
-    if episode.things is None:
-        return []
-    now = context - 1 + back
-    plain = play_teacher(
-        teacher, Script(episode.actions), name="", seed=episode.seed, num_steps=now,
-        options=options | {"things": False},
-    )  # fmt: skip
-    first = in_view(episode.things[context - 1], size)
-    scores = [
-        held_score(frame, episode.frames[now], plain.frames[now], thing)
-        for key, thing in in_view(episode.things[now], size).items()
-        if key in first
-    ]
-    return [score.correlation for score in scores if score is not None]

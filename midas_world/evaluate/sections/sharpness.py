@@ -13,11 +13,9 @@ from tqdm import tqdm
 from midas_world.evaluate.metrics import mean_of, sharpness
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import Endless, follow, play_world, teacher_moments, to_episode
+from midas_world.evaluate.rollouts import Endless, follow, play_world, start_after, teacher_moments
 from midas_world.evaluate.study import LONG_SEED, Study
 from midas_world.tables import Cell
-from midas_world.teachers.collect import load_policy
-from midas_world.train.strips import save_strip
 
 _EARLY_STEP = 20
 
@@ -37,8 +35,7 @@ def sharpness_section(study: Study) -> Section:
         energies.append((own, real))
         levels = [mean_of(own[part]) / mean_of(real[part]) for part in parts]
         table.append((seed, *levels, mean_of(own[parts[1]]) / mean_of(own[parts[0]])))
-        pictures.append(f"long-run-{seed}.png")
-        save_strip([real_shown, shown], study.output / pictures[-1])
+        pictures.append(study.save_strip(f"long-run-{seed}.png", [real_shown, shown]))
     means = [mean_of(np.array(column)) for column in list(zip(*table, strict=True))[1:]]
     table.append(("mean", *means))
     values = dict(zip(("level_early", "level_late", "ratio"), means, strict=True))
@@ -74,13 +71,11 @@ def _long_run(
     study: Study, seed: int, marks: list[int]
 ) -> tuple[tuple[np.ndarray, list[np.ndarray]], ...]:
     """Return what `_follow` finds in the world and in the teacher, under the same actions."""
-    steps, context = study.config.long_steps, study.context_frames
+    steps = study.config.long_steps
     env, options = study.make_endless_world(steps), study.config.teacher_options
     teacher = Endless(study.make_teacher(), options)
-    name = study.policies[seed % len(study.policies)]
-    policy = load_policy(study.world.config.data.policy_factory, name, teacher.action_space)
-    played = teacher_moments(teacher, policy, seed=seed, options=options)
-    start = list(islice(played, context))
+    played = teacher_moments(teacher, study.policy(seed, teacher), seed=seed, options=options)
+    start = list(islice(played, study.context_frames))
     actions: list[Any] = []
 
     def teacher_frames() -> Iterator[np.ndarray]:
@@ -89,8 +84,7 @@ def _long_run(
             yield moment.frame
 
     real = _follow(teacher_frames(), marks, desc="teacher")
-    state = to_episode(start, name="", seed=seed).start_state(context)
-    moments = play_world(env, state, actions, seed=seed)
+    moments = play_world(env, start_after(start), actions, seed=seed)
     return _follow((moment.frame for moment in moments), marks, desc="long run"), real
 
 

@@ -6,7 +6,6 @@ is what a player sees first.
 Shapes: T steps, H W pixels.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,20 +13,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from midas_world.evaluate.metrics import at_marks
 from midas_world.evaluate.plots import save_curves
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import (
     Endless,
-    EnvFrame,
     Script,
     follow,
     play_world,
+    start_after,
     teacher_moments,
-    to_episode,
 )
 from midas_world.evaluate.study import STILL_SEED, Study
 from midas_world.psnr import psnr
-from midas_world.train.strips import save_strip
 
 _MARKS = (20, 50, 100, 200, 400)
 _NUM_STRIPS = 4
@@ -43,19 +41,20 @@ def stillness_section(study: Study) -> Section:
     pictures = []
     seeds = range(STILL_SEED, STILL_SEED + study.config.num_still_runs)
     for seed in tqdm(seeds, desc="stillness", mininterval=5.0):
-        own = _teacher_frames(study, teacher, seed, steps)
+        options = study.config.teacher_options
+        own = teacher_moments(teacher, Script([0]), seed=seed, options=options)
         context = list(islice(own, study.context_frames))
         first = context[-1].frame
-        start = to_episode(context, name="", seed=seed).start_state(study.context_frames)
-        made = play_world(env, start, [0] * steps, seed=seed)
+        made = play_world(env, start_after(context), [0] * steps, seed=seed)
         like_first = partial(_likeness, first)
         curve, frames = follow((moment.frame for moment in made), marks, like_first)
-        own_curve, own_frames = follow((moment.frame for moment in own), marks, like_first)
+        real = (moment.frame for moment in islice(own, steps))
+        own_curve, own_frames = follow(real, marks, like_first)
         curves["world"].append(curve)
         curves["teacher"].append(own_curve)
         if len(pictures) < _NUM_STRIPS:
-            pictures.append(f"still-{seed}.png")
-            save_strip([[first, *own_frames], [first, *frames]], study.output / pictures[-1])
+            rows = [[first, *own_frames], [first, *frames]]
+            pictures.append(study.save_strip(f"still-{seed}.png", rows))
     means = {name: np.mean(rows, axis=0) for name, rows in curves.items()}
     worst = np.min(curves["world"], axis=0)
     save_curves(
@@ -65,9 +64,7 @@ def stillness_section(study: Study) -> Section:
         y_label="PSNR, dB",
     )
     values: dict[str, Any] = {"num_runs": len(seeds), "num_steps": steps, "action": action}
-    for mark in marks:
-        values[f"psnr_{mark}"] = float(means["world"][mark - 1])
-        values[f"teacher_psnr_{mark}"] = float(means["teacher"][mark - 1])
+    values |= at_marks(marks, psnr=means["world"], teacher_psnr=means["teacher"])
     table = [(mark, *(float(c[mark - 1]) for c in (*means.values(), worst))) for mark in marks]
     return Section(
         title="Standing still",
@@ -87,12 +84,6 @@ def stillness_section(study: Study) -> Section:
         ),
         pictures=("stillness.png", *pictures),
     )
-
-
-def _teacher_frames(study: Study, teacher: Endless, seed: int, steps: int) -> Iterator[EnvFrame]:
-    """Yield the teacher's frames of the context and of so many steps after it."""
-    moments = teacher_moments(teacher, Script([0]), seed=seed, options=study.config.teacher_options)
-    return islice(moments, study.context_frames + steps)
 
 
 def _likeness(first: np.ndarray, frame: np.ndarray) -> float:

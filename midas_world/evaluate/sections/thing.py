@@ -23,10 +23,10 @@ from midas_world.evaluate.probes.pictures import (
 )
 from midas_world.evaluate.probes.training import halve
 from midas_world.evaluate.report import Section, Table
-from midas_world.evaluate.rollouts import Script, TeacherEpisode, play_teacher, play_world
+from midas_world.evaluate.rollouts import Script, TeacherEpisode, play_world, without_things
+from midas_world.evaluate.sections.game import ACTIONS
 from midas_world.evaluate.study import THING_SEED, NotApplicableError, Study
 from midas_world.tables import Cell
-from midas_world.train.strips import save_strip
 
 _MARKS = (1, 5, 10, 20, 40)
 _LEAD_STEPS = 30  # of the teacher before the context: near the start lies nothing
@@ -84,6 +84,29 @@ def in_view(things: np.ndarray, size: tuple[int, int]) -> dict[tuple[int, float]
         and row[4] <= row[2] <= height - row[4]
         and abs(row[1] - width / 2) >= CLEAR_PX
     }
+
+
+def held_scores(
+    shown: np.ndarray, episode: TeacherEpisode, plain: TeacherEpisode, first: int, now: int
+) -> list[Held]:
+    """Return how things are drawn that the teacher shows now, and showed at a first frame.
+
+    Args:
+        shown: (H, W, 3) uint8, what is judged.
+        episode: Of the teacher.
+        plain: The same without things.
+        first: Of its frames.
+        now: Likewise.
+    """
+    assert episode.things is not None
+    real, background = episode.frames[now], plain.frames[now]
+    size, known = shown.shape[:2], in_view(episode.things[first], shown.shape[:2])
+    scores = [
+        held_score(shown, real, background, thing)
+        for key, thing in in_view(episode.things[now], size).items()
+        if key in known
+    ]
+    return [score for score in scores if score is not None]
 
 
 @dataclass
@@ -207,7 +230,7 @@ def thing_section(study: Study) -> Section:
             f"still shows, whole in the picture and {CLEAR_PX:g} px from the character. With d the "
             "teacher's frame minus the same without things and q the world's minus that, in the "
             "thing's box: correlation q.d / sqrt(q.q d.d), contrast left q.d / d.d. Appeared: "
-            f"{', '.join(config.travel_actions)} held for {config.travel_steps} steps from "
+            f"{', '.join(ACTIONS)} held for {config.travel_steps} steps from "
             f"{config.num_travel_starts} starts, {config.travel_seeds} seeds; things that a "
             f"probe sees in {_MIN_SEEN} frames or more where no scenery had been in view before, "
             f"per {_PER_PX:g} px of such scenery. Lasting: share of them seen in one of the last "
@@ -240,29 +263,21 @@ def _held(study: Study) -> tuple[dict[int, list[Held]], tuple[str, ...]]:
     """Return the scores at each mark, and the names of strips of the first runs."""
     steps, context = study.config.thing_steps, study.context_frames
     marks = [mark for mark in _MARKS if mark <= steps]
-    size = study.world.config.world.height, study.world.config.world.width
     env = study.make_endless_world(steps)
     held: dict[int, list[Held]] = {mark: [] for mark in marks}
     pictures: list[str] = []
     runs = islice(_thing_starts(study), study.config.num_thing_runs)
     shown = tqdm(runs, total=study.config.num_thing_runs, desc="things", mininterval=5.0)
     for episode, plain in shown:
-        assert episode.things is not None
         end = len(episode.frames) - steps
         start, actions = episode.start_state(context, end=end), episode.actions[end - 1 :]
         frames = [m.frame for m in play_world(env, start, actions, seed=episode.seed)]
-        first = in_view(episode.things[end - 1], size)
         for mark in marks:
-            now = end - 1 + mark
-            for key, thing in in_view(episode.things[now], size).items():
-                parts = frames[mark - 1], episode.frames[now], plain.frames[now]
-                if key in first and (score := held_score(*parts, thing)) is not None:
-                    held[mark].append(score)
+            held[mark] += held_scores(frames[mark - 1], episode, plain, end - 1, end - 1 + mark)
         if len(pictures) < _NUM_STRIPS:
-            pictures.append(f"things-{episode.seed}.png")
             rows = [episode.frames[end - 1 :], [episode.frames[end - 1], *frames]]
             strip = [[row[mark] for mark in marks] for row in rows]
-            save_strip(strip, study.output / pictures[-1])
+            pictures.append(study.save_strip(f"things-{episode.seed}.png", strip))
     return held, tuple(pictures)
 
 
@@ -284,11 +299,7 @@ def _thing_starts(study: Study) -> Iterator[tuple[TeacherEpisode, TeacherEpisode
             episode.things[steps - config.thing_steps], size
         ):
             continue
-        plain = play_teacher(
-            env, Script(episode.actions), name="", seed=seed, num_steps=steps,
-            options=options | {"things": False},
-        )  # fmt: skip
-        yield episode, plain
+        yield episode, without_things(env, episode, num_steps=steps, options=options)
 
 
 def _travel(study: Study, probe: ThingProbe) -> tuple[dict[str, Travel], float, float]:
@@ -296,7 +307,7 @@ def _travel(study: Study, probe: ThingProbe) -> tuple[dict[str, Travel], float, 
     config, context = study.config, study.context_frames
     width = study.world.config.world.width
     size = study.world.config.world.height, width
-    actions = [study.action(name) for name in config.travel_actions]
+    actions = [study.action(name) for name in ACTIONS]
     env = study.make_endless_world(config.travel_steps)
     teacher, travels = study.make_teacher(), {"world": Travel(), "teacher": Travel()}
     found = np.zeros(3, int)
@@ -309,7 +320,7 @@ def _travel(study: Study, probe: ThingProbe) -> tuple[dict[str, Travel], float, 
         )
         if episode.num_steps < context or episode.things is None:
             continue
-        seen = probe.see(episode.frames[context - 1 :])
+        seen = probe(episode.frames[context - 1 :])
         camera = study.camera_places(episode.conditions[context - 1 :])
         travels["teacher"].add(seen, camera, width=width)
         for items, things in zip(seen, episode.things[context - 1 :], strict=True):
@@ -323,7 +334,7 @@ def _travel(study: Study, probe: ThingProbe) -> tuple[dict[str, Travel], float, 
             )  # fmt: skip
             frames = np.stack([episode.frames[context - 1], *(m.frame for m in moments)])
             told = [episode.conditions[context - 1], *(m.conditions for m in moments)]
-            travels["world"].add(probe.see(frames), study.camera_places(told), width=width)
+            travels["world"].add(probe(frames), study.camera_places(told), width=width)
     true, told, both = (int(value) for value in found)
     return travels, both / max(true, 1), both / max(told, 1)
 

@@ -14,9 +14,8 @@ from midas_world.evaluate.probes.pictures import NumberProbe, cut
 from midas_world.evaluate.report import Section, Table
 from midas_world.evaluate.rollouts import Script
 from midas_world.evaluate.study import NotApplicableError, Study
-from midas_world.evaluate.voices import Moved, Said, new_sentences, taught_sentences
+from midas_world.evaluate.voices import TALK, Moved, Said, new_sentences, taught_sentences
 from midas_world.tables import Cell
-from midas_world.train.strips import save_strip
 
 _FIRST = 4  # steps until the close-up is there
 _STRIP_FRAMES = 8
@@ -29,7 +28,7 @@ _NAMES = (
 def voice_section(study: Study) -> Section:
     """Measure how the mouth in the close-up follows the voice, language by language."""
     config = study.config
-    talks = Script([study.action(config.talk_action)])
+    talks = Script([study.action(TALK)])
     probe = study.number_probe(
         "mouth", lambda info: info["regions"][-1], study.make_teacher(), talks
     )
@@ -72,7 +71,7 @@ def voice_section(study: Study) -> Section:
     return Section(
         title="Voice",
         method=(
-            f"{len(sentences)} sentences, {config.talk_action!r} held for {config.sentence_steps} "
+            f"{len(sentences)} sentences, {TALK!r} held for {config.sentence_steps} "
             f"steps each, from {study.context_frames} frames of the teacher before. A probe that "
             "learned from the teacher's close-ups reads how far the mouth is open in the world's; "
             "against how far the teacher drew it, over all steps of a language from step "
@@ -114,9 +113,9 @@ def _play(study: Study, probe: NumberProbe) -> tuple[list[Said], list[Moved]]:
         views = [cut(frames, region) for frames in said.frames(env)]
         if not sentences:
             rows = np.linspace(_FIRST, steps - 1, _STRIP_FRAMES).astype(int)
-            save_strip([list(view[rows]) for view in views], study.output / "voice-strip.png")
+            study.save_strip("voice-strip.png", [list(view[rows]) for view in views])
         teacher = np.array([moment.info["mouth"] for moment in shown[_FIRST:]])
-        own, world, silent = (probe.read(view)[_FIRST:] for view in views)
+        own, world, silent = (probe(view)[_FIRST:] for view in views)
         quiet = np.zeros_like(teacher)
         sentences.append(Moved(teacher=teacher, probe=own, world=world, silent=silent, quiet=quiet))
     if not sentences:
