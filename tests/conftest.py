@@ -76,6 +76,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_world(tmp_path_factory.mktemp("worlds") / "tiny")
 
 
+@pytest.fixture
+def own_world(tiny_folder: Path, tmp_path: Path) -> Path:
+    """Return the folder of such a world that a test may change."""
+    return shutil.copytree(tiny_folder, tmp_path / "world")
+
+
 @pytest.fixture(scope="session")
 def tiny_world(tiny_folder: Path) -> World:
     """Return that world, loaded."""
@@ -124,6 +130,12 @@ def outlined(
     world = load_world(folder)
     write_outlines(world, folder=kept_graphs)
     return world
+
+
+@pytest.fixture
+def own_outlined(outlined: World, tmp_path: Path) -> World:
+    """Return such a world whose folder a test may change."""
+    return load_world(shutil.copytree(outlined.folder, tmp_path / "world"))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from PIL import Image
 
 from envs.recording.record import RecordSession
 from midas_world.commands.cli import main
+from midas_world.config import ProjectConfig, load_config
 from midas_world.data.episodes import Episode, list_episodes, load_episode
 from midas_world.sessions.export.lerobot_dataset import export_lerobot
 from midas_world.sessions.export.minari_dataset import export_minari
@@ -25,6 +26,7 @@ from midas_world.sessions.session import load_session
 NAMES = ("idle", "left", "right")
 SIZE = (96, 160)
 KEYMAP = "actions: {idle: {}, left: {keys: [left]}, right: {keys: [right]}}\n"
+AXES_KEYMAP = "actions: {idle: {value: [0, 0]}, left: {value: [-1, 0]}, right: {value: [1, 0]}}\n"
 
 
 def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -199,11 +201,19 @@ def import_to(folder: Path, *words: object) -> int:
     return main(["import", *map(str, words), "--to", str(folder), "--preset", "tiny"])
 
 
+def project_in(folder: Path) -> ProjectConfig:
+    """Return the preset of a data folder called "data"."""
+    return load_config(ProjectConfig, folder / "data.yaml")
+
+
 def episodes_in(folder: Path, part: str = "*") -> list[Episode]:
     """Return the episodes of a part of a data folder, or of all."""
-    return [
-        load_episode(path)
-        for place in folder.glob(part)
-        if place.is_dir()
-        for path in list_episodes(place)
-    ]
+    folders = [place for place in folder.glob(part) if place.is_dir()]
+    return [load_episode(path) for place in folders for path in list_episodes(place)]
+
+
+def deeds(episode: Episode) -> list[tuple[int, str]]:
+    """Return the number of each frame but the last, and what was done then."""
+    names = episode.metadata.details["action_names"]
+    pairs = zip(episode.frames, episode.actions, strict=False)
+    return [(number_of(frame), names[action]) for frame, action in pairs]

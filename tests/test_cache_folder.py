@@ -2,7 +2,6 @@
 
 import logging
 import pwd
-import shutil
 from pathlib import Path
 
 import pygame
@@ -16,7 +15,7 @@ from envs.play.window.window import Window
 from midas_world import user_folders as module
 from midas_world.types import BackendUnavailableError
 from midas_world.user_folders import cache_folder, settings_folder
-from midas_world.world import World, load_world
+from midas_world.world import World
 from tests.disk import full_disk
 
 onnx = pytest.importorskip("onnx")
@@ -140,6 +139,11 @@ def starts(world: World, folder: Path) -> bool:
     return can_start(world, num_denoise_steps=steps, folder=folder)
 
 
+def head_outline(world: World) -> Path:
+    (outline,) = (path for path in outlines_folder(world).iterdir() if "head" in path.name)
+    return outline
+
+
 def cut(data: bytes) -> bytes:
     return b""
 
@@ -169,20 +173,13 @@ def spoilt(text: bytes, other: bytes):
     [cut, flip, lambda data: data[:-9], spoilt(b'{"name"', b'{"nome"'), lambda data: b"\xff" * 99],
 )
 def test_a_damaged_outline_is_as_if_absent_and_told_once(
-    outlined, tmp_path, monkeypatch, caplog, damage
+    own_outlined, tmp_path, monkeypatch, caplog, damage
 ):
-    folder = tmp_path / "world"
-    shutil.copytree(outlined.folder, folder)
-    world = load_world(folder)
+    world, outline = own_outlined, head_outline(own_outlined)
     assert starts(world, tmp_path)
-    (outline,) = (path for path in outlines_folder(world).iterdir() if "head" in path.name)
     outline.write_bytes(damage(outline.read_bytes()))
     exported: list[str] = []
-
-    def make(name, world, path, steps, *, is_narrow):
-        exported.append(name)
-
-    monkeypatch.setattr(export, "_make", make)
+    monkeypatch.setattr(export, "_make", lambda name, *_, **__: exported.append(name))
     with caplog.at_level(logging.WARNING):
         assert not starts(world, tmp_path)
         assert not starts(world, tmp_path)
@@ -193,13 +190,10 @@ def test_a_damaged_outline_is_as_if_absent_and_told_once(
 
 
 def test_outlines_of_damage_that_no_checksum_tells_are_refused_when_filled(
-    outlined, tmp_path, monkeypatch
+    own_outlined, tmp_path, monkeypatch
 ):
     """As those are that others wrote, or older versions."""
-    folder = tmp_path / "world"
-    shutil.copytree(outlined.folder, folder)
-    world = load_world(folder)
-    (outline,) = (path for path in outlines_folder(world).iterdir() if "head" in path.name)
+    outline = head_outline(own_outlined)
     model = onnx.load(outline)
     kept = [item for item in model.metadata_props if not item.key.endswith("sha256")]
     del model.metadata_props[:]
@@ -210,7 +204,7 @@ def test_outlines_of_damage_that_no_checksum_tells_are_refused_when_filled(
     outline.write_bytes(model.SerializeToString())
     exported: list[str] = []
     monkeypatch.setattr(export, "_make", lambda name, *_, **__: exported.append(name))
-    export_graphs(world, names=["head"], folder=tmp_path)
+    export_graphs(own_outlined, names=["head"], folder=tmp_path)
     assert exported == ["head"]
     assert not list(tmp_path.rglob("*.tmp-*"))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -177,22 +178,29 @@ def test_the_light_lies_outside_of_what_is_recorded(region, place):
     assert place_beside(Region(left=left, top=top, width=width, height=height), SCREEN) == place
 
 
-class Named:
-    def __init__(self, **names):
-        vars(self).update(names)
-
-
 def test_keys_are_called_as_pygame_calls_them():
-    told = [Named(name="shift_r"), Named(name="space"), Named(char="A"), Named(char=None)]
+    told = [
+        SimpleNamespace(name="shift_r"),
+        SimpleNamespace(name="space"),
+        SimpleNamespace(char="A"),
+        SimpleNamespace(char=None),
+    ]
     assert [name_of(key) for key in told] == ["right shift", "space", "a", ""]
 
 
 class Scene:
-    """A screen, a light, a keyboard and a clock whose doings are a list of pictures."""
+    """A window, its screen, its light, the keyboard and a clock, whose doings are pictures.
 
-    def __init__(self, pictures, focus=(), slow=()):
+    Attributes:
+        number: Of the picture that is due.
+    """
+
+    whole = SCREEN
+
+    def __init__(self, pictures, *, focus=(), slow=(), held=(), clicked=()):
         self.pictures, self.focus, self.slow = list(pictures), set(focus), set(slow)
-        self.number, self.now = -2, 100.0
+        self.held, self.clicked = dict(held), clicked
+        self.number, self.now, self.asked = -2, 100.0, 0
 
     def monotonic(self):
         return self.now
@@ -211,52 +219,45 @@ class Scene:
         self.now += 0.5 if self.number in self.slow else 0.01
         return self.pictures[max(0, self.number)]
 
+    def __enter__(self):
+        return self
 
-def record(scene: Scene, tmp_path: Path, monkeypatch, *, held, clicked=(), stop=lambda: False):
-    class Stub:
-        whole = SCREEN
-        picture = staticmethod(scene.picture)
+    def __exit__(self, *_): ...
 
-        def __init__(self, *_):
-            self.asked = 0
+    def show(self, seconds): ...
 
-        def __enter__(self):
-            return self
+    def close(self): ...
 
-        def __exit__(self, *_):
-            pass
+    def is_clicked(self):
+        self.asked += 1
+        return self.asked in self.clicked
 
-        def show(self, seconds):
-            pass
+    def take(self):
+        return [(self.now, frozenset(keys)) for keys in self.held.pop(self.number, ())]
 
-        def is_clicked(self):
-            self.asked += 1
-            return self.asked in clicked
 
-        def take(self):
-            return [(scene.now, frozenset(keys)) for keys in held.pop(scene.number, ())]
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    """Return a function that records a scene: what was made, and the keys of the table's rows."""
 
-        def close(self):
-            pass
+    def record(scene: Scene, *, stop=lambda: False):
+        for name in ("Screen", "Light", "DesktopKeys"):
+            monkeypatch.setattr(capture_module, name, lambda *_: scene)
+        monkeypatch.setattr(capture_module, "time", scene)
+        film = tmp_path / "a.mp4"
+        made = capture(scene, film, keys=["left"], fps=10.0, seconds=0.5, stop=stop)
+        with (tmp_path / "a.csv").open() as file:
+            return made, [row["keys"] for row in csv.DictReader(file)]
 
-    for name in ("Screen", "Light", "DesktopKeys"):
-        monkeypatch.setattr(capture_module, name, Stub)
-    monkeypatch.setattr(capture_module, "time", scene)
-    film = tmp_path / "a.mp4"
-    made = capture(scene, film, keys=["left"], fps=10.0, seconds=0.5, stop=stop)
-    with (tmp_path / "a.csv").open() as file:
-        return made, [row["keys"] for row in csv.DictReader(file)]
+    return record
 
 
 GREY = np.full((32, 48, 3), 90, np.uint8)
 
 
-def test_a_tap_between_two_pictures_is_kept_and_keys_count_with_the_focus_alone(
-    tmp_path, monkeypatch
-):
-    scene = Scene([GREY] * 9, focus=(0, 1, 4))
+def test_a_tap_between_two_pictures_is_kept_and_keys_count_with_the_focus_alone(record):
     held = {0: [("left",), ()], 1: [("left",)]}
-    made, rows = record(scene, tmp_path, monkeypatch, held=held)
+    made, rows = record(Scene([GREY] * 9, focus=(0, 1, 4), held=held))
     # At 2 another window has the focus; at 4 it is back, and the key still held.
     assert rows[:5] == ["", "left", "", "left", ""]
     assert "left" in rows[5:]
@@ -265,19 +266,17 @@ def test_a_tap_between_two_pictures_is_kept_and_keys_count_with_the_focus_alone(
     assert made.why == "the time was over"
 
 
-def test_a_picture_that_comes_too_late_is_shown_twice_and_counted(tmp_path, monkeypatch):
-    made, _ = record(Scene([GREY] * 9, slow=(1,)), tmp_path, monkeypatch, held={})
+def test_a_picture_that_comes_too_late_is_shown_twice_and_counted(record):
+    made, _ = record(Scene([GREY] * 9, slow=(1,)))
     # The second took half a second of these five tenths.
     assert (made.num_frames, made.num_late) == (5, 3)
 
 
-def test_a_click_on_the_light_or_ctrl_c_ends_it(tmp_path, monkeypatch):
-    made, _ = record(Scene([GREY] * 9), tmp_path, monkeypatch, held={}, clicked=(1,))
+def test_a_click_on_the_light_or_ctrl_c_ends_it(record):
+    made, _ = record(Scene([GREY] * 9, clicked=(1,)))
     assert (made.why, made.num_frames) == ("the light was clicked", 2)
     asked = []
-    made, _ = record(
-        Scene([GREY] * 9), tmp_path, monkeypatch, held={}, stop=lambda: asked.append(1) or asked[1:]
-    )
+    made, _ = record(Scene([GREY] * 9), stop=lambda: asked.append(1) or asked[1:])
     assert (made.why, made.num_frames) == ("it was stopped", 1)
 
 
@@ -289,9 +288,9 @@ def test_a_click_on_the_light_or_ctrl_c_ends_it(tmp_path, monkeypatch):
     ],
 )
 def test_a_window_that_goes_or_grows_ends_the_film_and_what_there_is_is_whole(
-    tmp_path, monkeypatch, pictures, why, count
+    tmp_path, record, pictures, why, count
 ):
-    made, _ = record(Scene(pictures), tmp_path, monkeypatch, held={})
+    made, _ = record(Scene(pictures))
     assert (made.why, made.num_frames) == (why, count)
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert len(list(container.decode(video=0))) == count

@@ -15,36 +15,23 @@ from midas_world.model.entries import kept
 from midas_world.model.world_model import Before, WorldModel
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import KeyMap, World
-from tests.engines import with_codes
+from tests.engines import seeded, steps_of, with_codes
 
 
-def conditions_of(engine: TorchEngine, frames: int, batch: int = 1):
-    rng = np.random.default_rng(5)
-    sizes = engine.spec.config.conditions
-    steps = [
-        [
-            StepConditions(
-                pose=rng.uniform(-1, 1, sizes.pose_size).astype(np.float32),
-                text=f"a person runs {frame}",
-                audio=rng.uniform(0, 1, sizes.audio_size).astype(np.float32),
-            )
-            for frame in range(frames)
-        ]
-        for _ in range(batch)
-    ]
-    generator = _seeded(6)
-    return [
-        with_codes(engine.spec.stack([row[frame] for row in steps]), generator)
-        for frame in range(frames)
-    ]
+def conditions_of(engine: TorchEngine, frames: int) -> list[Conditions]:
+    """Return conditions of one game in which all is told, codes too."""
+    generator = seeded(6)
+    steps = [replace(step, text="a person runs") for step in steps_of(engine, 21)]
+    told = [step for step in steps if step.pose is not None and step.audio is not None]
+    return [with_codes(engine.spec.stack([step]), generator) for step in told[:frames]]
 
 
 def test_step_equals_the_model_over_the_whole_sequence(engine, tiny_world):
     frames = 4
     steps = conditions_of(engine, frames)
-    latents = torch.randn(1, frames, *engine.spec.latent_shape, generator=_seeded(1))
+    latents = torch.randn(1, frames, *engine.spec.latent_shape, generator=seeded(1))
     cache = engine.new_cache(1)
-    noise = torch.randn(1, *engine.spec.latent_shape, generator=_seeded(2))
+    noise = torch.randn(1, *engine.spec.latent_shape, generator=seeded(2))
     *_, made = (
         engine.step(cache, latents[:, frame], steps[frame], noise) for frame in range(frames)
     )
@@ -76,7 +63,7 @@ def test_step_equals_the_model_over_the_whole_sequence(engine, tiny_world):
 
 def test_told_codes_and_the_tally_change_the_frame(engine):
     (step,) = conditions_of(engine, 1)
-    latents = torch.randn(1, *engine.spec.latent_shape, generator=_seeded(1))
+    latents = torch.randn(1, *engine.spec.latent_shape, generator=seeded(1))
     none = replace(step, entries=torch.full_like(step.entries, -1.0))
     hit = replace(step, tally=torch.tensor([[[1 / 3, 1.0]]]))
     made, *others = (
@@ -112,7 +99,7 @@ def test_encode_equals_the_autoencoder(engine, tiny_world):
 
 def test_more_denoise_steps_change_the_frame(tiny_world):
     latents = torch.zeros(1, 15, 32)
-    noise = torch.randn(1, 15, 32, generator=_seeded(9))
+    noise = torch.randn(1, 15, 32, generator=seeded(9))
     made = []
     for steps in (1, 2):
         engine = TorchEngine(tiny_world, device="cpu", dtype=torch.float32, num_denoise_steps=steps)
@@ -130,7 +117,3 @@ def test_backends_that_are_not_here_say_so(tiny_world):
     with pytest.raises(ValueError, match="did you mean 'torch'"):
         make_engine(tiny_world, "torhc")
     assert make_engine(tiny_world).spec.backend == "torch"
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -160,14 +160,12 @@ def test_what_a_window_does_not_do_is_told(words, capsys):
     assert f"{words[0]} goes with --headless; in the window, F8" in capsys.readouterr().err
 
 
-def test_command_says_which_file_of_a_world_is_corrupt(tiny_folder, tmp_path, capsys):
-    for file in tiny_folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    weights = tmp_path / "weights.safetensors"
+def test_command_says_which_file_of_a_world_is_corrupt(own_world, capsys):
+    weights = own_world / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert play.main(["--headless", "--world", str(tmp_path)]) == 2
+    assert play.main(["--headless", "--world", str(own_world)]) == 2
     assert "truncated or corrupt" in capsys.readouterr().err
-    assert play.main(["--world", str(tmp_path)]) == 2  # with a window
+    assert play.main(["--world", str(own_world)]) == 2  # with a window
     assert "truncated or corrupt" in capsys.readouterr().err
 
 

@@ -5,38 +5,41 @@ import json
 import struct
 import tracemalloc
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from midas_world.config import ActionConfig, ProjectConfig, load_config
+from midas_world.config import ActionConfig
 from midas_world.importing.episodes import Cut, survey
 from midas_world.importing.naming import Namer
 from midas_world.importing.recording import Deed, Moment
 from tests.recordings import (
+    AXES_KEYMAP,
     KEYMAP,
     MAKERS,
     NAMES,
     OPTIONS,
     TABLES,
+    deeds,
     done_at,
     episodes_in,
     import_to,
     make_film,
     number_of,
     picture,
+    project_in,
     told_at,
     write_film,
     write_table,
 )
 
 
-def deeds(episode) -> list[tuple[int, str]]:
-    """Return the number of each frame but the last, and what was done then."""
-    names = episode.metadata.details["action_names"]
-    pairs = zip(episode.frames, episode.actions, strict=False)
-    return [(number_of(frame), names[action]) for frame, action in pairs]
+def assert_true_deeds(data: Path) -> None:
+    """Check that each frame has the action that was done at it."""
+    for episode in episodes_in(data):
+        assert all(done_at(number) == name for number, name in deeds(episode))
 
 
 @pytest.mark.parametrize("kind", MAKERS | TABLES)
@@ -59,7 +62,7 @@ def test_every_kind_becomes_episodes_of_what_was_done(kind, tmp_path, capsys):
         words = [episode.metadata.details["action_names"][a] for a in episode.actions]
         assert [text.split(", ")[-1] for text in episode.text[1:]] == words
         assert (episode.pose[1:].argmax(axis=1) == episode.actions).all()
-    config = load_config(ProjectConfig, tmp_path / "data" / "data.yaml")
+    config = project_in(tmp_path / "data")
     assert not config.data.has_teacher
     assert tuple(config.data.teacher.actions) == NAMES
     assert config.data.teacher.actions["left"].keys == ("left",)
@@ -76,7 +79,7 @@ def test_rewards_and_ends_of_a_session_are_kept(tmp_path):
     right = np.concatenate([e.actions == 2 for e in episodes])
     np.testing.assert_array_equal(rewarded, right)
     assert sum(bool(e.terminated.any()) for e in episodes) == 2
-    assert load_config(ProjectConfig, tmp_path / "data" / "data.yaml").world.reward_unit == 1
+    assert project_in(tmp_path / "data").world.reward_unit == 1
 
 
 def test_pose_and_sound_of_a_session_steer_where_they_are_asked_for(tmp_path):
@@ -89,7 +92,7 @@ def test_pose_and_sound_of_a_session_steer_where_they_are_asked_for(tmp_path):
         for name in ("pose", "audio"):
             told = np.stack([told_at(number)[name] for number in numbers])
             np.testing.assert_array_equal(getattr(episode, name), told)
-    config = load_config(ProjectConfig, tmp_path / "data" / "data.yaml")
+    config = project_in(tmp_path / "data")
     conditions = config.world.conditions
     assert (conditions.pose_size, conditions.audio_size, conditions.drop_rate) == (4, 40, 0.1)
     assert config.data.teacher.conditions == "info"
@@ -100,12 +103,9 @@ def test_names_and_keys_are_found_where_nobody_gives_them(tmp_path):
     lines = [["", "left", "left+space"][n % 26 % 3] for n in range(60)]
     (tmp_path / "play.csv").write_text("\n".join(["keys", *lines]) + "\n")
     assert import_to(tmp_path / "data", film) == 0
-    actions = load_config(ProjectConfig, tmp_path / "data" / "data.yaml").data.teacher.actions
-    assert {name: action.keys for name, action in actions.items()} == {
-        "idle": (),
-        "left": ("left",),
-        "left_space": ("left", "space"),
-    }
+    actions = project_in(tmp_path / "data").data.teacher.actions
+    keys = {name: action.keys for name, action in actions.items()}
+    assert keys == {"idle": (), "left": ("left",), "left_space": ("left", "space")}
     for episode in episodes_in(tmp_path / "data"):
         assert [n % 3 for n, _ in deeds(episode)] == episode.actions.tolist()
 
@@ -118,24 +118,19 @@ def test_held_keys_mean_what_the_key_map_says(tmp_path):
     (tmp_path / "held.jsonl").write_text("\n".join(rows))
     words = ["--actions", tmp_path / "held.jsonl", "--keymap", keymap]
     assert import_to(tmp_path / "data", film, *words) == 0
-    for episode in episodes_in(tmp_path / "data"):
-        assert all(done_at(number) == name for number, name in deeds(episode))
+    assert_true_deeds(tmp_path / "data")
 
 
 def test_of_lists_of_numbers_the_nearest_value_counts(tmp_path, capsys):
     film = make_film(tmp_path, 60)
-    write_table(
-        tmp_path / "play.csv", [{"action": f"{[0, -0.9, 0.7][n % 26 % 3]};0.1"} for n in range(60)]
-    )
+    rows = [{"action": f"{[0, -0.9, 0.7][n % 26 % 3]};0.1"} for n in range(60)]
+    write_table(tmp_path / "play.csv", rows)
     assert import_to(tmp_path / "data", film) == 2
     assert "name those that matter in a key map" in capsys.readouterr().err
     keymap = tmp_path / "keys.yaml"
-    keymap.write_text(
-        "actions: {idle: {value: [0, 0]}, left: {value: [-1, 0]}, right: {value: [1, 0]}}"
-    )
+    keymap.write_text(AXES_KEYMAP)
     assert import_to(tmp_path / "data", film, "--keymap", keymap) == 0
-    for episode in episodes_in(tmp_path / "data"):
-        assert all(done_at(number) == name for number, name in deeds(episode))
+    assert_true_deeds(tmp_path / "data")
 
 
 def test_a_faster_film_is_taken_in_whole_pictures_and_a_tap_is_not_lost(tmp_path):
@@ -200,7 +195,7 @@ def test_keypoints_and_sound_become_pose_and_audio(tmp_path, capsys):
         loud = episode.audio[:, :20].max(axis=1) > 0.3
         np.testing.assert_array_equal(loud, np.arange(begin, begin + count) >= 40)
         assert not episode.audio[:, 20:].any()
-    conditions = load_config(ProjectConfig, tmp_path / "data" / "data.yaml").world.conditions
+    conditions = project_in(tmp_path / "data").world.conditions
     assert (conditions.pose_size, conditions.num_keypoints, conditions.audio_size) == (4, 2, 40)
 
 
@@ -248,26 +243,17 @@ def test_lerobot_of_embedded_pictures_and_other_cameras(tmp_path, capsys):
         file = io.BytesIO()
         Image.fromarray(picture(number)).save(file, "PNG")
         step = [[0.0, 0.1], [-0.8, 0.0], [0.9, 0.2]][number % 26 % 3]
-        data = b"broken" if number == 45 else file.getvalue()
-        rows.append(
-            {
-                "observation.images.top": {"bytes": data, "path": None},
-                "action": step,
-                "timestamp": number % 30 / 10,
-                "episode_index": number // 30,
-                "task_index": 0,
-            }
-        )
+        data = {"bytes": b"broken" if number == 45 else file.getvalue(), "path": None}
+        row = {"observation.images.top": data, "action": step, "timestamp": number % 30 / 10}
+        rows.append(row | {"episode_index": number // 30, "task_index": 0})
     pq.write_table(pa.Table.from_pylist(rows), folder / "data/chunk-000/file-000.parquet")
     assert import_to(tmp_path / "data", folder, "--camera", "wrist") == 2
     assert "cameras: observation.images.top" in capsys.readouterr().err
     keymap = tmp_path / "keys.yaml"
-    keymap.write_text(
-        "actions: {idle: {value: [0, 0]}, left: {value: [-1, 0]}, right: {value: [1, 0]}}"
-    )
+    keymap.write_text(AXES_KEYMAP)
     assert import_to(tmp_path / "data", folder, "--keymap", keymap) == 0
     found = episodes_in(tmp_path / "data")
-    assert load_config(ProjectConfig, tmp_path / "data" / "data.yaml").world.fps == 10
+    assert project_in(tmp_path / "data").world.fps == 10
     for episode in found:
         assert episode.text[0].startswith("pick, ")
         assert all(done_at(number) == name for number, name in deeds(episode))
@@ -298,11 +284,9 @@ def test_what_is_added_joins_what_is_there(tmp_path, capsys):
     assert after.total() > 2 * before.total()
     names = [path.name for path in data.glob("*/episode-*")]
     assert len(set(names)) == len(names)  # as shards ask
-    said = load_config(ProjectConfig, data / "data.yaml").data
-    assert (said.num_episodes, said.num_validation_episodes) == (
-        after["train"],
-        after["validation"],
-    )
+    said = project_in(data).data
+    counts = said.num_episodes, said.num_validation_episodes
+    assert counts == (after["train"], after["validation"])
     (tmp_path / "short").mkdir()
     assert import_to(data, make_film(tmp_path / "short", 12), "--add") == 0  # one episode will do
     assert len(list(data.glob("train/episode-*"))) == after["train"] + 1

@@ -12,6 +12,7 @@ from midas_world.config import ProjectConfig, load_config
 from midas_world.importing import writing
 from tests.recordings import (
     TABLES,
+    deeds,
     done_at,
     episodes_in,
     import_to,
@@ -25,6 +26,7 @@ from tests.recordings import (
     write_film,
 )
 from tests.sessions import record_steps
+from tests.test_sound import write_sound
 
 
 def fails(folder: Path, capsys, *words: object) -> str:
@@ -37,57 +39,57 @@ def fails(folder: Path, capsys, *words: object) -> str:
     return line
 
 
-def test_nothing_there(tmp_path, capsys):
-    assert "there is nothing at" in fails(tmp_path, capsys, tmp_path / "no film.mp4")
+def make_nothing(folder: Path) -> Path:
+    return folder / "no film.mp4"
 
 
-def test_a_folder_of_something_else(tmp_path, capsys):
-    (tmp_path / "stuff").mkdir()
-    line = fails(tmp_path, capsys, tmp_path / "stuff")
-    assert "is no recording: neither a film, nor a folder with pictures" in line
+def make_folder(folder: Path) -> Path:
+    (folder / "stuff").mkdir()
+    return folder / "stuff"
 
 
-def test_a_film_that_is_none(tmp_path, capsys):
-    (tmp_path / "film.mp4").write_bytes(b"not a film at all" * 100)
-    line = fails(tmp_path, capsys, tmp_path / "film.mp4", "--watch")
-    assert "cannot be read: it is no film, or its end is missing" in line
+def make_words(folder: Path) -> Path:
+    (folder / "film.mp4").write_bytes(b"not a film at all" * 100)
+    return folder / "film.mp4"
 
 
-def test_a_film_whose_end_is_missing(tmp_path, capsys):
-    film = write_film(tmp_path / "film.mp4", [picture(n) for n in range(60)])
+def make_cut_film(folder: Path) -> Path:
+    film = write_film(folder / "film.mp4", [picture(n) for n in range(60)])
     film.write_bytes(film.read_bytes()[:-2000])
-    line = fails(tmp_path, capsys, film, "--watch")
-    assert "it is no film, or its end is missing" in line
+    return film
 
 
-def test_no_video_stream(tmp_path, capsys):
-    import av
-
-    path = tmp_path / "only sound.mka"
-    with av.open(str(path), "w", format="matroska") as file:
-        stream = file.add_stream("pcm_s16le", rate=16_000)
-        stream.layout = "mono"
-        silence = np.zeros((1, 16_000), np.int16)
-        frame = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
-        frame.sample_rate, frame.pts = 16_000, 0
-        file.mux(stream.encode(frame))
-        file.mux(stream.encode())
-    line = fails(tmp_path, capsys, path, "--watch")
-    assert "holds no pictures: it has no video stream" in line
+def make_sound(folder: Path) -> Path:
+    return write_sound(folder / "only sound.mka", np.zeros(16_000), 16_000)
 
 
-def test_a_codec_that_is_missing(tmp_path, capsys):
-    film = make_film(tmp_path, 60)
+def make_unknown(folder: Path) -> Path:
+    film = make_film(folder, 60)
     film.write_bytes(film.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_WHO/KNOWS/THS"))
-    assert "its codec is missing in this build of PyAV" in fails(tmp_path, capsys, film)
+    return film
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (make_nothing, "there is nothing at"),
+        (make_folder, "is no recording: neither a film, nor a folder with pictures"),
+        (make_words, "cannot be read: it is no film, or its end is missing"),
+        (make_cut_film, "it is no film, or its end is missing"),
+        (make_sound, "holds no pictures: it has no video stream"),
+        (make_unknown, "its codec is missing in this build of PyAV"),
+    ],
+)
+def test_what_is_no_recording(tmp_path, capsys, make, reason):
+    path = make(tmp_path)
+    assert reason in fails(tmp_path, capsys, path, "--watch")
 
 
 def test_no_table_of_actions(tmp_path, capsys):
     film = make_film(tmp_path, 60)
     (tmp_path / "play.csv").unlink()
-    assert "what was done? no table tells them: name it (--actions FILE)" in fails(
-        tmp_path, capsys, film
-    )
+    reason = "what was done? no table tells them: name it (--actions FILE)"
+    assert reason in fails(tmp_path, capsys, film)
     pictures = make_pictures(tmp_path, 30)
     (pictures / "more.csv").write_text("action\nleft\n")
     line = fails(tmp_path, capsys, pictures, "--source-fps", "20")
@@ -131,38 +133,30 @@ def test_fewer_actions_than_frames_and_lines_that_are_none(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "40 frames without an action" in said
     for episode in episodes_in(tmp_path / "data"):
-        names = episode.metadata.details["action_names"]
-        told = zip(episode.frames, episode.actions, strict=False)
-        assert all(names[action] == done_at(number_of(frame)) for frame, action in told)
+        assert all(done_at(number) == name for number, name in deeds(episode))
 
 
 def test_too_short(tmp_path, capsys):
     film = make_film(tmp_path, 12)
-    line = fails(tmp_path, capsys, film)
-    assert (
-        "9 frames can be used, at least 18 are needed (missing: 3 frames of stretches below" in line
-    )
+    reason = "9 frames can be used, at least 18 are needed (missing: 3 frames of stretches below"
+    assert reason in fails(tmp_path, capsys, film)
 
 
 def test_sizes_and_times_that_do_not_fit(tmp_path, capsys):
     film = make_film(tmp_path, 60)
-    assert "height and width must be multiples of" in fails(
-        tmp_path, capsys, film, "--size", "50x81"
-    )
+    line = fails(tmp_path, capsys, film, "--size", "50x81")
+    assert "height and width must be multiples of" in line
     assert "has no sound; leave --sound out" in fails(tmp_path, capsys, film, "--sound")
-    pictures = make_pictures(tmp_path, 30)
-    assert "pictures do not say how fast they are: name --source-fps" in fails(
-        tmp_path, capsys, pictures
-    )
+    line = fails(tmp_path, capsys, make_pictures(tmp_path, 30))
+    assert "pictures do not say how fast they are: name --source-fps" in line
     with pytest.raises(SystemExit):
         import_to(tmp_path / "data", film, "--size", "big")
 
 
 def test_options_of_other_kinds(tmp_path, capsys):
     session = make_session(tmp_path)
-    assert "is a session recording and brings its actions itself" in fails(
-        tmp_path, capsys, session, "--watch"
-    )
+    line = fails(tmp_path, capsys, session, "--watch")
+    assert "is a session recording and brings its actions itself" in line
     assert "is no session: --pose is for" in fails(tmp_path, capsys, make_film(tmp_path), "--pose")
     record_steps(tmp_path / "quiet", 20)
     words = "must all have the same number of pose values, got 0"
@@ -213,16 +207,19 @@ def test_damage_in_the_middle_of_a_film_costs_what_hangs_on_it(tmp_path, caplog)
     assert 100 < kept < 200
 
 
+def assert_no_gaps(data: Path) -> None:
+    for episode in episodes_in(data):
+        steps = np.diff([number_of(frame) for frame in episode.frames]) % 26
+        assert (steps == 1).all()
+
+
 def test_pictures_that_cannot_be_read_end_a_stretch(tmp_path, capsys):
     folder = make_pictures(tmp_path)
     (folder / "frame60.png").write_bytes(b"no picture")
     Image.fromarray(picture(61, (30, 50))).save(folder / "frame61.png")  # of another size
     assert import_to(tmp_path / "data", folder, "--source-fps", "20") == 0
     assert "1 pictures that cannot be read" in capsys.readouterr().out
-    for episode in episodes_in(tmp_path / "data"):
-        numbers = [number_of(frame) for frame in episode.frames]
-        steps = np.diff(numbers) % 26
-        assert (steps == 1).all()
+    assert_no_gaps(tmp_path / "data")
 
 
 def test_an_episode_is_held_out_also_if_the_chosen_one_is_damaged(tmp_path):
@@ -240,8 +237,7 @@ def test_a_damaged_episode_of_a_minari_dataset_is_left_out(tmp_path, caplog):
     folder = make_minari(tmp_path)
     with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
         del file["episode_1/actions"]
-    words = [folder, "--source-fps", "20"]
-    assert import_to(tmp_path / "data", *words) == 0
+    assert import_to(tmp_path / "data", folder, "--source-fps", "20") == 0
     assert sum(len(episode.frames) for episode in episodes_in(tmp_path / "data")) <= 61
 
 
@@ -252,9 +248,7 @@ def test_a_damaged_picture_of_a_minari_dataset_ends_a_stretch(tmp_path, caplog):
         file["episode_0/observations"][30] = np.frombuffer(b"no JPEG", np.uint8)
     assert import_to(tmp_path / "data", folder, "--source-fps", "20", "--steps", "20") == 0
     assert "1 pictures that cannot be read" in caplog.text
-    for episode in episodes_in(tmp_path / "data"):
-        steps = np.diff([number_of(frame) for frame in episode.frames]) % 26
-        assert (steps == 1).all()
+    assert_no_gaps(tmp_path / "data")
 
 
 def test_a_damaged_episode_of_minari_s_tables_is_left_out(tmp_path, capsys):

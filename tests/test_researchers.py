@@ -129,16 +129,11 @@ def test_environments_of_a_world_share_its_engine_for_as_long_as_one_lives(tiny_
     assert last() is None
 
 
-def test_a_world_that_was_trained_on_is_loaded_anew(tiny_folder, tmp_path):
-    folder = tmp_path / "world"
-    folder.mkdir()
-    for path in tiny_folder.iterdir():
-        if path.is_file():
-            (folder / path.name).write_bytes(path.read_bytes())
-    env = make(folder).unwrapped
-    weights = folder / "weights.safetensors"
+def test_a_world_that_was_trained_on_is_loaded_anew(own_world):
+    env = make(own_world).unwrapped
+    weights = own_world / "weights.safetensors"
     weights.write_bytes(weights.read_bytes())
-    assert make(folder).unwrapped.world is not env.world
+    assert make(own_world).unwrapped.world is not env.world
 
 
 @pytest.mark.parametrize("mode", ["vector_entry_point", "sync"])

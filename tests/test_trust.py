@@ -262,13 +262,12 @@ def test_the_present_folder_is_not_searched_for_modules(root, capsys, monkeypatc
 
 
 @pytest.mark.parametrize("text", ["${oc.env:SECRET}", "${seed}", "a ${oc.env:SECRET} b"])
-def test_yaml_of_others_is_not_resolved(tiny_folder, tmp_path, monkeypatch, text):
+def test_yaml_of_others_is_not_resolved(own_world, tmp_path, monkeypatch, text):
     monkeypatch.setenv("SECRET", "s3cret")
-    world = shutil.copytree(tiny_folder, tmp_path / "world")
-    keymap = world / "keymap.yaml"
+    keymap = own_world / "keymap.yaml"
     keymap.write_text(keymap.read_text().replace("- idle", f"- '{text}'"))
     with pytest.raises(CheckpointError, match=r"keymap.yaml: actions must be a plain value"):
-        load_world(world)
+        load_world(own_world)
     preset = tmp_path / "my.yaml"
     preset.write_text(f"data:\n  env_kwargs:\n    deep: [{{a: '{text}'}}]\n")
     with pytest.raises(ValueError, match=r"data.env_kwargs.deep must be a plain value"):
