@@ -18,7 +18,6 @@ import pygame
 
 from envs.keyboard import KeyboardError, hotkey
 from envs.picture import open_display
-from envs.play.game.agents import Wanderer
 from envs.play.game.game import Game
 from envs.play.game.game_thread import GameThread
 from envs.play.game.goals import BestList
@@ -38,6 +37,7 @@ from envs.play.window.window import Window
 from midas_world import __version__
 from midas_world.arguments import add_trust_option, count, natural, percentage, positive
 from midas_world.edge import DEBUG, DEBUG_HELP, run_command
+from midas_world.teachers.policies import StickyPolicy
 from midas_world.terminal import leave, orderly_end
 from midas_world.trust import import_function
 from midas_world.user_folders import settings_folder
@@ -240,9 +240,9 @@ def _play_headless(args: argparse.Namespace, opener: Callable[[], Playable]) -> 
             more = _ANSWER_STEPS if args.converse else 0
             actions = [0] * (args.steps or num_voice_steps(args.voice) + more)
         else:
-            wanderer = Wanderer(len(names))
-            wanderer.reset(np.random.default_rng(args.seed))
-            actions = [wanderer.act(np.zeros(0), {}) for _ in range(args.steps or 200)]
+            policy = StickyPolicy(playable.env.action_space)
+            policy.reset(np.random.default_rng(args.seed))
+            actions = [policy.act(None, {}) for _ in range(args.steps or 200)]
         if args.save:
             fps = args.fps or playable.fps
             saver = FrameSaver(args.save, fps=fps, num_frames=len(actions) + 1)

@@ -28,7 +28,7 @@ from examples.actions import ACTION_INDICES
 from midas_world.edge import run_command
 from midas_world.evaluate.rollouts import EnvFrame, Script, start_after, teacher_moments
 from midas_world.tables import Cell, table_lines
-from midas_world.teachers.collect import Policy
+from midas_world.teachers.policies import Policy
 
 WORLD_ID, TEACHER_ID = "midas/StageCoins-v0", "midas/StageCoinsTeacher-v0"
 # Neither the world's training nor its validation saw these.

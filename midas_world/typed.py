@@ -6,8 +6,10 @@ way round, but in YAML, which is written by hand: there, 1e4 is a whole number, 
 """
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +19,21 @@ T = TypeVar("T")
 
 _LARGEST = 2**63
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Return the values by name that a JSON file holds.
+
+    Raises:
+        ValueError: It cannot be read, or holds something else; the message names it.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold values by name")
+    return values
 
 
 def from_values(cls: type[T], values: Any, place: str = "", *, is_yaml: bool = False) -> T:

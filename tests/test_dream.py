@@ -292,19 +292,17 @@ def test_collecting_ends_with_its_time_or_its_env(tmp_path, monkeypatch):
         dream_module._collect(failing, other, WorkFolder(other), tmp_path / "other" / "data")
 
 
-def test_a_world_that_is_worse_than_standing_still_says_why(tmp_path):
+def test_a_world_that_is_worse_than_standing_still_says_why():
     config = with_train_steps(
         with_train_steps(load_preset("dream"), "autoencoder", 57), "dynamics", 80
     )
     found = Collected(num_episodes=12, num_frames=128, shares={"left": 0.99, "right": 0.01})
     values = {"psnr": 24.0, "repeat_psnr": 30.0, "ceiling_psnr": 25.0}
     horizon = {"psnr_20": 20.0, "hold_psnr_20": 21.0, "psnr_100": None, "hold_psnr_100": None}
-    path = tmp_path / "evaluation.json"
 
     def say(single: dict, rollout: dict, found: Collected = found, config=config) -> str:
         sections = {"next_frame": {"values": single}, "horizon": {"values": rollout}}
-        path.write_text(json.dumps({"sections": sections}))
-        return " ".join(verdict(config, found, evaluation=path))
+        return " ".join(verdict(config, found, sections))
 
     said = say(values, horizon)
     assert "Worse than repeating the last frame: the next frame 24.0 dB against 30.0" in said
@@ -316,8 +314,7 @@ def test_a_world_that_is_worse_than_standing_still_says_why(tmp_path):
     long = with_train_steps(with_train_steps(config, "autoencoder", 4000), "dynamics", 6000)
     said = say(values | {"ceiling_psnr": 35.0}, horizon, many, long)
     assert said.endswith("Why: nothing that was counted tells; more train steps may help.")
-    path.unlink()
-    assert verdict(config, found, evaluation=path) == []
+    assert verdict(config, found, {}) == []
 
 
 def test_episodes_go_where_training_looks_for_them(tmp_path, monkeypatch, capsys):

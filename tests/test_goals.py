@@ -238,7 +238,7 @@ def test_the_agent_of_a_world_sees_what_the_world_knows_to_be_near(tiny_folder):
         _, _, over, _, info = teacher.env.step(action)
         assert not over
     world = open_world(str(tiny_folder))
-    game, pilot = Game(world, seed=0), Pilot(world.make_agent, len(world.keymap.actions))
+    game, pilot = Game(world, seed=0), Pilot(world)
     game.reset()
     rock = 3
     world.env.unwrapped.things = lambda: np.array([(rock, 200.0)])

@@ -26,7 +26,7 @@ def test_settings_are_kept_and_a_file_that_is_none_is_told_and_left(tmp_path):
     path = tmp_path / "settings.json"
     SettingsFile(path).change(volume=3, keys={"left": "q"})
     assert SettingsFile(path).settings == Settings(volume=3, keys={"left": "q"})
-    for text in ("{", '{"volume": 11}', "[]", '{"keys": {"left": 3}}'):
+    for text in ("{", '{"volume": 11}', "[]", '{"keys": {"left": 3}}', "[" * 10_000):
         path.write_text(text)
         file = SettingsFile(path)
         assert file.settings == Settings()

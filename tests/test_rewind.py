@@ -4,11 +4,11 @@ import numpy as np
 import pygame
 import pytest
 
-from envs.play.game.bookmarks import Bookmarks
 from envs.play.game.game import Game
 from envs.play.game.opening import open_world
 from envs.play.game.playable import Playable
 from envs.play.game.rewind import Rewind
+from envs.play.game.time_travel import Bookmarks
 from envs.stage.controller import ACTIONS
 from tests.fakes import CountingEnv
 from tests.windows import playable, playing, press, release, run_until

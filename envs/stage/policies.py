@@ -1,12 +1,13 @@
 """Policies that play Stage to collect data: from random and scripted play to much talking."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from envs.contract import check_names
 from envs.stage.controller import ACTIONS
 from envs.stage.game import Kind
+from midas_world.teachers.policies import Policy
 
 _RUN = {-1: ACTIONS.index("run_left"), 1: ACTIONS.index("run_right")}
 _LEAP = {-1: ACTIONS.index("leap_left"), 1: ACTIONS.index("leap_right")}
@@ -22,18 +23,6 @@ _KICK_STEPS = 5
 _KICK_CHANCE = 0.3
 _HIGH_COIN_DY = -110.0
 _HEIGHT = 32  # index in the pose vector
-
-
-class Policy(Protocol):
-    """Chooses actions from observations and infos of StageEnv."""
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Start an episode; all later choices depend on `rng` and what is observed."""
-        ...
-
-    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
-        """Return the next action."""
-        ...
 
 
 class _HoldingPolicy:

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from midas_world.commands.dream_card import verdict, write_card
+from midas_world.commands.dream_card import write_card
 from midas_world.commands.dream_work import DreamRequest, Stage, WorkFolder
 from midas_world.config import OptimizerConfig, ProjectConfig, load_preset, save_preset
 from midas_world.data.episodes import is_episode
@@ -145,14 +146,15 @@ def _dream(request: DreamRequest) -> Path:
     if request.evaluation != "none":
         missing = list(SECTIONS)
         if work.is_done(part, report / JSON_NAME):
-            missing = _failed_sections(report)
+            # What an earlier call could not measure is tried again.
+            known = {name: item["status"] for name, item in _measured(report).items()}
+            missing = [name for name in SECTIONS if known.get(name, "failed") == "failed"]
         if missing:
             # Measured anew, it is because somebody wants to know: time no longer counts.
             left = work.left_s if len(missing) == len(SECTIONS) else None
             with work.doing(part):
                 _evaluate(config, request, report, sections=missing, seconds=left)
-    write_card(request.output, config, found, evaluation=report / JSON_NAME)
-    for line in verdict(config, found, evaluation=report / JSON_NAME):
+    for line in write_card(request.output, config, found, _measured(report)):
         logger.warning("%s", line)
     return request.output
 
@@ -313,11 +315,10 @@ def _fitting_steps(
     return train_steps
 
 
-def _failed_sections(report: Path) -> list[str]:
-    """Return what an earlier call could not measure, to be tried again."""
+def _measured(report: Path) -> dict[str, Any]:
+    """Return the sections of the report in a folder, if there is one."""
     found = read_report(report)
-    sections = found["sections"] if found else {}
-    return [name for name in SECTIONS if sections.get(name, {}).get("status", "failed") == "failed"]
+    return found["sections"] if found else {}
 
 
 def _evaluate(

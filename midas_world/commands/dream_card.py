@@ -1,12 +1,12 @@
 """The model card of a world that was made of a foreign env: what it is, its keys, its numbers."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from midas_world.config import ProjectConfig
 from midas_world.files import write_whole
+from midas_world.tables import table_lines
 from midas_world.teachers.collected import FEW_FRAMES, Collected
 
 CARD_NAME = "README.md"
@@ -33,19 +33,25 @@ _FEW_STEPS = 1000
 _STILL = 35.0
 
 
-def write_card(world: Path, config: ProjectConfig, found: Collected, *, evaluation: Path) -> None:
-    """Write a world's model card.
+def write_card(
+    world: Path, config: ProjectConfig, found: Collected, sections: Mapping[str, Any]
+) -> list[str]:
+    """Write a world's model card; return its verdict.
 
     Args:
         world: The world's folder.
         config: Of the world.
         found: What it learned from.
-        evaluation: The report's JSON; without it the card says that nothing was measured.
+        sections: Of the evaluation's report; without any the card says that it was not measured.
     """
     data, teacher = config.data, config.data.teacher
     assert teacher is not None
-    sections = _sections(evaluation)
     steps = _train_steps(config)
+    said = verdict(config, found, sections)
+    actions = [
+        (name, " + ".join(action.keys) or "-", f"{100 * found.shares[name]:.1f} %")
+        for name, action in teacher.actions.items()
+    ]
     lines = [
         f"# {world.name}",
         "",
@@ -58,22 +64,17 @@ def write_card(world: Path, config: ProjectConfig, found: Collected, *, evaluati
         f"{found.mean_steps:.0f} steps on average (at most {data.num_steps}); {steps[0]} and "
         f"{steps[1]} train steps (autoencoder, dynamics).",
         "",
-        "| action | keys | share of the steps |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {' + '.join(action.keys) or '-'} | {100 * found.shares[name]:.1f} % |"
-            for name, action in teacher.actions.items()
-        ),
+        *table_lines(("action", "keys", "share of the steps"), actions, digits=1),
         "",
         *_number_lines(sections),
-        *(f"\n**{line}**" for line in verdict(config, found, evaluation=evaluation)),
+        *(f"\n**{line}**" for line in said),
     ]
     write_whole(world / CARD_NAME, "\n".join(lines) + "\n")
+    return said
 
 
-def verdict(config: ProjectConfig, found: Collected, *, evaluation: Path) -> list[str]:
+def verdict(config: ProjectConfig, found: Collected, sections: Mapping[str, Any]) -> list[str]:
     """Return that a world is worse than repeating the last frame, if it is, and why."""
-    sections = _sections(evaluation)
     values = {name: section.get("values", {}) for name, section in sections.items()}
     single, rollout = values.get("next_frame", {}), values.get("horizon", {})
     pairs = [("the next frame", single.get("psnr"), single.get("repeat_psnr"))]
@@ -109,12 +110,6 @@ def verdict(config: ProjectConfig, found: Collected, *, evaluation: Path) -> lis
     return [f"Worse than repeating the last frame: {', '.join(worse)}.", f"Why: {why}."]
 
 
-def _sections(evaluation: Path) -> Mapping[str, Any]:
-    if not evaluation.is_file():
-        return {}
-    return json.loads(evaluation.read_text(encoding="utf-8"))["sections"]
-
-
 def _train_steps(config: ProjectConfig) -> tuple[int, int]:
     stages = config.train_autoencoder, config.train_dynamics
     return stages[0].optimizer.train_steps, stages[1].optimizer.train_steps
@@ -124,7 +119,7 @@ def _number_lines(sections: Mapping[str, Any]) -> list[str]:
     if not sections:
         return ["It was not measured: `midas-world eval --world` does that."]
     rows = [
-        f"| {words} | {value:.1f} {unit} |".replace("  |", " |")
+        (words, f"{value:.1f} {unit}".rstrip())
         for section, name, words, unit in _NUMBERS
         if (value := sections.get(section, {}).get("values", {}).get(name)) is not None
     ]
@@ -133,10 +128,6 @@ def _number_lines(sections: Mapping[str, Any]) -> list[str]:
         for name, section in sections.items()
         if section["status"] != "ok"
     ]
-    table = [
-        "Measured against the env, by `evaluation.json`:",
-        "",
-        "| what | measured |",
-        "|---|---|",
-    ]
-    return [*table, *rows, *(["", *others] if others else [])]
+    table = table_lines(("what", "measured"), rows, digits=1)
+    head = ["Measured against the env, by `evaluation.json`:", ""]
+    return [*head, *table, *(["", *others] if others else [])]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from midas_world.files import write_whole
+from midas_world.typed import read_values
 
 logger = logging.getLogger(__name__)
 
@@ -138,10 +139,10 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = read_values(path)
         if all(isinstance(state[key], dict) for key in ("request", "train_steps", "done")):
             return state
         raise TypeError("it holds other things")
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        logger.warning("%s cannot be read (%s): what is done is looked at again", path, error)
+    except (KeyError, TypeError, ValueError) as error:
+        logger.warning("%s is of no use (%s): what is done is looked at again", path, error)
         return None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from midas_world.files import write_whole
 from midas_world.tables import Cell, plain, table_lines
+from midas_world.typed import read_values
 
 JSON_NAME = "evaluation.json"
 MARKDOWN_NAME = "evaluation.md"
@@ -108,8 +109,8 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
 def read_report(folder: Path) -> dict[str, Any] | None:
     """Return the report in a folder, or None if there is none that can be read."""
     try:
-        report = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        report = read_values(folder / JSON_NAME)
+    except ValueError:
         return None
     return report if report.get("format_version") == FORMAT_VERSION else None
 

@@ -18,7 +18,7 @@ import torch
 
 from midas_world.config import DataConfig
 from midas_world.data.episodes import Episode
-from midas_world.teachers.collect import Policy
+from midas_world.teachers.policies import Policy
 from midas_world.teachers.recordings import recorded_infos
 from midas_world.types import StepConditions
 

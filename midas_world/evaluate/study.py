@@ -36,8 +36,9 @@ from midas_world.evaluate.rollouts import (
     teacher_moments,
     to_episode,
 )
-from midas_world.teachers.collect import Policy, load_policy
+from midas_world.teachers.collect import load_policy
 from midas_world.teachers.env import make_teacher
+from midas_world.teachers.policies import Policy
 from midas_world.train.strips import save_strip
 from midas_world.trust import check_data
 from midas_world.types import StepConditions

@@ -6,7 +6,6 @@ its library lays it out, or its tables (minari_tables.py); LeRobot's is lerobot.
 Shapes: T steps of an episode.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,6 +26,7 @@ from midas_world.sessions.log import Record
 from midas_world.sessions.session import load_session
 from midas_world.sessions.video import VideoError
 from midas_world.teachers.env import to_picture
+from midas_world.typed import read_values
 
 MINARI_FILE = "main_data.hdf5"
 METADATA_FILE = "metadata.json"
@@ -256,9 +256,6 @@ def minari_folder(path: Path) -> Path | None:
 def read_json(path: Path) -> Mapping[str, Any]:
     """Return the values of a JSON file; RecordingError if there are none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordingError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise RecordingError(f"{path} must hold values by name")
-    return values
+        return read_values(path)
+    except ValueError as error:
+        raise RecordingError(str(error)) from error

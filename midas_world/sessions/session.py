@@ -37,7 +37,7 @@ from midas_world.sessions.log import STEPS, Record, SessionError, Turn, read_log
 from midas_world.sessions.sound import SoundReader
 from midas_world.sessions.values import from_json, to_json
 from midas_world.sessions.video import read_film
-from midas_world.typed import from_values
+from midas_world.typed import from_values, read_values
 
 FORMAT = "midas-world session"
 FORMAT_VERSION = 1
@@ -322,7 +322,6 @@ def _check_actions(records: Sequence[Record], header: SessionHeader, path: Path)
 
 def _read_end(path: Path) -> dict[str, Any] | None:
     try:
-        end = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        return read_values(path)
+    except ValueError:
         return None
-    return end if isinstance(end, dict) else None

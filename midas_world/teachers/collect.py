@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -34,25 +34,13 @@ from midas_world.data.video import Codec
 from midas_world.files import remove_temporaries
 from midas_world.locks import alone_in
 from midas_world.teachers.env import adapt
-from midas_world.teachers.policies import make_policy
+from midas_world.teachers.policies import Policy, make_policy
 from midas_world.teachers.workers import SeedReport, run_workers
 from midas_world.trust import import_function
 
 logger = logging.getLogger(__name__)
 
 _LOG_SECONDS = 30.0
-
-
-class Policy(Protocol):
-    """Chooses actions; made anew for every episode."""
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode; rng is the policy's only source of chance."""
-        ...
-
-    def act(self, observation: Any, info: dict[str, Any]) -> Any:
-        """Return the next action, given what the env gave last."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ and has a taste for some of them, so that games go somewhere.
 """
 
 import difflib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -13,6 +14,18 @@ import numpy as np
 _TASTE = 0.6
 _TASTE_CHANGES = 0.06
 _MEAN_STEPS = (2.0, 6.0, 16.0)
+
+
+class Policy(Protocol):
+    """Chooses actions; made anew for every episode."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode; rng is the policy's only source of chance."""
+        ...
+
+    def act(self, observation: Any, info: dict[str, Any]) -> Any:
+        """Return the next action, given what the env gave last."""
+        ...
 
 
 class RandomPolicy:
@@ -69,10 +82,13 @@ class StickyPolicy:
         return int(self._space.start + self._rng.choice(len(self._taste), p=self._taste))
 
 
-POLICIES = {"random": RandomPolicy, "sticky": StickyPolicy}
+POLICIES: dict[str, Callable[[gymnasium.Space[Any]], Policy]] = {
+    "random": RandomPolicy,
+    "sticky": StickyPolicy,
+}
 
 
-def make_policy(name: str, space: gymnasium.Space[Any]) -> RandomPolicy | StickyPolicy:
+def make_policy(name: str, space: gymnasium.Space[Any]) -> Policy:
     """Return a policy by its name; call its `reset` before the first action.
 
     Raises:

@@ -1,31 +1,13 @@
-"""Who plays while nobody does: Stage's expert where it sees what lies ahead, else a wanderer."""
+"""Who plays while nobody does: Stage's expert where it sees what lies ahead, else chance."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from envs.stage.policies import Policy
-
-
-class Wanderer:
-    """Holds each action for a while, never the first, which is to do nothing."""
-
-    def __init__(self, num_actions: int) -> None:
-        self._num_actions = num_actions
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Start to play."""
-        self._rng = rng
-        self._action, self._num_left = 0, 0
-
-    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
-        """Return the action that is held."""
-        if self._num_left == 0:
-            self._action = int(self._rng.integers(min(1, self._num_actions - 1), self._num_actions))
-            self._num_left = int(self._rng.integers(10, 41))
-        self._num_left -= 1
-        return self._action
+from envs.play.game.playable import Playable
+from midas_world.teachers.policies import Policy, StickyPolicy
 
 
 class Seer:
@@ -46,8 +28,9 @@ class Seer:
 class Pilot:
     """An agent that can take over from the player and hand back."""
 
-    def __init__(self, make_agent: Callable[[], Policy] | None, num_actions: int) -> None:
-        self._agent = make_agent() if make_agent is not None else Wanderer(num_actions)
+    def __init__(self, playable: Playable) -> None:
+        make = playable.make_agent or partial(StickyPolicy, playable.env.action_space)
+        self._agent = make()
         self.is_flying = False
 
     def take(self, *, is_flying: bool) -> None:

@@ -246,7 +246,7 @@ class GameThread(Stepper):
             self.clock = StepClock(1.0 / fps)
             self.past.begin(fps)
             self.recording.recorder = game.recorder
-            self.pilot = Pilot(self.playable.make_agent, len(self.playable.keymap.actions))
+            self.pilot = Pilot(self.playable)
             self.goals.begin(game.playable, is_counted=self._is_counted(game))
             if self._record is not None:
                 self.recording.start(self._record, fps=fps)
@@ -365,7 +365,7 @@ class GameThread(Stepper):
             return
         self.playable, self.recording.recorder = game.playable, game.recorder
         # What the old engine saved is not the new one's.
-        self.pilot = Pilot(self.playable.make_agent, len(self.playable.keymap.actions))
+        self.pilot = Pilot(self.playable)
         self.past.bookmarks.drop_states()
         self.past.begin(1.0 / self.period_s)
         self.step_times, self.step_intervals = Samples(), Samples()

@@ -14,6 +14,7 @@ from typing import Literal
 from envs.play.game.moments import View
 from envs.play.game.playable import Playable
 from midas_world.files import write_whole
+from midas_world.typed import read_values
 
 NUM_BEST = 10
 
@@ -63,10 +64,9 @@ class BestList:
         if self._path is None or not self._path.exists():
             return {}
         try:
-            read = json.loads(self._path.read_text(encoding="utf-8"))
-            return {str(key): sorted(map(float, values), reverse=True)
-                    for key, values in read.items()}  # fmt: skip
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            read = read_values(self._path).items()
+            return {key: sorted(map(float, values), reverse=True) for key, values in read}
+        except (ValueError, TypeError) as error:
             self.problem = f"the best list cannot be read and stays as it is: {self._path}: {error}"
             return {}
 

@@ -12,7 +12,8 @@ import numpy as np
 from envs.play.game.agents import Seer
 from envs.play.game.playable import Loading, Playable, SceneChoices, TeacherLink
 from envs.stage import is_stage
-from envs.stage.policies import Policy, make_policy
+from envs.stage.policies import make_policy
+from midas_world.teachers.policies import Policy
 
 if TYPE_CHECKING:
     from midas_world.world import World

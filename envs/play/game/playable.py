@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import gymnasium as gym
 import numpy as np
 
-from envs.stage.policies import Policy
+from midas_world.teachers.policies import Policy
 
 if TYPE_CHECKING:
     from envs.play.game.background_build import BackgroundBuild

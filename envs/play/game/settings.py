@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from midas_world.files import write_whole
+from midas_world.typed import read_values
 
 MAX_VOLUME = 10
 
@@ -65,10 +66,10 @@ class SettingsFile:
         if path is None or not path.exists():
             return
         try:
-            read = dict(json.loads(path.read_text(encoding="utf-8")).items())
+            read = read_values(path)
             known = {name: read[name] for name in asdict(self.settings) if name in read}
             self.settings = Settings(**known)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             self.problem = f"settings are not read from {path}: {error}"
 
     def change(self, **changes: Any) -> None:
