@@ -52,6 +52,13 @@ def linked(env: CountingEnv, **teacher) -> TeacherLink:
     return TeacherLink(make=lambda: MarkedEnv(**teacher), start=start)
 
 
+def compared(prompt: str | None = None, **teacher) -> tuple[Game, Comparison]:
+    """Return a game and its comparison with a teacher of its own."""
+    env = CountingEnv()
+    game = Game(playable(env, teacher=linked(env, **teacher)), seed=0, prompt=prompt)
+    return game, Comparison(game.playable.teacher)
+
+
 def moment(game: Game, view, state) -> Snapshot:
     return replace(game.snapshot(view, with_state=False), state=state)
 
@@ -129,12 +136,10 @@ def test_a_world_of_stage_and_its_teacher_stay_in_the_same_pose(tiny_folder):
 
 
 def test_it_begins_at_once_where_the_world_is_and_then_follows(followed):
-    env = CountingEnv()
-    game = Game(playable(env, teacher=linked(env)), seed=0)
+    game, comparison = compared()
     game.reset()
     for action in (1, 2, 3):
         view = game.step(action)
-    comparison = Comparison(game.playable.teacher)
     followed(comparison, game, view)
     assert tuple(comparison.pair.teacher_frame[5, 5]) == (0, 0, 0)  # nothing was played again
     assert comparison.pair.teacher_frame[0, 0, 0] == 113
@@ -146,9 +151,7 @@ def test_it_begins_at_once_where_the_world_is_and_then_follows(followed):
 
 
 def test_it_takes_the_words_with_it(followed):
-    env = CountingEnv()
-    game = Game(playable(env, teacher=linked(env)), seed=0, prompt="rain")
-    comparison = Comparison(game.playable.teacher)
+    game, comparison = compared("rain")
     followed(comparison, game, game.reset())
     assert comparison.pair.psnr > 40
     assert comparison.pair.teacher_frame[5, 5, 2] == 0  # the first frame is drawn before the words
@@ -160,9 +163,7 @@ def test_it_takes_the_words_with_it(followed):
 
 
 def test_it_follows_to_another_branch_and_to_another_episode(followed):
-    env = CountingEnv()
-    game = Game(playable(env, teacher=linked(env)), seed=0)
-    comparison = Comparison(game.playable.teacher)
+    game, comparison = compared()
     view = game.reset()
     for action in (1, 2, 3):
         view = game.step(action)
@@ -181,8 +182,7 @@ def test_it_follows_to_another_branch_and_to_another_episode(followed):
 
 
 def test_words_typed_after_going_back_count_even_if_the_steps_are_the_same():
-    env = CountingEnv()
-    game = Game(playable(env, teacher=linked(env)), seed=0)
+    game, _ = compared()
     view = game.reset()
     twin = Twin(MarkedEnv())
     twin.begin(moment(game, view, game.playable.teacher.start()))
@@ -199,9 +199,7 @@ def test_words_typed_after_going_back_count_even_if_the_steps_are_the_same():
 
 
 def test_a_teacher_that_loses_goes_on_where_it_is(followed):
-    env = CountingEnv()
-    game = Game(playable(env, teacher=linked(env, over_after=2)), seed=0)
-    comparison = Comparison(game.playable.teacher)
+    game, comparison = compared(over_after=2)
     followed(comparison, game, game.reset())
     for _ in range(3):
         followed(comparison, game, game.step(1))
@@ -210,9 +208,7 @@ def test_a_teacher_that_loses_goes_on_where_it_is(followed):
 
 
 def test_running_backwards_shows_what_the_teacher_drew(followed):
-    env = CountingEnv()
-    game = Game(playable(env, teacher=linked(env)), seed=0)
-    comparison = Comparison(game.playable.teacher)
+    game, comparison = compared()
     views = [game.reset()]
     followed(comparison, game, views[0])
     for action in (3, 6, 9):

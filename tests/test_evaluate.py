@@ -77,11 +77,9 @@ def make_policy(name: str) -> SwayPolicy:
 @pytest.fixture
 def dot_world(tmp_path: Path) -> Path:
     """A tiny world with random weights, whose teacher is the dot."""
-    if "DotTeacher-v0" not in gymnasium.registry:
-        gymnasium.register(id="DotTeacher-v0", entry_point=DotTeacher)
-        gymnasium.register(
-            id="MuteDotTeacher-v0", entry_point=DotTeacher, kwargs={"keypoints": False}
-        )
+    for name, kwargs in (("DotTeacher-v0", {}), ("MuteDotTeacher-v0", {"keypoints": False})):
+        if name not in gymnasium.registry:
+            gymnasium.register(name, entry_point=DotTeacher, kwargs=kwargs)
     return write_dot_world(tmp_path / "dot", env_id="DotTeacher-v0")
 
 
@@ -92,13 +90,10 @@ def write_dot_world(folder: Path, *, env_id: str) -> Path:
     )
     make_tiny_world(folder, config=replace(config, data=data))
     # Its start states come from Stage, whose conditioner the dot has not.
-    starts = [StartState(latents=s.latents, conditions=s.conditions) for s in stage_starts(folder)]
+    stage = load_world(folder).start_states
+    starts = [StartState(latents=s.latents, conditions=s.conditions) for s in stage]
     save_start_states(starts, folder / START_STATES_NAME)
     return folder
-
-
-def stage_starts(folder: Path) -> tuple[StartState, ...]:
-    return load_world(folder).start_states
 
 
 def test_a_probe_learns_where_a_dot_is():
@@ -149,15 +144,11 @@ def test_a_report_is_valid_json_and_markdown(tmp_path):
     write_report({"subject": {"world": "w"}, "sections": sections}, tmp_path)
     report = read_report(tmp_path)
     assert report is not None
-    assert report["sections"]["next_frame"]["values"] == {
-        "psnr": 29.5,
-        "other": None,
-        "list": [0, 1],
-    }
+    values = report["sections"]["next_frame"]["values"]
+    assert values == {"psnr": 29.5, "other": None, "list": [0, 1]}
     text = (tmp_path / "evaluation.md").read_text()
-    assert (
-        "| next-frame PSNR against the teacher | 29.50 dB | 30.50 dB | 33.00 dB | short |" in text
-    )
+    row = "| next-frame PSNR against the teacher | 29.50 dB | 30.50 dB | 33.00 dB | short |"
+    assert row in text
     assert "| y | - |" in text
     assert "**failed**: no env" in text
     assert "![curve.png](curve.png)" in text
@@ -166,16 +157,13 @@ def test_a_report_is_valid_json_and_markdown(tmp_path):
     assert read_report(tmp_path / "nowhere") is None
 
 
-def test_verdicts_know_which_way_is_better():
+def test_goals_are_of_sections_that_there_are_and_know_which_way_is_better():
+    assert {goal.section for goal in GOALS} <= set(command.SECTIONS)
     goals = {(goal.section, goal.value): goal for goal in GOALS}
     psnr_goal, error = goals["autoencoder", "psnr"], goals["pose", "error_percent"]
     assert [psnr_goal.verdict(value) for value in (34, 36, 38)] == ["short", "reached", "beyond"]
     assert [error.verdict(value) for value in (0.9, 0.7, 0.6)] == ["short", "reached", "beyond"]
     assert goals["games", "leap_right_coins_ratio"].verdict(1.4) == "too much"
-
-
-def test_goals_are_of_sections_that_there_are():
-    assert {goal.section for goal in GOALS} <= set(command.SECTIONS)
 
 
 def test_the_command_measures_a_tiny_world(dot_world, tmp_path):

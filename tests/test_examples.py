@@ -258,15 +258,9 @@ def test_datasets_of_both_sides_have_reference_scores(tiny_folder, tmp_path, mon
     weights = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
     save_tensors(weights, tmp_path / "dream-0.safetensors")
     games.close()
-    arguments = [
-        "--world",
-        str(tiny_folder),
-        "--ppo",
-        str(tmp_path),
-        "--output",
-        str(tmp_path / "sets"),
-    ]
-    offline.main([*arguments, "--episodes", "2", "--horizon", "9"])
+    arguments = ["--world", str(tiny_folder), "--ppo", str(tmp_path)]
+    arguments += ["--output", str(tmp_path / "sets"), "--episodes", "2", "--horizon", "9"]
+    offline.main(arguments)
     for side in ("teacher", "dream"):
         for kind in ("random", "mixed", "expert"):
             dataset = minari.load_dataset(f"stage/{side}-{kind}-v0")

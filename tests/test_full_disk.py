@@ -42,16 +42,8 @@ def test_a_training_that_finds_no_room_says_so(data, trained, tmp_path, capsys, 
 
 
 def test_a_world_that_finds_no_room_is_not_there(trained, tmp_path, capsys):
-    words = [
-        "pack",
-        "--preset",
-        "tiny",
-        "--output",
-        str(trained),
-        "--world",
-        str(tmp_path / "made"),
-    ]
-    check_full(capsys, 2000, words, tmp_path)
+    words = ["pack", "--preset", "tiny", "--output", str(trained)]
+    check_full(capsys, 2000, [*words, "--world", str(tmp_path / "made")], tmp_path)
     assert not list((tmp_path / "made").iterdir())
 
 

@@ -63,8 +63,15 @@ def play_on(game: Game, rewind: Rewind | None, actions) -> list[np.ndarray]:
     return frames
 
 
-def begin(game: Game, rewind: Rewind) -> None:
+def begun(
+    env: CountingEnv | Playable, rewind: Rewind | None = None, **options
+) -> tuple[Game, Rewind]:
+    """Return a game that has begun, and what it can go back in."""
+    played = env if isinstance(env, Playable) else playable(env)
+    game = Game(played, **({"seed": 0} | options))
+    rewind = Rewind(100) if rewind is None else rewind
     rewind.add(game, game.reset(), is_jump=True)
+    return game, rewind
 
 
 # The ring
@@ -73,8 +80,7 @@ def begin(game: Game, rewind: Rewind) -> None:
 @pytest.mark.parametrize(("steps_per_state", "num_back"), [(1, 3), (4, 1), (4, 2), (4, 12)])
 def test_a_world_goes_on_bit_equal_from_where_it_went_back_to(world, steps_per_state, num_back):
     actions = [RUN_RIGHT] * 5 + [KICK] * 5 + [2] * 6
-    game, rewind = Game(world, seed=3, prompt="a beach"), Rewind(100)
-    begin(game, rewind)
+    game, rewind = begun(world, seed=3, prompt="a beach")
     rewind.steps_per_state = steps_per_state
     frames = play_on(game, rewind, actions)
     assert len({frame.tobytes() for frame in frames}) > 10
@@ -91,8 +97,7 @@ def test_a_world_goes_on_bit_equal_from_where_it_went_back_to(world, steps_per_s
 
 
 def test_going_back_shows_what_was_shown_down_to_the_first_moment():
-    game, rewind = Game(playable(SavingEnv()), seed=0), Rewind(100)
-    begin(game, rewind)
+    game, rewind = begun(SavingEnv())
     play_on(game, rewind, [KICK] * 9)
     steps = []
     while (view := rewind.back()) is not None:
@@ -105,8 +110,7 @@ def test_going_back_shows_what_was_shown_down_to_the_first_moment():
 
 
 def test_going_back_leads_through_resets_into_the_episode_before():
-    game, rewind = Game(playable(SavingEnv()), seed=5), Rewind(100)
-    begin(game, rewind)
+    game, rewind = begun(SavingEnv(), seed=5)
     play_on(game, rewind, [KICK] * 4)
     rewind.add(game, game.reset_to_next_start(), is_jump=True)
     play_on(game, rewind, [RUN_RIGHT])
@@ -118,8 +122,7 @@ def test_going_back_leads_through_resets_into_the_episode_before():
 
 
 def test_an_ended_episode_can_be_gone_back_into():
-    game, rewind = Game(playable(SavingEnv(over_after=6)), seed=0), Rewind(100)
-    begin(game, rewind)
+    game, rewind = begun(SavingEnv(over_after=6))
     rewind.steps_per_state = 4
     play_on(game, rewind, [KICK] * 6)
     assert game.is_over
@@ -132,8 +135,7 @@ def test_an_ended_episode_can_be_gone_back_into():
 
 def test_words_typed_after_the_moment_are_taken_back_and_earlier_ones_stay():
     env = SavingEnv()
-    game, rewind = Game(playable(env), seed=0), Rewind(100)
-    begin(game, rewind)
+    game, rewind = begun(env)
     rewind.steps_per_state = 5
     play_on(game, rewind, [KICK] * 2)
     game.set_prompt("rain")
@@ -150,8 +152,7 @@ def test_words_typed_after_the_moment_are_taken_back_and_earlier_ones_stay():
 
 def test_an_environment_without_states_plays_again_from_its_reset():
     env = CountingEnv()
-    game, rewind = Game(playable(env), seed=7, prompt="fog"), Rewind(5)
-    begin(game, rewind)
+    game, rewind = begun(env, Rewind(5), seed=7, prompt="fog")
     play_on(game, rewind, [KICK, RUN_RIGHT] * 10)
     for _ in range(3):
         rewind.back()
@@ -168,8 +169,7 @@ def test_an_environment_without_states_plays_again_from_its_reset():
 def test_memory_stays_within_its_budget_for_ever(state_bytes):
     budget = 2_000_000
     env = SavingEnv(state_bytes=state_bytes)
-    game, rewind = Game(playable(env), seed=0), Rewind(60, budget_bytes=budget)
-    begin(game, rewind)
+    game, rewind = begun(env, Rewind(60, budget_bytes=budget))
     for _ in range(300):
         play_on(game, rewind, [KICK])
         assert rewind.num_bytes <= budget
@@ -185,8 +185,7 @@ def test_memory_stays_within_its_budget_for_ever(state_bytes):
 
 def test_states_are_no_denser_than_the_budget_wants():
     env = SavingEnv(state_bytes=100_000)
-    game, rewind = Game(playable(env), seed=0), Rewind(100, budget_bytes=3_000_000)
-    begin(game, rewind)
+    game, rewind = begun(env, Rewind(100, budget_bytes=3_000_000))
     play_on(game, rewind, [KICK] * 100)
     assert 4 <= rewind.steps_per_state <= 5
     assert env.num_saved <= 26

@@ -108,9 +108,7 @@ def test_games_of_a_world_are_its_vector_s(tiny_folder, observation):
             want = expected[name]
             got = seen[name] if isinstance(seen, dict) else seen
             np.testing.assert_array_equal(got, want.reshape(got.shape))
-        assert (
-            games.observation_space.shape is None or seen.shape[1:] == games.observation_space.shape
-        )
+        assert games.observation_space.shape in (None, np.shape(seen)[1:])
         seen, rewards, done, infos = games.step(np.array(action))
         expected, want_rewards, _, cut, told = plain.step(np.array(action))
         np.testing.assert_array_equal(rewards, want_rewards.astype(np.float32))
@@ -120,21 +118,13 @@ def test_games_of_a_world_are_its_vector_s(tiny_folder, observation):
 
 
 @pytest.mark.parametrize("env_id", ["midas/StageCare-v0", "midas/StageCareTeacher-v0"])
-def test_ppo_learns_from_latents_of_both(tiny_folder, env_id):
-    options = {"actions": NAMES, "frame_skip": 4, "horizon": 16}
-    games = make_sb3_vec_env(env_id, 2, observation="latent", world=str(tiny_folder), **options)
+def test_ppo_learns_from_latents_and_it_and_its_wrapper_can_be_saved(tiny_folder, tmp_path, env_id):
+    options = {"actions": NAMES, "frame_skip": 4, "horizon": 16, "observation": "latent"}
+    games = make_sb3_vec_env(env_id, 2, world=str(tiny_folder), **options)
     assert len(games.observation_space.shape) == 1
-    model = sb3.PPO("MlpPolicy", games, n_steps=4, batch_size=8, n_epochs=1, device="cpu")
-    model.learn(16)
-    games.close()
-
-
-@pytest.mark.parametrize("env_id", ["midas/StageCare-v0", "midas/StageCareTeacher-v0"])
-def test_what_wraps_games_and_who_plays_them_can_be_saved(tiny_folder, tmp_path, env_id):
-    games = make_sb3_vec_env(env_id, 2, observation="latent", world=str(tiny_folder))
     wrapped = VecNormalize(games)
     model = sb3.PPO("MlpPolicy", wrapped, n_steps=4, batch_size=8, n_epochs=1, device="cpu")
-    model.learn(8)
+    model.learn(16)
     wrapped.save(str(tmp_path / "wrapped"))
     model.save(tmp_path / "model")
     seen = wrapped.normalize_obs(np.ones(games.observation_space.shape, np.float32))
@@ -152,13 +142,8 @@ def test_what_wraps_games_and_who_plays_them_can_be_saved(tiny_folder, tmp_path,
 
 def test_the_teacher_s_latents_are_the_world_s(tiny_folder):
     env = LatentObservation(gym.make("midas/StageTeacher-v0"), str(tiny_folder))
-    games = gym.make_vec(
-        "midas/StageTeacher-v0",
-        2,
-        "sync",
-        vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-        horizon=2,
-    )
+    same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    games = gym.make_vec("midas/StageTeacher-v0", 2, "sync", vector_kwargs=same_step, horizon=2)
     games = LatentVectorObservation(games, str(tiny_folder))
     frames = gym.make("midas/StageTeacher-v0")
     world = gym.make("midas/Stage-v0", world=str(tiny_folder), observation="latent")

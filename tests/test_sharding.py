@@ -3,6 +3,9 @@
 import csv
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,6 @@ from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.world_model import WorldModel
 from midas_world.train.dynamics import DynamicsLoss, train_dynamics
 from midas_world.train.loop import Trainer, seeded_weights
-from tests.processes import run_two_processes
 from tests.training import CPU, STATE, same, save_data, tiny
 
 WEIGHTS = "weights.safetensors"
@@ -104,7 +106,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of an autoencoder and three runs with it, all by two processes."""
     folder = tmp_path_factory.mktemp("split")
     data = save_data(folder / "data")  # nothing is cached yet
-    run_two_processes(WORKER, folder, data, folder, json.dumps(SETTINGS), str(STEPS))
+    (folder / "worker.py").write_text(WORKER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(folder / "worker.py")]
+    command += [str(data), str(folder), json.dumps(SETTINGS), str(STEPS)]
+    variables = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    variables |= {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+    options = {"capture_output": True, "text": True, "timeout": 200}
+    done = subprocess.run(command, env=os.environ | variables, **options)
+    assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 

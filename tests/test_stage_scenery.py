@@ -35,10 +35,10 @@ def background(scenery: Scenery, words: Scene, camera_x: float) -> np.ndarray:
     return pygame.surfarray.array3d(surface)
 
 
-def weather(scenery: Scenery, words: Scene, camera_x: float, step: int) -> np.ndarray:
-    surface = pygame.Surface((320, 192), 0, 32)
+def weather(words: Scene, camera_x: float, step: int, *, scale: int = 1) -> np.ndarray:
+    surface = pygame.Surface((320 * scale, 192 * scale), 0, 32)
     surface.fill((60, 90, 120))
-    scenery.draw_weather(surface, words, camera_x, step)
+    Scenery(scale=scale).draw_weather(surface, words, camera_x, step)
     return pygame.surfarray.array3d(surface)
 
 
@@ -67,19 +67,19 @@ def test_every_scene_has_its_own_look(scenery: Scenery) -> None:
     assert len(set(looks.values())) == len(looks)
 
 
+@pytest.mark.parametrize("scale", [1, 2])
 @pytest.mark.parametrize("falling", WEATHERS[1:])
-def test_weather_repeats_after_its_period_and_after_the_world(
-    scenery: Scenery, falling: str
-) -> None:
+def test_weather_repeats_after_its_period_and_after_the_world(falling: str, scale: int) -> None:
     words = Scene("city", "morning", falling)
-    first = weather(scenery, words, 41, 5)
-    np.testing.assert_array_equal(first, weather(scenery, words, 41, 5 + WEATHER_PERIOD))
-    np.testing.assert_array_equal(first, weather(scenery, words, 41 + WORLD_LENGTH, 5))
-    assert (first != weather(scenery, words, 41, 9)).any()
+    first = weather(words, 41, 5, scale=scale)
+    again = weather(words, 41, 5 + WEATHER_PERIOD, scale=scale)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, weather(words, 41 + WORLD_LENGTH, 5, scale=scale))
+    assert (first != weather(words, 41, 9, scale=scale)).any()
 
 
 @pytest.mark.parametrize("falling", ["rain", "snow"])
-def test_rain_and_snow_are_sparse_and_visible(scenery: Scenery, falling: str) -> None:
+def test_rain_and_snow_are_sparse_and_visible(falling: str) -> None:
     words = Scene("meadow", "noon", falling)
-    changed = (weather(scenery, words, 0, 3) != (60, 90, 120)).any(axis=2)
+    changed = (weather(words, 0, 3) != (60, 90, 120)).any(axis=2)
     assert 0.002 < changed.mean() < 0.1

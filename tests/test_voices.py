@@ -127,19 +127,6 @@ def test_command_tells_of_a_silent_voice_and_plays(tmp_path, capsys):
     assert "4 steps" in captured.out
 
 
-@pytest.mark.parametrize("rate", [8_000, 192_000])
-def test_a_voice_of_any_rate_makes_a_film_that_sounds_like_it(rate, tmp_path, capsys):
-    low, high = tone(300.0, 0.5, rate), tone(2000.0, 0.5, rate)
-    path = write_sound(tmp_path / "voice.wav", np.concatenate((low, high)), rate)
-    film = tmp_path / "film.mp4"
-    command = ["--headless", "--teacher", "--voice", str(path), "--save", str(film)]
-    assert play.main(command) == 0
-    assert "20 steps" in capsys.readouterr().out
-    heard = sound_of(film)[SAMPLES_PER_STEP:]
-    assert loudest_hz(heard[1600:6400]) == pytest.approx(300.0, abs=5.0)
-    assert loudest_hz(heard[9600:14400]) == pytest.approx(2000.0, abs=5.0)
-
-
 @pytest.fixture(scope="module")
 def hour(tmp_path_factory) -> Path:
     """Return a file of an hour: a tone of a second, and then silence."""

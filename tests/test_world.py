@@ -31,13 +31,12 @@ KEYMAP = KeyMap(
 
 def make_start_state(seed: int = 0, *, frames: int = 3) -> StartState:
     rng = np.random.default_rng(seed)
+    poses, audio = rng.normal(size=(frames, 39)), rng.random((frames, 40))
     conditions = [
-        StepConditions(
-            pose=rng.normal(size=39).astype(np.float32),
-            text=f"walking in the snow, frame {index}: schön",
-            audio=rng.random(40).astype(np.float32),
+        StepConditions(pose=pose, text=f"walking in the snow, frame {index}: schön", audio=heard)
+        for index, (pose, heard) in enumerate(
+            zip(poses.astype("f4"), audio.astype("f4"), strict=True)
         )
-        for index in range(frames)
     ]
     # Not every modality is there in every frame.
     conditions[0] = StepConditions(pose=conditions[0].pose)
@@ -95,10 +94,7 @@ def test_a_world_comes_back_as_it_was_saved(folder: Path):
             assert tensor.dtype == torch.float32
             assert not tensor.requires_grad
             assert torch.equal(tensor, tensors[prefix + name].float()), name
-
-
-def test_standardisation_and_moving_keep_full_precision(folder: Path):
-    world = load_world(folder)
+    # Standardisation and moving keep full precision.
     assert world.autoencoder.latent_mean[0].item() == np.float32(0.123456789)
     assert world.model.change_std[0].item() == np.float32(0.987654321)
     assert world.model.motion.operators.max().item() == np.float32(0.987654321)
@@ -125,9 +121,8 @@ def test_saving_what_was_loaded_gives_the_same_weights(folder: Path, tmp_path: P
 def test_start_states_come_back_with_what_is_absent_and_how_the_conditioner_stood(tmp_path: Path):
     states = [make_start_state(0, frames=4), make_start_state(1)]
     save_start_states(states, tmp_path / "states.safetensors")
-    for state, loaded in zip(
-        states, load_start_states(tmp_path / "states.safetensors"), strict=True
-    ):
+    found = load_start_states(tmp_path / "states.safetensors")
+    for state, loaded in zip(states, found, strict=True):
         torch.testing.assert_close(loaded.latents, state.latents, rtol=1e-3, atol=1e-3)
         assert loaded.description == state.description
         assert loaded.things.dtype == np.float32
@@ -193,14 +188,6 @@ def test_an_unknown_world_names_those_there_are():
 def test_a_missing_file_is_a_checkpoint_error_that_names_the_folder(copy: Path, name):
     (copy / name).unlink()
     with pytest.raises(CheckpointError, match="copy"):
-        load_world(copy)
-
-
-@pytest.mark.parametrize("name", ["weights.safetensors", "start_states.safetensors"])
-def test_a_truncated_file_is_a_checkpoint_error(copy: Path, name):
-    data = (copy / name).read_bytes()
-    (copy / name).write_bytes(data[: len(data) // 2])
-    with pytest.raises(CheckpointError, match=name):
         load_world(copy)
 
 
