@@ -22,35 +22,21 @@ class EvaluationConfig:
         num_autoencoder_frames: Frames for the autoencoder, spread over these episodes.
         num_next_frames: Frames for the next-frame prediction, likewise.
         num_rollouts: Rollouts for horizon and pose.
-        rollout_steps: Steps of each.
         num_long_runs: Rollouts for sharpness.
-        long_steps: Steps of each.
         sharpness_window: Frames that are averaged at both ends of a long run.
         num_still_runs: Games in which nothing is done.
-        still_steps: Steps of each.
         num_prompt_runs: Games in which words ask for another scene.
-        prompt_steps: Steps of each after the words.
         num_outcome_episodes: Held-out teacher episodes for reward and termination: many, for both
             are rare.
         outcome_steps: Steps of each at most.
-        num_games: Games of each policy.
-        game_steps: Steps of each game at most.
         num_thing_runs: Start frames from which things in view are followed.
-        thing_steps: Steps for which they are.
         num_travel_starts: Start frames from which new scenery is uncovered.
         travel_seeds: Rollouts from each.
-        travel_steps: Steps of each.
         num_sentences: Sentences that the character says, of those that worlds learned from.
         num_new_sentences: Sentences that none has heard, if the teacher has such.
-        sentence_steps: Steps of each.
-        num_weather_runs: Games in each weather.
-        weather_steps: Steps of each.
         num_revisits: Walks away and back.
-        num_speed_steps: Steps that are timed.
         teacher_options: Reset options of the teacher in rollouts, beside the seed: what the
             actions do not decide must not happen, for a world cannot know of it.
-        probe: The keypoint probe.
-        thing_probe: What sees things.
         mouth_probe: What sees how far the mouth is open, and likewise how far the eyes are turned.
     """
 

@@ -58,11 +58,9 @@ class TeacherEpisode:
         rewards: (T,) float64.
         costs: (T,) float64, 1 where there was a hit.
         terminated: (T,) bool.
-        conditions: Of all T + 1 frames.
         keypoints: (T + 1, K, 2) px, or None.
         things: (T + 1, J, 6), or None: class (-1 fills up), centre x and y, half width and half
             height in px, and a number that is a thing's own within its class.
-        conditioner_states: Of all T + 1 frames.
     """
 
     seed: int
@@ -253,12 +251,7 @@ class Endless(gymnasium.Wrapper):
 
 
 class Undying(gymnasium.Wrapper):
-    """A world whose lost games go on where they are, with all lives.
-
-    Args:
-        env: The world as an environment, which ends for nothing else.
-        lives: How many a game has.
-    """
+    """A world, ending for nothing else, whose lost games go on where they are, with all lives."""
 
     def __init__(self, env: gymnasium.Env, lives: int) -> None:
         super().__init__(env)

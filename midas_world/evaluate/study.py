@@ -275,13 +275,7 @@ class Study:
         env: gymnasium.Env,
         policy: Policy,
     ) -> NumberProbe:
-        """Return what reads info[name] off a part of frames; it learns from the teacher's.
-
-        Args:
-            name: Of a number.
-            region: Returns where in the frame it is to be seen, as `cut` wants it.
-            env: The teacher.
-            policy: Plays it.
+        """Return what reads info[name] off a region of frames, as `cut` takes it.
 
         Raises:
             NotApplicableError: The teacher tells no such number or region, or never shows it.

@@ -80,14 +80,7 @@ class Moved:
 
 
 class LiveTeacher(gymnasium.Wrapper):
-    """A teacher in which live audio is somebody's voice from a step on, and silence after its end.
-
-    Args:
-        env: The teacher.
-        speaker: Whose voice.
-        features: (S, A) of its steps.
-        first: Steps before them.
-    """
+    """A teacher in which live audio, (S, A), is a voice from a step on, and then silence."""
 
     def __init__(
         self, env: gymnasium.Env, speaker: Speaker, features: np.ndarray, *, first: int
@@ -146,10 +139,7 @@ def taught_sentences(study: Study) -> list[Said]:
 def new_sentences(study: Study, speaker: Speaker, *, num_steps: int) -> list[Said]:
     """Return sentences of the teacher's that no world has heard; none if it has none.
 
-    Args:
-        study: Of the world and its teacher.
-        speaker: "own": the character says them; "other": it listens.
-        num_steps: For which it does; silence follows on the sentence's steps.
+    The character says them, or listens for so many steps: silence follows on the sentence's own.
     """
     config, context = study.config, study.context_frames
     env, policy = study.make_teacher(), _script(study, speaker)

@@ -38,11 +38,6 @@ _PICTURE_KEYS = ("pixels", "image", "rgb", "screen", "frame")
 class SessionSource:
     """A session that was recorded while playing.
 
-    Args:
-        folder: Of it.
-        has_pose: Whether the pose that was recorded is wanted.
-        has_sound: Whether what was heard is.
-
     Raises:
         SessionError: It cannot be read.
         RecordingError: There is no such pose or sound with each of its frames.
@@ -126,7 +121,6 @@ class MinariSource:
     """A Minari dataset of pictures.
 
     Args:
-        path: Of it, or of the data in it.
         fps: Steps per second; None: as its env says.
 
     Raises:

@@ -75,15 +75,7 @@ def survey(source: Source, namer: Namer, cut: Cut) -> Survey:
 def episodes_of(
     source: Source, namer: Namer, cut: Cut, *, gives_pose: bool, problems: Counter[str]
 ) -> Iterator[Episode]:
-    """Yield the episodes of a recording; one is in memory at a time.
-
-    Args:
-        source: The recording.
-        namer: Of its actions.
-        cut: How it is cut.
-        gives_pose: Whether the action is the pose, for want of keypoints.
-        problems: Counts what is left out.
-    """
+    """Yield the episodes of a recording, one by one, and count what is left out."""
     steps = steps_of(source, namer, cut.step_s, pixels=True, problems=problems)
     look = _Look(namer, cut, gives_pose=gives_pose, num_points=source.num_points)
     for rows in _cut(steps, cut.num_steps, problems, keep=look):

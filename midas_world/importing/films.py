@@ -63,7 +63,6 @@ class Tables:
 
     Attributes:
         actions: The table of what was done; None: nobody did anything ("watch").
-        points: The table of keypoints, if any.
     """
 
     actions: Path | None
@@ -159,10 +158,6 @@ def _deed(time_s: float, row: Row) -> Deed:
 
 class FilmSource(ShotSource):
     """A film.
-
-    Args:
-        path: Its file.
-        tables: What lies beside it.
 
     Raises:
         RecordingError: It is no film, holds no pictures, or its codec is missing here.
@@ -330,13 +325,7 @@ def _start(container: Any, stream: Any) -> float:
 
 
 class PictureSource(ShotSource):
-    """Pictures in a folder, in the order of the numbers in their names.
-
-    Args:
-        folder: Where they are.
-        tables: What lies beside them.
-        fps: How many a second there are.
-    """
+    """Pictures in a folder, in the order of the numbers in their names."""
 
     def __init__(self, folder: Path, tables: Tables, *, fps: float) -> None:
         self._paths = sorted(

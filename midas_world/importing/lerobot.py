@@ -33,7 +33,6 @@ class LeRobotSource:
     """A LeRobot dataset.
 
     Args:
-        folder: The dataset's.
         camera: Feature that holds the pictures; empty: the first one that does.
 
     Raises:

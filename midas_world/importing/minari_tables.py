@@ -23,10 +23,6 @@ TABLE_FORMATS = ("arrow", "parquet")
 class MinariTables(Mapping[str, Any]):
     """Episodes by name ("episode_0"), each with its columns by name.
 
-    Args:
-        folder: With the metadata and a folder for each episode.
-        metadata: What the metadata say.
-
     Raises:
         ImportError: pyarrow is not installed.
     """

@@ -31,15 +31,8 @@ def project_for_recordings(
 ) -> ProjectConfig:
     """Return the project config of a world that learns from recordings alone.
 
-    Args:
-        source: The recordings; where they tell of no keypoints and no pose, the action is it.
-        actions: By name, the first being what happens while no key is held.
-        preset: Name or file of the preset to begin with.
-        overrides: Dotted; they win.
-        size: H and W; None: what fits the recording.
-        fit: See `TeacherConfig`.
-        fps: Steps per second.
-        limbs: Pairs of keypoints with a bone in between; none: each is a disc.
+    Where they tell of no keypoints and no pose, the action is it. Limbs are pairs of keypoints with
+    a bone in between; none: each is a disc. Overrides win.
 
     Raises:
         ValueError: Sizes or overrides do not fit.

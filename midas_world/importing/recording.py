@@ -38,7 +38,6 @@ class Deed:
     Attributes:
         time_s: Since the source's own zero.
         action: A name, number, list of numbers or frozenset of held keys; None: it is not known.
-        reward: Of it.
     """
 
     time_s: float
@@ -55,7 +54,6 @@ class Moment:
         picture: None in a walk without pixels.
         deeds: In order; the first is what was being done when the picture was taken.
         begins: It does not follow from the moment before.
-        terminated: The episode ended with it.
         text: Words for it beside the action's name.
         points: (K, 2) x and y in px of the source's picture, or None.
         pose: As it was recorded, of a source with a `pose_size`.
@@ -84,7 +82,6 @@ class Source(Protocol):
         fps: Pictures per second.
         size: (h, w) of its first picture.
         actions: Its own names of actions, by which its deeds are told; empty: none are known.
-        num_points: K.
         has_sound: Whether its sound is wanted.
         pose_size: P of the pose that was recorded; 0 where none is, or is wanted.
     """

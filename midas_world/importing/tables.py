@@ -36,10 +36,6 @@ Row = Mapping[str, Any]
 class RecordedTable:
     """A table whose rows are asked for in order.
 
-    Args:
-        path: The file.
-        problems: Counts what cannot be read.
-
     Attributes:
         columns: Their names, in small letters, as the first row has them.
         by_time: Whether rows are for times, not for frames.

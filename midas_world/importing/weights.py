@@ -46,11 +46,7 @@ def import_dc_ae(
 ) -> ProjectConfig:
     """Write the autoencoder of an AutoencoderDC folder into a skeleton; return its config.
 
-    Args:
-        folder: As diffusers writes it.
-        skeleton: A new folder, or one of an earlier import, whose preset then counts.
-        preset: To begin with.
-        overrides: Dotted; they win.
+    The folder is as diffusers writes it; of a skeleton that is there its own preset counts.
 
     Raises:
         CheckpointError: The folder holds something else, or not all of it.

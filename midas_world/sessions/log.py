@@ -60,15 +60,10 @@ class Record:
         wall_time: Seconds since 1970 at which it was recorded.
         frame: Number of its frame in the film; None of a prompt.
         frame_hash: Of the frame as the environment gave it; see `hash_frame`.
-        conditions: Of the frame.
         live: Which of SPEAKERS were live audio.
         episode_step: Steps of the episode up to the frame.
         action: What was taken; of a step.
-        reward: Of a step.
-        terminated: Of a step.
-        truncated: Of a step.
         step_time: Seconds that the environment took; of a step.
-        text: The words; of a prompt.
         begin: Of a reset, start or restore, how its moment is reached: "seed", "options", "prompt",
             "rng" (of a reset without a seed: its random stream before), "start_state",
             "actions", "prompts" and "voices" since the reset, "teacher_start" (the conditioner's

@@ -15,7 +15,6 @@ class Mark:
     """What is known of one frame of a session.
 
     Attributes:
-        record: Its line of the log.
         total_reward: Of its episode so far, as far as the session tells.
         score: Likewise, of coins whole ones.
         prompt: The player's words then.

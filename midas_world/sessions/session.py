@@ -8,9 +8,8 @@
         state-000000.safetensors    the environment's state at that frame, where it can be kept
         end.json             written last: how many frames, and what went wrong, if anything
 
-A line of steps.log is the CRC-32 of what follows in hex, a space, JSON, a line end. A last line
-that was cut off is passed over. The files of a session that was killed agree up to its last few
-frames: `num_frames` counts those that the log describes and the film shows.
+The files of a session that was killed agree up to its last few frames: `num_frames` counts those
+that the log describes and the film shows.
 
 Who writes it is writer.py's business, what a film looks like video.py's.
 
@@ -54,10 +53,8 @@ class SessionHeader:
     Attributes:
         env_id: Gymnasium id in the form "module:id".
         env_kwargs: What the environment was made with, where JSON can hold it.
-        fps: Frames per second of the film.
         frame_size: H and W.
         seed: Of the first reset; None if it had none.
-        prompt: The player's words at the start.
         start_state: Index of the first start state; -1 for given frames, None if there is none.
         horizon: Steps after which an episode was truncated; None if unknown.
         action_names: In the order of a Discrete action space; empty if they have none.
@@ -68,7 +65,6 @@ class SessionHeader:
         backend: What ran the networks: "backend", "device", "dtype", "num_denoise_steps", "words".
         versions: Of project, python and the packages that matter.
         machine: "system", "processor", "cores" and what else equal frames depend on.
-        created_at: ISO 8601.
     """
 
     env_id: str
@@ -122,7 +118,6 @@ class Segment:
 
     Attributes:
         first: Record of its first frame; its own action, if it has one, led to it from outside.
-        steps: Records of the T steps.
         prompts: (number of steps before it, record) of the prompts on the way.
     """
 
@@ -156,8 +151,6 @@ class RecordedSession:
     """A session read from disk, complete or not.
 
     Attributes:
-        folder: Where it lies.
-        header: What was played and how.
         records: Every whole line of the log.
         num_frames: Frames that the log describes and the film shows.
         is_closed: Whether recording was ended in good order.

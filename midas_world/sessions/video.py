@@ -32,10 +32,6 @@ class _Encoder:
     """H.264 of frames into an MP4; odd sizes grow by a row or column to even ones.
 
     Args:
-        target: A path, or an object with `write`.
-        frame_size: H and W.
-        fps: Frames per second.
-        movflags: How the MP4 is laid out; see FFmpeg.
         options: Of libx264.
         params: More of them, in its own notation.
         has_sound: Whether sound comes with the frames.
@@ -252,8 +248,6 @@ class FilmWriter:
 
     Args:
         path: The file; not whole until `close`.
-        frame_size: H and W.
-        fps: Frames per second.
         crf: libx264's quality, 0 (lossless YUV) to 51.
         has_sound: Whether sound comes with the frames.
 

@@ -82,8 +82,6 @@ class SessionWriter:
     Args:
         folder: To be made; must not exist.
         make_header: Returns the header; called in the thread, since hashing weights takes a while.
-        frame_size: H and W of all frames.
-        fps: Frames per second of the film.
         on_error: Called once, with words for the player, if recording has to end.
         max_pending_bytes: Of frames that may wait to be written.
         max_pending_s: How long a frame may wait before the game does.

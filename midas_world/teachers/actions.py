@@ -62,7 +62,6 @@ class NamedAction:
     """One action of a world.
 
     Attributes:
-        name: What it is called, such as "turn_left".
         keys: The keys that must all be held.
     """
 

@@ -131,13 +131,9 @@ def choose_policy(config: CollectConfig, seed: int) -> str:
 def load_policy(
     factory: str | None, name: str, action_space: gymnasium.Space[Any] | None = None
 ) -> Policy:
-    """Return the policy of this name.
+    """Return the policy of this name, made by a "module:function" of its name.
 
-    Args:
-        factory: "module:function" that makes it of its name; None or empty: it is one of
-            midas_world/teachers/policies.py, which need the action space.
-        name: Its name.
-        action_space: Of the env that it will play.
+    Without one it is one of midas_world/teachers/policies.py, which need the action space.
 
     Raises:
         ValueError: There is no such function, or no such policy.

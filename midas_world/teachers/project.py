@@ -75,14 +75,8 @@ def project_for(
 ) -> ProjectConfig:
     """Return a preset's config fitted to an env: size, speed, actions, conditions and policies.
 
-    Args:
-        env_id: Gymnasium id, "module:id" for a package of its own.
-        options: Of options.py.
-        preset: Name or YAML file of the preset to begin with.
-        overrides: Dotted; they win.
-        max_tokens: Most latent tokens of a frame, where neither options nor preset say the size.
-        is_to_play: Whether the env's own pose and sound are of no use unless something gives them
-            at play; else they are kept for whoever trains.
+    The tokens are the most where neither options nor preset say the size. Of a world that is to be
+    played, the env's own pose and sound are of no use unless something gives them then.
 
     Raises:
         ValueError: The env cannot be a teacher, or an option cannot be used.
@@ -273,13 +267,7 @@ def words_for(size: tuple[int, int], fps: float, base: ProjectConfig) -> list[st
 
 
 def fitting_size(frame: tuple[int, int], *, step: int, max_tokens: int) -> tuple[int, int]:
-    """Return the size, in whole tokens, that shows most of a frame's shape with few bars.
-
-    Args:
-        frame: The env's own height and width.
-        step: Pixels per token and side.
-        max_tokens: Tokens at most.
-    """
+    """Return the size, in whole tokens, that shows most of a frame's shape with few bars."""
     height, width = frame
     best, size = -1.0, (1, 1)
     for rows in range(1, max_tokens + 1):

@@ -13,10 +13,6 @@ from midas_world.teachers.words import WordsConditioner
 def recorded_infos(episode: Episode, data: DataConfig) -> list[dict[str, Any]]:
     """Return a teacher's info of each of the T + 1 frames of an episode.
 
-    Args:
-        episode: As an import or a player left it.
-        data: Of the world, which names the actions.
-
     Raises:
         ValueError: It names none.
     """

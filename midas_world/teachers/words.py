@@ -32,7 +32,6 @@ class WordsConditioner:
     """Turns an action into its name and the prompt, as text, and where asked into a pose.
 
     Args:
-        actions: Names of the actions.
         gives_pose: Whether the pose is the action: 1 at its place, 0 elsewhere. What words mean
             is learned for each; a pose says it plainly.
     """
@@ -108,8 +107,6 @@ class HearingConditioner(WordsConditioner):
     For films with sound: what nobody says is silence.
 
     Args:
-        actions: Names of the actions.
-        gives_pose: As there.
         audio_size: Of both voices together: the character's own, and another's.
     """
 

@@ -37,7 +37,6 @@ class BackgroundBuild:
         work: Called in the process with `arguments` and then the connection to tell its progress
             by: ("progress", words) any number of times, and at the end ("made", words), or
             ("failed", words).
-        arguments: For the work.
     """
 
     def __init__(self, work: Work, arguments: Sequence[object]) -> None:

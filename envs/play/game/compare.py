@@ -33,7 +33,6 @@ class Pair:
     """The world and its teacher at the same step.
 
     Attributes:
-        view: The world's.
         teacher_frame: uint8, of the world's frame's shape.
         psnr: Of the world's frame against the teacher's, in dB; at most 60, NaN if not measured.
         trace: (num_steps, psnr) of the last steps up to this one, oldest first.
@@ -93,10 +92,6 @@ class Twin(StageTwin):
 
 class Comparison:
     """A teacher that follows a game, in a thread of its own.
-
-    Args:
-        teacher: Makes the teacher, in the thread, and tells where the world is.
-        notify: Called in the thread after each new pair, and now and then on the way to it.
 
     Attributes:
         pair: The newest; None until the teacher has caught up for the first time.

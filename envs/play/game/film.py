@@ -14,8 +14,6 @@ class Film:
     """Frames in their order, each to be had by its number.
 
     Attributes:
-        num_frames: At least 1.
-        fps: Frames per second.
         view: Returns what is seen and heard at a frame; ValueError: it cannot be read.
         beginnings: Numbers of the frames that do not follow from the one before.
         facts: Returns what is known of a frame: what, and how much.

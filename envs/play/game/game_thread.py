@@ -38,10 +38,8 @@ class GameThread(Stepper):
         fps: Steps per second; None takes the game's own number.
         film: To be watched first; the player may take over. Its rate is that of play.
         record: Folder of a session to record from the start; None waits for the player.
-        voices: Live ones, in place of the world's.
         speaker: Where the sound goes; None plays nothing.
         best: Where results are kept; None keeps them in memory alone.
-        notify: Called in the thread after each new view and each change of status.
     """
 
     def __init__(

@@ -26,8 +26,6 @@ class Mode:
     """A way to play.
 
     Attributes:
-        name: For the player.
-        words: What it is about.
         counts: What is counted: the rewards, or how long it lasts.
         limit_s: Seconds of the game after which it ends; None has no end of its own.
         is_daily: Whether all who play it on a day begin alike, and the list is that day's.
@@ -49,11 +47,7 @@ MODES = (FREE_PLAY, COIN_RUN, SURVIVE)
 
 
 class BestList:
-    """The best results of each kind of game, the best first.
-
-    Args:
-        path: The file; None keeps them in memory alone.
-    """
+    """The best results of each kind of game, the best first; without a path, in memory alone."""
 
     def __init__(self, path: Path | None) -> None:
         self.problem = ""
@@ -95,10 +89,8 @@ class Run:
     """One try at a mode's goal, from a reset to its end.
 
     Args:
-        mode: What is played for.
         title: Of what is played; results of different games are kept apart.
         fps: Steps per second of the game at full speed.
-        best: Where results are kept.
         today: Names the daily start.
         is_counted: False for one that nobody else could compare with, such as in slow motion.
     """

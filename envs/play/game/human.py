@@ -177,12 +177,7 @@ class HumanTeacher(gym.Env[np.ndarray, np.int64]):
 
 
 def open_human_teacher(preset: str, *, folder: Path | None, trust: bool = False) -> Playable:
-    """Open the teacher of a preset that `midas-world collect --env` wrote, to be played.
-
-    Args:
-        preset: YAML file, or a preset's name.
-        folder: Where episodes of the play go; None keeps none.
-        trust: Whether the module of the env may be imported that the file names.
+    """Open the teacher of a preset that `midas-world collect --env` wrote, and keep what is played.
 
     Raises:
         ValueError: The preset's teacher is no foreign env, or it cannot be made.

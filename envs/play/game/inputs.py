@@ -49,7 +49,6 @@ class Held:
     """What is held at the moment of a step.
 
     Attributes:
-        keys: Names of the keys.
         pressed_at: When the oldest press that no step has used yet happened, in seconds of
             `time.perf_counter`; None if nothing is new.
     """

@@ -16,10 +16,7 @@ class View:
 
     Attributes:
         frame: uint8 (H, W, 3).
-        num_steps: Steps of this episode.
-        action_name: The action that led here.
         conditions: What the world was told of this frame.
-        total_reward: Sum of the episode's rewards.
         is_over: The episode has ended; only a reset goes on.
         sound: int16 (3, 800), what is heard at this frame; None is silence.
         score: Coins, in a game of coins; else the rewards' sum.
@@ -52,10 +49,7 @@ class Branch:
     remembers a place by a branch, a number of steps and a number of prompts finds it unchanged.
 
     Attributes:
-        seed: Of the reset.
-        options: Of the reset.
         prompt: The player's words at the reset.
-        actions: One per step.
         prompts: What was typed on the way: after how many steps, and the words.
         voices: Live ones: the step that they led to counts from 0.
         start: Index of the start state, if the environment tells.
@@ -91,9 +85,7 @@ class Snapshot:
     """A moment of a game to go back to.
 
     Attributes:
-        branch: How it was reached, and what came later.
         num_prompts: How many of the branch's prompts came before.
-        view: What was to be seen.
         state: Of the environment; None where it was not kept or the environment has none.
     """
 

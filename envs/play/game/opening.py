@@ -36,13 +36,7 @@ def open_world(
 ) -> Playable:
     """Make a world ready to play, by its shipped name, its folder, or as it was loaded.
 
-    Args:
-        world: The world, or where it is.
-        backend: What runs the networks.
-        num_denoise_steps: Quality for speed; None takes the world's.
-        prepares: Whether engine files that "auto" could take are built in the background.
-        trust: Whether modules that the world names may be imported; see midas_world/trust.py.
-        loading: Told how far it has come.
+    With `prepares`, engine files that "auto" could take are built in the background.
 
     Raises:
         CheckpointError: A file is missing, corrupt or does not fit.

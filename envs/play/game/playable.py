@@ -50,18 +50,13 @@ class Playable:
         env: With `set_prompt(text | None)` and `understand(text)` beside Gymnasium's own methods.
         keymap: Names of the actions, and the keys that call them.
         fps: Steps per second at full speed.
-        title: For the window.
         backend: What makes the frames, in words.
-        why: Why that was chosen, in words.
         num_starts: Start states to choose from; 0: the seed alone chooses.
         teacher: What the world can be compared with; None if that is not here.
-        no_teacher: What the player is told then.
         background_build: Of what a faster engine takes; None: there is nothing to build.
-        reopen: Opens the same once more, on what was built.
         hears: Whether a live voice steers it, without an action for that.
         counts_coins: Whether a reward is a coin; a learned world pays nearly 1 for one.
         make_agent: Makes an agent that plays this well; None: none does.
-        starts: What each start state shows, in words.
         show_start: Returns the frame of a start state, uint8 (H, W, 3).
         scenes: Scenes to choose from; None where there are only start states.
     """

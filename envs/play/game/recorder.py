@@ -48,10 +48,7 @@ class GameRecorder:
     ) -> None:
         """Record from the present moment on, or from the first one that comes.
 
-        Args:
-            folder: To be made.
-            fps: Steps per second of play; None takes the game's own number.
-            on_error: Called with words for the player if recording has to end, from any thread.
+        If recording has to end, `on_error` is told so, in words for the player, from any thread.
         """
         self.stop()
         env: Any = self._playable.env.unwrapped

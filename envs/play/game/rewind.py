@@ -96,12 +96,7 @@ class Rewind:
         return self._entries[self._place].view
 
     def film(self, num_steps: int | None = None, *, fps: float) -> Film:
-        """Return what was shown, up to the present moment.
-
-        Args:
-            num_steps: How many of the last; None: of the present episode.
-            fps: Steps per second.
-        """
+        """Return the last moments up to the present one; None: all of the present episode."""
         entries = list(self._entries)[: self._place + 1]
         begins = [place for place, entry in enumerate(entries) if entry.is_jump]
         shown = entries[-num_steps if num_steps else begins[-1] if begins else 0 :]

@@ -18,11 +18,7 @@ class Settings:
 
     Attributes:
         volume: 0 to 10.
-        is_fullscreen: Whether the window takes the whole screen.
         fills_window: Whether the picture is as large as fits, not a whole number of times.
-        uses_pads: Whether gamepads are listened to.
-        shows_bookmarks: Whether bookmarks are shown as pictures.
-        shows_held_keys: Whether the keys that are held are drawn.
         film_shape: Of saved films; "" is the picture's own.
         language: In which the character talks; "" is as the world has it.
         keys: Keys of the game and of commands, each with the place that the player has for it.
@@ -56,7 +52,6 @@ class SettingsFile:
     """Settings and the file that they are kept in.
 
     Attributes:
-        settings: As they are now.
         problem: Why the file is not read or written, in words; empty if it is.
     """
 

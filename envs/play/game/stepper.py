@@ -82,7 +82,6 @@ class Stepper:
         view: The newest frame and what belongs to it; None while loading.
         message: What the player should be told, such as why a prompt was refused.
         progress: What the player waits for, while a film is on.
-        clock: When steps are due.
     """
 
     def __init__(self, *, notify: Callable[[], object]) -> None:

@@ -44,15 +44,12 @@ class Past:
     """Goes back in the game of a thread.
 
     Args:
-        thread: Plays it.
         goals: What is played for; a run that goes back is not counted.
         seconds: How far one can run backwards.
         arrive: Lets the game go on from a moment that does not follow from the one before, and
             that may be known already.
-        on_back: Called with each moment that is shown on the way back.
 
     Attributes:
-        bookmarks: Moments that the player can jump back to.
         rewind: What was shown lately; None while loading.
     """
 
@@ -142,11 +139,7 @@ class Past:
 
 
 class Screening:
-    """Shows films in a thread that plays; the game waits meanwhile.
-
-    Attributes:
-        projector: Shows a film; None while none is shown.
-    """
+    """Shows films in a thread that plays, by its projector; the game waits meanwhile."""
 
     def __init__(self, thread: Stepper, past: Past) -> None:
         self.projector: Projector | None = None

@@ -236,11 +236,6 @@ def make_recorded(
 ) -> gym.Env[Any, Any]:
     """Make the environment that a session was recorded from, to run it again.
 
-    Args:
-        session: What was recorded.
-        world: A folder or name to take instead of the recorded one.
-        trust: Whether modules that the session or its world names may be imported.
-
     Raises:
         UntrustedError: The session or its world names code that may not run.
         ValueError: It cannot be made.

@@ -22,7 +22,6 @@ class Resimulation:
     """What came of running a session again.
 
     Attributes:
-        num_frames: In the session.
         num_equal: Frames that were equal, from the first on.
         difference: In words, what differed first; empty if nothing did.
         notes: What is other here than where it was recorded.

@@ -29,7 +29,6 @@ class FilmLook:
     Attributes:
         shape: See `PictureOptions`.
         keys: Of actions by name, the keys to be drawn in; empty draws none.
-        grows: Whether small frames grow.
     """
 
     shape: str | None = None

@@ -23,7 +23,6 @@ class FrameSaver:
     Args:
         path: Ends in ".mp4", ".gif", in ".png" for a strip, or has no ending for a folder.
         fps: Of MP4 and GIF.
-        num_frames: How many frames will come.
 
     Raises:
         ValueError: The path has another ending, or something lies there.

@@ -31,7 +31,6 @@ class Conversation:
     """The character's own voice in a conversation, and the other one's, heard on its way.
 
     Args:
-        other: Whom the character listens to: a microphone or a file.
         respond: Gives the answer; called in a thread, since it may take its time.
 
     Attributes:

@@ -39,11 +39,7 @@ class Voice(Protocol):
     def listens(self) -> bool: ...  # noqa: D102 - see above
 
     def step(self, *, talks: bool) -> np.ndarray | None:
-        """Return the next (S,) int16; None leaves the voice of this step to the world.
-
-        Args:
-            talks: Whether the player lets the character talk.
-        """
+        """Return the next (S,) int16; None leaves the voice of this step to the world."""
         ...
 
     def close(self) -> None:

@@ -34,10 +34,7 @@ class Attract:
     def follow(self, thread: GameThread, *, is_busy: bool, is_held: bool) -> None:
         """Begin the show if it is time, and let it go on after an episode's end.
 
-        Args:
-            thread: Of what is played.
-            is_busy: Whether the player is in the middle of something else, such as typing.
-            is_held: Whether a key or a stick is held, which tells nothing as long as it is.
+        A key or a stick that is held tells nothing as long as it is.
         """
         if is_held:
             self._touch(thread)

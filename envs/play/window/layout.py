@@ -21,7 +21,6 @@ class Plate:
 
     Attributes:
         name: Of what it is; no two have the same.
-        picture: As it is drawn.
         edge: From which the rows are counted.
         side: Where in its row.
         least: The scale down to which it may shrink.
@@ -72,13 +71,7 @@ class _Row:
 
 
 def arrange(area: pygame.Rect, plates: Sequence[Plate], *, middle: int = 0) -> Layout:
-    """Return where plates lie within an area.
-
-    Args:
-        area: Of a window.
-        plates: The most important first.
-        middle: Height in px that no plate may take.
-    """
+    """Return where plates lie, the most important first; none takes the middle's height in px."""
     rows: dict[str, list[_Row]] = {"top": [], "bottom": []}
     left = area.height - middle - 2 * GAP
     for plate in plates:

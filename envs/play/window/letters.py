@@ -40,14 +40,7 @@ def _opened(size: int, family: str | None) -> pygame.font.Font:
 def written(
     text: str, size: int, *, color: tuple[int, int, int] = TEXT_COLOR, width: int = 0
 ) -> pygame.Surface:
-    """Return a text as a picture; what is no letter is left out.
-
-    Args:
-        text: To be written.
-        size: Of the letters, px.
-        color: Of the letters.
-        width: Where lines break, px; 0 breaks none.
-    """
+    """Return a text as a picture, without what is no letter; lines break at a width, if any."""
     text = "".join(letter for letter in text if letter.isprintable())
     return _font_of(text, size).render(text, True, color, wraplength=max(0, width))
 

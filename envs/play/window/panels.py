@@ -66,17 +66,8 @@ def draw_split(
 ) -> dict[str, pygame.Rect]:
     """Draw two frames side by side, and below them how like each other they were.
 
-    Args:
-        surface: What to draw on.
-        area: Which part of it.
-        left: uint8 (H, W, 3).
-        right: The same shape; None where there is none yet.
-        names: What stands above them.
-        trace: (step, PSNR in dB), oldest first.
-        note: Words in the place of the second name, such as why there is no frame.
-
-    Returns:
-        Where both frames and the trace lie: "left", "right", "trace".
+    Frames are uint8 (H, W, 3), the trace (step, PSNR in dB), oldest first. A note takes the second
+    name's place. Return where both frames and the trace lie: "left", "right", "trace".
     """
     letters = letter_size(surface.get_size())
     surface.fill(BORDER_COLOR)
@@ -170,7 +161,6 @@ class Drawn:
     Attributes:
         layout: Where plates lie, and the parts of the picture: "picture", or "left", "right" and
             "trace".
-        shown: Where the picture lies, with all its parts.
         pair: World and teacher; None where the world is alone, or there is none yet.
     """
 

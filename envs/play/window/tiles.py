@@ -53,8 +53,6 @@ class Row:
     """A row of tiles.
 
     Attributes:
-        title: Before it.
-        labels: Of its tiles.
         key: Returns what tells a tile's picture from others.
         draw: Returns a tile's picture, uint8 (H, W, 3); None as long as there is none.
         take: Called with a tile's number when it is chosen.

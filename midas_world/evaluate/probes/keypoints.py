@@ -135,10 +135,7 @@ def train_probe(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return what tells where the keypoints are: uint8 (B, H, W, 3) -> (B, K, 2) float32 px.
 
-    Args:
-        halves: (B, H // 2, W // 2, 3) uint8, from `halve`, to learn from.
-        keypoints: (B, K, 2) px of the whole frame.
-        config: Of the probe.
+    It learns from `halve` of frames and their keypoints, (B, K, 2) px of the whole frame.
     """
     if len(halves) != len(keypoints) or not len(halves):
         raise ValueError(f"got {len(halves)} frames and {len(keypoints)} rows of keypoints")

@@ -102,11 +102,7 @@ def train_thing_probe(
 ) -> ThingProbe:
     """Return what sees the things in each frame, uint8 (B, H, W, 3).
 
-    Args:
-        halves: (B, H // 2, W // 2, 3) uint8, from `halve`, to learn from.
-        targets: (B, h, w) from `thing_targets`.
-        weights: Likewise.
-        config: Of the probe.
+    It learns from `halve` of frames, and from `thing_targets` of theirs, (B, h, w).
     """
     with seeded_weights(config.seed):
         network = thing_network(config.width)

@@ -66,12 +66,7 @@ def fit(
 ) -> None:
     """Train a network on disturbed frames (B, H, W, 3) by AdamW with warm-up and cosine decay.
 
-    Args:
-        network: Changed.
-        frames: uint8.
-        loss_of: Gives the loss of the network's answers to some frames, given their rows.
-        config: Of the probe.
-        desc: Of the bar that shows how far it is.
+    The loss is of its answers to some frames, given their rows.
     """
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.01)

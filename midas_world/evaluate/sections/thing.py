@@ -89,15 +89,7 @@ def in_view(things: np.ndarray, size: tuple[int, int]) -> dict[tuple[int, float]
 def held_scores(
     shown: np.ndarray, episode: TeacherEpisode, plain: TeacherEpisode, first: int, now: int
 ) -> list[Held]:
-    """Return how things are drawn that the teacher shows now, and showed at a first frame.
-
-    Args:
-        shown: (H, W, 3) uint8, what is judged.
-        episode: Of the teacher.
-        plain: The same without things.
-        first: Of its frames.
-        now: Likewise.
-    """
+    """Return how things are drawn in (H, W, 3) uint8 that the teacher shows now and at first."""
     assert episode.things is not None
     real, background = episode.frames[now], plain.frames[now]
     size, known = shown.shape[:2], in_view(episode.things[first], shown.shape[:2])
@@ -178,10 +170,7 @@ class Travel:
     def add(self, seen: Sequence[Sequence[Seen]], camera: np.ndarray, *, width: int) -> None:
         """Change the counts by a rollout; what lies where nothing was new does not count.
 
-        Args:
-            seen: Of each of T + 1 frames, the last real one before.
-            camera: (T + 1,) px that the camera has travelled since that one.
-            width: W.
+        Both are of T + 1 frames, the last real one before; the camera's (T + 1,) px since that one.
         """
         self.uncovered += float(np.ptp(camera))
         for track in find_tracks(seen, camera, width=width):

@@ -69,16 +69,8 @@ def export_minari(
 
     The last step of an episode that was still going on is marked truncated.
 
-    Args:
-        session: At least one step long.
-        root: Folder of datasets.
-        start: Number of the first frame.
-        stop: Number after the last frame.
-        is_lossless: Keep the film's pixels instead of JPEG; twenty times larger.
-        trust: Whether the module may be imported that the session names, so that the dataset can
-            name the environment.
-        dataset_id: None makes one of the session's name.
-        algorithm_name: Who played.
+    Only with `trust` is the module imported that the session names, so that the dataset can name
+    the environment. Without loss it is twenty times larger.
 
     Raises:
         ImportError: Minari is not installed.
