@@ -205,15 +205,10 @@ def test_the_card_shows_the_voice_language_by_language():
 
 def test_the_site_builds_and_every_link_in_it_leads_somewhere(tmp_path):
     pytest.importorskip("mkdocstrings")
-    command = [sys.executable, "-m", "mkdocs", "build"]
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(
-        [*command, "--site-dir", str(tmp_path)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, **options)
     assert done.returncode == 0, done.stderr
     pages = {file.parent.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("index.html")}
     assert pages >= {Path(name).stem for name in NAMES if name.startswith("docs/")} | {"model-card"}

@@ -341,12 +341,8 @@ def test_what_hangs_on_the_train_steps_goes_with_them():
     assert settings.freeze_encoder_after == round(400 * share)
     assert settings.evaluate_every == 200
     assert short.train_dynamics.optimizer.train_steps == 100
-    assert (
-        with_train_steps(
-            load_preset("tiny"), "autoencoder", 9
-        ).train_autoencoder.freeze_encoder_after
-        == -1
-    )
+    never = with_train_steps(load_preset("tiny"), "autoencoder", 9).train_autoencoder
+    assert never.freeze_encoder_after == -1
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff", b"world: 3", b"{"])

@@ -21,7 +21,6 @@ from gymnasium.wrappers import (
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 import envs  # noqa: F401 - registers the ids
-from envs.world.env import WorldEnv
 from envs.world.spaces import ACTIONS, OBSERVATIONS
 from envs.world.vector_env import WorldVectorEnv
 
@@ -63,13 +62,6 @@ def test_gymnasium_s_checker_has_nothing_to_say(tiny_folder, observation, action
 def test_stable_baselines3_s_checker_has_nothing_to_say(tiny_folder, observation, action):
     env = make_bare(tiny_folder, observation=observation, action=action, render_mode="rgb_array")
     check_env_of_sb3(FlattenObservation(env) if observation == "latent" else env)
-
-
-@pytest.mark.parametrize("name", [WORLD, f"envs:{WORLD}", f"midas_world:{WORLD}", "midas/World-v0"])
-def test_ids_make_the_learned_world(tiny_folder, name):
-    env = gym.make(name, world=str(tiny_folder))
-    assert isinstance(env.unwrapped, WorldEnv)
-    assert env.unwrapped.world.folder == tiny_folder
 
 
 def test_wrong_calls_are_told_in_the_same_words_by_all(env):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium as gym
+import minari
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
@@ -115,7 +116,6 @@ def test_tasks_have_their_horizon_and_rule(make):
 # Minari's collector leaves its folder to be cleaned up.
 @pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
 def test_minari_collects_all_and_recovers_the_environment(make, tmp_path, monkeypatch):
-    minari = pytest.importorskip("minari")
     pytest.importorskip("jax")  # of minari[create]
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     env = make()

@@ -3,6 +3,7 @@
 import json
 
 import gymnasium as gym
+import minari
 import numpy as np
 import pytest
 
@@ -10,17 +11,13 @@ import envs  # noqa: F401 - registers the ids
 from engine import make_engine
 from envs.stage.controller import ACTIONS
 from envs.world.env import WorldEnv
+from examples import games as learning
+from examples import offline, peers, rank, report, train_ppo
 from examples.actions import ACTION_INDICES
+from examples.ppo import make_ppo
+from midas_world.checkpoint import save_tensors
 
 LEAP = ACTIONS.index("leap_right")
-
-
-@pytest.fixture
-def games_module():
-    pytest.importorskip("stable_baselines3")
-    from examples import games
-
-    return games
 
 
 def run(returns: list[float], ended: list[bool] | None = None) -> dict:
@@ -31,21 +28,21 @@ def run(returns: list[float], ended: list[bool] | None = None) -> dict:
 # Games for learners
 
 
-def test_play_counts_one_episode_per_seed_whatever_the_number_of_games(games_module):
-    config = games_module.GameConfig(num_games=2, frame_skip=2, horizon=5)
-    games = games_module.make_games(config.teacher_id, config)
-    leap = games_module.choose_always("leap_right")
-    played = games_module.play(games, leap, seeds=range(1, 4))
+def test_play_counts_one_episode_per_seed_whatever_the_number_of_games():
+    config = learning.GameConfig(num_games=2, frame_skip=2, horizon=5)
+    games = learning.make_games(config.teacher_id, config)
+    leap = learning.choose_always("leap_right")
+    played = learning.play(games, leap, seeds=range(1, 4))
     assert played.lengths == (3, 3, 3)
     assert played.ended == (False, False, False)
     assert played.costs == (0.0, 0.0, 0.0)
     games.close()
 
 
-def test_returns_and_hits_are_the_environment_s(games_module):
-    config = games_module.GameConfig(num_games=1, horizon=90)
-    games = games_module.make_games(config.teacher_id, config)
-    played = games_module.play(games, games_module.choose_always("leap_right"), seeds=[2])
+def test_returns_and_hits_are_the_environment_s():
+    config = learning.GameConfig(num_games=1, horizon=90)
+    games = learning.make_games(config.teacher_id, config)
+    played = learning.play(games, learning.choose_always("leap_right"), seeds=[2])
     env = gym.make(config.teacher_id, horizon=90)
     env.reset(seed=2)
     total, cost, is_over = 0.0, 0.0, False
@@ -57,25 +54,25 @@ def test_returns_and_hits_are_the_environment_s(games_module):
     games.close()
 
 
-def test_pictures_are_means_of_blocks(games_module):
+def test_pictures_are_means_of_blocks():
     frames = np.zeros((1, 96, 160, 3), np.uint8)
     frames[0, :2, :2, 1] = 100
     frames[0, 0, 0, 2] = 100
-    small = games_module.small_pictures(frames)
+    small = learning.small_pictures(frames)
     assert small.shape == (1, 48, 80, 3)
     assert small[0, 0, 0].tolist() == [0, 100, 25]
 
 
-def test_the_dream_shows_what_the_world_draws(games_module, tiny_world):
-    config = games_module.GameConfig(num_games=1, frame_skip=2, horizon=4, num_stacked=2)
+def test_the_dream_shows_what_the_world_draws(tiny_world):
+    config = learning.GameConfig(num_games=1, frame_skip=2, horizon=4, num_stacked=2)
     engine = make_engine(tiny_world)
-    dream = games_module.make_games(config.world_id, config, world=tiny_world, engine=engine)
+    dream = learning.make_games(config.world_id, config, world=tiny_world, engine=engine)
     env = WorldEnv(tiny_world, engine=engine)
-    first = games_module.small_pictures(env.reset(seed=5)[0][None])
+    first = learning.small_pictures(env.reset(seed=5)[0][None])
     dream.seed(5)
     np.testing.assert_array_equal(dream.reset()[..., 3:], first)
     env.step(ACTION_INDICES[2])
-    second = games_module.small_pictures(env.step(ACTION_INDICES[2])[0][None])
+    second = learning.small_pictures(env.step(ACTION_INDICES[2])[0][None])
     seen = dream.step(np.array([2]))[0]
     np.testing.assert_array_equal(seen, np.concatenate((first, second), -1))
     dream.close()
@@ -84,26 +81,24 @@ def test_the_dream_shows_what_the_world_draws(games_module, tiny_world):
 # The table
 
 
-def test_the_table_counts_gains_from_random_and_shares_of_the_teacher_s(games_module):
-    from examples.report import make_rows, make_table, verdict
-
+def test_the_table_counts_gains_from_random_and_shares_of_the_teacher_s():
     runs = {
         "random": [run([1.0, 3.0]), run([2.0, 2.0])],
         "teacher": [run([10.0]), run([14.0], [True])],
         "dream": [run([9.0, 11.0], [True, False]), run([10.0, 10.0])],
     }
     dreams = {"random": [run([2.5])], "dream": [run([20.0, 40.0], [True, False])]}
-    rows = {row.policy: row for row in make_rows(runs, dreams)}
+    rows = {row.policy: row for row in report.make_rows(runs, dreams)}
     assert rows["random"].gain == 0.0
     assert rows["teacher"].gain == 10.0
     assert rows["teacher"].survived == 0.5
     assert rows["dream"].returns == (10.0, 10.0)
     assert rows["dream"].share == pytest.approx(0.8)
     assert rows["dream"].survived == 0.75
-    table = make_table(list(rows.values()))
+    table = report.make_table(list(rows.values()))
     assert "| 12.00 ± 2.83 | 1.5 | 50% | +10.00 | 100% | - |" in table
     assert "| 10.00 ± 0.00 | 1.5 | 75% | +8.00 | 80% | 30.00 ± 0.00 |" in table
-    text = verdict(list(rows.values()))
+    text = report.verdict(list(rows.values()))
     assert "keeps 80% of the gain" in text
     assert "gives the dream policy 30.00, the teacher 10.00: +20.00" in text
     assert "survives 50% of episodes there, 75% in the teacher" in text
@@ -112,8 +107,8 @@ def test_the_table_counts_gains_from_random_and_shares_of_the_teacher_s(games_mo
 # The experiment
 
 
-def test_dreams_begin_where_games_do(games_module, tiny_world):
-    starts = games_module.first_moments(make_engine(tiny_world), "midas/StageCoinsTeacher-v0", 2)
+def test_dreams_begin_where_games_do(tiny_world):
+    starts = learning.first_moments(make_engine(tiny_world), "midas/StageCoinsTeacher-v0", 2)
     env = gym.make("midas/StageTeacher-v0")
     for seed, start in enumerate(starts, 800_000):
         pose, last = env.reset(seed=seed)[1]["pose"], start.conditions[-1].pose
@@ -122,18 +117,14 @@ def test_dreams_begin_where_games_do(games_module, tiny_world):
         assert len(start.conditions) == tiny_world.config.world.backbone.context_frames
 
 
-def test_the_experiment_runs_and_goes_on_where_it_was(
-    games_module, tiny_folder, tmp_path, monkeypatch, capsys
-):
-    from examples import train_ppo
-
+def test_the_experiment_runs_and_goes_on_where_it_was(tiny_folder, tmp_path, monkeypatch, capsys):
     dreams = []
 
     def make_games(env_id, config, **options):
         if "Teacher" not in env_id:
             (stands,) = {start.conditions[-1].pose[31] == 0.0 for start in options["start_states"]}
             dreams.append((config.horizon, config.num_games, stands))
-        return games_module.make_games(env_id, config, **options)
+        return learning.make_games(env_id, config, **options)
 
     monkeypatch.setattr(train_ppo, "make_games", make_games)
     arguments = ["--world", str(tiny_folder), "--output", str(tmp_path), "--device", "cpu"]
@@ -169,22 +160,18 @@ def test_the_experiment_runs_and_goes_on_where_it_was(
 
 
 def test_the_rank_correlation_is_spearman_s():
-    pytest.importorskip("stable_baselines3")
-    from examples.rank import interval, rank_correlation
-
-    assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 400]) == pytest.approx(1.0)
-    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
+    assert rank.rank_correlation([1, 2, 3, 4], [10, 20, 30, 400]) == pytest.approx(1.0)
+    assert rank.rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
     # With two that share a rank, as scipy.stats.spearmanr has it.
-    assert rank_correlation([1, 2, 2, 4, 5], [2, 1, 4, 3, 5]) == pytest.approx(0.66688593)
-    assert rank_correlation([1, 2], [3, 3]) == 0.0
-    low, high = interval(range(20), [*range(10), *range(19, 9, -1)], seed=0)
-    assert 0.0 < low < rank_correlation(range(20), [*range(10), *range(19, 9, -1)]) < high < 1.0
+    assert rank.rank_correlation([1, 2, 2, 4, 5], [2, 1, 4, 3, 5]) == pytest.approx(0.66688593)
+    assert rank.rank_correlation([1, 2], [3, 3]) == 0.0
+    low, high = rank.interval(range(20), [*range(10), *range(19, 9, -1)], seed=0)
+    assert (
+        0.0 < low < rank.rank_correlation(range(20), [*range(10), *range(19, 9, -1)]) < high < 1.0
+    )
 
 
 def test_policies_of_both_sides_are_ranked(tiny_folder, tmp_path, capsys):
-    pytest.importorskip("stable_baselines3")
-    from examples import rank
-
     arguments = ["--world", str(tiny_folder), "--output", str(tmp_path), "--episodes", "1"]
     rank.main([*arguments, "--horizon", "8"])
     table = (tmp_path / "rank.md").read_text()
@@ -194,13 +181,15 @@ def test_policies_of_both_sides_are_ranked(tiny_folder, tmp_path, capsys):
     assert "of the teacher with itself on other seeds: " in table
 
 
-def test_games_that_are_ranked_begin_as_dreams_do(games_module, tiny_world):
-    from examples.rank import FIRST_SEED, make_sides
-
-    config = games_module.GameConfig(num_games=3, horizon=8)
-    teacher, dream = make_sides(config, tiny_world, make_engine(tiny_world))
+def test_games_that_are_ranked_begin_as_dreams_do(tiny_world):
+    config = learning.GameConfig(num_games=3, horizon=8)
+    teacher, dream = rank.make_sides(config, tiny_world, make_engine(tiny_world))
     poses = []
-    for side, seed in ((dream, FIRST_SEED), (teacher, FIRST_SEED), (teacher, FIRST_SEED + 3)):
+    for side, seed in (
+        (dream, rank.FIRST_SEED),
+        (teacher, rank.FIRST_SEED),
+        (teacher, rank.FIRST_SEED + 3),
+    ):
         side.many.seed(seed)
         side.many.reset()
         poses.append(np.stack([info["pose"] for info in side.many.unwrapped.reset_infos]))
@@ -211,9 +200,7 @@ def test_games_that_are_ranked_begin_as_dreams_do(games_module, tiny_world):
     assert (poses[0][:, 31] != 0.0).any()  # some run
 
 
-def test_a_distracted_expert_holds_what_chance_chose(games_module):
-    from examples.rank import Distracted
-
+def test_a_distracted_expert_holds_what_chance_chose():
     class Expert:
         def reset(self, rng): ...
 
@@ -221,7 +208,7 @@ def test_a_distracted_expert_holds_what_chance_chose(games_module):
             return -1
 
     for share, least, most in ((1.0, 1.0, 1.0), (0.6, 0.5, 0.7), (0.0, 0.0, 0.0)):
-        policy = Distracted(Expert(), share=share, frame_skip=4)
+        policy = rank.Distracted(Expert(), share=share, frame_skip=4)
         policy.reset(np.random.default_rng(0))
         taken = np.array([policy.act(np.zeros(1), {}) for _ in range(1600)]).reshape(-1, 4)
         assert (taken == taken[:, :1]).all()
@@ -230,11 +217,8 @@ def test_a_distracted_expert_holds_what_chance_chose(games_module):
 
 
 def test_what_the_ranks_say_is_of_the_right_columns():
-    pytest.importorskip("stable_baselines3")
-    from examples.rank import report
-
     first, again, dream = (1.0, 2.0, 3.0), (1.0, 3.0, 2.0), (3.0, 2.0, 1.0)
-    text = report([("abc"[i], first[i], again[i], dream[i], 4.0, 3.0) for i in range(3)])
+    text = rank.report([("abc"[i], first[i], again[i], dream[i], 4.0, 3.0) for i in range(3)])
     assert text.index("| c | 3.00 | 2.00 | 1.00 | 4.00 | 3.00 |") < text.index("| b |")
     assert "of 3 policies: -1.00" in text
     assert "on other seeds: 0.50. The dream's hits are 75% of the teacher's." in text
@@ -243,17 +227,12 @@ def test_what_the_ranks_say_is_of_the_right_columns():
 # Minari's collector leaves its folder to be cleaned up.
 @pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
 def test_datasets_of_both_sides_have_reference_scores(tiny_folder, tmp_path, monkeypatch, capsys):
-    minari = pytest.importorskip("minari")
     pytest.importorskip("jax")  # which Minari's collector needs
-    pytest.importorskip("stable_baselines3")
-    from examples import offline
-    from examples.games import GameConfig, make_games
-    from examples.ppo import make_ppo
-    from midas_world.checkpoint import save_tensors
-
     monkeypatch.setenv("MINARI_DATASETS_PATH", "")
-    config = GameConfig(num_games=1, horizon=8)
-    games = make_games(config.world_id, config, world=str(tiny_folder), backend="torch:float32")
+    config = learning.GameConfig(num_games=1, horizon=8)
+    games = learning.make_games(
+        config.world_id, config, world=str(tiny_folder), backend="torch:float32"
+    )
     model = make_ppo(games, config, num_steps=8, seed=0, device="cpu")
     weights = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
     save_tensors(weights, tmp_path / "dream-0.safetensors")
@@ -280,8 +259,6 @@ def test_datasets_of_both_sides_have_reference_scores(tiny_folder, tmp_path, mon
 
 
 def test_a_step_is_timed_in_a_process_of_its_own(tiny_folder, capfd):
-    from examples import peers
-
     peers.main(["--world", str(tiny_folder), "--steps", "1"])
     row = capfd.readouterr().out.splitlines()[-1].split(" | ")
     assert row[0] == "| midas-world"

@@ -10,7 +10,10 @@ import shutil
 from types import SimpleNamespace
 
 import gymnasium as gym
+import minari
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from gymnasium import spaces
 
@@ -25,7 +28,6 @@ from tests.sessions import HEIGHT, WIDTH, SlidesEnv, export, read_film, record_s
 
 @pytest.mark.parametrize("is_lossless", [True, False])
 def test_minari_reads_what_was_recorded(slides, tmp_path, monkeypatch, is_lossless):
-    minari = pytest.importorskip("minari")
     name = export_minari(slides, tmp_path, is_lossless=is_lossless)
     assert name == "slides-run-v0"
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
@@ -59,7 +61,6 @@ def test_minari_reads_what_was_recorded(slides, tmp_path, monkeypatch, is_lossle
 def test_minari_datasets_go_to_a_folder_of_their_own_by_default(
     slides, tmp_path, monkeypatch, capsys
 ):
-    minari = pytest.importorskip("minari")
     monkeypatch.chdir(tmp_path)
     assert export(slides, "--to", "minari") == 0
     assert f"MINARI_DATASETS_PATH={tmp_path / 'datasets'}" in capsys.readouterr().out
@@ -75,7 +76,6 @@ def test_minari_names_keep_sessions_of_any_letters_apart(slides, tmp_path, capsy
     assert len(names) == 5
     assert "scene-v0" in names
     assert all(re.fullmatch(r"[-_a-z0-9]+-v0", name) for name in names)
-    minari = pytest.importorskip("minari")
     options = ("--name", "mine/slides-v2", "--algorithm-name", "expert", "--output", str(tmp_path))
     assert export(slides, "--to", "minari", *options) == 0
     with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +86,6 @@ def test_minari_names_keep_sessions_of_any_letters_apart(slides, tmp_path, capsy
 
 
 def test_minari_recovers_the_environment_elsewhere(tiny_folder, tmp_path, monkeypatch):
-    minari = pytest.importorskip("minari")
     here, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     for folder in (here, elsewhere):
         shutil.copytree(tiny_folder, folder / "worlds" / "mine")
@@ -124,18 +123,14 @@ def test_a_world_with_other_weights_is_refused(tiny_folder):
 
 @pytest.fixture(scope="module")
 def lerobot_folder(slides, tmp_path_factory):
-    pytest.importorskip("pyarrow")
-    pytest.importorskip("pandas")
     folder = tmp_path_factory.mktemp("lerobot") / "dataset"
     export_lerobot(slides, folder)
     return folder
 
 
 def test_lerobot_layout_is_the_published_one(lerobot_folder):
-    files = {
-        p.relative_to(lerobot_folder).as_posix() for p in lerobot_folder.rglob("*") if p.is_file()
-    }
-    assert files == {
+    paths = [path for path in lerobot_folder.rglob("*") if path.is_file()]
+    assert {path.relative_to(lerobot_folder).as_posix() for path in paths} == {
         "meta/info.json",
         "meta/stats.json",
         "meta/tasks.parquet",
@@ -152,17 +147,11 @@ def test_lerobot_layout_is_the_published_one(lerobot_folder):
         assert (lerobot_folder / path.format(**place)).is_file()
     assert info["features"]["observation.image"]["shape"] == [HEIGHT, WIDTH, 3]
     assert info["features"]["action"] == {"dtype": "int64", "shape": [1], "names": ["action"]}
-    assert info["features"]["observation.state"] == {
-        "dtype": "float32",
-        "shape": [3],
-        "names": None,
-    }
+    state = {"dtype": "float32", "shape": [3], "names": None}
+    assert info["features"]["observation.state"] == state
 
 
 def test_lerobot_rows_and_film_agree_with_the_session(slides, lerobot_folder):
-    import pandas as pd
-    import pyarrow.parquet as pq
-
     table = pq.read_table(lerobot_folder / "data/chunk-000/file-000.parquet")
     info = json.loads((lerobot_folder / "meta/info.json").read_text())
     columns = {k for k, v in info["features"].items() if v["dtype"] != "video"}
@@ -209,8 +198,6 @@ def test_lerobot_statistics_are_those_of_all_rows(slides, lerobot_folder):
 
 
 def test_lerobot_takes_continuous_actions(tmp_path):
-    pq = pytest.importorskip("pyarrow.parquet")
-    pytest.importorskip("pandas")
     env = SlidesEnv(spaces.Box(-1.0, 1.0, (2,), np.float32))
     recorded = record_slides(tmp_path / "session", 5, env)
     export_lerobot(recorded, tmp_path / "dataset")

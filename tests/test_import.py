@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -226,7 +228,6 @@ def test_odd_sizes_fit(tmp_path):
 
 
 def test_lerobot_of_embedded_pictures_and_other_cameras(tmp_path, capsys):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     folder = tmp_path / "arm"
     for place in ("meta/episodes/chunk-000", "data/chunk-000"):
         (folder / place).mkdir(parents=True)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -179,7 +180,6 @@ def test_datasets_of_other_kinds(tmp_path, capsys):
 
 
 def test_a_minari_dataset_without_pictures_or_speed(tmp_path, capsys):
-    h5py = pytest.importorskip("h5py")
     folder = make_minari(tmp_path)
     assert "does not say how fast it is: name --source-fps" in fails(tmp_path, capsys, folder)
     with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
@@ -233,7 +233,6 @@ def test_an_episode_is_held_out_also_if_the_chosen_one_is_damaged(tmp_path):
 
 
 def test_a_damaged_episode_of_a_minari_dataset_is_left_out(tmp_path, caplog):
-    h5py = pytest.importorskip("h5py")
     folder = make_minari(tmp_path)
     with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
         del file["episode_1/actions"]
@@ -242,7 +241,6 @@ def test_a_damaged_episode_of_a_minari_dataset_is_left_out(tmp_path, caplog):
 
 
 def test_a_damaged_picture_of_a_minari_dataset_ends_a_stretch(tmp_path, caplog):
-    h5py = pytest.importorskip("h5py")
     folder = make_minari(tmp_path)
     with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
         file["episode_0/observations"][30] = np.frombuffer(b"no JPEG", np.uint8)
@@ -252,7 +250,6 @@ def test_a_damaged_picture_of_a_minari_dataset_ends_a_stretch(tmp_path, caplog):
 
 
 def test_a_damaged_episode_of_minari_s_tables_is_left_out(tmp_path, capsys):
-    pytest.importorskip("pyarrow")
     folder = TABLES["arrow"](tmp_path)
     (file,) = (folder / "1").glob("*.arrow")
     file.write_bytes(file.read_bytes()[:1000])

@@ -111,12 +111,6 @@ def test_a_voice_from_a_file_is_heard_while_it_is_played(talking, tmp_path):
     playable.env.close()
 
 
-def test_a_talking_head_is_measured_under_what_was_recorded(talking, tmp_path):
-    command = ["eval", "--world", str(talking), "--quick", "--output", str(tmp_path)]
-    command += ["--sections", "next_frame,horizon"]
-    assert main([*command, "--data", str(talking.parents[1] / "my game")]) == 0
-
-
 def test_imports_are_packed_into_shards_and_train_from_there(talking, tmp_path):
     data = talking.parents[1] / "my game"
     assert main(["shards", "pack", str(data), str(tmp_path / "shards")]) == 0

@@ -89,15 +89,12 @@ def test_plan_runs_in_the_world_and_in_the_teacher(where, tiny_world, monkeypatc
     if where == "teacher":  # the tiny world draws smaller frames than the teacher
         shape = tiny_world.config.world.height, tiny_world.config.world.width
         make = gym.make
-        monkeypatch.setattr(
-            plan.gym,
-            "make",
-            lambda name, **kwargs: (
-                Shrunk(make(name, **kwargs), shape)
-                if name == plan.TEACHER_ID
-                else make(name, **kwargs)
-            ),
-        )
+
+        def make_small(name: str, **kwargs) -> gym.Env:
+            env = make(name, **kwargs)
+            return Shrunk(env, shape) if name == plan.TEACHER_ID else env
+
+        monkeypatch.setattr(plan.gym, "make", make_small)
     arguments = ["--world", str(tiny_world.folder), "--act-in", where, "--seeds", "2"]
     arguments += ["--futures", "2", "--depth", "4", "--horizon", "8"]
     arguments += ["--hold", "2", "--commitment", "4"]

@@ -5,17 +5,16 @@ import pickle
 import gymnasium as gym
 import numpy as np
 import pytest
+import stable_baselines3 as sb3
 from gymnasium.error import InvalidAction
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from stable_baselines3.common.vec_env import VecNormalize
 
 from envs.choices import Choices
 from envs.stage.controller import ACTIONS
 from envs.world.latents import LatentObservation, LatentVectorObservation
 from midas_world.environments import WorldVectorEnv, make_sb3_vec_env
 from midas_world.teachers.env import fit_frame
-
-sb3 = pytest.importorskip("stable_baselines3")
-VecNormalize = sb3.common.vec_env.VecNormalize
 
 NAMES = ["idle", "leap_right"]
 IDLE, LEAP = range(2)

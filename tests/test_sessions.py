@@ -71,18 +71,11 @@ def test_frames_can_be_read_from_anywhere(tmp_path):
 
 def test_records_keep_their_bits(tmp_path):
     rng = np.random.default_rng(1)
+    pose = rng.normal(size=8).astype("f4")
+    told = StepConditions(pose=pose, text="snow \n é", audio=None)
+    values = {"frame_hash": "ab", "reward": 0.1, "truncated": True, "step_time": 0.02}
     records = [
-        step_record(
-            3,
-            frame=0,
-            frame_hash="ab",
-            conditions=StepConditions(
-                pose=rng.normal(size=8).astype("f4"), text="snow \n é", audio=None
-            ),
-            reward=0.1,
-            truncated=True,
-            step_time=0.02,
-        ),
+        step_record(3, frame=0, conditions=told, **values),
         Record(kind="prompt", wall_time=2.5, text=None),
         Record(kind="reset", wall_time=3.0, frame=1, begin={"seed": 0, "x": np.arange(3)}),
     ]
@@ -90,7 +83,7 @@ def test_records_keep_their_bits(tmp_path):
     path.write_bytes(b"".join(record.to_line() for record in records))
     read, problems = read_log(path)
     assert problems == []
-    np.testing.assert_array_equal(read[0].conditions.pose, records[0].conditions.pose)
+    np.testing.assert_array_equal(read[0].conditions.pose, pose)
     assert read[0].conditions.text == "snow \n é"
     assert (read[0].action, read[0].reward, read[0].truncated) == (3, 0.1, True)
     assert read[1] == records[1]

@@ -80,13 +80,8 @@ def test_bench_soaks_and_says_whether_memory_grew(monkeypatch, capsys, grown, st
 
     def fake(opener, *, num_frames):
         asked.append((opener.args, opener.keywords["backend"], num_frames))
-        return module.SoakReport(
-            num_frames=num_frames,
-            num_recordings=2,
-            seconds=1.0,
-            memory_mib=300.0,
-            bytes_per_step=grown,
-        )
+        rest = {"num_recordings": 2, "seconds": 1.0, "memory_mib": 300.0}
+        return module.SoakReport(num_frames=num_frames, bytes_per_step=grown, **rest)
 
     monkeypatch.setattr(module, "soak", fake)
     assert cli.main(["bench", "--soak", "50", "--world", "w", "--backend", "torch"]) == status

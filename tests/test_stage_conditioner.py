@@ -239,30 +239,9 @@ def test_scene_from_text_understands_every_description():
     for variant in range(NUM_TEXT_VARIANTS):
         for names in scenes[variant % 23 :: 23]:
             scene = Scene(*names)
-            other = Scene(
-                *(
-                    known[known[0] == name]
-                    for known, name in zip((PLACES, TIMES, WEATHERS, OUTFITS), names, strict=True)
-                )
-            )
+            fields = zip((PLACES, TIMES, WEATHERS, OUTFITS), names, strict=True)
+            other = Scene(*(known[known[0] == name] for known, name in fields))
             assert scene_from_text(describe(scene, "kick", variant), other) == scene
-
-
-def test_unknown_scene_words_are_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="did you mean 'desert'"):
-        Scene(place="dessert")
-    with pytest.raises(ValueError, match="did you mean 'rain'"):
-        Scene(weather="rainy")
-
-
-def test_the_shipped_bank_has_many_sentences_in_many_languages():
-    bank = load_speech_bank()
-    assert len(bank) == len(bank.languages) >= 35
-    assert len(set(bank.languages)) >= 6
-    for sentence in bank.sentences:
-        assert sentence.shape[1] == NUM_MELS
-        assert 0.0 <= sentence.min() < sentence.max() <= 1.0
-        assert max(loudness(vector) for vector in sentence) > 0.3
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])

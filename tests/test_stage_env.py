@@ -205,12 +205,7 @@ def test_a_prompt_changes_the_scene_and_the_text():
     before, *_ = env.step(IDLE)
     env.set_prompt("a rainy night in the desert")
     after, _, _, _, info = env.step(IDLE)
-    assert info["scene"] == {
-        "place": "desert",
-        "time_of_day": "night",
-        "weather": "rain",
-        "outfit": "red jacket",
-    }
+    assert list(info["scene"].values()) == ["desert", "night", "rain", "red jacket"]
     assert scene_from_text(info["text"], Scene()) == env.scene
     assert env.understand("rainy, and a dragon").startswith("rain; not understood: dragon")
     with pytest.raises(ValueError, match="not understood: dragon"):

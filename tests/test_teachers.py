@@ -49,13 +49,8 @@ def teacher(space, config=None, **members) -> TeacherEnv:
 def test_arcade_meanings_become_names_and_keys_with_noop_first():
     meanings = ["FIRE", "NOOP", "UP", "UPRIGHTFIRE", "SwimLeft"]
     actions = name_actions(SpaceEnv(spaces.Discrete(5), get_action_meanings=lambda: meanings))
-    assert [action.name for action in actions] == [
-        "noop",
-        "fire",
-        "up",
-        "up_right_fire",
-        "swim_left",
-    ]
+    names = [action.name for action in actions]
+    assert names == ["noop", "fire", "up", "up_right_fire", "swim_left"]
     assert [action.value for action in actions] == [1, 0, 2, 3, 4]
     keys = {action.name: action.keys for action in actions}
     assert keys["noop"] == ()
@@ -66,11 +61,8 @@ def test_arcade_meanings_become_names_and_keys_with_noop_first():
 
 def test_numbered_actions_get_numbers_and_keys_and_keep_a_start():
     actions = name_actions(SpaceEnv(spaces.Discrete(3, start=2)))
-    assert [(action.name, action.value) for action in actions] == [
-        ("action_0", 2),
-        ("action_1", 3),
-        ("action_2", 4),
-    ]
+    named = {action.name: action.value for action in actions}
+    assert named == {"action_0": 2, "action_1": 3, "action_2": 4}
     assert len({action.keys for action in actions} - {()}) == 3
 
 

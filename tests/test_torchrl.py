@@ -45,22 +45,12 @@ def test_torchrl_s_checker_has_nothing_to_say(name, tiny_folder, tmp_path, monke
 @pytest.mark.parametrize("observation", ["pixels", "latent", "dict"])
 def test_vectors_of_worlds_begin_anew_by_themselves(tiny_folder, observation, mode):
     options = {"world": str(tiny_folder), "backend": "torch:float32", "observation": observation}
-    check(
-        gym.make_vec(
-            "midas/Stage-v0", 2, autoreset_mode=mode, horizon=3, infos="numeric", **options
-        )
-    )
+    options |= {"autoreset_mode": mode, "horizon": 3, "infos": "numeric"}
+    check(gym.make_vec("midas/Stage-v0", 2, **options))
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
 def test_vectors_of_teachers_begin_anew_by_themselves(mode):
-    check(
-        gym.make_vec(
-            "midas/StageTeacher-v0",
-            2,
-            "sync",
-            vector_kwargs={"autoreset_mode": mode},
-            wrappers=[partial(Choices, infos="numeric")],
-            horizon=3,
-        )
-    )
+    options = {"vector_kwargs": {"autoreset_mode": mode}, "horizon": 3}
+    numeric = [partial(Choices, infos="numeric")]
+    check(gym.make_vec("midas/StageTeacher-v0", 2, "sync", wrappers=numeric, **options))

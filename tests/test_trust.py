@@ -137,7 +137,6 @@ def test_a_session_that_names_an_env_runs_none(stranger, capsys, caplog):
     assert f"names the module '{stranger.inside}' (env_id), whose code would run" in said[0]
     assert play.main(["--replay", str(session), "--resimulate", "--trust"]) == 2
     assert "lies in that folder" in capsys.readouterr().err
-    pytest.importorskip("minari")
     with caplog.at_level(logging.WARNING):
         export_minari(load_session(session), stranger.folder.parent / "datasets")
     assert f"names the module '{stranger.inside}'" in caplog.text

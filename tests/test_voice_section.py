@@ -127,16 +127,9 @@ def test_only_what_moves_most_is_compared_and_each_about_its_own_height():
     real = np.concatenate((still, hands), axis=1)
     wrong = np.concatenate((hands[:, :1], still, still), axis=1)
     half = real.mean(axis=0) + 0.5 * (real - real.mean(axis=0))
-    moved = [
-        Moved(
-            teacher=real,
-            probe=half,
-            world=np.roll(half, 2, axis=0),
-            silent=wrong,
-            quiet=np.zeros_like(real),
-        )
-    ]
-    correlation, slope, lag, control, own, own_slope = summarise(moved, 2)
+    late, quiet = np.roll(half, 2, axis=0), np.zeros_like(real)
+    moved = Moved(teacher=real, probe=half, world=late, silent=wrong, quiet=quiet)
+    correlation, slope, lag, control, own, own_slope = summarise([moved], 2)
     assert lag == 2
     assert abs(correlation) < 0.4
     assert abs(slope) < 0.2

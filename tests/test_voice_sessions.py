@@ -3,6 +3,7 @@
 from functools import partial
 
 import gymnasium as gym
+import minari
 import numpy as np
 import pytest
 
@@ -122,7 +123,6 @@ def test_a_replay_plays_the_recorded_sound_at_speed_1_only(spoken_session):
 
 
 def test_minari_keeps_the_features_of_live_voices(spoken_session, hello, tmp_path, monkeypatch):
-    minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     episodes = list(minari.load_dataset(export_minari(spoken_session, tmp_path)).iterate_episodes())
     assert [len(episode) for episode in episodes] == [25, 25]  # before and after the jump back
@@ -169,7 +169,6 @@ def test_a_wrapper_keeps_live_voices_which_run_again_equal(wrapped_session, tmp_
     env = make_recorded(session)
     assert resimulate(Tape(session), env).is_equal
     env.close()
-    minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     (episode,) = minari.load_dataset(export_minari(session, tmp_path)).iterate_episodes()
     np.testing.assert_array_equal(episode.infos["audio"][1:], [info["audio"] for info in infos])
