@@ -122,21 +122,11 @@ def test_reset_of_one_row_leaves_the_others():
 
 
 def test_rows_are_replaced_with_all_that_lies_beside_keys_and_values():
-    names = ("keys", "values", "frames_held", "before", "camera", "audio")
-
     def full(batch: int, value: float) -> KVCache:
-        cache = KVCache(
-            SMALL,
-            batch_size=batch,
-            positions_per_frame=2,
-            dtype=torch.float32,
-            device=CPU,
-            token_shape=(2, 5),
-            audio_size=3,
-        )
-        for name in names:
-            if name != "frames_held":
-                getattr(cache, name).fill_(value)
+        sizes = {"positions_per_frame": 2, "token_shape": (2, 5), "audio_size": 3}
+        cache = KVCache(SMALL, batch_size=batch, dtype=torch.float32, device=CPU, **sizes)
+        for name in ("keys", "values", "before", "camera", "audio"):
+            getattr(cache, name).fill_(value)
         return cache
 
     cache, source = full(3, 1.0), full(2, 2.0)

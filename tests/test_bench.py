@@ -4,7 +4,6 @@ import math
 import re
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,9 +29,7 @@ def rows_of(text: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in cells}
 
 
-def test_the_command_shows_speed_parts_and_quality(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
-):
+def test_the_command_shows_speed_parts_and_quality(tiny_folder, monkeypatch, capsys):
     def make_engine(world: World, backend: str, **given):
         assert given == {"device": "cpu", "num_denoise_steps": 2}
         if backend == "onnx":
@@ -60,9 +57,7 @@ def test_the_command_shows_speed_parts_and_quality(
         assert 25 < float(rows[name][0]) < 90
 
 
-def test_parts_are_those_of_a_step_and_leave_the_engine_as_it_was(
-    tiny_world: World, kept_graphs: Path
-):
+def test_parts_are_those_of_a_step_and_leave_the_engine_as_it_was(tiny_world, kept_graphs):
     engines = [TorchEngine(tiny_world, device="cpu")]
     if pytest.importorskip("onnxruntime") and pytest.importorskip("onnxscript"):
         from engine.on_onnx.engine import OnnxEngine
@@ -77,9 +72,7 @@ def test_parts_are_those_of_a_step_and_leave_the_engine_as_it_was(
         assert own == (vars(engine), after)
 
 
-def test_more_games_than_memory_holds_end_the_series(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
-):
+def test_more_games_than_memory_holds_end_the_series(tiny_folder, monkeypatch, capsys):
     class Full(FakeEngine):
         def new_cache(self, batch_size: int):
             if batch_size > 1:

@@ -72,9 +72,7 @@ def test_spec_tells_what_runs(engine: Engine, plain: TorchEngine, name: str):
     assert spec.backend in str(spec)
 
 
-def test_fifty_steps_are_close_to_float32_torch(
-    engine: Engine, plain: TorchEngine, tiny_world: World, name: str
-):
+def test_fifty_steps_are_close_to_float32_torch(engine, plain, tiny_world, name):
     latents, rewards = play(engine, tiny_world, STEPS, games=[0])
     expected, expected_rewards = play(plain, tiny_world, STEPS, games=[0])
     largest, mean, least_psnr = TOLERANCES[name]

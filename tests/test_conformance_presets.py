@@ -86,9 +86,7 @@ def play_on(engine: Engine, world: World, count: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", sorted(LEAST_PSNR))
-def test_a_game_is_close_to_float32_torch(
-    name: str, world: World, plain: TorchEngine, game, kept_graphs: Path
-):
+def test_a_game_is_close_to_float32_torch(name, world, plain, game, kept_graphs):
     # Of what takes long, the shipped world alone is tested: people play it.
     if name.startswith("onnx") and world.folder.name != "stage" and not IS_LARGE:
         pytest.skip("minutes of exporting: set MIDAS_TEST_LARGE=1")

@@ -18,7 +18,7 @@ from midas_world import __version__
 from midas_world.commands.cli import VERBS
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, read_sound
 from midas_world.data.video import import_av
-from midas_world.evaluate.report import JSON_NAME, read_report, to_markdown
+from midas_world.evaluate.report import read_report, to_markdown
 from midas_world.tables import table_lines
 
 ROOT = Path(__file__).parents[1]
@@ -183,7 +183,6 @@ def test_every_verb_is_in_the_page_on_commands():
 def test_readme_shows_the_shipped_world_s_own_numbers():
     """Paste the lines of this message where a new world has other numbers."""
     report = read_report(ROOT / "midas_world/worlds/stage")
-    assert report is not None, JSON_NAME
     rows = [line.split(" | ")[:3] for line in to_markdown(report).splitlines() if " | " in line]
     told = {row[0]: f"{' | '.join(row)} |" for row in rows}
     block = re.search(r"<!-- numbers -->\n(.*?)<!-- /numbers -->", text_of("README.md"), re.DOTALL)
@@ -197,7 +196,6 @@ def test_readme_shows_the_shipped_world_s_own_numbers():
 def test_the_card_shows_the_voice_language_by_language():
     """Paste the lines of this message where a new world has other numbers."""
     report = read_report(ROOT / "midas_world/worlds/stage")
-    assert report is not None, JSON_NAME
     (table,) = report["sections"]["voice"]["tables"]
     lines = "\n".join(table_lines(table["columns"], table["rows"], digits=table["digits"]))
     assert lines in text_of("midas_world/worlds/stage/README.md"), lines

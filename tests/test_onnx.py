@@ -72,9 +72,7 @@ def test_graphs_are_valid_named_and_open_in_the_batch(name: str, tiny_world: Wor
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("name", GRAPHS)
-def test_graphs_give_what_their_modules_give(
-    name: str, batch_size: int, tiny_world: World, path: Path
-):
+def test_graphs_give_what_their_modules_give(name, batch_size, tiny_world, path):
     graph = make_graph(name, tiny_world, num_denoise_steps=1, batch_size=batch_size)
     generator = torch.Generator().manual_seed(batch_size)
     inputs = {
@@ -109,9 +107,7 @@ def test_int8_graphs_use_int8(tiny_world: World, kept_graphs: Path, is_narrow: b
     assert max(np.abs(item).max() for item in levels) == (64 if is_narrow else 127)
 
 
-def test_graphs_are_int8_as_far_as_what_they_make_allows(
-    tiny_world: World, paths: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_graphs_are_int8_as_far_as_what_they_make_allows(tiny_world, paths, tmp_path, monkeypatch):
     samples = onnx_export.calibration(tiny_world, 1)[::4]
     exact = _first_outputs(paths["decoder"], samples)
     counts, distances = [], []
@@ -126,9 +122,7 @@ def test_graphs_are_int8_as_far_as_what_they_make_allows(
     assert distances[0] > distances[1] == 0.0
 
 
-def test_int8_frames_are_close_and_a_game_does_not_feel_the_others(
-    tiny_world: World, paths: dict[str, Path], kept_graphs: Path
-):
+def test_int8_frames_are_close_and_a_game_does_not_feel_the_others(tiny_world, paths, kept_graphs):
     (path,) = export_graphs(tiny_world, names=["decoder"], folder=kept_graphs).values()
     samples = onnx_export.calibration(tiny_world, 1)
     exact, made = (_first_outputs(file, samples) for file in (paths["decoder"], path))
@@ -146,9 +140,7 @@ def test_calibration_needs_no_start_states(tiny_world: World):
     assert samples[0]["latents"].std() > 0.1
 
 
-def test_another_weight_or_version_is_another_folder(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_another_weight_or_version_is_another_folder(tiny_folder, tmp_path, monkeypatch):
     from midas_world.world import load_world
 
     world = load_world(tiny_folder)
@@ -166,9 +158,7 @@ def test_no_denoise_steps_are_refused(tiny_world: World, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_auto_takes_torch_while_no_graphs_are_there(
-    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_auto_takes_torch_while_no_graphs_are_there(tiny_world, tmp_path, monkeypatch):
     monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.float32,))
     engine = make_engine(tiny_world, folder=tmp_path)
     assert engine.spec.backend == "torch"
@@ -179,13 +169,7 @@ def test_auto_takes_torch_while_no_graphs_are_there(
 @pytest.mark.parametrize(
     ("milliseconds", "winner"), [((5.0, 9.0), "torch float32"), ((9.0, 5.0), "onnx")]
 )
-def test_auto_measures_once_and_remembers(
-    milliseconds: tuple[float, float],
-    winner: str,
-    tiny_world: World,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_auto_measures_once_and_remembers(milliseconds, winner, tiny_world, folder, monkeypatch):
     measured: list[str] = []
 
     def fake(candidates, world) -> dict[str, float]:
@@ -228,9 +212,7 @@ def test_onnx_refuses_a_gpu(tiny_world: World, tmp_path: Path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to build for")
-def test_the_command_makes_what_auto_then_measures(
-    tiny_world: World, folder: Path, monkeypatch, capsys, caplog
-):
+def test_the_command_makes_what_auto_then_measures(tiny_world, folder, monkeypatch, capsys, caplog):
     monkeypatch.setenv("MIDAS_WORLD_CACHE", str(folder))
     graphs = graphs_folder(tiny_world)
     graph_paths(graphs, num_denoise_steps=1)["decoder"].unlink()

@@ -49,15 +49,8 @@ def test_recall_at_precision_by_hand():
 
 
 def test_reward_event_probability_is_the_mass_beyond_the_threshold():
-    head = OutcomeHead(
-        width=8,
-        latent_channels=2,
-        fate_size=2,
-        hidden_width=8,
-        vector_size=3,
-        reward_limit=20.0,
-        reward_bins=41,
-    )
+    sizes = {"latent_channels": 2, "fate_size": 2, "hidden_width": 8, "vector_size": 3}
+    head = OutcomeHead(width=8, reward_limit=20.0, reward_bins=41, **sizes)
     rewards = torch.tensor([0.0, 1.0, -1.0, 3.0])
     symlog = rewards.sign() * rewards.abs().log1p()
     step = head.bins[1] - head.bins[0]

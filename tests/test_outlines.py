@@ -55,9 +55,7 @@ def _outlined_names(world: World) -> list[str]:
     return [name for name in GRAPHS if name in stems]
 
 
-def test_a_world_with_outlines_starts_at_once(
-    outlined: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_world_with_outlines_starts_at_once(outlined, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "_export", None)
     request = Request(world=outlined, device="cpu", num_denoise_steps=None, folder=tmp_path)
     assert BACKENDS["onnx"].is_ready(request)
@@ -78,9 +76,7 @@ def test_weights_that_come_to_lie_where_others_lay_are_others():
     assert len(hashes) == 8
 
 
-def test_outlines_of_another_world_or_code_are_not_used(
-    own_outlined: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_outlines_of_another_world_or_code_are_not_used(own_outlined, tmp_path, monkeypatch):
     request = Request(world=own_outlined, device="cpu", num_denoise_steps=None, folder=tmp_path)
     assert BACKENDS["onnx"].is_ready(request)
     with monkeypatch.context() as patch:
@@ -100,9 +96,7 @@ def test_a_field_that_a_config_gets_later_leaves_outlines_of_use():
     assert _declared(replace(config, fps=config.fps + 1)) != _declared(config)
 
 
-def test_the_command_writes_outlines_in_place_of_older_ones(
-    own_outlined: World, kept_graphs: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_the_command_writes_outlines_in_place_of_older_ones(own_outlined, kept_graphs, capsys):
     folder = own_outlined.folder
     expected = {path.name: path.read_bytes() for path in outlines_folder(own_outlined).iterdir()}
     older = folder / "outlines" / "head-k7-int8.onnx"

@@ -152,24 +152,18 @@ def test_the_first_frame_is_the_start_state_s_last(engine, tiny_world):
 
 
 def test_wrong_calls_say_what_is_wrong(fake):
-    rollout = Rollout(fake, 2)
-    start = make_start_state(fake.spec.config, 0)
-    with pytest.raises(ValueError, match="game 0 has no start state"):
-        rollout.step([pose(0.0)] * 2)
-    with pytest.raises(ValueError, match=r"one per game \(2\), got 1"):
-        rollout.step([pose(0.0)])
-    with pytest.raises(ValueError, match=r"one start state per game \(2\), got 1"):
-        rollout.reset([start], seeds=[0])
-    with pytest.raises(ValueError, match=r"one seed per start state \(2\), got 1"):
-        rollout.reset([start] * 2, seeds=[0])
-    with pytest.raises(ValueError, match="rows must be different games of 0 to 1"):
-        rollout.replace_context([start] * 2, rows=[1, 1])
-    with pytest.raises(ValueError, match="rows must be different games of 0 to 1"):
-        rollout.reset([start], seeds=[0], rows=[2])
+    rollout, start = Rollout(fake, 2), make_start_state(fake.spec.config, 0)
     other = StartState(latents=torch.zeros(1, 4, 8), conditions=(StepConditions(),))
-    with pytest.raises(ValueError, match="latents of shape"):
-        rollout.reset([other], seeds=[0], rows=[0])
-    with pytest.raises(ValueError, match="latents must have shape"):
-        rollout.load_state(Rollout(fake, 1).state())
-    with pytest.raises(ValueError, match="lacks 'latents'"):
-        rollout.load_state({})
+    for call, words in (
+        (lambda: rollout.step([pose(0.0)] * 2), "game 0 has no start state"),
+        (lambda: rollout.step([pose(0.0)]), r"one per game \(2\), got 1"),
+        (lambda: rollout.reset([start], seeds=[0]), r"one start state per game \(2\), got 1"),
+        (lambda: rollout.reset([start] * 2, seeds=[0]), r"one seed per start state \(2\), got 1"),
+        (lambda: rollout.replace_context([start] * 2, rows=[1, 1]), "different games of 0 to 1"),
+        (lambda: rollout.reset([start], seeds=[0], rows=[2]), "different games of 0 to 1"),
+        (lambda: rollout.reset([other], seeds=[0], rows=[0]), "latents of shape"),
+        (lambda: rollout.load_state(Rollout(fake, 1).state()), "latents must have shape"),
+        (lambda: rollout.load_state({}), "lacks 'latents'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()

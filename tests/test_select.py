@@ -2,7 +2,6 @@
 
 import itertools
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +10,12 @@ from engine import backends, make_engine, select
 from engine.on_torch.engine import TorchEngine
 from engine.select import TURNS, measure_in_turns, measure_one_by_one
 from midas_world.world import World
+
+
+@pytest.fixture(autouse=True)
+def two_precisions(monkeypatch):
+    """Let this machine compute in both."""
+    monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.bfloat16, torch.float32))
 
 
 @pytest.mark.parametrize(
@@ -33,10 +38,7 @@ def test_measuring_plays_the_engines(tiny_world: World, measure, num_rounds: int
     assert [name for name, _ in itertools.groupby(order)] == list(makers) * num_rounds
 
 
-def test_torch_takes_the_precision_that_is_fastest_and_remembers(
-    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.bfloat16, torch.float32))
+def test_torch_takes_the_precision_that_is_fastest_and_remembers(tiny_world, tmp_path, monkeypatch):
     rounds = []
 
     def fake(candidates, world) -> dict[str, float]:
@@ -61,10 +63,7 @@ def test_a_precision_that_cannot_be_named_is_told(tiny_world: World, backend: st
         make_engine(tiny_world, backend)
 
 
-def test_of_several_processes_the_first_to_measure_has_the_word(
-    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.bfloat16, torch.float32))
+def test_of_several_processes_the_first_to_measure_has_the_word(tiny_world, tmp_path, monkeypatch):
     slow, fast = {"torch bfloat16": 0.004}, {"torch float32": 0.003}
 
     def first(candidates, world) -> dict[str, float]:
@@ -80,10 +79,7 @@ def test_of_several_processes_the_first_to_measure_has_the_word(
     assert make_engine(tiny_world, "torch", folder=tmp_path).spec.dtype == "float32"
 
 
-def test_a_choice_that_cannot_be_kept_is_told(
-    tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
-):
-    monkeypatch.setattr(backends, "native_dtypes", lambda _: (torch.bfloat16, torch.float32))
+def test_a_choice_that_cannot_be_kept_is_told(tiny_world, tmp_path, monkeypatch, caplog):
     (tmp_path / "choices").write_text("a file where a folder should be")
     engine = make_engine(tiny_world, "torch", device="cpu", folder=tmp_path)
     assert engine.spec.backend == "torch"

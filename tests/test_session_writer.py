@@ -142,26 +142,26 @@ def test_of_two_that_make_one_folder_one_is_whole_and_the_other_is_told(tmp_path
     assert len(list(tmp_path.iterdir())) == 1
 
 
-class SlowFilm:
-    """A film whose frames are taken only once they may be."""
+@pytest.fixture
+def gate(monkeypatch) -> threading.Event:
+    """Return what films wait for before they take a frame."""
+    may_go = threading.Event()
 
-    def __init__(self, *_, **__):
-        self.may_go = gate
+    class SlowFilm:
+        def __init__(self, *_, **__): ...
 
-    def add(self, frame):
-        assert self.may_go.wait(20)
-        return b""
+        def add(self, frame):
+            assert may_go.wait(20)
+            return b""
 
-    def close(self):
-        return b""
+        def close(self):
+            return b""
 
-
-gate = threading.Event()
-
-
-def test_the_game_waits_for_a_writer_that_cannot_keep_up_and_loses_nothing(tmp_path, monkeypatch):
-    gate.clear()
     monkeypatch.setattr(session_writer, "FragmentWriter", SlowFilm)
+    return may_go
+
+
+def test_the_game_waits_for_a_writer_that_cannot_keep_up_and_loses_nothing(tmp_path, gate):
     frame = smooth_frame(0)
     writer = writer_at(tmp_path / "session", max_pending_bytes=25_000, max_pending_s=1000)
     added = threading.Semaphore(0)
@@ -184,9 +184,7 @@ def test_the_game_waits_for_a_writer_that_cannot_keep_up_and_loses_nothing(tmp_p
     assert len(read_log(tmp_path / "session" / "steps.log")[0]) == 30
 
 
-def test_a_disk_that_hangs_ends_the_recording_and_not_the_game(tmp_path, monkeypatch):
-    gate.clear()
-    monkeypatch.setattr(session_writer, "FragmentWriter", SlowFilm)
+def test_a_disk_that_hangs_ends_the_recording_and_not_the_game(tmp_path, gate):
     frame = smooth_frame(0)
     errors = []
     writer = writer_at(

@@ -54,19 +54,20 @@ class Mixer:
 
 
 @pytest.fixture
-def opened_speaker():
+def opened():
+    """Yield an open speaker and the device that it plays on."""
     speaker = Speaker(clock=lambda: 0.0)
     speaker.open(20.0)
-    yield speaker
+    speaker._channel = Mixer(speaker._rate_hz)
+    yield speaker, speaker._channel
     speaker.close()
 
 
 @pytest.mark.parametrize("device", [0.995, 1.0, 1.005, 1.04], ids="device-x-{}".format)
 @pytest.mark.parametrize("late", [0.0, 0.2, 1.0], ids="late-{}".format)
-def test_sound_stays_within_a_step_of_the_picture_for_a_minute(opened_speaker, device, late):
-    speaker = opened_speaker
-    mixer = Mixer(speaker._rate_hz * device)
-    speaker._channel = mixer
+def test_sound_stays_within_a_step_of_the_picture_for_a_minute(opened, device, late):
+    speaker, mixer = opened
+    mixer.rate_hz *= device
     times = []
     speaker._clock = lambda: times[-1]
     rng = np.random.default_rng(0)
@@ -84,10 +85,8 @@ def test_sound_stays_within_a_step_of_the_picture_for_a_minute(opened_speaker, d
     assert len(mixer.onsets) > 0.98 * len(times)
 
 
-def test_steps_that_are_all_late_draw_their_sound_out_instead_of_leaving_gaps(opened_speaker):
-    speaker = opened_speaker
-    mixer = Mixer(speaker._rate_hz)
-    speaker._channel = mixer
+def test_steps_that_are_all_late_draw_their_sound_out_instead_of_leaving_gaps(opened):
+    speaker, mixer = opened
     times = [0.0]
     speaker._clock = lambda: times[-1]
     silent = 0.0
@@ -117,13 +116,12 @@ def test_pieces_are_as_long_as_steps_at_the_mixers_rate(fps):
     assert pygame.mixer.get_init() is None
 
 
-def test_what_is_played_is_the_mix_at_the_volume_that_was_asked_for(opened_speaker, monkeypatch):
-    speaker = opened_speaker
+def test_what_is_played_is_the_mix_at_the_volume_that_was_asked_for(opened, monkeypatch):
+    speaker, mixer = opened
     played = []
-    monkeypatch.setattr(
-        speaker, "_to_sound", lambda samples, _, **__: played.append(samples.copy()) or b""
-    )
-    speaker._channel = type("C", (), {"get_busy": lambda s: False, "play": lambda s, x: None})()
+    note = lambda samples, *_, **__: played.append(samples.copy())  # noqa: E731
+    monkeypatch.setattr(speaker, "_to_sound", note)
+    monkeypatch.setattr(mixer, "play", lambda _: None)
     sound = np.stack([to_int16(tone(hz, 0.05)) for hz in (300.0, 500.0, 700.0)])
     speaker.play(sound)
     speaker.change_volume(louder=False)
@@ -210,11 +208,9 @@ def test_what_a_device_gets_is_what_was_said_step_by_step(tmp_path, monkeypatch)
     assert spectrum.argmax() * rate / first.size == pytest.approx(400.0, abs=30.0)
 
 
-def test_a_device_that_stands_still_holds_up_no_step(opened_speaker):
+def test_a_device_that_stands_still_holds_up_no_step(opened):
     """As one that was unplugged: nothing waits for it, and nothing piles up."""
-    speaker = opened_speaker
-    mixer = Mixer(speaker._rate_hz)
-    speaker._channel = mixer
+    speaker, mixer = opened
     for number in range(100):
         speaker._clock = lambda now=0.05 * number: now
         speaker.play(None)

@@ -223,9 +223,7 @@ def test_a_build_that_fails_leaves_no_file(tiny_world: World, target: Target, bu
     assert not list(target.folder.rglob("*"))
 
 
-def test_the_command_builds_for_gpus_that_are_named(
-    tiny_world: World, target: Target, builds, capsys
-):
+def test_the_command_builds_for_gpus_that_are_named(tiny_world, target, builds, capsys):
     words = ["build", "--world", str(tiny_world.folder), "--folder", str(target.folder)]
     for told in ("built", "up to date"):
         assert cli.main([*words, "--compute-capability", "sm75", "--backend", "rtx"]) == 0
@@ -241,9 +239,7 @@ def test_the_command_builds_for_gpus_that_are_named(
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "rtx"])
-def test_backends_without_their_packages_name_the_extra(
-    backend: str, tiny_world: World, monkeypatch
-):
+def test_backends_without_their_packages_name_the_extra(backend, tiny_world, monkeypatch):
     monkeypatch.setattr("engine.backends._missing", lambda packages: packages[:1])
     with pytest.raises(BackendUnavailableError, match=rf"midas-world\[{backend}\]"):
         make_engine(tiny_world, backend)

@@ -91,9 +91,8 @@ def test_it_does_what_gymnasium_s_own_vector_does(tiny_world, ending, mode, obse
         return WorldEnv(tiny_world, engine=ending, horizon=6, observation=observation)
 
     theirs = SyncVectorEnv([make] * 4, autoreset_mode=mode)
-    ours = WorldVectorEnv(
-        4, tiny_world, engine=ending, horizon=6, observation=observation, autoreset_mode=mode
-    )
+    options = {"engine": ending, "horizon": 6, "observation": observation}
+    ours = WorldVectorEnv(4, tiny_world, autoreset_mode=mode, **options)
     assert ours.observation_space == theirs.observation_space
     assert ours.metadata["autoreset_mode"] == theirs.metadata["autoreset_mode"]
     steps = [[vector.reset(seed=5) for vector in (ours, theirs)]]
@@ -107,9 +106,8 @@ def test_it_does_what_gymnasium_s_own_vector_does(tiny_world, ending, mode, obse
         infos = infos.get("final_info", infos)
         deaths += (steps[-1][0][2] & (infos["lives"] == 0)).sum()
         if mode == "Disabled" and over.any():
-            steps.append(
-                [vector.reset(options={"reset_mask": over.copy()}) for vector in (ours, theirs)]
-            )
+            mask = {"reset_mask": over.copy()}
+            steps.append([vector.reset(options=mask) for vector in (ours, theirs)])
     assert ends > deaths > 1
     assert truncations > 1
     for number, (our, their) in enumerate(steps):
@@ -143,21 +141,14 @@ def test_a_reset_touches_its_own_games_only(engine, tiny_world):
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 def test_samples_of_the_spaces_can_be_played(tiny_world, ending, observation, action):
-    games = WorldVectorEnv(
-        2,
-        tiny_world,
-        engine=ending,
-        observation=observation,
-        action=action,
-        render_mode="rgb_array",
-    )
+    modes = {"observation": observation, "action": action, "render_mode": "rgb_array"}
+    games = WorldVectorEnv(2, tiny_world, engine=ending, **modes)
     games.action_space.seed(0)
     observations, _ = games.reset(seed=0)
     assert games.observation_space.contains(observations)
     for _ in range(3):
-        observations, rewards, terminated, truncated, infos = games.step(
-            games.action_space.sample()
-        )
+        actions = games.action_space.sample()
+        observations, rewards, terminated, truncated, infos = games.step(actions)
         assert games.observation_space.contains(observations)
         assert rewards.dtype == np.float64
         assert terminated.dtype == truncated.dtype == np.bool_
@@ -220,22 +211,21 @@ def test_wrong_calls_say_what_is_wrong(tiny_world, ending):
     games.step([0, 0])
     with pytest.raises(ResetNeeded, match=r"games \[0, 1\] have ended"):
         games.step([0, 0])
-    for mask, message in (
-        ([True, False], "NumPy array of bool"),
-        (np.zeros(2, bool), "true somewhere"),
-        (np.ones(3, bool), "shape"),
+    for options, message in (
+        ({"reset_mask": [True, False]}, "NumPy array of bool"),
+        ({"reset_mask": np.zeros(2, bool)}, "true somewhere"),
+        ({"reset_mask": np.ones(3, bool)}, "shape"),
+        ({"prompt": ["a", "b", "c"]}, "list of 2, got 3"),
+        ({"promt": "a"}, "did you mean 'prompt'"),
     ):
         with pytest.raises(ValueError, match=message):
-            games.reset(options={"reset_mask": mask})
+            games.reset(options=options)
     with pytest.raises(ValueError, match="one entry per game"):
         games.reset(seed=[1])
-    with pytest.raises(ValueError, match="list of 2, got 3"):
-        games.reset(options={"prompt": ["a", "b", "c"]})
-    with pytest.raises(ValueError, match="did you mean 'prompt'"):
-        games.reset(options={"promt": "a"})
-    with pytest.raises(ValueError, match="num_envs"):
-        WorldVectorEnv(0, tiny_world, engine=ending)
-    with pytest.raises(ValueError, match="render_mode"):
-        WorldVectorEnv(1, tiny_world, engine=ending, render_mode="human")
-    with pytest.raises(ValueError, match="AutoresetMode"):
-        WorldVectorEnv(1, tiny_world, engine=ending, autoreset_mode="Never")
+    for num_envs, options, message in (
+        (0, {}, "num_envs"),
+        (1, {"render_mode": "human"}, "render_mode"),
+        (1, {"autoreset_mode": "Never"}, "AutoresetMode"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            WorldVectorEnv(num_envs, tiny_world, engine=ending, **options)

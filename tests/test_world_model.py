@@ -208,31 +208,21 @@ def test_codes_that_are_gone_are_painted_no_more_but_their_fate_is_told():
         assert not torch.equal(left, expected)
 
 
-def make_outcome(*, width: int = 8, limit: float = 20.0, bins: int = 41) -> OutcomeHead:
-    return OutcomeHead(
-        width=width,
-        latent_channels=3,
-        fate_size=2,
-        hidden_width=4,
-        vector_size=5,
-        reward_limit=limit,
-        reward_bins=bins,
-    ).requires_grad_(requires_grad=False)
+def make_outcome(*, width: int = 8) -> OutcomeHead:
+    sizes = {"latent_channels": 3, "fate_size": 2, "hidden_width": 4, "vector_size": 5}
+    head = OutcomeHead(width=width, reward_limit=20.0, reward_bins=41, **sizes)
+    return head.requires_grad_(requires_grad=False)
 
 
 def two_hot(head: OutcomeHead, reward: float) -> torch.Tensor:
     """Return the target distribution, worked out without the head's own code."""
-    value = max(
-        -math.log1p(20.0), min(math.log1p(20.0), math.copysign(math.log1p(abs(reward)), reward))
-    )
+    value = math.copysign(math.log1p(min(abs(reward), 20.0)), reward)
     bins = head.bins.tolist()
     upper = min(index for index, edge in enumerate(bins) if edge >= value - 1e-6)
     target = torch.zeros(len(bins))
-    if upper == 0:
-        target[0] = 1.0
-        return target
-    share = (value - bins[upper - 1]) / (bins[upper] - bins[upper - 1])
-    target[upper - 1], target[upper] = 1.0 - share, share
+    lower = max(0, upper - 1)
+    share = (value - bins[lower]) / (bins[upper] - bins[lower]) if upper else 1.0
+    target[lower], target[upper] = 1.0 - share, share
     return target
 
 
