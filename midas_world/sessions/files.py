@@ -1,9 +1,7 @@
-"""Files of a session that grow by whole pieces, and its folder, which is there with the first."""
+"""Files of a session, which grow by whole pieces."""
 
 import os
 from pathlib import Path
-
-from midas_world.files import whole
 
 
 class AppendFile:
@@ -36,17 +34,3 @@ class AppendFile:
     def close(self) -> None:
         """Close the file; may be called twice."""
         self._stream.close()
-
-
-def make_folder(folder: Path, name: str, data: bytes) -> None:
-    """Make a new folder that is there with its first file or not at all."""
-    if folder.exists():
-        raise FileExistsError(folder)
-    try:
-        with whole(folder) as place:
-            place.mkdir()
-            (place / name).write_bytes(data)
-    except OSError as error:
-        if folder.exists():  # another program was faster
-            raise FileExistsError(folder) from error
-        raise

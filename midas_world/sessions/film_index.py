@@ -17,16 +17,15 @@ from midas_world.data.video import VideoError
 _KEY_FLAGS = 0x02000000
 _NON_SYNC = 0x00010000
 _OTHER_FLAGS = 0x01000000 | _NON_SYNC
-# What may stand before the default sample flags in a "tfhd" box: flag bit and bytes.
-_TFHD_FIELDS = ((0x1, 8), (0x2, 4), (0x8, 4), (0x10, 4))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilmIndex:
-    """Where the frames of a fragmented MP4 lie.
+    """Where the frames of a fragmented MP4 lie, of which each is a fragment.
 
     Attributes:
         header_size: Bytes before the first fragment; 0 of a film that was never begun.
+        offsets: Of the fragments.
         keyframes: Numbers of the frames that decoding can begin at, ascending.
         size: Bytes up to the end of the last whole fragment.
         num_lost: Bytes after that which belong to a fragment that was cut off.
@@ -34,11 +33,14 @@ class FilmIndex:
 
     header_size: int = 0
     offsets: tuple[int, ...] = ()
-    first_frames: tuple[int, ...] = ()
     keyframes: tuple[int, ...] = ()
-    num_frames: int = 0
     size: int = 0
     num_lost: int = 0
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that are whole."""
+        return len(self.offsets)
 
 
 def scan_film(path: Path) -> FilmIndex:
@@ -56,24 +58,20 @@ def scan_film(path: Path) -> FilmIndex:
 
 
 def _scan(data: mmap.mmap) -> FilmIndex:
-    header_size = end = num_frames = default_flags = 0
+    header_size = end = 0
     offsets: list[int] = []
-    first_frames: list[int] = []
     keyframes: list[int] = []
     fragment, size = None, len(data)
     for kind, start, stop in _boxes(data, 0, len(data)):
         if kind == b"moov":
             header_size = end = stop
-            default_flags = _trex_flags(data, start, stop)
         elif kind == b"moof":
-            fragment = (start, *_read_moof(data, start, stop, default_flags))
+            fragment = (start, _is_key(data, start, stop))
         elif kind == b"mdat" and fragment is not None:
-            offset, count, is_key = fragment
-            offsets.append(offset)
-            first_frames.append(num_frames)
+            offset, is_key = fragment
             if is_key:
-                keyframes.append(num_frames)
-            num_frames += count
+                keyframes.append(len(offsets))
+            offsets.append(offset)
             end, fragment = stop, None
         elif kind == b"mfra":  # the index at the end of a film that was closed
             size = end
@@ -81,9 +79,7 @@ def _scan(data: mmap.mmap) -> FilmIndex:
     return FilmIndex(
         header_size=header_size,
         offsets=tuple(offsets),
-        first_frames=tuple(first_frames),
         keyframes=tuple(keyframes),
-        num_frames=num_frames,
         size=end,
         num_lost=size - end,
     )
@@ -101,35 +97,14 @@ def _boxes(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[bytes, int,
         start += size
 
 
-def _trex_flags(data: mmap.mmap, start: int, stop: int) -> int:
-    """Return the default sample flags that a film's header gives."""
-    for kind, inner, inner_stop in _boxes(data, start + 8, stop):
-        if kind == b"mvex":
-            for name, place, _ in _boxes(data, inner + 8, inner_stop):
-                if name == b"trex":
-                    return struct.unpack_from(">I", data, place + 28)[0]
-    return 0
-
-
-def _read_moof(data: mmap.mmap, start: int, stop: int, flags: int) -> tuple[int, bool]:
-    """Return the number of frames of a fragment, and whether its first one is a keyframe."""
-    count = 0
+def _is_key(data: mmap.mmap, start: int, stop: int) -> bool:
+    """Return whether decoding can begin at a fragment, as `make_fragment` writes it."""
     for kind, traf, traf_stop in _boxes(data, start + 8, stop):
-        if kind != b"traf":
-            continue
-        for name, place, _ in _boxes(data, traf + 8, traf_stop):
-            has = struct.unpack_from(">I", data, place + 8)[0] & 0xFFFFFF
-            if name == b"tfhd" and has & 0x20:
-                skipped = sum(size for bit, size in _TFHD_FIELDS if has & bit)
-                flags = struct.unpack_from(">I", data, place + 16 + skipped)[0]
-            elif name == b"trun":
-                count += struct.unpack_from(">I", data, place + 12)[0]
-                if has & 0x4:
-                    flags = struct.unpack_from(">I", data, place + 16 + 4 * (has & 1))[0]
-                elif has & 0x400:
-                    before = 4 * (has & 1) + 4 * bool(has & 0x100) + 4 * bool(has & 0x200)
-                    flags = struct.unpack_from(">I", data, place + 16 + before)[0]
-    return count, not flags & _NON_SYNC
+        if kind == b"traf":
+            for name, place, end in _boxes(data, traf + 8, traf_stop):
+                if name == b"tfhd" and end - place >= 28:
+                    return not struct.unpack_from(">I", data, place + 24)[0] & _NON_SYNC
+    return False
 
 
 def make_fragment(sample: bytes, *, number: int, time: int, duration: int, is_key: bool) -> bytes:

@@ -183,12 +183,11 @@ def read_film(
     if not earlier:
         raise VideoError(f"{path}: there is no key frame up to frame {start}")
     number = earlier[-1]
-    fragment = index.first_frames.index(number)
     height, width = frame_size
     try:
         with (
             path.open("rb") as stream,
-            av.open(_Part(stream, index, fragment), format="mp4") as container,
+            av.open(_Part(stream, index, number), format="mp4") as container,
         ):
             for frame in container.decode(video=0):
                 if number >= start:

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from midas_world.files import write_whole
-from midas_world.sessions.files import AppendFile, make_folder
+from midas_world.files import whole, write_whole
+from midas_world.sessions.files import AppendFile
 from midas_world.sessions.log import STEPS, Record, hash_frame
 from midas_world.sessions.session import END, HEADER, SOUND, VIDEO, SessionHeader, header_to_json
 from midas_world.sessions.sound import SoundWriter
@@ -256,7 +256,9 @@ class SessionWriter:
     def _open(self) -> None:
         self._film = FragmentWriter(self._frame_size, fps=self._fps)
         header = header_to_json(self._make_header())
-        make_folder(self.folder, HEADER, header.encode())
+        with whole(self.folder) as place:  # there with its first file or not at all
+            place.mkdir()
+            (place / HEADER).write_text(header, encoding="utf-8")
         self._files = {name: AppendFile(self.folder / name) for name in (STEPS, VIDEO)}
         self._syncer.start()
 

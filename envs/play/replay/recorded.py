@@ -4,8 +4,8 @@ Reads; plays nothing and draws nothing.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Tape:
                 (after, record.text) for after, record in segment.prompts
             ]
         self._sound = session.sound()
-        self._blocks: OrderedDict[int, list[np.ndarray]] = OrderedDict()
+        self._block = lru_cache(maxsize=_KEPT_BLOCKS)(self._read_block)
 
     def __len__(self) -> int:
         """How many frames there are."""
@@ -67,14 +67,11 @@ class Tape:
     def frame(self, number: int) -> np.ndarray:
         """Return a frame as the film shows it, uint8 (H, W, 3)."""
         block, place = divmod(number, _BLOCK_FRAMES)
-        frames = self._blocks.pop(block, None)
-        if frames is None:
-            start = block * _BLOCK_FRAMES
-            frames = list(self.session.frames(start, min(start + _BLOCK_FRAMES, len(self))))
-            while len(self._blocks) >= _KEPT_BLOCKS:
-                self._blocks.popitem(last=False)
-        self._blocks[block] = frames
-        return frames[place]
+        return self._block(block)[place]
+
+    def _read_block(self, block: int) -> list[np.ndarray]:
+        start = block * _BLOCK_FRAMES
+        return list(self.session.frames(start, min(start + _BLOCK_FRAMES, len(self))))
 
     def view(self, number: int) -> View:
         """Return what was to be seen at a frame."""

@@ -8,7 +8,7 @@ import numpy as np
 import pygame
 
 from envs.play.game.game_thread import GameThread
-from envs.play.game.goals import MODES, Mode
+from envs.play.game.goals import MODES
 from envs.play.game.settings import SettingsFile
 from envs.play.window.gallery import Gallery
 from envs.play.window.menu import Entry, Menu
@@ -81,11 +81,20 @@ class Screens:
         self._pause(thread)
         entries = [
             Entry("Go on", lambda: self.close(thread)),
-            *(self._mode_entry(thread, mode) for mode in MODES),
+            *(
+                Entry(
+                    f"{mode.name.capitalize()}: {mode.words}",
+                    partial(self._do, thread, partial(thread.begin_mode, mode)),
+                )
+                for mode in MODES
+            ),
             Entry("Scenes", lambda: self.open_scenes(thread)),
             Entry("Recordings (F10)", lambda: self.open_gallery(thread)),
             Entry("Watch an agent play (G)", lambda: self._fly(thread)),
-            Entry("Settings", lambda: self._open_settings(thread)),
+            Entry(
+                "Settings",
+                lambda: self._settings.open(thread, back=lambda: self.open_main(thread)),
+            ),
             Entry("All keys (F1)", lambda: self._list_keys(thread)),
             Entry("Quit", self._quit),
         ]
@@ -139,12 +148,6 @@ class Screens:
         self.menu, self._is_pausing = None, False
         act()
 
-    def _mode_entry(self, thread: GameThread, mode: Mode) -> Entry:
-        name = mode.name.capitalize()
-        return Entry(
-            f"{name}: {mode.words}", lambda: self._do(thread, partial(thread.begin_mode, mode))
-        )
-
     def _fly(self, thread: GameThread) -> None:
         self.close(thread)
         thread.fly(True)
@@ -155,9 +158,6 @@ class Screens:
 
     def _quit(self) -> None:
         self.quits = True
-
-    def _open_settings(self, thread: GameThread) -> None:
-        self._settings.open(thread, back=lambda: self.open_main(thread))
 
     def _open_end(self, thread: GameThread) -> None:
         run, view = thread.goals.run, thread.view
