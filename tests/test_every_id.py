@@ -58,24 +58,6 @@ def test_equal_seeds_and_actions_give_equal_episodes(make):
         env.close()
 
 
-def test_every_render_mode_renders(make):
-    first = make()
-    modes = first.unwrapped.metadata["render_modes"]
-    first.close()
-    assert "rgb_array" in modes
-    for mode in modes:
-        env = make(render_mode=mode)
-        frames = [env.reset(seed=0)[0]]
-        seen = [env.render()]
-        frames.append(env.step(0)[0])
-        seen.append(env.render())
-        if mode == "human":
-            assert seen == [None, None]
-        else:
-            np.testing.assert_array_equal(seen, frames)
-        env.close()
-
-
 def by_pickle(env: gym.Env) -> gym.Env:
     return pickle.loads(pickle.dumps(env))
 

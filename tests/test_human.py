@@ -32,10 +32,14 @@ def preset(tmp_path) -> Path:
 
 @pytest.fixture
 def game(preset):
-    playable = open_human_teacher(str(preset), folder=preset.parent / "train", trust=True)
-    game = Game(playable, seed=0)
+    game = opened(preset)
     yield game
     game.close()
+
+
+def opened(preset: Path) -> Game:
+    folder = preset.parent / "train"
+    return Game(open_human_teacher(str(preset), folder=folder, trust=True), seed=0)
 
 
 def kept(preset: Path) -> list[Episode]:
@@ -85,9 +89,7 @@ def test_a_finished_try_stays_and_another_day_begins_with_new_seeds(preset, game
             game.step(RUN)
     game.close()
     assert len(kept(preset)) == 4
-    again = Game(
-        open_human_teacher(str(preset), folder=preset.parent / "train", trust=True), seed=0
-    )
+    again = opened(preset)
     again.reset()
     for _ in range(3):
         again.step(STAY)

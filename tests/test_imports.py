@@ -14,76 +14,56 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # A room imports itself and what stands in a line above it; those of one line never meet. A name
-# stands for a module, or for a package and all in it that no longer name stands for.
-ROOMS = (
-    ("midas_world",),
-    (
-        "midas_world.types",
-        "midas_world.typed",
-        "midas_world.files",
-        "midas_world.packages",
-        "midas_world.machine",
-        "midas_world.arguments",
-        "midas_world.psnr",
-        "midas_world.tables",
-        "midas_world.plain_torch",
-        "midas_world.user_folders",
-        "midas_world.tokenizing",
-    ),
-    ("midas_world.edge", "midas_world.locks"),
-    ("midas_world.config", "midas_world.checkpoint", "midas_world.data"),
-    ("midas_world.trust",),
-    ("midas_world.model.layers", "midas_world.sessions", "midas_world.teachers"),
-    (
-        "midas_world.model.dc_blocks",
-        "midas_world.model.kv_cache",
-        "midas_world.model.skeleton_maps",
-        "midas_world.model.motion",
-    ),
-    (
-        "midas_world.model.autoencoder",
-        "midas_world.model.backbone",
-        "midas_world.model.conditions",
-        "midas_world.model.scenery",
-        "midas_world.model.entries",
-        "midas_world.model.entry_book",
-        "midas_world.model.head",
-        "midas_world.model.diffusion",
-    ),
-    ("midas_world.model.windows", "midas_world.model.outcome"),
-    ("midas_world.model.world_model",),
-    ("midas_world.model.foreign_weights", "midas_world.world"),
-    ("midas_world.train",),
-    ("engine.spec",),
-    ("engine.on_torch",),
-    ("engine.on_onnx",),
-    ("engine.on_tensorrt",),
-    ("engine.rollout", "engine.prepare"),
-    ("engine.backends",),
-    ("engine.select",),
-    ("engine.make",),
-    ("engine",),
-    ("engine.bench", "engine.build", "engine.shared"),
-    ("envs.contract", "envs.tasks", "envs.picture", "envs.recording", "envs.vocabulary"),
-    ("envs.stage", "envs.vizdoom_chase"),
-    ("envs.world", "envs.soundtrack", "envs.choices"),
-    ("envs.sb3", "envs.recording.record", "envs.keyboard"),
-    ("envs.capture",),
-    ("envs",),
-    ("midas_world.evaluate.probes", "midas_world.sessions.export"),
-    ("midas_world.evaluate", "midas_world.importing"),
-    ("midas_world.evaluate.sections",),
-    ("midas_world.evaluate.command",),
-    ("envs.play.voice",),
-    ("envs.play.game",),
-    ("envs.play.replay",),
-    ("envs.play.studio",),
-    ("envs.play.window", "envs.play.headless"),
-    ("play",),
-    ("midas_world.commands",),
-    ("midas_world.environments",),
-)
-PLACES = {room: line for line, rooms in enumerate(ROOMS) for room in rooms}
+# stands for a module, or for a package and all in it that no longer name stands for. "a. b c" are
+# a.b and a.c.
+ROOMS = """
+midas_world
+midas_world. types typed files packages machine arguments psnr tables plain_torch \
+    user_folders tokenizing
+midas_world. edge locks
+midas_world. config checkpoint data
+midas_world. trust
+midas_world. model.layers sessions teachers
+midas_world.model. dc_blocks kv_cache skeleton_maps motion
+midas_world.model. autoencoder backbone conditions scenery entries entry_book head diffusion
+midas_world.model. windows outcome
+midas_world.model. world_model
+midas_world. model.foreign_weights world
+midas_world. train
+engine. spec
+engine. on_torch
+engine. on_onnx
+engine. on_tensorrt
+engine. rollout prepare
+engine. backends
+engine. select
+engine. make
+engine
+engine. bench build shared
+envs. contract tasks picture recording vocabulary
+envs. stage vizdoom_chase
+envs. world soundtrack choices
+envs. sb3 recording.record keyboard
+envs. capture
+envs
+midas_world. evaluate.probes sessions.export
+midas_world. evaluate importing
+midas_world.evaluate. sections
+midas_world.evaluate. command
+envs.play. voice
+envs.play. game
+envs.play. replay
+envs.play. studio
+envs.play. window headless
+play
+midas_world. commands
+midas_world. environments
+"""
+PLACES = {
+    f"{package}{name}": line
+    for line, (package, *names) in enumerate(map(str.split, ROOMS.strip().splitlines()))
+    for name in names or [""]
+}
 
 WITHOUT_TORCH = ("midas_world/types.py", "midas_world/data/", "midas_world/config/", "envs/stage/")
 
@@ -120,8 +100,7 @@ OWNERS = {
     "tensorrt_rtx": (),
 }
 
-# What ids stand for: values, which are
-# never imported there.
+# What ids stand for: values, which are never imported there.
 NAMED_AS_VALUES = (("midas_world/__init__.py", "midas_world.environments"),)
 
 # A module, "module:attribute", or an id of Gymnasium behind the module that registers it.

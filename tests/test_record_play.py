@@ -5,9 +5,9 @@ import gc
 import os
 import subprocess
 import sys
-import types
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -128,31 +128,6 @@ def remove_encoder(monkeypatch) -> None:
     monkeypatch.setattr(av.codec, "Codec", missing)
 
 
-def wayland_session_of_a_terminal(monkeypatch) -> None:
-    fake_pynput(monkeypatch)
-    monkeypatch.setenv("XDG_SESSION_TYPE", "tty")
-    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-1")
-
-
-def x_server_of_wayland(monkeypatch) -> None:
-    """No variable tells, as after `su` or in a container: the X server itself does."""
-
-    class Display:
-        def query_extension(self, name: str) -> object:
-            return {} if name == "XWAYLAND" else None
-
-        def close(self) -> None:
-            pass
-
-    fake_pynput(monkeypatch)
-    modules = {
-        "Xlib": types.SimpleNamespace(display=types.SimpleNamespace(Display=Display)),
-        "Xlib.error": types.SimpleNamespace(DisplayError=OSError),
-    }
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-
-
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -247,10 +222,10 @@ def fake_pynput(monkeypatch, **attributes) -> type:
         def stop(self):
             self.is_running = False
 
-    keyboard = types.SimpleNamespace(GlobalHotKeys=GlobalHotKeys)
+    keyboard = SimpleNamespace(GlobalHotKeys=GlobalHotKeys)
     for name in ("XDG_SESSION_TYPE", "WAYLAND_DISPLAY", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setitem(sys.modules, "pynput", types.SimpleNamespace(keyboard=keyboard))
+    monkeypatch.setitem(sys.modules, "pynput", SimpleNamespace(keyboard=keyboard))
     return GlobalHotKeys
 
 
@@ -278,6 +253,22 @@ def wayland(monkeypatch) -> None:
     fake_pynput(monkeypatch)
     monkeypatch.setenv("XDG_SESSION_TYPE", "wayland")
     monkeypatch.delenv("PYNPUT_BACKEND", raising=False)
+
+
+def wayland_session_of_a_terminal(monkeypatch) -> None:
+    fake_pynput(monkeypatch)
+    monkeypatch.setenv("XDG_SESSION_TYPE", "tty")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-1")
+
+
+def x_server_of_wayland(monkeypatch) -> None:
+    """No variable tells, as after `su` or in a container: the X server itself does."""
+    knows = {"XWAYLAND": {}}.get
+    display = SimpleNamespace(query_extension=knows, close=lambda: None)
+    xlib = SimpleNamespace(display=SimpleNamespace(Display=lambda: display))
+    fake_pynput(monkeypatch)
+    monkeypatch.setitem(sys.modules, "Xlib", xlib)
+    monkeypatch.setitem(sys.modules, "Xlib.error", SimpleNamespace(DisplayError=OSError))
 
 
 @pytest.mark.parametrize(
@@ -334,11 +325,9 @@ def listen(display: str | None) -> subprocess.CompletedProcess:
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
     if display is not None:
         environment["DISPLAY"] = display
-    root = Path(__file__).parents[1]
+    options = {"cwd": Path(__file__).parents[1], "env": environment, "timeout": 100}
     command = [sys.executable, "-c", LISTENS]
-    return subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, timeout=100
-    )
+    return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="X11")

@@ -10,21 +10,21 @@ from envs.stage.skeleton import GROUND_Y, KEYPOINTS
 BACKGROUND = (90, 140, 190)
 
 
-def picture(keypoints=None, *, background=BACKGROUND, **changes) -> np.ndarray:
+def drawn(draw, first, *, background=BACKGROUND, **changes) -> np.ndarray:
     surface = pygame.Surface((320, 192))
     surface.fill(background)
-    look = {"facing": 1, "outfit": "red jacket", "mouth_open": 0.0, "eye_open": 1.0} | changes
-    points = PoseController().keypoints() if keypoints is None else keypoints
-    draw_character(surface, points, **look)
+    look = {"facing": 1, "outfit": "red jacket", "mouth_open": 0.0, "eye_open": 1.0}
+    draw(surface, first, **(look | changes))
     return pygame.surfarray.array3d(surface).swapaxes(0, 1)
+
+
+def picture(keypoints=None, **changes) -> np.ndarray:
+    points = PoseController().keypoints() if keypoints is None else keypoints
+    return drawn(draw_character, points, **changes)
 
 
 def portrait(**changes) -> np.ndarray:
-    surface = pygame.Surface((320, 192))
-    surface.fill(BACKGROUND)
-    look = {"facing": 1, "outfit": "red jacket", "mouth_open": 0.0, "eye_open": 1.0} | changes
-    draw_portrait(surface, (10, 8, 60, 60), **look)
-    return pygame.surfarray.array3d(surface).swapaxes(0, 1)
+    return drawn(draw_portrait, (10, 8, 60, 60), **changes)
 
 
 def changed(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -61,12 +61,6 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
         start(window, session, timeout_s=60.0)
         wait = partial(run_until, window, session, timeout_s=60.0)
 
-        def look(name: str) -> None:
-            drawn = window._drawn_at
-            window._is_dirty = True
-            wait(lambda: window._drawn_at > drawn)
-            pygame.image.save(window._surface, Path(tmp_path) / f"{name}.png")
-
         def choose(label: str) -> None:
             menu = window._screens.menu
             while not str(menu.entries[menu.chosen]).startswith(label):
@@ -80,10 +74,8 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
                 isinstance(window._screens.menu, kind) and window._screens.menu.title == title
             )
 
-        look("1-overlay")
         press(pygame.K_ESCAPE)
         wait(shown(Menu, "Menu"))
-        look("2-menu")
         choose("Scenes")
         wait(shown(Tiles, "Scenes"))
         wait(lambda: not window._screens.pictures.is_behind)
@@ -91,14 +83,12 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
             press(key)
         tiles = window._screens.menu
         wait(lambda: tiles.current == 1)
-        look("3-scenes")
         wanted = [row.labels[row.chosen] for row in tiles.rows]
         press(pygame.K_RETURN)
         wait(lambda: session.prompt is not None and session.status == "playing")
         steps = session.view.num_steps
         wait(lambda: session.view.num_steps > steps + 1)
         assert wanted == list(session.playable.scenes.read(session.view.text).values())
-        look("4-scene")
         press(pygame.K_ESCAPE)
         wait(shown(Menu, "Menu"))
         choose("Coin run")
@@ -106,13 +96,11 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
         press(pygame.K_RIGHT)
         press(pygame.K_LSHIFT)
         wait(lambda: session.view.action_name == "run_right")
-        look("5-coin-run")
         wait(lambda: session.status == "over")
         release(pygame.K_RIGHT)
         wait(lambda: window._screens.menu is not None)
         assert window._screens.menu.title in ("Time!", "The end")
         assert "number 1 of the best" in window._screens.menu._notes[0]
-        look("6-end")
         assert json.loads((tmp_path / "best.json").read_text()) == {
             "stage (the teacher), coin run": [1.0]
         }
@@ -120,7 +108,6 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
         wait(lambda: "(F10 shows it)" in window.overlays.message)
         choose("Watch")
         wait(lambda: session.status == "watching")
-        look("7-replay")
         press(pygame.K_END)
         wait(lambda: session.films.projector.is_paused)
         press(pygame.K_ESCAPE)
@@ -128,13 +115,10 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
         press(pygame.K_F10)
         wait(shown(Tiles, "Recordings"))
         wait(lambda: not window._screens.pictures.is_behind)
-        look("8-recordings")
         press(pygame.K_RETURN)
         wait(lambda: isinstance(window._screens.menu, Menu))
         choose("Watch")
         wait(lambda: session.status == "watching" and session.view.frame.shape[0] == 384)
-        look("9-film")
-    assert len(list(tmp_path.glob("*.png"))) == 9
 
 
 @pytest.mark.slow
