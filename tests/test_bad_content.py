@@ -14,7 +14,6 @@ from envs.play.headless import parse_actions
 from envs.play.replay.recorded import load_state
 from envs.stage.controller import ACTIONS
 from envs.world.conditioners import load_conditioner, make_conditioner
-from midas_world.commands import cli
 from midas_world.config import ActionConfig, ProjectConfig, load_config
 from midas_world.sessions.session import SessionError, load_session
 from midas_world.teachers.actions import configured_actions
@@ -206,23 +205,6 @@ def test_actions_have_a_limit_and_are_read_in_linear_time(text, words):
         parse_actions(text, ACTIONS)
     assert time.perf_counter() - started < 2
     assert len(str(caught.value)) < 1000
-
-
-def test_options_that_cannot_be_are_one_line(recorded, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    film = [str(recorded), "--to", "mp4", "--output", str(tmp_path / "a.mp4")]
-    for command, words in (
-        (["collect", "--env", ""], "an env's id is such as"),
-        (["dream", ""], "an env's id is such as"),
-        (["collect", "--env", "CartPole-v1", "--policy", "json:dumps"], "must return a policy"),
-        (["collect", "--env", "CartPole-v1", "--policy", "json:decoder"], "not callable"),
-        (["export", *film, "--scale", "100000"], "--scale 100000 makes pictures of"),
-    ):
-        assert cli.main(command) == 2
-        said = capsys.readouterr().err.splitlines()
-        assert words in said[-1]
-        assert not [line for line in said if "Traceback" in line]
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

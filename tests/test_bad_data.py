@@ -105,8 +105,6 @@ def test_a_file_system_that_is_not_installed_is_named(capsys, monkeypatch):
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "s3fs" in said[0]
-    assert cli.main(["shards", "check", "nosuch://bucket/data"]) == 2
-    assert "nosuch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

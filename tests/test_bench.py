@@ -1,8 +1,6 @@
 """Measuring worlds: times and their parts, frames against float32's, and what the command shows."""
 
 import math
-import re
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -84,22 +82,6 @@ def test_more_games_than_memory_holds_end_the_series(tiny_folder, monkeypatch, c
     rows = rows_of(capsys.readouterr().out)
     assert list(rows) == ["games at once", "---", "1", "2"]
     assert rows["2"] == ["out of GPU memory", "-", "-"]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--backend", "jax"], "auto"),
-        (["--batches", "0"], "at least 1, got '0'"),
-        (["--steps", "0"], "at least 1, got '0'"),
-        (["--quality", "-3"], "expected one argument|at least 0"),
-        (["--world", "stgae"], "no world 'stgae'"),
-    ],
-)
-def test_command_says_what_is_wrong(words, message, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) if words[0] != "--world" else nullcontext():
-        assert cli.main(["bench", *words]) == 2
-    assert re.search(message, capsys.readouterr().err)
 
 
 # Frames against float32's

@@ -59,7 +59,7 @@ def test_a_read_only_folder_is_used_only_for_what_is_in_it(tmp_path, monkeypatch
 
 
 @pytest.fixture(params=["newest", "oldest"])
-def no_home(request, monkeypatch, tmp_path):
+def no_home(request, monkeypatch, here):
     """A user that no passwd file knows, without HOME."""
     for name in ("HOME", "MIDAS_WORLD_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -68,7 +68,6 @@ def no_home(request, monkeypatch, tmp_path):
         raise KeyError("uid not found")
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    monkeypatch.chdir(tmp_path)
     if request.param == "oldest":
         for kind in ("cache", "config"):
             place = Path(f"~/.{kind}")

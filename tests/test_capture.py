@@ -133,23 +133,6 @@ def test_nobody_is_recorded_who_did_not_agree(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--region", "1,2,3"], "must be LEFT,TOP,WIDTH,HEIGHT"),
-        (["--region", "0,0,8,8"], "at least 16x16 px"),
-        (["--region", "0,0,64,64", "--fps", "0"], "fps"),
-    ],
-)
-def test_what_cannot_be_recorded_is_told(tmp_path, capsys, words, message):
-    try:
-        status = main(["capture", "--to", str(tmp_path / "a.mp4"), "--keys", "a", "--yes", *words])
-    except SystemExit as error:
-        status = error.code
-    assert status == 2
-    assert message in capsys.readouterr().err
-
-
 def test_a_film_that_is_there_is_not_written_over(tmp_path, capsys):
     (tmp_path / "a.csv").touch()
     assert main(["capture", "--to", str(tmp_path / "a"), "--keys", "a", "--yes"]) == 2

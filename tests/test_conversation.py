@@ -189,21 +189,6 @@ def test_command_converses_with_a_file_and_tells_the_latency(tmp_path, capsys):
     assert loudest_hz(steps[answered, 0].ravel()) == pytest.approx(600.0, abs=3.0)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--converse"], "needs somebody to listen to"),
-        (["--language", "xx"], "no sentences in 'xx'; there are: en-us, de, fr-fr"),
-        (["--voice", "me.wav", "--converse", "--respond", "nowhere:it"], "--respond must be"),
-    ],
-)
-def test_command_says_what_is_missing(arguments, message, tmp_path, monkeypatch, capsys):
-    write_sound(tmp_path / "me.wav", sentence() / 32768, SAMPLE_RATE_HZ)
-    monkeypatch.chdir(tmp_path)
-    assert play.main(["--headless", "--teacher", *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
 # Languages
 
 

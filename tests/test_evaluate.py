@@ -230,9 +230,3 @@ def test_a_teacher_without_keypoints_skips_the_pose(dot_world, tmp_path):
     text = (tmp_path / "eval" / "evaluation.md").read_text()
     assert "**skipped**" in text
     assert "keypoints" in text
-
-
-def test_an_unknown_section_is_named(capsys):
-    with pytest.raises(SystemExit):
-        command.main(["--sections", "speedy"])
-    assert "there are autoencoder" in capsys.readouterr().err

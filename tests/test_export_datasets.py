@@ -58,13 +58,10 @@ def test_minari_reads_what_was_recorded(slides, tmp_path, monkeypatch, is_lossle
         export_minari(slides, tmp_path)
 
 
-def test_minari_datasets_go_to_a_folder_of_their_own_by_default(
-    slides, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
+def test_minari_datasets_go_to_a_folder_of_their_own_by_default(slides, here, monkeypatch, capsys):
     assert export(slides, "--to", "minari") == 0
-    assert f"MINARI_DATASETS_PATH={tmp_path / 'datasets'}" in capsys.readouterr().out
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    assert f"MINARI_DATASETS_PATH={here / 'datasets'}" in capsys.readouterr().out
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(here / "datasets"))
     assert minari.load_dataset("slides-run-v0").total_steps == 30
 
 

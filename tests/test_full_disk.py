@@ -10,13 +10,12 @@ from tests.disk import full_disk
 
 
 @pytest.mark.parametrize("to", ["mp4", "gif", "frames", "minari", "lerobot"])
-def test_an_export_that_finds_no_room_leaves_nothing(slides, tmp_path, monkeypatch, capsys, to):
-    monkeypatch.chdir(tmp_path)
+def test_an_export_that_finds_no_room_leaves_nothing(slides, here, capsys, to):
     with full_disk(100):
         assert cli.main(["export", str(slides.folder), "--to", to]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "File too large" in line
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in here.rglob("*") if path.is_file()]
 
 
 def check_full(capsys, num_bytes: int, words: list[str], made: Path) -> None:

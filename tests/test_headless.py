@@ -1,7 +1,5 @@
 """Playing without a window, and the command that starts either."""
 
-import contextlib
-
 import av
 import numpy as np
 import pygame
@@ -135,29 +133,6 @@ def test_command_plays_the_teacher_by_a_list_of_actions(tmp_path, capsys):
     assert "5 steps in" in out
     assert "pygame drawing" in out
     assert (tmp_path / "out.png").is_file()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--world", "nowhere"], "no world 'nowhere'"),
-        (["--teacher", "--actions", "nowhere.txt"], "there is no file of actions"),
-        (["--teacher", "--steps", "1", "--save", "film.avi"], "--save takes"),
-        (["--teacher", "--steps", "0"], "--steps: must be a whole number, at least 1, got '0'"),
-        (["--seed", "-1"], "--seed: must be a whole number, at least 0, got '-1'"),
-        (["--fps", "fast"], "--fps: must be a positive number, got 'fast'"),
-    ],
-)
-def test_command_says_what_is_wrong(arguments, message, capsys):
-    with contextlib.suppress(SystemExit):  # argparse's own way of saying it
-        assert play.main(["--headless", *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("words", [["--save", "x.mp4"], ["--steps", "3"], ["--actions", "a.txt"]])
-def test_what_a_window_does_not_do_is_told(words, capsys):
-    assert play.main(["--teacher", *words]) == 2
-    assert f"{words[0]} goes with --headless; in the window, F8" in capsys.readouterr().err
 
 
 def test_command_says_which_file_of_a_world_is_corrupt(own_world, capsys):

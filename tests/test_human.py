@@ -114,10 +114,6 @@ def test_the_window_command_plays_a_preset_and_keeps_it(preset, capsys):
     assert f"{DISC} (the teacher)" in capsys.readouterr().out
     assert sum(episode.num_steps for episode in kept(preset)) <= 20
     assert kept(preset)[0].metadata.seed == FIRST_HUMAN_SEED + 2
-    assert play.main(["--episodes", str(folder)]) == 2
-    assert "--episodes goes with --teacher PRESET" in capsys.readouterr().err
-    assert play.main(["--teacher", "tiny", "--headless"]) == 2
-    assert "collect --env ID" in capsys.readouterr().err
 
 
 def test_collect_by_a_human_opens_the_window(tmp_path, monkeypatch):

@@ -54,8 +54,7 @@ def test_the_first_plate_is_there_and_the_last_is_left_out():
 
 @pytest.mark.parametrize("is_split", [False, True])
 @pytest.mark.parametrize("size", SIZES)
-def test_all_that_a_window_can_show_lies_apart(size, is_split, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_all_that_a_window_can_show_lies_apart(size, is_split, here):
     link = TeacherLink(make=MarkedEnv, start=lambda: {"mark": np.array(1)})
     with playing(CountingEnv(), fps=50, teacher=link) as (window, session):
         window._surface = pygame.display.set_mode(size, pygame.RESIZABLE)

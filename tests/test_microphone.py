@@ -111,11 +111,6 @@ def test_without_a_device_or_permission_it_says_so(sounddevice):
         Microphone()
 
 
-def test_a_file_and_a_microphone_are_one_too_many(capsys):
-    assert play.main(["--headless", "--teacher", "--voice", "a.wav", "--microphone"]) == 2
-    assert "choose one" in capsys.readouterr().err
-
-
 def test_the_window_shows_that_a_microphone_is_open(sounddevice, monkeypatch):
     said = words_shown(monkeypatch)
     with playing(CountingEnv()) as (window, session):

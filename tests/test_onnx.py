@@ -230,9 +230,3 @@ def test_the_command_makes_what_auto_then_measures(tiny_world, folder, monkeypat
         engine = make_engine(tiny_world)
     assert "onnx" in engine.spec.reason
     assert "midas-world build" not in caplog.text
-
-
-def test_graphs_are_made_for_no_gpu(tiny_folder: Path, capsys):
-    words = ["--backend", "onnx", "--compute-capability", "sm89"]
-    assert cli.main(["build", "--world", str(tiny_folder), *words]) == 2
-    assert "are TensorRT's" in capsys.readouterr().err

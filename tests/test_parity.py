@@ -57,26 +57,16 @@ def qwen2():
     return model
 
 
-def qwen2_hidden(qwen2, tokens: Tensor) -> Tensor:
-    with torch.no_grad():
-        return qwen2(inputs_embeds=tokens, use_cache=False).last_hidden_state
-
-
-def backbone_of(qwen2, context_frames: int) -> Backbone:
-    config = qwen2_config(qwen2.config.to_dict(), context_frames=context_frames)
-    backbone = Backbone(config)
-    load_weights(backbone, qwen2_weights(qwen2.state_dict()), source="qwen2")
-    return backbone.eval()
-
-
 def test_backbone_with_one_position_per_frame_equals_qwen2(qwen2):
-    backbone = backbone_of(qwen2, context_frames=12)
+    backbone = Backbone(qwen2_config(qwen2.config.to_dict(), context_frames=12)).eval()
+    load_weights(backbone, qwen2_weights(qwen2.state_dict()), source="qwen2")
     assert backbone.config.head_dim == 6
     assert backbone.config.rope_theta == 1e6
     tokens = torch.randn(2, 12, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         ours = backbone(tokens, positions_per_frame=1)
-    torch.testing.assert_close(ours, qwen2_hidden(qwen2, tokens), rtol=1e-5, atol=1e-5)
+        theirs = qwen2(inputs_embeds=tokens, use_cache=False).last_hidden_state
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_qwen2_folders_load_by_name_and_strictly(qwen2, tmp_path: Path):

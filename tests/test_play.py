@@ -200,8 +200,7 @@ def test_escape_leaves_the_prompt_as_it_was(playing):
     assert not all(window.run_once(session) for _ in range(20))
 
 
-def test_overlays_and_screenshot(playing, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_overlays_and_screenshot(playing, here):
     window, session = playing(CountingEnv())
     press(pygame.K_F3)
 
@@ -212,15 +211,14 @@ def test_overlays_and_screenshot(playing, tmp_path, monkeypatch):
     run_until(window, session, lambda: session.view.num_steps > 5 and num_colors() > 20)
     press(pygame.K_F1)
     press(pygame.K_F12)
-    run_until(window, session, lambda: list(tmp_path.glob("screenshots/*.png")))
-    saved = pygame.image.load(next(iter(tmp_path.glob("screenshots/*.png"))))
+    run_until(window, session, lambda: list(here.glob("screenshots/*.png")))
+    saved = pygame.image.load(next(iter(here.glob("screenshots/*.png"))))
     assert saved.get_size() == (960, 576)  # as it is shown
     assert len(np.unique(pygame.surfarray.array3d(saved).reshape(-1, 3), axis=0)) == 1  # no words
 
 
-def test_a_screenshot_that_cannot_be_saved_is_told_and_play_goes_on(playing, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "screenshots").write_text("no folder")
+def test_a_screenshot_that_cannot_be_saved_is_told_and_play_goes_on(playing, here):
+    (here / "screenshots").write_text("no folder")
     window, session = playing(CountingEnv())
     said = []
     window._say = said.append

@@ -78,8 +78,7 @@ def test_a_recording_that_has_ended_is_let_go_of(tmp_path):
     game.close()
 
 
-def test_f9_starts_a_session_and_ends_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_f9_starts_a_session_and_ends_it(here):
     with playing(CountingEnv()) as (window, session):
         assert session.recording.status is None
         press(pygame.K_F9)
@@ -90,7 +89,7 @@ def test_f9_starts_a_session_and_ends_it(tmp_path, monkeypatch):
         run_until(window, session, lambda: session.recording.status is None)
         shown = session.view.num_steps
         run_until(window, session, lambda: session.view.num_steps > shown)  # play goes on
-    recorded = only_session(tmp_path)
+    recorded = only_session(here)
     assert recorded.is_closed
     assert recorded.num_frames > 20
     assert recorded.folder.name.startswith("counting-")
@@ -136,8 +135,7 @@ def remove_encoder(monkeypatch) -> None:
         (remove_encoder, "not recording: this FFmpeg cannot encode H.264"),
     ],
 )
-def test_the_hud_says_why_nothing_is_recorded_and_play_goes_on(tmp_path, monkeypatch, spoil, words):
-    monkeypatch.chdir(tmp_path)
+def test_the_hud_says_why_nothing_is_recorded_and_play_goes_on(here, monkeypatch, spoil, words):
     spoil(monkeypatch)
     said = words_shown(monkeypatch)
     with playing(CountingEnv()) as (window, session):
@@ -148,11 +146,11 @@ def test_the_hud_says_why_nothing_is_recorded_and_play_goes_on(tmp_path, monkeyp
         shown = session.view.num_steps
         run_until(window, session, lambda: session.view.num_steps > shown + 5)
     if spoil is fill_disk:
-        recorded = only_session(tmp_path)
+        recorded = only_session(here)
         assert len(list(recorded.frames())) == recorded.num_frames > 0
         assert "recording ended early" in str(recorded)
     else:
-        assert not list(tmp_path.rglob("*.mp4"))
+        assert not list(here.rglob("*.mp4"))
 
 
 # The command

@@ -222,13 +222,6 @@ def test_command_runs_a_session_again(recorded, tmp_path, capsys):
     assert "not equal: frame 5" in capsys.readouterr().out
 
 
-def test_command_says_what_is_wrong(tmp_path, capsys):
-    assert play.main(["--resimulate"]) == 2
-    assert "--replay SESSION" in capsys.readouterr().err
-    assert play.main(["--replay", str(tmp_path / "none")]) == 2
-    assert "there is no session at" in capsys.readouterr().err
-
-
 def changed(folder: Path, tmp_path: Path, number: int, **values) -> Path:
     """Return a copy of a session in which the record of a frame says something else."""
     copy = shutil.copytree(folder, tmp_path / "changed")

@@ -10,42 +10,10 @@ from envs.play.game.playable import Playable
 from envs.play.game.rewind import Rewind
 from envs.play.game.time_travel import Bookmarks
 from envs.stage.controller import ACTIONS
-from tests.fakes import CountingEnv
+from tests.fakes import CountingEnv, SavingEnv
 from tests.windows import playable, playing, press, release, run_until
 
 KICK, RUN_RIGHT = ACTIONS.index("kick"), ACTIONS.index("run_right")
-
-
-class SavingEnv(CountingEnv):
-    """A CountingEnv whose state is a value, of as many bytes as wanted."""
-
-    def __init__(self, *, state_bytes: int = 1000, **values):
-        super().__init__(**values)
-        self.state_bytes = state_bytes
-        self.num_saved = 0
-        self.num_steps_made = 0
-        self._action = 0
-
-    def step(self, action):
-        self._action = int(action)
-        self.num_steps_made += 1
-        return super().step(action)
-
-    def save_state(self):
-        self.num_saved += 1
-        words = np.frombuffer((self.prompt or "").encode(), np.uint8)
-        return {
-            "step": np.array([self._step, self._action]),
-            "words": words,
-            "rest": np.zeros(self.state_bytes, np.uint8),
-        }
-
-    def restore_state(self, state):
-        self._step, self._action = (int(value) for value in state["step"])
-        self.prompt = state["words"].tobytes().decode() or None
-
-    def observe(self):
-        return self._frame(self._action)
 
 
 @pytest.fixture(scope="module")

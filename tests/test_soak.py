@@ -10,7 +10,7 @@ from midas_world.commands import cli
 from midas_world.commands import soak as module
 from midas_world.commands.soak import MOST_BYTES_PER_STEP, growth, soak
 from midas_world.machine import memory_mib
-from tests.fakes import CountingEnv
+from tests.fakes import SavingEnv
 from tests.windows import playable
 
 pytestmark = pytest.mark.skipif(
@@ -32,26 +32,16 @@ def test_the_frames_of_5000_steps_leave_nothing_behind():
     assert memory_mib() - before < 4
 
 
-class NoisyEnv(CountingEnv):
-    """A CountingEnv whose frames take 15 KB as JPEG, and whose state is a number."""
+class NoisyEnv(SavingEnv):
+    """One whose frames take 15 KB as JPEG."""
 
     pictures = np.random.default_rng(0).integers(0, 256, (7, 96, 160, 3), np.uint8)
 
     def _frame(self, action: int) -> np.ndarray:
         return self.pictures[self._step % len(self.pictures)]
 
-    def save_state(self):
-        return {"step": np.array([self._step])}
 
-    def restore_state(self, state):
-        self._step = int(state["step"][0])
-
-    def observe(self):
-        return self._frame(0)
-
-
-def test_a_long_game_in_the_window_grows_by_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_long_game_in_the_window_grows_by_nothing(here):
     gc.collect()
     gc.freeze()  # what other tests hold would be looked through thirty times
     report = soak(lambda: playable(NoisyEnv(over_after=700)), num_frames=1000)
@@ -59,7 +49,7 @@ def test_a_long_game_in_the_window_grows_by_nothing(tmp_path, monkeypatch):
     assert report.num_recordings == 2
     # So short a game sees two recordings begin; a frame that is kept would be 15 KB.
     assert report.bytes_per_step < 4 * MOST_BYTES_PER_STEP
-    assert not list((tmp_path / "recordings").iterdir())
+    assert not list((here / "recordings").iterdir())
 
 
 @pytest.mark.parametrize("kept", [0.0, 1.0])

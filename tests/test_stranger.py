@@ -53,10 +53,9 @@ raise SystemExit(play.main(["--teacher"]))
 """
 
 
-def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(here, monkeypatch):
     monkeypatch.setattr(screens, "MODES", (FREE_PLAY, SHORT_RUN))
-    settings, best = SettingsFile(tmp_path / "settings.json"), BestList(tmp_path / "best.json")
+    settings, best = SettingsFile(here / "settings.json"), BestList(here / "best.json")
     with in_window(open_teacher, settings=settings, best=best) as (window, session):
         start(window, session, timeout_s=60.0)
         wait = partial(run_until, window, session, timeout_s=60.0)
@@ -101,7 +100,7 @@ def test_a_stranger_finds_scenes_a_coin_run_the_best_list_and_the_film(tmp_path,
         wait(lambda: window._screens.menu is not None)
         assert window._screens.menu.title in ("Time!", "The end")
         assert "number 1 of the best" in window._screens.menu._notes[0]
-        assert json.loads((tmp_path / "best.json").read_text()) == {
+        assert json.loads((here / "best.json").read_text()) == {
             "stage (the teacher), coin run": [1.0]
         }
         press(pygame.K_F8)

@@ -185,8 +185,7 @@ def test_work_that_fails_is_told_and_the_next_is_done():
 # At the window
 
 
-def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(here):
     with playing(CountingEnv(), fps=100) as (window, session):
 
         def menu(kind: type, words: str) -> None:
@@ -239,8 +238,7 @@ def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(tmp_pat
         assert len(recordings(Path("recordings"))) == 2
 
 
-def test_a_film_of_the_gallery_is_scrubbed_and_the_game_hears_nothing_of_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_film_of_the_gallery_is_scrubbed_and_the_game_hears_nothing_of_it(here):
     with playing(CountingEnv(), fps=20) as (window, session):
         run_until(window, session, lambda: session.view.num_steps > 10)
         press(pygame.K_F10)  # before there is any
@@ -304,8 +302,7 @@ def test_a_session_is_in_the_gallery_and_what_cannot_be_read_is_too(session, mon
     assert not session.folder.exists()
 
 
-def test_what_is_being_recorded_is_not_deleted(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_is_being_recorded_is_not_deleted(here):
     with playing(CountingEnv(), fps=50) as (window, session):
         press(pygame.K_F9)
         run_until(

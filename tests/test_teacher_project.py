@@ -165,9 +165,8 @@ def test_the_car_is_driven_by_its_shipped_key_map():
     env.close()
 
 
-def test_doom_is_seen_from_behind_and_repeats_itself(tmp_path, monkeypatch):
+def test_doom_is_seen_from_behind_and_repeats_itself(here):
     pytest.importorskip("vizdoom")
-    monkeypatch.chdir(tmp_path)
 
     def play(env: gymnasium.Env) -> list[np.ndarray]:
         frames = [env.reset(seed=4)[0]]
@@ -186,4 +185,4 @@ def test_doom_is_seen_from_behind_and_repeats_itself(tmp_path, monkeypatch):
         gymnasium.make("envs:midas/DoomChase-v0", scenario="chess")
     env.close()
     env.close()
-    assert not list(Path(tmp_path).iterdir())
+    assert not list(Path(here).iterdir())

@@ -56,10 +56,9 @@ class Stranger:
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch) -> Path:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def root(here, monkeypatch) -> Path:
+    monkeypatch.syspath_prepend(str(here))
+    return here
 
 
 @pytest.fixture
