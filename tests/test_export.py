@@ -14,8 +14,12 @@ from envs.play.game.opening import open_world
 from envs.play.replay.recorded import Tape
 from midas_world.commands import cli
 from midas_world.data.gif import MAX_GIF_WIDTH
-from midas_world.sessions.export.pictures import PictureOptions, _hud_lines, pictures
-from midas_world.sessions.export.teacher import teacher_frames
+from midas_world.sessions.export.pictures import (
+    PictureOptions,
+    _hud_lines,
+    pictures,
+    teacher_frames,
+)
 from midas_world.sessions.session import RecordedSession, load_session
 from tests.fakes import CountingEnv
 from tests.sessions import HEIGHT, export, read_film

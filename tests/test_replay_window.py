@@ -88,6 +88,16 @@ def test_a_held_key_goes_on_stepping(watching):
     run_until(window, session, lambda: window._film._held is None)
 
 
+def test_the_cross_of_a_pad_scrubs_until_it_is_let_go(watching):
+    window, session = watching
+    session.films.control(lambda projector: projector.seek(NUM_FRAMES - 1))
+    run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 1)
+    for value, is_held in (((-1, 0), True), ((0, 0), False)):
+        event = pygame.Event(pygame.JOYHATMOTION, hat=0, value=value, instance_id=1)
+        pygame.event.post(event)
+        run_until(window, session, lambda: (window._film._held is not None) == is_held)  # noqa: B023
+
+
 def test_the_bar_can_be_clicked_and_dragged(watching):
     window, session = watching
     width, height = pygame.display.get_surface().get_size()

@@ -51,6 +51,7 @@ def _fit_preset(arguments: argparse.Namespace, overrides: Sequence[str]) -> Path
         episodes_root,
         keep_preset,
         name_of,
+        preset_of,
         project_for,
         summary_of,
     )
@@ -65,7 +66,7 @@ def _fit_preset(arguments: argparse.Namespace, overrides: Sequence[str]) -> Path
         is_to_play=False,
     )
     folder = episodes_root(config.data, arguments.data or Path("data") / name)
-    path = folder / f"{folder.name}.yaml"
+    path = preset_of(folder)
     keep_preset(config, path)
     print(f"{summary_of(config)}\n  preset   {path}")
     return path

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from midas_world.arguments import count, percentage, positive
+from midas_world.commands.import_weights import WEIGHTS
 from midas_world.commands.import_weights import main as import_weights
 from midas_world.commands.overrides import parse
 from midas_world.teachers.options import FITS, frame_size
-
-WEIGHTS = ("qwen2", "dc-ae")
-"""Kinds of weights."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
     from midas_world.importing.opening import ImportRequest
     from midas_world.importing.plan import plan_import
     from midas_world.importing.writing import write_plan
+    from midas_world.teachers.project import preset_of
 
     given = {name: value for name, value in vars(arguments).items() if name != "dry_run"}
     plan = plan_import(ImportRequest(**given, overrides=tuple(overrides)))
@@ -38,8 +37,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.dry_run:
         return 0
     write_plan(plan)
-    folder, world = plan.request.to, Path("worlds") / plan.preset_path.stem
-    preset, data, made = (shlex.quote(str(path)) for path in (plan.preset_path, folder, world))
+    folder, world = plan.request.to, Path("worlds") / preset_of(plan.request.to).stem
+    preset, data, made = (shlex.quote(str(path)) for path in (preset_of(folder), folder, world))
     print(
         f"\nWritten to {folder}. What comes next:\n\n"
         f"    midas-world train all --preset {preset}\n"

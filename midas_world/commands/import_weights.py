@@ -9,12 +9,13 @@ from pathlib import Path
 
 from midas_world.commands.overrides import parse
 
-_HELP = {
+WEIGHTS = {
     "qwen2": "The backbone of a Qwen2 or Qwen2.5, and its words: a folder with config.json, "
     "*.safetensors and, for the words, tokenizer.json, as transformers writes it.",
     "dc-ae": "The autoencoder of a DC-AE: a folder with config.json and *.safetensors, as "
     "diffusers writes it.",
 }
+"""Kinds of weights, and what is taken of them."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     kind, *words = argv
     parser = argparse.ArgumentParser(
         prog=f"midas-world import {kind}",
-        description=f"{_HELP[kind]} Nothing is downloaded.",
+        description=f"{WEIGHTS[kind]} Nothing is downloaded.",
         epilog="Overrides of the preset's values may stand anywhere: world.height=384",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="on this machine")
@@ -37,7 +38,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--preset", default="paper", help="to begin with; default: paper")
     arguments, overrides = parse(parser, words, has_pairs=True)
     # torch takes seconds to load: --help does not wait for it.
-    from midas_world.importing.weights import import_dc_ae, import_qwen2, preset_of
+    from midas_world.importing.weights import import_dc_ae, import_qwen2
+    from midas_world.teachers.project import preset_of
 
     run = {"qwen2": import_qwen2, "dc-ae": import_dc_ae}[kind]
     skeleton = arguments.to

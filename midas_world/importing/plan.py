@@ -2,37 +2,53 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
-from midas_world.config import ActionConfig, ProjectConfig, load_config
+from midas_world.config import (
+    ActionConfig,
+    ProjectConfig,
+    TeacherConfig,
+    load_config,
+    load_preset,
+    override_config,
+)
 from midas_world.data.sound import STEPS_PER_SECOND
 from midas_world.importing.episodes import LEAST_STEPS, Cut, Survey, survey
 from midas_world.importing.naming import Namer, found_actions
 from midas_world.importing.opening import ImportRequest, Several, open_source
-from midas_world.importing.preset import project_for_recordings
-from midas_world.importing.recording import RecordingError
+from midas_world.importing.recording import RecordingError, Source
+from midas_world.importing.sound import AUDIO_SIZE
 from midas_world.teachers.collected import FEW_FRAMES
 from midas_world.teachers.options import WANTED_FPS
+from midas_world.teachers.project import (
+    CPU_TOKENS,
+    KeyMapFile,
+    for_any_env,
+    preset_of,
+    size_for,
+    words_for,
+)
 
 _FEW_EPISODES, _MOST_HELD = 8, 64
 _RARE = 0.01
+# More points than these are told as numbers alone, without a map of each.
+_MOST_MAPS = 24
 # On disk as H.264 (data/video.py): 6.4 KB of a frame of 192 x 320.
 _BYTES_PER_PIXEL = 6400 / (192 * 320)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordedMap:
-    """A user's key map: actions by name, the first being what happens while no key is held.
+class RecordedMap(KeyMapFile):
+    """A user's key map of recordings, which may have keypoints.
 
     Attributes:
         limbs: Pairs of keypoints with a bone in between, by their places in the table.
     """
 
-    actions: dict[str, ActionConfig] = field(default_factory=dict)
     limbs: tuple[tuple[int, int], ...] = ()
 
 
@@ -50,11 +66,6 @@ class ImportPlan:
     cut: Cut
     config: ProjectConfig
     found: Survey
-
-    @property
-    def preset_path(self) -> Path:
-        """The preset that is written."""
-        return self.request.to / preset_name(self.request.to)
 
     def __str__(self) -> str:
         found, cut, world = self.found, self.cut, self.config.world
@@ -90,11 +101,6 @@ class ImportPlan:
         return ", ".join(parts)
 
 
-def preset_name(folder: Path) -> str:
-    """Return the name of a folder's preset."""
-    return f"{folder.resolve().name}.yaml"
-
-
 def held_every(num_episodes: int, share: float) -> int:
     """Return the n of which every n-th episode is held out, at least one and not too many."""
     return max(2, min(round(1 / max(share, 1e-9)), num_episodes), -(-num_episodes // _MOST_HELD))
@@ -126,10 +132,10 @@ def plan_import(request: ImportRequest) -> ImportPlan:
     if old is not None:
         size = size or (old.world.height, old.world.width)
         fit = fit or cast("str", old.data.teacher and old.data.teacher.fit)
-    config = project_for_recordings(
+    config = _project_for(
         source,
         namer.actions,
-        preset=request.preset if old is None else str(request.to / preset_name(request.to)),
+        preset=request.preset if old is None else str(preset_of(request.to)),
         overrides=request.overrides,
         size=size,
         fit=fit or "pad",
@@ -172,9 +178,56 @@ def plan_import(request: ImportRequest) -> ImportPlan:
     return plan
 
 
+def _project_for(
+    source: Source,
+    actions: Mapping[str, ActionConfig],
+    *,
+    preset: str,
+    overrides: Sequence[str],
+    size: tuple[int, int] | None,
+    fit: str,
+    fps: float,
+    limbs: tuple[tuple[int, int], ...],
+) -> ProjectConfig:
+    """Return the project config of a world that learns from recordings alone.
+
+    Where they tell of no keypoints and no pose, the action is it. Limbs are pairs of keypoints with
+    a bone in between; none: each is a disc. Overrides win.
+
+    Raises:
+        ValueError: Sizes or overrides do not fit.
+    """
+    neutral = for_any_env(load_preset(preset))
+    base = override_config(neutral, overrides)
+    size = size or size_for(
+        source.size, base, preset=preset, overrides=overrides, max_tokens=CPU_TOKENS
+    )
+    count = source.num_points
+    limbs = limbs or tuple((k, k) for k in range(count if count <= _MOST_MAPS else 0))
+    fitted = [
+        *words_for(size, fps, base),
+        f"world.conditions.pose_size={2 * count or source.pose_size or len(actions)}",
+        f"world.conditions.num_keypoints={count}",
+        f"world.conditions.limbs={[list(limb) for limb in limbs]}",
+        f"world.conditions.audio_size={AUDIO_SIZE * source.has_sound}",
+    ]
+    if count or source.pose_size or source.has_sound:
+        fitted.append("world.conditions.drop_rate=0.1")  # so that it can do without, at play
+    config = override_config(neutral, [*fitted, *overrides])
+    teacher = TeacherConfig(
+        height=size[0],
+        width=size[1],
+        fit=fit,  # pyright: ignore[reportArgumentType]
+        conditions="info" if count or source.pose_size else "action",
+        actions=dict(actions),
+    )
+    data = replace(config.data, env_id="", env_kwargs={}, teacher=teacher, policy_factory="")
+    return replace(config, data=replace(data, policies={}, conditioner=""))
+
+
 def _earlier(request: ImportRequest) -> ProjectConfig | None:
     """Return the config of the folder that is added to; None of a new one."""
-    path = request.to / preset_name(request.to)
+    path = preset_of(request.to)
     if not request.add:
         if request.to.exists():
             hint = " (--add joins an earlier import)" if path.is_file() else ""

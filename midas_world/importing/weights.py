@@ -29,16 +29,12 @@ from midas_world.checkpoint import (
 from midas_world.config import ProjectConfig, load_preset, override_config, save_config, save_preset
 from midas_world.model.foreign_weights import load_autoencoder_dc, read_qwen2
 from midas_world.model.world_model import WorldModel
+from midas_world.teachers.project import preset_of
 from midas_world.tokenizing import TOKENIZER_NAME, hash_of, know_tokenizer, vocabulary_size
 from midas_world.train.loop import seeded_weights
 from midas_world.types import CheckpointError
 
 BACKBONE, WORDS = "backbone.", "conditions.words."
-
-
-def preset_of(skeleton: Path) -> Path:
-    """Return where the preset of a skeleton lies."""
-    return skeleton / f"{skeleton.resolve().name}.yaml"
 
 
 def import_dc_ae(

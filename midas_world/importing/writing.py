@@ -17,6 +17,7 @@ from midas_world.importing.plan import ImportPlan, held_every, problem_words
 from midas_world.importing.recording import RecordingError
 from midas_world.locks import alone_in
 from midas_world.teachers.collected import look_at
+from midas_world.teachers.project import preset_of
 
 logger = logging.getLogger(__name__)
 
@@ -102,5 +103,5 @@ def _save_preset(plan: ImportPlan, place: Path) -> ProjectConfig:
     ready = replace(plan.config, data=data)
     if plan.found.num_rewards:
         ready = look_at(place / TRAIN).scale(ready)
-    save_preset(ready, place / plan.preset_path.name)
+    save_preset(ready, place / preset_of(plan.request.to).name)
     return ready

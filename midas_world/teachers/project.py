@@ -64,6 +64,11 @@ def name_of(env_id: str) -> str:
     return name
 
 
+def preset_of(folder: Path) -> Path:
+    """Return where the preset lies that a folder of data, or of weights, brings."""
+    return folder / f"{folder.resolve().name}.yaml"
+
+
 def project_for(
     env_id: str,
     options: argparse.Namespace,

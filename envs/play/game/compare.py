@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 
 import gymnasium as gym
 import numpy as np
-import pygame
 
-from envs.picture import pack_frame, picture_of, unpack_frame
+from envs.picture import pack_frame, unpack_frame
 from envs.play.game.game import Game
 from envs.play.game.moments import Branch, Snapshot, View
 from envs.play.game.playable import TeacherLink
 from envs.stage.twin import StageTwin
 from midas_world.psnr import psnr as psnr_of_frames
 from midas_world.sessions.log import UNHEARD, Turn
+from midas_world.teachers.env import fit_frame
 
 TRACE_STEPS = 200
 
@@ -200,7 +200,7 @@ class Comparison:
             if self.num_behind and self.num_behind % _TELL_EVERY == 0:
                 self._notify()
         self.num_behind = 0
-        teacher_frame = _resized(twin.frame, view.frame.shape)
+        teacher_frame = fit_frame(twin.frame, view.frame.shape[:2], fit="stretch")
         psnr = min(_MAX_PSNR, float(psnr_of_frames(view.frame[None], teacher_frame[None])[0]))
         with self._changed:
             if not self._trace or self._trace[-1][0] < view.num_steps:
@@ -221,11 +221,3 @@ class Comparison:
 def _voices(branch: Branch, num_steps: int) -> dict[int, int]:
     """Return which live voices a branch's first steps had: going back keeps the arrays."""
     return {step: id(heard) for step, heard in branch.voices.items() if step < num_steps}
-
-
-def _resized(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a frame in another height and width."""
-    if frame.shape == shape:
-        return frame
-    scaled = pygame.transform.smoothscale(picture_of(frame), (shape[1], shape[0]))
-    return np.ascontiguousarray(pygame.surfarray.array3d(scaled).transpose(1, 0, 2))

@@ -23,7 +23,7 @@ from envs.play.game.playable import Playable
 from envs.play.game.recorder import RecordSwitch
 from envs.play.game.rewind import DEFAULT_SECONDS
 from envs.play.game.samples import Samples
-from envs.play.game.stepper import StepClock, Stepper, in_turn
+from envs.play.game.stepper import Status, StepClock, Stepper, in_turn
 from envs.play.game.time_travel import Past, Screening
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import LiveVoices
@@ -97,15 +97,14 @@ class GameThread(Stepper):
             return self.view, presses
 
     @in_turn
-    def set_paused(self, _: Game, is_paused: bool) -> None:
-        """Pause, or go on, unless it is so already when the turn comes."""
-        if self.status == ("playing" if is_paused else "paused"):
-            self._toggle_pause()
-
-    @in_turn
-    def toggle_pause(self, _: Game) -> None:
-        """Pause, or go on."""
-        self._toggle_pause()
+    def toggle_pause(self, _: Game, only: Status | None = None) -> None:
+        """Pause, or go on; given a status, only if it is that when the turn comes."""
+        if only not in (None, self.status):
+            return
+        if self.status == "playing":
+            self.set_status("paused")
+        elif self.status == "paused":
+            self._go_on()
 
     @in_turn
     def single_step(self, game: Game) -> None:
@@ -337,12 +336,6 @@ class GameThread(Stepper):
         self._last_start = None
         self._inputs.take()  # what was tapped meanwhile is not meant for the game
         self.set_status("playing")
-
-    def _toggle_pause(self) -> None:
-        if self.status == "playing":
-            self.set_status("paused")
-        elif self.status == "paused":
-            self._go_on()
 
     def _begin(self, game: Game, begin: Callable[[], View]) -> None:
         """Begin an episode, on a faster engine if one was made meanwhile."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import pygame
 
-from envs.play.window.letters import TEXT_COLOR, font, letter_size, width_of, written
+from envs.play.window.letters import TEXT_COLOR, fitted, font, letter_size, written
 
 RECORDING_COLOR = (255, 96, 80)
 SHADE = (10, 12, 20, 190)
@@ -192,10 +192,7 @@ def draw_loading(
         color = pygame.Color(40, 44, 70).lerp(pygame.Color(255, 196, 92), float(glow) ** 3)
         place = width // 2 + round((index - 2) * 1.4 * size), height // 2 + 2 * size
         pygame.draw.circle(surface, color, place, size // 3)
-    large = 2 * size
-    while large > size and width_of(title, large) > width - 2 * MARGIN:
-        large -= 1
-    name = written(title, large)
+    name = fitted(title, 2 * size, width=width - 2 * MARGIN)
     surface.blit(name, name.get_rect(centerx=width // 2, bottom=height // 2))
     hint = written(
         f"{stage}; F1 shows the keys, Esc leaves", size, color=DIM, width=width - 2 * MARGIN

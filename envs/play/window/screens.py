@@ -133,14 +133,14 @@ class Screens:
         self.menu = None
         if self._is_pausing:
             self._is_pausing = False
-            thread.set_paused(False)
+            thread.toggle_pause("paused")
 
     def _show(self, menu: _Screen | None) -> None:
         self.menu = menu
 
     def _pause(self, thread: GameThread) -> None:
         if thread.status == "playing":
-            thread.set_paused(True)
+            thread.toggle_pause("playing")
             self._is_pausing = True
         self._is_end = False
 

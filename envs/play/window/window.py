@@ -257,6 +257,8 @@ class Window:
         if event.type in (pygame.MOUSEBUTTONDOWN, pygame.MOUSEMOTION):
             self._film.point(event, thread, self._surface.get_size())
             return True
+        if hasattr(event, "instance_id"):  # of a pad, which is another place than it was
+            self._film.let_go()
         name = button[0] if button is not None and button[1] else self._film.name_of(event)
         if thread.status == "loading":  # the world, to be taken over
             return name != "escape"

@@ -97,8 +97,7 @@ class _Writer:
         stats = {name: _stats_of(rows) for name, rows in columns.items()}
         stats[IMAGE] = _picture_stats(np.stack(samples))
         self._stats.append(stats)
-        chunk, file = divmod(self._file, _FILES_PER_CHUNK)
-        place = {"chunk_index": chunk, "file_index": file}
+        place = self._place
         self._episodes.append(
             {
                 "episode_index": len(self._episodes),
@@ -164,10 +163,14 @@ class _Writer:
             for name, rows in columns.items()
         }
 
-    def _begin_film(self) -> FilmWriter:
+    @property
+    def _place(self) -> dict[str, int]:
+        """Where the present files lie."""
         chunk, file = divmod(self._file, _FILES_PER_CHUNK)
-        path = _VIDEO_PATH.format(video_key=IMAGE, chunk_index=chunk, file_index=file)
-        target = self.folder / path
+        return {"chunk_index": chunk, "file_index": file}
+
+    def _begin_film(self) -> FilmWriter:
+        target = self.folder / _VIDEO_PATH.format(video_key=IMAGE, **self._place)
         target.parent.mkdir(parents=True, exist_ok=True)
         size = self._session.header.frame_size
         self._film = FilmWriter(target, size, fps=self._fps, crf=12)
@@ -179,11 +182,9 @@ class _Writer:
             return
         self._film.close()
         self._film = None
-        chunk, file = divmod(self._file, _FILES_PER_CHUNK)
         columns = {name: np.concatenate(parts) for name, parts in self._rows.items()}
         arrays = {name: self._array(rows) for name, rows in columns.items()}
-        path = _DATA_PATH.format(chunk_index=chunk, file_index=file)
-        self._write_table(self._pa.table(arrays), path)
+        self._write_table(self._pa.table(arrays), _DATA_PATH.format(**self._place))
         self._rows.clear()
         self._file += 1
 

@@ -4,6 +4,7 @@ Shapes: H W frame size.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,9 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from envs.stage import is_stage
-from midas_world.sessions.export.teacher import teacher_frames
+from envs.stage.env import SCALES, StageEnv
+from envs.stage.picture import FRAME_HEIGHT
+from envs.stage.twin import StageTwin
 from midas_world.sessions.marks import action_name, marks_of
-from midas_world.sessions.session import RecordedSession, SessionHeader
+from midas_world.sessions.session import RecordedSession, Segment, SessionHeader
+from midas_world.teachers.env import fit_frame
 
 _TEXT_COLOR = (240, 240, 235)
 _KEY_COLOR = (20, 22, 34)
@@ -88,6 +92,52 @@ def pictures(session: RecordedSession, options: PictureOptions) -> Iterator[np.n
         yield shaped(picture, options.shape)
 
 
+def teacher_frames(session: RecordedSession, start: int, stop: int) -> Iterator[np.ndarray]:
+    """Yield what the teacher shows at the frames start to stop - 1 of a session.
+
+    Coins and rocks follow from the teacher's own seed, so they may lie elsewhere than in the world;
+    the character, the place, the words and the camera are the same.
+
+    Raises:
+        ValueError: There is no teacher that can be put where this session's episodes began.
+    """
+    teacher = session.header.teacher
+    # Stage alone can be put there; a header may name anything, of which nothing is made.
+    if not is_stage(teacher):
+        raise ValueError(
+            f"{session.folder} has no teacher to show beside it: it was not played in a learned "
+            "world whose teacher can begin where the world does"
+        )
+    segments = session.segments(stop=stop)
+    for segment in segments:
+        if segment.frames.stop > start and segment.first.begin.get("teacher_start") is None:
+            raise ValueError(
+                f"{session.folder} does not tell where the teacher would begin: sessions that "
+                "play.py records do"
+            )
+    return _twin_frames(session, segments, start, stop)
+
+
+def _twin_frames(
+    session: RecordedSession, segments: list[Segment], start: int, stop: int
+) -> Iterator[np.ndarray]:
+    scale = session.header.frame_size[0] / FRAME_HEIGHT
+    with closing(StageEnv(horizon=10**9, scale=scale if scale in SCALES else 1)) as env:
+        twin = StageTwin(env)
+        for segment in segments:
+            if segment.frames.stop <= start:
+                continue
+            begin = segment.first.begin
+            twin.put(begin["teacher_start"], seed=begin.get("seed"), prompt=begin.get("prompt"))
+            # What was played before recording began, or up to where the player went back to.
+            for turn in segment.first.turns_before():
+                twin.play(turn)
+            for number, turn in zip(segment.frames, segment.turns(), strict=True):
+                if start <= number < stop:
+                    yield twin.frame
+                twin.play(turn)
+
+
 def shaped_size(size: tuple[int, int], shape: str | None) -> tuple[int, int]:
     """Return the smallest H and W of a shape that hold a picture of a size."""
     if shape is None:
@@ -140,12 +190,8 @@ def _held(session: RecordedSession) -> list[Sequence[str]]:
 
 def _beside(frame: np.ndarray, twin: np.ndarray) -> np.ndarray:
     """Return the world's frame beside the teacher's, which may be of another size."""
-    height, width, _ = frame.shape
-    if twin.shape != frame.shape:
-        image = Image.fromarray(twin).resize((width, height), Image.Resampling.BILINEAR)
-        twin = np.asarray(image)
-    gap = np.zeros((height, _GAP, 3), np.uint8)
-    return np.concatenate((frame, gap, twin), axis=1)
+    gap = np.zeros((len(frame), _GAP, 3), np.uint8)
+    return np.concatenate((frame, gap, fit_frame(twin, frame.shape[:2], fit="stretch")), axis=1)
 
 
 def _hud_lines(session: RecordedSession) -> list[list[str]]:
