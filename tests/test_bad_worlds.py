@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from envs.world.env import WorldEnv
 from envs.world.state import WorldState
 from midas_world.checkpoint import load_tensors
-from midas_world.config import load_preset
 from midas_world.types import CheckpointError
 from midas_world.world import World, load_world
 
@@ -62,39 +61,6 @@ def test_weights_without_a_checksum_are_checked(own_world, kind, change, words):
     told = name.partition(".")[2]
     with pytest.raises(CheckpointError, match=f"{WEIGHTS}.*{told}.*{words}"):
         load_world(own_world)
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("backbone.mlp_width=1000000000", "mlp_width must be 1 to 65536"),
-        ("backbone.num_layers=1000000000", "num_layers must be 1 to 128"),
-        ("backbone.context_frames=1000000000", "are too many"),
-        ("conditions.text_buckets=1000000000", "text_buckets must be 1 to"),
-        ("conditions.pose_size=1000000000", "pose_size must be 0 to"),
-        ("conditions.camera.loop=1000000000", "loop must be 1 to"),
-        ("autoencoder.encoder_depths=[1000000000,1]", "encoder_depths must be 0 to 128"),
-        ("autoencoder.latent_channels=1000000000", "latent_channels must be 1 to"),
-        ("head.widths=[8,1000000000]", "widths must be 1 to"),
-        ("motion.reach=1000000000", "reach must be 0 to 256"),
-        ("entries.columns=1000000000", "columns must be 1 to"),
-        ("scenery.layers.ground.slots=1000000000", "slots must be 1 to"),
-        ("scenery.width=1000000000", "width must be 0 to"),
-        ("scenery.windows.character.widths=[8,1000000000]", "widths must be 1 to"),
-        ("height=65520", "height times width must be at most"),
-        ("reward_bins=1000000000", "reward_bins must be 2 to"),
-        ("noise_buckets=1000000000", "noise_buckets must be 1 to"),
-        ("backbone.num_heads=-4", "num_heads must be 1 to"),
-        ("backbone.num_kv_heads=0", "num_kv_heads must be 1 to"),
-        ("reward_limit=.inf", "reward_limit must be finite"),
-        ("head.temperature=.nan", "temperature must be at least 0, got nan"),
-        ("motion.parallax=[.nan]", "parallax must be finite"),
-    ],
-)
-def test_sizes_have_limits(override, words):
-    base = ["world.autoencoder.widths=[16,16]"] if "encoder_depths" in override else []
-    with pytest.raises(ValueError, match=words):
-        load_preset("tiny", [*base, f"world.{override}"])
 
 
 @pytest.mark.parametrize(
