@@ -11,6 +11,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
+from midas_world.config import DataConfig
 from midas_world.teachers.collect import CollectConfig
 
 
@@ -102,13 +103,14 @@ gymnasium.register("Fake/Disc-v0", entry_point=DiscEnv)
 
 
 def config_for(output: Path, **changes) -> CollectConfig:
-    defaults = {
+    of_data = {
         "env_id": f"{__name__}:Fake/Disc-v0",
-        "output": output,
-        "num_episodes": 5,
-        "first_seed": 40,
+        "env_kwargs": {},
         "num_steps": 12,
         "policy_factory": f"{__name__}:make_policy",
         "policies": {"runner": 1.0, "idler": 1.0},
     }
-    return CollectConfig(**(defaults | changes))
+    data = DataConfig(**{name: changes.pop(name, value) for name, value in of_data.items()})
+    return CollectConfig(
+        **({"num_episodes": 5, "first_seed": 40} | changes), data=data, output=output
+    )

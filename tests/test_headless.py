@@ -86,7 +86,7 @@ def test_next_start_state_follows_the_present_one():
             return frame, {"start_state": (options or {"start_state": 2})["start_state"]}
 
     env = Bank()
-    game = Game(playable(env, num_starts=4), seed=0)
+    game = Game(playable(env, starts=("",) * 4), seed=0)
     game.reset()
     game.reset_to_next_start()
     game.reset()

@@ -9,7 +9,7 @@ from envs.play.game.human import HumanTeacher
 from envs.recording.record import RecordSession
 from midas_world.commands import cli
 from midas_world.commands.dream import dream
-from midas_world.config import load_preset
+from midas_world.config import DataConfig, load_preset
 from midas_world.data.packing import pack_folder, unpack
 from midas_world.locks import BusyError, alone_in
 from midas_world.sessions.session import load_session
@@ -27,7 +27,7 @@ WORK = {
     "train dynamics": lambda folder: train_dynamics(CONFIG, NO, folder=folder, autoencoder=NO),
     "pack": lambda folder: pack_world(CONFIG, folder, autoencoder=NO, dynamics=NO),
     "collect": lambda folder: collect(
-        CollectConfig(env_id="a:B-v0", output=folder, num_episodes=1)
+        CollectConfig(data=DataConfig(env_id="a:B-v0"), output=folder, num_episodes=1)
     ),
     "shards pack": lambda folder: pack_folder([], str(folder)),
     "shards unpack": lambda folder: unpack("nowhere", folder),

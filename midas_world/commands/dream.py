@@ -275,7 +275,7 @@ def _collect_in_time(
 def _check_collected(part: CollectConfig, result: CollectResult) -> None:
     if not result.collected + result.skipped:
         reason = next(iter(result.failed.values()), "no reason given")
-        raise DreamError(f"no episode of {part.env_id} could be collected: {reason}")
+        raise DreamError(f"no episode of {part.data.env_id} could be collected: {reason}")
 
 
 def _fitting_steps(

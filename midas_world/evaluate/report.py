@@ -5,7 +5,7 @@ A section's result is plain data, so that the Markdown is a function of the JSON
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +23,8 @@ FORMAT_VERSION = 1
 class Table:
     """A table of a section; floats are shown with so many digits after the point."""
 
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
     title: str = ""
     digits: int = 2
 
@@ -42,9 +42,9 @@ class Section:
     title: str
     method: str = ""
     values: Mapping[str, Any]
-    tables: tuple[Table, ...] = ()
-    notes: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    pictures: Sequence[str] = ()
     status: Literal["ok", "failed", "skipped"] = "ok"
     reason: str = ""
     seconds: float = 0.0

@@ -34,7 +34,6 @@ class _Encoder:
     Args:
         options: Of libx264.
         params: More of them, in its own notation.
-        has_sound: Whether sound comes with the frames.
 
     Raises:
         VideoError: FFmpeg has no libx264.
@@ -50,7 +49,6 @@ class _Encoder:
         movflags: str,
         options: dict[str, str],
         params: str,
-        has_sound: bool = False,
     ) -> None:
         self._av = import_av()
         height, width = frame_size
@@ -79,7 +77,6 @@ class _Encoder:
         self._stream.codec_context.thread_count = 1
         tag_colors(self._stream.codec_context)
         self._converter = self._av.video.reformatter.VideoReformatter()
-        self._sound = FilmSound(self._container, fps=fps) if has_sound else None
 
     def begin(self) -> Fraction:
         """Write the beginning of the film; return how many of its units of time a frame lasts."""
@@ -94,12 +91,6 @@ class _Encoder:
             frame = np.pad(frame, self._padding, mode="edge")
         pixels = np.ascontiguousarray(frame)
         return self._stream.encode(to_yuv(self._av, pixels, _PIX_FMT, converter=self._converter))
-
-    def add(self, frame: np.ndarray | None, sound: np.ndarray | None = None) -> None:
-        """Encode the next frame and its sound and write them, or with None what was held back."""
-        self._container.mux(self.encode(frame))
-        if self._sound is not None:
-            self._sound.add(sound, is_last=frame is None)
 
     def close(self) -> None:
         """Write the end."""
@@ -242,7 +233,7 @@ class _Part(io.RawIOBase):
         return self._place
 
 
-class FilmWriter:
+class FilmWriter(_Encoder):
     """Writes a common MP4 that plays everywhere, and streams: its index comes first.
 
     Args:
@@ -266,19 +257,19 @@ class FilmWriter:
     ) -> None:
         self.path = path
         self.num_frames = 0
-        self._encoder = _Encoder(
+        super().__init__(
             str(path),
             frame_size,
             fps=fps,
             movflags="+faststart",
             options={"crf": str(crf), "preset": "medium", "tune": "animation"},
             params=f"keyint={max(1, round(2 * fps))}",
-            has_sound=has_sound,
         )
+        self._sound = FilmSound(self._container, fps=fps) if has_sound else None
 
     def add(self, frame: np.ndarray, sound: np.ndarray | None = None) -> None:
         """Write the next frame, uint8 (H, W, 3), and its sound, int16 (3, 800); None is silence."""
-        self._encoder.add(frame, sound)
+        self._write(frame, sound)
         self.num_frames += 1
 
     @property
@@ -288,8 +279,14 @@ class FilmWriter:
 
     def close(self) -> None:
         """Finish the file."""
-        self._encoder.add(None)
-        self._encoder.close()
+        self._write(None)
+        super().close()
+
+    def _write(self, frame: np.ndarray | None, sound: np.ndarray | None = None) -> None:
+        """Write the next frame, or with None what was held back."""
+        self._container.mux(self.encode(frame))
+        if self._sound is not None:
+            self._sound.add(sound, is_last=frame is None)
 
 
 def write_film(

@@ -202,11 +202,9 @@ class SessionWriter:
                 began = time.perf_counter()
                 self._changed.wait_for(self._has_room, timeout=self._stall_timeout_s)
                 self._waited_s += time.perf_counter() - began
-            if not self._has_room():
+            stalled = not self._has_room()
+            if stalled:
                 self._error = f"the disk has not kept up for {self._stall_timeout_s:g} s"
-                stalled = True
-            else:
-                stalled = False
             if self._error is None and not self._is_closing:
                 if frame is not None:
                     record = replace(record, frame=self._num_frames)

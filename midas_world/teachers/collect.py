@@ -17,7 +17,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,13 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from midas_world.config import TeacherConfig
+from midas_world.config import DataConfig
 from midas_world.data.episodes import Episode, EpisodeMetadata, is_episode, save_episode
 from midas_world.data.recorder import EpisodeRecorder
 from midas_world.data.video import Codec
 from midas_world.files import remove_temporaries
 from midas_world.locks import alone_in
-from midas_world.teachers.env import adapt
+from midas_world.teachers.env import make_teacher
 from midas_world.teachers.policies import Policy, make_policy
 from midas_world.teachers.workers import SeedReport, run_workers
 from midas_world.trust import import_function
@@ -41,45 +41,31 @@ from midas_world.trust import import_function
 logger = logging.getLogger(__name__)
 
 _LOG_SECONDS = 30.0
+# Of info, kept as columns where an env gives them, beside those that it names (metadata).
+_EXTRA_KEYS = ("keypoints", "things", "regions", "cost")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectConfig:
-    """What to collect, and where to.
+    """What to collect, and where to: the last of an episode's steps at most is marked truncated."""
 
-    Attributes:
-        env_id: Gymnasium id in the form "module:id".
-        num_steps: Steps per episode at most; the last one is then marked truncated.
-        teacher: How a foreign env is adapted; its frames then are the observation. None: the env
-            is a teacher as it is.
-        policy_factory: "module:function" that takes a policy's name and returns a Policy; None or
-            empty: the policies of midas_world/teachers/policies.py, which play any env.
-        extra_keys: Info keys kept as columns where the env gives them, beside those that it names
-            itself (metadata["extra_keys"]).
-    """
-
-    env_id: str
+    data: DataConfig
     output: Path
     num_episodes: int
     first_seed: int = 0
-    num_steps: int = 200
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    teacher: TeacherConfig | None = None
-    policy_factory: str | None = None
-    policies: dict[str, float] = field(default_factory=lambda: {"random": 1.0})
     num_workers: int = 1
-    extra_keys: tuple[str, ...] = ("keypoints", "things", "regions", "cost")
     codec: Codec = "h264"
 
     def __post_init__(self) -> None:
-        for name in ("num_episodes", "num_steps", "num_workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        counts = {"num_episodes": self.num_episodes, "num_workers": self.num_workers}
+        for name, value in (counts | {"num_steps": self.data.num_steps}).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if self.first_seed < 0:
             raise ValueError(f"first_seed must not be negative, got {self.first_seed}")
-        weights = self.policies.values()
-        if not weights or min(weights) < 0 or not sum(weights) > 0:
-            raise ValueError(f"policies must have positive weights, got {self.policies}")
+        weights = self.data.policy_weights.values()
+        if min(weights) < 0 or not sum(weights) > 0:
+            raise ValueError(f"policies must have positive weights, got {self.data.policies}")
 
     @property
     def seeds(self) -> range:
@@ -111,36 +97,30 @@ class CollectResult:
         return int(bool(self.failed))
 
 
-def make_env(config: CollectConfig) -> gymnasium.Env:
-    """Return the env that the config names, adapted if it says how."""
-    if config.teacher is not None:
-        return adapt(config.env_id, config.env_kwargs, config.teacher)
-    env = gymnasium.make(config.env_id, disable_env_checker=True, **config.env_kwargs)
+def make_env(data: DataConfig) -> gymnasium.Env:
+    """Return the teacher that a config names, of which it is known how fast it is."""
+    env = make_teacher(data)
     if not env.metadata.get("render_fps"):
-        raise ValueError(f"{config.env_id} must give its speed as metadata['render_fps']")
+        raise ValueError(f"{data.env_id} must give its speed as metadata['render_fps']")
     return env
 
 
-def choose_policy(config: CollectConfig, seed: int) -> str:
+def choose_policy(data: DataConfig, seed: int) -> str:
     """Return the name of the policy that plays the episode with this seed."""
-    names = sorted(config.policies)
-    weights = np.array([config.policies[name] for name in names], float)
+    names = sorted(data.policy_weights)
+    weights = np.array([data.policy_weights[name] for name in names], float)
     return str(np.random.default_rng((seed, 0)).choice(names, p=weights / weights.sum()))
 
 
-def load_policy(
-    factory: str | None, name: str, action_space: gymnasium.Space[Any] | None = None
-) -> Policy:
+def load_policy(factory: str, name: str, action_space: gymnasium.Space[Any]) -> Policy:
     """Return the policy of this name, made by a "module:function" of its name.
 
-    Without one it is one of midas_world/teachers/policies.py, which need the action space.
+    Without one it is one of midas_world/teachers/policies.py.
 
     Raises:
         ValueError: There is no such function, or no such policy.
     """
     if not factory:
-        if action_space is None:
-            raise ValueError(f"policy {name!r} needs the action space that it plays in")
         return make_policy(name, action_space)
     make_own = import_function(factory, field="policy_factory")
     try:
@@ -155,13 +135,13 @@ def load_policy(
     return policy
 
 
-def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episode:
-    """Play one episode; it ends with the env's, or after config.num_steps, marked truncated."""
-    name = choose_policy(config, seed)
-    policy = load_policy(config.policy_factory, name, env.action_space)
+def play_episode(env: gymnasium.Env, data: DataConfig, seed: int) -> Episode:
+    """Play one episode; it ends with the env's, or after data.num_steps, marked truncated."""
+    name = choose_policy(data, seed)
+    policy = load_policy(data.policy_factory, name, env.action_space)
     policy.reset(np.random.default_rng((seed, 1)))
     observation, info = env.reset(seed=seed)
-    keys = (*config.extra_keys, *env.metadata.get("extra_keys", ()))
+    keys = (*_EXTRA_KEYS, *env.metadata.get("extra_keys", ()))
     recorder = EpisodeRecorder(extra_keys=[key for key in keys if key in info])
     scene = info.get("scene", {})
     recorder.reset(observation, info)
@@ -169,16 +149,16 @@ def play_episode(env: gymnasium.Env, config: CollectConfig, seed: int) -> Episod
     while not ended:
         action = policy.act(observation, info)
         observation, reward, terminated, truncated, info = env.step(action)
-        truncated = truncated or (not terminated and recorder.num_steps + 1 == config.num_steps)
+        truncated = truncated or (not terminated and recorder.num_steps + 1 == data.num_steps)
         recorder.step(action, observation, float(reward), terminated, truncated, info)
         ended = terminated or truncated
     metadata = EpisodeMetadata(
-        env_id=config.env_id,
+        env_id=data.env_id,
         seed=seed,
         policy=name,
         fps=env.metadata["render_fps"],
         scene=scene,
-        details=_details(env, config),
+        details=_details(env, data),
     )
     return recorder.to_episode(metadata)
 
@@ -218,7 +198,7 @@ def _collect(config: CollectConfig, enough: Callable[[int, int], bool] | None) -
     reports: list[SeedReport] = []
     if seeds:
         if enough is None:
-            _try_out(config)
+            _try_out(config.data)
         make_collector = partial(_EpisodeCollector, config)
         running = run_workers(make_collector, seeds, num_workers=config.num_workers)
         try:
@@ -250,10 +230,10 @@ class _EpisodeCollector:
 
     def __init__(self, config: CollectConfig) -> None:
         self._config = config
-        self._env = make_env(config)
+        self._env = make_env(config.data)
 
     def collect(self, seed: int) -> int:
-        episode = play_episode(self._env, self._config, seed)
+        episode = play_episode(self._env, self._config.data, seed)
         save_episode(episode, self._config.path_of(seed), codec=self._config.codec)
         return len(episode.frames)
 
@@ -289,17 +269,17 @@ def _follow(
     return seen
 
 
-def _try_out(config: CollectConfig) -> None:
+def _try_out(data: DataConfig) -> None:
     """Make env and policies, so that what is wrong with them is told once, and not by workers."""
-    with contextlib.closing(make_env(config)) as env:
-        for name in config.policies:
-            load_policy(config.policy_factory, name, env.action_space)
+    with contextlib.closing(make_env(data)) as env:
+        for name in data.policy_weights:
+            load_policy(data.policy_factory, name, env.action_space)
 
 
-def _details(env: gymnasium.Env, config: CollectConfig) -> dict[str, Any]:
+def _details(env: gymnasium.Env, data: DataConfig) -> dict[str, Any]:
     """Return what else the header should say of the env."""
-    details: dict[str, Any] = {"env_kwargs": dict(config.env_kwargs)} if config.env_kwargs else {}
-    if config.teacher is not None:
+    details: dict[str, Any] = {"env_kwargs": dict(data.env_kwargs)} if data.env_kwargs else {}
+    if data.teacher is not None:
         details["action_names"] = list(getattr(env, "action_names", ()))
-        details["repeat"] = config.teacher.repeat
+        details["repeat"] = data.teacher.repeat
     return details

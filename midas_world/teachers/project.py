@@ -189,15 +189,10 @@ def collect_configs(
     """
     check_teacher(data)
     train = CollectConfig(
-        env_id=data.env_id,
-        env_kwargs=data.env_kwargs,
-        teacher=data.teacher,
+        data=data,
         output=folder / "train",
         num_episodes=data.num_episodes,
         first_seed=data.first_seed,
-        num_steps=data.num_steps,
-        policy_factory=data.policy_factory,
-        policies=data.policy_weights,
         num_workers=num_workers,
         codec=codec,
     )

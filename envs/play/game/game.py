@@ -72,8 +72,8 @@ class Game:
     def reset_to_next_start(self) -> View:
         """Begin an episode from the next start state, or of the next seed."""
         seed, options, start = self.branch.seed, self.branch.options, self.branch.start
-        if self.playable.num_starts and start is not None:
-            options = {"start_state": (start + 1) % self.playable.num_starts}
+        if self.playable.starts and start is not None:
+            options = {"start_state": (start + 1) % len(self.playable.starts)}
         else:
             seed += 1
         return self._reset(seed, options, self.prompt)

@@ -67,7 +67,6 @@ def open_world(
         title=env.world.folder.name,
         backend=str(env.engine.spec),
         why=env.engine.spec.reason,
-        num_starts=len(env.start_states),
         teacher=_teacher_of(env),
         hears=hears_alone(env.world),
         no_teacher=Playable.no_teacher if env.world.config.data.has_teacher else NO_GAME,

@@ -51,7 +51,7 @@ class Playable:
         keymap: Names of the actions, and the keys that call them.
         fps: Steps per second at full speed.
         backend: What makes the frames, in words.
-        num_starts: Start states to choose from; 0: the seed alone chooses.
+        starts: What each start state shows, in words; without any the seed alone chooses.
         teacher: What the world can be compared with; None if that is not here.
         background_build: Of what a faster engine takes; None: there is nothing to build.
         hears: Whether a live voice steers it, without an action for that.
@@ -67,7 +67,6 @@ class Playable:
     title: str
     backend: str
     why: str = ""
-    num_starts: int = 0
     teacher: TeacherLink | None = None
     no_teacher: str = "the teacher of this world is not here: there is nothing to compare with"
     background_build: "BackgroundBuild | None" = None

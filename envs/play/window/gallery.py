@@ -57,7 +57,6 @@ class Gallery:
         thread: GameThread,
         *,
         show: Callable[[Any], object],
-        leave: Callable[[], object],
         back: Callable[[], object],
         pictures: Pictures,
     ) -> None:
@@ -65,7 +64,7 @@ class Gallery:
         found = recordings(RECORDINGS_FOLDER)
 
         def reopen() -> None:
-            self.open(thread, show=show, leave=leave, back=back, pictures=pictures)
+            self.open(thread, show=show, back=back, pictures=pictures)
 
         def watch(item: Recording) -> None:
             try:
@@ -73,7 +72,7 @@ class Gallery:
             except (ValueError, OSError) as error:
                 self._tell(str(error))
                 return
-            leave()
+            show(None)
             self._shown = film
             thread.films.watch(film)
 

@@ -123,7 +123,6 @@ class Screens:
         self._gallery.open(
             thread,
             show=self._show,
-            leave=lambda: self._show(None),
             back=lambda: self.open_main(thread),
             pictures=self.pictures,
         )

@@ -157,10 +157,10 @@ def gestures_section(study: Study) -> Section:
                     *("what", "sentences", "correlation", "slope", "lag", "control"),
                     *("probe's correlation", "probe's slope"),
                 ),
-                rows=tuple(table),
+                rows=table,
             ),
         ),
-        pictures=tuple(pictures),
+        pictures=pictures,
     )
 
 

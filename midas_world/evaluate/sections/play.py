@@ -77,8 +77,7 @@ def horizon_section(study: Study) -> Section:
         values=values,
         tables=(
             Table(
-                columns=("step", *(f"{name}, PSNR dB" for name in curves), "rollouts"),
-                rows=tuple(table),
+                columns=("step", *(f"{name}, PSNR dB" for name in curves), "rollouts"), rows=table
             ),
         ),
         notes=("A teacher's episode may end before the last step: the number of rollouts falls.",),
@@ -146,8 +145,7 @@ def pose_section(study: Study) -> Section:
         },
         tables=(
             Table(
-                columns=("steps", "world %", "probe's own error %", "standing still %"),
-                rows=tuple(table),
+                columns=("steps", "world %", "probe's own error %", "standing still %"), rows=table
             ),
         ),
         notes=(

@@ -114,5 +114,5 @@ def revisit_section(study: Study) -> Section:
                 rows=((first, far_away, back_again, mean_of(things), len(things)),),
             ),
         ),
-        pictures=tuple(pictures),
+        pictures=pictures,
     )

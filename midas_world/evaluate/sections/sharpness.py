@@ -60,10 +60,10 @@ def sharpness_section(study: Study) -> Section:
         tables=(
             Table(
                 columns=("seed", "world / teacher, early", "world / teacher, late", "late / early"),
-                rows=tuple(table),
+                rows=table,
             ),
         ),
-        pictures=tuple(pictures),
+        pictures=pictures,
     )
 
 

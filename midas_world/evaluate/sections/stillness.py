@@ -79,7 +79,7 @@ def stillness_section(study: Study) -> Section:
         tables=(
             Table(
                 columns=("step", "world, PSNR dB", "teacher, PSNR dB", "worst game, PSNR dB"),
-                rows=tuple(table),
+                rows=table,
             ),
         ),
         pictures=("stillness.png", *pictures),

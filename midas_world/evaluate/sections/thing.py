@@ -231,9 +231,7 @@ def thing_section(study: Study) -> Section:
         values=values,
         tables=(
             Table(
-                title="Held",
-                columns=("step", "correlation", "contrast left", "things"),
-                rows=tuple(table),
+                title="Held", columns=("step", "correlation", "contrast left", "things"), rows=table
             ),
             Table(
                 title="Appeared",

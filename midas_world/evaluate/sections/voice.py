@@ -89,7 +89,7 @@ def voice_section(study: Study) -> Section:
                     *("language", "sentences", "correlation", "slope", "lag", "control"),
                     *("control's slope", "probe's correlation", "probe's slope"),
                 ),
-                rows=tuple(table),
+                rows=table,
             ),
         ),
         pictures=("voice.png", "voice-strip.png"),

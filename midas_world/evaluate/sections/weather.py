@@ -89,5 +89,5 @@ def weather_section(study: Study) -> Section:
         tables=(
             Table(columns=("weather", "energy, world / teacher", "correlation"), rows=tuple(table)),
         ),
-        pictures=tuple(pictures),
+        pictures=pictures,
     )
