@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from engine import make_engine
+from engine.on_onnx import export as onnx_export
+from engine.on_onnx import files as onnx_files
+from engine.on_onnx.engine import OnnxEngine
 from engine.on_torch.engine import TorchEngine
 from engine.rollout import Rollout
 from engine.spec import Engine
@@ -35,12 +38,6 @@ def make_backend(name: str, world: World, folder: Path) -> Engine:
             pytest.skip(str(error))
     if backend == "torch":
         return TorchEngine(world, device="cpu", dtype=getattr(torch, kind))
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
-    from engine.on_onnx import export as onnx_export
-    from engine.on_onnx import files as onnx_files
-    from engine.on_onnx.engine import OnnxEngine
-
     with pytest.MonkeyPatch.context() as patch:
         if kind == "narrow":  # as on an older CPU
             for module in (onnx_export, onnx_files):

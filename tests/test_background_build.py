@@ -79,7 +79,6 @@ def built(*arguments) -> list[tuple[str, str]]:
 
 
 def test_all_plans_of_all_backends_are_built_in_turn(tiny_world, monkeypatch):
-    pytest.importorskip("onnx")
     asked = []
 
     def provide_engine(world, graph, target, *, num_denoise_steps):
@@ -109,7 +108,6 @@ def test_a_build_that_fails_says_why(tiny_world, monkeypatch, caplog, backend, p
     def fail(*_, **__):
         raise error
 
-    pytest.importorskip("onnxruntime")
     monkeypatch.setattr(f"engine.prepare.{part}", fail)
     why = str(error).partition("\n")[0]
     told = built(tiny_world.folder, [backend], 1, Path("cache"))

@@ -12,6 +12,7 @@ from engine import TorchEngine
 from engine.bench import command
 from engine.bench.quality import conditions_of, measure_quality
 from engine.bench.timing import time_parts
+from engine.on_onnx.engine import OnnxEngine
 from midas_world.commands import cli
 from midas_world.config import load_preset
 from midas_world.types import BackendUnavailableError
@@ -56,12 +57,8 @@ def test_the_command_shows_speed_parts_and_quality(tiny_folder, monkeypatch, cap
 
 
 def test_parts_are_those_of_a_step_and_leave_the_engine_as_it_was(tiny_world, kept_graphs):
-    engines = [TorchEngine(tiny_world, device="cpu")]
-    if pytest.importorskip("onnxruntime") and pytest.importorskip("onnxscript"):
-        from engine.on_onnx.engine import OnnxEngine
-
-        engines.append(OnnxEngine(tiny_world, folder=kept_graphs))
-    for engine in engines:
+    onnx = OnnxEngine(tiny_world, folder=kept_graphs)
+    for engine in (TorchEngine(tiny_world, device="cpu"), onnx):
         own = dict(vars(engine)), [dict(vars(s)) for s in getattr(engine, "_sessions", {}).values()]
         times = time_parts(engine, tiny_world.start_states[0], batch_size=2, num_steps=3)
         assert list(times) == PARTS

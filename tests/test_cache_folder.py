@@ -4,11 +4,15 @@ import logging
 import pwd
 from pathlib import Path
 
+import onnx
 import pygame
 import pytest
 
 import play
 from engine import make_engine
+from engine.on_onnx import export
+from engine.on_onnx.export import can_start, export_graphs
+from engine.on_onnx.files import outlines_folder
 from envs.play.game.background_build import begin_build
 from envs.play.game.game_thread import GameThread
 from envs.play.window.window import Window
@@ -17,14 +21,6 @@ from midas_world.types import BackendUnavailableError
 from midas_world.user_folders import cache_folder, settings_folder
 from midas_world.world import World
 from tests.disk import full_disk
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
-
-from engine.on_onnx import export  # noqa: E402
-from engine.on_onnx.export import can_start, export_graphs  # noqa: E402
-from engine.on_onnx.files import outlines_folder  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

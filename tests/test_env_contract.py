@@ -1,15 +1,12 @@
 """What Gymnasium, Stable-Baselines3 and their wrappers ask of every mode; of ids: test_every_id."""
 
-import inspect
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 import pytest
-from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import (
     FlattenObservation,
@@ -25,23 +22,11 @@ from envs.world.spaces import ACTIONS, OBSERVATIONS
 from envs.world.vector_env import WorldVectorEnv
 
 ROOT = Path(__file__).parents[1]
-TEACHERS = ("midas/StageTeacher-v0", "midas/DoomChase-v0")
 WORLD = "midas/Stage-v0"
 
 
 def make_bare(world: Path, **kwargs) -> gym.Env:
     return gym.make(WORLD, world=str(world), **kwargs).unwrapped
-
-
-@pytest.fixture(params=[*TEACHERS, WORLD])
-def env(request, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    if "Doom" in request.param:
-        pytest.importorskip("vizdoom")
-        monkeypatch.chdir(tmp_path)  # it writes where it is started
-    own = {"world": str(tiny_folder)} if request.param == WORLD else {}
-    env = gym.make(request.param, render_mode="rgb_array", **own).unwrapped
-    yield env
-    env.close()
 
 
 # Warnings are errors in all tests.
@@ -62,26 +47,6 @@ def test_gymnasium_s_checker_has_nothing_to_say(tiny_folder, observation, action
 def test_stable_baselines3_s_checker_has_nothing_to_say(tiny_folder, observation, action):
     env = make_bare(tiny_folder, observation=observation, action=action, render_mode="rgb_array")
     check_env_of_sb3(FlattenObservation(env) if observation == "latent" else env)
-
-
-def test_wrong_calls_are_told_in_the_same_words_by_all(env):
-    with pytest.raises(ResetNeeded, match=r"call reset\(\) before step\(\), and again after"):
-        env.step(0)
-    with pytest.raises(ResetNeeded, match=r"call reset\(\) before render\(\)"):
-        env.render()
-    env.reset(seed=0)
-    last = env.action_space.n - 1
-    for action in (last + 1, -1, 1.5, "run"):
-        with pytest.raises(InvalidAction, match=rf"must be an integer 0 to {last}, got"):
-            env.step(action)
-    frame = env.step(0)[0]
-    np.testing.assert_array_equal(env.render(), frame)
-    frame[:] = 0
-    assert env.render().any()
-    env.render_mode = None
-    with pytest.warns(UserWarning, match="does nothing without a render_mode") as warnings:
-        assert env.render() is None
-    assert warnings[0].filename == inspect.getfile(type(env))
 
 
 def test_a_vector_spec_survives_pickling(tiny_folder):

@@ -1,5 +1,6 @@
 """What Gymnasium's own tests ask of its environments (tests/envs), of every id of ours."""
 
+import inspect
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import minari
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.wrappers import FrameStackObservation, NormalizeReward
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
@@ -42,6 +44,28 @@ def test_the_checkers_have_nothing_to_say(make):
     env = make(render_mode="rgb_array").unwrapped
     check_env(env)
     check_env_of_sb3(env)
+    env.close()
+
+
+def test_wrong_calls_are_told_in_the_same_words_by_all(make):
+    env = make(render_mode="rgb_array").unwrapped
+    with pytest.raises(ResetNeeded, match=r"call reset\(\) before step\(\), and again after"):
+        env.step(0)
+    with pytest.raises(ResetNeeded, match=r"call reset\(\) before render\(\)"):
+        env.render()
+    env.reset(seed=0)
+    last = env.action_space.n - 1
+    for action in (last + 1, -1, 1.5, "run"):
+        with pytest.raises(InvalidAction, match=rf"must be an integer 0 to {last}, got"):
+            env.step(action)
+    frame = env.step(0)[0]
+    np.testing.assert_array_equal(env.render(), frame)
+    frame[:] = 0
+    assert env.render().any()
+    env.render_mode = None
+    with pytest.warns(UserWarning, match="does nothing without a render_mode") as warnings:
+        assert env.render() is None
+    assert warnings[0].filename == inspect.getfile(type(env))
     env.close()
 
 

@@ -4,27 +4,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
-from engine import make_engine
+from engine import backends, make_engine, select
+from engine.on_onnx import export as onnx_export
+from engine.on_onnx import runtime as onnx_runtime
+from engine.on_onnx.engine import OnnxEngine
+from engine.on_onnx.export import export_graphs
+from engine.on_onnx.files import OPSET, float32_path, graph_paths, graphs_folder
+from engine.on_onnx.graphs import GRAPHS, make_graph
+from engine.on_onnx.runtime import GraphRunner, _first_outputs, quantize
 from midas_world.commands import cli
 from midas_world.types import BackendUnavailableError
 from midas_world.world import World
-
-onnx = pytest.importorskip("onnx")
-numpy_helper = pytest.importorskip("onnx.numpy_helper")
-pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
-
-from engine import backends, select  # noqa: E402
-from engine.on_onnx import export as onnx_export  # noqa: E402
-from engine.on_onnx import runtime as onnx_runtime  # noqa: E402
-from engine.on_onnx.engine import OnnxEngine  # noqa: E402
-from engine.on_onnx.export import export_graphs  # noqa: E402
-from engine.on_onnx.files import OPSET, float32_path, graph_paths, graphs_folder  # noqa: E402
-from engine.on_onnx.graphs import GRAPHS, make_graph  # noqa: E402
-from engine.on_onnx.runtime import GraphRunner, _first_outputs, quantize  # noqa: E402
 
 
 @pytest.fixture(scope="module")

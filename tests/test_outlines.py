@@ -3,23 +3,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from engine.backends import BACKENDS, Request
+from engine.on_onnx import export as onnx_export
+from engine.on_onnx.engine import OnnxEngine
+from engine.on_onnx.export import can_start, export_graphs
+from engine.on_onnx.files import _declared, _weights_hash, outlines_folder
+from engine.on_onnx.outlines import fill_outline, outline_of, read_made_of
 from midas_world.commands import cli
 from midas_world.config import WorldConfig, load_preset
 from midas_world.world import WORLDS_FOLDER, World, load_world
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
-
-from engine.on_onnx import export as onnx_export  # noqa: E402
-from engine.on_onnx.engine import OnnxEngine  # noqa: E402
-from engine.on_onnx.export import can_start, export_graphs  # noqa: E402
-from engine.on_onnx.files import _declared, _weights_hash, outlines_folder  # noqa: E402
-from engine.on_onnx.outlines import fill_outline, outline_of, read_made_of  # noqa: E402
 
 SHIPPED = sorted(path.parent for path in WORLDS_FOLDER.glob("*/config.yaml"))
 

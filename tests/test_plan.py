@@ -1,6 +1,6 @@
 """The planner finds what pays and leaves the world as it was; throughput measures what it says."""
 
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 
 import gymnasium as gym
 import numpy as np
@@ -120,24 +120,8 @@ class Shrunk(gym.ObservationWrapper):
 
 
 def test_throughput_measures_each_number_of_games(tiny_folder, monkeypatch, capsys):
-    class Here:
-        """Runs a job in this process."""
-
-        def __init__(self, *_, **__):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def submit(self, call, *given):
-            future = Future()
-            future.set_result(call(*given))
-            return future
-
-    monkeypatch.setattr(throughput, "ProcessPoolExecutor", Here)
+    here = lambda *_, **__: ThreadPoolExecutor(1)  # noqa: E731
+    monkeypatch.setattr(throughput, "ProcessPoolExecutor", here)
     words = ["--world", str(tiny_folder), "--observation", "latent", "--backend", "torch"]
     throughput.main([*words, "--batch", "1", "2", "--steps", "2"])
     rows = capsys.readouterr().out.splitlines()[2:]

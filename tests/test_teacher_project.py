@@ -1,5 +1,6 @@
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -10,7 +11,8 @@ from examples.racing_policy import make_policy as make_driver
 from midas_world.commands.cli import main
 from midas_world.commands.overrides import parse
 from midas_world.config import ProjectConfig, load_preset
-from midas_world.data.episodes import iter_episodes
+from midas_world.data.episodes import iter_episodes, save_episode
+from midas_world.teachers.collected import look_at
 from midas_world.teachers.env import make_teacher
 from midas_world.teachers.options import add_teacher_options
 from midas_world.teachers.project import (
@@ -20,6 +22,7 @@ from midas_world.teachers.project import (
     parse_kwargs,
     project_for,
 )
+from tests.training import make_episode
 
 DISC = "tests.disc_env:Fake/Disc-v0"
 
@@ -140,6 +143,26 @@ def test_collect_adapts_an_env_and_writes_its_preset(tmp_path, capsys):
     env = make_teacher(config.data)
     assert env.reset(seed=0)[0].shape == (48, 64, 3)
     assert main(["collect", "--size", "48x64"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("rewards", "unit", "limit"),
+    [
+        ([0.0, 1.0, 0.0, 2.0], 1.0, 2.0),
+        ([-0.1] * 20 + [3.2], 0.1, 3.2),  # as CarRacing
+        ([0.5, -100.0, 100.0], 0.5, 100.0),  # as LunarLander
+        ([0.0, 0.0], 1.0, 20.0),
+    ],
+)
+def test_unit_and_limit_follow_the_data(tmp_path, rewards, unit, limit):
+    for seed in (1, 2):
+        episode = make_episode(seed)
+        filled = np.resize(np.array(rewards, np.float32), episode.rewards.shape)
+        episode = replace(episode, rewards=filled)
+        save_episode(episode, tmp_path / f"episode-{seed}", codec="raw")
+    world = look_at(tmp_path).scale(load_preset("tiny")).world
+    assert world.reward_unit == pytest.approx(unit)
+    assert world.reward_limit == pytest.approx(limit)
 
 
 def test_the_car_is_driven_by_its_shipped_key_map():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import image
 from torch import Tensor, nn
 
 from midas_world.checkpoint import load_tensors
@@ -263,7 +264,6 @@ def test_a_damaged_state_is_a_checkpoint_error(tmp_path):
 
 
 def test_strips_hold_every_frame_in_its_place(tmp_path):
-    image = pytest.importorskip("matplotlib.image")
     frames = [
         [np.full((4, 6, 3), 10 * row + column, np.uint8) for column in (1, 2)] for row in (1, 2)
     ]

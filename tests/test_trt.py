@@ -9,12 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 
 from engine import make_engine
+from engine.on_tensorrt import build as trt_build
+from engine.on_tensorrt import engine as trt_engine
+from engine.on_tensorrt import graphs as trt_graphs
 from engine.on_tensorrt import plan as trt_plan
+from engine.on_tensorrt.build import Target, parse_capability, provide_engine
+from engine.on_tensorrt.graphs import plan_graph
 from engine.on_tensorrt.plan import PLAN_GRAPHS, TrtPlan, load_plan
+from engine.on_tensorrt.runtime import build_engine
 from engine.on_torch.engine import TorchEngine
 from midas_world.commands import cli
 from midas_world.config import (
@@ -30,16 +38,6 @@ from midas_world.model.world_model import WorldModel
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import World, load_world
 from tests.fakes import randomize
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
-
-from engine.on_tensorrt import build as trt_build  # noqa: E402
-from engine.on_tensorrt import engine as trt_engine  # noqa: E402
-from engine.on_tensorrt import graphs as trt_graphs  # noqa: E402
-from engine.on_tensorrt.build import Target, parse_capability, provide_engine  # noqa: E402
-from engine.on_tensorrt.graphs import plan_graph  # noqa: E402
-from engine.on_tensorrt.runtime import build_engine  # noqa: E402
 
 CAPABILITIES = (80, 89, 120)
 
@@ -146,7 +144,6 @@ def test_weights_are_of_the_precision_and_what_goes_in_and_out_is_float32(
 
 @pytest.mark.parametrize(("steps", "has_camera"), [(2, True), (1, False)])
 def test_graphs_make_what_torch_makes(steps: int, has_camera: bool):
-    runtime = pytest.importorskip("onnxruntime")
     config = load_preset("tiny").world
     if not has_camera:  # then there are no moved copies
         conditions = replace(config.conditions, camera=CameraConfig())
@@ -168,7 +165,7 @@ def test_graphs_make_what_torch_makes(steps: int, has_camera: bool):
     for graph, inputs in graphs:
         contents = trt_graphs._export(graph, inputs, "made")
         onnx.checker.check_model(onnx.load_from_string(contents), full_check=True)
-        session = runtime.InferenceSession(contents)
+        session = onnxruntime.InferenceSession(contents)
         (made,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(made), graph(inputs))

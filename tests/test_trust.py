@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import onnx
 import pytest
 
 import envs  # noqa: F401 - registers the ids
 import play
+from engine.on_onnx.outlines import OutlineError, fill_outline
 from envs.play.game.opening import open_world
 from envs.play.replay.recorded import make_recorded, open_recorded
 from envs.recording.record import RecordSession
@@ -281,9 +283,6 @@ def test_a_state_is_a_file_of_its_session(tmp_path, name):
 
 
 def test_an_outline_reads_no_other_file(tmp_path):
-    onnx = pytest.importorskip("onnx")
-    from engine.on_onnx.outlines import OutlineError, fill_outline
-
     (tmp_path / "secret").write_bytes(b"\0" * 16)
     outside = onnx.TensorProto(name="w", dims=[4], data_type=onnx.TensorProto.FLOAT)
     outside.data_location = onnx.TensorProto.EXTERNAL
