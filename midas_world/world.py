@@ -51,7 +51,7 @@ WORLD_PLACES = (WORLDS_FOLDER, Path("worlds"))
 START_STATES_NAME = "start_states.safetensors"
 KEYMAP_NAME = "keymap.yaml"
 # What moves latents does so in every step, over and over again.
-_EXACT = ("model.motion.operators", "model.head.flow.operators")
+_EXACT = ("model.motion.operators",)
 
 
 @dataclass(frozen=True, kw_only=True)

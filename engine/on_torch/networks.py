@@ -86,6 +86,9 @@ def _cast_head(head: DiffusionHead, dtype: torch.dtype) -> None:
             layer.to(dtype)
         elif isinstance(layer, FilmBlock) and dtype != torch.float32:
             layer.modulation.register_forward_hook(cast_made)
+    if head.flow is not None:
+        head.flow.coder.encoder.to(dtype)
+        head.flow.coder.decoder.to(dtype)
     head.places.data = head.places.data.to(dtype=dtype, memory_format=torch.channels_last)
     if dtype != torch.float32:
         head.input.register_forward_pre_hook(cast_given)

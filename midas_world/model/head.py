@@ -101,7 +101,7 @@ class DiffusionHead(nn.Module):
         self.decoder = nn.ModuleList([blocks(level) for level in levels[:-1]])
         self.flow = flow
         self.num_gates = 1 + num_copies + (flow is not None)
-        num_shifts = len(flow.shifts) if flow is not None else 0
+        num_shifts = 2 * flow.count if flow is not None else 0
         self.output = nn.Conv2d(widths[0], latent_channels + self.num_gates + num_shifts, 1)
         with torch.no_grad():
             self.output.weight.mul_(0.1)

@@ -1,22 +1,27 @@
-"""Moved latents: how what is in the picture stays in it while the camera moves.
+"""What moves: how what is in the picture stays in it while the camera, or a thing, moves.
 
 A whole-pixel shift of the picture is, in latents, nearly one 3x3 convolution; it is fitted to the
 autoencoder in closed form from some frames (ridge regression). Learning to move things by
 convolution alone did not work: they were gone after five steps. Where the camera is declared,
 copies travel with it at the declared parallaxes, and the head chooses between them by gates at
-every place. Elsewhere the head says for every place how far it moves, by gates over all shifts
-along x and then along y (dynamic neural advection, Finn et al. 2016, arXiv 1605.07157).
+every place.
 
-Shapes: B batch, c latent channels, h w fine grid, P copies, R reach in px, K operators.
+Elsewhere the head says for every place how far it moves, by gates over all shifts along x and then
+along y (dynamic neural advection, Finn et al. 2016, arXiv 1605.07157). It is the decoded picture
+that moves so, and is encoded again: turned and zoomed by parts of a pixel at every step, latents
+moved by convolutions came apart after ten.
+
+Shapes: B batch, c latent channels, h w fine grid, H W pixels, P copies, R reach in px, K operators.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from midas_world.config import MotionConfig
+from midas_world.config import AutoencoderConfig, MotionConfig
+from midas_world.model.autoencoder import Autoencoder
 from midas_world.model.layers import without_autocast
 
 _RIDGE = 1e-4
@@ -30,27 +35,36 @@ def snap(place: Tensor) -> Tensor:
     return torch.floor(place + 0.501)
 
 
-class Operators(nn.Module):
-    """One operator for each of some shifts of the picture's window.
+class Motion(nn.Module):
+    """Copies that move as the camera does.
 
     Args:
-        shifts: (dx, dy) px.
+        config: Which copies.
         channels: c.
         downsampling: Pixels of a fine latent.
+        loop: Pixels after which the camera's place begins anew.
+
+    Attributes:
+        shifts: (dx, dy) px of the picture's window, one for each operator.
     """
 
     operators: Tensor
     biases: Tensor
+    shares: Tensor
 
     def __init__(
-        self, shifts: Sequence[tuple[int, int]], *, channels: int, downsampling: int
+        self, config: MotionConfig, *, channels: int, downsampling: int, loop: int
     ) -> None:
         super().__init__()
-        self.shifts, self.downsampling = list(shifts), downsampling
-        operators = torch.zeros(len(shifts), 9, channels, channels)
+        reach = range(-config.reach, config.reach + 1) if config.parallax else ()
+        self.shifts, self.downsampling = [(dx, 0) for dx in reach], downsampling
+        operators = torch.zeros(len(self.shifts), 9, channels, channels)
         operators[:, 4] = torch.eye(channels)  # until they are fitted, everything stays
         self.register_buffer("operators", operators.flatten(1, 2))
-        self.register_buffer("biases", torch.zeros(len(shifts), channels))
+        self.register_buffer("biases", torch.zeros(len(self.shifts), channels))
+        self.config, self.loop = config, loop
+        # A buffer: a tensor made of numbers would stop a GPU.
+        self.register_buffer("shares", torch.tensor(config.parallax), persistent=False)
 
     @torch.no_grad()
     def fit(self, encode: Callable[[Tensor], Tensor], frames: Tensor) -> None:
@@ -87,29 +101,6 @@ class Operators(nn.Module):
             solved = torch.linalg.solve(gram, rows.T @ target).float()
             self.operators[index], self.biases[index] = solved[:-1], solved[-1]
 
-
-class Motion(Operators):
-    """Copies that move as the camera does.
-
-    Args:
-        config: Which copies.
-        channels: c.
-        downsampling: Pixels of a fine latent.
-        loop: Pixels after which the camera's place begins anew.
-    """
-
-    shares: Tensor
-
-    def __init__(
-        self, config: MotionConfig, *, channels: int, downsampling: int, loop: int
-    ) -> None:
-        reach = range(-config.reach, config.reach + 1) if config.parallax else ()
-        shifts = [(dx, 0) for dx in reach]
-        super().__init__(shifts, channels=channels, downsampling=downsampling)
-        self.config, self.loop = config, loop
-        # A buffer: a tensor made of numbers would stop a GPU.
-        self.register_buffer("shares", torch.tensor(config.parallax), persistent=False)
-
     def travel(self, camera: Tensor, last_camera: Tensor) -> Tensor:
         """Return whole px of travel at each parallax, (B,) twice -> (B, parallaxes) float32.
 
@@ -137,38 +128,45 @@ class Motion(Operators):
         return moved.unflatten(3, (height, width))
 
 
-class Flow(Operators):
+class Flow(nn.Module):
     """Every place moves as far as its gates say: along x first, then along y.
 
     Args:
-        reach: Px, each way.
-        channels: c.
-        downsampling: Pixels of a fine latent.
+        reach: R, each way.
+        config: Of the autoencoder.
+
+    Attributes:
+        coder: A copy of the autoencoder, so that whoever has the model has it; it does not learn.
+        count: 2 R + 1 gates along each axis, of shifts from -R to R px.
     """
 
-    def __init__(self, reach: int, *, channels: int, downsampling: int) -> None:
-        ways = range(-reach, reach + 1)
-        shifts = [*((dx, 0) for dx in ways), *((0, dy) for dy in ways)]
-        super().__init__(shifts, channels=channels, downsampling=downsampling)
-        self.count = len(ways)
+    def __init__(self, reach: int, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.reach, self.count = reach, 2 * reach + 1
+        self.coder = Autoencoder(config).requires_grad_(requires_grad=False)
 
     def forward(self, latents: Tensor, gates: Tensor) -> Tensor:
         """Return moved latents, (B, c, h, w) float32.
 
         Args:
             latents: (B, c, h, w).
-            gates: (B, 2 (2 reach + 1), h, w) logits of the shifts.
+            gates: (B, 2 (2 R + 1), h, w) logits of the shifts.
         """
-        made, size = latents.float(), latents.shape[2:]
-        with without_autocast(latents.device):
-            for axis in range(2):
-                own = slice(axis * self.count, (axis + 1) * self.count)
-                shares = gates[:, own].float().softmax(dim=1).flatten(2).transpose(1, 2)
-                operators = self.operators[own].transpose(0, 1).flatten(1)
-                moved = _patches(made) @ operators + self.biases[own].flatten()
-                moved = moved.unflatten(2, (self.count, latents.shape[1]))
-                made = (moved * shares[..., None]).sum(dim=2).transpose(1, 2).unflatten(2, size)
-        return made
+        dtype = next(self.coder.parameters()).dtype
+        with torch.no_grad():
+            given = latents.to(dtype).contiguous(memory_format=torch.channels_last)
+            picture = self.coder.decode(given).float().clamp(-1.0, 1.0)
+        size = picture.shape[2:]
+        for axis, logits in ((3, gates[:, : self.count]), (2, gates[:, self.count :])):
+            shares = logits.float().softmax(dim=1)
+            shares = functional.interpolate(shares, size, mode="bilinear")
+            sides = [self.reach if side == axis else 0 for side in (3, 3, 2, 2)]
+            padded = functional.pad(picture, sides, mode="replicate")
+            picture = torch.zeros_like(picture)
+            for k, share in enumerate(shares.split(1, dim=1)):
+                picture = picture + share * padded.narrow(axis, k, size[axis - 2])
+        moved = picture.to(dtype).contiguous(memory_format=torch.channels_last)
+        return self.coder.encode(moved).float()
 
 
 def _patches(latents: Tensor) -> Tensor:

@@ -163,9 +163,7 @@ class WorldModel(nn.Module):
             grid=config.grid,
             token_grid=config.token_grid,
             is_painted=self.scenery is not None,
-            flow=Flow(config.motion.flow, channels=channels, downsampling=step)
-            if config.motion.flow
-            else None,
+            flow=Flow(config.motion.flow, config.autoencoder) if config.motion.flow else None,
         )
         self.outcome = OutcomeHead(
             width=config.outcome_width,

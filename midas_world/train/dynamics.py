@@ -310,12 +310,13 @@ def train_dynamics(
 
 @torch.no_grad()
 def fit_to_autoencoder(module: DynamicsLoss, store: LatentStore, coder: Autoencoder) -> None:
-    """Change what follows from the autoencoder alone: operators, units and channel weights."""
+    """Change what follows from the autoencoder alone: what moves, units and channel weights."""
     device, model = coder.latent_mean.device, module.model
     total = store.frames.num_frames
     rows = np.linspace(1, total - 1, min(FIT_FRAMES, total - 1)).astype(int)
-    movers = [mover for mover in (model.motion, model.head.flow) if mover and mover.shifts]
-    if movers:
+    if model.head.flow is not None:
+        model.head.flow.coder.load_state_dict(coder.state_dict())
+    if model.motion.shifts:
         frames = normalize_frames(torch.from_numpy(store.frames.gather(rows)))
 
         def encode(pictures: Tensor) -> Tensor:
@@ -325,8 +326,7 @@ def fit_to_autoencoder(module: DynamicsLoss, store: LatentStore, coder: Autoenco
             ]
             return torch.cat(parts).float().cpu()
 
-        for mover in movers:
-            mover.fit(encode, frames)
+        model.motion.fit(encode, frames)
     latents = store.gather(rows)
     change = latents - store.gather(np.maximum(rows - 1, 0))
     model.change_std.copy_(change.std(dim=(0, 2, 3)).clamp_min(1e-2))
