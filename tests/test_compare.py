@@ -16,7 +16,7 @@ from envs.play.window import panels
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from tests.fakes import CountingEnv
-from tests.windows import playable, playing, press, run_until
+from tests.windows import playable, playing, press, press_until, run_until
 
 IDLE, RUN_RIGHT, LEAP, TALK = (
     ACTIONS.index(n) for n in ("idle", "run_right", "leap_right", "talk")
@@ -226,16 +226,14 @@ def test_running_backwards_shows_what_the_teacher_drew(followed):
 def test_f2_splits_the_window_and_joins_it_again():
     env = CountingEnv()
     with playing(env, fps=50, teacher=linked(env)) as (window, session):
-        press(pygame.K_F2)
-        run_until(window, session, lambda: window._drawn_pair is not None)
+        press_until(window, session, pygame.K_F2, lambda: window._drawn_pair is not None)
         surface = pygame.display.get_surface()
         run_until(window, session, lambda: window._drawn_pair.view.num_steps > 5)
         pair = window._drawn_pair
         world, teacher = (surface.get_at((x, 250))[0] for x in (240, 720))
         assert world == pair.view.num_steps > teacher > 0  # it began later
         assert session.view.num_steps > 2
-        press(pygame.K_F2)
-        run_until(window, session, lambda: session.comparison is None)
+        press_until(window, session, pygame.K_F2, lambda: session.comparison is None)
         run_until(window, session, lambda: window._drawn_pair is None)
 
 
@@ -243,8 +241,7 @@ def test_f2_without_a_teacher_says_why():
     with playing(CountingEnv()) as (window, session):
         said = []
         window._say = said.append
-        press(pygame.K_F2)
-        run_until(window, session, lambda: said)
+        press_until(window, session, pygame.K_F2, lambda: said)
         assert "teacher of this world is not here" in said[0]
         assert session.comparison is None
     assert "teacher itself" in open_teacher().no_teacher

@@ -28,7 +28,7 @@ from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError,
 from midas_world.sessions.session import load_session
 from tests.fakes import CountingEnv
 from tests.test_sound import loudest_hz, tone, write_sound
-from tests.windows import playing, press, run_until, type_in
+from tests.windows import playing, press, press_until, run_until, type_in
 
 IDLE, TALK = ACTIONS.index("idle"), ACTIONS.index("talk")
 SILENCE = np.zeros(SAMPLES_PER_STEP, np.int16)
@@ -216,8 +216,7 @@ def test_a_key_goes_to_the_next_language():
     with playing(CountingEnv()) as (window, session):
         press(pygame.K_l)
         run_until(window, session, lambda: window.overlays.message == "the character speaks German")
-        press(pygame.K_l)
-        run_until(window, session, lambda: session.voices.language == "fr-fr")
+        press_until(window, session, pygame.K_l, lambda: session.voices.language == "fr-fr")
 
 
 # Texts
@@ -242,11 +241,9 @@ def test_words_after_a_quote_are_said_and_others_are_a_prompt(monkeypatch):
     said = []
     monkeypatch.setattr(LiveVoices, "say", lambda self, text: said.append(text))
     with playing(CountingEnv()) as (window, session):
-        press(pygame.K_t)
-        run_until(window, session, lambda: window._prompt.is_open)
+        press_until(window, session, pygame.K_t, lambda: window._prompt.is_open)
         type_in('"Guten Tag"')
-        press(pygame.K_RETURN)
-        run_until(window, session, lambda: said)
+        press_until(window, session, pygame.K_RETURN, lambda: said)
         assert window.overlays.message == "the character says: Guten Tag"
         assert session.prompt is None
     assert said == ["Guten Tag"]
@@ -280,8 +277,7 @@ def test_a_language_that_espeak_does_not_know_is_told(espeak_without_languages, 
 def test_a_language_that_espeak_does_not_know_ends_no_game(espeak_without_languages):
     with playing(CountingEnv()) as (window, session):
         session.voices = LiveVoices(language="xx")
-        press(pygame.K_t)
-        run_until(window, session, lambda: window._prompt.is_open)
+        press_until(window, session, pygame.K_t, lambda: window._prompt.is_open)
         type_in('"hello')
         press(pygame.K_RETURN)
         run_until(window, session, lambda: "cannot say it as 'xx'" in window.overlays.message)

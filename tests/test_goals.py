@@ -18,7 +18,7 @@ from envs.play.window.scoreboard import Flashes, first_keys
 from envs.stage.picture import objects_of_things
 from envs.stage.policies import ExpertPolicy
 from tests.fakes import CountingEnv
-from tests.windows import playing, press, push, release, run_until, words_shown
+from tests.windows import playing, press, press_until, push, release, run_until, words_shown
 
 DAY = date(2026, 3, 1)
 
@@ -102,12 +102,10 @@ def test_a_run_from_the_menu_to_its_end_again_and_its_replay(monkeypatch):
         run_until(window, session, lambda: session.status == "over")
         run_until(window, session, lambda: window._screens.menu is not None)
         assert window._screens.menu.title == "The end"
-        press(pygame.K_ESCAPE)
-        run_until(window, session, lambda: window._screens.menu.title == "Menu")
+        press_until(window, session, pygame.K_ESCAPE, lambda: window._screens.menu.title == "Menu")
         press(pygame.K_DOWN)
         press(pygame.K_DOWN)
-        press(pygame.K_RETURN)
-        run_until(window, session, lambda: session.goals.mode is COIN_RUN)
+        press_until(window, session, pygame.K_RETURN, lambda: session.goals.mode is COIN_RUN)
         run_until(window, session, lambda: session.status == "over")
         assert env.resets[-1][0] == date.today().toordinal()
         assert session.goals.run.best == (6.0,)
@@ -123,8 +121,7 @@ def test_a_run_from_the_menu_to_its_end_again_and_its_replay(monkeypatch):
         )  # fmt: skip
         assert shown[-1] == 6
         assert min(shown) < 6
-        press(pygame.K_ESCAPE)
-        run_until(window, session, lambda: session.status == "over")
+        press_until(window, session, pygame.K_ESCAPE, lambda: session.status == "over")
         num_resets = len(env.resets)
         run_until(window, session, lambda: window._screens.menu is not None)
         press(pygame.K_RETURN)  # again
@@ -142,14 +139,12 @@ def test_the_end_is_seen_though_nobody_touches_anything(monkeypatch):
 
 def test_keys_of_the_game_mean_nothing_while_it_waits_for_a_menu():
     with playing(CountingEnv(), fps=50) as (window, session):
-        press(pygame.K_ESCAPE)
-        run_until(window, session, lambda: session.status == "paused")
+        press_until(window, session, pygame.K_ESCAPE, lambda: session.status == "paused")
         steps = session.view.num_steps
         for key in (pygame.K_p, pygame.K_n, pygame.K_b, pygame.K_t, pygame.K_g, pygame.K_BACKSPACE):
             press(key)
         push(6)  # of the pad: pause
-        press(pygame.K_MINUS)
-        run_until(window, session, lambda: "volume" in window.overlays.message)
+        press_until(window, session, pygame.K_MINUS, lambda: "volume" in window.overlays.message)
         done = threading.Event()
         session._commands.put(lambda _: done.set())
         assert done.wait(10.0)
@@ -201,11 +196,9 @@ def test_an_agent_plays_after_a_while_until_a_key_is_pressed(monkeypatch):
 def test_a_key_hands_over_from_an_agent_that_was_asked_to_play(key, monkeypatch):
     said = words_shown(monkeypatch)
     with playing(CountingEnv(), fps=100) as (window, session):
-        press(pygame.K_g)
-        run_until(window, session, lambda: session.view.action_name != "idle")
+        press_until(window, session, pygame.K_g, lambda: session.view.action_name != "idle")
         run_until(window, session, lambda: any("an agent plays" in words for words in said))
-        press(key)
-        run_until(window, session, lambda: not session.pilot.is_flying)
+        press_until(window, session, key, lambda: not session.pilot.is_flying)
         release(key)
         run_until(window, session, lambda: session.view.action_name == "idle")
 

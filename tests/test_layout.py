@@ -12,7 +12,7 @@ from envs.play.game.playable import TeacherLink
 from envs.play.window.layout import Plate, arrange
 from tests.fakes import CountingEnv
 from tests.test_compare import MarkedEnv
-from tests.windows import playing, press, run_until
+from tests.windows import playing, press, press_until, run_until
 
 SIZES = ((320, 192), (321, 200), (480, 270), (640, 384), (400, 800), (960, 576), (1280, 768))
 
@@ -59,8 +59,7 @@ def test_all_that_a_window_can_show_lies_apart(size, is_split, here):
     with playing(CountingEnv(), fps=50, teacher=link) as (window, session):
         window._surface = pygame.display.set_mode(size, pygame.RESIZABLE)
         if is_split:
-            press(pygame.K_F2)
-            run_until(window, session, lambda: window._drawn_pair is not None)
+            press_until(window, session, pygame.K_F2, lambda: window._drawn_pair is not None)
         wanted = {"score", "message", "recording", "bookmarks"}
         session.recording.error = "the disk is full"
         for key in (pygame.K_F4, *[pygame.K_b] * 9, pygame.K_h, pygame.K_F3):

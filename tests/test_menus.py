@@ -10,7 +10,7 @@ import pytest
 from envs.play.game.opening import open_teacher
 from envs.play.game.settings import Settings, SettingsFile
 from tests.fakes import CountingEnv
-from tests.windows import choose, playing, press, push, release, run_until
+from tests.windows import choose, playing, press, press_until, push, release, run_until
 
 
 def click(rect: pygame.Rect) -> None:
@@ -45,16 +45,14 @@ def test_scenes_are_shown_and_gone_to_and_start_states_too():
     ):  # fmt: skip
         window._screens.open_scenes(session)
         press(pygame.K_RIGHT)  # the place after the first
-        press(pygame.K_RETURN)
-        run_until(window, session, lambda: env.prompt is not None)
+        press_until(window, session, pygame.K_RETURN, lambda: env.prompt is not None)
         assert env.prompt.split(", ")[0] == scenes.fields["place"][1]
         run_until(window, session, lambda: window._screens.menu is None)
         window._screens.open_scenes(session)
         tiles = window._screens.menu
         for _ in range(4):
             press(pygame.K_DOWN)
-        press(pygame.K_RIGHT)
-        run_until(window, session, lambda: 1 in session.start_pictures)
+        press_until(window, session, pygame.K_RIGHT, lambda: 1 in session.start_pictures)
         run_until(window, session, lambda: tiles.rows[4].rects and not window._is_dirty)
         click(tiles.rows[0].rects[2])  # marks a place alone
         run_until(window, session, lambda: tiles.rows[0].chosen == 2)
@@ -87,8 +85,7 @@ def test_a_key_gets_another_place_and_the_old_one_is_free(tmp_path):
         press(pygame.K_p)  # now kicks, and pauses no more
         run_until(window, session, lambda: settings.settings.keys == {"k": "p"})
         window._screens.close(session)
-        press(pygame.K_p)
-        run_until(window, session, lambda: session.view.action_name == "kick")
+        press_until(window, session, pygame.K_p, lambda: session.view.action_name == "kick")
         assert session.status == "playing"
         release(pygame.K_p)
         run_until(window, session, lambda: session.view.action_name == "idle")
@@ -109,8 +106,7 @@ def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
             pygame.event.post(event)
             run_until(window, session, lambda kind=kind: getattr(settings.settings, kind))
             window._screens.close(session)
-        press(pygame.K_o)
-        run_until(window, session, lambda: session.status == "paused")
+        press_until(window, session, pygame.K_o, lambda: session.status == "paused")
         push(5)
         run_until(window, session, lambda: session.past.bookmarks.shown)
     kept = json.loads((tmp_path / "settings.json").read_text())
@@ -125,8 +121,7 @@ def test_a_language_that_was_chosen_is_spoken_the_next_time(tmp_path, language):
         run_until(window, session, lambda: window._has_begun)
         assert session.voices.is_live == bool(language)
         assert session.voices.language == (language or "en-us")
-        press(pygame.K_l)
-        run_until(window, session, lambda: settings.settings.language != language)
+        press_until(window, session, pygame.K_l, lambda: settings.settings.language != language)
     assert SettingsFile(tmp_path / "settings.json").settings.language == session.voices.language
 
 

@@ -19,7 +19,7 @@ from envs.stage.env import ACTION_KEYS
 from midas_world.world import KeyMap
 from tests import windows
 from tests.fakes import CountingEnv, stage_keymap
-from tests.windows import press, release, run_until, type_in
+from tests.windows import press, press_until, release, run_until, type_in
 
 KICK, LEAP_RIGHT, RUN_LEFT = (ACTIONS.index(n) for n in ("kick", "leap_right", "run_left"))
 
@@ -145,15 +145,12 @@ def test_held_keys_reach_the_picture_and_the_way_is_timed(playing):
 def test_pause_single_step_and_reset(playing):
     env = CountingEnv()
     window, session = playing(env)
-    press(pygame.K_p)
-    run_until(window, session, lambda: session.status == "paused")
+    press_until(window, session, pygame.K_p, lambda: session.status == "paused")
     count = session.view.num_steps
-    press(pygame.K_n)
-    run_until(window, session, lambda: session.view.num_steps == count + 1)
+    press_until(window, session, pygame.K_n, lambda: session.view.num_steps == count + 1)
     assert session.status == "paused"
     press(pygame.K_r)  # asks
-    press(pygame.K_r)
-    run_until(window, session, lambda: len(env.resets) == 2)
+    press_until(window, session, pygame.K_r, lambda: len(env.resets) == 2)
     assert env.resets[0] == env.resets[1]
     press(pygame.K_r, pygame.KMOD_LSHIFT)
     run_until(window, session, lambda: len(env.resets) == 3)
@@ -162,8 +159,7 @@ def test_pause_single_step_and_reset(playing):
 
 def test_keys_of_the_game_are_no_commands(playing):
     window, session = playing(CountingEnv(), keymap=KeyMap(actions=ACTIONS, keys={"kick": ["p"]}))
-    press(pygame.K_p)
-    run_until(window, session, lambda: session.view.action_name == "kick")
+    press_until(window, session, pygame.K_p, lambda: session.view.action_name == "kick")
     assert session.status == "playing"
     press(pygame.K_p, pygame.KMOD_LCTRL)
     run_until(window, session, lambda: session.status == "paused")
@@ -177,8 +173,7 @@ def test_prompt_is_typed_and_applied(playing):
         type_in(letter)
     press(pygame.K_BACKSPACE)
     press(pygame.K_p)  # a letter, not a command, while the line is open
-    press(pygame.K_RETURN)
-    run_until(window, session, lambda: env.prompt is not None)
+    press_until(window, session, pygame.K_RETURN, lambda: env.prompt is not None)
     assert env.prompt == "snow"
     assert session.prompt == "snow"
     assert session.status == "playing"
@@ -210,8 +205,7 @@ def test_overlays_and_screenshot(playing, here):
 
     run_until(window, session, lambda: session.view.num_steps > 5 and num_colors() > 20)
     press(pygame.K_F1)
-    press(pygame.K_F12)
-    run_until(window, session, lambda: list(here.glob("screenshots/*.png")))
+    press_until(window, session, pygame.K_F12, lambda: list(here.glob("screenshots/*.png")))
     saved = pygame.image.load(next(iter(here.glob("screenshots/*.png"))))
     assert saved.get_size() == (960, 576)  # as it is shown
     assert len(np.unique(pygame.surfarray.array3d(saved).reshape(-1, 3), axis=0)) == 1  # no words
@@ -222,8 +216,7 @@ def test_a_screenshot_that_cannot_be_saved_is_told_and_play_goes_on(playing, her
     window, session = playing(CountingEnv())
     said = []
     window._say = said.append
-    press(pygame.K_F12)
-    run_until(window, session, lambda: said)
+    press_until(window, session, pygame.K_F12, lambda: said)
     assert said[0].startswith("no screenshot: ")
     count = session.view.num_steps
     run_until(window, session, lambda: session.view.num_steps > count)

@@ -25,7 +25,7 @@ from midas_world.sessions.session import RecordedSession, load_session
 from tests.displays import needs_xvfb, x_server
 from tests.fakes import CountingEnv
 from tests.sessions import FullDisk
-from tests.windows import playable, playing, press, run_until, words_shown
+from tests.windows import playable, playing, press_until, run_until, words_shown
 
 
 def test_a_game_is_recorded_from_the_middle_with_its_jumps_and_prompts(tmp_path):
@@ -81,12 +81,10 @@ def test_a_recording_that_has_ended_is_let_go_of(tmp_path):
 def test_f9_starts_a_session_and_ends_it(here):
     with playing(CountingEnv()) as (window, session):
         assert session.recording.status is None
-        press(pygame.K_F9)
-        run_until(window, session, lambda: session.recording.status is not None)
+        press_until(window, session, pygame.K_F9, lambda: session.recording.status is not None)
         run_until(window, session, lambda: session.recording.status.num_frames > 20)
         session.recording._pressed_at = 0.0  # as if the keys were not pressed within the same 0.3 s
-        press(pygame.K_F9)
-        run_until(window, session, lambda: session.recording.status is None)
+        press_until(window, session, pygame.K_F9, lambda: session.recording.status is None)
         shown = session.view.num_steps
         run_until(window, session, lambda: session.view.num_steps > shown)  # play goes on
     recorded = only_session(here)
@@ -139,8 +137,7 @@ def test_the_hud_says_why_nothing_is_recorded_and_play_goes_on(here, monkeypatch
     spoil(monkeypatch)
     said = words_shown(monkeypatch)
     with playing(CountingEnv()) as (window, session):
-        press(pygame.K_F9)
-        run_until(window, session, lambda: session.recording.error)
+        press_until(window, session, pygame.K_F9, lambda: session.recording.error)
         run_until(window, session, lambda: any(words in line for line in said))
         assert any("F9 tries again" in line for line in said)
         shown = session.view.num_steps

@@ -11,7 +11,7 @@ from envs.play.replay.recorded import Tape, open_recorded
 from envs.play.window.window import Window
 from midas_world.sessions.session import load_session
 from tests.replays import NUM_FRAMES, record
-from tests.windows import in_window, press, release, run_until, start
+from tests.windows import in_window, press, press_until, release, run_until, start
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +41,13 @@ def watching(tape):
 
 
 def pause(window: Window, session: GameThread) -> None:
-    press(pygame.K_p)
-    run_until(window, session, lambda: session.films.projector.is_paused)
+    press_until(window, session, pygame.K_p, lambda: session.films.projector.is_paused)
 
 
 def test_a_film_plays_to_its_end_and_begins_again(watching):
     window, session = watching
     press(pygame.K_UP)
-    press(pygame.K_UP)
-    run_until(window, session, lambda: session.films.projector.speed == 4.0)
+    press_until(window, session, pygame.K_UP, lambda: session.films.projector.speed == 4.0)
     run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 1)
     run_until(window, session, lambda: session.films.projector.is_paused)
     press(pygame.K_SPACE)
@@ -70,11 +68,9 @@ def test_keys_step_and_jump(watching):
     assert session.films.projector.is_paused
     leads_to(pygame.K_n, NUM_FRAMES - 1)
     leads_to(pygame.K_LEFT, 0)  # the film is shorter than a second
-    press(pygame.K_DOWN)
-    run_until(window, session, lambda: session.films.projector.speed == 0.5)
+    press_until(window, session, pygame.K_DOWN, lambda: session.films.projector.speed == 0.5)
     press(pygame.K_F1)
-    press(pygame.K_F3)
-    run_until(window, session, lambda: window.overlays.shows_measurements)
+    press_until(window, session, pygame.K_F3, lambda: window.overlays.shows_measurements)
     assert "take over" in str(window._key_rows(session))
 
 
@@ -82,8 +78,7 @@ def test_a_held_key_goes_on_stepping(watching):
     window, session = watching
     pause(window, session)
     press(pygame.K_HOME)
-    press(pygame.K_PERIOD)
-    run_until(window, session, lambda: session.films.projector.number >= 4)
+    press_until(window, session, pygame.K_PERIOD, lambda: session.films.projector.number >= 4)
     release(pygame.K_PERIOD)
     run_until(window, session, lambda: window._film._held is None)
 
@@ -112,8 +107,7 @@ def test_the_bar_can_be_clicked_and_dragged(watching):
     run_until(window, session, lambda: session.films.projector.number == NUM_FRAMES - 1)
     mouse(pygame.MOUSEBUTTONUP, width, button=1)
     mouse(pygame.MOUSEMOTION, 0, rel=(0, 0), buttons=(0, 0, 0))
-    press(pygame.K_F3)
-    run_until(window, session, lambda: window.overlays.shows_measurements)
+    press_until(window, session, pygame.K_F3, lambda: window.overlays.shows_measurements)
     assert session.films.projector.number == NUM_FRAMES - 1
 
 
@@ -135,8 +129,7 @@ def test_taking_over_plays_on_bit_equal_from_the_frame_shown(watching, key):
     window._say = said.append
     session.films.control(lambda projector: projector.seek(11))
     run_until(window, session, lambda: session.films.projector.number == 11)
-    press(key)
-    run_until(window, session, lambda: session.status != "watching")
+    press_until(window, session, key, lambda: session.status != "watching")
     run_until(window, session, lambda: session.films.projector is None)
     run_until(window, session, lambda: session.view.num_steps >= 10)
     assert "your turn" in said
@@ -156,8 +149,6 @@ def test_what_cannot_be_taken_over_is_told_and_the_film_goes_on(tape):
         window._say = said.append
         session.start()
         run_until(window, session, lambda: session.status == "watching")
-        press(pygame.K_t)
-        run_until(window, session, lambda: "cannot take over: no such world" in said)
+        press_until(window, session, pygame.K_t, lambda: "cannot take over: no such world" in said)
         assert session.films.projector is not None
-        press(pygame.K_SPACE)
-        run_until(window, session, lambda: not session.films.projector.is_paused)
+        press_until(window, session, pygame.K_SPACE, lambda: not session.films.projector.is_paused)

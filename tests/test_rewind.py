@@ -11,7 +11,7 @@ from envs.play.game.rewind import Rewind
 from envs.play.game.time_travel import Bookmarks
 from envs.stage.controller import ACTIONS
 from tests.fakes import CountingEnv, SavingEnv
-from tests.windows import playable, playing, press, release, run_until
+from tests.windows import playable, playing, press, press_until, release, run_until
 
 KICK, RUN_RIGHT = ACTIONS.index("kick"), ACTIONS.index("run_right")
 
@@ -217,8 +217,7 @@ def test_a_bookmark_is_the_same_after_playing_it_all_again(world):
 def test_holding_backspace_runs_backwards_and_letting_go_plays_on():
     with playing(SavingEnv(), fps=100) as (window, session):
         run_until(window, session, lambda: session.view.num_steps >= 20)
-        press(pygame.K_BACKSPACE)
-        run_until(window, session, lambda: session.status == "rewinding")
+        press_until(window, session, pygame.K_BACKSPACE, lambda: session.status == "rewinding")
         highest = session.view.num_steps
         run_until(window, session, lambda: session.view.num_steps <= highest - 8)
         release(pygame.K_BACKSPACE)
@@ -230,8 +229,7 @@ def test_holding_backspace_runs_backwards_and_letting_go_plays_on():
 def test_a_short_press_goes_back_one_step_and_a_pause_stays_one():
     with playing(SavingEnv(), fps=100) as (window, session):
         run_until(window, session, lambda: session.view.num_steps >= 3)
-        press(pygame.K_p)
-        run_until(window, session, lambda: session.status == "paused")
+        press_until(window, session, pygame.K_p, lambda: session.status == "paused")
         count = session.view.num_steps
         press(pygame.K_BACKSPACE)
         release(pygame.K_BACKSPACE)
@@ -243,16 +241,14 @@ def test_a_short_press_goes_back_one_step_and_a_pause_stays_one():
 def test_running_backwards_ends_with_the_window_s_focus():
     with playing(SavingEnv(), fps=100) as (window, session):
         run_until(window, session, lambda: session.view.num_steps >= 3)
-        press(pygame.K_BACKSPACE)
-        run_until(window, session, lambda: session.status == "rewinding")
+        press_until(window, session, pygame.K_BACKSPACE, lambda: session.status == "rewinding")
         pygame.event.post(pygame.Event(pygame.WINDOWFOCUSLOST))
         run_until(window, session, lambda: session.status == "playing")
 
 
 def test_backspace_at_the_very_beginning_stays_there():
     with playing(SavingEnv(), fps=100) as (window, session):
-        press(pygame.K_BACKSPACE)
-        run_until(window, session, lambda: session.status == "rewinding")
+        press_until(window, session, pygame.K_BACKSPACE, lambda: session.status == "rewinding")
         run_until(window, session, lambda: session.view.num_steps == 0)
         for _ in range(3):
             window.run_once(session)
@@ -264,16 +260,12 @@ def test_backspace_at_the_very_beginning_stays_there():
 def test_b_drops_a_bookmark_and_its_number_jumps_there():
     env = SavingEnv()
     with playing(env, fps=100) as (window, session):
-        press(pygame.K_p)
-        run_until(window, session, lambda: session.status == "paused")
+        press_until(window, session, pygame.K_p, lambda: session.status == "paused")
         marked = session.view.num_steps
-        press(pygame.K_b)
-        run_until(window, session, lambda: session.past.bookmarks.shown)
-        press(pygame.K_p)
-        run_until(window, session, lambda: session.view.num_steps > marked + 10)
+        press_until(window, session, pygame.K_b, lambda: session.past.bookmarks.shown)
+        press_until(window, session, pygame.K_p, lambda: session.view.num_steps > marked + 10)
         env.delay_s = 0.05  # so that the jump's own view can be seen
-        press(pygame.K_1)
-        run_until(window, session, lambda: session.view.num_steps <= marked + 2)
+        press_until(window, session, pygame.K_1, lambda: session.view.num_steps <= marked + 2)
         assert session.status == "playing"
 
 
@@ -281,6 +273,5 @@ def test_a_number_without_a_bookmark_says_so():
     with playing(SavingEnv(), fps=100) as (window, session):
         said = []
         window._say = said.append
-        press(pygame.K_7)
-        run_until(window, session, lambda: said)
+        press_until(window, session, pygame.K_7, lambda: said)
         assert said == ["there is no bookmark 7: B drops one"]

@@ -15,7 +15,7 @@ from midas_world.data.sound import SAMPLES_PER_STEP, mix, to_int16
 from tests.fakes import CountingEnv
 from tests.test_sound import tone
 from tests.voices import Ear, no_inputs, sound_of, wait_for
-from tests.windows import playable, playing, press, run_until
+from tests.windows import playable, playing, press, press_until, run_until
 
 IDLE, WALK, TALK = (ACTIONS.index(name) for name in ("idle", "walk_right", "talk"))
 
@@ -167,10 +167,8 @@ def test_a_session_plays_each_step_once_with_its_picture(hello):
 
 def test_keys_change_how_loud_it_is():
     with playing(CountingEnv()) as (window, session):
-        press(pygame.K_MINUS)
-        run_until(window, session, lambda: session.speaker.words == "volume 90 %")
-        press(pygame.K_m)
-        run_until(window, session, lambda: session.speaker.words == "sound off")
+        press_until(window, session, pygame.K_MINUS, lambda: session.speaker.words == "volume 90 %")
+        press_until(window, session, pygame.K_m, lambda: session.speaker.words == "sound off")
         press(pygame.K_EQUALS)
         run_until(window, session, lambda: session.speaker.words == "volume 100 %")
 

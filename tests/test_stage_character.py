@@ -2,6 +2,7 @@ import numpy as np
 import pygame
 import pytest
 
+from envs.stage import sprites
 from envs.stage.character import draw_character, draw_portrait
 from envs.stage.controller import ACTIONS, PoseController
 from envs.stage.looks import OUTFITS
@@ -10,21 +11,24 @@ from envs.stage.skeleton import GROUND_Y, KEYPOINTS
 BACKGROUND = (90, 140, 190)
 
 
-def drawn(draw, first, *, background=BACKGROUND, **changes) -> np.ndarray:
-    surface = pygame.Surface((320, 192))
+LOOK = {"facing": 1, "outfit": "red jacket", "mouth_open": 0.0, "eye_open": 1.0}
+
+
+def drawn(draw, *given, background=BACKGROUND, **look) -> np.ndarray:
+    """Return the (192, 320, 3) picture of what was drawn on a plain ground."""
+    surface = pygame.Surface((320, 192), 0, 32)
     surface.fill(background)
-    look = {"facing": 1, "outfit": "red jacket", "mouth_open": 0.0, "eye_open": 1.0}
-    draw(surface, first, **(look | changes))
+    draw(surface, *given, **look)
     return pygame.surfarray.array3d(surface).swapaxes(0, 1)
 
 
 def picture(keypoints=None, **changes) -> np.ndarray:
     points = PoseController().keypoints() if keypoints is None else keypoints
-    return drawn(draw_character, points, **changes)
+    return drawn(draw_character, points, **(LOOK | changes))
 
 
 def portrait(**changes) -> np.ndarray:
-    return drawn(draw_portrait, (10, 8, 60, 60), **changes)
+    return drawn(draw_portrait, (10, 8, 60, 60), **(LOOK | changes))
 
 
 def changed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -39,11 +43,11 @@ def test_every_joint_is_drawn(outfit, background):
         controller.step(ACTIONS.index("run_left"))
     keypoints = controller.keypoints()
     frame = picture(keypoints, facing=-1, outfit=outfit, background=background)
-    drawn = changed(frame, np.broadcast_to(np.array(background), frame.shape))
+    is_drawn = changed(frame, np.broadcast_to(np.array(background), frame.shape))
     for x, y in keypoints:
         column, row = int(x), int(y)
-        assert drawn[row - 4 : row + 5, column - 4 : column + 5].any()
-    rows, columns = drawn.nonzero()
+        assert is_drawn[row - 4 : row + 5, column - 4 : column + 5].any()
+    rows, columns = is_drawn.nonzero()
     assert rows.max() <= GROUND_Y + 2
     assert columns.min() > keypoints[:, 0].min() - 26
     assert columns.max() < keypoints[:, 0].max() + 26
@@ -86,3 +90,41 @@ def test_blink_gaze_light_and_flash_show():
     hurt = picture(flash=1.0).astype(int) - picture()
     assert hurt[..., 0].sum() > 0
     assert changed(picture(), picture(flash=1.0)).sum() > 1000
+
+
+# Sprites; that they lie in their boxes, test_stage_env.py has.
+
+
+def test_rocks_differ():
+    rocks = [
+        drawn(sprites.draw_rock, 160, 168, light=(255, 255, 255), variant=variant).tobytes()
+        for variant in range(sprites.NUM_ROCKS)
+    ]
+    assert len(set(rocks)) == sprites.NUM_ROCKS
+
+
+def box(picture: np.ndarray) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom of what was drawn; the last two are exclusive."""
+    rows, columns = np.nonzero((picture != BACKGROUND).any(axis=2))
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+def test_fire_stays_in_its_glow_and_loops():
+    pictures = [drawn(sprites.draw_fire, 160, 168, step=step) for step in range(9)]
+    for left, top, right, bottom in map(box, pictures):
+        assert 138 <= left < right <= 182
+        assert 126 <= top < bottom <= 172
+    np.testing.assert_array_equal(pictures[0], pictures[8])
+    assert len({picture.tobytes() for picture in pictures}) == 8
+
+
+@pytest.mark.parametrize("hearts", [0, 1, 2])
+def test_each_heart_is_visible(hearts):
+    fewer, more = (drawn(sprites.draw_hearts, count, 3) for count in (hearts, hearts + 1))
+    left, top, right, bottom = box(fewer)
+    assert 8 <= left < right <= 8 + 3 * 15 + 2 * 4
+    assert 8 <= top < bottom <= 22
+    differs = np.abs(more.astype(int) - fewer).max(axis=2) > 60
+    columns = np.nonzero(differs.any(axis=0))[0]
+    assert differs.sum() > 60
+    assert 8 + hearts * 19 <= columns.min() <= columns.max() < 8 + hearts * 19 + 15

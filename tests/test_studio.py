@@ -25,7 +25,7 @@ from midas_world.sessions.export.pictures import SHAPES, PictureOptions, picture
 from midas_world.sessions.session import load_session
 from tests.fakes import CountingEnv, view_of
 from tests.sessions import export, read_film
-from tests.windows import choose, in_window, playable, playing, press, run_until
+from tests.windows import choose, in_window, playable, playing, press, press_until, run_until
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 96, 160, 3)).astype(np.uint8)
 
@@ -212,10 +212,8 @@ def test_the_last_seconds_are_saved_watched_exported_and_deleted_by_keys(here):
         choose(window, "Watch")
         run_until(window, session, lambda: session.status == "watching")
         run_until(window, session, lambda: session.view.frame.shape == (528, 880, 3))
-        press(pygame.K_p)
-        run_until(window, session, lambda: session.films.projector.is_paused)
-        press(pygame.K_ESCAPE)
-        run_until(window, session, lambda: session.status == "paused")
+        press_until(window, session, pygame.K_p, lambda: session.films.projector.is_paused)
+        press_until(window, session, pygame.K_ESCAPE, lambda: session.status == "paused")
         assert session.view.num_steps >= steps
         for label, wanted in (("Export as MP4, 1:1", 2), ("Export as GIF", 3)):
             menu(Tiles, "Recordings")
@@ -244,18 +242,15 @@ def test_a_film_of_the_gallery_is_scrubbed_and_the_game_hears_nothing_of_it(here
         press(pygame.K_F10)  # before there is any
         run_until(window, session, lambda: window._screens.menu is not None)
         press(pygame.K_RETURN)
-        press(pygame.K_F8)
-        run_until(window, session, lambda: window._gallery.words)
+        press_until(window, session, pygame.K_F8, lambda: window._gallery.words)
         run_until(window, session, lambda: window._screens.menu.rows)  # the tiles know at once
         assert session.status == "paused"
         steps = session.view.num_steps
         press(pygame.K_RETURN)
         run_until(window, session, lambda: isinstance(window._screens.menu, Menu))
-        press(pygame.K_RETURN)
-        run_until(window, session, lambda: session.films.projector is not None)
+        press_until(window, session, pygame.K_RETURN, lambda: session.films.projector is not None)
         film = session.films.projector
-        press(pygame.K_END)
-        run_until(window, session, lambda: film.number == steps and film.is_paused)
+        press_until(window, session, pygame.K_END, lambda: film.number == steps and film.is_paused)
         for key in (pygame.K_b, pygame.K_BACKSPACE, pygame.K_g, pygame.K_COMMA):
             press(key)
         run_until(window, session, lambda: film.number == steps - 1)
@@ -265,10 +260,8 @@ def test_a_film_of_the_gallery_is_scrubbed_and_the_game_hears_nothing_of_it(here
         run_until(window, session, lambda: film.number == 1)
         pygame.event.post(pygame.Event(pygame.JOYHATMOTION, hat=0, value=(1, 0), instance_id=1))
         run_until(window, session, lambda: film.number == min(21, steps))
-        press(pygame.K_t)
-        run_until(window, session, lambda: "--replay" in window.overlays.message)
-        press(pygame.K_ESCAPE)
-        run_until(window, session, lambda: session.films.projector is None)
+        press_until(window, session, pygame.K_t, lambda: "--replay" in window.overlays.message)
+        press_until(window, session, pygame.K_ESCAPE, lambda: session.films.projector is None)
         assert (session.status, session.view.num_steps) == ("paused", steps)
         run_until(window, session, lambda: isinstance(window._screens.menu, Tiles))
         for _ in range(2):  # from there to the menu, and to the game

@@ -51,6 +51,12 @@ def run_until(window: Window, session: GameThread, condition, *, timeout_s: floa
         window.run_once(session)
 
 
+def press_until(window: Window, session: GameThread, key: int, condition) -> None:
+    """Press a key and wait for what it leads to."""
+    press(key)
+    run_until(window, session, condition)
+
+
 def start(window: Window, session: GameThread, *, timeout_s: float = 10.0) -> None:
     """Start a session and wait until it plays; what is pressed earlier is not meant for it."""
     session.start()
