@@ -113,10 +113,16 @@ def _play_window(args: argparse.Namespace, opener: Callable[[], Playable], loadi
     )
     with contextlib.ExitStack() as stack:
         stack.callback(voices.close)
-        # Films are waited for, unless Ctrl-C or SIGTERM ends it.
-        stack.push(lambda kind, *_: window.close(waits=not kind or issubclass(kind, Exception)))
         if args.global_hotkey:
             _listen_everywhere(thread, stack)
+        return _run(window, thread)
+
+
+def _run(window: Window, thread: GameThread) -> int:
+    """Play in a window until the player quits; what ended the game otherwise is raised."""
+    with contextlib.ExitStack() as stack:
+        # Films are waited for, unless Ctrl-C or SIGTERM ends it.
+        stack.push(lambda kind, *_: window.close(waits=not kind or issubclass(kind, Exception)))
         thread.start()
         window.run(thread)
     if thread.error is not None:
@@ -185,14 +191,7 @@ def _replay(args: argparse.Namespace) -> int:
         speaker=_speaker(args, settings.settings),
         notify=window.notify,
     )
-    thread.start()
-    try:
-        window.run(thread)
-    finally:
-        window.close()
-    if thread.error is not None:
-        raise thread.error
-    return 0
+    return _run(window, thread)
 
 
 def _resimulate(args: argparse.Namespace) -> int:

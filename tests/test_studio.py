@@ -13,8 +13,7 @@ from envs.play.game.game import Game
 from envs.play.game.opening import open_teacher
 from envs.play.game.rewind import Rewind
 from envs.play.studio.films import FilmLook, open_film, save_film
-from envs.play.studio.gallery import recordings
-from envs.play.studio.jobs import Jobs
+from envs.play.studio.gallery import Jobs, recordings
 from envs.play.studio.saver import FrameSaver
 from envs.play.window.film_controls import _bar
 from envs.play.window.menu import Menu

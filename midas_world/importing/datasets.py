@@ -19,7 +19,14 @@ import numpy as np
 from midas_world.config import ActionConfig
 from midas_world.data.sound import STEPS_PER_SECOND
 from midas_world.importing.minari_tables import TABLE_FORMATS, MinariTables
-from midas_world.importing.recording import Deed, Moment, RecordingError, read_picture, still
+from midas_world.importing.recording import (
+    Deed,
+    Moment,
+    RecordingError,
+    Source,
+    read_picture,
+    still,
+)
 from midas_world.importing.sound import AUDIO_SIZE
 from midas_world.packages import needs
 from midas_world.sessions.log import Record
@@ -35,7 +42,7 @@ _DAMAGED = (AttributeError, LookupError, OSError, TypeError, ValueError, Runtime
 _PICTURE_KEYS = ("pixels", "image", "rgb", "screen", "frame")
 
 
-class SessionSource:
+class SessionSource(Source):
     """A session that was recorded while playing.
 
     Raises:
@@ -44,18 +51,19 @@ class SessionSource:
     """
 
     def __init__(self, folder: Path, *, has_pose: bool = False, has_sound: bool = False) -> None:
+        super().__init__()
         self._session = load_session(folder)
         header = self._session.header
         self.label = f"{folder.name} (session, {header.frame_size[0]}x{header.frame_size[1]})"
         self.fps, self.size = header.fps, header.frame_size
         self._first = int(header.action_space.get("start", 0))
-        self.actions: Mapping[str, ActionConfig] = {
+        self.actions = {
             name: ActionConfig(
                 value=self._first + place, keys=tuple(header.action_keys.get(name, ()))
             )
             for place, name in enumerate(header.action_names)
         }
-        self.num_points, self.has_sound = 0, has_sound
+        self.has_sound = has_sound
         self.pose_size = self._size_of("pose", "--pose") if has_pose else 0
         sound = (AUDIO_SIZE, STEPS_PER_SECOND)
         if has_sound and (self._size_of("audio", "--sound"), self.fps) != sound:
@@ -63,7 +71,6 @@ class SessionSource:
                 f"--sound: {folder} must have {AUDIO_SIZE} audio features in each of "
                 f"{STEPS_PER_SECOND} frames a second"
             )
-        self.problems: Counter[str] = Counter()
 
     def _size_of(self, condition: str, option: str) -> int:
         """Return how many numbers a condition has, which every frame must have."""
@@ -117,7 +124,7 @@ def _audio_of(record: Record, _: float) -> np.ndarray:
     return record.conditions.audio
 
 
-class MinariSource:
+class MinariSource(Source):
     """A Minari dataset of pictures.
 
     Args:
@@ -129,6 +136,7 @@ class MinariSource:
     """
 
     def __init__(self, path: Path, *, fps: float | None) -> None:
+        super().__init__()
         folder = minari_folder(path) or path
         self._metadata = metadata = read_json(folder / METADATA_FILE)
         is_hdf5 = metadata.get("data_format") not in TABLE_FORMATS
@@ -136,9 +144,6 @@ class MinariSource:
         if fps is None:
             raise RecordingError(f"{folder} does not say how fast it is: name --source-fps")
         self.fps = fps
-        self.problems: Counter[str] = Counter()
-        self.num_points, self.has_sound, self.pose_size = 0, False, 0
-        self.actions: Mapping[str, ActionConfig] = {}
         try:
             self._key, first = self._look()
         except RecordingError:

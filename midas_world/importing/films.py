@@ -11,9 +11,9 @@ import contextlib
 import heapq
 import math
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -32,6 +32,7 @@ from midas_world.importing.recording import (
     Moment,
     Picture,
     RecordingError,
+    Source,
     place,
     placement,
     read_picture,
@@ -81,20 +82,15 @@ class _Shot:
     size: tuple[int, int]
 
 
-class ShotSource(ABC):
+class ShotSource(Source):
     """A source of pictures in order, of which tables tell the rest."""
 
-    label: str
-    fps: float
-    size: tuple[int, int]
-
     def __init__(self, tables: Tables) -> None:
+        super().__init__()
         self._tables, self.has_sound = tables, tables.has_sound
-        self.problems: Counter[str] = Counter()
-        self.actions: Mapping[str, ActionConfig] = {}
         if tables.actions is None:
             self.actions = {WATCHED: ActionConfig()}
-        self.num_points, self.pose_size, self._needs_numbers = 0, 0, False
+        self._needs_numbers = False
         for path in filter(None, (tables.actions, tables.points)):
             table = RecordedTable(path, Counter())  # says what is wrong before all else
             columns = table.columns

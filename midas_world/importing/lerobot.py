@@ -18,6 +18,7 @@ from midas_world.importing.recording import (
     Moment,
     Picture,
     RecordingError,
+    Source,
     read_picture,
     still,
 )
@@ -29,7 +30,7 @@ _ROWS = ("episode_index", "timestamp", "task_index", "action", "next.reward")
 _BATCH = 64
 
 
-class LeRobotSource:
+class LeRobotSource(Source):
     """A LeRobot dataset.
 
     Args:
@@ -41,6 +42,7 @@ class LeRobotSource:
     """
 
     def __init__(self, folder: Path, *, camera: str = "") -> None:
+        super().__init__()
         with needs("a LeRobot dataset", extra="export"):
             import pyarrow.parquet as pq
         self._pq, self._folder = pq, folder
@@ -62,15 +64,11 @@ class LeRobotSource:
         self._columns = [n for n in _ROWS if n in kinds] + [self._camera] * (not self._is_film)
         named = _mapping(_mapping(features.get("action")).get("info")).get("actions")
         names = named if isinstance(named, list) else []
-        self.actions: Mapping[str, ActionConfig] = {
-            str(name): ActionConfig(value=place) for place, name in enumerate(names)
-        }
+        self.actions = {str(name): ActionConfig(value=place) for place, name in enumerate(names)}
         self._video_path = str(info.get("video_path"))
         self.fps = float(info.get("fps") or 0)
         if not self.fps > 0:
             raise RecordingError(f"{folder / INFO_FILE}: fps must be positive")
-        self.num_points, self.has_sound, self.pose_size = 0, False, 0
-        self.problems: Counter[str] = Counter()
         self._tasks = self._read_tasks()
         first = next(self.moments(pixels=True), None)
         if first is None:

@@ -1,6 +1,5 @@
 """Which kind of recording something is, and several of one kind as one."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,7 +116,7 @@ def _kind(source: Source) -> tuple[Mapping[str, ActionConfig], int, int]:
     return source.actions, source.num_points, source.pose_size
 
 
-class Several:
+class Several(Source):
     """Recordings of one kind, one after another.
 
     Raises:
@@ -125,6 +124,7 @@ class Several:
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
+        super().__init__()
         first = sources[0]
         for source in sources[1:]:
             if _kind(source) != _kind(first):
@@ -138,15 +138,12 @@ class Several:
         self.actions, self.num_points, self.pose_size = _kind(first)
         self.has_sound = first.has_sound
 
-    @property
-    def problems(self) -> Counter[str]:
-        """What was left out of the last walk."""
-        return sum((source.problems for source in self._sources), Counter())
-
     def moments(self, *, pixels: bool) -> Iterator[Moment]:
         """Walk through all of them."""
+        self.problems.clear()
         for source in self._sources:
             is_first = True
             for moment in source.moments(pixels=pixels):
                 yield replace(moment, begins=True) if is_first else moment
                 is_first = False
+            self.problems += source.problems

@@ -5,12 +5,13 @@ A source is walked through twice: once without pixels, to say what there is, onc
 Shapes: h w of the source's picture, H W of a frame, K keypoints.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -74,7 +75,7 @@ class Moment:
     size: tuple[int, int] = (0, 0)
 
 
-class Source(Protocol):
+class Source(ABC):
     """A recording, or many of one kind.
 
     Attributes:
@@ -83,22 +84,23 @@ class Source(Protocol):
         size: (h, w) of its first picture.
         actions: Its own names of actions, by which its deeds are told; empty: none are known.
         has_sound: Whether its sound is wanted.
+        num_points: K.
         pose_size: P of the pose that was recorded; 0 where none is, or is wanted.
+        problems: What was left out of the last walk.
     """
 
     label: str
     fps: float
     size: tuple[int, int]
     actions: Mapping[str, ActionConfig]
-    num_points: int
-    has_sound: bool
-    pose_size: int
+    has_sound = False
+    num_points = pose_size = 0
 
-    @property
-    def problems(self) -> Counter[str]:
-        """What was left out of the last walk."""
-        ...
+    def __init__(self) -> None:
+        self.problems: Counter[str] = Counter()
+        self.actions = {}
 
+    @abstractmethod
     def moments(self, *, pixels: bool) -> Iterator[Moment]:
         """Walk through it; `problems` begin anew."""
         ...

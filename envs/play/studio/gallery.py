@@ -1,6 +1,9 @@
 """What was recorded: sessions and films, newest first; watched, exported, deleted."""
 
+import logging
 import shutil
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +15,9 @@ from envs.play.replay.recorded import Tape
 from envs.play.studio.films import FilmLook, first_frame, open_film, save_film
 from envs.recording.record import new_path
 from midas_world.sessions.session import HEADER, VIDEO, load_session
+from midas_world.types import MidasWorldError
+
+_logger = logging.getLogger(__name__)
 
 FILM_ENDINGS = (".mp4", ".gif")
 
@@ -85,3 +91,42 @@ def recordings(folder: Path) -> list[Recording]:
         if is_session or (path.suffix in FILM_ENDINGS and path.is_file()):
             found.append(Recording(path=path, is_session=is_session))
     return sorted(found, key=lambda item: item.path.stat().st_mtime, reverse=True)
+
+
+class Jobs:
+    """Work that takes long, such as writing a film, done piece by piece in a thread beside play.
+
+    Attributes:
+        words: What is being done, for the player; empty if nothing is.
+    """
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self.words = ""
+        self._tell = tell
+        self._threads: list[threading.Thread] = []
+        self._turn = threading.Lock()
+
+    def start(self, work: Callable[[], str], *, words: str) -> None:
+        """Do some work that returns words for the player; until then, these say what it is."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self.words = words
+        thread = threading.Thread(target=self._do, args=(work,), name="studio", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def close(self) -> None:
+        """Wait until everything is done; may be called twice."""
+        if self.words:
+            _logger.info("%s, and then it ends", self.words)
+        for thread in self._threads:
+            thread.join()
+
+    def _do(self, work: Callable[[], str]) -> None:
+        with self._turn:
+            try:
+                words = work()
+            except (MidasWorldError, OSError, ValueError, ImportError) as error:
+                words = f"not saved: {error}"
+        if self._threads[-1] is threading.current_thread():
+            self.words = ""
+        self._tell(words)

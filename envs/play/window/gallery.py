@@ -12,8 +12,7 @@ from envs.play.game.film import Film, Projector
 from envs.play.game.game_thread import GameThread
 from envs.play.game.settings import SettingsFile
 from envs.play.studio.films import FilmLook, save_film
-from envs.play.studio.gallery import Recording, recordings
-from envs.play.studio.jobs import Jobs
+from envs.play.studio.gallery import Jobs, Recording, recordings
 from envs.play.window.menu import Entry, Menu
 from envs.play.window.tiles import Pictures, Row, Tiles
 from envs.recording.record import RECORDINGS_FOLDER, new_path
