@@ -45,10 +45,6 @@ def make_backend(name: str, world: World, folder: Path) -> Engine:
         return OnnxEngine(world, folder=folder)
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def steps_of(engine: Engine, count: int, *, game: int = 0) -> list[StepConditions]:
     """Return conditions of a game, some of them absent now and then.
 

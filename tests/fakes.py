@@ -32,6 +32,14 @@ START_SCENES = (
 )
 
 
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=seeded(seed))
+
+
 def stage_keymap() -> KeyMap:
     return KeyMap(actions=ACTIONS, keys=ACTION_KEYS)
 
@@ -43,7 +51,7 @@ def view_of(frame: np.ndarray) -> View:
 
 def randomize(module: nn.Module, seed: int) -> None:
     """Fill the weights from a seed, the zero-initialised ones too, so that pictures move."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1 and parameter.numel():
@@ -53,7 +61,7 @@ def randomize(module: nn.Module, seed: int) -> None:
 
 def make_start_state(config: WorldConfig, seed: int, *, frames: int = 3) -> StartState:
     """Return a start state of Stage with random latents and a true conditioner state."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     scene = START_SCENES[seed % len(START_SCENES)]
     conditioner = StageConditioner()
     conditions = [conditioner.reset(scene=scene, rng=np.random.default_rng(seed))]
@@ -75,7 +83,7 @@ def damp(model: WorldModel) -> None:
     The next frame is mostly of moved copies, which fade.
     """
     operators, output = model.motion.operators, model.head.output
-    noise = torch.randn(operators.shape, generator=torch.Generator().manual_seed(4))
+    noise = randn(*operators.shape, seed=4)
     operators.mul_(0.6).add_(0.03 * noise)
     output.weight.mul_(0.25)
     assert output.bias is not None

@@ -2,11 +2,13 @@
 and the export command.
 """
 
+import contextlib
 import errno
 import functools
 import json
 import os
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import av
@@ -30,6 +32,15 @@ def smooth_frame(number: int, size=(24, 40)) -> np.ndarray:
     frame = np.full((*size, 3), 60, np.uint8)
     frame[:, : size[1] // 2] += np.uint8(number % 64 * 3)
     return frame
+
+
+def record_env(env: gym.Env, folder: Path, actions: Iterable, **reset) -> RecordedSession:
+    """Return a session of an env that took these actions."""
+    with contextlib.closing(RecordSession(env, folder)) as recorder:
+        recorder.reset(**reset)
+        for action in actions:
+            recorder.step(action)
+    return load_session(folder)
 
 
 def record_steps(folder: Path, num_steps: int, **options) -> list[np.ndarray]:

@@ -18,15 +18,12 @@ from midas_world.model.autoencoder import (
 from midas_world.model.dc_blocks import LinearAttention
 from midas_world.model.world_model import WorldModel
 from midas_world.train.loop import seeded_weights
+from tests.fakes import randn
 
 
 @cache
 def preset(name: str) -> WorldConfig:
     return load_preset(name).world
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def autoencoder(**changes: object) -> Autoencoder:

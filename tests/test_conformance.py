@@ -12,7 +12,8 @@ from engine.spec import Engine, Made
 from midas_world.model.conditions import Conditions
 from midas_world.types import StepConditions
 from midas_world.world import World
-from tests.engines import ON_GPU, make_backend, play, psnr, seeded, steps_of, with_codes
+from tests.engines import ON_GPU, make_backend, play, psnr, steps_of, with_codes
+from tests.fakes import randn, seeded
 
 STEPS = 50
 BATCH = 3
@@ -57,9 +58,9 @@ def one_step(engine: Engine, batch: int, seed: int) -> tuple[Tensor, Conditions,
     shape = (batch, *engine.spec.latent_shape)
     steps = [steps_of(engine, 2, game=seed + row)[1] for row in range(batch)]
     return (
-        torch.randn(shape, generator=seeded(seed)),
+        randn(*shape, seed=seed),
         with_codes(engine.spec.stack(steps), seeded(seed + 2000)),
-        torch.randn(shape, generator=seeded(seed + 1000)),
+        randn(*shape, seed=seed + 1000),
     )
 
 
@@ -138,7 +139,7 @@ def test_prefill_leaves_other_rows_as_they_are(engine: Engine, frames: int):
     for seed in range(3):
         for each in (cache, untouched):
             engine.step(each, *one_step(engine, BATCH, seed))
-    context = torch.randn(1, frames, *engine.spec.latent_shape, generator=seeded(1))
+    context = randn(1, frames, *engine.spec.latent_shape, seed=1)
     past = [steps_of(engine, frames + 1, game=9)[frame + 1] for frame in range(frames)]
     given = engine.spec.stack(past or [StepConditions()])
     conditions = given.map(lambda tensor: tensor.transpose(0, 1)).frames(0, frames)
@@ -194,7 +195,7 @@ def test_inputs_are_left_as_they_are(engine: Engine):
 
 
 def test_frames_are_new_writable_uint8(engine: Engine, plain: TorchEngine, name: str):
-    latents = torch.randn(2, *engine.spec.latent_shape, generator=seeded(3))
+    latents = randn(2, *engine.spec.latent_shape, seed=3)
     frames = engine.decode(latents)
     assert frames.shape == (2, *engine.spec.frame_shape)
     assert frames.dtype == np.uint8

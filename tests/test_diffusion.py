@@ -7,12 +7,9 @@ from hypothesis import strategies as st
 
 from midas_world.config import HeadConfig
 from midas_world.model.diffusion import euler_sample, sample_noise, sample_sigma, sigma_schedule
+from tests.fakes import randn, seeded
 
 CONFIG = HeadConfig(widths=(8,), depths=(1,), temperature=1.0)
-
-
-def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 @settings(deadline=None)
@@ -85,10 +82,10 @@ def test_samples_of_gaussian_data_follow_the_exact_flow():
 
 def test_noise_for_play_is_scaled_by_the_temperature():
     half = dataclasses.replace(CONFIG, temperature=0.5)
-    whole = sample_noise((3, 4), CONFIG, torch.Generator().manual_seed(0))
-    assert torch.equal(whole, torch.randn(3, 4, generator=torch.Generator().manual_seed(0)))
+    whole = sample_noise((3, 4), CONFIG, seeded(0))
+    assert torch.equal(whole, randn(3, 4))
     out = torch.empty(3, 4)
-    scaled = sample_noise(out.shape, half, torch.Generator().manual_seed(0), out=out)
+    scaled = sample_noise(out.shape, half, seeded(0), out=out)
     assert scaled is out
     torch.testing.assert_close(scaled, 0.5 * whole)
     none = dataclasses.replace(CONFIG, temperature=0.0)
@@ -99,7 +96,7 @@ def test_noise_for_play_is_scaled_by_the_temperature():
 
 def test_training_sigmas_are_the_sigmoid_of_a_normal():
     config = dataclasses.replace(CONFIG, sigma_mean=0.5, sigma_std=2.0)
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     sigma = sample_sigma(20_000, config, generator, torch.device("cpu"))
     assert ((sigma > 0) & (sigma < 1)).all()
     logits = torch.logit(sigma.double())

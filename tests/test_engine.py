@@ -15,7 +15,8 @@ from midas_world.model.entries import kept
 from midas_world.model.world_model import Before, WorldModel
 from midas_world.types import BackendUnavailableError, StepConditions
 from midas_world.world import KeyMap, World
-from tests.engines import seeded, steps_of, with_codes
+from tests.engines import steps_of, with_codes
+from tests.fakes import randn, seeded
 
 
 def conditions_of(engine: TorchEngine, frames: int) -> list[Conditions]:
@@ -29,9 +30,9 @@ def conditions_of(engine: TorchEngine, frames: int) -> list[Conditions]:
 def test_step_equals_the_model_over_the_whole_sequence(engine, tiny_world):
     frames = 4
     steps = conditions_of(engine, frames)
-    latents = torch.randn(1, frames, *engine.spec.latent_shape, generator=seeded(1))
+    latents = randn(1, frames, *engine.spec.latent_shape, seed=1)
     cache = engine.new_cache(1)
-    noise = torch.randn(1, *engine.spec.latent_shape, generator=seeded(2))
+    noise = randn(1, *engine.spec.latent_shape, seed=2)
     *_, made = (
         engine.step(cache, latents[:, frame], steps[frame], noise) for frame in range(frames)
     )
@@ -63,7 +64,7 @@ def test_step_equals_the_model_over_the_whole_sequence(engine, tiny_world):
 
 def test_told_codes_and_the_tally_change_the_frame(engine):
     (step,) = conditions_of(engine, 1)
-    latents = torch.randn(1, *engine.spec.latent_shape, generator=seeded(1))
+    latents = randn(1, *engine.spec.latent_shape, seed=1)
     none = replace(step, entries=torch.full_like(step.entries, -1.0))
     hit = replace(step, tally=torch.tensor([[[1 / 3, 1.0]]]))
     made, *others = (
@@ -99,7 +100,7 @@ def test_encode_equals_the_autoencoder(engine, tiny_world):
 
 def test_more_denoise_steps_change_the_frame(tiny_world):
     latents = torch.zeros(1, 15, 32)
-    noise = torch.randn(1, 15, 32, generator=seeded(9))
+    noise = randn(1, 15, 32, seed=9)
     made = []
     for steps in (1, 2):
         engine = TorchEngine(tiny_world, device="cpu", dtype=torch.float32, num_denoise_steps=steps)

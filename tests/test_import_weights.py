@@ -17,6 +17,7 @@ from midas_world.importing.weights import import_dc_ae, import_qwen2
 from midas_world.model.conditions import hash_text
 from midas_world.types import CheckpointError
 from midas_world.world import load_world
+from tests.fakes import randn
 
 WORDS = ["[UNK]", "someone", "walks", "right", "left", "red", "jacket"]
 QWEN2 = {
@@ -49,16 +50,12 @@ DC_AE = {
 }
 
 
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 def write_qwen2(folder: Path, *, shards: int = 2) -> Path:
     """Write a Qwen2 of seven words by hand, in the layout of transformers: bf16, in shards."""
     folder.mkdir()
     width, inner, kv = 24, 40, 12
-    tensors = {"model.embed_tokens.weight": noise(len(WORDS), width, seed=9)}
-    tensors |= {"model.norm.weight": torch.ones(width), "lm_head.weight": noise(7, width)}
+    tensors = {"model.embed_tokens.weight": 0.1 * randn(len(WORDS), width, seed=9)}
+    tensors |= {"model.norm.weight": torch.ones(width), "lm_head.weight": 0.1 * randn(7, width)}
     for layer in range(2):
         sizes = {
             "self_attn.q_proj.weight": (width, width),
@@ -75,7 +72,7 @@ def write_qwen2(folder: Path, *, shards: int = 2) -> Path:
             "post_attention_layernorm.weight": (width,),
         }
         for seed, (name, size) in enumerate(sizes.items()):
-            tensors[f"model.layers.{layer}.{name}"] = noise(*size, seed=seed)
+            tensors[f"model.layers.{layer}.{name}"] = 0.1 * randn(*size, seed=seed)
     names, places = sorted(tensors), {}
     for shard in range(shards):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"

@@ -4,10 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midas_world.model.layers import RMSNorm, apply_rope, rope_tables, sinusoidal_embedding
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from tests.fakes import randn
 
 
 def test_rms_norm_gives_unit_rms_times_its_weight():

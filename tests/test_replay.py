@@ -14,11 +14,10 @@ from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.playable import Playable
 from envs.play.replay.recorded import Tape, make_recorded, open_recorded
 from envs.play.replay.resimulate import resimulate
-from envs.recording.record import RecordSession
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import load_session
 from tests.replays import KICK, NUM_FRAMES, RUN_RIGHT, WALK_LEFT, record
-from tests.sessions import change_header, change_record
+from tests.sessions import change_header, change_record, record_env
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -178,12 +177,7 @@ def test_a_session_of_another_world_says_so_in_one_line(recorded, tmp_path, caps
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_session_runs_again_in_the_precision_it_was_played_in(tiny_folder, tmp_path, dtype):
     made = gym.make("midas/Stage-v0", world=str(tiny_folder), backend=f"torch:{dtype}")
-    env = RecordSession(made, tmp_path / "session")
-    env.reset(seed=1)
-    for action in (2, 4, 4):
-        env.step(action)
-    env.close()
-    tape = Tape(load_session(tmp_path / "session"))
+    tape = Tape(record_env(made, tmp_path / "session", (2, 4, 4), seed=1))
     again = make_recorded(tape.session)
     assert again.unwrapped.engine.spec.dtype == dtype
     assert resimulate(tape, again).is_equal
@@ -195,13 +189,9 @@ def test_sessions_of_other_actions_run_again_but_are_not_for_the_keys_to_go_on(
     tiny_folder, tmp_path, action
 ):
     made = gym.make("midas/Stage-v0", world=str(tiny_folder), action=action, backend="torch")
-    env = RecordSession(made, tmp_path / "session")
-    env.reset(seed=1)
-    env.action_space.seed(2)
-    for _ in range(3):
-        env.step(env.action_space.sample())
-    env.close()
-    tape = Tape(load_session(tmp_path / "session"))
+    made.action_space.seed(2)
+    actions = [made.action_space.sample() for _ in range(3)]
+    tape = Tape(record_env(made, tmp_path / "session", actions, seed=1))
     assert resimulate(tape, make_recorded(tape.session)).is_equal
     assert tape.view(2).action_name
     with pytest.raises(ValueError, match="this session's are of another kind"):

@@ -9,6 +9,8 @@ import pytest
 from gymnasium import spaces
 
 from envs.recording.record import RecordSession
+from envs.world.env import WorldEnv
+from envs.world.state import WorldState
 from midas_world.sessions.film_index import scan_film
 from midas_world.sessions.log import Record, SessionError, hash_frame, read_log
 from midas_world.sessions.session import load_session
@@ -16,7 +18,7 @@ from midas_world.sessions.values import from_json, space_from_json, space_to_jso
 from midas_world.sessions.video import VideoError, copy_film, read_film
 from midas_world.types import StepConditions
 from tests.fakes import CountingEnv
-from tests.sessions import record_steps, smooth_frame, step_record
+from tests.sessions import record_env, record_steps, smooth_frame, step_record
 
 # What a session holds
 
@@ -151,11 +153,7 @@ def test_an_info_of_another_kind_is_passed_over(tmp_path):
             info = {"pose": "upright", "audio": {"left": 1}, "text": 3}
             return frame, reward, terminated, truncated, info
 
-    env = RecordSession(Odd(), tmp_path / "session")
-    env.reset(seed=0)
-    env.step(1)
-    env.close()
-    session = load_session(tmp_path / "session")
+    session = record_env(Odd(), tmp_path / "session", [1], seed=0)
     assert session.is_closed
     assert session.records[1].conditions == StepConditions()
 
@@ -202,33 +200,23 @@ def test_the_film_is_one_that_plays_everywhere(tmp_path):
 
 
 def test_the_header_tells_all_that_it_takes_to_play_again(tiny_world, tmp_path):
-    from envs.world.env import WorldEnv
-
-    env = RecordSession(WorldEnv(tiny_world, horizon=9), tmp_path / "session")
-    _, info = env.reset(seed=4, options={"prompt": "a beach"})
-    env.step(3)
-    env.close()
-    header = load_session(tmp_path / "session").header
+    env, options = WorldEnv(tiny_world, horizon=9), {"prompt": "a beach"}
+    header = record_env(env, tmp_path / "session", [3], seed=4, options=options).header
     assert header.env_id == "envs:midas/Stage-v0"
     assert header.world["name"] == tiny_world.folder.name
     assert len(header.world["weights_sha256"]) == 64
     assert (header.seed, header.prompt, header.horizon) == (4, "a beach", 9)
-    assert header.start_state == info["start_state"]
+    assert header.start_state == env.reset(seed=4, options=options)[1]["start_state"]
     assert header.backend["backend"] == "torch"
     assert header.versions["torch"]
     assert header.action_names[3] == "run_left"
 
 
 def test_given_frames_are_kept_as_the_state_they_lead_to(tiny_world, tmp_path):
-    from envs.world.env import WorldEnv
-    from envs.world.state import WorldState
-
-    env = RecordSession(WorldEnv(tiny_world), tmp_path / "session")
+    env = WorldEnv(tiny_world)
     frames = np.zeros((1, *env.observation_space.shape), np.uint8)
-    env.reset(seed=1, options={"start_state": {"frames": frames, "conditions": [StepConditions()]}})
-    env.step(1)
-    env.close()
-    session = load_session(tmp_path / "session")
+    options = {"start_state": {"frames": frames, "conditions": [StepConditions()]}}
+    session = record_env(env, tmp_path / "session", [1], seed=1, options=options)
     first = session.records[0]
     assert "options" not in first.begin
     path = session.state_path(first)

@@ -17,7 +17,6 @@ import play
 from engine.on_onnx.outlines import OutlineError, fill_outline
 from envs.play.game.opening import open_world
 from envs.play.replay.recorded import make_recorded, open_recorded
-from envs.recording.record import RecordSession
 from midas_world.commands import cli
 from midas_world.config import DataConfig, ProjectConfig, load_config, load_preset, save_config
 from midas_world.sessions.export.minari_dataset import export_minari
@@ -25,7 +24,7 @@ from midas_world.sessions.session import SessionError, load_session
 from midas_world.trust import UntrustedError, check_data, check_env, import_named
 from midas_world.types import CheckpointError
 from midas_world.world import load_world
-from tests.sessions import change_header, change_record, record_steps
+from tests.sessions import change_header, change_record, record_env, record_steps
 
 STAGE = "envs:midas/Stage-v0"
 # What a stranger's module does when it is imported, and what else it has to offer.
@@ -157,10 +156,8 @@ def test_a_session_s_env_runs_where_the_caller_trusts_it(stranger):
 @pytest.mark.parametrize("given", ["relative", "absolute", "beside", "inside"])
 def test_a_world_that_a_session_brings_is_not_looked_at(stranger, tiny_folder, root, given):
     where = {"beside": root / "bait"}.get(given, stranger.folder / "bait")
-    env = RecordSession(gym.make(STAGE, world=str(tiny_folder), backend="torch"), root / "made")
-    env.reset(seed=1)
-    env.step(2)
-    env.close()
+    env = gym.make(STAGE, world=str(tiny_folder), backend="torch")
+    record_env(env, root / "made", [2], seed=1)
     shutil.copytree(tiny_folder, where)
     session = stranger.folder / "session"
     (root / "made").rename(session)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from midas_world.config import WindowConfig
 from midas_world.model.windows import Window
+from tests.fakes import randn
 
 GRID, CHANNELS, STEP = (6, 10), 3, 8
 CONFIG = WindowConfig(size=(4, 2), widths=(8, 8))
@@ -21,10 +22,6 @@ def from_middle(points: Tensor) -> Tensor:
     """Return maps of points (B, 2, S) px, (B, S, 2): how far they lie from the picture's middle."""
     middle = torch.tensor([GRID[1] * STEP / 2, GRID[0] * STEP / 2])
     return (points.transpose(1, 2) - middle) / 16
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
