@@ -213,7 +213,7 @@ class Game:
 
     def close(self) -> None:
         """End a recording and what is built in the background, and close the environment."""
-        self.recorder.close()
+        self.recorder.stop(wait=True)
         if self.playable.background_build is not None:
             self.playable.background_build.close()
         self.playable.env.close()

@@ -67,10 +67,6 @@ class GameRecorder:
         # One that has ended holds 10 MB.
         self._stopped = [item for item in self._stopped if not item.close(wait=wait)]
 
-    def close(self) -> None:
-        """End the session, and wait until everything is written; may be called twice."""
-        self.stop(wait=True)
-
     def reset(self, frame: np.ndarray, info: Mapping[str, Any], branch: Branch) -> None:
         """Follow the game to the first frame of an episode."""
         self._last, self._is_over = (frame, info, branch), False

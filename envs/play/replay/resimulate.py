@@ -6,6 +6,7 @@ again, not only on those that the window plays.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import gymnasium as gym
@@ -44,10 +45,6 @@ class Resimulation:
         return "\n".join([f"not equal: {self.difference}", *self.notes])
 
 
-class _DifferenceError(Exception):
-    """Something was not as recorded."""
-
-
 def resimulate(
     tape: Tape, env: gym.Env[Any, Any], *, on_frame: Callable[[int], object] = lambda _: None
 ) -> Resimulation:
@@ -57,28 +54,34 @@ def resimulate(
         ValueError: The log does not tell how a moment was reached, or the environment refuses to
             be put there.
     """
-    header = tape.session.header
-    num_equal = 0
-    difference = ""
-    try:
-        for segment in tape.session.segments(stop=len(tape)):
-            for record, frame in _run(env, tape, segment):
-                if hash_frame(frame) != record.frame_hash:
-                    raise _DifferenceError(f"frame {record.frame} ({_place(record)}) differs")
-                num_equal += 1
-                on_frame(num_equal)
-    except _DifferenceError as error:
-        difference = str(error)
+    num_equal, difference = 0, ""
+    runs = (_run(env, tape, segment) for segment in tape.session.segments(stop=len(tape)))
+    for record, frame, outcome in chain.from_iterable(runs):
+        if difference := _difference(record, frame, outcome):
+            break
+        num_equal += 1
+        on_frame(num_equal)
     return Resimulation(
         num_frames=len(tape),
         num_equal=num_equal,
         difference=difference,
-        notes=tuple(_notes(env, header)) if difference else (),
+        notes=tuple(_notes(env, tape.session.header)) if difference else (),
     )
 
 
+def _difference(record: Record, frame: np.ndarray, outcome: Any) -> str:
+    """Return in words what is not as recorded: a frame, or what a step gave; empty if all is."""
+    place = f"step {record.episode_step} of its episode"
+    if hash_frame(frame) != record.frame_hash:
+        return f"frame {record.frame} ({place}) differs"
+    then = record.reward, record.terminated, record.truncated
+    if outcome not in (None, then):
+        return f"{place} gave reward, terminated, truncated {outcome}, recorded are {then}"
+    return ""
+
+
 def _run(env: gym.Env[Any, Any], tape: Tape, segment: Segment) -> Any:
-    """Yield each record of a stretch without a jump, and the frame that came this time."""
+    """Yield each record of a stretch without a jump, the frame that came now, and the outcome."""
     first = segment.first
     try:
         observation = _go_to(env, tape, first)
@@ -86,17 +89,11 @@ def _run(env: gym.Env[Any, Any], tape: Tape, segment: Segment) -> Any:
         raise ValueError(
             f"how frame {first.frame} was reached cannot be used: {error!r}"
         ) from error
-    yield first, _frame(env, observation, tape.session.header)
+    yield first, _frame(env, observation, tape.session.header), None
     for record, turn in zip(segment.steps, segment.turns(), strict=False):
         observation, reward, terminated, truncated = _play(env, turn)
         frame = _frame(env, observation, tape.session.header)
-        yield record, frame
-        now = (float(reward), bool(terminated), bool(truncated))
-        then = (record.reward, record.terminated, record.truncated)
-        if now != then:
-            raise _DifferenceError(
-                f"{_place(record)} gave reward, terminated, truncated {now}, recorded are {then}"
-            )
+        yield record, frame, (float(reward), bool(terminated), bool(truncated))
 
 
 def _go_to(env: gym.Env[Any, Any], tape: Tape, first: Record) -> Any:
@@ -151,10 +148,6 @@ def _action(space: gym.Space[Any], action: Any) -> Any:
     if isinstance(space, gym.spaces.Text):
         return action
     return np.asarray(action, dtype=space.dtype)
-
-
-def _place(record: Record) -> str:
-    return f"step {record.episode_step} of its episode"
 
 
 def _notes(env: gym.Env[Any, Any], header: SessionHeader) -> list[str]:
