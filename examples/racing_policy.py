@@ -1,7 +1,8 @@
 """A driver for CarRacing-v3 that mostly stays on the road, to collect what a player would see.
 
 `midas-world dream CarRacing-v3 --policy examples.racing_policy:make_policy`. Policies that know
-nothing of the game soon spin on the grass, and a world that learned from them knows no road.
+nothing of the game soon spin on the grass, and a world that learned from them knows no road. It
+looks at frames alone, so it can drive in the dream, too.
 """
 
 from typing import Any
@@ -12,9 +13,8 @@ from midas_world.config import load_config
 from midas_world.teachers.env import shipped_keymap
 from midas_world.teachers.project import KeyMapFile
 
-_ROWS = slice(40, 66)  # of the 96 x 96 observation: the road ahead of the car
-_CENTER = 47.5
-_NEAR = 5.0  # px: this far to a side is straight enough
+_AHEAD = (0.19, 0.52)  # shares of the frame's height: the road ahead of the car
+_NEAR = 0.03  # share of its width: this far to a side is straight enough
 _WANDERS = 0.02
 _WANDER_STEPS = 9.0
 _GAS_SHARES = (0.12, 0.45)
@@ -35,8 +35,8 @@ class Driver:
         self._gas_share = rng.uniform(*_GAS_SHARES)
         self._wander_steps, self._wander, self._side = 0, 0, 0.0
 
-    def act(self, observation: Any, info: dict[str, Any]) -> int:
-        """Return the place of an action in the shipped key map."""
+    def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
+        """Return the place of an action in the shipped key map, by a frame (H, W, 3) uint8."""
         rng = self._rng
         if self._wander_steps == 0 and rng.random() < _WANDERS:
             self._wander_steps = int(rng.geometric(1.0 / _WANDER_STEPS))
@@ -44,9 +44,9 @@ class Driver:
         if self._wander_steps:
             self._wander_steps -= 1
             return self._wander
-        columns = _road_columns(info["observation"])
+        columns = _road_columns(observation)
         if len(columns):
-            self._side = float(columns.mean()) - _CENTER
+            self._side = (float(columns.mean()) + 0.5) / observation.shape[1] - 0.5
         turn = "" if abs(self._side) < _NEAR else ("left" if self._side < 0 else "right")
         push = "gas" if rng.random() < self._gas_share else ""
         return self._place["_".join(word for word in (push, turn) if word) or "coast"]
@@ -57,8 +57,9 @@ def make_policy(name: str) -> Driver:  # noqa: ARG001 - it is the only one
     return Driver()
 
 
-def _road_columns(picture: np.ndarray) -> np.ndarray:
-    """Return the columns of all pixels of road in the env's own observation."""
-    ahead = picture[_ROWS].astype(np.int16)
-    is_grey = (np.ptp(ahead, axis=-1) < 12) & (ahead[..., 0] > 80) & (ahead[..., 0] < 130)
+def _road_columns(frame: np.ndarray) -> np.ndarray:
+    """Return the columns of all pixels of road ahead, of a frame (H, W, 3) uint8."""
+    top, bottom = (round(share * len(frame)) for share in _AHEAD)
+    ahead = frame[top:bottom].astype(np.int16)
+    is_grey = (np.ptp(ahead, axis=-1) < 14) & (ahead[..., 0] > 78) & (ahead[..., 0] < 135)
     return np.nonzero(is_grey)[1]
