@@ -88,15 +88,16 @@ MAKE = (
 )
 
 
-def write(folder: Path, **files: str) -> None:
-    folder.mkdir(parents=True)
+def write(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
-        (folder / f"{name}.py").write_text(text)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
 
 
 def test_a_project_with_packages_of_our_names_has_both(tmp_path):
-    write(tmp_path / "envs", theirs="WHOSE = 'mine'", __init__="")
-    write(tmp_path / "engine", theirs="WHOSE = 'mine, too'")  # a folder without an __init__.py
+    # The second is a folder without an __init__.py.
+    theirs = {"envs/theirs.py": "WHOSE = 'mine'", "engine/theirs.py": "WHOSE = 'mine, too'"}
+    write(tmp_path, {"envs/__init__.py": ""} | theirs)
     done = run(MAKE, tmp_path, ROOT)
     made = done.stdout.splitlines()
     assert made[:3] == ["mine", "mine, too", "envs.world.env"], done.stderr
@@ -106,17 +107,16 @@ def test_a_project_with_packages_of_our_names_has_both(tmp_path):
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"engine/make.py": ""}, ": both have make. Rename the other one"),
+        (
+            {"engine/make.py": "", "engine/__init__.py": ""},
+            ": both have make. Rename the other one",
+        ),
         ({"engine.py": ""}, ". Rename the other one"),
         ({"envs/world/__init__.py": "", "envs/__init__.py": ""}, ": both have world. Rename"),
     ],
 )
 def test_packages_that_cannot_be_joined_are_named_and_refused(tmp_path, files, says):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    if "engine/make.py" in files:
-        (tmp_path / "engine/__init__.py").write_text("")
+    write(tmp_path, files)
     done = run("from midas_world.environments import WorldEnv", tmp_path, ROOT)
     other = tmp_path / min(files).split("/")[0]
     name = other.stem
@@ -127,7 +127,7 @@ def test_packages_that_cannot_be_joined_are_named_and_refused(tmp_path, files, s
 
 
 def test_another_envs_is_named_and_refused_where_a_file_asks_for_it(tmp_path):
-    write(tmp_path / "envs", __init__="print('run')")
+    write(tmp_path, {"envs/__init__.py": "print('run')"})
     code = "from midas_world.packages import check_packages; check_packages('envs')"
     done = run(code, tmp_path, ROOT)
     assert not done.stdout

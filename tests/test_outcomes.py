@@ -18,7 +18,7 @@ from midas_world.evaluate.sections.outcome import (
     reward_event_probability,
 )
 from midas_world.model.outcome import OutcomeHead
-from midas_world.train.latents import sequence_conditions, thing_codes
+from midas_world.train.latents import thing_codes
 from midas_world.train.loop import mixed_precision
 from midas_world.types import StepConditions
 from midas_world.world import World
@@ -82,25 +82,8 @@ def test_hits_are_judged_by_their_own_probability():
     assert item["recall_at_precision"] == 1.0
 
 
-def latent_episode(world: World, *, steps: int, seed: int) -> LatentEpisode:
-    config = world.config.world
-    shape = (steps + 1, config.tokens_per_frame, config.token_channels)
-    generator = torch.Generator().manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    poses = rng.uniform(-1, 1, (steps + 1, config.conditions.pose_size)).astype(np.float32)
-    conditions = [StepConditions(pose=pose, text="a person") for pose in poses]
-    return LatentEpisode(
-        policy="any",
-        latents=torch.randn(shape, generator=generator),
-        conditions=sequence_conditions(conditions, world.model.config),
-        rewards=rng.integers(0, 2, steps).astype(float),
-        costs=rng.integers(0, 2, steps).astype(float),
-        terminated=np.arange(steps) == steps - 1,
-    )
-
-
-def teacher_episode(seed: int) -> TeacherEpisode:
-    made = make_episode(seed, num_steps=12)
+def teacher_episode(seed: int, *, num_steps: int = 12) -> TeacherEpisode:
+    made = make_episode(seed, num_steps=num_steps)
     conditions = [
         StepConditions(pose=pose, text=text, audio=audio)
         for pose, text, audio in zip(made.pose, made.text, made.audio, strict=True)
@@ -116,14 +99,18 @@ def teacher_episode(seed: int) -> TeacherEpisode:
         conditions=tuple(conditions),
         keypoints=None,
         things=made.extras["things"],
-        conditioner_states=({},) * 13,
+        conditioner_states=({},) * (num_steps + 1),
     )
+
+
+def latents_of(episode: TeacherEpisode, world: World) -> LatentEpisode:
+    parts = {"autoencoder": world.autoencoder, "model": world.model}
+    return to_latent_episode(episode, **parts, device=torch.device("cpu"))
 
 
 def test_episodes_are_told_the_things_that_were_seen_and_hits_but_not_what_enters(tiny_world):
     given = teacher_episode(2)
-    parts = {"autoencoder": tiny_world.autoencoder, "model": tiny_world.model}
-    told = to_latent_episode(given, **parts, device=torch.device("cpu")).conditions
+    told = latents_of(given, tiny_world).conditions
     config, pose = tiny_world.config.world, told.pose[0].numpy()
     seen, _ = thing_codes(given.things, pose, config, only_seen=True)
     every, _ = thing_codes(given.things, pose, config)
@@ -135,8 +122,7 @@ def test_episodes_are_told_the_things_that_were_seen_and_hits_but_not_what_enter
     assert hits.any()
     left = np.maximum(config.lives - np.concatenate(([0, 0], np.cumsum(hits)[:-1])), 0)
     np.testing.assert_allclose(told.tally[0, :, 0], left / config.lives)
-    bare = replace(given, things=None)
-    told = to_latent_episode(bare, **parts, device=torch.device("cpu")).conditions
+    told = latents_of(replace(given, things=None), tiny_world).conditions
     assert (told.entries[..., 0] == -1).all()
 
 
@@ -149,7 +135,7 @@ def test_a_game_that_goes_on_from_an_episode_is_told_its_things():
 
 
 def test_outcomes_are_the_heads_own_on_real_frames(tiny_world):
-    episodes = [latent_episode(tiny_world, steps=n, seed=n) for n in (8, 5)]
+    episodes = [latents_of(teacher_episode(n, num_steps=n), tiny_world) for n in (8, 5)]
     model = tiny_world.model
     found = predict_outcomes(model, episodes, first=4)
     np.testing.assert_array_equal(found.reward, np.concatenate([e.rewards[3:] for e in episodes]))

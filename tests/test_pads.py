@@ -183,7 +183,7 @@ def test_pads_are_switched_off_and_on_in_the_settings(sdl, tmp_path):
     with playing(CountingEnv(), settings=settings) as (window, session):
 
         def turn() -> None:
-            window._screens._open_settings(session)
+            window._screens._settings.open(session, back=lambda: None)
             entries = window._screens.menu.entries
             next(e for e in entries if str(e).startswith("gamepads")).change(1)
             window._screens.close(session)

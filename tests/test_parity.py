@@ -82,25 +82,28 @@ def test_qwen2_folders_load_by_name_and_strictly(qwen2, tmp_path: Path):
         load_weights(deeper, read.backbone, source="qwen2")
 
 
+PLAIN = {
+    "downsample_block_type": "conv",
+    "upsample_block_type": "interpolate",
+    "decoder_norm_types": "rms_norm",
+    "decoder_act_fns": "silu",
+}
 STAGES = {
     # The structure of f32c32 as Sana uses it: every stage filled, several scales of attention.
     "f32c32-sana": {
         "latent_channels": 4,
-        "encoder_block_types": ("ResBlock", "EfficientViTBlock", "EfficientViTBlock"),
+        "block_types": ("ResBlock", "EfficientViTBlock", "EfficientViTBlock"),
         "block_out_channels": (8, 16, 16),
         "encoder_layers_per_block": (1, 2, 1),
         "decoder_layers_per_block": (2, 1, 1),
         "multiscales": ((), (5,), (5,)),
-        "downsample_block_type": "conv",
-        "upsample_block_type": "interpolate",
-        "decoder_norm_types": "rms_norm",
-        "decoder_act_fns": "silu",
+        **PLAIN,
         "scaling_factor": 0.4,
     },
     # The structure of f64c128: an empty first stage, batch norm and ReLU in the fine decoder.
     "f64c128": {
         "latent_channels": 8,
-        "encoder_block_types": ("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock"),
+        "block_types": ("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock"),
         "block_out_channels": (4, 8, 16, 32),
         "encoder_layers_per_block": (0, 2, 1, 2),
         "decoder_layers_per_block": (0, 1, 2, 2),
@@ -113,15 +116,12 @@ STAGES = {
     # What DC-AE 1.5 changes: no latent shortcuts, residual blocks only.
     "no-shortcuts": {
         "latent_channels": 6,
-        "encoder_block_types": "ResBlock",
+        "block_types": "ResBlock",
         "block_out_channels": (8, 16),
         "encoder_layers_per_block": (0, 1),
         "decoder_layers_per_block": (1, 1),
         "multiscales": ((), ()),
-        "downsample_block_type": "conv",
-        "upsample_block_type": "interpolate",
-        "decoder_norm_types": "rms_norm",
-        "decoder_act_fns": "silu",
+        **PLAIN,
         "encoder_out_shortcut": False,
         "decoder_in_shortcut": False,
         "decoder_conv_act_fn": "silu",
@@ -133,16 +133,14 @@ STAGES = {
 def autoencoder_dc(request: pytest.FixtureRequest):
     diffusers = pytest.importorskip("diffusers")
     values = dict(STAGES[request.param])
-    widths, scales = values.pop("block_out_channels"), values.pop("multiscales")
-    model = diffusers.AutoencoderDC(
-        attention_head_dim=8,
-        encoder_block_out_channels=widths,
-        decoder_block_out_channels=widths,
-        decoder_block_types=values["encoder_block_types"],
-        encoder_qkv_multiscales=scales,
-        decoder_qkv_multiscales=scales,
-        **values,
-    ).eval()
+    shared = {
+        "block_out_channels": values.pop("block_out_channels"),
+        "block_types": values.pop("block_types"),
+        "qkv_multiscales": values.pop("multiscales"),
+    }
+    for side in ("encoder", "decoder"):
+        values |= {f"{side}_{name}": value for name, value in shared.items()}
+    model = diffusers.AutoencoderDC(attention_head_dim=8, **values).eval()
     random_weights(model)
     return model
 

@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional
 
@@ -29,6 +30,13 @@ from tests.training import CPU, tiny
 STEPS = "train_dynamics.scenery.train_steps=60"
 
 
+@pytest.fixture
+def model() -> WorldModel:
+    """Return an untrained model."""
+    with seeded_weights(0):
+        return WorldModel(tiny().world)
+
+
 # Every channel weighs the same.
 EVEN = torch.ones(tiny().world.autoencoder.latent_channels)
 
@@ -42,9 +50,7 @@ def error_of(model: WorldModel, coder: Autoencoder, store: LatentStore) -> float
     return float(loss(**batch, frames=frames, fates=fates)["loss"])
 
 
-def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, tmp_path):
-    with seeded_weights(0):
-        model = WorldModel(tiny().world)
+def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(model, store, coder, tmp_path):
     fates = copy.deepcopy(model.fates.state_dict())
     head = copy.deepcopy(model.head.state_dict())
     words = model.conditions.words.weight.clone()
@@ -65,9 +71,7 @@ def test_scenery_is_learned_and_a_finished_run_is_taken_as_it_is(store, coder, t
             assert torch.equal(again.state_dict()[name], value), name
 
 
-def test_fates_and_what_they_bring_are_learned_from_codes_alone(store):
-    with seeded_weights(0):
-        model = WorldModel(tiny().world)
+def test_fates_and_what_they_bring_are_learned_from_codes_alone(model, store):
     batch = fate_rows(store, torch.arange(62))
     assert torch.equal(batch["gone"], store.gone)
     before = fate_losses(model, **batch)
@@ -83,9 +87,8 @@ def test_fates_and_what_they_bring_are_learned_from_codes_alone(store):
         assert after[name] < share * before[name], (name, float(after[name] / before[name]))
 
 
-def test_absent_codes_have_no_part_in_the_loss_of_what_is_gone():
-    with seeded_weights(0):
-        model = WorldModel(tiny().world).requires_grad_(requires_grad=False)
+def test_absent_codes_have_no_part_in_the_loss_of_what_is_gone(model):
+    model.requires_grad_(requires_grad=False)
     given = stack_conditions([StepConditions()] * 2, tiny().world.conditions, capacity=12)
     given.entries[0, 0, :2] = torch.tensor([(1.0, 4.0), (3.0, -20.0)])
     fate, gone = model.fate(given), torch.zeros(2, 12, dtype=torch.bool)
@@ -97,10 +100,9 @@ def test_absent_codes_have_no_part_in_the_loss_of_what_is_gone():
 
 
 @torch.no_grad()
-def test_pictures_are_painted_without_what_is_gone(store):
+def test_pictures_are_painted_without_what_is_gone(model, store):
     row = int(store.gone.any(dim=1).nonzero()[0])
-    with seeded_weights(0):
-        model = WorldModel(tiny().world).eval()
+    model.eval()
     batch = scenery_rows(store, np.array([row]), tiny())
     told = batch["conditions"].entries[0, 0]
     is_left = (told[:, 0] >= 0) & ~store.gone[row]

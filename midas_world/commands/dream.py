@@ -274,7 +274,8 @@ def _collect_in_time(
 
 def _check_collected(part: CollectConfig, result: CollectResult) -> None:
     if not result.collected + result.skipped:
-        reason = next(iter(result.failed.values()), "no reason given")
+        # Of a traceback, which the log has, the last line says what was wrong.
+        *_, reason = next(iter(result.failed.values()), "no reason given").splitlines()
         raise DreamError(f"no episode of {part.data.env_id} could be collected: {reason}")
 
 
