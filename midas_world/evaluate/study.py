@@ -128,6 +128,11 @@ class Study:
         return self.world.config.data.has_teacher
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the world's frames."""
+        return self.world.config.world.height, self.world.config.world.width
+
+    @property
     def context_frames(self) -> int:
         """Real frames that a rollout begins from."""
         return self.world.config.world.backbone.context_frames
@@ -237,10 +242,9 @@ class Study:
         plays = policy or self.policy(seed, env, names)
         moments = islice(teacher_moments(env, plays, seed=seed, options=options), num_steps + 1)
         episode = to_episode(list(moments), name=name, seed=seed)
-        size = (self.world.config.world.height, self.world.config.world.width)
-        if episode.frames.shape[1:3] != size:
+        if episode.frames.shape[1:3] != self.size:
             raise ValueError(
-                f"the world's frames are {size}, the teacher's {episode.frames.shape[1:3]}"
+                f"the world's frames are {self.size}, the teacher's {episode.frames.shape[1:3]}"
             )
         return episode
 
@@ -314,13 +318,12 @@ class Study:
         Raises:
             ValueError: They are of another size.
         """
-        data, world = self.world.config.data, self.world.config.world
-        paths = self._recordings
+        data, paths = self.world.config.data, self._recordings
         rounds = -(-count // len(paths))
         for place in range(min(count, len(paths))):
             number = round(place * len(paths) / min(count, len(paths)))
             episode = load_episode(paths[number])
-            if episode.frames.shape[1:3] != (world.height, world.width):
+            if episode.frames.shape[1:3] != self.size:
                 raise ValueError(f"{paths[number]} has frames of {episode.frames.shape[1:3]}")
             slack = max(0, episode.num_steps - num_steps)
             for first in sorted({round(slack * part / rounds) for part in range(rounds)}):

@@ -26,6 +26,7 @@ _NAMES = {
     "fi": "Finnish",
 }
 _PAUSE_STEPS = 6
+_VARIANT = "+f2"  # of espeak-ng's voices
 _RETRIEVAL = 1  # espeak-ng's AUDIO_OUTPUT_RETRIEVAL: sound comes to a callback
 _UTF8 = 1
 _NOT_HERE = (
@@ -107,7 +108,7 @@ def in_steps(samples: np.ndarray) -> Iterator[np.ndarray]:
         yield np.pad(part, (0, SAMPLES_PER_STEP - part.size))
 
 
-def synthesise(text: str, *, language: str = "en-us", variant: str = "f2") -> np.ndarray:
+def synthesise(text: str, *, language: str = "en-us") -> np.ndarray:
     """Return a spoken text as (A,) int16 at 16 kHz, by espeak-ng wherever it is.
 
     Raises:
@@ -115,14 +116,13 @@ def synthesise(text: str, *, language: str = "en-us", variant: str = "f2") -> np
     """
     if not text.strip() or len(text) > MAX_CHARACTERS:
         raise SoundError(f"a text must have 1 to {MAX_CHARACTERS} characters, got {len(text)}")
-    voice = f"{language}+{variant}"
-    samples, rate = by_program(text, voice) or _by_library(text, voice)
+    samples, rate = by_program(text, language + _VARIANT) or _by_library(text, language)
     if not samples.any():
         raise SoundError(f"espeak-ng finds nothing to say in {text!r}")
     return to_int16(resample(samples / 32768.0, rate))
 
 
-def _by_library(text: str, voice: str) -> tuple[np.ndarray, int]:
+def _by_library(text: str, language: str) -> tuple[np.ndarray, int]:
     """Say it through the library that espeakng-loader brings; see espeak-ng's speak_lib.h."""
     try:
         import espeakng_loader
@@ -144,9 +144,8 @@ def _by_library(text: str, voice: str) -> tuple[np.ndarray, int]:
     if rate <= 0:
         raise SoundError("the library of espeakng-loader cannot be used here")
     library.espeak_SetSynthCallback(callback)
-    language, _, variant = voice.partition("+")
     # The program finds "fr-fr" by a list of languages, the library by the names of files only.
-    names = [voice, f"{language.partition('-')[0]}+{variant}"]
+    names = [language + _VARIANT, language.partition("-")[0] + _VARIANT]
     if all(library.espeak_SetVoiceByName(name.encode()) != 0 for name in names):
         raise SoundError(f"espeak-ng does not know the language {language!r}")
     data = text.encode() + b"\0"

@@ -159,9 +159,9 @@ class Gallery:
         self._jobs.close()
 
 
-def save_screenshot(picture: pygame.Surface, folder: Path = SCREENSHOTS_FOLDER) -> str:
+def save_screenshot(picture: pygame.Surface) -> str:
     """Write a picture as PNG; return where it is, or why it is not, in words."""
-    path = new_path(folder, "picture", ".png")
+    path = new_path(SCREENSHOTS_FOLDER, "picture", ".png")
     try:
         with whole(path) as place:
             pygame.image.save(picture, str(place))

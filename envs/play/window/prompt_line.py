@@ -6,18 +6,18 @@ from envs.play.window.hud import PADDING, SHADE
 from envs.play.window.letters import font, letter_size, width_of, written
 
 _SELECTED_COLOR = (70, 90, 150)
+_MAX_BYTES = 300
 _ASKS = "the world shows: "
 
 
 class PromptLine:
     """A line that the player types a prompt into."""
 
-    def __init__(self, max_bytes: int = 300) -> None:
+    def __init__(self) -> None:
         self.is_open = False
         self.text = ""
         self.cursor = 0
         self._anchor = 0  # where a selection began; the cursor's own place if there is none
-        self._max_bytes = max_bytes
         self._history: list[str] = []
         self._place = 0
 
@@ -96,7 +96,7 @@ class PromptLine:
         text = "".join(letter for letter in text if letter.isprintable())
         first, last = sorted((self.cursor, self._anchor))
         new = self.text[:first] + text + self.text[last:]
-        if len(new.encode()) <= self._max_bytes:
+        if len(new.encode()) <= _MAX_BYTES:
             self.text = new
             self.cursor = self._anchor = first + len(text)
 

@@ -275,7 +275,6 @@ def _thing_starts(study: Study) -> Iterator[tuple[TeacherEpisode, TeacherEpisode
         NotApplicableError: The teacher lists no things.
     """
     config, context = study.config, study.context_frames
-    size = study.world.config.world.height, study.world.config.world.width
     env, steps = study.make_teacher(), _LEAD_STEPS + context - 1 + config.thing_steps
     options = dict(config.teacher_options)
     for seed in range(THING_SEED, THING_SEED + _TRIES * config.num_thing_runs):
@@ -283,7 +282,7 @@ def _thing_starts(study: Study) -> Iterator[tuple[TeacherEpisode, TeacherEpisode
         if episode.things is None:
             raise NotApplicableError('the teacher gives no info["things"]')
         if episode.num_steps < steps or not in_view(
-            episode.things[steps - config.thing_steps], size
+            episode.things[steps - config.thing_steps], study.size
         ):
             continue
         yield episode, without_things(env, episode, num_steps=steps, options=options)
@@ -292,8 +291,7 @@ def _thing_starts(study: Study) -> Iterator[tuple[TeacherEpisode, TeacherEpisode
 def _travel(study: Study, probe: ThingProbe) -> tuple[dict[str, Travel], float, float]:
     """Return what appears in the world and in the teacher, and the probe's recall and precision."""
     config, context = study.config, study.context_frames
-    width = study.world.config.world.width
-    size = study.world.config.world.height, width
+    size, width = study.size, study.size[1]
     actions = [study.action(name) for name in ACTIONS]
     env = study.make_endless_world(config.travel_steps)
     teacher, travels = study.make_teacher(), {"world": Travel(), "teacher": Travel()}
@@ -353,15 +351,14 @@ def _thing_probe(study: Study) -> ThingProbe:
     Raises:
         NotApplicableError: The teacher lists no things.
     """
-    config, world = study.config.thing_probe, study.world.config.world
+    config = study.config.thing_probe
     env = study.make_teacher()
     if env.reset(seed=config.first_seed)[1].get("things") is None:
         raise NotApplicableError('the teacher gives no info["things"]')
-    size = world.height, world.width
     samples = [
         (halve(moment.frame[None])[0], moment.info["things"])
         for moment in study.sample_moments(env, config)
     ]
-    pairs = [thing_targets(things, size=size) for _, things in samples]
+    pairs = [thing_targets(things, size=study.size) for _, things in samples]
     targets, weights = (np.stack(part) for part in zip(*pairs, strict=True))
     return train_thing_probe(np.stack([half for half, _ in samples]), targets, weights, config)
