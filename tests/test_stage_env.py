@@ -22,6 +22,14 @@ def put(env: StageEnv, *objects: GameObject) -> None:
     env._game._segments[0] = objects
 
 
+def begun(*objects: GameObject, scale: int = 1, **options) -> StageEnv:
+    """Return a game that begins at 0, where nothing but `objects` lies around the character."""
+    env = StageEnv(scale=scale)
+    env.reset(seed=0, options={"x": 0} | options)
+    put(env, *objects)
+    return env
+
+
 def test_info_has_the_conditions_and_what_is_drawn():
     env = StageEnv()
     _, first = env.reset(seed=0, options={"scene": {"place": "beach"}, "x": 300, "facing": 1})
@@ -49,10 +57,8 @@ def test_things_lie_where_they_are_drawn(scale):
     )
     pictures, infos = [], []
     for is_there in (True, False):
-        env = StageEnv(scale=scale)
-        options = {"scene": Scene(), "x": 0, "facing": 1, "things": is_there}
-        env.reset(seed=0, options=options | {"scene_changes": False})
-        put(env, *things)
+        options = {"scene": Scene(), "facing": 1, "things": is_there, "scene_changes": False}
+        env = begun(*things, scale=scale, **options)
         for _ in range(3):
             frame, _, _, _, info = env.step(IDLE)
         pictures.append(frame.astype(int))
@@ -77,9 +83,7 @@ def test_things_lie_where_they_are_drawn(scale):
 
 
 def test_regions_are_the_hearts_and_the_portrait_of_one_who_talks():
-    env = StageEnv(scale=2)
-    env.reset(seed=0, options={"x": 0})
-    put(env)
+    env = begun(scale=2)
     silent, talking = env.step(IDLE)[4]["regions"], env.step(TALK)[4]["regions"]
     np.testing.assert_array_equal(silent, [[72, 30, 60, 18], [0, 0, 0, 0]])
     np.testing.assert_array_equal(talking, [[72, 30, 60, 18], [64, 320, 60, 60]])
@@ -91,9 +95,7 @@ def test_regions_are_the_hearts_and_the_portrait_of_one_who_talks():
 
 @pytest.mark.parametrize("facing", [1, -1])
 def test_eyes_in_the_portrait_of_one_who_listens_turn_where_info_says(facing):
-    env = StageEnv()
-    env.reset(seed=0, options={"x": 0, "facing": facing})
-    put(env)
+    env = begun(facing=facing)
     assert not env.step(IDLE)[4]["eyes"].any()
     portraits = {}
     for _ in range(20):
@@ -110,15 +112,13 @@ def test_eyes_in_the_portrait_of_one_who_listens_turn_where_info_says(facing):
 
 def test_what_turns_and_falls_goes_on_from_a_conditioner_state():
     things = GameObject(Kind.COIN, 60.0, 80.0, 0), GameObject(Kind.FIRE, 100.0, GROUND_Y, 0)
-    env, other = StageEnv(), StageEnv()
-    options = {"x": 0, "facing": 1, "scene_changes": False}
-    env.reset(seed=0, options=options | {"scene": Scene(weather="snow")})
-    put(env, *things)
+    options = {"facing": 1, "scene_changes": False}
+    env, other = begun(*things, scene=Scene(weather="snow"), **options), StageEnv()
     for _ in range(5):
         info = env.step(IDLE)[4]
-    options["conditioner_state"] = info["conditioner_state"]
-    _, begun = other.reset(seed=1, options=options)
-    assert begun["pose"][37] == info["pose"][37] == 5 / 16
+    options |= {"x": 0, "conditioner_state": info["conditioner_state"]}
+    _, first = other.reset(seed=1, options=options)
+    assert first["pose"][37] == info["pose"][37] == 5 / 16
     put(other, *things)
     for _ in range(12):
         (frame, *_, info), (expected, *_) = other.step(IDLE), env.step(IDLE)
@@ -142,9 +142,7 @@ def test_without_things_nothing_is_seen_nothing_pays_and_nothing_hurts():
 
 
 def test_a_rock_costs_a_heart_and_only_the_picture_stumbles():
-    env = StageEnv()
-    env.reset(seed=0, options={"x": 0})
-    put(env, *(GameObject(Kind.ROCK, 60.0 + 150 * i, GROUND_Y, 0) for i in range(2)))
+    env = begun(*(GameObject(Kind.ROCK, 60.0 + 150 * i, GROUND_Y, 0) for i in range(2)))
     offsets, hearts, costs = [], [MAX_HEARTS], []
     for _ in range(60):
         info = env.step(RUN_RIGHT)[4]
@@ -161,9 +159,7 @@ def test_a_rock_costs_a_heart_and_only_the_picture_stumbles():
 
 
 def test_no_hearts_terminate_and_a_step_after_that_raises():
-    env = StageEnv()
-    env.reset(seed=0, options={"x": 0})
-    put(env, GameObject(Kind.FIRE, 0.0, GROUND_Y, 0))
+    env = begun(GameObject(Kind.FIRE, 0.0, GROUND_Y, 0))
     for _ in range(60):
         _, _, terminated, truncated, info = env.step(IDLE)
         if terminated:
@@ -231,14 +227,8 @@ def test_the_scene_changes_in_mid_episode_unless_told_not_to():
 
 
 def test_talking_shows_the_portrait_in_the_bottom_left_cell_only():
-    env = StageEnv()
-    options = {"scene": Scene(), "x": 0, "facing": 1}
-    env.reset(seed=0, options=options)
-    put(env)
-    talking = env.step(TALK)[0]
-    env.reset(seed=0, options=options)
-    put(env)
-    silent = env.step(IDLE)[0]
+    options = {"scene": Scene(), "facing": 1}
+    talking, silent = (begun(**options).step(action)[0] for action in (TALK, IDLE))
     differs = (talking != silent).any(axis=2)
     assert differs[130:190, 2:62].mean() > 0.9
     differs[130:190, 2:62] = False
