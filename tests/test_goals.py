@@ -67,9 +67,7 @@ def test_the_best_ten_are_kept_in_a_file_and_a_file_of_others_is_left_alone(tmp_
     path = tmp_path / "new" / "best.json"
     for value in (3, 0, *range(1, 13)):
         BestList(path).add("stage, coin run", value)
-    assert BestList(path).best("stage, coin run") == tuple(
-        map(float, (12, 11, 10, 9, 8, 7, 6, 5, 4, 3))
-    )
+    assert BestList(path).best("stage, coin run") == tuple(range(12, 2, -1))
     assert BestList(path).add("stage, coin run", 2) is None
     path.write_text("[1")
     broken = BestList(path)

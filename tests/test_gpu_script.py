@@ -22,9 +22,8 @@ def run_script(folder: Path, *words: str, fails: str = "nothing", **variables: s
     )
     python.chmod(python.stat().st_mode | stat.S_IEXEC)
     given = {"PYTHON": str(python), "OUTPUT": str(folder / "out"), **variables}
-    done = subprocess.run(
-        [str(SCRIPT), *words], env={**os.environ, **given}, capture_output=True, text=True
-    )
+    options = {"env": os.environ | given, "capture_output": True, "text": True}
+    done = subprocess.run([str(SCRIPT), *words], **options)
     assert done.returncode == int("failed: none" not in done.stdout), done.stderr
     return [*(folder / "calls").read_text().splitlines()[1:], done.stdout.splitlines()[-1]]
 

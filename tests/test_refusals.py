@@ -29,6 +29,7 @@ REFUSED = {
     "export {slides} --to mp4 --scale 100000": "--scale 100000 makes pictures of",
     "export {slides} --to mp4 --start 5": "nothing from 5 s to 1.65 s",
     "export {slides} --to mp4 --teacher": "has no teacher to show beside it",
+    "export none --to mp4": "there is no session at",
     "export {slides} --to minari --hud": "--hud is for mp4, gif, frames",
     "play --episodes here": "--episodes goes with --teacher PRESET",
     "play --headless --fps fast": "--fps: must be a positive number, got 'fast'",

@@ -186,7 +186,9 @@ def test_an_unknown_world_names_those_there_are():
     ("name", "text"),
     [
         ("weights.safetensors", None),
+        ("weights.safetensors", "no tensors"),
         ("start_states.safetensors", None),
+        ("start_states.safetensors", "no tensors"),
         ("keymap.yaml", None),
         ("keymap.yaml", "actions: [idle]\nkeys: {fly: [space]}"),
         ("keymap.yaml", "- idle"),
