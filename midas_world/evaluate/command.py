@@ -75,7 +75,6 @@ QUICK = EvaluationConfig(
     rollout_steps=10,
     num_long_runs=1,
     long_steps=40,
-    sharpness_window=5,
     num_still_runs=2,
     still_steps=30,
     num_prompt_runs=2,

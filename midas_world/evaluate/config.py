@@ -23,7 +23,6 @@ class EvaluationConfig:
         num_next_frames: Frames for the next-frame prediction, likewise.
         num_rollouts: Rollouts for horizon and pose.
         num_long_runs: Rollouts for sharpness.
-        sharpness_window: Frames that are averaged at both ends of a long run.
         num_still_runs: Games in which nothing is done.
         num_prompt_runs: Games in which words ask for another scene.
         num_outcome_episodes: Held-out teacher episodes for reward and termination: many, for both
@@ -48,7 +47,6 @@ class EvaluationConfig:
     rollout_steps: int = 200
     num_long_runs: int = 4
     long_steps: int = 2000
-    sharpness_window: int = 20
     num_still_runs: int = 4
     still_steps: int = 400
     num_prompt_runs: int = 12

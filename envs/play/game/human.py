@@ -135,7 +135,7 @@ class HumanTeacher(gym.Env[np.ndarray, np.int64]):
             return
         assert self._seed is not None
         if not self._paths:
-            self._try = self._next_try()
+            self._begin_try()
         path = self._path(len(self._paths))
         self._paths.append(path)
         teacher = self._data.teacher
@@ -159,13 +159,12 @@ class HumanTeacher(gym.Env[np.ndarray, np.int64]):
         assert self._folder is not None
         return self._folder / f"episode-{self._seed:08d}-{self._try}-{piece:03d}"
 
-    def _next_try(self) -> int:
-        """Return how many tries of this seed are kept; those still being written count."""
+    def _begin_try(self) -> None:
+        """Count the tries of this seed that are kept; those still being written are, too."""
         self._check(wait=True)
         self._try = 0
         while self._path(0).exists():
             self._try += 1
-        return self._try
 
     def _check(self, *, wait: bool = False) -> None:
         """Raise what kept an episode from being written."""

@@ -18,12 +18,13 @@ from midas_world.evaluate.study import LONG_SEED, Study
 from midas_world.tables import Cell
 
 _EARLY_STEP = 20
+_WINDOW = 20  # frames that are averaged at both ends of a long run
 
 
 def sharpness_section(study: Study) -> Section:
     """Measure whether the picture stays as sharp over thousands of steps as it was at first."""
-    steps, window = study.config.long_steps, study.config.sharpness_window
-    window = min(window, steps // 4)
+    steps = study.config.long_steps
+    window = min(_WINDOW, steps // 4)
     early_end = min(_EARLY_STEP + window // 2, steps // 2)
     marks = [mark for mark in (20, 200, 500, 1000, 2000) if mark < steps] + [steps]
     parts = slice(early_end - window, early_end), slice(steps - window, steps)

@@ -251,12 +251,9 @@ def _features(header: SessionHeader, segments: Sequence[Segment]) -> dict[str, d
         if all(value is not None for value in values):
             features[name] = {"dtype": "float32", "shape": [len(values[0])], "names": None}
     features["action"] = _action_feature(header, records)
-    features["next.reward"] = {"dtype": "float32", "shape": [1], "names": None}
-    features["next.done"] = {"dtype": "bool", "shape": [1], "names": None}
-    features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
-    for name in ("frame_index", "episode_index", "index", "task_index"):
-        features[name] = {"dtype": "int64", "shape": [1], "names": None}
-    return features
+    kinds = {"next.reward": "float32", "next.done": "bool", "timestamp": "float32"}
+    kinds |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
+    return features | {n: {"dtype": kind, "shape": [1], "names": None} for n, kind in kinds.items()}
 
 
 def _action_feature(header: SessionHeader, records: Sequence[Any]) -> dict[str, Any]:
