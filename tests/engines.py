@@ -72,7 +72,6 @@ def standing(start: StartState, world: World) -> StartState:
     camera = world.config.world.conditions.camera
     conditions = []
     for step in start.conditions:
-        assert step.pose is not None
         pose = step.pose.copy()
         pose[camera.index] = _CAMERA / camera.loop
         conditions.append(replace(step, pose=pose))

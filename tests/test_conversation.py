@@ -107,7 +107,7 @@ def test_the_first_mouth_movement_comes_with_the_answer():
     voices = LiveVoices(conversation, conversation.other)
     game = Game(open_teacher(), seed=0, voices=voices)
     game.reset()
-    conditioner = game.playable.env.unwrapped._conditioner  # type: ignore[attr-defined]
+    conditioner = game.playable.env.unwrapped._conditioner
     mouth, gaze, names = [], [], []
     for _ in range(70):
         names.append(game.step(IDLE).action_name)
@@ -180,7 +180,6 @@ def test_command_converses_with_a_file_and_tells_the_latency(tmp_path, capsys):
     assert "ms after the end of speech" in capsys.readouterr().err
     session = load_session(tmp_path / "session")
     sound = session.sound()
-    assert sound is not None
     steps = np.stack([sound.step(number) for number in range(session.num_frames)])
     heard = steps[:, 1].ravel()[SAMPLES_PER_STEP:]
     np.testing.assert_allclose(heard[: len(sentence())], sentence(), atol=1)

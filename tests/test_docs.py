@@ -186,7 +186,6 @@ def test_readme_shows_the_shipped_world_s_own_numbers():
     rows = [line.split(" | ")[:3] for line in to_markdown(report).splitlines() if " | " in line]
     told = {row[0]: f"{' | '.join(row)} |" for row in rows}
     block = re.search(r"<!-- numbers -->\n(.*?)<!-- /numbers -->", text_of("README.md"), re.DOTALL)
-    assert block is not None
     shown = [line for line in block[1].splitlines() if line.startswith("|")][2:]
     assert len(shown) > 10
     expected = [told.get(line.split(" | ")[0], "no such number") for line in shown]

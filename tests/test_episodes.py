@@ -200,25 +200,6 @@ def test_damage_is_named_and_skipped(tmp_path, caplog, name, damage, message):
     assert name in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ('"format_version": 1', '"format_version": 2', "format version 2"),
-        ('"num_steps"', '"steps"', "num_steps"),
-        ('"num_steps": 6', '"num_steps": 5', "num_steps is 5, there are 6 actions"),
-        ('"fps": 20', '"fps": 0', "fps must be positive"),
-    ],
-)
-def test_a_header_that_does_not_fit_is_an_error(tmp_path, old, new, message):
-    save_episode(make_episode(), tmp_path / "one")
-    header = tmp_path / "one" / "header.json"
-    text = header.read_text(encoding="utf-8")
-    assert old in text
-    header.write_text(text.replace(old, new), encoding="utf-8")
-    with pytest.raises(EpisodeError, match=message):
-        load_episode(tmp_path / "one")
-
-
 def test_a_film_without_pictures_is_an_error(tmp_path):
     save_episode(make_episode(), tmp_path / "one")
     path = tmp_path / "one" / "video.mp4"

@@ -143,7 +143,6 @@ def test_a_report_is_valid_json_and_markdown(tmp_path):
     sections = {"next_frame": section.to_dict(), "speed": failed.to_dict()}
     write_report({"subject": {"world": "w"}, "sections": sections}, tmp_path)
     report = read_report(tmp_path)
-    assert report is not None
     values = report["sections"]["next_frame"]["values"]
     assert values == {"psnr": 29.5, "other": None, "list": [0, 1]}
     text = (tmp_path / "evaluation.md").read_text()

@@ -53,7 +53,7 @@ def test_a_second_player_of_a_folder_is_told_until_the_first_has_closed(tmp_path
         def close(self) -> None: ...
 
     def play() -> HumanTeacher:
-        return HumanTeacher(Teacher(), CONFIG.data, folder=tmp_path / "train")  # pyright: ignore
+        return HumanTeacher(Teacher(), CONFIG.data, folder=tmp_path / "train")
 
     first = play()
     with pytest.raises(BusyError, match="train"):

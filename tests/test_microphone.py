@@ -37,8 +37,8 @@ class FakeStream:
 @pytest.fixture
 def sounddevice(monkeypatch):
     module = types.ModuleType("sounddevice")
-    module.PortAudioError = type("PortAudioError", (Exception,), {})  # type: ignore[attr-defined]
-    module.InputStream = FakeStream  # type: ignore[attr-defined]
+    module.PortAudioError = type("PortAudioError", (Exception,), {})
+    module.InputStream = FakeStream
     monkeypatch.setitem(sys.modules, "sounddevice", module)
     return module
 
@@ -78,7 +78,6 @@ def test_a_microphone_that_vanishes_is_told_and_the_game_goes_on(sounddevice):
     assert not voices.listens
     assert view.action_name == "idle"
     view = game.step(ACTIONS.index("talk"))
-    assert view.sound is not None
     assert view.sound[0].any()  # of the bank
     game.close()
 

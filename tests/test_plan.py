@@ -49,7 +49,7 @@ class CoinWorld:
 def test_the_planner_finds_the_action_that_pays():
     config = plan.PlanConfig(num_futures=400, depth=8, hold=4, commitment=4)
     world = CoinWorld()
-    actions = plan.shoot(world, config, np.random.default_rng(0))  # type: ignore[arg-type]
+    actions = plan.shoot(world, config, np.random.default_rng(0))
     assert actions.tolist() == [ACTIONS.index("run_right")] * 4
     assert world.num_forks == 1
 

@@ -49,7 +49,6 @@ def test_a_game_begun_anew_among_others_equals_the_game_alone(engine, tiny_world
 def walk(rollout: Rollout, steps: range) -> list[torch.Tensor]:
     """Return the codes told to a FakeEngine at each step of 6 px, (B, J, 2)."""
     fake = rollout.engine
-    assert isinstance(fake, FakeEngine)
     fake.told.clear()
     for step in steps:
         rollout.step([at(6.0 * step % 400)] * rollout.batch_size)

@@ -196,7 +196,6 @@ def test_live_sound_takes_the_place_of_a_voice():
     info = env.step(TALK)[4]
     np.testing.assert_array_equal(info["audio"][:20], features)
     sound = soundtrack.step(info, 0.0, is_over=False, live=(live, None))
-    assert sound is not None
     np.testing.assert_array_equal(sound[0], live)
     # For one step only.
     info = env.step(TALK)[4]

@@ -249,7 +249,6 @@ def test_pictures_are_found_in_any_form():
     grey = np.zeros((20, 30), np.uint8)
     for picture in (grey, grey[..., None], np.zeros((3, 20, 30), np.uint8), {"screen": grey}):
         found = to_picture(picture)
-        assert found is not None
         assert found.shape == (20, 30, 3)
     for other in (np.zeros((20, 30, 3)), np.zeros(8, np.uint8), np.zeros((3, 3, 3), np.uint8), 5):
         assert to_picture(other) is None

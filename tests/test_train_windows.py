@@ -31,7 +31,7 @@ def rows_of(model: WorldModel, store: LatentStore, number: int = CHARACTER) -> W
 
 def loss_of(model: WorldModel, coder: Autoencoder, number: int = CHARACTER) -> WindowLoss:
     window = model.windows[number]
-    return WindowLoss(window, coder, EVEN, energy_weight=1.0)  # pyright: ignore[reportArgumentType]
+    return WindowLoss(window, coder, EVEN, energy_weight=1.0)
 
 
 def test_windows_learn_and_nothing_else_does(model, coder, store, tmp_path):

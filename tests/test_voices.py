@@ -62,7 +62,7 @@ def test_a_player_who_walks_is_not_stopped_by_a_voice_that_moves_the_mouth(hello
     game = Game(open_teacher(), seed=0, voices=LiveVoices(FileVoice(hello)))
     game.reset()
     views = [game.step(WALK) for _ in range(20)]
-    mouth = game.playable.env.unwrapped._conditioner.mouth_open  # type: ignore[attr-defined]
+    mouth = game.playable.env.unwrapped._conditioner.mouth_open
     game.close()
     assert {view.action_name for view in views} == {"walk_right"}
     assert mouth > 0.1
