@@ -13,12 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from envs.stage import is_stage
-from envs.stage.env import SCALES, StageEnv
-from envs.stage.picture import FRAME_HEIGHT
-from envs.stage.twin import StageTwin
 from midas_world.sessions.marks import action_name, marks_of
 from midas_world.sessions.session import RecordedSession, Segment, SessionHeader
-from midas_world.teachers.env import fit_frame
 
 _TEXT_COLOR = (240, 240, 235)
 _KEY_COLOR = (20, 22, 34)
@@ -121,6 +117,11 @@ def teacher_frames(session: RecordedSession, start: int, stop: int) -> Iterator[
 def _twin_frames(
     session: RecordedSession, segments: list[Segment], start: int, stop: int
 ) -> Iterator[np.ndarray]:
+    # What draws takes time to load: --help does not wait for it.
+    from envs.stage.env import SCALES, StageEnv
+    from envs.stage.picture import FRAME_HEIGHT
+    from envs.stage.twin import StageTwin
+
     scale = session.header.frame_size[0] / FRAME_HEIGHT
     with closing(StageEnv(horizon=10**9, scale=scale if scale in SCALES else 1)) as env:
         twin = StageTwin(env)
@@ -190,6 +191,8 @@ def _held(session: RecordedSession) -> list[Sequence[str]]:
 
 def _beside(frame: np.ndarray, twin: np.ndarray) -> np.ndarray:
     """Return the world's frame beside the teacher's, which may be of another size."""
+    from midas_world.teachers.env import fit_frame
+
     gap = np.zeros((len(frame), _GAP, 3), np.uint8)
     return np.concatenate((frame, gap, fit_frame(twin, frame.shape[:2], fit="stretch")), axis=1)
 
