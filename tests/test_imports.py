@@ -25,8 +25,10 @@ midas_world. config checkpoint data
 midas_world. trust
 midas_world. model.layers sessions teachers
 midas_world.model. dc_blocks kv_cache skeleton_maps
-midas_world.model. autoencoder backbone conditions scenery entries entry_book head diffusion
-midas_world.model. motion windows outcome
+midas_world.model. autoencoder
+midas_world.model. motion
+midas_world.model. backbone conditions scenery entries entry_book head diffusion
+midas_world.model. windows outcome
 midas_world.model. world_model
 midas_world. model.foreign_weights world
 midas_world. train
