@@ -17,7 +17,7 @@ from envs.play.game.recorder import GameRecorder
 from envs.play.voice.voices import TALK, LiveVoices
 from envs.recording.record import conditions_of
 from envs.soundtrack import Live, Soundtrack
-from midas_world.sessions.log import SPEAKERS, Heard
+from midas_world.sessions.log import SPEAKERS, UNHEARD, Heard, turns_of
 from midas_world.teachers.words import clean_prompt
 
 
@@ -89,7 +89,7 @@ class Game:
             action = names.index(TALK)
         return self._step(action, heard, live)
 
-    def _step(self, action: int, heard: Heard = (None, None), live: Live = (None, None)) -> View:
+    def _step(self, action: int, heard: Heard = UNHEARD, live: Live = (None, None)) -> View:
         """Hold an action for one step, under the features and the sound of live voices."""
         names = [name for name, item in zip(SPEAKERS, heard, strict=True) if item is not None]
         if names:
@@ -182,13 +182,15 @@ class Game:
                 # The frame as it was: the goal's own may be a JPEG.
                 view = replace(goal.view, frame=self._env.observe())
         first = len(self.branch.actions)
-        for step in range(first, goal.num_steps + 1):
-            while num_prompts < goal.num_prompts and branch.prompts[num_prompts][0] <= step:
-                self.set_prompt(branch.prompts[num_prompts][1])
-                num_prompts += 1
-            if step < goal.num_steps:
-                view = self._step(branch.actions[step], branch.voices.get(step, (None, None)))
-                on_step(step + 1 - first, goal.num_steps - first)
+        steps = range(first, goal.num_steps)
+        deeds = [(branch.actions[step], branch.voices.get(step, UNHEARD)) for step in steps]
+        typed = branch.prompts[num_prompts : goal.num_prompts]
+        for done, turn in enumerate(turns_of(deeds, [(n - first, text) for n, text in typed]), 1):
+            for text in turn.words:
+                self.set_prompt(text)
+            if turn.action is not None:
+                view = self._step(turn.action, turn.heard)
+                on_step(done, len(deeds))
         return view
 
     @property
