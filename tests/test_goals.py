@@ -248,5 +248,8 @@ def test_a_stranger_s_first_keys_fit_the_game():
     rows = first_keys(open_teacher().keymap.keys)
     assert [row[1] for row in rows] == ["walk", "run", "jump"]
     assert rows[2][2:] == ("Esc", "menu, all keys")
-    assert len(first_keys({"gas": ["up"]})) == 2
+    rows = first_keys({"gas_left": ["up", "left"], "left": ["left"], "gas": ["up"]})
+    assert rows[0] == ("Left", "left", "Backspace", "hold: go back in time")
+    assert rows[1][:2] == ("Up", "gas")
+    assert len(rows) == 3
     assert FREE_PLAY.limit_s is None

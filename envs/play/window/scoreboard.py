@@ -16,6 +16,8 @@ from envs.play.window.letters import TEXT_COLOR, font, written
 COIN_COLOR = (255, 206, 84)
 _HEART_COLOR = (232, 72, 85)
 _LOST_COLOR = (80, 84, 100)
+# Actions that a stranger is told.
+_MOST_FIRST = 5
 _FLASH_S = 0.45
 _MAX_STEPS_APART = 20  # further apart, two views are not one after the other
 
@@ -106,14 +108,16 @@ class Flashes:
 
 def first_keys(keys: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
     """Return what a stranger needs first: two keys and what they do in each row."""
-    used = {name for held in keys.values() for name in held}
-    rows = []
-    if {"left", "right"} <= used:
-        rows.append(("Left, Right", "walk"))
-    if "left shift" in used:
-        rows.append(("with Shift", "run"))
-    if "space" in used:
-        rows.append(("Space", "jump" if "jump" in keys else "act"))
+    if {"walk_left", "walk_right"} <= keys.keys():
+        rows = [("Left, Right", "walk")]
+        if "run_right" in keys:
+            rows.append(("with Shift", "run"))
+        if "jump" in keys:
+            rows.append(("Space", "jump"))
+    else:
+        alone = {name: held[0] for name, held in keys.items() if len(held) == 1}
+        rows = [(key.capitalize(), name.replace("_", " ")) for name, key in alone.items()]
+        rows = rows[:_MOST_FIRST]
     rows += [
         ("T", "type another scene"),
         ("Backspace", "hold: go back in time"),
