@@ -7,7 +7,7 @@ import pytest
 
 from envs.picture import draw_frame, picture_rect
 from envs.play.game.game_thread import GameThread
-from envs.play.game.inputs import PAD_BUTTONS, Inputs, aliases_of
+from envs.play.game.inputs import Inputs
 from envs.play.game.playable import Playable
 from envs.play.game.settings import Settings
 from envs.play.game.stepper import StepClock
@@ -102,19 +102,36 @@ def test_pictures_grow_by_whole_numbers_and_stay_sharp():
 
 
 def test_the_key_map_names_every_action_and_command_and_the_pad():
-    rows = hud.key_rows(ACTION_KEYS, aliases_of(ACTION_KEYS), PAD_BUTTONS)
+    rows = hud.key_rows(ACTION_KEYS, Inputs(ACTION_KEYS))
     lines = "\n".join("  ".join(row) for row in rows)
     for words in ("j  punch  X", "space/up", "left/a, right/d  walk left, right  stick",
                   "left, right  leap left, right  A + LB + stick", "type what", "Shift+R",
-                  "play on from there  LT", "Esc", "to the newest  R3"):  # fmt: skip
+                  "then play on  LT", "Esc", "to the newest  R3"):  # fmt: skip
         assert words in lines
     assert "[2]" not in lines
+
+
+def test_keys_are_told_where_the_player_has_them_and_without_words_where_those_mean_nothing(
+    playing, monkeypatch
+):
+    lines = windows.words_shown(monkeypatch)
+    car = KeyMap(actions=("noop", "gas"), keys={"gas": ["up"]})
+    window, session = playing(CountingEnv(), keymap=car, takes_words=False)
+    run_until(window, session, lambda: any("Up  gas" in line for line in lines))
+    assert "another scene" not in "".join(lines)
+    window._settings.change(keys={"p": "o", "up": "f5"}, pad={"p": "RB", "up": "LB"})
+    window._apply_settings()
+    rows = window._key_rows(session)
+    assert rows[0] == ("f5/space/w", "gas", "LB")
+    assert ("O, N", "pause, one step", "RB") in rows
+    shown = {row[0] for row in rows}
+    assert not shown & {"T", "L", 'T, then "'}
 
 
 @pytest.mark.parametrize("area", [(300, 170), (620, 360), (1260, 740)])
 def test_the_key_map_fits_in_letters_that_can_be_read_or_comes_in_parts_and_goes(area):
     overlays, look = Overlays(), OverlayLook(size=40, area=area, settings=Settings())
-    rows = hud.key_rows(ACTION_KEYS, aliases_of(ACTION_KEYS), PAD_BUTTONS)
+    rows = hud.key_rows(ACTION_KEYS, Inputs(ACTION_KEYS))
     seen = []
     overlays.toggle_keys()
     while overlays.shows_keys:

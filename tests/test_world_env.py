@@ -10,7 +10,7 @@ from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from envs.stage.scene import Scene
 from envs.stage.words import scene_from_text
-from envs.world.conditioners import WordsConditioner, make_conditioner
+from envs.world.conditioners import WordsConditioner, make_conditioner, takes_words
 from envs.world.env import WorldEnv
 from midas_world.config import DataConfig
 from midas_world.evaluate.rollouts import Undying
@@ -273,6 +273,28 @@ def test_worlds_of_other_teachers_are_steered_by_words(tiny_world):
     other = WordsConditioner(keymap.actions)
     other.load_state(conditioner.state())
     assert other.step(0).text == "an icy road, noop"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "expected"),
+    [
+        ({"env_id": "CarRacing-v3"}, "turn left", False),
+        ({"env_id": "CarRacing-v3"}, None, False),
+        ({"env_id": "CarRacing-v3"}, "an icy road, turn left", True),
+        ({"env_id": "CarRacing-v3", "conditioner": "mine:make"}, "turn left", True),
+        ({"env_id": "envs:midas/StageTeacher-v0"}, "turn left", True),
+    ],
+)
+def test_words_mean_something_where_a_world_learned_from_some(tiny_world, changes, text, expected):
+    start = tiny_world.start_states[0]
+    start = replace(start, conditions=(StepConditions(text=text),) * len(start.conditions))
+    world = replace(
+        tiny_world,
+        config=replace(tiny_world.config, data=DataConfig(**changes)),
+        keymap=KeyMap(actions=("noop", "turn_left"), keys={}),
+        start_states=(start,),
+    )
+    assert takes_words(world) is expected
 
 
 def test_held_keys_mean_actions_by_the_key_map(tiny_world):

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from envs.stage import STAGE_IDS
+from midas_world.config import DataConfig
 from midas_world.teachers.words import HearingConditioner, WordsConditioner
 from midas_world.trust import import_function
 from midas_world.types import StepConditions
@@ -92,7 +93,7 @@ def make_conditioner(world: World) -> Conditioner:
     if data.conditioner:
         given = {"source": world.folder, "trust": world.trust}
         return import_function(data.conditioner, field="data.conditioner", **given)(world.keymap)
-    if data.env_id.rpartition(":")[2].startswith(STAGE_IDS):
+    if _is_of_stage(data):
         # Stage's drawing loads pygame: worlds of other teachers do without.
         from envs.stage.conditioner import StageConditioner
 
@@ -104,11 +105,28 @@ def make_conditioner(world: World) -> Conditioner:
     return WordsConditioner(world.keymap.actions, gives_pose=gives_pose)
 
 
+def _is_of_stage(data: DataConfig) -> bool:
+    return data.env_id.rpartition(":")[2].startswith(STAGE_IDS)
+
+
 def hears_alone(world: World) -> bool:
     """Whether a world learned to hear from recordings, so that nothing but live voices is heard."""
     data = world.config.data
     has_sound = world.config.world.conditions.audio_size > 0
     return has_sound and not data.has_teacher and not data.conditioner
+
+
+def takes_words(world: World) -> bool:
+    """Whether a player's words mean something: what it learned from had some beside actions' names.
+
+    What a conditioner of its own makes of them nobody knows, so that it is believed to.
+    """
+    data = world.config.data
+    if data.conditioner or _is_of_stage(data):
+        return True
+    names = {name.replace("_", " ") for name in world.keymap.actions}
+    told = {step.text for start in world.start_states for step in start.conditions}
+    return bool(told - names - {None})
 
 
 def load_conditioner(conditioner: Conditioner, state: Mapping[str, np.ndarray]) -> None:

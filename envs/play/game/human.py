@@ -200,6 +200,7 @@ def open_human_teacher(preset: str, *, folder: Path | None, trust: bool = False)
         fps=max(1, round(env.metadata["render_fps"])),
         title=f"{data.env_id} (the teacher)",
         backend="the game itself",
+        takes_words=False,
         no_teacher="this is the teacher itself: F2 compares a learned world with it",
     )
 

@@ -45,7 +45,7 @@ def open_world(
     loading = loading or Loading()
     loading.tell("loading PyTorch")
     # torch takes seconds to load: the window is up by then.
-    from envs.world.conditioners import hears_alone
+    from envs.world.conditioners import hears_alone, takes_words
     from envs.world.env import WorldEnv
     from midas_world.world import World, load_world
 
@@ -69,6 +69,7 @@ def open_world(
         why=env.engine.spec.reason,
         teacher=_teacher_of(env),
         hears=hears_alone(env.world),
+        takes_words=takes_words(env.world),
         no_teacher=Playable.no_teacher if env.world.config.data.has_teacher else NO_GAME,
         counts_coins=_is_stage(env),
         starts=tuple(start.description for start in env.start_states),

@@ -55,6 +55,7 @@ class Playable:
         teacher: What the world can be compared with; None if that is not here.
         background_build: Of what a faster engine takes; None: there is nothing to build.
         hears: Whether a live voice steers it, without an action for that.
+        takes_words: Whether words that are typed mean something in it.
         counts_coins: Whether a reward is a coin; a learned world pays nearly 1 for one.
         make_agent: Makes an agent that plays this well; None: none does.
         show_start: Returns the frame of a start state, uint8 (H, W, 3).
@@ -72,6 +73,7 @@ class Playable:
     background_build: "BackgroundBuild | None" = None
     reopen: "Callable[[], Playable] | None" = None
     hears: bool = False
+    takes_words: bool = True
     counts_coins: bool = False
     make_agent: Callable[[], Policy] | None = None
     starts: tuple[str, ...] = ()

@@ -4,12 +4,13 @@ Makes pictures; where they lie is layout.py's business. `size` is that of the le
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 import pygame
 
+from envs.play.game.inputs import Inputs
 from envs.play.window.letters import TEXT_COLOR, fitted, font, letter_size, written
 
 RECORDING_COLOR = (255, 96, 80)
@@ -19,54 +20,69 @@ PADDING = 8
 _MIN_SIZE = 13
 MARGIN = 14
 
-# Keys, what they do, and the button of a gamepad that does it, too.
-COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("Esc", "menu: modes, scenes, recordings, settings, quit", "Start"),
-    ("T", "type what the world should look like", "RT"),
-    ("Backspace", "hold: run backwards; let go: play on from there", "LT"),
-    ("B", "drop a bookmark", "L3"),
-    ("1 to 9, 0", "jump to a bookmark, to the newest", "R3"),
-    ("P, N", "pause, one step", "Back"),
-    ("R, Shift+R", "start again (asks), next start state", ""),
-    ("G", "an agent plays, or you again", ""),
-    ("F2", "the teacher beside the world", ""),
-    ("F8", "save the last 30 seconds as a film", ""),
-    ("F9", "record a session, or end it", ""),
-    ("F10", "recordings: watch, export, delete", ""),
-    ("F12", "save a picture as it is shown", ""),
-    ('T, then "', "type what the character says", ""),
-    ("L", "the next language", ""),
-    ("M, - and +", "sound off, quieter and louder", ""),
-    ("F1, F3, F4", "these keys, measurements, keys held", ""),
-    ("F11", "full screen (also Alt+Enter)", ""),
+SAY = 't, then "'
+# By rows of the key map: commands by their keys, and what each does.
+COMMANDS: tuple[Mapping[str, str], ...] = (
+    {"escape": "menu: modes, scenes, recordings, settings, quit"},
+    {"t": "type what the world should look like"},
+    {"backspace": "run backwards while held, then play on"},
+    {"b": "drop a bookmark"},
+    {"1 to 9": "jump to a bookmark", "0": "jump to the newest"},
+    {"p": "pause", "n": "one step"},
+    {"r": "start again (asks)", "shift+R": "next start state"},
+    {"g": "an agent plays, or you again"},
+    {"f2": "the teacher beside the world"},
+    {"f8": "save the last 30 seconds as a film"},
+    {"f9": "record a session, or end it"},
+    {"f10": "recordings: watch, export, delete"},
+    {"f12": "save a picture as it is shown"},
+    {SAY: "type what the character says"},
+    {"l": "the next language"},
+    {"m": "sound off", "-": "quieter", "+": "louder"},
+    {"f1": "these keys", "f3": "measurements", "f4": "keys held"},
+    {"f11": "full screen (also Alt+Enter)"},
 )
+# Those that have their keys for good; the player may move the others.
+FIXED = frozenset(("escape", "1 to 9", "shift+R", SAY, "-", "+", "f11"))
 
 
 def key_rows(
-    keys: Mapping[str, Sequence[str]], aliases: Mapping[str, str], pad: Mapping[str, str]
+    keys: Mapping[str, Sequence[str]], inputs: Inputs, *, without: Collection[str] = ()
 ) -> list[tuple[str, str, str]]:
-    """Return of each action and command: its keys, what it does, its button."""
+    """Return of actions and commands: the player's keys for them, what they do, and buttons."""
+    places = {name: place for place, name in inputs.bindings.items()}
+    buttons = {name: button for button, name in inputs.pad.items()}
     others: dict[str, list[str]] = {}
-    for alias, name in aliases.items():
+    for alias, name in inputs.aliases.items():
         if not alias.startswith("[") and alias != "right shift":
             others.setdefault(name, []).append(alias)
-    buttons = {name: button for button, name in pad.items()}
     rows = []
     for action, held in sorted(keys.items(), key=lambda item: len(item[1])):
         mirrored = keys.get(re.sub("left$", "right", action), held)
         if action.endswith("right") and re.sub("right$", "left", action) in keys:
             continue  # told beside the left
         parts = []
-        for name, other in zip(held, mirrored, strict=False):
-            names = dict.fromkeys((name, other))
+        for pair in zip(held, mirrored, strict=False):
+            names = dict.fromkeys(pair)
             if len(held) == 1:
-                parts.append(", ".join("/".join([key, *others.get(key, [])]) for key in names))
+                either = ([places.get(name, name), *others.get(name, [])] for name in names)
+                parts.append(", ".join(map("/".join, either)))
             else:
-                parts.append(", ".join(names))
+                parts.append(", ".join(places.get(name, name) for name in names))
         pressed = [buttons.get(name, "stick") for name in held]
         meaning = action.replace("_", " ") + (", right" if mirrored != held else "")
         rows.append((" + ".join(parts), meaning, " + ".join(pressed)))
-    return [*rows, *COMMANDS]
+    for row in COMMANDS:
+        if here := [name for name in row if name not in without]:
+            shown = (places.get(name, name) for name in here)
+            rows.append(
+                (
+                    ", ".join(name[0].upper() + name[1:] for name in shown),
+                    ", ".join(row[name] for name in here),
+                    ", ".join(buttons[name] for name in here if name in buttons),
+                )
+            )
+    return rows
 
 
 def plate(size: tuple[int, int]) -> pygame.Surface:

@@ -122,7 +122,8 @@ class Overlays:
                 plates.append(Plate(name="held", picture=caps, edge="bottom", side="center"))
         is_free = not (self.message or plates or thread.comparison)
         if self._is_beginning(now) and playable is not None and is_free:
-            plates.append(look.table("first keys", first_keys(playable.keymap.keys)))
+            rows = first_keys(playable.keymap.keys, takes_words=playable.takes_words)
+            plates.append(look.table("first keys", rows))
         if settings.shows_bookmarks and thread.past.bookmarks.shown:
             pictures = [(number, item.view.frame) for number, item in thread.past.bookmarks.shown]
             picture = panels.bookmarks_plate(pictures, look.size)

@@ -106,7 +106,7 @@ class Flashes:
         return share if 0.0 < share <= 1.0 else 0.0
 
 
-def first_keys(keys: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+def first_keys(keys: Mapping[str, Sequence[str]], *, takes_words: bool) -> list[tuple[str, ...]]:
     """Return what a stranger needs first: two keys and what they do in each row."""
     if {"walk_left", "walk_right"} <= keys.keys():
         rows = [("Left, Right", "walk")]
@@ -118,11 +118,9 @@ def first_keys(keys: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
         alone = {name: held[0] for name, held in keys.items() if len(held) == 1}
         rows = [(key.capitalize(), name.replace("_", " ")) for name, key in alone.items()]
         rows = rows[:_MOST_FIRST]
-    rows += [
-        ("T", "type another scene"),
-        ("Backspace", "hold: go back in time"),
-        ("Esc", "menu, all keys"),
-    ]
+    if takes_words:
+        rows.append(("T", "type another scene"))
+    rows += [("Backspace", "hold: go back in time"), ("Esc", "menu, all keys")]
     half = -(-len(rows) // 2)
     return [
         (*left, *right) for left, right in zip_longest(rows[:half], rows[half:], fillvalue=("", ""))

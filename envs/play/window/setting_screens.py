@@ -10,32 +10,12 @@ from envs.play.game.game_thread import GameThread
 from envs.play.game.inputs import PAD_BUTTONS
 from envs.play.game.settings import MAX_VOLUME, SettingsFile
 from envs.play.voice.sentences import language_name, languages
+from envs.play.window.hud import COMMANDS, FIXED
 from envs.play.window.keys import place_of
 from envs.play.window.menu import Entry, Menu
 from envs.play.window.pads import pressed_button
 from midas_world.sessions.export.pictures import SHAPES
 
-# Commands whose keys can be moved.
-_COMMANDS = {
-    "t": "type what the world should look like",
-    "backspace": "run backwards",
-    "b": "drop a bookmark",
-    "0": "jump to the newest bookmark",
-    "p": "pause",
-    "n": "one step",
-    "r": "start again",
-    "g": "an agent plays",
-    "f2": "the teacher beside the world",
-    "f8": "save the last 30 seconds",
-    "f9": "record",
-    "f10": "recordings",
-    "f12": "save a picture",
-    "l": "the next language",
-    "m": "sound off",
-    "f1": "all keys",
-    "f3": "measurements",
-    "f4": "keys that are held",
-}
 _STICK = dict.fromkeys(("left", "right", "down"), "stick")
 
 
@@ -132,7 +112,8 @@ class SettingScreens:
             for name in held
         }
         meanings = {name: alone.get(name, together[name]) for name in names}
-        meanings |= {name: words for name, words in _COMMANDS.items() if name not in names}
+        commands = {name: words for row in COMMANDS for name, words in row.items()}
+        meanings |= {name: commands[name] for name in commands if name not in {*names, *FIXED}}
         own = _STICK | {name: button for button, name in PAD_BUTTONS.items()}
 
         def label(name: str) -> str:

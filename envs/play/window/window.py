@@ -381,5 +381,11 @@ class Window:
     def _key_rows(self, thread: GameThread) -> list[tuple[str, str, str]]:
         if thread.films.projector is not None:
             return [*KEYS]
-        keys = thread.playable.keymap.keys if thread.playable else self._loading.keys
-        return hud.key_rows(keys, self.inputs.aliases, self.inputs.pad)
+        if thread.playable is None:
+            return hud.key_rows(self._loading.keys, self.inputs)
+        keymap, without = thread.playable.keymap, []
+        if not thread.playable.takes_words:
+            without.append("t")
+        if TALK not in keymap.actions:
+            without += [hud.SAY, "l"]
+        return hud.key_rows(keymap.keys, self.inputs, without=without)
