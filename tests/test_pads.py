@@ -147,7 +147,7 @@ def test_a_button_of_a_controller_takes_one_entry_of_a_menu_and_a_trigger_can_be
         run_until(window, session, lambda: window._pads._controllers)
         taken = []
         entries = [Entry("one", lambda: taken.append(1))]
-        window._screens.menu = Menu("a menu", entries)
+        window._screens.menu = Menu("a menu", entries, back=lambda: None)
         pad.button(0, is_down=True)
         run_until(window, session, lambda: taken)
         pad.button(0, is_down=False)

@@ -298,7 +298,7 @@ def test_a_game_that_cannot_be_opened_ends_the_window_with_its_error():
 
 def test_slow_steps_are_counted_as_missed_and_do_not_stop_the_window(playing):
     window, session = playing(CountingEnv(delay_s=0.03), fps=100)
-    run_until(window, session, lambda: session.num_missed >= 3)
+    run_until(window, session, lambda: session.clock.num_missed >= 3)
     started = time.perf_counter()
     window.run_once(session)
     assert time.perf_counter() - started < 1.0

@@ -145,15 +145,15 @@ def test_a_recorded_game_with_cuts_runs_again_equal_and_can_be_gone_on_from(worl
     game = Game(open_world(str(folder)), seed=4, prompt="the seaside")
     game.recorder.start(tmp_path / "session", fps=20, on_error=pytest.fail)
     views = [game.reset(), *(game.step(2) for _ in range(3))]
-    assert game.branch.start == 0
+    assert game.branch.start_state == 0
     game.set_prompt("a neon city")
     views += [game.step(action) for action in (2, 3)]
     game.set_prompt("a neon city")
     views += [game.step(action) for action in (2, 3)]
     views += [game.reset_to_next_start(), game.step(4)]  # the start that is next, not the words'
-    assert game.branch.start == 1
+    assert game.branch.start_state == 1
     views += [game.reset_to_next_start(), game.step(4)]
-    assert game.branch.start == 2
+    assert game.branch.start_state == 2
     game.recorder.stop(wait=True)
     tape = Tape(load_session(tmp_path / "session"))
     result = resimulate(tape, make_recorded(tape.session, world=str(folder)))

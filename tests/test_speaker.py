@@ -140,7 +140,6 @@ def test_without_an_audio_device_the_game_goes_on_and_says_so(monkeypatch):
     monkeypatch.setenv("SDL_AUDIODRIVER", "nowhere")
     speaker = Speaker()
     speaker.open(20.0)
-    assert not speaker.is_open
     assert "nothing is heard" in speaker.problem
     speaker.play(np.ones((3, 800), np.int16))
     session = GameThread(lambda: playable(CountingEnv()), no_inputs(), fps=200, speaker=Speaker())
@@ -180,7 +179,7 @@ def test_what_a_device_gets_is_what_was_said_step_by_step(tmp_path, monkeypatch)
     monkeypatch.setenv("SDL_DISKAUDIODELAY", "10")
     speaker = Speaker()
     speaker.open(20.0)
-    assert speaker.is_open, speaker.problem
+    assert not speaker.problem
     rate, num_steps = speaker._rate_hz, 24
     spoken = np.zeros((num_steps, 3, SAMPLES_PER_STEP), np.int16)
     spoken[::4, 0] = to_int16(tone(400.0, 0.05))

@@ -15,7 +15,7 @@ import numpy as np
 
 from envs.capture.keys import DesktopKeys
 from envs.capture.light import Light
-from envs.capture.screen import CaptureError, Screen, Subject
+from envs.capture.screen import CaptureError, Part, Screen, XWindow
 from midas_world.files import write_whole
 from midas_world.sessions.video import write_film
 
@@ -33,7 +33,7 @@ class Captured:
 
 
 def capture(
-    subject: Subject,
+    subject: Part | XWindow,
     film: Path,
     *,
     keys: Collection[str],
@@ -85,7 +85,9 @@ def capture(
 class _Taking:
     """Takes one picture after another, and notes what is held meanwhile."""
 
-    def __init__(self, subject: Subject, screen: Screen, light: Light, first: np.ndarray) -> None:
+    def __init__(
+        self, subject: Part | XWindow, screen: Screen, light: Light, first: np.ndarray
+    ) -> None:
         self._subject, self._screen, self._light = subject, screen, light
         self._picture, self._held = first, frozenset[str]()
         self.changes: list[tuple[float, frozenset[str]]] = [(0.0, frozenset())]

@@ -5,7 +5,7 @@ Shapes: H W px of the part.
 
 import sys
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -29,18 +29,6 @@ class Region:
         """Check the size."""
         if self.width < 16 or self.height < 16:
             raise CaptureError(f"at least 16x16 px can be recorded, got {self.width}x{self.height}")
-
-
-class Subject(Protocol):
-    """What is recorded."""
-
-    def region(self) -> Region | None:
-        """Return where it lies now; None when it is gone."""
-        ...
-
-    def has_focus(self) -> bool:
-        """Whether keys go to it."""
-        ...
 
 
 class Part:
@@ -90,7 +78,7 @@ class XWindow:
         [(self._window, self.title)] = found.values()
 
     def region(self) -> Region | None:
-        """Return where its content lies."""
+        """Return where its content lies now; None when it is gone."""
         try:
             size = self._window.get_geometry()
             place = self._window.translate_coords(self._display.screen().root, 0, 0)

@@ -233,7 +233,7 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
             ResetNeeded: There is none yet.
         """
         self._check_begun("observe")
-        return self._games.views.observe_game(0)
+        return self._games.views.observe(0)
 
     def things(self) -> np.ndarray:
         """Return what the world knows to be near, (O, 2): class, and px from the picture's middle.

@@ -169,7 +169,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             over = np.flatnonzero(games.course.over).tolist()
             for game in over:
                 final = {
-                    "final_obs": games.views.observe_game(game),
+                    "final_obs": games.views.observe(game),
                     "final_info": games.info(game),
                 }
                 infos = self._add_info(infos, final, game)

@@ -50,19 +50,12 @@ class Views:
             step=int(course.rollout.num_steps[row]),
         )
 
-    def observe(self) -> Any:
-        """Return the present observations of all games: new arrays, (B, ...)."""
+    def observe(self, rows: int | slice = slice(None)) -> Any:
+        """Return the present observation of one game, or those of all, (B, ...): new arrays."""
         seen = self._seen()
         if isinstance(seen, dict):
-            return {name: rows.copy() for name, rows in seen.items()}
-        return seen.copy()
-
-    def observe_game(self, row: int) -> Any:
-        """Return one game's present observation: new arrays."""
-        seen = self._seen()
-        if isinstance(seen, dict):
-            return {name: rows[row].copy() for name, rows in seen.items()}
-        return seen[row].copy()
+            return {name: of_all[rows].copy() for name, of_all in seen.items()}
+        return seen[rows].copy()
 
     def frames(self) -> np.ndarray:
         """Return the present frames, uint8 (B, H, W, 3); not to be changed.

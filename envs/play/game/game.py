@@ -71,7 +71,7 @@ class Game:
 
     def reset_to_next_start(self) -> View:
         """Begin an episode from the next start state, or of the next seed."""
-        seed, options, start = self.branch.seed, self.branch.options, self.branch.start
+        seed, options, start = self.branch.seed, self.branch.options, self.branch.start_state
         if self.playable.starts and start is not None:
             options = {"start_state": (start + 1) % len(self.playable.starts)}
         else:
@@ -230,7 +230,7 @@ class Game:
             seed=seed,
             options=options,
             prompt=prompt,
-            start=info.get("start_state"),
+            start_state=info.get("start_state"),
             teacher_start=teacher.start() if teacher else None,
         )
         self.prompt = prompt

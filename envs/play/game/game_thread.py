@@ -358,7 +358,7 @@ class GameThread(Stepper):
         # What the old engine saved is not the new one's.
         self.pilot = Pilot(self.playable)
         self.past.bookmarks.drop_states()
-        self.past.begin(1.0 / self.period_s)
+        self.past.begin(1.0 / self.clock.period_s)
         self.step_times, self.step_intervals = Samples(), Samples()
         self.message = f"now on {game.playable.backend}"
 
@@ -375,7 +375,7 @@ class GameThread(Stepper):
             self._go_on()
 
     def _toggle_recording(self, game: Game) -> None:
-        fps = 1.0 / self.period_s
+        fps = 1.0 / self.clock.period_s
         may_start = self.status not in ("rewinding", "watching")
         self.message = self.recording.toggle(game.playable.title, fps=fps, may_start=may_start)
         self.tell()

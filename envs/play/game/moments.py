@@ -43,7 +43,7 @@ class View:
 
 @dataclass(kw_only=True)
 class Branch:
-    """How an episode came about: all that it takes to play it again.
+    """How an episode came about: all that it takes to play it again, named as in `Record.begin`.
 
     Only grows at its end. Going back starts a new branch of the old one's beginning, so whoever
     remembers a place by a branch, a number of steps and a number of prompts finds it unchanged.
@@ -52,7 +52,7 @@ class Branch:
         prompt: The player's words at the reset.
         prompts: What was typed on the way: after how many steps, and the words.
         voices: Live ones: the step that they led to counts from 0.
-        start: Index of the start state, if the environment tells.
+        start_state: Index of the one that it began from, if the environment tells.
         teacher_start: Where the teacher has to begin to be compared; None without one.
     """
 
@@ -62,7 +62,7 @@ class Branch:
     actions: list[int] = field(default_factory=list)
     prompts: list[tuple[int, str | None]] = field(default_factory=list)
     voices: dict[int, Heard] = field(default_factory=dict)
-    start: int | None = None
+    start_state: int | None = None
     teacher_start: Mapping[str, np.ndarray] | None = None
 
     def prompt_after(self, num_prompts: int) -> str | None:

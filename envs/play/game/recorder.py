@@ -124,22 +124,13 @@ class GameRecorder:
     ) -> None:
         if self._recorder is None:
             return
-        begin = {
-            "seed": branch.seed,
-            "options": branch.options,
-            "prompt": branch.prompt,
-            "start_state": branch.start,
-            "actions": list(branch.actions),
-            "prompts": list(branch.prompts),
-            "voices": [[step, *heard] for step, heard in branch.voices.items()],
-            "teacher_start": branch.teacher_start,
-        }
+        voices = [[step, *heard] for step, heard in branch.voices.items()]
         self._since_state = 0
         self._recorder.begin(
             frame,
             info,
             kind=kind,
-            begin=begin,
+            begin=vars(branch) | {"voices": voices},
             episode_step=len(branch.actions),
             # A reset follows from its seed; anywhere else it would take all the steps since.
             state=self._state() if kind != "reset" else None,

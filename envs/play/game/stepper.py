@@ -79,6 +79,7 @@ class Stepper:
     """A thread that plays; other threads ask for things by commands, and look at what it tells.
 
     Attributes:
+        clock: When steps are due, and how many were late.
         view: The newest frame and what belongs to it; None while loading.
         message: What the player should be told, such as why a prompt was refused.
         progress: What the player waits for, while a film is on.
@@ -95,16 +96,6 @@ class Stepper:
         self._closing = threading.Event()
         self._is_opening = False  # what is played, which takes long; nothing is open yet
         self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
-
-    @property
-    def period_s(self) -> float:
-        """Seconds from step to step."""
-        return self.clock.period_s
-
-    @property
-    def num_missed(self) -> int:
-        """Steps that started late."""
-        return self.clock.num_missed
 
     def start(self) -> None:
         """Start loading, then playing."""

@@ -134,7 +134,7 @@ class Past:
     def take_film(self, _: Game, seconds: float, use: Callable[[Film], object]) -> None:
         """Call something, in the thread, with what was shown in the last seconds."""
         if self.rewind is not None and len(self.rewind):
-            period_s = self._thread.period_s
+            period_s = self._thread.clock.period_s
             use(self.rewind.film(max(1, round(seconds / period_s)), fps=1.0 / period_s))
 
 
@@ -154,7 +154,7 @@ class Screening:
         thread, rewind = self._thread, self._past.rewind
         if thread.status in ("playing", "paused", "over") and rewind is not None:
             self._before = "over" if thread.status == "over" else "paused", thread.view
-            self.show(film or rewind.film(fps=1.0 / thread.period_s))
+            self.show(film or rewind.film(fps=1.0 / thread.clock.period_s))
 
     @in_turn
     def control(self, _: Game, change: Callable[[Projector], object]) -> None:

@@ -42,11 +42,7 @@ class Tape:
         self.session = session
         pays_coins = is_stage(session.header.env_id, session.header.teacher)
         self.marks = marks_of(session, pays_coins=pays_coins)
-        self._prompts: dict[int, list[tuple[int, str | None]]] = {}
-        for segment in session.segments():
-            self._prompts[segment.frames.start] = [
-                (after, record.text) for after, record in segment.prompts
-            ]
+        self._segments = {segment.frames.start: segment for segment in session.segments()}
         self._sound = session.sound()
         self._block = lru_cache(maxsize=_KEPT_BLOCKS)(self._read_block)
 
@@ -130,10 +126,11 @@ class Tape:
                 the window's.
         """
         mark = self.marks[number]
-        first = self.marks[mark.first]
-        begin = first.record.begin
+        segment = self._segments[mark.first]
+        first, steps = segment.first, segment.steps[: mark.place]
+        begin = first.begin
         before = list(begin.get("actions") or ())
-        if len(before) != first.record.episode_step and begin.get("state") is None:
+        if len(before) != first.episode_step and begin.get("state") is None:
             raise ValueError(f"how frame {number} was reached was not recorded")
         space = self.session.header.action_space.get("kind", "Discrete")
         if space != "Discrete":
@@ -143,14 +140,13 @@ class Tape:
             )
         if begin.get("seed") is None and begin.get("state") is None:
             raise ValueError(f"frame {number} is of an episode without a seed")
-        steps = [self.marks[mark.first + step].record for step in range(1, mark.place + 1)]
         # Without them the state below is what counts: nobody looks at the actions before it.
-        before += [0] * (first.record.episode_step - len(before))
+        before += [0] * (first.episode_step - len(before))
         prompts = [(int(after), text) for after, text in begin.get("prompts") or ()]
         num_before = len(prompts)
         prompts += [
-            (first.record.episode_step + after, text)
-            for after, text in self._prompts.get(mark.first, [])
+            (first.episode_step + after, record.text)
+            for after, record in segment.prompts
             if after < mark.place
         ]
         branch = Branch(
@@ -159,13 +155,13 @@ class Tape:
             prompt=begin.get("prompt"),
             actions=[*before, *(int(record.action) for record in steps)],
             prompts=prompts,
-            voices=first.record.voices_before
+            voices=first.voices_before
             | {
-                first.record.episode_step + place: record.heard
+                first.episode_step + place: record.heard
                 for place, record in enumerate(steps)
                 if record.live
             },
-            start=begin.get("start_state"),
+            start_state=begin.get("start_state"),
             teacher_start=begin.get("teacher_start"),
         )
         goal = Snapshot(branch=branch, num_prompts=len(prompts), view=self.view(number))

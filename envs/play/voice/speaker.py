@@ -31,6 +31,7 @@ class Speaker:
     """Where a game's sound goes; silent where there is no device.
 
     Attributes:
+        volume: From 0 to 1.
         problem: Why nothing is heard, in words; empty if all is well.
     """
 
@@ -42,7 +43,7 @@ class Speaker:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.problem = ""
-        self._volume, self._is_muted = volume, is_muted
+        self.volume, self._is_muted = volume, is_muted
         self._clock = clock
         self._channel: pygame.mixer.Channel | None = None
         self._step_s = 0.0
@@ -67,19 +68,9 @@ class Speaker:
             self.problem = f"nothing is heard: {error}"
 
     @property
-    def is_open(self) -> bool:
-        """Whether there is a device."""
-        return self._channel is not None
-
-    @property
-    def volume(self) -> float:
-        """From 0 to 1."""
-        return self._volume
-
-    @property
     def words(self) -> str:
         """How loud it is, in words."""
-        return "sound off" if self._is_muted else f"volume {round(100 * self._volume)} %"
+        return "sound off" if self._is_muted else f"volume {round(100 * self.volume)} %"
 
     def toggle_mute(self) -> None:
         """Fall silent, or be heard again."""
@@ -88,7 +79,7 @@ class Speaker:
     def change_volume(self, *, louder: bool) -> None:
         """Be a tenth louder or quieter, and be heard."""
         change = _VOLUME_STEP if louder else -_VOLUME_STEP
-        self._volume = round(min(1.0, max(0.0, self._volume + change)), 1)
+        self.volume = round(min(1.0, max(0.0, self.volume + change)), 1)
         self._is_muted = False
 
     def play(self, sound: np.ndarray | None) -> None:
@@ -100,7 +91,7 @@ class Speaker:
         samples = np.zeros(SAMPLES_PER_STEP) if sound is None else mix(sound).astype(np.float64)
         if self._is_muted:
             samples[:] = 0.0
-        samples *= self._volume
+        samples *= self.volume
         if not self._channel.get_busy():
             self._last_sample = 0.0
             self._ends_at = now + _CUSHION / self._rate_hz

@@ -54,7 +54,7 @@ class Menu:
         title: str,
         entries: Sequence[Entry],
         *,
-        back: Callable[[], object] | None = None,
+        back: Callable[[], object],
         notes: Sequence[str] = (),
     ) -> None:
         self.title = title
@@ -69,13 +69,12 @@ class Menu:
         if event.type in (pygame.MOUSEMOTION, pygame.MOUSEBUTTONDOWN):
             return self._point(event)
         move = move_of(event)
-        if move is None or (move == BACK and self._back is None):
+        if move is None:
             return False
         if move in (UP, DOWN):
             step = 1 if move == DOWN else -1
             self.chosen = (self.chosen + step) % len(self.entries)
         elif move == BACK:
-            assert self._back is not None
             self._back()
         else:
             self._use(move)

@@ -56,7 +56,7 @@ class Overlays:
         self._message_until = 0.0
         self._max_lives = 0
         self._first_view_at: float | None = None
-        self._wants_screenshot = False
+        self.wants_screenshot = False
         self._keys_page: int | None = None
         self._num_key_pages = 1
 
@@ -81,12 +81,7 @@ class Overlays:
 
     def wish_screenshot(self) -> None:
         """Let the next picture that is drawn be saved."""
-        self._wants_screenshot = True
-
-    def take_wish(self) -> bool:
-        """Return whether the picture is to be saved, once."""
-        wish, self._wants_screenshot = self._wants_screenshot, False
-        return wish
+        self.wants_screenshot = True
 
     def told(self, look: OverlayLook, now: float) -> list[Plate]:
         """Return the message, while there is one."""
@@ -171,7 +166,7 @@ def _status(thread: GameThread, look: OverlayLook) -> list[Plate]:
         before = thread.past.rewind.num_before
         picture = panels.rewind_plate(
             share=before / max(len(thread.past.rewind) - 1, 1),
-            seconds=before * thread.period_s,
+            seconds=before * thread.clock.period_s,
             size=look.size,
         )
         return [Plate(name="rewind", picture=picture, edge="top", side="center")]
@@ -220,7 +215,7 @@ def measurements(thread: GameThread, view: View, latencies: Samples) -> list[tup
         ("steps per second", rate),
         ("step p50 / p99", milliseconds(thread.step_times, (50, 99))),
         ("key to picture p50 / p95 / p99", milliseconds(latencies, (50, 95, 99))),
-        ("missed deadlines", str(thread.num_missed)),
+        ("missed deadlines", str(thread.clock.num_missed)),
         ("action", view.action_name.replace("_", " ")),
         ("prompt", thread.prompt or "-"),
         ("words", view.text),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import pygame
@@ -21,14 +20,6 @@ _MEANT_IN_MENUS = frozenset(("f8", "f9", "f10", "f12", "m", "=", "+", "-", "[+]"
 _SCENES_HINT = "arrows choose, Enter goes there"
 
 
-class _Screen(Protocol):
-    title: str
-
-    def handle(self, event: pygame.Event) -> bool: ...
-
-    def draw(self, surface: pygame.Surface, area: pygame.Rect) -> None: ...
-
-
 class Screens:
     """The menu that is open, if one is."""
 
@@ -40,7 +31,7 @@ class Screens:
         show_keys: Callable[[], object],
         gallery: Gallery,
     ) -> None:
-        self.menu: _Screen | None = None
+        self.menu: Menu | Tiles | None = None
         self.quits = False
         self.pictures = Pictures()
         self._gallery = gallery
@@ -134,7 +125,7 @@ class Screens:
             self._is_pausing = False
             thread.toggle_pause("paused")
 
-    def _show(self, menu: _Screen | None) -> None:
+    def _show(self, menu: Menu | Tiles | None) -> None:
         self.menu = menu
 
     def _pause(self, thread: GameThread) -> None:

@@ -375,7 +375,8 @@ class Window:
         else:
             drawn = draw_beside(surface, area, view, plates, comparison)
         self.layout, self._drawn_pair = drawn.layout, drawn.pair
-        if self.overlays.take_wish():
+        if self.overlays.wants_screenshot:
+            self.overlays.wants_screenshot = False
             self._say(save_screenshot(surface.subsurface(drawn.shown)))
 
     def _key_rows(self, thread: GameThread) -> list[tuple[str, str, str]]:
