@@ -12,7 +12,6 @@ from envs.play.game.game import Game
 from envs.play.game.moments import Snapshot
 from envs.play.game.opening import open_teacher, open_world
 from envs.play.game.playable import TeacherLink
-from envs.play.window import panels
 from envs.stage.controller import ACTIONS
 from envs.stage.env import StageEnv
 from tests.fakes import CountingEnv
@@ -257,18 +256,3 @@ def test_a_teacher_that_fails_is_told_and_the_game_goes_on():
         count = session.view.num_steps
         run_until(window, session, lambda: session.view.num_steps > count)
         assert str(session.comparison.error) == "no such game"
-
-
-@pytest.mark.parametrize("size", [(960, 576), (321, 200), (1280, 400)])
-def test_both_frames_and_the_trace_fit_any_window(size):
-    surface = pygame.Surface(size)
-    left, right = (np.full((192, 320, 3), value, np.uint8) for value in ((200, 0, 0), (0, 0, 200)))
-    trace = [(step, 15.0 + 5 * np.sin(step / 9)) for step in range(150)]
-    rects = panels.draw_split(
-        surface, surface.get_rect(), left, right, names=("a", "b"), trace=trace, note="it comes"
-    )
-    assert all(surface.get_rect().contains(rect) for rect in rects.values())
-    shown = pygame.surfarray.array3d(surface)
-    reds, blues = ((shown[..., c] > 190) & (shown[..., 1] < 10) for c in (0, 2))
-    assert reds.sum() == blues.sum() > size[0] * size[1] / 8
-    assert np.flatnonzero(reds.any(1)).max() < np.flatnonzero(blues.any(1)).min()

@@ -75,8 +75,10 @@ def test_all_that_a_window_can_show_lies_apart(size, is_split, here):
             check(rects, window._surface.get_rect())
             shown |= set(rects)
             if "trace" in rects:
-                assert window.layout.rects["trace"].height >= 24
-                assert min(window.layout.rects["left"].size) > 20
+                assert rects["trace"].height >= 24
+                assert rects["left"].right < rects["right"].left
+                assert rects["left"].size == rects["right"].size
+                assert min(rects["left"].size) > 20
             press(key)
         if size >= (960, 576):
             assert shown >= wanted | {"measurements", "keys"}

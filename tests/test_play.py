@@ -19,7 +19,7 @@ from envs.stage.env import ACTION_KEYS
 from midas_world.world import KeyMap
 from tests import windows
 from tests.fakes import CountingEnv, stage_keymap
-from tests.windows import press, press_until, release, run_until, type_in
+from tests.windows import press, press_until, push, release, run_until, type_in
 
 KICK, LEAP_RIGHT, RUN_LEFT = (ACTIONS.index(n) for n in ("kick", "leap_right", "run_left"))
 
@@ -246,40 +246,29 @@ def test_keys_that_do_not_exist_are_told(playing):
     run_until(window, session, lambda: window.overlays.message == told)
 
 
-def test_a_gamepad_plays_until_it_is_pulled_out(playing):
+def test_a_gamepad_plays_until_it_is_pulled_out_and_commands(playing):
     window, session = playing(CountingEnv(), fps=100)
-
-    def act(kind: int, **values) -> None:
-        pygame.event.post(pygame.Event(kind, instance_id=7, **values))
-
-    def leads_to(name: str) -> None:
-        run_until(window, session, lambda: session.view.action_name == name)
-
-    act(pygame.JOYAXISMOTION, axis=0, value=-0.5)
-    leads_to("walk_left")
-    act(pygame.JOYAXISMOTION, axis=0, value=-1.0)
-    leads_to("run_left")
-    act(pygame.JOYBUTTONDOWN, button=0)
-    leads_to("leap_left")
-    act(pygame.JOYDEVICEREMOVED)
-    leads_to("idle")
-    act(pygame.JOYHATMOTION, hat=0, value=(1, 0))
-    leads_to("walk_right")
-    act(pygame.JOYHATMOTION, hat=0, value=(0, -1))
-    leads_to("crouch")
-    act(pygame.JOYBUTTONDOWN, button=6)
-    run_until(window, session, lambda: session.status == "paused")
-    act(pygame.JOYBUTTONDOWN, button=6)
-    run_until(window, session, lambda: session.status == "playing")
-    act(pygame.JOYBUTTONDOWN, button=7)
-    run_until(window, session, lambda: window._screens.menu is not None)
-    act(pygame.JOYBUTTONDOWN, button=7)
-    run_until(window, session, lambda: session.status == "playing")
-    act(pygame.JOYBUTTONDOWN, button=9)
-    run_until(window, session, lambda: session.past.bookmarks.shown)
+    for kind, values, name in (
+        (pygame.JOYAXISMOTION, {"axis": 0, "value": -0.5}, "walk_left"),
+        (pygame.JOYAXISMOTION, {"axis": 0, "value": -1.0}, "run_left"),
+        (pygame.JOYBUTTONDOWN, {"button": 0}, "leap_left"),
+        (pygame.JOYDEVICEREMOVED, {}, "idle"),
+        (pygame.JOYHATMOTION, {"hat": 0, "value": (0, -1)}, "crouch"),
+    ):
+        pygame.event.post(pygame.Event(kind, instance_id=1, **values))
+        run_until(window, session, lambda wanted=name: session.view.action_name == wanted)
+    for button, is_done in (
+        (6, lambda: session.status == "paused"),
+        (6, lambda: session.status == "playing"),
+        (7, lambda: window._screens.menu is not None),
+        (7, lambda: session.status == "playing"),
+        (9, lambda: session.past.bookmarks.shown),
+    ):
+        push(button)
+        run_until(window, session, is_done)
     steps = session.view.num_steps
     run_until(window, session, lambda: session.view.num_steps > steps + 20)
-    act(pygame.JOYBUTTONDOWN, button=10)
+    push(10)
     run_until(window, session, lambda: session.view.num_steps < steps + 10)
 
 

@@ -160,7 +160,7 @@ class Game:
             view = self._restore(goal, base=base, on_step=on_step)
         self._soundtrack.begin()
         told = vars(view.conditions)
-        self.recorder.restore(view.frame, told, self.branch, is_over=self.is_over)
+        self.recorder.begin("restore", view.frame, told, self.branch, is_over=self.is_over)
         return view
 
     def _restore(
@@ -238,7 +238,7 @@ class Game:
             self._env.set_prompt(prompt)
         self._total_reward, self._score, self._num_hits, self.is_over = 0.0, 0.0, 0, False
         self._soundtrack.begin()
-        self.recorder.reset(frame, info, self.branch)
+        self.recorder.begin("reset", frame, info, self.branch)
         return self._view(frame, info, self.playable.keymap.actions[0])
 
     def _view(self, frame: np.ndarray, info: Mapping[str, Any], action_name: str) -> View:

@@ -56,8 +56,7 @@ class GameRecorder:
         self._recorder = EnvRecorder(
             env, folder, fps=fps or self._playable.fps, teacher=teacher, on_error=on_error
         )
-        if self._last is not None:
-            self._begin("start", *self._last)
+        self._begin("start")
 
     def stop(self, *, wait: bool = False) -> None:
         """End the session; its last frames are written meanwhile, unless `wait`."""
@@ -67,11 +66,19 @@ class GameRecorder:
         # One that has ended holds 10 MB.
         self._stopped = [item for item in self._stopped if not item.close(wait=wait)]
 
-    def reset(self, frame: np.ndarray, info: Mapping[str, Any], branch: Branch) -> None:
-        """Follow the game to the first frame of an episode."""
-        self._last, self._is_over = (frame, info, branch), False
+    def begin(
+        self,
+        kind: Kind,
+        frame: np.ndarray,
+        info: Mapping[str, Any],
+        branch: Branch,
+        *,
+        is_over: bool = False,
+    ) -> None:
+        """Follow the game to a frame that follows from no action: of a reset, or an earlier one."""
+        self._last, self._is_over = (frame, info, branch), is_over
         if not self._is_jumping:
-            self._begin("reset", frame, info, branch)
+            self._begin(kind)
 
     def step(
         self,
@@ -105,25 +112,18 @@ class GameRecorder:
 
     @contextmanager
     def jump(self) -> Iterator[None]:
-        """Record nothing of what the game does to get somewhere; `restore` says where it got."""
+        """Record nothing of what the game does to get somewhere; `begin` says where it got."""
         self._is_jumping = True
         try:
             yield
         finally:
             self._is_jumping = False
 
-    def restore(
-        self, frame: np.ndarray, info: Mapping[str, Any], branch: Branch, *, is_over: bool
-    ) -> None:
-        """Follow the game to an earlier moment."""
-        self._last, self._is_over = (frame, info, branch), is_over
-        self._begin("restore", frame, info, branch)
-
-    def _begin(
-        self, kind: Kind, frame: np.ndarray, info: Mapping[str, Any], branch: Branch
-    ) -> None:
-        if self._recorder is None:
+    def _begin(self, kind: Kind) -> None:
+        """Record the last frame as one that follows from no action, if there is one."""
+        if self._recorder is None or self._last is None:
             return
+        frame, info, branch = self._last
         voices = [[step, *heard] for step, heard in branch.voices.items()]
         self._since_state = 0
         self._recorder.begin(

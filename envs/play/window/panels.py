@@ -54,51 +54,87 @@ def rewind_plate(*, share: float, seconds: float, size: int) -> pygame.Surface:
     return made
 
 
-def draw_split(
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What was drawn.
+
+    Attributes:
+        layout: Where plates lie, and the parts of the picture: "picture", or "left", "right" and
+            "trace".
+        pair: World and teacher; None where the world is alone, or there is none yet.
+    """
+
+    layout: Layout
+    shown: pygame.Rect
+    pair: Pair | None = None
+
+
+def draw_alone(
     surface: pygame.Surface,
     area: pygame.Rect,
-    left: np.ndarray,
-    right: np.ndarray | None,
+    view: View,
+    plates: Sequence[Plate],
     *,
-    names: tuple[str, str],
-    trace: Sequence[tuple[int, float]],
-    note: str,
-) -> dict[str, pygame.Rect]:
-    """Draw two frames side by side, and below them how like each other they were.
+    is_whole: bool,
+) -> Drawn:
+    """Draw a frame, and say where plates lie over it within an area."""
+    shown = draw_frame(surface, view.frame, is_whole=is_whole)
+    return Drawn(layout=arrange(area, plates), shown=shown.clip(surface.get_rect()))
 
-    Frames are uint8 (H, W, 3), the trace (step, PSNR in dB), oldest first. A note takes the second
-    name's place. Return where both frames and the trace lie: "left", "right", "trace".
-    """
+
+def draw_beside(
+    surface: pygame.Surface,
+    area: pygame.Rect,
+    view: View,
+    plates: Sequence[Plate],
+    comparison: Comparison,
+) -> Drawn:
+    """Draw world and teacher at the same step between plates, and below how like they were."""
+    middle = max(_SPLIT_HEIGHT, round(_SPLIT_SHARE * area.height))
+    layout = arrange(area, plates, middle=middle)
+    pair, free = comparison.pair, layout.free
+    note, world = "", view
+    if comparison.error is not None:
+        note = f"it failed: {comparison.error}"
+    elif pair is None or abs(view.num_steps - pair.view.num_steps) > 1:
+        behind = comparison.num_behind
+        note = f"{behind} steps behind" if behind else "the teacher comes"
+    else:
+        world = pair.view  # the same step on both sides
     letters = letter_size(surface.get_size())
     surface.fill(BORDER_COLOR)
     gap, head = 6, letters + 8
-    foot = min(max(34, area.height // 5), area.height // 2)
-    frame_height, frame_width, _ = left.shape
-    room = max(1, (area.width - 3 * gap) // 2), max(1, area.height - head - foot - 2 * gap)
+    foot = min(max(34, free.height // 5), free.height // 2)
+    frame_height, frame_width, _ = world.frame.shape
+    room = max(1, (free.width - 3 * gap) // 2), max(1, free.height - head - foot - 2 * gap)
     scale = min(room[0] / frame_width, room[1] / frame_height)
     scale = float(int(scale)) if scale >= 2 else scale
     size = max(1, round(frame_width * scale)), max(1, round(frame_height * scale))
     block = 2 * size[0] + gap
-    x = area.left + (area.width - block) // 2
-    y = area.top + head + max(0, area.height - head - size[1] - foot - 2 * gap) // 2
-    rects: dict[str, pygame.Rect] = {}
-    for column, (frame, name) in enumerate(zip((left, right), names, strict=True)):
-        rect = pygame.Rect((x + column * (size[0] + gap), y), size)
-        rects["right" if column else "left"] = rect
+    x = free.left + (free.width - block) // 2
+    y = free.top + head + max(0, free.height - head - size[1] - foot - 2 * gap) // 2
+    left, right = pygame.Rect((x, y), size), pygame.Rect((x + size[0] + gap, y), size)
+    for rect, frame, words, color in (
+        (left, world.frame, "the world", TEXT_COLOR),
+        (right, pair and pair.teacher_frame, note or "the teacher", ACCENT if note else TEXT_COLOR),
+    ):
         if frame is None:
             pygame.draw.rect(surface, (22, 24, 36), rect)
         else:
-            surface.blit(_scaled(frame, size, is_whole=scale == int(scale)), rect)
-        words = note if column and note else name
-        color = ACCENT if column and note else TEXT_COLOR
+            # Sharp if the scale is whole, else without uneven pixels.
+            is_whole = scale == int(scale)
+            draw = pygame.transform.scale if is_whole else pygame.transform.smoothscale
+            surface.blit(draw(picture_of(frame), size), rect)
         label = fitted(words, letters, width=size[0], color=color)
         surface.blit(label, label.get_rect(left=rect.left + 2, bottom=rect.top - 3))
     top = y + size[1] + gap
-    width = max(block, min(area.width - 2 * gap, 220))
-    place = pygame.Rect(0, top, width, max(0, min(foot, area.bottom - top - gap)))
-    place.centerx = area.centerx
-    _draw_trace(surface, place, trace)
-    return {**rects, "trace": place}
+    width = max(block, min(free.width - 2 * gap, 220))
+    trace = pygame.Rect(0, top, width, max(0, min(foot, free.bottom - top - gap)))
+    trace.centerx = free.centerx
+    _draw_trace(surface, trace, pair.trace if pair is not None else ())
+    layout.rects.update(left=left, right=right, trace=trace)
+    shown = left.unionall([right, trace]).clip(surface.get_rect())
+    return Drawn(layout=layout, shown=shown, pair=pair)
 
 
 def _draw_trace(
@@ -146,71 +182,3 @@ def _draw_trace(
         value = written(f"{psnr:.1f} dB", size, color=ACCENT)
         place = value.get_rect(left=plot.right + PADDING, centery=y_of(psnr))
         surface.blit(value, place.clamp(rect))
-
-
-def _scaled(frame: np.ndarray, size: tuple[int, int], *, is_whole: bool) -> pygame.Surface:
-    """Return a frame in another size: sharp if the scale is whole, else without uneven pixels."""
-    scale = pygame.transform.scale if is_whole else pygame.transform.smoothscale
-    return scale(picture_of(frame), size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """What was drawn.
-
-    Attributes:
-        layout: Where plates lie, and the parts of the picture: "picture", or "left", "right" and
-            "trace".
-        pair: World and teacher; None where the world is alone, or there is none yet.
-    """
-
-    layout: Layout
-    shown: pygame.Rect
-    pair: Pair | None = None
-
-
-def draw_alone(
-    surface: pygame.Surface,
-    area: pygame.Rect,
-    view: View,
-    plates: Sequence[Plate],
-    *,
-    is_whole: bool,
-) -> Drawn:
-    """Draw a frame, and say where plates lie over it within an area."""
-    shown = draw_frame(surface, view.frame, is_whole=is_whole)
-    return Drawn(layout=arrange(area, plates), shown=shown.clip(surface.get_rect()))
-
-
-def draw_beside(
-    surface: pygame.Surface,
-    area: pygame.Rect,
-    view: View,
-    plates: Sequence[Plate],
-    comparison: Comparison,
-) -> Drawn:
-    """Draw the world's frame and the teacher's of the same step between plates."""
-    middle = max(_SPLIT_HEIGHT, round(_SPLIT_SHARE * area.height))
-    layout = arrange(area, plates, middle=middle)
-    pair = comparison.pair
-    note, left = "", view
-    if comparison.error is not None:
-        note = f"it failed: {comparison.error}"
-    elif pair is None or abs(view.num_steps - pair.view.num_steps) > 1:
-        behind = comparison.num_behind
-        note = f"{behind} steps behind" if behind else "the teacher comes"
-    else:
-        left = pair.view  # the same step on both sides
-    rects = draw_split(
-        surface,
-        layout.free,
-        left.frame,
-        pair.teacher_frame if pair is not None else None,
-        names=("the world", "the teacher"),
-        trace=pair.trace if pair is not None else (),
-        note=note,
-    )
-    layout.rects.update(rects)
-    first, *others = rects.values()
-    shown = first.unionall(others).clip(surface.get_rect())
-    return Drawn(layout=layout, shown=shown, pair=pair)
