@@ -237,10 +237,7 @@ def test_f2_splits_the_window_and_joins_it_again():
 
 def test_f2_without_a_teacher_says_why():
     with playing(CountingEnv()) as (window, session):
-        said = []
-        window._say = said.append
-        press_until(window, session, pygame.K_F2, lambda: said)
-        assert "teacher of this world is not here" in said[0]
+        press_until(window, session, pygame.K_F2, lambda: "not here" in window.overlays.message)
         assert session.comparison is None
     assert "teacher itself" in open_teacher().no_teacher
 

@@ -376,9 +376,7 @@ def test_what_cannot_be_taken_over_is_told_and_the_film_goes_on(tape):
         raise ValueError("no such world")
 
     with in_window(fails, film=tape.film()) as (window, session):
-        said = []
-        window._say = said.append
         session.start()
         run_until(window, session, lambda: session.status == "watching")
-        press_until(window, session, pygame.K_t, lambda: "cannot take over: no such world" in said)
+        press_until(window, session, pygame.K_t, lambda: "no such world" in window.overlays.message)
         press_until(window, session, pygame.K_SPACE, lambda: not session.films.projector.is_paused)

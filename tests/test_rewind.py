@@ -271,7 +271,6 @@ def test_b_drops_a_bookmark_and_its_number_jumps_there():
 
 def test_a_number_without_a_bookmark_says_so():
     with playing(SavingEnv(), fps=100) as (window, session):
-        said = []
-        window._say = said.append
-        press_until(window, session, pygame.K_7, lambda: said)
-        assert said == ["there is no bookmark 7: B drops one"]
+        press(pygame.K_7)
+        told = "there is no bookmark 7: B drops one"
+        run_until(window, session, lambda: window.overlays.message == told)
