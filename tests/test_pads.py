@@ -74,7 +74,8 @@ def pads(inputs: Inputs) -> Iterator[Pads]:
 
 def handled(pads: Pads) -> list[tuple[str, bool]]:
     """Hand the pads all that happened; return what they said to commands."""
-    return [word for event in pygame.event.get() if (word := pads.handle(event))]
+    events = [event for event in pygame.event.get() if not pads.is_told_twice(event)]
+    return [word for event in events if (word := pads.handle(event))]
 
 
 def held(inputs: Inputs) -> set[str]:

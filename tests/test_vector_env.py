@@ -1,4 +1,3 @@
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -32,20 +31,6 @@ class EndingEngine(FakeEngine):
 @pytest.fixture
 def ending(tiny_world: World) -> EndingEngine:
     return EndingEngine(noisy(tiny_world.config.world))
-
-
-def test_make_vec_makes_the_native_one(tiny_folder):
-    games = gym.make_vec(
-        "midas/Stage-v0", num_envs=3, vectorization_mode="vector_entry_point", world=tiny_folder
-    )
-    assert isinstance(games, WorldVectorEnv)
-    assert games.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
-    assert games.observation_space.shape == (3, 48, 80, 3)
-    assert games.single_observation_space.shape == (48, 80, 3)
-    assert games.action_space == gym.spaces.MultiDiscrete([15] * 3)
-    assert games.single_action_space == gym.spaces.Discrete(15)
-    games.close()
-    games.close()
 
 
 def test_each_game_equals_the_game_alone(engine, tiny_world):
@@ -94,6 +79,7 @@ def test_it_does_what_gymnasium_s_own_vector_does(tiny_world, ending, mode, obse
     options = {"engine": ending, "horizon": 6, "observation": observation}
     ours = WorldVectorEnv(4, tiny_world, autoreset_mode=mode, **options)
     assert ours.observation_space == theirs.observation_space
+    assert ours.action_space == theirs.action_space
     assert ours.metadata["autoreset_mode"] == theirs.metadata["autoreset_mode"]
     steps = [[vector.reset(seed=5) for vector in (ours, theirs)]]
     ends, truncations, deaths = 0, 0, 0

@@ -47,11 +47,9 @@ class Light:
         self.show(0.0)
 
     def __enter__(self) -> "Light":
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take it away."""
         self._window.destroy()
         pygame.display.quit()
 

@@ -26,7 +26,6 @@ class Region:
     height: int
 
     def __post_init__(self) -> None:
-        """Check the size."""
         if self.width < 16 or self.height < 16:
             raise CaptureError(f"at least 16x16 px can be recorded, got {self.width}x{self.height}")
 
@@ -136,11 +135,9 @@ class Screen:
         self.whole = self._region_of(self._mss.monitors[0])
 
     def __enter__(self) -> "Screen":
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
         self._mss.close()
 
     def picture(self, region: Region) -> np.ndarray | None:

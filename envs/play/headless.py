@@ -28,7 +28,6 @@ class PlayReport:
     p99_ms: float
 
     def __str__(self) -> str:
-        """Words for the terminal."""
         rate = self.num_steps / self.seconds if self.seconds else float("nan")
         return (
             f"{self.num_steps} steps in {self.seconds:.1f} s: {rate:.1f} steps/s, "

@@ -114,7 +114,6 @@ class OutcomeRule:
     end: OutcomeFunction | None = None
 
     def __post_init__(self) -> None:
-        """Check rule and thresholds."""
         if self.outcomes not in OUTCOMES:
             raise ValueError(f"outcomes must be one of {', '.join(OUTCOMES)}, got {self.outcomes}")
         if self.reward_threshold is not None and not self.reward_threshold >= 0:

@@ -21,7 +21,6 @@ from midas_world.world import World
 
 _FORMAT = "1"
 _NUM_HASHED = 64
-RNG_WORDS = 6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +109,6 @@ def pack_rng(rng: np.random.Generator) -> np.ndarray:
         for word in (number >> 64, number % 2**64)
     ]
     words = np.array([*halves, state["has_uint32"], state["uinteger"]], np.uint64)
-    assert words.shape == (RNG_WORDS,)
     return words.view(np.int64)
 
 

@@ -60,7 +60,6 @@ class Rewind:
         self._place = 0
 
     def __len__(self) -> int:
-        """How many moments are kept."""
         return len(self._entries)
 
     @property

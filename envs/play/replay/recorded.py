@@ -47,7 +47,6 @@ class Tape:
         self._block = lru_cache(maxsize=_KEPT_BLOCKS)(self._read_block)
 
     def __len__(self) -> int:
-        """How many frames there are."""
         return len(self.marks)
 
     @property

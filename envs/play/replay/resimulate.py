@@ -39,7 +39,6 @@ class Resimulation:
         return not self.difference
 
     def __str__(self) -> str:
-        """Words for the terminal."""
         if self.is_equal:
             return f"all {self.num_frames} frames are equal"
         return "\n".join([f"not equal: {self.difference}", *self.notes])

@@ -42,7 +42,6 @@ class Entry:
     change: Callable[[int], object] | None = None
 
     def __str__(self) -> str:
-        """What it is now."""
         return self.label if isinstance(self.label, str) else self.label()
 
 

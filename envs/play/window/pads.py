@@ -35,6 +35,9 @@ _TRIGGERS = {pygame.CONTROLLER_AXIS_TRIGGERLEFT: "LT", pygame.CONTROLLER_AXIS_TR
 _JOYSTICK_BUTTONS = dict(enumerate(("A", "B", "X", "Y", "LB", "RB", "Back", "Start")))
 _JOYSTICK_BUTTONS |= {9: "L3", 10: "R3"}
 _HATS = {(0, 1): "up", (0, -1): "down", (-1, 0): "left", (1, 0): "right"}
+_OF_JOYSTICKS = frozenset(
+    (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP, pygame.JOYHATMOTION, pygame.JOYAXISMOTION)
+)
 _PARTS = ("buttons", "stick x", "stick y", "run", "hat")
 
 
@@ -80,10 +83,7 @@ class Pads:
 
     def is_told_twice(self, event: pygame.Event) -> bool:
         """Return whether an event is a controller's as a joystick's, which SDL tells, too."""
-        return (
-            event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP, pygame.JOYHATMOTION)
-            and event.instance_id in self._controllers
-        )
+        return event.type in _OF_JOYSTICKS and event.instance_id in self._controllers
 
     def push_of(self, event: pygame.Event) -> pygame.Event | None:
         """Return that the left stick was pushed to a side, as a hat's event; None of any other."""
@@ -91,9 +91,7 @@ class Pads:
         if not (is_controller or event.type == pygame.JOYAXISMOTION) or event.axis not in (0, 1):
             return None
         key = event.instance_id, event.axis
-        if not is_controller and (
-            event.instance_id in self._controllers or not self._rests_at_middle.get(key)
-        ):
+        if not (is_controller or self._rests_at_middle.get(key)):
             return None
         value = event.value / _FULL_AXIS if is_controller else event.value
         before = self._pushed.get(key, 0)
@@ -128,8 +126,6 @@ class Pads:
             if event.axis in _TRIGGERS:
                 return self._trigger(event.instance_id, event.axis, event.value / _FULL_AXIS)
             self._stick(event.instance_id, event.axis, event.value / _FULL_AXIS)
-        elif getattr(event, "instance_id", None) in self._controllers:
-            return None  # the same once more, as a joystick's
         elif event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP):
             is_down = event.type == pygame.JOYBUTTONDOWN
             button = _JOYSTICK_BUTTONS.get(event.button)

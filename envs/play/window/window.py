@@ -184,9 +184,9 @@ class Window:
 
     def _use(self, event: pygame.Event, thread: GameThread) -> bool:
         """Obey a key, a button or the mouse; return False if it asks to quit."""
-        button = self._pads.handle(event)
         if self._pads.is_told_twice(event):
             return True
+        button = self._pads.handle(event)
         event = self._pads.push_of(event) or event
         if self._prompt.is_open:
             self._type(event, thread)
