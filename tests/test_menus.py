@@ -97,6 +97,7 @@ def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
     with playing(CountingEnv(), fps=100, settings=settings) as (window, session):
         o = pygame.Event(pygame.KEYDOWN, key=pygame.K_o, mod=0, unicode="", scancode=0)
         button = pygame.Event(pygame.JOYBUTTONDOWN, button=5, instance_id=1)
+        shown = []
         for kind, label, event in (
             ("keys", "pause:  p", o),
             ("pad", "drop a bookmark:  L3", button),
@@ -105,12 +106,14 @@ def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
             choose(window, label)
             pygame.event.post(event)
             run_until(window, session, lambda kind=kind: getattr(settings.settings, kind))
+            shown += map(str, window._screens.menu.entries)
             window._screens.close(session)
         press_until(window, session, pygame.K_o, lambda: session.status == "paused")
         push(5)
         run_until(window, session, lambda: session.past.bookmarks.shown)
     kept = json.loads((tmp_path / "settings.json").read_text())
     assert (kept["keys"], kept["pad"]) == ({"p": "o"}, {"b": "RB"})
+    assert {"pause:  o", "drop a bookmark:  RB", "talk:  -", "kick:  B"} <= set(shown)
 
 
 @pytest.mark.parametrize("language", ["", "fr-fr"])

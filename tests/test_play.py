@@ -119,11 +119,12 @@ def test_keys_are_told_where_the_player_has_them_and_without_words_where_those_m
     window, session = playing(CountingEnv(), keymap=car, takes_words=False)
     run_until(window, session, lambda: any("Up  gas" in line for line in lines))
     assert "another scene" not in "".join(lines)
-    window._settings.change(keys={"p": "o", "up": "f5"}, pad={"p": "RB", "up": "LB"})
+    assert window._key_rows(session)[0] == ("up/space/w", "gas", "A")
+    window._settings.change(keys={"p": "o", "up": "n"}, pad={"p": "RB", "up": "LB"})
     window._apply_settings()
     rows = window._key_rows(session)
-    assert rows[0] == ("f5/space/w", "gas", "LB")
-    assert ("O, N", "pause, one step", "RB") in rows
+    assert rows[0] == ("n/space/w", "gas", "LB")
+    assert ("O, Ctrl+N", "pause, one step", "RB") in rows
     shown = {row[0] for row in rows}
     assert not shown & {"T", "L", 'T, then "'}
 

@@ -51,7 +51,7 @@ def key_rows(
 ) -> list[tuple[str, str, str]]:
     """Return of actions and commands: the player's keys for them, what they do, and buttons."""
     places = {name: place for place, name in inputs.bindings.items()}
-    buttons = {name: button for button, name in inputs.pad.items()}
+    buttons = {inputs.aliases.get(name, name): button for button, name in inputs.pad.items()}
     others: dict[str, list[str]] = {}
     for alias, name in inputs.aliases.items():
         if not alias.startswith("[") and alias != "right shift":
@@ -74,15 +74,22 @@ def key_rows(
         rows.append((" + ".join(parts), meaning, " + ".join(pressed)))
     for row in COMMANDS:
         if here := [name for name in row if name not in without]:
-            shown = (places.get(name, name) for name in here)
             rows.append(
                 (
-                    ", ".join(name[0].upper() + name[1:] for name in shown),
+                    ", ".join(_where(name, places, inputs) for name in here),
                     ", ".join(row[name] for name in here),
                     ", ".join(buttons[name] for name in here if name in buttons),
                 )
             )
     return rows
+
+
+def _where(command: str, places: Mapping[str, str], inputs: Inputs) -> str:
+    """Return the key of a command: the player's own for it, or with Ctrl where another has it."""
+    name = places.get(command, command)
+    shown = name[0].upper() + name[1:]
+    is_taken = command in inputs.game_keys or command in inputs.bindings
+    return f"Ctrl+{shown}" if is_taken and command not in places else shown
 
 
 def plate(size: tuple[int, int]) -> pygame.Surface:

@@ -7,7 +7,7 @@ from typing import Any
 import pygame
 
 from envs.play.game.game_thread import GameThread
-from envs.play.game.inputs import PAD_BUTTONS
+from envs.play.game.inputs import PAD_BUTTONS, aliases_of
 from envs.play.game.settings import MAX_VOLUME, SettingsFile
 from envs.play.voice.sentences import language_name, languages
 from envs.play.window.hud import COMMANDS, FIXED
@@ -114,15 +114,18 @@ class SettingScreens:
         meanings = {name: alone.get(name, together[name]) for name in names}
         commands = {name: words for row in COMMANDS for name, words in row.items()}
         meanings |= {name: commands[name] for name in commands if name not in {*names, *FIXED}}
-        own = _STICK | {name: button for button, name in PAD_BUTTONS.items()}
+        aliases = aliases_of(keys)
+        own = {name: name for name in meanings}
+        if kind == "pad":
+            own = _STICK | {aliases.get(name, name): pad for pad, name in PAD_BUTTONS.items()}
 
         def label(name: str) -> str:
             if self._wanted == (kind, name):
                 wanted = "key" if kind == "keys" else "button"
                 return f"{meanings[name]}:  press the {wanted} that you want"
-            default = own.get(name, "-") if kind == "pad" else name
-            place = getattr(self._file.settings, kind).get(name, default)
-            return f"{meanings[name]}:  {place}"
+            moved: Mapping[str, str] = getattr(self._file.settings, kind)
+            is_taken = own.get(name) in moved.values()
+            return f"{meanings[name]}:  {moved.get(name, '-' if is_taken else own.get(name, '-'))}"
 
         def want(name: str) -> None:
             self._wanted = kind, name
