@@ -218,7 +218,7 @@ def fake_pynput(monkeypatch, **attributes) -> type:
             self.is_running = False
 
     keyboard = SimpleNamespace(GlobalHotKeys=GlobalHotKeys)
-    for name in ("XDG_SESSION_TYPE", "WAYLAND_DISPLAY", "DISPLAY"):
+    for name in ("XDG_SESSION_TYPE", "WAYLAND_DISPLAY", "DISPLAY", "PYNPUT_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "pynput", SimpleNamespace(keyboard=keyboard))
     return GlobalHotKeys
@@ -235,51 +235,39 @@ def test_the_keyboard_is_left_alone_unless_asked_for(monkeypatch):
     assert not listener.is_running  # closed with the window
 
 
-def no_pynput(monkeypatch) -> None:
-    monkeypatch.delenv("XDG_SESSION_TYPE", raising=False)
-    monkeypatch.setitem(sys.modules, "pynput", None)
-
-
-def no_permission(monkeypatch) -> None:
-    fake_pynput(monkeypatch, IS_TRUSTED=False)
-
-
-def wayland(monkeypatch) -> None:
-    fake_pynput(monkeypatch)
-    monkeypatch.setenv("XDG_SESSION_TYPE", "wayland")
-    monkeypatch.delenv("PYNPUT_BACKEND", raising=False)
-
-
-def wayland_session_of_a_terminal(monkeypatch) -> None:
-    fake_pynput(monkeypatch)
-    monkeypatch.setenv("XDG_SESSION_TYPE", "tty")
-    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-1")
-
-
-def x_server_of_wayland(monkeypatch) -> None:
-    """No variable tells, as after `su` or in a container: the X server itself does."""
-    knows = {"XWAYLAND": {}}.get
-    display = SimpleNamespace(query_extension=knows, close=lambda: None)
-    xlib = SimpleNamespace(display=SimpleNamespace(Display=lambda: display))
-    fake_pynput(monkeypatch)
-    monkeypatch.setitem(sys.modules, "Xlib", xlib)
-    monkeypatch.setitem(sys.modules, "Xlib.error", SimpleNamespace(DisplayError=OSError))
+# What tells of an X server that Wayland runs where no variable does, as after `su`: it itself.
+X_OF_WAYLAND = SimpleNamespace(query_extension={"XWAYLAND": {}}.get, close=lambda: None)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("variables", "modules", "words"),
     [
-        (no_pynput, r"needs pynput: pip install 'midas-world\[hotkey\]'"),
-        (no_permission, "needs permission"),
-        (wayland, "not to be had on Wayland"),
-        (wayland_session_of_a_terminal, "not to be had on Wayland"),
-        (x_server_of_wayland, "not to be had on Wayland"),
+        ({}, {"pynput": None}, r"needs pynput: pip install 'midas-world\[hotkey\]'"),
+        ({}, {}, "needs permission"),
+        ({"XDG_SESSION_TYPE": "wayland"}, {}, "not to be had on Wayland"),
+        (
+            {"XDG_SESSION_TYPE": "tty", "WAYLAND_DISPLAY": "wayland-1"},
+            {},
+            "not to be had on Wayland",
+        ),
+        (
+            {},
+            {
+                "Xlib": SimpleNamespace(display=SimpleNamespace(Display=lambda: X_OF_WAYLAND)),
+                "Xlib.error": SimpleNamespace(DisplayError=OSError),
+            },
+            "not to be had on Wayland",
+        ),
     ],
 )
 def test_a_hotkey_that_cannot_be_had_is_told_and_the_window_plays_on(
-    monkeypatch, capsys, spoil, words
+    monkeypatch, capsys, variables, modules, words
 ):
-    spoil(monkeypatch)
+    fake_pynput(monkeypatch, IS_TRUSTED="permission" not in words)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
     with pytest.raises(KeyboardError, match=words):
         hotkey("<f9>", lambda: None)
     told = []
