@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from midas_world.types import BackendUnavailableError
 from midas_world.world import CONFIG_NAME, World, find_world, load_world
-from tests.fakes import make_tiny_world
+from tests.fakes import FakeEngine, make_tiny_world
 from tests.training import CPU, save_data, tiny
 
 SLOW_FIXTURES = {"kept_graphs", "trained_autoencoder", "shards", "runs"}
@@ -93,6 +93,12 @@ def own_world(tiny_folder: Path, tmp_path: Path) -> Path:
 def tiny_world(tiny_folder: Path) -> World:
     """Return that world, loaded."""
     return load_world(tiny_folder)
+
+
+@pytest.fixture
+def fake(tiny_world: World) -> FakeEngine:
+    """Return an engine of plain sums for it."""
+    return FakeEngine(tiny_world.config.world)
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def test_sampled_outcomes_are_whole_and_right_in_the_mean(tiny_world):
     assert env.step(0)[2]
 
 
-def test_users_functions_stand_in_the_place_of_reward_cost_and_end(tiny_world):
+def test_users_functions_stand_in_the_place_of_reward_cost_and_end(tiny_world, fake):
     seen = []
 
     def reward(outlook):
@@ -81,7 +81,7 @@ def test_users_functions_stand_in_the_place_of_reward_cost_and_end(tiny_world):
         "cost": lambda outlook: outlook.height > 0,
         "end": lambda outlook: outlook.step >= 3,
     }
-    games = WorldVectorEnv(2, tiny_world, engine=FakeEngine(tiny_world.config.world), **options)
+    games = WorldVectorEnv(2, tiny_world, engine=fake, **options)
     games.reset(seed=0)
     games.engine.terminations = [1.0] * 3
     for step in range(3):
@@ -149,10 +149,9 @@ def test_a_choice_of_actions_is_the_action_space(tiny_world):
     assert env.fork(2).single_action_space.n == 2
 
 
-def test_start_states_and_prompt_of_the_constructor_outlive_resets(tiny_world):
-    engine = FakeEngine(tiny_world.config.world)
+def test_start_states_and_prompt_of_the_constructor_outlive_resets(tiny_world, fake):
     games = WorldVectorEnv(
-        8, tiny_world, engine=engine, start_states=[0, "snow forest"], horizon=1, prompt="night"
+        8, tiny_world, engine=fake, start_states=[0, "snow forest"], horizon=1, prompt="night"
     )
     _, infos = games.reset(seed=0)
     begun = set()

@@ -22,7 +22,6 @@ from envs.world.env import WorldEnv
 from midas_world.config import ProjectConfig, load_config
 from midas_world.environments import WorldVectorEnv
 from midas_world.world import CONFIG_NAME, find_world
-from tests.fakes import FakeEngine
 
 WORLD = "midas/Stage-v0"
 RUN = 4
@@ -107,8 +106,8 @@ def test_copies_of_vectors_go_on_alike(tiny_folder):
         games.restore_state(state)
 
 
-def test_an_environment_on_a_given_engine_says_what_to_do_instead(tiny_world):
-    env = WorldEnv(tiny_world, engine=FakeEngine(tiny_world.config.world))
+def test_an_environment_on_a_given_engine_says_what_to_do_instead(tiny_world, fake):
+    env = WorldEnv(tiny_world, engine=fake)
     env.reset(seed=0)
     with pytest.raises(TypeError, match="save_state"):
         pickle.dumps(env)

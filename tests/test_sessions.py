@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from fractions import Fraction
 
 import av
@@ -13,19 +14,27 @@ from envs.world.env import WorldEnv
 from envs.world.state import WorldState
 from midas_world.sessions.film_index import scan_film
 from midas_world.sessions.log import Record, SessionError, hash_frame, read_log
-from midas_world.sessions.session import load_session
+from midas_world.sessions.session import RecordedSession, load_session
 from midas_world.sessions.values import from_json, space_from_json, space_to_json, to_json
 from midas_world.sessions.video import VideoError, copy_film, read_film
 from midas_world.types import StepConditions
 from tests.fakes import CountingEnv
 from tests.sessions import record_env, record_steps, smooth_frame, step_record
 
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> tuple[RecordedSession, list[np.ndarray]]:
+    """Return a session of 45 steps, and the frames that were recorded."""
+    folder = tmp_path_factory.mktemp("recorded") / "session"
+    frames = record_steps(folder, 45)
+    return load_session(folder), frames
+
+
 # What a session holds
 
 
-def test_a_session_holds_every_frame_and_step(tmp_path):
-    frames = record_steps(tmp_path / "session", 45)
-    session = load_session(tmp_path / "session")
+def test_a_session_holds_every_frame_and_step(recorded):
+    session, frames = recorded
     assert session.is_closed
     assert session.problems == ()
     assert (session.num_frames, session.num_steps) == (46, 45)
@@ -38,16 +47,16 @@ def test_a_session_holds_every_frame_and_step(tmp_path):
     assert "45 steps, 2.3 s, closed in good order" in str(session)
 
 
-def test_a_film_without_pictures_or_key_frames_is_refused(tmp_path):
-    record_steps(tmp_path / "session", 45)
-    path = tmp_path / "session" / "video.mp4"
+def test_a_film_without_pictures_or_key_frames_is_refused(recorded, tmp_path):
+    path = tmp_path / "video.mp4"
+    film = (recorded[0].folder / "video.mp4").read_bytes()
+    path.write_bytes(film)
     index = scan_film(path)
     _, second = index.keyframes[:2]
     for keyframes in ((), (second,)):
         damaged = dataclasses.replace(index, keyframes=keyframes)
         with pytest.raises(VideoError, match="no key frame up to frame 2"):
             list(read_film(path, damaged, (24, 40), 2, 4))
-    film = path.read_bytes()
     count = film.index(b"stts") + len(b"stts") + 4  # of times: more than FFmpeg can allocate
     path.write_bytes(film[:count] + b"\x80" + film[count + 1 :])
     with pytest.raises(VideoError, match="it is damaged: it claims a length that no memory holds"):
@@ -60,14 +69,13 @@ def test_a_film_without_pictures_or_key_frames_is_refused(tmp_path):
     assert not (tmp_path / "copy.mp4").exists()
 
 
-def test_frames_can_be_read_from_anywhere(tmp_path):
-    record_steps(tmp_path / "session", 50)
-    session = load_session(tmp_path / "session")
+def test_frames_can_be_read_from_anywhere(recorded):
+    session, _ = recorded
     every = list(session.frames())
-    for start, stop in ((0, 1), (19, 22), (20, 20), (47, 51)):
+    for start, stop in ((0, 1), (19, 22), (20, 20), (42, 46)):
         some = list(session.frames(start, stop))
         np.testing.assert_array_equal(some, every[start:stop] or np.empty(0))
-    with pytest.raises(ValueError, match="frames must be within 0 to 51, got 40 to 60"):
+    with pytest.raises(ValueError, match="frames must be within 0 to 46, got 40 to 60"):
         session.frames(40, 60)
 
 
@@ -190,13 +198,12 @@ def test_an_env_without_a_picture_is_refused():
         RecordSession(gym.make("CartPole-v1"), "nowhere")
 
 
-def test_the_film_is_one_that_plays_everywhere(tmp_path):
-    record_steps(tmp_path / "session", 30)
-    with av.open(str(tmp_path / "session" / "video.mp4")) as film:
+def test_the_film_is_one_that_plays_everywhere(recorded):
+    with av.open(str(recorded[0].folder / "video.mp4")) as film:
         stream = film.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         times = [frame.time for frame in film.decode(stream)]
-    assert times == pytest.approx([n / 20 for n in range(31)])
+    assert times == pytest.approx([n / 20 for n in range(46)])
 
 
 def test_the_header_tells_all_that_it_takes_to_play_again(tiny_world, tmp_path):
@@ -227,14 +234,11 @@ def test_given_frames_are_kept_as_the_state_they_lead_to(tiny_world, tmp_path):
 # Cut off
 
 
-def test_a_session_that_is_cut_anywhere_opens_and_holds_what_came_before(tmp_path):
-    record_steps(tmp_path / "whole", 60)
-    whole = load_session(tmp_path / "whole")
+def test_a_session_that_is_cut_anywhere_opens_and_holds_what_came_before(recorded, tmp_path):
+    whole, folder = recorded[0], tmp_path
     frames = list(whole.frames())
-    film, log = ((tmp_path / "whole" / name).read_bytes() for name in ("video.mp4", "steps.log"))
-    header = (tmp_path / "whole" / "header.json").read_bytes()
-    folder = tmp_path / "cut"
-    folder.mkdir()
+    names = ("video.mp4", "steps.log", "header.json")
+    film, log, header = ((whole.folder / name).read_bytes() for name in names)
     (folder / "header.json").write_bytes(header)
     rng = np.random.default_rng(7)
     for number in range(150):
@@ -246,18 +250,18 @@ def test_a_session_that_is_cut_anywhere_opens_and_holds_what_came_before(tmp_pat
         records = session.frame_records()
         assert records == whole.frame_records()[: len(records)]
         last = session.num_frames
-        assert last <= 61
+        assert last <= 46
         if last and number % 10 == 0:
             np.testing.assert_array_equal(next(session.frames(last - 1, last)), frames[last - 1])
 
 
-def test_a_damaged_line_ends_what_is_read(tmp_path):
-    record_steps(tmp_path / "session", 20)
-    path = tmp_path / "session" / "steps.log"
+def test_a_damaged_line_ends_what_is_read(recorded, tmp_path):
+    folder = shutil.copytree(recorded[0].folder, tmp_path / "session")
+    path = folder / "steps.log"
     lines = path.read_bytes().splitlines(keepends=True)
     lines[8] = lines[8].replace(b'"action":7', b'"action":9')
     path.write_bytes(b"".join(lines))
-    session = load_session(tmp_path / "session")
+    session = load_session(folder)
     assert session.num_frames == 8
     assert any("line 9 of steps.log is damaged" in problem for problem in session.problems)
 

@@ -167,8 +167,7 @@ def test_given_frames_are_encoded_once_for_all_games(tiny_world, ending, monkeyp
     np.testing.assert_array_equal(frames[0], frames[2])
 
 
-def test_latent_games_never_decode_until_someone_looks(tiny_world):
-    fake = FakeEngine(tiny_world.config.world)
+def test_latent_games_never_decode_until_someone_looks(tiny_world, fake):
     modes = {"engine": fake, "observation": "latent", "render_mode": "rgb_array", "horizon": 2}
     games, env = WorldVectorEnv(2, tiny_world, **modes), WorldEnv(tiny_world, **modes)
     latents, _ = games.reset(seed=0)

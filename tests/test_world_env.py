@@ -30,8 +30,8 @@ def env(tiny_world: World, engine):
 
 
 @pytest.fixture
-def fake(tiny_world: World) -> WorldEnv:
-    return WorldEnv(tiny_world, engine=FakeEngine(tiny_world.config.world), horizon=5)
+def fake_env(tiny_world: World, fake) -> WorldEnv:
+    return WorldEnv(tiny_world, engine=fake, horizon=5)
 
 
 def play(env: WorldEnv, seed: int | None, actions: list[int], **options):
@@ -134,55 +134,53 @@ def test_an_episode_can_go_on_from_the_teacher(env):
         assert ours["text"] == theirs["text"]
 
 
-def test_things_of_given_frames_are_told_in_the_next_step(fake):
+def test_things_of_given_frames_are_told_in_the_next_step(fake_env):
     things = np.full((3, 6), -1, np.float32)
     things[0, :3], things[1, :3] = (4, 47.5, 30), (6, 81, 30)  # of which the second is outside
-    fake.reset(seed=0, options={"start_state": {"frames": FRAME, "things": things}})
-    fake.step(0)
-    codes = fake.engine.told[-1][0]
+    fake_env.reset(seed=0, options={"start_state": {"frames": FRAME, "things": things}})
+    fake_env.step(0)
+    codes = fake_env.engine.told[-1][0]
     assert codes[codes[:, 0] >= 0].tolist() == [[4.0, 7.5]]
-    assert [4.0, 7.5] in fake.things().tolist()
+    assert [4.0, 7.5] in fake_env.things().tolist()
 
 
-def test_a_threshold_of_0_pays_what_is_expected_in_forks_too(tiny_world):
-    engine = FakeEngine(tiny_world.config.world)
-    env = WorldEnv(tiny_world, engine=engine, reward_threshold=0.0)
+def test_a_threshold_of_0_pays_what_is_expected_in_forks_too(tiny_world, fake):
+    env = WorldEnv(tiny_world, engine=fake, reward_threshold=0.0)
     env.reset(seed=0)
-    engine.rewards = [0.4, -0.3, 0.2]
+    fake.rewards = [0.4, -0.3, 0.2]
     rewards = [env.step(0)[1] for _ in range(2)]
     assert rewards == [pytest.approx(0.4), pytest.approx(-0.3)]
     futures = env.fork(2)
     np.testing.assert_allclose(futures.step(np.zeros(2, int))[1], 0.2, atol=1e-6)
 
 
-def test_episodes_terminate_by_probability_and_truncate_at_the_horizon(fake):
-    fake.reset(seed=0)
-    fake.engine.terminations = [0.4, 0.6]
-    assert fake.step(0)[2:4] == (False, False)
-    _, _, terminated, truncated, info = fake.step(RUN)
+def test_episodes_terminate_by_probability_and_truncate_at_the_horizon(fake_env):
+    fake_env.reset(seed=0)
+    fake_env.engine.terminations = [0.4, 0.6]
+    assert fake_env.step(0)[2:4] == (False, False)
+    _, _, terminated, truncated, info = fake_env.step(RUN)
     assert (terminated, truncated) == (True, False)
     assert info["termination_probability"] == pytest.approx(0.6)
     assert info["action_name"] == "run_right"
     assert info["step"] == 2
     with pytest.raises(ResetNeeded):
-        fake.step(0)
-    fake.reset()
-    assert [fake.step(0)[3] for _ in range(5)] == [False] * 4 + [True]
+        fake_env.step(0)
+    fake_env.reset()
+    assert [fake_env.step(0)[3] for _ in range(5)] == [False] * 4 + [True]
     with pytest.raises(ResetNeeded):
-        fake.step(0)
+        fake_env.step(0)
 
 
-def test_hits_cost_lives_and_the_last_one_ends_the_episode(tiny_world):
-    engine = FakeEngine(tiny_world.config.world)
-    env = WorldEnv(tiny_world, engine=engine)
+def test_hits_cost_lives_and_the_last_one_ends_the_episode(tiny_world, fake):
+    env = WorldEnv(tiny_world, engine=fake)
     info = env.reset(seed=0)[1]
     assert (info["cost"], info["lives"]) == (0.0, 3)
-    engine.costs = [0.5, 0.51, 0.2, 0.9]
+    fake.costs = [0.5, 0.51, 0.2, 0.9]
     told = [env.step(RUN) for _ in range(4)]
     assert [step[4]["cost"] for step in told] == [0.0, 1.0, 0.0, 1.0]
     assert [step[4]["lives"] for step in told] == [3, 2, 2, 1]
     assert not any(step[2] for step in told)
-    engine.costs = [1.0]
+    fake.costs = [1.0]
     _, _, terminated, truncated, info = env.step(RUN)
     assert (terminated, truncated) == (True, False)
     assert (info["cost"], info["lives"]) == (1.0, 0)
@@ -192,14 +190,14 @@ def test_hits_cost_lives_and_the_last_one_ends_the_episode(tiny_world):
     assert (info["cost"], info["lives"]) == (0.0, 3)
 
 
-def test_an_undying_world_goes_on_where_it_is_with_all_lives(tiny_world):
-    engine, never = FakeEngine(tiny_world.config.world), np.zeros(1, bool)
-    env = Undying(WorldEnv(tiny_world, engine=engine, end=lambda _: never), 3)
+def test_an_undying_world_goes_on_where_it_is_with_all_lives(tiny_world, fake):
+    never = np.zeros(1, bool)
+    env = Undying(WorldEnv(tiny_world, engine=fake, end=lambda _: never), 3)
     env.reset(seed=0)
-    engine.costs = [1.0] * 4
+    fake.costs = [1.0] * 4
     infos = [env.step(RUN)[-1] for _ in range(4)]
     assert [(info["step"], info["lives"]) for info in infos] == [(1, 2), (2, 1), (3, 0), (4, 2)]
-    shares = [tally[0, 0].item() for tally in engine.tallies[-4:]]
+    shares = [tally[0, 0].item() for tally in fake.tallies[-4:]]
     assert shares == pytest.approx([1.0, 2 / 3, 1 / 3, 1.0])
 
 
@@ -216,9 +214,9 @@ def test_hits_end_nothing_in_a_world_without_lives(tiny_world):
         assert "lives" not in info
 
 
-def test_there_is_no_state_before_a_reset(fake):
+def test_there_is_no_state_before_a_reset(fake_env):
     with pytest.raises(ResetNeeded):
-        fake.save_state()
+        fake_env.save_state()
 
 
 @pytest.mark.parametrize(
@@ -245,10 +243,10 @@ def test_arguments_that_cannot_be_used_are_named(tiny_world, arguments, error, w
         WorldEnv(**{"world": tiny_world} | arguments)
 
 
-def test_human_mode_opens_a_window_and_closes_twice(fake, tiny_world):
+def test_human_mode_opens_a_window_and_closes_twice(tiny_world, fake):
     import pygame
 
-    env = WorldEnv(tiny_world, engine=fake.engine, render_mode="human")
+    env = WorldEnv(tiny_world, engine=fake, render_mode="human")
     frame, _ = env.reset(seed=0)
     window = env._window._window
     surface = window.get_surface()
@@ -297,10 +295,8 @@ def test_words_mean_something_where_a_world_learned_from_some(tiny_world, change
     assert takes_words(world) is expected
 
 
-def test_held_keys_mean_actions_by_the_key_map(tiny_world):
-    env = WorldEnv(
-        tiny_world, engine=FakeEngine(tiny_world.config.world), action="keys", horizon=99
-    )
+def test_held_keys_mean_actions_by_the_key_map(tiny_world, fake):
+    env = WorldEnv(tiny_world, engine=fake, action="keys", horizon=99)
     assert env.key_names == (
         *("space", "left shift", "left", "right"),
         *("k", "j", "h", "e", "down"),
@@ -323,12 +319,11 @@ def test_held_keys_mean_actions_by_the_key_map(tiny_world):
             env.step(action)
 
 
-def test_conditions_go_straight_to_the_network(tiny_world):
-    engine = FakeEngine(tiny_world.config.world)
+def test_conditions_go_straight_to_the_network(tiny_world, fake):
     given = []
-    step = engine.step
-    engine.step = lambda *args: given.append(args[2]) or step(*args)
-    env = WorldEnv(tiny_world, engine=engine, action="conditions", observation="dict")
+    step = fake.step
+    fake.step = lambda *args: given.append(args[2]) or step(*args)
+    env = WorldEnv(tiny_world, engine=fake, action="conditions", observation="dict")
     env.reset(seed=0)
     action = {
         "pose": np.linspace(-1, 1, 39, dtype=np.float32),

@@ -33,11 +33,6 @@ def env(tiny_world: World) -> WorldEnv:
     return env
 
 
-@pytest.fixture
-def fake(tiny_world: World) -> FakeEngine:
-    return FakeEngine(tiny_world.config.world)
-
-
 def play(env: WorldEnv, actions=LATER) -> list[bytes]:
     return [env.step(action)[0].tobytes() for action in actions]
 
