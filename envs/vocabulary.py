@@ -7,9 +7,9 @@ rain", binds a colour to its garment, and tells what it did not understand. Know
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 
 from rapidfuzz import fuzz, process
@@ -187,18 +187,10 @@ class Vocabulary:
     def _other_words(self) -> frozenset[str]:
         return frozenset(word for phrase in self.others for word in _words(phrase))
 
-    def _readings(self, word: str) -> tuple[str, ...]:
-        """Return what a word may mean; looked up once for each word."""
-        found = self._read.get(word)
-        if found is None:
-            if len(self._read) >= _MAX_READ:
-                self._read.clear()
-            found = self._read[word] = self._known(word)
-        return found
-
     @cached_property
-    def _read(self) -> dict[str, tuple[str, ...]]:
-        return {}
+    def _readings(self) -> Callable[[str], tuple[str, ...]]:
+        """What a word may mean; looked up once for each word."""
+        return lru_cache(maxsize=_MAX_READ)(self._known)
 
     def _known(self, word: str) -> tuple[str, ...]:
         """Return the known words that a word may mean: itself, a stem, or what it is a slip of."""

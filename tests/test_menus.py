@@ -26,7 +26,10 @@ def test_settings_are_kept_and_a_file_that_is_none_is_told_and_left(tmp_path):
     path = tmp_path / "settings.json"
     SettingsFile(path).change(volume=3, keys={"left": "q"})
     assert SettingsFile(path).settings == Settings(volume=3, keys={"left": "q"})
-    for text in ("{", '{"volume": 11}', "[]", '{"keys": {"left": 3}}', "[" * 10_000):
+    for text in (
+        *("{", "[]", "[" * 10_000, '{"volume": 11}', '{"volume": "loud"}'),
+        *('{"keys": {"left": 3}}', '{"uses_pads": "no"}', '{"film_shape": "5:4"}'),
+    ):
         path.write_text(text)
         file = SettingsFile(path)
         assert file.settings == Settings()
@@ -116,14 +119,18 @@ def test_a_command_gets_another_key_and_a_button_another_meaning(tmp_path):
     assert {"pause:  o", "drop a bookmark:  RB", "talk:  -", "kick:  B"} <= set(shown)
 
 
-@pytest.mark.parametrize("language", ["", "fr-fr"])
-def test_a_language_that_was_chosen_is_spoken_the_next_time(tmp_path, language):
+@pytest.mark.parametrize(("language", "spoken"), [("", ""), ("fr-fr", "fr-fr"), ("nobody's", "")])
+def test_a_language_that_was_chosen_is_spoken_the_next_time(tmp_path, language, spoken):
     settings = SettingsFile(tmp_path / "settings.json")
     settings.change(language=language)
     with playing(CountingEnv(), settings=settings) as (window, session):
         run_until(window, session, lambda: window._has_begun)
-        assert session.voices.is_live == bool(language)
-        assert session.voices.language == (language or "en-us")
+        assert session.voices.is_live == bool(spoken)
+        assert session.voices.language == (spoken or "en-us")
+        window._screens._settings.open(session, back=lambda: None)
+        window._screens.menu.entries[1].change(1)
+        assert settings.settings.language not in ("", language)
+        window._screens.close(session)
         press_until(window, session, pygame.K_l, lambda: settings.settings.language != language)
     assert SettingsFile(tmp_path / "settings.json").settings.language == session.voices.language
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from midas_world.files import write_whole
-from midas_world.typed import read_values
+from midas_world.sessions.export.pictures import SHAPES
+from midas_world.typed import from_values, read_values
 
 MAX_VOLUME = 10
 
@@ -25,7 +26,7 @@ class Settings:
         pad: The same keys, each with the button that the player has for it.
 
     Raises:
-        ValueError: A value is of another kind.
+        ValueError: There is no such volume or shape.
     """
 
     volume: int = MAX_VOLUME
@@ -42,10 +43,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.volume <= MAX_VOLUME:
             raise ValueError(f"volume must be 0 to {MAX_VOLUME}, got {self.volume}")
-        pairs = [*self.keys.items(), *self.pad.items()]
-        names = [self.film_shape, self.language, *(name for pair in pairs for name in pair)]
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError("keys, buttons, shape and language must be names")
+        if self.film_shape not in ("", *SHAPES):
+            raise ValueError(f"film_shape must be one of {', '.join(SHAPES)}")
 
 
 class SettingsFile:
@@ -63,8 +62,8 @@ class SettingsFile:
         try:
             read = read_values(path)
             known = {name: read[name] for name in asdict(self.settings) if name in read}
-            self.settings = Settings(**known)
-        except (ValueError, TypeError, AttributeError) as error:
+            self.settings = from_values(Settings, known)
+        except ValueError as error:
             self.problem = f"settings are not read from {path}: {error}"
 
     def change(self, **changes: Any) -> None:

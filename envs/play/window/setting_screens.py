@@ -64,7 +64,8 @@ class SettingScreens:
 
         def choice(name: str, words: str, known: tuple[str, ...], own: str) -> Entry:
             def turn(step: int) -> None:
-                place = known.index(getattr(file.settings, name))
+                now = getattr(file.settings, name)
+                place = known.index(now) if now in known else 0
                 self._change(**{name: known[(place + step) % len(known)]})
                 if name == "language":
                     thread.voices.speak(file.settings.language)
