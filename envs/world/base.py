@@ -58,7 +58,7 @@ class WorldBase:
         Raises:
             TypeError: It plays on an engine of its own.
         """
-        if self._arguments["engine"] is not None:
+        if self._arguments.get("engine") is not None:
             raise TypeError(
                 "an environment that was given an engine cannot be pickled: make it without "
                 "engine=, or send its save_state() to another one"

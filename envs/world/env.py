@@ -181,10 +181,8 @@ class WorldEnv(WorldBase, gym.Env[Any, Any]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             known = self.metadata["render_modes"]
             raise ValueError(f"render_mode must be None or one of {known}, got {render_mode!r}")
-        game_options = GameOptions(**options)
-        self._games = Games(world, num_games=1, options=game_options)
-        own = {"engine": game_options.engine}
-        self._arguments = {"world": world, "render_mode": render_mode, **options, **own}
+        self._games = Games(world, num_games=1, options=GameOptions(**options))
+        self._arguments = {"world": world, "render_mode": render_mode, **options}
         self.render_mode = render_mode
         self.metadata = {
             **self.metadata,

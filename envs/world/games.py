@@ -248,14 +248,7 @@ class Games:
         return info
 
     def set_prompt(self, text: str | None, rows: Sequence[int]) -> None:
-        """Let words steer some games from the next step on; None gives their own words back.
-
-        With the world's ``prompt_scenes``, words for another scene cut to a start state of it.
-
-        Raises:
-            ValueError: The text is no str, too long or not understood, or words come with each
-                action; nothing was changed.
-        """
+        """Let words steer some games from the next step on; see `WorldEnv.set_prompt`."""
         self._check_prompt(text)
         for row in rows:
             self.course.conditioners[row].set_prompt(text)
@@ -263,11 +256,7 @@ class Games:
                 self._cut(row, text)
 
     def understand(self, text: str) -> str:
-        """Return what of a player's words is understood, in words; changes nothing.
-
-        Raises:
-            ValueError: As with `set_prompt`.
-        """
+        """Return what of a player's words is understood; see `WorldEnv.understand`."""
         self._check_prompt(text)
         return self.course.conditioners[0].understand(text)
 
@@ -278,11 +267,7 @@ class Games:
             raise ValueError("with action='conditions' the words come with each action: no prompt")
 
     def set_voices(self, voices: Sequence[tuple[np.ndarray | None, np.ndarray | None]]) -> None:
-        """Let live audio be each game's own and other voice in the next step only.
-
-        Raises:
-            ValueError: Nobody speaks in this world, or the sounds come with each action.
-        """
+        """Let live audio be each game's own and other voice; see `WorldEnv.set_voices`."""
         if isinstance(self.action_space, spaces.Dict):
             raise ValueError("with action='conditions' the sounds come with each action")
         if not isinstance(self.course.conditioners[0], SpeakingConditioner):

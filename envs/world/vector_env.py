@@ -91,7 +91,6 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
             "autoreset_mode": autoreset_mode,
             "max_episode_steps": max_episode_steps,
             **options,
-            "engine": game_options.engine,
         }
         self.num_envs = num_envs
         self.render_mode = render_mode
