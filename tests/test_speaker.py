@@ -56,7 +56,8 @@ class Mixer:
 @pytest.fixture
 def opened():
     """Yield an open speaker and the device that it plays on."""
-    speaker = Speaker(clock=lambda: 0.0)
+    speaker = Speaker()
+    speaker._clock = lambda: 0.0
     speaker.open(20.0)
     speaker._channel = Mixer(speaker._rate_hz)
     yield speaker, speaker._channel

@@ -9,7 +9,6 @@ Shape letters: K tracks, S = 800 samples of one step.
 
 import time
 from collections import deque
-from collections.abc import Callable
 
 import numpy as np
 import pygame
@@ -35,16 +34,10 @@ class Speaker:
         problem: Why nothing is heard, in words; empty if all is well.
     """
 
-    def __init__(
-        self,
-        *,
-        volume: float = 1.0,
-        is_muted: bool = False,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, *, volume: float = 1.0, is_muted: bool = False) -> None:
         self.problem = ""
         self.volume, self._is_muted = volume, is_muted
-        self._clock = clock
+        self._clock = time.perf_counter
         self._channel: pygame.mixer.Channel | None = None
         self._step_s = 0.0
         self._intervals: deque[float] = deque(maxlen=_NUM_INTERVALS)

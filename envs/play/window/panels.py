@@ -1,16 +1,15 @@
-"""The picture that plates lie over, alone or beside its teacher's; bookmarks, the way back.
+"""The picture beside its teacher's, that plates lie over; bookmarks, the way back.
 
 Knows no keys and no session.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pygame
 
-from envs.picture import BORDER_COLOR, draw_frame, picture_of
+from envs.picture import BORDER_COLOR, picture_of
 from envs.play.game.compare import TRACE_STEPS, Comparison, Pair
 from envs.play.game.moments import View
 from envs.play.window.hud import DIM, MARGIN, PADDING, SHADE, row_plate
@@ -54,46 +53,21 @@ def rewind_plate(*, share: float, seconds: float, size: int) -> pygame.Surface:
     return made
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """What was drawn.
-
-    Attributes:
-        layout: Where plates lie, and the parts of the picture: "picture", or "left", "right" and
-            "trace".
-        pair: World and teacher; None where the world is alone, or there is none yet.
-    """
-
-    layout: Layout
-    shown: pygame.Rect
-    pair: Pair | None = None
-
-
-def draw_alone(
-    surface: pygame.Surface,
-    area: pygame.Rect,
-    view: View,
-    plates: Sequence[Plate],
-    *,
-    is_whole: bool,
-) -> Drawn:
-    """Draw a frame, and say where plates lie over it within an area."""
-    shown = draw_frame(surface, view.frame, is_whole=is_whole)
-    return Drawn(layout=arrange(area, plates), shown=shown.clip(surface.get_rect()))
-
-
 def draw_beside(
     surface: pygame.Surface,
     area: pygame.Rect,
     view: View,
     plates: Sequence[Plate],
     comparison: Comparison,
-) -> Drawn:
-    """Draw world and teacher at the same step between plates, and below how like they were."""
+    pair: Pair | None,
+) -> Layout:
+    """Draw world and teacher at the same step, and below them how like each other they were.
+
+    Return where plates lie over them, and these: "left", "right", "trace".
+    """
     middle = max(_SPLIT_HEIGHT, round(_SPLIT_SHARE * area.height))
     layout = arrange(area, plates, middle=middle)
-    pair, free = comparison.pair, layout.free
-    note, world = "", view
+    free, note, world = layout.free, "", view
     if comparison.error is not None:
         note = f"it failed: {comparison.error}"
     elif pair is None or abs(view.num_steps - pair.view.num_steps) > 1:
@@ -133,8 +107,7 @@ def draw_beside(
     trace.centerx = free.centerx
     _draw_trace(surface, trace, pair.trace if pair is not None else ())
     layout.rects.update(left=left, right=right, trace=trace)
-    shown = left.unionall([right, trace]).clip(surface.get_rect())
-    return Drawn(layout=layout, shown=shown, pair=pair)
+    return layout
 
 
 def _draw_trace(

@@ -9,6 +9,7 @@ from functools import partial
 
 import pygame
 
+from envs.picture import draw_frame
 from envs.play.game.compare import Pair
 from envs.play.game.game_thread import GameThread
 from envs.play.game.inputs import Inputs
@@ -30,7 +31,7 @@ from envs.play.window.letters import letter_size
 from envs.play.window.menu import PAD_AS_KEYS, move_of
 from envs.play.window.overlays import OverlayLook, Overlays, measurements
 from envs.play.window.pads import Pads
-from envs.play.window.panels import draw_alone, draw_beside
+from envs.play.window.panels import draw_beside
 from envs.play.window.prompt_line import PromptLine
 from envs.play.window.screens import Screens
 
@@ -371,13 +372,16 @@ class Window:
         is_film = thread.films.projector is not None
         if comparison is None or is_film or self.overlays.shows_keys:
             is_whole = not (self._settings.settings.fills_window or is_film)
-            drawn = draw_alone(surface, area, view, plates, is_whole=is_whole)
+            shown = draw_frame(surface, view.frame, is_whole=is_whole)
+            self.layout, self._drawn_pair = arrange(area, plates), None
         else:
-            drawn = draw_beside(surface, area, view, plates, comparison)
-        self.layout, self._drawn_pair = drawn.layout, drawn.pair
+            pair = self._drawn_pair = comparison.pair
+            self.layout = draw_beside(surface, area, view, plates, comparison, pair)
+            first, *others = (self.layout.rects[name] for name in ("left", "right", "trace"))
+            shown = first.unionall(others)
         if self.overlays.wants_screenshot:
             self.overlays.wants_screenshot = False
-            self._say(save_screenshot(surface.subsurface(drawn.shown)))
+            self._say(save_screenshot(surface.subsurface(shown.clip(surface.get_rect()))))
 
     def _key_rows(self, thread: GameThread) -> list[tuple[str, str, str]]:
         if thread.films.projector is not None:
