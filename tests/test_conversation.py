@@ -26,6 +26,7 @@ from envs.stage.controller import ACTIONS
 from envs.stage.speech import load_speech_bank, load_speech_sound
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError, to_int16
 from midas_world.sessions.session import load_session
+from midas_world.world import KeyMap
 from tests.fakes import CountingEnv
 from tests.test_sound import loudest_hz, tone, write_sound
 from tests.windows import playing, press, press_until, run_until, type_in
@@ -212,6 +213,20 @@ def test_a_key_goes_to_the_next_language():
         press(pygame.K_l)
         run_until(window, session, lambda: window.overlays.message == "the character speaks German")
         press_until(window, session, pygame.K_l, lambda: session.voices.language == "fr-fr")
+
+
+def test_where_nobody_speaks_there_is_no_language_and_the_game_goes_on():
+    silent = KeyMap(actions=("noop", "gas"), keys={"gas": ["up"]})
+    with playing(CountingEnv(), fps=100, keymap=silent) as (window, session):
+        press(pygame.K_l)
+        told = "nobody speaks in this game"
+        run_until(window, session, lambda: window.overlays.message == told)
+        window._screens._settings.open(session, back=lambda: None)
+        assert "speaks" not in "".join(map(str, window._screens.menu.entries))
+        session.voices.speak("de")  # as other ways may lead there
+        window._screens.close(session)
+        steps = session.view.num_steps
+        run_until(window, session, lambda: session.view.num_steps > steps + 3)
 
 
 # Texts

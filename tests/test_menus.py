@@ -65,6 +65,14 @@ def test_scenes_are_shown_and_gone_to_and_start_states_too():
         run_until(window, session, lambda: env.resets[-1][1] == {"start_state": 1})
 
 
+def test_scenes_are_offered_where_there_are_some():
+    for changes, has_some in (({}, False), ({"starts": ("first",)}, True)):
+        with playing(CountingEnv(), **changes) as (window, session):
+            window._screens.open_main(session)
+            labels = [str(entry) for entry in window._screens.menu.entries]
+            assert ("Scenes" in labels) == has_some
+
+
 def test_a_gamepad_picks_a_scene():
     env = CountingEnv()
     with playing(env, scenes=open_teacher().scenes) as (window, session):

@@ -37,7 +37,7 @@ class Game:
         voices: LiveVoices | None = None,
     ) -> None:
         self._talks = TALK in playable.keymap.actions
-        if voices is not None and voices.is_live and not (self._talks or playable.hears):
+        if voices is not None and voices.is_live and not playable.speaks:
             raise ValueError(f"{playable.title} has no action {TALK!r}: nobody speaks in it")
         self.playable = playable
         self.prompt = clean_prompt(prompt or "") or None
@@ -80,7 +80,7 @@ class Game:
 
     def step(self, action: int) -> View:
         """Hold an action for one step; a live voice lets who idles talk while it is heard."""
-        if self._voices is None:
+        if self._voices is None or not self.playable.speaks:
             return self._step(action)
         names = self.playable.keymap.actions
         talks = names[action] == TALK or not self._talks

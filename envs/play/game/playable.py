@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import gymnasium as gym
 import numpy as np
 
+from envs.play.voice.voices import TALK
 from midas_world.teachers.policies import Policy
 
 if TYPE_CHECKING:
@@ -79,6 +80,11 @@ class Playable:
     starts: tuple[str, ...] = ()
     show_start: Callable[[int], np.ndarray] | None = None
     scenes: SceneChoices | None = None
+
+    @property
+    def speaks(self) -> bool:
+        """Whether somebody speaks in it: live voices are heard nowhere else."""
+        return self.hears or TALK in self.keymap.actions
 
 
 class Loading:

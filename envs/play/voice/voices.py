@@ -6,7 +6,7 @@ picture stay together. What a microphone is, is microphone.py's business.
 Shape letter: S = 800 samples of one step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -147,10 +147,8 @@ class LiveVoices:
         self._said = in_steps(samples)
         return -(-samples.size // SAMPLES_PER_STEP)
 
-    def say_or_tell(self, text: str, actions: Sequence[str]) -> str:
-        """Let the character of a game with these actions say a text; return in words what comes."""
-        if TALK not in actions:
-            return "nobody speaks in this game"
+    def say_or_tell(self, text: str) -> str:
+        """Let the character say a text from the next step on; return in words what comes."""
         try:
             self.say(text)
         except SoundError as error:

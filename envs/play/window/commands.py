@@ -9,6 +9,7 @@ from envs.play.window.gallery import Gallery
 from envs.play.window.overlays import Overlays
 from envs.play.window.screens import Screens
 
+NOBODY_SPEAKS = "nobody speaks in this game"
 _NEED_A_GAME = frozenset(("r", "t", "f8", "f10", "f12"))  # and do nothing while it is loaded
 
 
@@ -70,6 +71,9 @@ class Commands:
         }
 
     def _next_language(self, thread: GameThread) -> None:
+        if thread.playable is None or not thread.playable.speaks:
+            self._overlays.say(NOBODY_SPEAKS)
+            return
         self._overlays.say(thread.voices.next_language())
         self._settings.change(language=thread.voices.language)
 

@@ -70,6 +70,8 @@ class Screens:
     def open_main(self, thread: GameThread) -> None:
         """Open the main menu; the game waits meanwhile."""
         self._pause(thread)
+        playable = thread.playable
+        has_scenes = playable is not None and (playable.scenes is not None or playable.starts)
         entries = [
             Entry("Go on", lambda: self.close(thread)),
             *(
@@ -79,7 +81,7 @@ class Screens:
                 )
                 for mode in MODES
             ),
-            Entry("Scenes", lambda: self.open_scenes(thread)),
+            *([Entry("Scenes", lambda: self.open_scenes(thread))] if has_scenes else []),
             Entry("Recordings (F10)", lambda: self.open_gallery(thread)),
             Entry("Watch an agent play (G)", lambda: self._fly(thread)),
             Entry(

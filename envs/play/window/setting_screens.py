@@ -82,11 +82,12 @@ class SettingScreens:
         def reopen() -> None:
             self.open(thread, back=back)
 
+        known = ("", *languages())
+        language = choice("language", "the character speaks (L)", known, "as the world has it")
+        speaks = thread.playable is not None and thread.playable.speaks
         entries = [
             Entry(label=lambda: f"sound (M, -, +):  < {thread.speaker.words} >", change=louder),
-            choice(
-                "language", "the character speaks (L)", ("", *languages()), "as the world has it"
-            ),
+            *([language] if speaks else []),
             switch("is_fullscreen", "full screen (F11)"),
             switch("fills_window", "picture fills the window"),
             switch("shows_bookmarks", "pictures of bookmarks"),

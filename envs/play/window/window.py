@@ -18,10 +18,9 @@ from envs.play.game.playable import Loading
 from envs.play.game.samples import Samples
 from envs.play.game.settings import SettingsFile
 from envs.play.voice.sentences import languages
-from envs.play.voice.voices import TALK
 from envs.play.window import hud
 from envs.play.window.attract import Attract
-from envs.play.window.commands import Commands
+from envs.play.window.commands import NOBODY_SPEAKS, Commands
 from envs.play.window.film_controls import COMMANDS, KEYS, FilmControls, band_height, draw_bar
 from envs.play.window.full_screen import START_SIZE, FullScreen
 from envs.play.window.gallery import Gallery, save_screenshot
@@ -225,8 +224,8 @@ class Window:
             event = pygame.Event(pygame.KEYDOWN, key=key, mod=0, unicode="", scancode=0)
         text = self._prompt.handle(event)
         if text is not None and text.startswith(_SAY):
-            actions = thread.playable.keymap.actions if thread.playable is not None else ()
-            self._say(thread.voices.say_or_tell(text.strip(_SAY), actions))
+            speaks = thread.playable is not None and thread.playable.speaks
+            self._say(thread.voices.say_or_tell(text.strip(_SAY)) if speaks else NOBODY_SPEAKS)
         elif text is not None:
             thread.set_prompt(text or None)
         self._is_dirty = True
@@ -281,7 +280,7 @@ class Window:
         """Let a game that is loaded be as the player wants."""
         self._has_begun = True
         language = self._settings.settings.language
-        speaks = thread.playable is not None and TALK in thread.playable.keymap.actions
+        speaks = thread.playable is not None and thread.playable.speaks
         if language in languages() and speaks and not thread.voices.is_live:
             thread.voices.speak(language)
 
@@ -391,6 +390,6 @@ class Window:
         keymap, without = thread.playable.keymap, []
         if not thread.playable.takes_words:
             without.append("t")
-        if TALK not in keymap.actions:
+        if not thread.playable.speaks:
             without += [hud.SAY, "l"]
         return hud.key_rows(keymap.keys, self.inputs, without=without)
