@@ -153,26 +153,22 @@ def test_the_hud_says_why_nothing_is_recorded_and_play_goes_on(here, monkeypatch
 # The command
 
 
-def test_command_records_without_a_window(tiny_folder, tmp_path, capsys):
+def test_command_records_without_a_window_and_changes_nothing_of_what_is_played(
+    tiny_folder, tmp_path, capsys
+):
+    words = ["--headless", "--world", str(tiny_folder), "--steps", "4", "--seed", "3"]
+    words += ["--prompt", "a beach"]
+    assert play.main([*words, "--save", str(tmp_path / "without")]) == 0
     folder = tmp_path / "session"
-    words = ["--headless", "--world", str(tiny_folder), "--steps", "6", "--seed", "3"]
-    assert play.main([*words, "--prompt", "a beach", "--record", str(folder)]) == 0
+    assert play.main([*words, "--save", str(tmp_path / "with"), "--record", str(folder)]) == 0
     assert f"recorded {folder}" in capsys.readouterr().out
     session = load_session(folder)
     assert session.is_closed
-    assert session.num_steps == 6
     assert (session.header.seed, session.header.prompt) == (3, "a beach")
     assert session.header.world["name"] == tiny_folder.name
-    assert all(len(record.frame_hash) == 16 for record in session.frame_records())
     assert all(record.step_time > 0 for record in session.records[1:])
-
-
-def test_recording_changes_nothing_of_what_is_played(tiny_folder, tmp_path):
-    words = ["--headless", "--world", str(tiny_folder), "--steps", "4"]
-    play.main([*words, "--save", str(tmp_path / "without")])
-    play.main([*words, "--save", str(tmp_path / "with"), "--record", str(tmp_path / "session")])
-    records = load_session(tmp_path / "session").frame_records()
-    for number, record in enumerate(records):
+    assert session.num_frames == 5
+    for number, record in enumerate(session.frame_records()):
         name = f"frame_{number:06d}.png"
         frames = [
             pygame.surfarray.array3d(pygame.image.load(tmp_path / folder / name)).swapaxes(0, 1)
@@ -180,7 +176,6 @@ def test_recording_changes_nothing_of_what_is_played(tiny_folder, tmp_path):
         ]
         np.testing.assert_array_equal(*frames)
         assert hash_frame(frames[0]) == record.frame_hash
-    assert len(records) == 5
 
 
 def test_command_tells_that_it_could_not_record(tmp_path, capsys):

@@ -196,21 +196,6 @@ def test_a_bookmark_of_a_world_is_the_start_of_branches(world):
     assert (other[-1] != frames[-1]).any()
 
 
-def test_a_bookmark_is_the_same_after_playing_it_all_again(world):
-    game = Game(world, seed=2, prompt="snow")
-    game.reset()
-    play_on(game, None, [RUN_RIGHT] * 3)
-    game.set_prompt("rain")
-    moment = game.snapshot(game.step(KICK), with_state=False)
-    game.set_prompt("fog")
-    frames = play_on(game, None, [KICK])
-    view = game.restore(moment)
-    np.testing.assert_array_equal(view.frame, moment.view.frame)
-    assert game.prompt == "rain"
-    game.set_prompt("fog")
-    np.testing.assert_array_equal(game.step(KICK).frame, frames[0])
-
-
 # The keys
 
 
