@@ -6,7 +6,6 @@ import numpy as np
 import pygame
 import pytest
 
-from envs.play.game.game_thread import GameThread
 from envs.play.game.opening import open_teacher
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import FileVoice, LiveVoices
@@ -14,8 +13,8 @@ from envs.stage.controller import ACTIONS
 from midas_world.data.sound import SAMPLES_PER_STEP, mix, to_int16
 from tests.fakes import CountingEnv
 from tests.test_sound import tone
-from tests.voices import Ear, no_inputs, sound_of, wait_for
-from tests.windows import playable, playing, press, press_until, run_until
+from tests.voices import Ear, sound_of
+from tests.windows import in_window, playable, playing, press, press_until, run_until, start
 
 IDLE, WALK, TALK = (ACTIONS.index(name) for name in ("idle", "walk_right", "talk"))
 
@@ -143,22 +142,17 @@ def test_without_an_audio_device_the_game_goes_on_and_says_so(monkeypatch):
     speaker.open(20.0)
     assert "nothing is heard" in speaker.problem
     speaker.play(np.ones((3, 800), np.int16))
-    session = GameThread(lambda: playable(CountingEnv()), no_inputs(), fps=200, speaker=Speaker())
-    session.start()
-    wait_for(session, lambda: session.view is not None and session.view.num_steps > 3)
-    assert "nothing is heard" in session.message
-    session.close()
-    assert session.error is None
+    with in_window(lambda: playable(CountingEnv()), fps=200, speaker=speaker) as (window, session):
+        start(window, session)
+        run_until(window, session, lambda: session.view.num_steps > 3)
+        assert "nothing is heard" in window.overlays.message
 
 
 def test_a_session_plays_each_step_once_with_its_picture(hello):
-    ear = Ear()
-    session = GameThread(
-        open_teacher, no_inputs(), fps=200, voices=LiveVoices(FileVoice(hello)), speaker=ear
-    )
-    session.start()
-    wait_for(session, lambda: session.view is not None and session.view.num_steps >= 30)
-    session.close()
+    ear, voices = Ear(), LiveVoices(FileVoice(hello))
+    with in_window(open_teacher, fps=200, voices=voices, speaker=ear) as (window, session):
+        start(window, session)
+        run_until(window, session, lambda: session.view.num_steps >= 30)
     assert len(ear.heard) == session.view.num_steps
     own = np.stack([sound[0] for sound in ear.heard[:30] if sound is not None])
     np.testing.assert_array_equal(own, sound_of(hello).reshape(-1, SAMPLES_PER_STEP)[:30])

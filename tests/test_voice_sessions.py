@@ -9,7 +9,6 @@ import pytest
 
 from envs.play.game.film import Projector
 from envs.play.game.game import Game
-from envs.play.game.game_thread import GameThread
 from envs.play.game.opening import open_teacher
 from envs.play.replay.recorded import Tape, make_recorded
 from envs.play.replay.resimulate import resimulate
@@ -23,7 +22,8 @@ from midas_world.sessions.export.minari_dataset import export_minari
 from midas_world.sessions.log import hash_frame
 from midas_world.sessions.session import load_session
 from tests.sessions import export
-from tests.voices import Ear, lag_of, no_inputs, sound_of, wait_for
+from tests.voices import Ear, lag_of, sound_of
+from tests.windows import in_window, run_until
 
 IDLE, WALK, TALK = (ACTIONS.index(name) for name in ("idle", "walk_right", "talk"))
 
@@ -105,18 +105,15 @@ def test_a_replay_plays_the_recorded_sound_at_speed_1_only(spoken_session):
     faster, slower = (
         partial(Projector.change_speed, faster=is_faster) for is_faster in (True, False)
     )
-    session = GameThread(open_teacher, no_inputs(), film=tape.film(), speaker=ear)
-    for _ in range(2):
+    with in_window(open_teacher, film=tape.film(), speaker=ear) as (window, session):
+        for change in (faster, faster, slower, slower):
+            session.films.control(change)
+        session.start()
+        run_until(window, session, lambda: len(ear.heard) >= 3)
         session.films.control(faster)
-    for _ in range(2):
-        session.films.control(slower)
-    session.start()
-    wait_for(session, lambda: len(ear.heard) >= 3)
-    session.films.control(faster)
-    wait_for(session, lambda: session.films.projector.speed == 2.0)
-    number = len(ear.heard)
-    wait_for(session, lambda: session.films.projector.number > number + 3)
-    session.close()
+        run_until(window, session, lambda: session.films.projector.speed == 2.0)
+        number = len(ear.heard)
+        run_until(window, session, lambda: session.films.projector.number > number + 3)
     assert len(ear.heard) == number
     for frame, sound in enumerate(ear.heard, start=1):
         np.testing.assert_array_equal(sound, tape.view(frame).sound)

@@ -1,13 +1,9 @@
 """For tests of voices: a file to say, an ear, and how like and how late sounds are."""
 
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
-import pygame
 
-from envs.play.game.inputs import Inputs
 from envs.play.voice.speaker import Speaker
 from envs.stage.speech import load_speech_sound
 from midas_world.data.sound import SAMPLE_RATE_HZ, read_sound
@@ -37,19 +33,6 @@ def lag_of(heard: np.ndarray, spoken: np.ndarray) -> tuple[int, float]:
 
 def sound_of(path: Path) -> np.ndarray:
     return np.concatenate(list(read_sound(path))).astype(float)
-
-
-def no_inputs() -> Inputs:
-    pygame.display.init()  # which knows the names of keys
-    return Inputs()
-
-
-def wait_for(session, condition, timeout_s: float = 10.0) -> None:
-    end = time.perf_counter() + timeout_s
-    while not condition():
-        assert session.error is None, session.error
-        assert time.perf_counter() < end
-        threading.Event().wait(0.005)
 
 
 class Ear(Speaker):
