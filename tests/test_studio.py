@@ -241,7 +241,7 @@ def test_a_film_of_the_gallery_is_scrubbed_and_the_game_hears_nothing_of_it(here
         press(pygame.K_F10)  # before there is any
         run_until(window, session, lambda: window._screens.menu is not None)
         press(pygame.K_RETURN)
-        press_until(window, session, pygame.K_F8, lambda: window._gallery.words)
+        press_until(window, session, pygame.K_F8, lambda: window._gallery.jobs.words)
         run_until(window, session, lambda: window._screens.menu.rows)  # the tiles know at once
         assert session.status == "paused"
         steps = session.view.num_steps

@@ -22,11 +22,6 @@ class Bookmarks(dict[int, Snapshot]):
         """Numbers and moments, in the order of the numbers; another thread may ask."""
         return sorted(self.copy().items(), key=lambda item: item[0])
 
-    @property
-    def newest(self) -> int:
-        """Number of the moment that was kept last; 0 if there is none."""
-        return next(reversed(self), 0)
-
     def drop(self, snapshot: Snapshot) -> int:
         """Keep a moment and return its number: the lowest free one, or else the oldest one's."""
         free = (number for number in range(1, NUM_BOOKMARKS + 1) if number not in self)
@@ -118,7 +113,7 @@ class Past:
     @in_turn
     def jump(self, game: Game, number: int) -> None:
         """Go on from a bookmark; 0 is the one that was dropped last."""
-        thread, number = self._thread, number or self.bookmarks.newest
+        thread, number = self._thread, number or next(reversed(self.bookmarks), 0)
         snapshot = self.bookmarks.get(number)
         if snapshot is None:
             words = f"bookmark {number}" if number else "bookmark yet"

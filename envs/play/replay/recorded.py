@@ -50,11 +50,6 @@ class Tape:
         return len(self.marks)
 
     @property
-    def fps(self) -> float:
-        """Frames per second."""
-        return self.session.header.fps
-
-    @property
     def beginnings(self) -> list[int]:
         """Numbers of the frames that do not follow from the one before: resets and jumps."""
         return [number for number, mark in enumerate(self.marks) if mark.place == 0]
@@ -87,7 +82,7 @@ class Tape:
         """Return it as a film."""
         return Film(
             num_frames=len(self),
-            fps=self.fps,
+            fps=self.session.header.fps,
             view=self.view,
             beginnings=self.beginnings,
             facts=self._facts,

@@ -24,12 +24,16 @@ SCREENSHOTS_FOLDER = Path("screenshots")
 
 
 class Gallery:
-    """Saves, lists, shows, exports and deletes what was recorded."""
+    """Saves, lists, shows, exports and deletes what was recorded.
+
+    Attributes:
+        jobs: What is being saved and exported.
+    """
 
     def __init__(self, settings: SettingsFile, *, tell: Callable[[str], object]) -> None:
         self._settings = settings
         self._tell = tell
-        self._jobs = Jobs(tell)
+        self.jobs = Jobs(tell)
         self._tiles: Tiles | None = None
         self._shown: Film | None = None
         self._reopen: Callable[[], object] = lambda: None
@@ -47,7 +51,7 @@ class Gallery:
 
         def use(film: Film) -> None:
             words = f"saving the last {min(film.num_frames / film.fps, FILM_SECONDS):.0f} seconds"
-            self._jobs.start(lambda: f"{save_film(film, path, look)} (F10 shows it)", words=words)
+            self.jobs.start(lambda: f"{save_film(film, path, look)} (F10 shows it)", words=words)
 
         thread.past.take_film(FILM_SECONDS, use)
 
@@ -77,7 +81,7 @@ class Gallery:
 
         def export(item: Recording, ending: str, shape: str | None) -> None:
             has_keys = self._settings.settings.shows_held_keys
-            self._jobs.start(
+            self.jobs.start(
                 lambda: item.export(ending=ending, shape=shape, has_keys=has_keys),
                 words=f"exporting {item.name} as {ending[1:]}",
             )
@@ -140,11 +144,6 @@ class Gallery:
         self._reopen = reopen
         show(self._tiles)
 
-    @property
-    def words(self) -> str:
-        """What is being saved, for the player; empty if nothing is."""
-        return self._jobs.words
-
     def has_shown(self, projector: Projector | None) -> bool:
         """Return whether a film that is shown was picked here."""
         return projector is not None and projector.film is self._shown
@@ -153,10 +152,6 @@ class Gallery:
         """Look again for what was recorded, if a menu is the tiles of that."""
         if menu is self._tiles and menu is not None:
             self._reopen()
-
-    def close(self) -> None:
-        """Wait for what is still written; may be called twice."""
-        self._jobs.close()
 
 
 def save_screenshot(picture: pygame.Surface) -> str:

@@ -152,7 +152,7 @@ class Window:
         self._pads.close()
         pygame.display.quit()
         if waits:
-            self._gallery.close()
+            self._gallery.jobs.close()
 
     def _handle(self, event: pygame.Event, thread: GameThread) -> bool:
         """Change what an event asks for; return False if it asks to quit."""
@@ -353,8 +353,8 @@ class Window:
         if self.overlays.shows_keys and self._screens.menu is None:
             return [self.overlays.keys(self._key_rows(thread), look)]
         told = self.overlays.told(look, now)
-        if self._gallery.words:
-            told.append(look.words("saving", self._gallery.words))
+        if words := self._gallery.jobs.words:
+            told.append(look.words("saving", words))
         if self._screens.menu is not None:
             return told
         if (projector := thread.films.projector) is not None:
