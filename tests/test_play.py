@@ -85,6 +85,9 @@ def test_clock_keeps_its_rate_and_counts_late_steps_without_catching_up():
     clock.start_step(1.3)
     assert clock.num_missed == 1
     assert clock.wait_s(1.3) == pytest.approx(0.05)
+    clock.restart()  # a pause is no step
+    clock.start_step(9.0)
+    assert list(clock.intervals) == pytest.approx([0.051, 0.249])
 
 
 def test_pictures_grow_by_whole_numbers_and_stay_sharp():

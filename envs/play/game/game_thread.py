@@ -72,7 +72,6 @@ class GameThread(Stepper):
         self.playable: Playable | None = None
         self.prompt = prompt
         self.step_times = Samples()
-        self.step_intervals = Samples()
         self.voices = voices or LiveVoices()
         self.speaker = speaker or Speaker()
         self._is_heard = speaker is not None
@@ -86,7 +85,6 @@ class GameThread(Stepper):
         self._film = film
         self._takes_over = False
         self._fps = fps if film is None else film.fps
-        self._last_start: float | None = None
         self._lock = threading.Lock()
         self._presses: list[float] = []
 
@@ -112,7 +110,6 @@ class GameThread(Stepper):
         if self.status == "playing":
             self.set_status("paused")
         if self.status == "paused":
-            self._last_start = None
             self.clock.restart()
             self.goals.spoil()
             self._step(game)
@@ -294,9 +291,6 @@ class GameThread(Stepper):
         self.message = self.voices.take_message() or self.message
         self._remember(game, view)
         self.step_times.append(time.perf_counter() - started)
-        if self._last_start is not None:
-            self.step_intervals.append(started - self._last_start)
-        self._last_start = started
         if self.goals.is_done(view):
             self.goals.finish(view)
             self.set_status("over")
@@ -333,7 +327,6 @@ class GameThread(Stepper):
 
     def _go_on(self) -> None:
         self.clock.restart()
-        self._last_start = None
         self._inputs.take()  # what was tapped meanwhile is not meant for the game
         self.set_status("playing")
 
@@ -359,7 +352,7 @@ class GameThread(Stepper):
         self.pilot = Pilot(self.playable)
         self.past.bookmarks.drop_states()
         self.past.begin(1.0 / self.clock.period_s)
-        self.step_times, self.step_intervals = Samples(), Samples()
+        self.step_times, self.clock = Samples(), StepClock(self.clock.period_s)
         self.message = f"now on {game.playable.backend}"
 
     def _arrive(self, game: Game, view: View, is_known: bool) -> None:

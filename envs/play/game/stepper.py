@@ -12,6 +12,7 @@ from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from envs.play.game.game import Game
 from envs.play.game.moments import View
+from envs.play.game.samples import Samples
 
 # Sleeping is not exact: a step that starts this share of a period late still counts as on time.
 _TOLERANCE = 0.1
@@ -27,16 +28,23 @@ Status = Literal[
 
 
 class StepClock:
-    """When steps are due at a fixed rate. A late step delays the next ones: none are caught up."""
+    """When steps are due at a fixed rate. A late step delays the next ones: none are caught up.
+
+    Attributes:
+        num_missed: Steps that started late.
+        intervals: Seconds from one step's start to the next one's.
+    """
 
     def __init__(self, period_s: float) -> None:
         self.period_s = period_s
         self.num_missed = 0
+        self.intervals = Samples()
         self._due: float | None = None
+        self._started: float | None = None
 
     def restart(self) -> None:
         """Let the next step be due at once, as after a pause."""
-        self._due = None
+        self._due = self._started = None
 
     def wait_s(self, now: float) -> float:
         """Return the seconds until the next step is due, at least 0."""
@@ -44,6 +52,9 @@ class StepClock:
 
     def start_step(self, now: float) -> None:
         """Note that a step starts."""
+        if self._started is not None:
+            self.intervals.append(now - self._started)
+        self._started = now
         due = now if self._due is None else self._due
         is_late = now > due + _TOLERANCE * self.period_s
         self.num_missed += is_late

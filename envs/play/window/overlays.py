@@ -209,7 +209,7 @@ def _recording(thread: GameThread, look: OverlayLook) -> list[Plate]:
 
 def measurements(thread: GameThread, view: View, latencies: Samples) -> list[tuple[str, str]]:
     """Return the game's numbers: what, and how much."""
-    interval = thread.step_intervals.mean()
+    interval = thread.clock.intervals.mean()
     rate = f"{1 / interval:.1f}" if interval > 0 else "-"
     return [
         ("steps per second", rate),
