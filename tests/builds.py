@@ -31,8 +31,3 @@ def refuse_to_end(sender):
     while True:
         with contextlib.suppress(SystemExit):  # as a library's native code does
             time.sleep(600)
-
-
-def hang(sender):
-    sender.send(("progress", "building, 1 %"))
-    time.sleep(600)

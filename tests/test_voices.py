@@ -14,6 +14,7 @@ from envs.play.voice.voices import FileVoice, LiveVoices, num_voice_steps
 from envs.stage.controller import ACTIONS
 from envs.stage.speech import features_from_audio
 from midas_world.data.sound import SAMPLE_RATE_HZ, SAMPLES_PER_STEP, SoundError, to_int16
+from midas_world.world import KeyMap
 from tests.fakes import CountingEnv
 from tests.test_sound import loudest_hz, tone, write_sound
 from tests.voices import lag_of, sound_of
@@ -68,11 +69,14 @@ def test_a_player_who_walks_is_not_stopped_by_a_voice_that_moves_the_mouth(hello
     assert mouth > 0.1
 
 
-def test_a_game_in_which_nobody_talks_refuses_a_voice(hello):
-    keymap = playable(CountingEnv()).keymap
-    silent = type(keymap)(actions=("idle", "run"), keys={})
-    with pytest.raises(ValueError, match="nobody speaks in it"):
-        Game(playable(CountingEnv(), keymap=silent), seed=0, voices=LiveVoices(FileVoice(hello)))
+def test_a_game_in_which_nobody_talks_refuses_a_voice_and_a_text(hello, monkeypatch):
+    monkeypatch.setattr("envs.play.voice.voices.synthesise", lambda *_, **__: sound_of(hello))
+    silent = playable(CountingEnv(), keymap=KeyMap(actions=("idle", "run"), keys={}))
+    saying = LiveVoices()
+    saying.say("hello")
+    for voices in (saying, LiveVoices(FileVoice(hello))):
+        with pytest.raises(ValueError, match="nobody speaks in it"):
+            Game(silent, seed=0, voices=voices)
 
 
 def test_a_world_hears_the_features_of_the_file(hello, tiny_world):

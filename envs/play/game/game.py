@@ -37,7 +37,8 @@ class Game:
         voices: LiveVoices | None = None,
     ) -> None:
         self._talks = TALK in playable.keymap.actions
-        if voices is not None and voices.is_live and not playable.speaks:
+        is_heard = voices is not None and (voices.is_live or voices.has_said)
+        if is_heard and not playable.speaks:
             raise ValueError(f"{playable.title} has no action {TALK!r}: nobody speaks in it")
         self.playable = playable
         self.prompt = clean_prompt(prompt or "") or None

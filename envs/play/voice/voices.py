@@ -124,13 +124,18 @@ class LiveVoices:
     ) -> None:
         self.language = language
         self._own, self._other = own, other
-        self._said: Iterator[np.ndarray] = iter(())
+        self._said: Iterator[np.ndarray] | None = None
         self._num_quiet = _HOLD_STEPS
 
     @property
     def is_live(self) -> bool:
         """Whether a voice comes from outside all the time."""
         return bool(self._voices)
+
+    @property
+    def has_said(self) -> bool:
+        """Whether there was ever a text to say."""
+        return self._said is not None
 
     @property
     def listens(self) -> bool:
@@ -188,7 +193,7 @@ class LiveVoices:
         # The own voice may answer what the other one says in this step.
         other = self._other.step(talks=talks) if self._other is not None else None
         own = self._own.step(talks=talks) if self._own is not None else None
-        said = next(self._said, None)
+        said = next(self._said, None) if self._said is not None else None
         own = own if said is None else said
         heard = (_features(own), _features(other))
         is_audible = heard[0] is not None and loudness(heard[0]) > _AUDIBLE
