@@ -200,22 +200,18 @@ def open_recorded(
     """
     header = session.header
     if header.world:
-        return open_world(
-            world or _recorded_world(header),
-            backend=_backend_of(header),
-            num_denoise_steps=header.backend.get("num_denoise_steps"),
-            trust=trust,
-        )
+        return open_world(world or _recorded_world(header), trust=trust, **_engine_of(header))
     if is_stage(header.env_id):
         return open_teacher()
     raise ValueError(f"{header.env_id} cannot be played here: only worlds and Stage can")
 
 
-def _backend_of(header: SessionHeader) -> str:
+def _engine_of(header: SessionHeader) -> dict[str, Any]:
     """Return what ran the networks, with torch's precision: another one gives other frames."""
-    backend = header.backend.get("backend", "auto")
-    dtype = header.backend.get("dtype")
-    return f"{backend}:{dtype}" if dtype and backend == "torch" else backend
+    known = header.backend
+    backend, dtype = known.get("backend", "auto"), known.get("dtype")
+    named = f"{backend}:{dtype}" if dtype and backend == "torch" else backend
+    return {"backend": named, "num_denoise_steps": known.get("num_denoise_steps")}
 
 
 def make_recorded(
@@ -236,11 +232,7 @@ def make_recorded(
         if header.world:
             from envs.world.env import WorldEnv
 
-            kwargs |= {
-                "backend": _backend_of(header),
-                "num_denoise_steps": header.backend.get("num_denoise_steps"),
-                "trust": trust,
-            }
+            kwargs |= {"trust": trust, **_engine_of(header)}
             return WorldEnv(world or _recorded_world(header), **kwargs)
         if is_stage(header.env_id):
             from envs.stage.env import StageEnv
