@@ -4,9 +4,10 @@ Where they lie is layout.py's business.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from envs.play.game.film import Projector
 from envs.play.game.game_thread import GameThread
 from envs.play.game.moments import View
 from envs.play.game.samples import Samples, milliseconds
@@ -14,8 +15,6 @@ from envs.play.game.settings import Settings
 from envs.play.window import hud, panels
 from envs.play.window.layout import Plate, Side
 from envs.play.window.scoreboard import Flashes, clock, first_keys, score_plate
-
-Measured = Callable[[], Sequence[tuple[str, str]]]
 
 _MESSAGE_S = 5.0
 _FIRST_KEYS_S = 10.0
@@ -89,17 +88,18 @@ class Overlays:
             self.message = ""
         return [look.words("message", self.message, side="center")] if self.message else []
 
-    def of_film(self, thread: GameThread, look: OverlayLook, *, measured: Measured) -> list[Plate]:
+    def of_film(self, thread: GameThread, projector: Projector, look: OverlayLook) -> list[Plate]:
         """Return what is shown over a film, the most important first."""
         plates: list[Plate] = []
         if thread.status == "loading":
             plates.append(look.words("status", thread.progress))
-        if self.shows_measurements and (facts := measured()):
+        facts = projector.film.facts(projector.number) if self.shows_measurements else ()
+        if facts:
             plates.append(look.table("measurements", facts))
         return plates
 
     def of_game(
-        self, thread: GameThread, view: View, look: OverlayLook, *, now: float, measured: Measured
+        self, thread: GameThread, view: View, look: OverlayLook, now: float, latencies: Samples
     ) -> list[Plate]:
         """Return what is shown over a game, the most important first."""
         always = [
@@ -110,7 +110,7 @@ class Overlays:
         plates: list[Plate] = []
         playable, settings = thread.playable, look.settings
         if self.shows_measurements:
-            plates.append(look.table("measurements", measured()))
+            plates.append(look.table("measurements", _measurements(thread, view, latencies)))
         if settings.shows_held_keys and playable is not None:
             caps = hud.keycaps(playable.keymap.keys.get(view.action_name, ()), look.size)
             if caps is not None:
@@ -207,7 +207,7 @@ def _recording(thread: GameThread, look: OverlayLook) -> list[Plate]:
     ]
 
 
-def measurements(thread: GameThread, view: View, latencies: Samples) -> list[tuple[str, str]]:
+def _measurements(thread: GameThread, view: View, latencies: Samples) -> list[tuple[str, str]]:
     """Return the game's numbers: what, and how much."""
     interval = thread.clock.intervals.mean()
     rate = f"{1 / interval:.1f}" if interval > 0 else "-"

@@ -5,7 +5,6 @@ It never waits for a step: a game's thread makes the frames. It opens before any
 
 import contextlib
 import time
-from functools import partial
 
 import pygame
 
@@ -28,7 +27,7 @@ from envs.play.window.keys import meaning_of, place_of
 from envs.play.window.layout import Layout, Plate, arrange, draw
 from envs.play.window.letters import letter_size
 from envs.play.window.menu import PAD_AS_KEYS, move_of
-from envs.play.window.overlays import OverlayLook, Overlays, measurements
+from envs.play.window.overlays import OverlayLook, Overlays
 from envs.play.window.pads import Pads
 from envs.play.window.panels import draw_beside
 from envs.play.window.prompt_line import PromptLine
@@ -358,10 +357,8 @@ class Window:
         if self._screens.menu is not None:
             return told
         if (projector := thread.films.projector) is not None:
-            facts = partial(projector.film.facts, projector.number)
-            return told + self.overlays.of_film(thread, look, measured=facts)
-        facts = partial(measurements, thread, view, self.latencies)
-        return [*told, *self.overlays.of_game(thread, view, look, now=now, measured=facts)]
+            return told + self.overlays.of_film(thread, projector, look)
+        return told + self.overlays.of_game(thread, view, look, now, self.latencies)
 
     def _draw_view(
         self, thread: GameThread, view: View, area: pygame.Rect, plates: list[Plate]
