@@ -40,9 +40,9 @@ class Mode:
 
 FREE_PLAY = Mode(name="free play", words="no goal and no clock")
 COIN_RUN = Mode(
-    name="coin run", words="most coins in 60 seconds; today's start", limit_s=60.0, is_daily=True
+    name="coin run", words="best score in 60 seconds; today's start", limit_s=60.0, is_daily=True
 )
-SURVIVE = Mode(name="survive", words="how long do the hearts last?", counts="seconds")
+SURVIVE = Mode(name="survive", words="how long do you last?", counts="seconds")
 MODES = (FREE_PLAY, COIN_RUN, SURVIVE)
 
 
