@@ -123,13 +123,13 @@ def test_keys_are_told_where_the_player_has_them_and_without_words_where_those_m
     run_until(window, session, lambda: any("Up  gas" in line for line in lines))
     assert "another scene" not in "".join(lines)
     assert window._key_rows(session)[0] == ("up/space/w", "gas", "A")
-    window._settings.change(keys={"p": "o", "up": "n"}, pad={"p": "RB", "up": "LB"})
+    window._settings.change(keys={"p": "o", "up": "n", "t": "y"}, pad={"p": "RB", "up": "LB"})
     window._apply_settings()
     rows = window._key_rows(session)
     assert rows[0] == ("n/space/w", "gas", "LB")
     assert ("O, Ctrl+N", "pause, one step", "RB") in rows
-    shown = {row[0] for row in rows}
-    assert not shown & {"T", "L", 'T, then "'}
+    assert not {row[0] for row in rows} & {"Y", "L", 'Y, then "'}
+    assert ('Y, then "', "type what the character says", "") in hud.key_rows({}, window.inputs)
 
 
 @pytest.mark.parametrize("area", [(300, 170), (620, 360), (1260, 740)])

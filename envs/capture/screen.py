@@ -132,7 +132,8 @@ class Screen:
         except mss.ScreenShotError as error:
             raise CaptureError(f"there is no screen to record: {error}") from error
         self._error = mss.ScreenShotError
-        self.whole = self._region_of(self._mss.monitors[0])
+        monitor = self._mss.monitors[0]
+        self.whole = Region(**{name: monitor[name] for name in ("left", "top", "width", "height")})
 
     def __enter__(self) -> "Screen":
         return self
@@ -148,7 +149,3 @@ class Screen:
             return None
         rows = np.frombuffer(bytes(shot.raw), np.uint8).reshape(shot.height, shot.width, 4)
         return np.ascontiguousarray(rows[..., 2::-1])
-
-    @staticmethod
-    def _region_of(monitor: dict[str, int]) -> Region:
-        return Region(**{name: monitor[name] for name in ("left", "top", "width", "height")})

@@ -21,7 +21,6 @@ from envs.world.state import (
     pack_conditions,
     pack_rng,
     rows_like,
-    stack_rows,
     unpack_conditions,
     unpack_rng,
 )
@@ -81,7 +80,9 @@ class Course:
         """Return a copy of all that changes, with the streams that resets draw from."""
         assert self.has_begun
         tensors = {_ROLLOUT + name: value for name, value in self.rollout.state().items()}
-        for name, rows in stack_rows([conditioner.state() for conditioner in self.conditioners]):
+        states = [conditioner.state() for conditioner in self.conditioners]
+        for name in states[0]:
+            rows = np.stack([state[name] for state in states])
             tensors[_CONDITIONER + name] = torch.from_numpy(rows)
         tensors |= self._rows(rngs)
         self._fingerprint = self._fingerprint or fingerprint(self._world)

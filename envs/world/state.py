@@ -50,9 +50,10 @@ class WorldState:
         if not len(games) or not all(0 <= game < self.num_games for game in games):
             raise ValueError(f"games must be indices 0 to {self.num_games - 1}, got {list(games)}")
         index = torch.from_numpy(np.array(games))  # whatever the default device is
+        shared = f"rollout.{SHARED_PREFIX}"
         return WorldState(
             tensors={
-                name: tensor if _is_shared(name) else tensor[index.to(tensor.device)]
+                name: tensor if name.startswith(shared) else tensor[index.to(tensor.device)]
                 for name, tensor in self.tensors.items()
             },
             world=self.world,
@@ -161,15 +162,6 @@ def unpack_conditions(tensors: Mapping[str, Tensor]) -> list[StepConditions]:
         )
         for pose, audio in zip(poses, sounds, strict=True)
     ]
-
-
-def _is_shared(name: str) -> bool:
-    return name.startswith(f"rollout.{SHARED_PREFIX}")
-
-
-def stack_rows(states: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
-    """Return the entries of several states of one kind, stacked."""
-    return [(name, np.stack([state[name] for state in states])) for name in states[0]]
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> list[tuple[str, Tensor]]:

@@ -20,7 +20,7 @@ PADDING = 8
 _MIN_SIZE = 13
 MARGIN = 14
 
-SAY = 't, then "'
+SAY = "say"  # begins as the command "t" does, with a quote
 # By rows of the key map: commands by their keys, and what each does.
 COMMANDS: tuple[Mapping[str, str], ...] = (
     {"escape": "menu: modes, scenes, recordings, settings, quit"},
@@ -86,6 +86,8 @@ def key_rows(
 
 def _where(command: str, places: Mapping[str, str], inputs: Inputs) -> str:
     """Return the key of a command: the player's own for it, or with Ctrl where another has it."""
+    if command == SAY:
+        return f'{_where("t", places, inputs)}, then "'
     name = places.get(command, command)
     shown = name[0].upper() + name[1:]
     is_taken = command in inputs.game_keys or command in inputs.bindings
