@@ -81,17 +81,17 @@ def test_the_best_ten_are_kept_in_a_file_and_a_file_of_others_is_left_alone(tmp_
 
 def test_coins_hits_and_the_end_are_seen_once_and_jumps_are_none():
     flashes, surface = Flashes(), pygame.Surface((320, 192))
-    happened = [
-        flashes.see(moment, 0.0)
-        for moment in (
-            view(1), view(2, score=1.0), view(2, score=1.0), view(3, score=1.0, num_hits=1),
-            view(90, score=9.0), view(4), view(5, is_over=True),
-        )
-    ]  # fmt: skip
-    assert happened == [None, "coin", None, "hit", None, None, "over"]
-    assert flashes.draw(surface, 0.1)
+    lights = []
+    moments = (
+        *(view(1), view(2, score=1.0), view(2, score=1.0), view(3, score=1.0, num_hits=1)),
+        *(view(90, score=9.0), view(4), view(5, is_over=True)),
+    )
+    for now, moment in enumerate(moments):  # in a second, a light is out
+        flashes.see(moment, now)
+        is_lit, is_coin = flashes.draw(surface, now), flashes.glow(now) > 0
+        lights.append("coin" if is_coin else "hit" if is_lit else "")
+    assert lights == ["", "coin", "", "hit", "", "", "hit"]
     assert surface.get_at((0, 90))[0] > 40
-    assert not flashes.draw(surface, 1.0)
 
 
 def test_a_run_from_the_menu_to_its_end_again_and_its_replay(monkeypatch):

@@ -65,22 +65,15 @@ class Flashes:
         self._color = COIN_COLOR
         self._until = 0.0
 
-    def see(self, view: View, now: float) -> str | None:
-        """Compare a view with the one before; return "coin", "hit" or "over" as it happens."""
+    def see(self, view: View, now: float) -> None:
+        """Compare a view with the one before, and light up if something happened in between."""
         last, self._last = self._last, view
         if last is None or not 0 < view.num_steps - last.num_steps <= _MAX_STEPS_APART:
-            return None
-        if view.is_over and not last.is_over:
-            happened = "over"
-        elif view.num_hits > last.num_hits:
-            happened = "hit"
-        elif view.score >= last.score + 0.5:
-            happened = "coin"
-        else:
-            return None
-        self._color = COIN_COLOR if happened == "coin" else _HEART_COLOR
-        self._until = now + _FLASH_S
-        return happened
+            return
+        is_bad = view.num_hits > last.num_hits or (view.is_over and not last.is_over)
+        if is_bad or view.score >= last.score + 0.5:
+            self._color = _HEART_COLOR if is_bad else COIN_COLOR
+            self._until = now + _FLASH_S
 
     def glow(self, now: float) -> float:
         """Return how bright the light of a coin is, from 0 to 1."""
@@ -102,8 +95,7 @@ class Flashes:
         return True
 
     def _share(self, now: float) -> float:
-        share = (self._until - now) / _FLASH_S
-        return share if 0.0 < share <= 1.0 else 0.0
+        return min(max(0.0, (self._until - now) / _FLASH_S), 1.0)
 
 
 def first_keys(keys: Mapping[str, Sequence[str]], *, takes_words: bool) -> list[tuple[str, ...]]:
