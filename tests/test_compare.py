@@ -17,9 +17,7 @@ from envs.stage.env import StageEnv
 from tests.fakes import CountingEnv
 from tests.windows import playable, playing, press, press_until, run_until
 
-IDLE, RUN_RIGHT, LEAP, TALK = (
-    ACTIONS.index(n) for n in ("idle", "run_right", "leap_right", "talk")
-)
+RUN_RIGHT, LEAP, TALK = (ACTIONS.index(n) for n in ("run_right", "leap_right", "talk"))
 
 
 class MarkedEnv(CountingEnv):

@@ -94,7 +94,7 @@ def test_coins_hits_and_the_end_are_seen_once_and_jumps_are_none():
     assert surface.get_at((0, 90))[0] > 40
 
 
-def test_a_run_from_the_menu_to_its_end_again_and_its_replay(monkeypatch):
+def test_a_run_from_the_menu_to_its_end_again_and_its_replay():
     env = CountingEnv(over_after=6)
     with playing(env, fps=20, counts_coins=True) as (window, session):
         run_until(window, session, lambda: session.status == "over")

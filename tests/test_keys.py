@@ -15,7 +15,7 @@ from tests.fakes import CountingEnv
 from tests.windows import playing, run_until
 
 # Places, as USB numbers them.
-A, D, H, P, Q, T, ONE = 4, 7, 11, 19, 20, 23, 30
+A, D, H, P, T, ONE = 4, 7, 11, 19, 23, 30
 CYRILLIC_EF, CYRILLIC_ZE = 0x444, 0x437
 A_CIRCUMFLEX_ROW = ord("&")  # what a French keyboard has at the place of 1
 

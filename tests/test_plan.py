@@ -13,7 +13,7 @@ from envs.world.env import WorldEnv
 from examples import plan, throughput
 from midas_world.world import World
 
-IDLE, LEAP = ACTIONS.index("idle"), ACTIONS.index("leap_right")
+LEAP = ACTIONS.index("leap_right")
 
 
 @pytest.fixture

@@ -9,14 +9,11 @@ import pytest
 from envs.play.game.opening import open_teacher
 from envs.play.voice.speaker import Speaker
 from envs.play.voice.voices import FileVoice, LiveVoices
-from envs.stage.controller import ACTIONS
 from midas_world.data.sound import SAMPLES_PER_STEP, mix, to_int16
 from tests.fakes import CountingEnv
 from tests.test_sound import tone
 from tests.voices import Ear, sound_of
 from tests.windows import in_window, playable, playing, press, press_until, run_until, start
-
-IDLE, WALK, TALK = (ACTIONS.index(name) for name in ("idle", "walk_right", "talk"))
 
 
 class Mixer:

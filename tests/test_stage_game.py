@@ -7,8 +7,6 @@ from envs.stage.controller import ACTIONS, PoseController
 from envs.stage.game import INVULNERABLE_STEPS, MAX_HEARTS, GameObject, Kind, StageGame
 from envs.stage.skeleton import GROUND_Y
 
-LEAP_RIGHT = ACTIONS.index("leap_right")
-
 
 def empty_game(*objects: GameObject) -> StageGame:
     game = StageGame(seed=0, start_x=0.0)

@@ -309,7 +309,7 @@ def test_what_is_being_recorded_is_not_deleted(here):
         assert len(recordings(Path("recordings"))) == 1
 
 
-def test_while_a_game_loads_there_is_nothing_to_save_or_to_open(monkeypatch):
+def test_while_a_game_loads_there_is_nothing_to_save_or_to_open():
     may_load = threading.Event()
     made = playable(CountingEnv())
     with in_window(lambda: may_load.wait(10.0) and made) as (window, session):
