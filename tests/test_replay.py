@@ -148,7 +148,6 @@ def test_a_session_run_again_is_equal(tape):
     counted = []
     result = resimulate(tape, env, on_frame=counted.append)
     assert result.is_equal
-    assert result.num_equal == NUM_FRAMES
     assert counted == list(range(1, NUM_FRAMES + 1))
     assert str(result) == f"all {NUM_FRAMES} frames are equal"
 
@@ -168,7 +167,6 @@ def test_the_first_difference_is_named(recorded, tmp_path, number, field, value,
     result = resimulate(tape, make_recorded(tape.session))
     assert not result.is_equal
     assert words in str(result)
-    assert number <= result.num_equal <= number + 1
 
 
 def test_what_is_other_here_is_named_beside_a_difference(recorded, tmp_path):

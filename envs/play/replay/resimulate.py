@@ -23,13 +23,11 @@ class Resimulation:
     """What came of running a session again.
 
     Attributes:
-        num_equal: Frames that were equal, from the first on.
         difference: In words, what differed first; empty if nothing did.
         notes: What is other here than where it was recorded.
     """
 
     num_frames: int
-    num_equal: int
     difference: str
     notes: tuple[str, ...]
 
@@ -53,16 +51,14 @@ def resimulate(
         ValueError: The log does not tell how a moment was reached, or the environment refuses to
             be put there.
     """
-    num_equal, difference = 0, ""
+    difference = ""
     runs = (_run(env, tape, segment) for segment in tape.session.segments(stop=len(tape)))
-    for record, frame, outcome in chain.from_iterable(runs):
-        if difference := _difference(record, frame, outcome):
+    for num_equal, came in enumerate(chain.from_iterable(runs), 1):
+        if difference := _difference(*came):
             break
-        num_equal += 1
         on_frame(num_equal)
     return Resimulation(
         num_frames=len(tape),
-        num_equal=num_equal,
         difference=difference,
         notes=tuple(_notes(env, tape.session.header)) if difference else (),
     )

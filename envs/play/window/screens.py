@@ -77,7 +77,7 @@ class Screens:
             *(
                 Entry(
                     f"{mode.name.capitalize()}: {mode.words}",
-                    partial(self._do, thread, partial(thread.begin_mode, mode)),
+                    partial(self._do, partial(thread.begin_mode, mode)),
                 )
                 for mode in MODES
             ),
@@ -96,11 +96,11 @@ class Screens:
     def ask_again(self, thread: GameThread) -> None:
         """Ask whether to begin anew; to be asked twice is a yes."""
         if self._asks_again:
-            self._do(thread, thread.reset)
+            self._do(thread.reset)
             return
         entries = [
-            Entry("Start again", lambda: self._do(thread, thread.reset)),
-            Entry("Another scene", lambda: self._do(thread, thread.reset_to_next_start)),
+            Entry("Start again", lambda: self._do(thread.reset)),
+            Entry("Another scene", lambda: self._do(thread.reset_to_next_start)),
             Entry("Go on", lambda: self.close(thread)),
         ]
         self._pause(thread)
@@ -136,7 +136,7 @@ class Screens:
             self._is_pausing = True
         self._is_end = False
 
-    def _do(self, thread: GameThread, act: Callable[[], object]) -> None:
+    def _do(self, act: Callable[[], object]) -> None:
         self.menu, self._is_pausing = None, False
         act()
 
@@ -164,9 +164,9 @@ class Screens:
         if run.best:
             notes.append("best: " + ", ".join(amount(run, best) for best in run.best[:5]))
         entries = [
-            Entry("Again", lambda: self._do(thread, self._again(thread))),
-            Entry("Another scene", lambda: self._do(thread, thread.reset_to_next_start)),
-            Entry("Watch the replay", lambda: self._do(thread, thread.films.watch)),
+            Entry("Again", lambda: self._do(self._again(thread))),
+            Entry("Another scene", lambda: self._do(thread.reset_to_next_start)),
+            Entry("Watch the replay", lambda: self._do(thread.films.watch)),
             Entry("Menu", lambda: self.open_main(thread)),
         ]
         title = "The end" if view.is_over else "Time!"
@@ -219,7 +219,7 @@ class Screens:
                 labels=playable.starts,
                 key=lambda index: ("start", index),
                 draw=lambda index: _start_picture(thread, index),
-                take=lambda index: self._do(thread, partial(thread.begin_at, index)),
+                take=lambda index: self._do(partial(thread.begin_at, index)),
             )
         )
         self.menu = Tiles(
