@@ -118,11 +118,14 @@ def test_keys_are_told_where_the_player_has_them_and_without_words_where_those_m
     playing, monkeypatch
 ):
     lines = windows.words_shown(monkeypatch)
-    car = KeyMap(actions=("noop", "gas"), keys={"gas": ["up"]})
+    car = KeyMap(actions=("noop", "gas", "left", "horn"),
+                 keys={"gas": ["up"], "left": ["a"], "horn": ["q"]})  # fmt: skip
     window, session = playing(CountingEnv(), keymap=car, takes_words=False)
     run_until(window, session, lambda: any("Up  gas" in line for line in lines))
     assert "another scene" not in "".join(lines)
-    assert window._key_rows(session)[0] == ("up/space/w", "gas", "A")
+    assert window._key_rows(session)[:3] == [
+        *(("up/space/w", "gas", "A"), ("a/left", "left", "stick"), ("q", "horn", "")),
+    ]
     window._settings.change(keys={"p": "o", "up": "n", "t": "y"}, pad={"p": "RB", "up": "LB"})
     window._apply_settings()
     rows = window._key_rows(session)

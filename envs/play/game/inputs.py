@@ -38,6 +38,7 @@ PAD_BUTTONS: dict[str, str] = {
     "Back": "p",
     "Start": "escape",
 }
+_STICK_KEYS = ("left", "right", "down")
 PAD_DEAD_ZONE = 0.35
 PAD_RUN_ZONE = 0.9
 
@@ -66,6 +67,12 @@ def aliases_of(keys: Mapping[str, Sequence[str]]) -> dict[str, str]:
         if len(own) == 1:
             aliases |= {name: own[0] for name in group if name not in used}
     return aliases
+
+
+def buttons_of(pad: Mapping[str, str], aliases: Mapping[str, str]) -> dict[str, str]:
+    """Return the button, or "stick", of each key that a gamepad has."""
+    of_keys = dict.fromkeys(_STICK_KEYS, "stick") | {name: button for button, name in pad.items()}
+    return {aliases.get(name, name): button for name, button in of_keys.items()}
 
 
 def unknown_keys(keys: Mapping[str, Sequence[str]]) -> str:

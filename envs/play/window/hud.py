@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import pygame
 
-from envs.play.game.inputs import Inputs
+from envs.play.game.inputs import Inputs, buttons_of
 from envs.play.window.letters import TEXT_COLOR, fitted, font, letter_size, written
 
 RECORDING_COLOR = (255, 96, 80)
@@ -51,7 +51,7 @@ def key_rows(
 ) -> list[tuple[str, str, str]]:
     """Return of actions and commands: the player's keys for them, what they do, and buttons."""
     places = {name: place for place, name in inputs.bindings.items()}
-    buttons = {inputs.aliases.get(name, name): button for button, name in inputs.pad.items()}
+    buttons = buttons_of(inputs.pad, inputs.aliases)
     others: dict[str, list[str]] = {}
     for alias, name in inputs.aliases.items():
         if not alias.startswith("[") and alias != "right shift":
@@ -69,9 +69,9 @@ def key_rows(
                 parts.append(", ".join(map("/".join, either)))
             else:
                 parts.append(", ".join(places.get(name, name) for name in names))
-        pressed = [buttons.get(name, "stick") for name in held]
+        pressed = [buttons.get(name, "") for name in held]
         meaning = action.replace("_", " ") + (", right" if mirrored != held else "")
-        rows.append((" + ".join(parts), meaning, " + ".join(pressed)))
+        rows.append((" + ".join(parts), meaning, " + ".join(pressed) if all(pressed) else ""))
     for row in COMMANDS:
         if here := [name for name in row if name not in without]:
             rows.append(

@@ -7,7 +7,7 @@ from typing import Any
 import pygame
 
 from envs.play.game.game_thread import GameThread
-from envs.play.game.inputs import PAD_BUTTONS, aliases_of
+from envs.play.game.inputs import PAD_BUTTONS, aliases_of, buttons_of
 from envs.play.game.settings import MAX_VOLUME, SettingsFile
 from envs.play.voice.sentences import language_name, languages
 from envs.play.window.hud import COMMANDS, FIXED
@@ -15,8 +15,6 @@ from envs.play.window.keys import place_of
 from envs.play.window.menu import Entry, Menu
 from envs.play.window.pads import pressed_button
 from midas_world.sessions.export.pictures import SHAPES
-
-_STICK = dict.fromkeys(("left", "right", "down"), "stick")
 
 
 class SettingScreens:
@@ -116,10 +114,8 @@ class SettingScreens:
         meanings = {name: alone.get(name, together[name]) for name in names}
         commands = {name: words for row in COMMANDS for name, words in row.items()}
         meanings |= {name: commands[name] for name in commands if name not in {*names, *FIXED}}
-        aliases = aliases_of(keys)
-        own = {name: name for name in meanings}
-        if kind == "pad":
-            own = _STICK | {aliases.get(name, name): pad for pad, name in PAD_BUTTONS.items()}
+        is_pad = kind == "pad"
+        own = buttons_of(PAD_BUTTONS, aliases_of(keys)) if is_pad else {n: n for n in meanings}
 
         def label(name: str) -> str:
             if self._wanted == (kind, name):
