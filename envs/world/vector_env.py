@@ -174,8 +174,7 @@ class WorldVectorEnv(WorldBase, VectorEnv[Any, Any, np.ndarray]):
                 infos = self._add_info(infos, final, game)
             started = self._begin(over)
         for game in range(self.num_envs):
-            info = started[game] if game in started else games.info(game)
-            infos = self._add_info(infos, info, game)
+            infos = self._add_info(infos, started.get(game) or games.info(game), game)
         return games.views.observe(), outcome.rewards, outcome.terminated, outcome.truncated, infos
 
     def observe(self) -> Any:

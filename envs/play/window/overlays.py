@@ -116,7 +116,8 @@ class Overlays:
             if caps is not None:
                 plates.append(Plate(name="held", picture=caps, edge="bottom", side="center"))
         is_free = not (self.message or plates or thread.comparison)
-        if self._is_beginning(now) and playable is not None and is_free:
+        begins = self._first_view_at is not None and now - self._first_view_at < _FIRST_KEYS_S
+        if begins and playable is not None and is_free:
             rows = first_keys(playable.keymap.keys, takes_words=playable.takes_words)
             plates.append(look.table("first keys", rows))
         if settings.shows_bookmarks and thread.past.bookmarks.shown:
@@ -155,9 +156,6 @@ class Overlays:
         )
         side = "center" if look.width > _WIDE else "right"  # where a game draws its own hearts
         return [Plate(name="score", picture=picture, edge="top", side=side, least=0.3)]
-
-    def _is_beginning(self, now: float) -> bool:
-        return self._first_view_at is not None and now - self._first_view_at < _FIRST_KEYS_S
 
 
 def _status(thread: GameThread, look: OverlayLook) -> list[Plate]:

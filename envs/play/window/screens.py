@@ -17,7 +17,6 @@ from envs.play.window.tiles import Pictures, Row, Tiles
 
 _AGAIN = "Start again?"
 _MEANT_IN_MENUS = frozenset(("f8", "f9", "f10", "f12", "m", "=", "+", "-", "[+]", "[-]"))
-_SCENES_HINT = "arrows choose, Enter goes there"
 
 
 class Screens:
@@ -227,7 +226,7 @@ class Screens:
             rows,
             back=lambda: self.open_main(thread),
             pictures=self.pictures,
-            hint=_SCENES_HINT,
+            hint="arrows choose, Enter goes there",
         )
 
 
