@@ -17,6 +17,7 @@ from midas_world.commands.dream_work import STATE_FILE, DreamRequest, WorkFolder
 from midas_world.config import ProjectConfig, load_config, load_preset
 from midas_world.evaluate import command as evaluation
 from midas_world.evaluate.report import Section
+from midas_world.locks import alone_in
 from midas_world.teachers.collected import Collected, look_at
 from midas_world.teachers.options import add_teacher_options
 from midas_world.train import pack
@@ -95,7 +96,8 @@ def test_the_world_says_how_good_it_is(dreamt):
     found = look_at(folder / "work" / "data" / "train", ["action_0", "action_1", "action_2"])
     assert f"Trained on {found.num_frames} frames, 2 episodes of" in card
     assert f"| action_1 | x | {100 * found.shares['action_1']:.1f} % |" in card
-    assert 'pose: skipped, the teacher gives no info["keypoints"]' in card
+    assert '- pose: skipped, the teacher gives no info["keypoints"]' in card
+    assert "- voice, gestures: skipped, the world has no action 'talk'" in card
     statuses = {name: section["status"] for name, section in report["sections"].items()}
     # The disc tells of no keypoints and no things, listens to no words, and never talks or walks.
     for name in ("pose", "things", "prompts", "voice", "gestures", "weather", "revisit"):
@@ -152,12 +154,21 @@ def test_a_part_is_done_only_while_what_it_made_is_there(tmp_path):
         WorkFolder(request_for(tmp_path, words=("--fit", "crop")))
 
 
+def test_nothing_is_kept_of_an_env_that_cannot_be_made(tmp_path):
+    request = request_for(tmp_path, env_id="CartPole-v7")
+    with pytest.raises(ValueError, match="cannot be made"):
+        dream_module.dream(request)
+    assert not request.work.exists()
+
+
 def test_train_steps_fit_the_time_at_the_measured_rate(tmp_path, caplog):
     config = load_preset("tiny")
     lengths = []
 
     def train(config, folder: Path, stop_at: int | None) -> None:
         assert stop_at is not None
+        with alone_in(folder):
+            folder.mkdir()
         lengths.append((config.train_dynamics.optimizer.train_steps, stop_at))
         with (folder / "log.csv").open("w", newline="") as file:
             rows = [("train_step", "name", "value"), (stop_at, "items_per_s", 2.0)]
@@ -172,6 +183,7 @@ def test_train_steps_fit_the_time_at_the_measured_rate(tmp_path, caplog):
     assert not caplog.messages
     assert _fitting_steps("dynamics", train, config, request, 20.0) == 20
     assert caplog.messages == ["those are the least: --minutes is too little for them here"]
+    assert not list((tmp_path / "work").iterdir())
     given = request_for(tmp_path, train_steps=7)
     assert _fitting_steps("dynamics", train, config, given, 2000.0) == 7
     own = replace(request, overrides=("train_dynamics.optimizer.train_steps=8",))
@@ -271,6 +283,7 @@ def test_collecting_ends_with_its_time_or_its_env(tmp_path, monkeypatch):
         config, data=replace(config.data, env_kwargs={"failing": list(range(1_000_000, 1_000_100))})
     )
     other = replace(request, work=tmp_path / "other", minutes=60.0)
+    WorkFolder(other).save()
     with pytest.raises(
         dream_module.DreamError,
         match=f"no episode of {DISC} could be collected: ArithmeticError: the disc is gone$",

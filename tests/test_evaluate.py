@@ -229,3 +229,4 @@ def test_a_teacher_without_keypoints_skips_the_pose(dot_world, tmp_path):
     text = (tmp_path / "eval" / "evaluation.md").read_text()
     assert "**skipped**" in text
     assert "keypoints" in text
+    assert "| pose error" not in text

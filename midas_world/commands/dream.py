@@ -207,6 +207,7 @@ def _decide(request: DreamRequest, work: WorkFolder) -> ProjectConfig:
         max_tokens=GPU_TOKENS if has_gpu else CPU_TOKENS,
         is_to_play=True,
     )
+    work.save()  # nothing is kept of an env that cannot be a teacher
     save_preset(config, path)
     return config
 
@@ -302,8 +303,9 @@ def _fitting_steps(
     tried = _RATE_STEPS if seconds > _SHORT_S else _RATE_STEPS // 2
     few = with_train_steps(few, stage, tried)
     with tempfile.TemporaryDirectory(dir=request.work) as folder:
-        train(few, Path(folder), tried)
-        with (Path(folder) / LOG_NAME).open() as file:
+        place = Path(folder) / stage  # whose lock lies beside it
+        train(few, place, tried)
+        with (place / LOG_NAME).open() as file:
             rates = [row for row in csv.DictReader(file) if row["name"] == "items_per_s"]
     step_s = settings.optimizer.batch_size / float(rates[-1]["value"])
     seconds -= time.monotonic() - started
@@ -341,11 +343,8 @@ def _evaluate(
         if request.train_steps is None and seconds is not None:
             until = time.monotonic() + seconds
     world = load_world(request.output, trust=True)  # whoever asked has named all of it
-    report = evaluate(world, settings, output, sections=sections, until=until)
+    evaluate(world, settings, output, sections=sections, until=until)
     shutil.copyfile(output / JSON_NAME, request.output / JSON_NAME)
-    for name, section in report["sections"].items():
-        if section["status"] != "ok":
-            logger.info("evaluation: %s %s: %s", name, section["status"], section["reason"])
 
 
 def evaluation_for(minutes: float, *, episode_steps: int) -> EvaluationConfig:

@@ -123,11 +123,11 @@ def _number_lines(sections: Mapping[str, Any]) -> list[str]:
         for section, name, words, unit in _NUMBERS
         if (value := sections.get(section, {}).get("values", {}).get(name)) is not None
     ]
-    others = [
-        f"- {name}: {section['status']}, {section['reason']}"
-        for name, section in sections.items()
-        if section["status"] != "ok"
-    ]
+    reasons: dict[str, list[str]] = {}
+    for name, section in sections.items():
+        if section["status"] != "ok":
+            reasons.setdefault(f"{section['status']}, {section['reason']}", []).append(name)
+    others = [f"- {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     table = table_lines(("what", "measured"), rows, digits=1)
     head = ["Measured against the env, by `evaluation.json`:", ""]
     return [*head, *table, *(["", *others] if others else [])]

@@ -90,8 +90,6 @@ class WorkFolder:
             if changed:
                 words = ", ".join(f"{key} {begun.get(key)}, not {wanted[key]}" for key in changed)
                 raise ValueError(f"{request.work} was begun with {words}; name another --work")
-        else:
-            self._save()
         self._budget_s = request.budget_s - sum(self._state["done"].values())
 
     @property
@@ -113,7 +111,7 @@ class WorkFolder:
     def decide(self, stage: Stage, train_steps: int) -> None:
         """Keep the train steps of a stage for good."""
         self._state["train_steps"][stage] = train_steps
-        self._save()
+        self.save()
 
     def is_done(self, part: str, product: Path) -> bool:
         """Whether a part was finished and what it made is still there."""
@@ -127,10 +125,11 @@ class WorkFolder:
         yield
         seconds = time.perf_counter() - started
         self._state["done"][part] = round(self._state["done"].get(part, 0.0) + seconds, 1)
-        self._save()
+        self.save()
         logger.info("--- %s took %.1f minutes", part, seconds / 60)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Keep the request, and what is decided and done, for the next call."""
         write_whole(self._path, json.dumps(self._state, indent=1) + "\n")
 
 

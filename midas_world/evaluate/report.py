@@ -140,9 +140,9 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 
 def _goal_row(goal: Goal, sections: Mapping[str, Any]) -> tuple[Cell, ...] | None:
-    """Return a line of the headline table; None if the section was not asked for."""
+    """Return a line of the headline table; None if the section was not asked for, or is skipped."""
     section = sections.get(goal.section)
-    if section is None:
+    if section is None or section["status"] == "skipped":
         return None
     measured = section["values"].get(goal.value)
     shown = [_number(value, goal.digits, goal.unit) for value in (goal.reach, goal.beyond)]
