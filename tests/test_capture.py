@@ -139,6 +139,12 @@ def test_a_film_that_is_there_is_not_written_over(tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
+def test_a_key_that_no_keyboard_has_is_told_before_anything_is_recorded(tmp_path, capsys):
+    words = ["capture", "--to", str(tmp_path / "a"), "--keys", "left,rigth", "--yes"]
+    assert main(words) == 2
+    assert "no keyboard has the keys rigth" in capsys.readouterr().err
+
+
 def test_where_no_light_can_be_shown_nothing_is_recorded():
     # The tests' own SDL shows nothing.
     with pytest.raises(CaptureError, match="no light can be shown"):
@@ -252,7 +258,7 @@ def test_a_tap_between_two_pictures_is_kept_and_keys_count_with_the_focus_alone(
 def test_a_picture_that_comes_too_late_is_shown_twice_and_counted(record):
     made, _ = record(Scene([GREY] * 9, slow=(1,)))
     # The second took half a second of these five tenths.
-    assert (made.num_frames, made.num_late) == (5, 3)
+    assert (made.num_frames, made.num_late, made.num_changes) == (5, 3, 0)
 
 
 def test_a_click_on_the_light_or_ctrl_c_ends_it(record):

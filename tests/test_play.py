@@ -246,7 +246,7 @@ def test_a_screenshot_that_cannot_be_saved_is_told_and_play_goes_on(playing, her
 def test_keys_that_do_not_exist_are_told(playing):
     keymap = KeyMap(actions=ACTIONS, keys={"wave": ["lefft", "left"], "kick": ["[1]", "k"]})
     window, session = playing(CountingEnv(), keymap=keymap)
-    told = "the key map names keys that do not exist: lefft"
+    told = "no keyboard has the keys lefft"
     run_until(window, session, lambda: window.overlays.message == told)
 
 

@@ -77,7 +77,7 @@ def capture(
     return Captured(
         num_frames=num_frames,
         num_late=taking.num_late,
-        num_changes=len(taking.changes),
+        num_changes=len(taking.changes) - 2,  # but for its begin and end
         why=taking.why,
     )
 

@@ -6,6 +6,7 @@ Reads the command line, says what will be recorded and asks; the work is envs/ca
 import argparse
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command and return the exit status: 0 recorded, 1 not wanted.
 
     Raises:
-        ValueError: There is no such window, or the file is there already.
+        ValueError: There is no such window or key, or the file is there already.
     """
     arguments = _parser().parse_args(argv)
     film = arguments.to.with_suffix(".mp4")
@@ -24,8 +25,12 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"{film} is there already: name another file")
     from envs.capture.capture import capture
     from envs.capture.screen import Part, Region, Screen, XWindow
+    from envs.play.game.inputs import unknown_keys
 
     keys = [key.strip().lower() for key in arguments.keys.split(",") if key.strip()]
+    with warnings.catch_warnings(action="ignore"):  # what keys are called hangs on no window
+        if unknown := unknown_keys({"": keys}):
+            raise ValueError(unknown)
     if arguments.window is not None:
         subject = XWindow(arguments.window)
         what = f"the window {subject.title!r}, while it has the focus its keys"
@@ -64,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
         f"{film}: {made.num_frames} pictures, {made.num_frames / arguments.fps:.0f} s, "
         f"{made.num_changes} changes of keys; {made.why}."
     )
+    if keys and not made.num_changes:
+        print("None of the keys was held while the window had the focus.")
     if late > 5:
         print(f"{late:.0f} % of the pictures came too late and are shown twice: a smaller --fps?")
     print(f"\n    midas-world import {film} --to data/{film.stem}")

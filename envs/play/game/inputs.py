@@ -86,7 +86,7 @@ def unknown_keys(keys: Mapping[str, Sequence[str]]) -> str:
             pygame.key.key_code(name)
         except ValueError:
             unknown.append(name)
-    return f"the key map names keys that do not exist: {', '.join(unknown)}" if unknown else ""
+    return f"no keyboard has the keys {', '.join(unknown)}" if unknown else ""
 
 
 class Inputs:
