@@ -18,6 +18,7 @@ from midas_world.model.conditions import hash_text
 from midas_world.types import CheckpointError
 from midas_world.world import load_world
 from tests.fakes import randn
+from tests.recordings import import_to, make_film
 
 WORDS = ["[UNK]", "someone", "walks", "right", "left", "red", "jacket"]
 QWEN2 = {
@@ -174,6 +175,18 @@ def test_a_whole_folder_of_transformers_is_read(tmp_path):
     assert made.world.backbone.rope_theta == 1e6
     # Without a tokenizer, words are hashed as before.
     assert made.world.conditions == load_preset("tiny").world.conditions
+
+
+def test_a_skeleton_of_recordings_learns_from_them_alone(qwen2, tmp_path, capsys):
+    assert import_to(tmp_path / "data", make_film(tmp_path, 60)) == 0
+    preset = str(tmp_path / "data" / "data.yaml")
+    words = ["--to", str(tmp_path / "mine"), "--preset", preset, "world.token_block=2"]
+    capsys.readouterr()
+    assert main(["import", "qwen2", str(qwen2), *words]) == 0
+    assert "midas-world collect" not in capsys.readouterr().out
+    made, given = load_preset(str(tmp_path / "mine" / "mine.yaml")), load_preset(preset)
+    assert made.data == given.data
+    assert made.world.conditions.pose_size == given.world.conditions.pose_size == 3
 
 
 def test_the_paper_preset_takes_sizes_of_files(dc_ae, tmp_path):

@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         f"{skeleton}: {world.height}x{world.width} px, {world.tokens_per_frame} tokens a frame, "
         f"{world.backbone.num_layers} layers of {world.backbone.width}, words are {words_are}"
         f"{other}\n\nWhat comes next:\n",
-        f"    midas-world collect --preset {preset}          # or: import recordings",
+        *([f"    midas-world collect --preset {preset}"] if config.data.has_teacher else []),
         *([] if has_coder else [f"    midas-world train autoencoder {train}"]),
         f"    midas-world train dynamics {train}" + f" --init-from {skeleton / 'init'}" * has_model,
         *([f"    midas-world train decoder {train}"] if config.train_decoder else []),

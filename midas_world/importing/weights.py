@@ -104,9 +104,9 @@ def _fitted(
 ) -> ProjectConfig:
     """Return the skeleton's config with other sizes, crops no larger than its frames."""
     try:
-        config = override_config(_base(skeleton, preset), [*fitted, *overrides])
-    except ValueError as error:  # which would repeat every word
-        raise ValueError(f"it does not fit the preset: {error.__cause__ or error}") from error
+        config = override_config(_base(skeleton, preset), overrides, fitted=fitted)
+    except ValueError as error:
+        raise ValueError(f"it does not fit the preset: {error}") from error
     most = min(config.world.height, config.world.width)
     crops = [
         f"{stage}.crop_size={most}"
