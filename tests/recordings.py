@@ -47,7 +47,7 @@ def write_film(
     path: Path,
     pictures: Sequence[np.ndarray],
     *,
-    rate: int = 20,
+    rate: int | Fraction = 20,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     times: Sequence[float] | None = None,

@@ -5,6 +5,7 @@ import json
 import struct
 import tracemalloc
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,20 @@ def test_a_faster_film_is_taken_in_whole_pictures_and_a_tap_is_not_lost(tmp_path
         shown = [name for _, name in deeds(episode)]
         begin = round(episode.metadata.details["begins_s"] * 20)
         assert shown == ["right" if (begin + n) % 3 == 0 else "idle" for n in range(len(shown))]
+
+
+@pytest.mark.parametrize(("rate", "fps"), [("30", 15), ("30000/1001", 15), ("24000/1001", 24)])
+def test_steps_are_of_as_many_pictures_at_rates_of_television(tmp_path, rate, fps):
+    film = make_film(tmp_path, 60, rate=Fraction(rate))
+    assert import_to(tmp_path / "data", film) == 0
+    assert project_in(tmp_path / "data").world.fps == fps
+
+
+def test_names_of_a_lerobot_dataset_get_keys(tmp_path):
+    assert import_to(tmp_path / "data", MAKERS["lerobot"](tmp_path)) == 0
+    actions = project_in(tmp_path / "data").data.teacher.actions
+    keys = {name: action.keys for name, action in actions.items()}
+    assert keys == {"idle": (), "left": ("left",), "right": ("right",)}
 
 
 def test_a_table_by_time_steers_a_film_of_variable_rate(tmp_path, capsys):

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="midas-world import",
         description="Make training episodes of recordings: films, folders of pictures, sessions, "
-        "Minari and LeRobot datasets. docs/own-worlds.md has an example of each. "
+        "Minari and LeRobot datasets. docs/recordings.md has an example of each. "
         f"{''.join(f'`{kind} --help`: weights. ' for kind in WEIGHTS)}",
         epilog="Overrides of the preset's values may stand anywhere: world.backbone.num_layers=4",
     )

@@ -45,13 +45,17 @@ def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         raise ValueError(f"{path}: {_in_words(error)}") from error
 
 
-def override_config(config: T, overrides: Sequence[str]) -> T:
-    """Return a config with dotted overrides; see `load_config` for the errors."""
+def override_config(config: T, overrides: Sequence[str], *, fitted: Sequence[str] = ()) -> T:
+    """Return a config with dotted overrides; see `load_config` for the errors.
+
+    Those that were fitted to something come first, and errors do not name them.
+    """
     try:
         values = asdict(config)  # pyright: ignore[reportArgumentType]
-        return _made(type(config), values, overrides)
+        return _made(type(config), values, [*fitted, *overrides])
     except _UNREADABLE as error:
-        raise ValueError(f"{' '.join(overrides)}: {_in_words(error)}") from error
+        given = f"{' '.join(overrides)}: " if overrides else ""
+        raise ValueError(f"{given}{_in_words(error)}") from error
 
 
 def save_config(config: Any, path: Path) -> None:

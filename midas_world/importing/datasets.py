@@ -128,10 +128,10 @@ class MinariSource(Source):
     """A Minari dataset of pictures.
 
     Args:
-        fps: Steps per second; None: as its env says.
+        fps: Steps per second, which none of its files tell.
 
     Raises:
-        RecordingError: It holds no pictures, or is of another layout.
+        RecordingError: It holds no pictures, is of another layout, or `fps` is None.
         ImportError: h5py or pyarrow is not installed.
     """
 

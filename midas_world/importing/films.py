@@ -14,7 +14,7 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from midas_world.importing.recording import (
 )
 from midas_world.importing.sound import StepSound
 from midas_world.importing.tables import (
+    SUFFIXES,
     RecordedTable,
     Row,
     action_of,
@@ -63,10 +64,12 @@ class Tables:
     """What lies beside pictures.
 
     Attributes:
-        actions: The table of what was done; None: nobody did anything ("watch").
+        actions: The table of what was done; None: the one that lies there.
+        watch: Nobody did anything, whatever lies there.
     """
 
-    actions: Path | None
+    actions: Path | None = None
+    watch: bool = False
     points: Path | None = None
     has_sound: bool = False
 
@@ -83,12 +86,14 @@ class _Shot:
 
 
 class ShotSource(Source):
-    """A source of pictures in order, of which tables tell the rest."""
+    """A source of pictures in order, of which tables tell the rest; `path` is where they lie."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, path: Path, tables: Tables) -> None:
         super().__init__()
+        if not (tables.watch or tables.actions):
+            tables = replace(tables, actions=_table_of(path, tables.points))
         self._tables, self.has_sound = tables, tables.has_sound
-        if tables.actions is None:
+        if tables.watch:
             self.actions = {WATCHED: ActionConfig()}
         self._needs_numbers = False
         for path in filter(None, (tables.actions, tables.points)):
@@ -148,6 +153,22 @@ class ShotSource(Source):
         ...
 
 
+def _table_of(path: Path, points: Path | None) -> Path:
+    """Return the table of actions that lies beside a film, or in a folder of pictures."""
+    found = [path.with_suffix(suffix) for suffix in SUFFIXES]
+    if path.is_dir():
+        found = sorted(item for item in path.iterdir() if item.suffix.lower() in SUFFIXES)
+    found = [item for item in found if item.is_file() and item != points]
+    if len(found) == 1:
+        return found[0]
+    several = ", ".join(item.name for item in found)
+    where = f"which of {several} tells them" if found else "no table tells them"
+    raise RecordingError(
+        f"{path}: what was done? {where}: name it (--actions FILE), or say that nobody steers "
+        "(--watch)"
+    )
+
+
 def _deed(time_s: float, row: Row) -> Deed:
     return Deed(time_s=time_s, action=action_of(row), reward=reward_of(row))
 
@@ -175,7 +196,7 @@ class FilmSource(ShotSource):
             self.label = f"{path.name} ({context.name}, {self.size[0]}x{self.size[1]})"
             if tables.has_sound and not container.streams.audio:
                 raise RecordingError(f"{path} has no sound; leave --sound out")
-        super().__init__(tables)
+        super().__init__(path, tables)
         self._is_constant, self._rate = True, self.fps
         if self._needs_numbers:
             for _ in self._shots(pixels=False):  # learns whether its rate is constant
@@ -333,7 +354,7 @@ class PictureSource(ShotSource):
         self.size = next(filter(None, map(_size_of, self._paths)), (0, 0))
         if not self.size[0]:
             raise RecordingError(f"{folder}: none of its {len(self._paths)} pictures can be read")
-        super().__init__(tables)
+        super().__init__(folder, tables)
 
     def _shots(self, *, pixels: bool) -> Iterator[_Shot]:
         is_lost = False

@@ -23,6 +23,7 @@ from midas_world.importing.recording import (
     still,
 )
 from midas_world.packages import needs
+from midas_world.teachers.actions import keys_of_names
 
 INFO_FILE = "meta/info.json"
 _VERSION = "v3."
@@ -63,8 +64,12 @@ class LeRobotSource(Source):
         self._is_film = kinds[self._camera] == "video"
         self._columns = [n for n in _ROWS if n in kinds] + [self._camera] * (not self._is_film)
         named = _mapping(_mapping(features.get("action")).get("info")).get("actions")
-        names = named if isinstance(named, list) else []
-        self.actions = {str(name): ActionConfig(value=place) for place, name in enumerate(names)}
+        names = [str(name) for name in named] if isinstance(named, list) else []
+        keys = keys_of_names(names[1:])
+        self.actions = {
+            name: ActionConfig(value=place, keys=keys.get(name, ()))
+            for place, name in enumerate(names)
+        }
         self._video_path = str(info.get("video_path"))
         self.fps = float(info.get("fps") or 0)
         if not self.fps > 0:
@@ -180,7 +185,7 @@ class _Films:
         if path != self._path or time_s < self._last_s:
             self._path, self._shots = path, iter(())
             try:
-                self._shots = FilmSource(path, Tables(actions=None)).moments(pixels=True)
+                self._shots = FilmSource(path, Tables(watch=True)).moments(pixels=True)
             except RecordingError as error:
                 self._problems[f"films that cannot be read ({error!s:.90})"] += 1
         self._last_s = time_s

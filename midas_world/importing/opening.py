@@ -10,7 +10,6 @@ from midas_world.importing.datasets import MinariSource, SessionSource, minari_f
 from midas_world.importing.films import PICTURE_SUFFIXES, FilmSource, PictureSource, Tables
 from midas_world.importing.lerobot import INFO_FILE, LeRobotSource
 from midas_world.importing.recording import Moment, RecordingError, Source
-from midas_world.importing.tables import SUFFIXES
 from midas_world.sessions.log import STEPS
 
 
@@ -66,7 +65,8 @@ def open_source(path: Path, request: ImportRequest) -> Source:
             return MinariSource(path, fps=request.source_fps)
         return LeRobotSource(path, camera=request.camera)
     tables = Tables(
-        actions=None if request.watch else request.actions or _table_of(path, request.keypoints),
+        actions=request.actions,
+        watch=request.watch,
         points=request.keypoints,
         has_sound=request.sound,
     )
@@ -93,22 +93,6 @@ def _kind_of(path: Path) -> str:
     raise RecordingError(
         f"{path} is no recording: neither a film, nor a folder with pictures, a session, a Minari "
         "dataset or a LeRobot dataset"
-    )
-
-
-def _table_of(path: Path, points: Path | None) -> Path:
-    """Return the table of actions that lies beside a film, or in a folder of pictures."""
-    found = [path.with_suffix(suffix) for suffix in SUFFIXES]
-    if path.is_dir():
-        found = sorted(item for item in path.iterdir() if item.suffix.lower() in SUFFIXES)
-    found = [item for item in found if item.is_file() and item != points]
-    if len(found) == 1:
-        return found[0]
-    several = ", ".join(item.name for item in found)
-    where = f"which of {several} tells them" if found else "no table tells them"
-    raise RecordingError(
-        f"{path}: what was done? {where}: name it (--actions FILE), or say that nobody steers "
-        "(--watch)"
     )
 
 

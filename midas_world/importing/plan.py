@@ -213,7 +213,7 @@ def _project_for(
     ]
     if count or source.pose_size or source.has_sound:
         fitted.append("world.conditions.drop_rate=0.1")  # so that it can do without, at play
-    config = override_config(neutral, [*fitted, *overrides])
+    config = override_config(neutral, overrides, fitted=fitted)
     teacher = TeacherConfig(
         height=size[0],
         width=size[1],
@@ -271,7 +271,7 @@ def _step_s(request: ImportRequest, source: Several, old: ProjectConfig | None) 
         return 1 / STEPS_PER_SECOND
     if request.fps is not None:
         return 1 / request.fps
-    step_s = max(1, round(source.fps / WANTED_FPS)) / source.fps
+    step_s = max(1, round(round(source.fps) / WANTED_FPS)) / source.fps
     if old is not None and max(1, round(1 / step_s)) != old.world.fps:
         return 1 / old.world.fps
     return step_s

@@ -119,7 +119,7 @@ def project_for(
         num_steps=options.steps or base.data.num_steps,
     )
     fitted = [*words_for(size, fps / repeat, base), *_tried_out(data, base)]
-    config = override_config(neutral, [*fitted, *overrides])
+    config = override_config(neutral, overrides, fitted=fitted)
     return dataclasses.replace(config, data=data)
 
 
