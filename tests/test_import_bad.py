@@ -156,10 +156,18 @@ def test_sizes_and_times_that_do_not_fit(tmp_path, capsys):
 
 
 def test_options_of_other_kinds(tmp_path, capsys):
-    session = make_session(tmp_path)
-    line = fails(tmp_path, capsys, session, "--watch")
-    assert "is a session recording and brings its actions itself" in line
-    assert "is no session: --pose is for" in fails(tmp_path, capsys, make_film(tmp_path), "--pose")
+    session, film = make_session(tmp_path), make_film(tmp_path)
+    refused = [
+        (session, "--watch", "is a session: --watch goes with a film or a folder of pictures"),
+        (session, "--source-fps=30", "a folder of pictures or a Minari dataset"),
+        (film, "--source-fps=30", "is a film: --source-fps goes with a folder of pictures"),
+        (film, "--camera=top", "is a film: --camera goes with a LeRobot dataset"),
+        (film, "--pose", "is a film: --pose goes with a session"),
+        (make_pictures(tmp_path), "--sound", "is a folder of pictures: --sound goes with a film"),
+        (film, "world.fps=3", "steps are 20 a second: --fps changes it, not world.fps"),
+    ]
+    for source, word, reason in refused:
+        assert reason in fails(tmp_path, capsys, source, word)
     record_steps(tmp_path / "quiet", 20)
     words = "must all have the same number of pose values, got 0"
     assert words in fails(tmp_path, capsys, tmp_path / "quiet", "--pose")

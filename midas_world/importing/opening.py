@@ -12,6 +12,17 @@ from midas_world.importing.lerobot import INFO_FILE, LeRobotSource
 from midas_world.importing.recording import Moment, RecordingError, Source
 from midas_world.sessions.log import STEPS
 
+# Which kinds of recordings an option is for; all others are for all.
+_OPTIONS = {
+    "actions": ("film", "folder of pictures"),
+    "watch": ("film", "folder of pictures"),
+    "keypoints": ("film", "folder of pictures"),
+    "sound": ("film", "session"),
+    "pose": ("session",),
+    "camera": ("LeRobot dataset",),
+    "source_fps": ("folder of pictures", "Minari dataset"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImportRequest:
@@ -49,20 +60,15 @@ def open_source(path: Path, request: ImportRequest) -> Source:
     if not path.exists():
         raise RecordingError(f"there is nothing at {path}")
     kind = _kind_of(path)
-    if request.pose and kind != "session":
-        raise RecordingError(f"{path} is no session: --pose is for sessions alone")
-    if kind in ("session", "Minari", "LeRobot"):
-        if request.actions or request.keypoints or request.watch:
-            raise RecordingError(
-                f"{path} is a {kind} recording and brings its actions itself: --actions, "
-                "--keypoints and --watch are for films and folders of pictures"
-            )
-        if kind == "session":
-            return SessionSource(path, has_pose=request.pose, has_sound=request.sound)
-        if request.sound:
-            raise RecordingError(f"{path} is a {kind} recording: --sound is for films and sessions")
-        if kind == "Minari":
-            return MinariSource(path, fps=request.source_fps)
+    for option, kinds in _OPTIONS.items():
+        if getattr(request, option) and kind not in kinds:
+            name = f"--{option.replace('_', '-')}"
+            raise RecordingError(f"{path} is a {kind}: {name} goes with a {' or a '.join(kinds)}")
+    if kind == "session":
+        return SessionSource(path, has_pose=request.pose, has_sound=request.sound)
+    if kind == "Minari dataset":
+        return MinariSource(path, fps=request.source_fps)
+    if kind == "LeRobot dataset":
         return LeRobotSource(path, camera=request.camera)
     tables = Tables(
         actions=request.actions,
@@ -72,8 +78,6 @@ def open_source(path: Path, request: ImportRequest) -> Source:
     )
     if kind == "film":
         return FilmSource(path, tables)
-    if request.sound:
-        raise RecordingError(f"{path} is a folder of pictures, which have no sound")
     if request.source_fps is None:
         raise RecordingError(f"{path}: pictures do not say how fast they are: name --source-fps")
     return PictureSource(path, tables, fps=request.source_fps)
@@ -85,11 +89,11 @@ def _kind_of(path: Path) -> str:
     if (path / STEPS).is_file():
         return "session"
     if (path / INFO_FILE).is_file():
-        return "LeRobot"
+        return "LeRobot dataset"
     if minari_folder(path):
-        return "Minari"
+        return "Minari dataset"
     if any(item.suffix.lower() in PICTURE_SUFFIXES for item in path.iterdir()):
-        return "pictures"
+        return "folder of pictures"
     raise RecordingError(
         f"{path} is no recording: neither a film, nor a folder with pictures, a session, a Minari "
         "dataset or a LeRobot dataset"

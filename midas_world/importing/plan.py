@@ -145,6 +145,10 @@ def plan_import(request: ImportRequest) -> ImportPlan:
     if old is not None:
         _check_same(old, config, request.to)
     world = config.world
+    if world.fps != max(1, round(1 / step_s)):
+        raise RecordingError(
+            f"steps are {1 / step_s:.4g} a second: --fps changes it, not world.fps"
+        )
     cut = Cut(
         step_s=step_s,
         num_steps=max(LEAST_STEPS, request.steps or config.data.num_steps),
