@@ -113,7 +113,7 @@ def test_names_and_keys_are_found_where_nobody_gives_them(tmp_path):
         assert [n % 3 for n, _ in deeds(episode)] == episode.actions.tolist()
 
 
-def test_held_keys_mean_what_the_key_map_says(tmp_path):
+def test_held_keys_mean_what_the_key_map_says(tmp_path, capsys):
     film = make_film(tmp_path, 60)
     keymap = tmp_path / "keys.yaml"
     keymap.write_text(KEYMAP)
@@ -121,6 +121,7 @@ def test_held_keys_mean_what_the_key_map_says(tmp_path):
     (tmp_path / "held.jsonl").write_text("\n".join(rows))
     words = ["--actions", tmp_path / "held.jsonl", "--keymap", keymap]
     assert import_to(tmp_path / "data", film, *words) == 0
+    assert "; an action for the keys x\n" in capsys.readouterr().out
     assert_true_deeds(tmp_path / "data")
 
 

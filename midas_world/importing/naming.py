@@ -26,6 +26,9 @@ class Namer:
 
     Args:
         actions: By name; the first is what happens while no key is held.
+
+    Attributes:
+        unnamed: Keys that were held, and that no action has.
     """
 
     def __init__(self, actions: Mapping[str, ActionConfig]) -> None:
@@ -44,6 +47,8 @@ class Namer:
         same = len(vectors) == len(values) and len({len(vector) for vector in vectors}) == 1
         self._vectors = np.array(vectors, float) if same else None
         self._keymap = KeyMap.of(actions)
+        self._keys = frozenset().union(*self._keymap.keys.values())
+        self.unnamed: set[str] = set()
 
     def place_of(self, action: Any) -> int | None:
         """Return an action's place among the names; None if it is not known.
@@ -54,6 +59,7 @@ class Namer:
         if action is None:
             return None
         if isinstance(action, frozenset):
+            self.unnamed |= action - self._keys
             return self._keymap.action_of(action)
         if isinstance(action, str) and action in self._places:
             return self._places[action]

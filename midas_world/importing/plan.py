@@ -74,6 +74,9 @@ class ImportPlan:
         size = world.height * world.width * found.num_frames
         shown = "x".join(map(str, self.source.size))
         is_little = "; a world of so few knows little" * (found.num_frames < FEW_FRAMES)
+        missing = problem_words(found.problems)
+        if self.namer.unnamed:
+            missing.append(f"an action for the keys {', '.join(sorted(self.namer.unnamed))}")
         lines = [
             self.source.label,
             f"  frames   {found.num_frames:,}, {length}, {1 / cut.step_s:.4g} a second of "
@@ -82,7 +85,7 @@ class ImportPlan:
             f"steps, about {held:,} held out",
             f"  actions  {self._balance()}",
             f"  rewards  {found.num_rewards or 'none'}",
-            f"  missing  {'; '.join(problem_words(found.problems)) or 'nothing'}",
+            f"  missing  {'; '.join(missing) or 'nothing'}",
             f"  size     {world.height}x{world.width} ({cut.fit}) of {shown}, "
             f"{world.tokens_per_frame} tokens",
             f"  disk     about {_BYTES_PER_PIXEL * size / 1e6:,.1f} MB; "

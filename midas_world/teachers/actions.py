@@ -39,6 +39,7 @@ _WORD_KEYS = {
     "back": "down",
     "turn": "",
     "move": "",
+    "walk": "",
     "go": "",
     "fire": "space",
     "shoot": "space",
