@@ -101,7 +101,7 @@ def test_pose_and_sound_of_a_session_steer_where_they_are_asked_for(tmp_path):
     assert config.data.teacher.conditions == "info"
 
 
-def test_names_and_keys_are_found_where_nobody_gives_them(tmp_path):
+def test_names_and_keys_are_found_where_nobody_gives_them(tmp_path, capsys):
     film = make_film(tmp_path, 60)
     lines = [["", "left", "left+space"][n % 26 % 3] for n in range(60)]
     (tmp_path / "play.csv").write_text("\n".join(["keys", *lines]) + "\n")
@@ -109,6 +109,12 @@ def test_names_and_keys_are_found_where_nobody_gives_them(tmp_path):
     actions = project_in(tmp_path / "data").data.teacher.actions
     keys = {name: action.keys for name, action in actions.items()}
     assert keys == {"idle": (), "left": ("left",), "left_space": ("left", "space")}
+    (tmp_path / "play.csv").write_text(
+        "time_s,keys\n0,right\n1,left\n1.5,right\n", encoding="utf-16"
+    )
+    assert import_to(tmp_path / "more", film) == 0
+    assert "right (right)" in (said := capsys.readouterr().out)
+    assert "an action for the keys" not in said
     for episode in episodes_in(tmp_path / "data"):
         assert [n % 3 for n, _ in deeds(episode)] == episode.actions.tolist()
 

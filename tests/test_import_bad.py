@@ -103,6 +103,7 @@ def test_no_table_of_actions(tmp_path, capsys):
     [
         ("", "has no row that can be read"),
         ("action\n", "has no row that can be read"),
+        ("time,keys\n0:00:01,left\n", "no row that can be read: times are seconds"),
         ("frame,deed\n0,left\n", "no column action or keys; there are frame, deed"),
         ("time_s,action\n0,left\n2,left\n1,left\n", "rows must be in order, 1 comes after 2"),
         ("action\n\n\n", "it tells of no action"),

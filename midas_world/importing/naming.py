@@ -110,7 +110,7 @@ def found_actions(moments: Iterable[Moment]) -> dict[str, ActionConfig]:
     return {
         name: ActionConfig(
             value=None if isinstance(found[name], frozenset) else found[name],
-            keys=() if name == first else keys.get(name, ()),
+            keys=keys.get(name, ()),
         )
         for name in names
     }

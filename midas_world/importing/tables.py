@@ -15,6 +15,7 @@ Times hold until the next row; rows for frames are for just these.
 import csv
 import json
 import math
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
@@ -54,7 +55,8 @@ class RecordedTable:
         except OSError as error:
             raise RecordingError(f"{path} cannot be read: {error.strerror}") from error
         if self._next is None:
-            raise RecordingError(f"{path} has no row that can be read")
+            why = ": times are seconds, frames whole numbers" if problems else ""
+            raise RecordingError(f"{path} has no row that can be read{why}")
         self.columns = tuple(self._next[1])
         self.by_time = any(name in _TIMES for name in self.columns)
         self._last: Row | None = None
@@ -109,7 +111,10 @@ class RecordedTable:
                 self._problems[f"rows of {self.path.name} without a time or frame"] += 1
 
     def _lines(self) -> Iterator[Mapping[Any, Any]]:
-        with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with self.path.open("rb") as file:
+            is_wide = file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE)  # as PowerShell writes
+        encoding = "utf-16" if is_wide else "utf-8-sig"
+        with self.path.open(encoding=encoding, errors="replace", newline="") as file:
             if self.path.suffix.lower() in (".csv", ".tsv"):
                 head = file.readline()
                 file.seek(0)
