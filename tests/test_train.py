@@ -97,6 +97,11 @@ def test_the_dynamics_losses_reach_every_weight(store, coder, head):
     assert not without
     assert losses["made"].shape == batch["target"].shape
     assert not losses["made"].requires_grad
+    # Of what chance brings the frame that a sequence goes on with is told; means go without.
+    other = {**batch, "target": batch["target"].flip(0)}
+    with torch.no_grad():
+        made = module(**other, generator=step_generator(0, 0), progress=1.0)["made"]
+    assert torch.equal(made, losses["made"]) == (head == "regression")
 
 
 def test_a_run_leaves_checkpoint_config_log_and_strips(trained):

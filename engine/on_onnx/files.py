@@ -29,7 +29,7 @@ from midas_world.user_folders import cache_folder
 from midas_world.world import World
 
 # Raise it when a graph of the same world becomes another one: tests/test_onnx.py tells.
-GRAPHS_VERSION = 6
+GRAPHS_VERSION = 7
 OPSET = 20
 _log = logging.getLogger(__name__)
 _OUTLINES_NAME = "outlines"

@@ -129,7 +129,7 @@ class Motion(nn.Module):
 
 
 class Flow(nn.Module):
-    """Every place moves as far as its gates say: along x first, then along y.
+    """Every place moves as far as its gates say: by the mean of the shifts, along x and along y.
 
     Args:
         reach: R, each way.
@@ -140,10 +140,14 @@ class Flow(nn.Module):
         count: 2 R + 1 gates along each axis, of shifts from -R to R px.
     """
 
+    shifts: Tensor
+
     def __init__(self, reach: int, config: AutoencoderConfig) -> None:
         super().__init__()
         self.reach, self.count = reach, 2 * reach + 1
         self.coder = Autoencoder(config).requires_grad_(requires_grad=False)
+        shifts = torch.arange(-reach, reach + 1.0)[:, None, None]
+        self.register_buffer("shifts", shifts, persistent=False)
 
     def forward(self, latents: Tensor, gates: Tensor) -> Tensor:
         """Return moved latents, (B, c, h, w) float32.
@@ -156,17 +160,30 @@ class Flow(nn.Module):
         with torch.no_grad():
             given = latents.to(dtype).contiguous(memory_format=torch.channels_last)
             picture = self.coder.decode(given).float().clamp(-1.0, 1.0)
-        size = picture.shape[2:]
-        for axis, logits in ((3, gates[:, : self.count]), (2, gates[:, self.count :])):
-            shares = logits.float().softmax(dim=1)
-            shares = functional.interpolate(shares, size, mode="bilinear")
-            sides = [self.reach if side == axis else 0 for side in (3, 3, 2, 2)]
-            padded = functional.pad(picture, sides, mode="replicate")
-            picture = torch.zeros_like(picture)
-            for k, share in enumerate(shares.split(1, dim=1)):
-                picture = picture + share * padded.narrow(axis, k, size[axis - 2])
-        moved = picture.to(dtype).contiguous(memory_format=torch.channels_last)
+        ways = [
+            (logits.float().softmax(dim=1) * self.shifts).sum(dim=1, keepdim=True)
+            for logits in gates.split(self.count, dim=1)
+        ]
+        moved = _moved(picture, torch.cat(ways, dim=1))
+        moved = moved.to(dtype).contiguous(memory_format=torch.channels_last)
         return self.coder.encode(moved).float()
+
+
+def _moved(picture: Tensor, ways: Tensor) -> Tensor:
+    """Return a picture (B, 3, H, W) each pixel of which is taken from ways (B, 2, h, w) px away.
+
+    By cubic convolution: mean neighbours instead, and after ten moves by half a pixel a third of
+    the gradients of Doom's walls was left.
+    """
+    height, width = picture.shape[2:]
+    ways = functional.interpolate(ways, (height, width), mode="bilinear")
+    with without_autocast(picture.device):
+        x = torch.arange(width, device=picture.device) + 0.5 + ways[:, 0]
+        y = torch.arange(height, device=picture.device)[:, None] + 0.5 + ways[:, 1]
+        places = torch.stack((x / width, y / height), dim=-1) * 2.0 - 1.0
+        return functional.grid_sample(
+            picture, places, mode="bicubic", padding_mode="border", align_corners=False
+        ).clamp(-1.0, 1.0)
 
 
 def _patches(latents: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from midas_world.checkpoint import CONFIG_NAME, WEIGHTS_NAME, load_part, load_we
 from midas_world.config import DynamicsTrainConfig, ProjectConfig, save_config
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions, with_hits
-from midas_world.model.diffusion import sample_noise, sample_sigma
+from midas_world.model.diffusion import sample_sigma
 from midas_world.model.entries import kept
 from midas_world.model.world_model import Before, WorldModel
 from midas_world.train.autoencoder import load_autoencoder
@@ -122,7 +122,6 @@ class DynamicsLoss(nn.Module):
             last, shown, past, hidden, entries=entries, level=level, lost=lost
         )
         predicted = self._predict(guidance, target, generator)
-        made = self._go_on(guidance, predicted, generator)
         scale = self.channel_weight.sqrt()[:, None, None]
         error = ((predicted - target) * scale).square() * weight
         loss = error.mean()
@@ -155,10 +154,15 @@ class DynamicsLoss(nn.Module):
             truth = coming[: len(states)].flatten()
             losses["entries"] = functional.cross_entropy(logits, truth)
             loss = loss + config.entry_weight * losses["entries"]
-        return {"loss": loss, "made": made, **losses}
+        return {"loss": loss, "made": predicted.detach(), **losses}
 
     def _predict(self, guidance: Any, target: Tensor, generator: torch.Generator) -> Tensor:
-        """Return predicted latents, from noise of a random level where there is noise at all."""
+        """Return predicted latents, from the noised target where there is noise at all.
+
+        It is also what a sequence goes on with. Drawn from noise alone, the next frame would bring
+        another bend than the teacher's, and a head that is to come back to the teacher's from there
+        learns that roads melt.
+        """
         model, settings = self.model, self.model.config.head
         batch, device = len(target), target.device
         if settings.is_regression:
@@ -169,19 +173,6 @@ class DynamicsLoss(nn.Module):
         noise = torch.randn(target.shape, generator=generator).to(device)
         change = (target - guidance.last) / model.change_std[:, None, None]
         return model.head((1 - share) * change + share * noise, sigma, guidance)
-
-    def _go_on(self, guidance: Any, predicted: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the frames that the sequences go on with."""
-        settings = self.model.config.head
-        if settings.is_regression:
-            return predicted.detach()
-        with torch.no_grad():
-            noise = sample_noise(predicted.shape, settings, generator).to(predicted.device)
-            steps = settings.num_denoise_steps
-            made = self.model.sample(guidance, noise, num_denoise_steps=steps)
-        # Weights that autocast cast without gradient must not be met by the pass with gradient.
-        torch.clear_autocast_cache()
-        return made
 
     def _pixel_loss(
         self, predicted: Tensor, weight: Tensor, corners: Tensor, crops: Tensor
