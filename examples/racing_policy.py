@@ -15,7 +15,8 @@ from midas_world.teachers.project import KeyMapFile
 
 _AHEAD = (0.19, 0.52)  # shares of the frame's height: the road ahead of the car
 _NEAR = 0.03  # share of its width: this far to a side is straight enough
-_WANDERS = 0.02
+_WANDERS = (0.02, 0.2)  # in most episodes, and in those of a driver who often leaves the road
+_LEAVES = 0.2  # share of the latter: who plays leaves it, too
 _WANDER_STEPS = 9.0
 _GAS_SHARES = (0.12, 0.45)
 
@@ -33,12 +34,13 @@ class Driver:
         """Begin an episode."""
         self._rng = rng
         self._gas_share = rng.uniform(*_GAS_SHARES)
+        self._wanders = _WANDERS[int(rng.random() < _LEAVES)]
         self._wander_steps, self._wander, self._side = 0, 0, 0.0
 
     def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
         """Return the place of an action in the shipped key map, by a frame (H, W, 3) uint8."""
         rng = self._rng
-        if self._wander_steps == 0 and rng.random() < _WANDERS:
+        if self._wander_steps == 0 and rng.random() < self._wanders:
             self._wander_steps = int(rng.geometric(1.0 / _WANDER_STEPS))
             self._wander = int(rng.integers(len(self._place)))
         if self._wander_steps:

@@ -309,6 +309,10 @@ def test_a_world_that_is_worse_than_standing_still_says_why():
     for reason in ("128 frames", "57 and 80 train steps", "25.0 dB", "the actions right"):
         assert reason in said
     assert say(values | {"psnr": 31.0}, {"psnr_20": 22.0, "hold_psnr_20": 21.0}) == ""
+    # Another episode is as far away as what chance draws: no more is asked.
+    by_chance = {"psnr_100": 18.1, "hold_psnr_100": 18.7, "other_psnr_100": 17.7}
+    assert say(values | {"psnr": 31.0}, by_chance) == ""
+    assert "100 steps on 17.1 dB" in say(values | {"psnr": 31.0}, by_chance | {"psnr_100": 17.1})
     many = Collected(num_episodes=99, num_frames=50_000, shares={"left": 0.5, "right": 0.5})
     long = with_train_steps(with_train_steps(config, "autoencoder", 4000), "dynamics", 6000)
     said = say(values | {"ceiling_psnr": 35.0}, horizon, many, long)

@@ -97,6 +97,8 @@ class DynamicsTrainConfig:
     Attributes:
         fresh_rate: Share of sequences that begin anew. From 1 on down: single steps first, then
             longer and longer rollouts.
+        drawn_rate: Share of sequences that, at each step, go on with a frame drawn from noise
+            alone; the others' is predicted from the noised next frame. Of no effect on means.
         switch_rate: Share of new sequences whose context shows another scene, as if the words had
             just changed.
         lost_rate: Share of new sequences with a band of columns lost.
@@ -137,6 +139,7 @@ class DynamicsTrainConfig:
     )  # fmt: skip
     lost_rate: tuple[tuple[float, float], ...] = ((0.0, 0.35), (0.3, 0.65), (0.7, 0.5), (1.0, 0.3))
     forget_rate: float = 0.1
+    drawn_rate: float = 0.25
     switch_rate: float = 0.0
     event_rate: float = 0.45
     noisy_rate: float = 0.4

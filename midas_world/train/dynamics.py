@@ -25,8 +25,9 @@ from midas_world.checkpoint import CONFIG_NAME, WEIGHTS_NAME, load_part, load_we
 from midas_world.config import DynamicsTrainConfig, ProjectConfig, save_config
 from midas_world.model.autoencoder import Autoencoder, normalize_frames
 from midas_world.model.conditions import Conditions, with_hits
-from midas_world.model.diffusion import sample_sigma
+from midas_world.model.diffusion import sample_noise, sample_sigma
 from midas_world.model.entries import kept
+from midas_world.model.head import Guidance
 from midas_world.model.world_model import Before, WorldModel
 from midas_world.train.autoencoder import load_autoencoder
 from midas_world.train.calibration import calibrate_prior
@@ -154,15 +155,11 @@ class DynamicsLoss(nn.Module):
             truth = coming[: len(states)].flatten()
             losses["entries"] = functional.cross_entropy(logits, truth)
             loss = loss + config.entry_weight * losses["entries"]
-        return {"loss": loss, "made": predicted.detach(), **losses}
+        made = self._go_on(guidance, predicted.detach(), generator)
+        return {"loss": loss, "made": made, **losses}
 
-    def _predict(self, guidance: Any, target: Tensor, generator: torch.Generator) -> Tensor:
-        """Return predicted latents, from the noised target where there is noise at all.
-
-        It is also what a sequence goes on with. Drawn from noise alone, the next frame would bring
-        another bend than the teacher's, and a head that is to come back to the teacher's from there
-        learns that roads melt.
-        """
+    def _predict(self, guidance: Guidance, target: Tensor, generator: torch.Generator) -> Tensor:
+        """Return predicted latents, from the noised target where there is noise at all."""
         model, settings = self.model, self.model.config.head
         batch, device = len(target), target.device
         if settings.is_regression:
@@ -173,6 +170,29 @@ class DynamicsLoss(nn.Module):
         noise = torch.randn(target.shape, generator=generator).to(device)
         change = (target - guidance.last) / model.change_std[:, None, None]
         return model.head((1 - share) * change + share * noise, sigma, guidance)
+
+    def _go_on(self, guidance: Guidance, predicted: Tensor, generator: torch.Generator) -> Tensor:
+        """Return what the sequences go on with: what was predicted, at a rate what is drawn.
+
+        Drawn from noise alone, the next frame brings another bend than the teacher's, and a head
+        that is always to come back to the teacher's from there learns that roads melt; predicted
+        from the noised target alone, its errors do not grow as they do in play.
+        """
+        settings = self.model.config.head
+        rows = (torch.rand(len(predicted), generator=generator) < self.config.drawn_rate).nonzero()
+        if settings.is_regression or not len(rows):
+            return predicted
+        rows = rows[:, 0].to(predicted.device)
+        noise = sample_noise((len(rows), *predicted.shape[1:]), settings, generator)
+        with torch.no_grad():
+            drawn = self.model.sample(
+                Guidance(*(given[rows] for given in guidance)),
+                noise.to(predicted.device),
+                num_denoise_steps=settings.num_denoise_steps,
+            )
+        # Weights that autocast cast without gradient must not be met by the pass with gradient.
+        torch.clear_autocast_cache()
+        return predicted.index_copy(0, rows, drawn)
 
     def _pixel_loss(
         self, predicted: Tensor, weight: Tensor, corners: Tensor, crops: Tensor

@@ -3,8 +3,9 @@
 Each begins at a random place of the teacher's episodes, now and then with parts of its context
 lost or noisy, and then walks on beside the teacher: the model's frame is its next context, the
 teacher's frame the target, until it is begun anew (Self Forcing, arXiv 2506.08009, with the loss on
-single frames). So the model meets its own errors and learns the way back. What chance brings, a model
-that draws it is told by the noised target: its frames stay beside the teacher's.
+single frames). So the model meets its own errors and learns the way back. A model that draws what
+chance brings is told it by the noised target, most of the time: so its frames stay beside the
+teacher's.
 
 Shapes: B sequences, c latent channels, h w fine grid, F frames that the backbone sees, N tokens of
 C channels, O things, K classes, J entry codes, S crop size.
