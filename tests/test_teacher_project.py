@@ -170,17 +170,20 @@ def test_the_car_is_driven_by_its_shipped_key_map():
     env = make_teacher(config.data)
     frame, info = env.reset(seed=1)
     assert frame.shape == (48, 80, 3)
-    driver = make_driver("own")
-    driver.reset(np.random.default_rng(0))
     names = list(config.data.teacher.actions)
     picture = np.full((96, 96, 3), (100, 200, 100), np.uint8)
     for columns, side in ((slice(0, 30), "left"), (slice(70, 96), "right"), (slice(44, 52), "")):
         road = picture.copy()
         road[:, columns] = 104
-        driver._wander_steps = 0
-        taken = [names[driver.act(road, info)] for _ in range(40)]
-        usual = max(set(taken), key=taken.count)
-        assert usual.endswith(side or ("coast", "gas"))
+        shares = []
+        for seed in range(30):
+            driver = make_driver("own")
+            driver.reset(np.random.default_rng(seed))
+            taken = [names[driver.act(road, info)] for _ in range(200)]
+            shares.append(np.mean([name.endswith(side or ("coast", "gas")) for name in taken]))
+        # Most stay on the road; some leave it now and then, as players do.
+        assert np.median(shares) > 0.8
+        assert 2 <= np.sum(np.array(shares) < 0.75) <= 10
     env.close()
 
 
