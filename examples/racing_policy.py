@@ -17,6 +17,7 @@ _AHEAD = (0.19, 0.52)  # shares of the frame's height: the road ahead of the car
 _NEAR = 0.03  # share of its width: this far to a side is straight enough
 _WANDERS = (0.02, 0.2)  # in most episodes, and in those of a driver who often leaves the road
 _LEAVES = 0.2  # share of the latter: who plays leaves it, too
+_LEAVES_AFTER = 150  # steps: worlds begin where a driver was in the first half of an episode
 _WANDER_STEPS = 9.0
 _GAS_SHARES = (0.12, 0.45)
 
@@ -34,13 +35,14 @@ class Driver:
         """Begin an episode."""
         self._rng = rng
         self._gas_share = rng.uniform(*_GAS_SHARES)
-        self._wanders = _WANDERS[int(rng.random() < _LEAVES)]
+        self._leaves, self._step = rng.random() < _LEAVES, 0
         self._wander_steps, self._wander, self._side = 0, 0, 0.0
 
     def act(self, observation: np.ndarray, info: dict[str, Any]) -> int:
         """Return the place of an action in the shipped key map, by a frame (H, W, 3) uint8."""
-        rng = self._rng
-        if self._wander_steps == 0 and rng.random() < self._wanders:
+        rng, self._step = self._rng, self._step + 1
+        wanders = _WANDERS[int(self._leaves and self._step > _LEAVES_AFTER)]
+        if self._wander_steps == 0 and rng.random() < wanders:
             self._wander_steps = int(rng.geometric(1.0 / _WANDER_STEPS))
             self._wander = int(rng.integers(len(self._place)))
         if self._wander_steps:

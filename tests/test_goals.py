@@ -14,7 +14,7 @@ from envs.play.game.goals import COIN_RUN, FREE_PLAY, SURVIVE, BestList, Run
 from envs.play.game.moments import View
 from envs.play.game.opening import open_teacher, open_world
 from envs.play.window import attract
-from envs.play.window.scoreboard import Flashes, first_keys
+from envs.play.window.scoreboard import Flashes, amount, first_keys
 from envs.stage.picture import objects_of_things
 from envs.stage.policies import ExpertPolicy
 from tests.fakes import CountingEnv
@@ -61,6 +61,12 @@ def test_survival_counts_seconds_and_what_was_not_played_in_one_go_counts_nothin
     run.is_counted = False
     run.finish(view(900, is_over=True))
     assert run.best == (4.5,)
+
+
+def test_results_are_written_as_the_score_is():
+    coins, seconds = (run_of(mode, BestList(None)) for mode in (COIN_RUN, SURVIVE))
+    assert [amount(coins, value) for value in (4.0, 70.93131, -0.5)] == ["4", "70.9", "-0.5"]
+    assert amount(seconds, 12.0) == "12 s"
 
 
 def test_the_best_ten_are_kept_in_a_file_and_a_file_of_others_is_left_alone(tmp_path):

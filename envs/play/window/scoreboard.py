@@ -30,7 +30,8 @@ def clock(seconds: float) -> str:
 
 def amount(run: Run, value: float) -> str:
     """Return a result of a run in words."""
-    return f"{value:g} s" if run.mode.counts == "seconds" else f"{value:g}"
+    said = f"{value:.1f}".removesuffix(".0")
+    return f"{said} s" if run.mode.counts == "seconds" else said
 
 
 def score_plate(
