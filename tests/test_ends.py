@@ -73,7 +73,7 @@ def test_a_window_that_is_closed_while_loading_does_not_wait():
 
 def test_a_film_that_is_still_written_is_waited_for_but_not_by_a_signal(caplog):
     window, may_end, done = Window("a world"), threading.Event(), []
-    window._gallery._jobs.start(
+    window._gallery.jobs.start(
         lambda: (may_end.wait(20.0) and done.append(1)) or "", words="a film"
     )
     started = time.perf_counter()
