@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_what_follows_from_the_autoencoder_is_saved_with_the_weights(store, code
 @pytest.mark.parametrize("head", ["regression", "flow"])
 def test_the_dynamics_losses_reach_every_weight(store, coder, head):
     noise = ("world.head.num_denoise_steps=2", "world.head.temperature=1.0")
-    config = tiny(*(noise if head == "flow" else ()))
+    config = tiny(*(noise if head == "flow" else ()), "train_dynamics.drawn_rate=0.0")
     model = WorldModel(config.world)
     randomize(model, 0)
     module = DynamicsLoss(model, coder, config.train_dynamics)
@@ -97,11 +98,14 @@ def test_the_dynamics_losses_reach_every_weight(store, coder, head):
     assert not without
     assert losses["made"].shape == batch["target"].shape
     assert not losses["made"].requires_grad
-    # Of what chance brings the frame that a sequence goes on with is told; means go without.
-    other = {**batch, "target": batch["target"].flip(0)}
-    with torch.no_grad():
-        made = module(**other, generator=step_generator(0, 0), progress=1.0)["made"]
-    assert torch.equal(made, losses["made"]) == (head == "regression")
+    # Of what chance brings the frame that a sequence goes on with is told, unless it is drawn.
+    drawing = DynamicsLoss(model, coder, replace(config.train_dynamics, drawn_rate=1.0))
+    for loss, is_told in ((module, head == "flow"), (drawing, False)):
+        first, second = (
+            loss(**batch | {"target": target}, generator=step_generator(0, 0), progress=1.0)["made"]
+            for target in (batch["target"], batch["target"].flip(0))
+        )
+        assert torch.equal(first, second) != is_told
 
 
 def test_a_run_leaves_checkpoint_config_log_and_strips(trained):

@@ -179,10 +179,12 @@ class DynamicsLoss(nn.Module):
         from the noised target alone, its errors do not grow as they do in play.
         """
         settings = self.model.config.head
-        rows = (torch.rand(len(predicted), generator=generator) < self.config.drawn_rate).nonzero()
-        if settings.is_regression or not len(rows):
+        if settings.is_regression:
             return predicted
-        rows = rows[:, 0].to(predicted.device)
+        is_drawn = torch.rand(len(predicted), generator=generator) < self.config.drawn_rate
+        rows = is_drawn.nonzero()[:, 0].to(predicted.device)
+        if not len(rows):
+            return predicted
         noise = sample_noise((len(rows), *predicted.shape[1:]), settings, generator)
         with torch.no_grad():
             drawn = self.model.sample(
